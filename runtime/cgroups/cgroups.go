@@ -1,0 +1,292 @@
+// Package cgroups keeps the kubelet's part of the cgroup tree: kubepods, its two tiers and one cgroup per pod,
+// on cgroup v1, hybrid and v2.
+//
+//	kubepods                    all pods: allocatable memory, CPU shares, processes
+//	  pod<uid>                  a guaranteed pod
+//	  burstable/pod<uid>        shares of the tier = sum of its pods' requests
+//	  besteffort/pod<uid>       shares 2
+//
+// The containers' own cgroups below a pod's belong to the runtime. A pod's cgroup is made right before its sandbox,
+// on the path every pod waits for, so the mount table is read once, at New, and only the controllers the kubelet
+// sets are made on v1; the runtime makes the others.
+package cgroups
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	libcgroups "github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The two values of Options.Driver.
+const (
+	DriverCgroupfs = "cgroupfs"
+	DriverSystemd  = "systemd"
+)
+
+const (
+	defaultPeriod = 100 * time.Millisecond
+	unifiedRoot   = "/sys/fs/cgroup"
+)
+
+// Options says how the tree looks. The zero value of Driver is cgroupfs, of Root is "/".
+type Options struct {
+	Driver             string              // cgroupDriver: cgroupfs or systemd
+	Root               string              // cgroupRoot: the existing cgroup kubepods is made in
+	PerQOS             bool                // cgroupsPerQOS: false makes no cgroups at all; pods then run in Root
+	Capacity           corev1.ResourceList // the machine; "pids" is its process limit
+	Allocatable        corev1.ResourceList // what is left for pods
+	EnforceAllocatable []string            // enforceNodeAllocatable; only "pods" is known here
+	PodPidsLimit       int64               // podPidsLimit: processes per pod; 0 or less for none
+	CPUCFSQuota        bool                // cpuCFSQuota: enforce CPU limits
+	CPUCFSQuotaPeriod  time.Duration       // cpuCFSQuotaPeriod, 100 ms by default
+}
+
+// Manager makes and removes the kubelet's cgroups. Its methods may be called at the same time.
+//
+// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go podContainerManagerImpl
+type Manager struct {
+	options Options
+	root    name
+	systemd bool
+	unified bool
+	mounts  map[string]string // controller -> mount point; "" on v2
+	hugetlb bool              // the controller is optional
+
+	mu        sync.Mutex
+	ensured   map[types.UID]bool
+	burstable uint64 // shares last written
+}
+
+// New reads the cgroup mounts once and checks the options; it makes nothing. It fails for an unknown driver, a
+// missing cpu or memory controller, and for systemd where systemd does not run.
+func New(options Options) (*Manager, error) {
+	if options.Driver == "" {
+		options.Driver = DriverCgroupfs
+	}
+	if options.Driver != DriverCgroupfs && options.Driver != DriverSystemd {
+		return nil, fmt.Errorf("cgroupDriver: %q is neither %s nor %s", options.Driver, DriverCgroupfs, DriverSystemd)
+	}
+	if options.CPUCFSQuotaPeriod == 0 {
+		options.CPUCFSQuotaPeriod = defaultPeriod
+	}
+	m := &Manager{
+		options: options,
+		root:    parseName(options.Root),
+		systemd: options.Driver == DriverSystemd,
+		unified: libcgroups.IsCgroup2UnifiedMode(),
+		ensured: map[types.UID]bool{},
+	}
+	for _, part := range m.root {
+		if part == ".." || strings.ContainsAny(part, "_") {
+			return nil, fmt.Errorf("cgroupRoot: %q has a part that cannot name a cgroup: %q", options.Root, part)
+		}
+	}
+	if m.systemd {
+		// Fails here, with the library's own words, where systemd does not run.
+		if _, err := manager.New(m.config(m.root.child(kubepods), limits{})); err != nil {
+			return nil, fmt.Errorf("cgroupDriver systemd: %w", err)
+		}
+	}
+	var err error
+	if m.mounts, err = readMounts(m.unified); err != nil {
+		return nil, err
+	}
+	m.hugetlb = m.mounts["hugetlb"] != ""
+	if m.unified {
+		all, err := os.ReadFile(filepath.Join(unifiedRoot, "cgroup.controllers"))
+		if err != nil {
+			return nil, fmt.Errorf("read the cgroup controllers: %w", err)
+		}
+		m.hugetlb = slices.Contains(strings.Fields(string(all)), "hugetlb")
+	}
+	if options.PerQOS {
+		m.root = m.root.child(kubepods)
+	}
+	return m, nil
+}
+
+// readMounts maps each controller to its mount point. Where one is mounted several times the shortest path is the
+// machine's own.
+func readMounts(unified bool) (map[string]string, error) {
+	if unified {
+		return map[string]string{"": unifiedRoot}, nil
+	}
+	mounts, err := libcgroups.GetCgroupMounts(true)
+	if err != nil {
+		return nil, fmt.Errorf("read the cgroup mounts: %w", err)
+	}
+	out := map[string]string{}
+	for _, mount := range mounts {
+		for _, subsystem := range mount.Subsystems {
+			if old, ok := out[subsystem]; !ok || len(mount.Mountpoint) < len(old) {
+				out[subsystem] = mount.Mountpoint
+			}
+		}
+	}
+	for _, needed := range []string{"cpu", "memory"} {
+		if out[needed] == "" {
+			return nil, fmt.Errorf("cgroup controller %q is not mounted", needed)
+		}
+	}
+	return out, nil
+}
+
+// Setup makes or updates kubepods and its two tiers. It fails when cgroupRoot does not exist.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go createNodeAllocatableCgroups,
+// pkg/kubelet/cm/qos_container_manager_linux.go Start
+func (m *Manager) Setup() error {
+	if !m.options.PerQOS {
+		return nil
+	}
+	parent := m.root[:len(m.root)-1]
+	for _, controller := range m.controllers() {
+		dir := filepath.Join(m.mounts[controller], m.path(parent))
+		if _, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("cgroupRoot %s: controller %q: %w", m.options.Root, controller, err)
+		}
+	}
+	if err := m.apply(m.root, m.options.nodeLimits()); err != nil {
+		return err
+	}
+	unbounded := hugepages(nil)
+	for size := range unbounded {
+		unbounded[size] = unboundedHugepages
+	}
+	if err := m.apply(m.root.child(burstable), limits{huge: unbounded}); err != nil {
+		return err
+	}
+	return m.apply(m.root.child(bestEffort), limits{huge: unbounded, shares: new(uint64(minShares))})
+}
+
+// PodParent is the value of LinuxPodSandboxConfig.CgroupParent: the pod's cgroup in the driver's notation, or Root
+// when there are no cgroups per QoS class.
+//
+// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go GetPodContainerName
+func (m *Manager) PodParent(pod *corev1.Pod) string {
+	if !m.options.PerQOS {
+		return m.path(m.root)
+	}
+	return m.path(m.podName(pod))
+}
+
+// EnsurePod makes the pod's cgroup with its limits; it costs nothing when this process has already made it.
+//
+// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go EnsureExists
+func (m *Manager) EnsurePod(pod *corev1.Pod) error {
+	if !m.options.PerQOS {
+		return nil
+	}
+	if err := checkUID(pod.UID); err != nil {
+		return fmt.Errorf("make cgroup of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	m.mu.Lock()
+	done := m.ensured[pod.UID]
+	m.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := m.apply(m.podName(pod), m.options.podLimits(pod)); err != nil {
+		return fmt.Errorf("make cgroup of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	m.mu.Lock()
+	m.ensured[pod.UID] = true
+	m.mu.Unlock()
+	return nil
+}
+
+// UpdateQOS sets the burstable tier's CPU shares to what the given pods ask for together; all other pods of the
+// node must be ended. It writes only when the sum has changed.
+//
+// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go UpdateCgroups
+func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
+	if !m.options.PerQOS {
+		return nil
+	}
+	shares := burstableShares(pods)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.burstable == shares {
+		return nil
+	}
+	if err := m.apply(m.root.child(burstable), limits{shares: &shares}); err != nil {
+		return err
+	}
+	m.burstable = shares
+	return nil
+}
+
+// controllers are the hierarchies the kubelet itself sets, of those this machine has.
+func (m *Manager) controllers() []string {
+	if m.unified {
+		return []string{""}
+	}
+	var out []string
+	for _, controller := range []string{"cpu", "memory", "pids", "hugetlb"} {
+		if m.mounts[controller] != "" {
+			out = append(out, controller)
+		}
+	}
+	return out
+}
+
+func (m *Manager) apply(n name, l limits) error {
+	config := m.config(n, l)
+	var paths map[string]string
+	if !m.systemd {
+		paths = map[string]string{}
+		for _, controller := range m.controllers() {
+			paths[controller] = filepath.Join(m.mounts[controller], m.path(n))
+		}
+	}
+	handle, err := manager.NewWithPaths(config, paths)
+	if err == nil {
+		// -1 is the library's way to make the directories and move no process.
+		if err = handle.Apply(-1); err == nil {
+			err = handle.Set(config.Resources)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("set cgroup %s: %w", m.path(n), err)
+	}
+	return nil
+}
+
+func (m *Manager) config(n name, l limits) *libcgroups.Cgroup {
+	r := &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true, PidsLimit: l.pids}
+	if l.shares != nil && m.unified {
+		r.CpuWeight = sharesToWeight(*l.shares)
+	} else if l.shares != nil {
+		r.CpuShares = *l.shares
+	}
+	if l.quota != nil {
+		r.CpuQuota, r.CpuPeriod = *l.quota, uint64(l.period.Microseconds())
+	}
+	if l.memory != nil {
+		r.Memory = *l.memory
+	}
+	if m.hugetlb {
+		for size, bytes := range l.huge {
+			r.HugetlbLimit = append(r.HugetlbLimit, &libcgroups.HugepageLimit{Pagesize: size, Limit: uint64(bytes)})
+		}
+	}
+	if !m.systemd {
+		return &libcgroups.Cgroup{Path: n.cgroupfs(), Resources: r}
+	}
+	dir, base := path.Split(n.systemd())
+	parent := path.Base(dir)
+	if parent == "/" {
+		parent = "-" + sliceSuffix
+	}
+	return &libcgroups.Cgroup{Systemd: true, Parent: parent, Name: base, Resources: r}
+}

@@ -1,0 +1,219 @@
+package cgroups
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	libcgroups "github.com/opencontainers/cgroups"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
+)
+
+const (
+	minShares    = 2
+	maxShares    = 262144
+	sharesPerCPU = 1024
+	minQuota     = 1000 // microseconds, the kernel's floor
+	// unboundedHugepages is what the QoS tiers get: their pods are limited one by one.
+	unboundedHugepages = 1 << 62
+)
+
+// MilliCPUToShares converts a CPU amount in thousandths of a core to cgroup v1 cpu.shares.
+// Zero becomes the kernel's minimum, 2, and never the kernel's default of 1024.
+//
+// Upstream: pkg/kubelet/cm/helpers_linux.go MilliCPUToShares
+func MilliCPUToShares(milli int64) uint64 {
+	return uint64(min(max(milli*sharesPerCPU/1000, minShares), maxShares))
+}
+
+// MilliCPUToQuota converts a CPU limit in thousandths of a core to a CFS quota in microseconds per period.
+// Zero, "no limit", stays zero.
+//
+// Upstream: pkg/kubelet/cm/helpers_linux.go MilliCPUToQuota
+func MilliCPUToQuota(milli int64, period time.Duration) int64 {
+	if milli == 0 {
+		return 0
+	}
+	return max(milli*period.Microseconds()/1000, minQuota)
+}
+
+// sharesToWeight maps cpu.shares [2, 262144] to the kubelet's cpu.weight [1, 10000].
+//
+// Upstream: pkg/kubelet/cm/cgroup_manager_linux.go getCPUWeight
+func sharesToWeight(shares uint64) uint64 {
+	if shares >= maxShares {
+		return 10000
+	}
+	return 1 + (max(shares, minShares)-minShares)*9999/(maxShares-minShares)
+}
+
+// QOSClass returns the pod's quality of service class: the one in its status when the API server has set it,
+// else the one its requests and limits of CPU and memory make it.
+//
+// Upstream: pkg/apis/core/v1/helper/qos/qos.go GetPodQOS
+func QOSClass(pod *corev1.Pod) corev1.PodQOSClass {
+	if pod.Status.QOSClass != "" {
+		return pod.Status.QOSClass
+	}
+	if pod.Spec.Resources != nil && resourcehelper.IsPodLevelResourcesSet(pod) {
+		return qosOf([]corev1.ResourceRequirements{*pod.Spec.Resources})
+	}
+	all := make([]corev1.ResourceRequirements, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			all = append(all, list[i].Resources)
+		}
+	}
+	return qosOf(all)
+}
+
+func qosOf(all []corev1.ResourceRequirements) corev1.PodQOSClass {
+	var requests, limits [2]resource.Quantity
+	guaranteed, any := true, false
+	for _, r := range all {
+		for i, name := range [2]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			request, limit := r.Requests[name], r.Limits[name]
+			any = any || request.Sign() > 0 || limit.Sign() > 0
+			guaranteed = guaranteed && limit.Sign() > 0
+			requests[i].Add(request)
+			limits[i].Add(limit)
+		}
+	}
+	if !any {
+		return corev1.PodQOSBestEffort
+	}
+	for i := range requests {
+		// A missing request defaults to the limit, so only a request that differs costs the class.
+		guaranteed = guaranteed && (requests[i].IsZero() || requests[i].Cmp(limits[i]) == 0)
+	}
+	if guaranteed && len(all) > 0 {
+		return corev1.PodQOSGuaranteed
+	}
+	return corev1.PodQOSBurstable
+}
+
+// limits is what one cgroup is given; a nil field leaves the kernel's value alone.
+type limits struct {
+	shares *uint64
+	quota  *int64 // microseconds per period, -1 for none
+	period time.Duration
+	memory *int64           // bytes
+	pids   *int64           // processes
+	huge   map[string]int64 // page size as the kernel names it ("2MB") -> bytes
+}
+
+// podLimits works out a pod's cgroup from its spec.
+//
+// Upstream: pkg/kubelet/cm/helpers_linux.go ResourceConfigForPod
+func (o Options) podLimits(pod *corev1.Pod) limits {
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	sums := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
+	// One container without a limit makes the sum meaningless as a limit for the pod.
+	cpuDeclared, memoryDeclared := true, true
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			cpuDeclared = cpuDeclared && !list[i].Resources.Limits.Cpu().IsZero()
+			memoryDeclared = memoryDeclared && !list[i].Resources.Limits.Memory().IsZero()
+		}
+	}
+	if pod.Spec.Resources != nil && resourcehelper.IsPodLevelResourcesSet(pod) {
+		cpuDeclared = cpuDeclared || !pod.Spec.Resources.Limits.Cpu().IsZero()
+		memoryDeclared = memoryDeclared || !pod.Spec.Resources.Limits.Memory().IsZero()
+	}
+
+	class := QOSClass(pod)
+	shares := MilliCPUToShares(requests.Cpu().MilliValue())
+	if class == corev1.PodQOSBestEffort {
+		shares = minShares
+	}
+	out := limits{shares: &shares, huge: hugepages(requests)}
+	if class == corev1.PodQOSGuaranteed || (class == corev1.PodQOSBurstable && cpuDeclared) {
+		quota := int64(-1)
+		if o.CPUCFSQuota {
+			quota = MilliCPUToQuota(sums.Cpu().MilliValue(), o.CPUCFSQuotaPeriod)
+		}
+		out.quota, out.period = &quota, o.CPUCFSQuotaPeriod
+	}
+	if class == corev1.PodQOSGuaranteed || (class == corev1.PodQOSBurstable && memoryDeclared) {
+		out.memory = new(sums.Memory().Value())
+	}
+	if o.PodPidsLimit > 0 {
+		out.pids = new(o.PodPidsLimit)
+	}
+	return out
+}
+
+// nodeLimits is what all pods together may use: allocatable where the node enforces it, else the machine's capacity.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getCgroupConfigInternal
+func (o Options) nodeLimits() limits {
+	list := o.Capacity
+	for _, what := range o.EnforceAllocatable {
+		if what == "pods" {
+			list = o.Allocatable
+		}
+	}
+	out := limits{huge: hugepages(list)}
+	if cpu, ok := list[corev1.ResourceCPU]; ok {
+		out.shares = new(MilliCPUToShares(cpu.MilliValue()))
+	}
+	if memory, ok := list[corev1.ResourceMemory]; ok {
+		out.memory = new(memory.Value())
+	}
+	if pids, ok := list["pids"]; ok {
+		out.pids = new(pids.Value())
+	}
+	return out
+}
+
+// burstableShares is the burstable tier's cpu.shares: the sum of what its pods ask for.
+//
+// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go setCPUCgroupConfig
+func burstableShares(pods []*corev1.Pod) uint64 {
+	var milli int64
+	for _, pod := range pods {
+		if QOSClass(pod) == corev1.PodQOSBurstable {
+			requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+			milli += requests.Cpu().MilliValue()
+		}
+	}
+	return MilliCPUToShares(milli)
+}
+
+// hugepages picks the hugepages-<size> amounts of a list and, since a pod may use no page size it did not ask for,
+// sets every other size of this machine to 0.
+func hugepages(list corev1.ResourceList) map[string]int64 {
+	out := make(map[string]int64)
+	for _, size := range libcgroups.HugePageSizes() {
+		out[size] = 0
+	}
+	for name, amount := range list {
+		if size, ok := HugepageSize(name); ok {
+			out[size] += amount.Value()
+		}
+	}
+	return out
+}
+
+// HugepageSize turns the resource name hugepages-2Mi into the kernel's name for that page size, 2MB.
+// It reports false for every other resource name.
+//
+// Upstream: pkg/apis/core/v1/helper/helpers.go HugePageUnitSizeFromByteSize
+func HugepageSize(name corev1.ResourceName) (string, bool) {
+	text, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
+	if !ok {
+		return "", false
+	}
+	size, err := resource.ParseQuantity(text)
+	if err != nil || size.Sign() <= 0 {
+		return "", false
+	}
+	bytes, units := size.Value(), [...]string{"B", "KB", "MB", "GB", "TB"}
+	i := 0
+	for bytes >= 1024 && i < len(units)-1 {
+		bytes, i = bytes>>10, i+1
+	}
+	return strconv.FormatInt(bytes, 10) + units[i], true
+}
