@@ -172,8 +172,21 @@ func (f footprint) strayFiles() []string {
 			stray = append(stray, link)
 		}
 	}
-	results, _ := filepath.Glob("/var/lib/cni/results/" + f.Name + "-*")
-	return append(stray, results...)
+	results, _ := filepath.Glob("/var/lib/cni/results/" + f.Name + "-*-eth0")
+	for _, result := range results {
+		stray = append(stray, result)
+		// The loopback network's name is the same everywhere; the sandbox's is not.
+		sandbox := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(result), f.Name+"-"), "-eth0")
+		if loopback := "/var/lib/cni/results/cni-loopback-" + sandbox + "-lo"; exists(loopback) {
+			stray = append(stray, loopback)
+		}
+	}
+	return stray
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // remove takes down everything of the stack. It may be called again.
