@@ -19,6 +19,8 @@ type KubeletOptions struct {
 	Config map[string]any
 	// Args are added to the generated flags.
 	Args []string
+	// Wrap changes the command line, for instance to put a debugger before it.
+	Wrap func(args []string) []string
 	// Verbosity is klog's -v; 0 means 2.
 	Verbosity int
 }
@@ -76,7 +78,11 @@ func (s *Stack) StartKubelet(o KubeletOptions) (*Kubelet, error) {
 		// Its own /var/lib/kubelet and the like stay out of it as far as they can.
 		args = append(args, "--cert-dir="+filepath.Join(s.RootDir(), "pki"))
 	}
-	k.Process, err = s.spawn(name, append(args, o.Args...)...)
+	args = append(args, o.Args...)
+	if o.Wrap != nil {
+		args = o.Wrap(args)
+	}
+	k.Process, err = s.spawn(name, args...)
 	return k, err
 }
 

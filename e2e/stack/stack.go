@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -292,6 +293,11 @@ func (s *Stack) Close() error {
 
 // Program is the path of one of the stack's programs.
 func (s *Stack) Program(name string) string { return filepath.Join(s.BinDir, name) }
+
+// DialContext connects from inside the stack's network namespace.
+func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return s.ns.dialContext(ctx, network, address)
+}
 
 // NetnsPath is a file to enter the stack's network with: nsenter --net=PATH.
 func (s *Stack) NetnsPath() string { return s.ns.path }

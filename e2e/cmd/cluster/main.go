@@ -1,0 +1,319 @@
+// Command cluster runs a one-node cluster on this machine until Ctrl-C: etcd,
+// kube-apiserver, a container runtime and this kubelet, in a network namespace
+// of their own. It deploys examples/ and shows the node and the pods becoming
+// Ready. `make run` and `make debug` are this command.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"minikubelet/e2e/stack"
+)
+
+// dlvAddress is where the debugger listens, in the namespace and on the host.
+const dlvAddress = "127.0.0.1:2345"
+
+type flags struct {
+	runtime, kubelet, examples, bin, dlv string
+	verbosity                            int
+	once                                 bool
+}
+
+func main() {
+	var f flags
+	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI runtime to run pods with")
+	flag.StringVar(&f.kubelet, "kubelet", "minikubelet", "which kubelet: minikubelet or upstream")
+	flag.StringVar(&f.examples, "examples", "examples", "directory of manifests to deploy; static/ in it holds static pods; empty for none")
+	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
+	flag.StringVar(&f.dlv, "dlv", "", "path of dlv: run the kubelet under it, listening on "+dlvAddress)
+	flag.IntVar(&f.verbosity, "v", 2, "log verbosity of the kubelet")
+	flag.BoolVar(&f.once, "once", false, "end when all pods are Ready instead of waiting for Ctrl-C")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, f); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+// say prints one line of progress with the time since the start.
+func sayer() func(string, ...any) {
+	start := time.Now()
+	return func(format string, args ...any) {
+		fmt.Printf("%7.2fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+func run(ctx context.Context, f flags) (err error) {
+	say := sayer()
+	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: f.runtime, Scheduler: true, Progress: say})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		say("taking everything down")
+		err = errors.Join(err, s.Close())
+	}()
+	if err := copyManifests(f.examples, s.ManifestDir()); err != nil {
+		return err
+	}
+	k, err := startKubelet(s, f)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := forwardAPI(ctx, s)
+	if err != nil {
+		return err
+	}
+	show(s, k, kubeconfig)
+	if f.dlv != "" {
+		if err := forward(ctx, s, dlvAddress, dlvAddress); err != nil {
+			return err
+		}
+		say("the kubelet waits for a debugger: dlv connect %s (or an IDE's remote session), then continue", dlvAddress)
+	} else {
+		say("started the kubelet, pid %d", k.Pid())
+	}
+	if err := deploy(ctx, s, f.examples); err != nil {
+		return fmt.Errorf("deploy %s: %w", f.examples, err)
+	}
+	ready := make(chan struct{})
+	go watch(ctx, s, say, ready)
+	if !f.once {
+		ready = nil
+	}
+	select {
+	case <-ctx.Done():
+	case <-ready:
+	case <-k.Done():
+		return fmt.Errorf("the kubelet has ended; its log ends:\n%s", k.LogTail(20))
+	}
+	return nil
+}
+
+// startKubelet starts the wanted kubelet, under a debugger if wanted.
+func startKubelet(s *stack.Stack, f flags) (*stack.Kubelet, error) {
+	o := stack.KubeletOptions{Upstream: f.kubelet == "upstream", Verbosity: f.verbosity}
+	if f.kubelet != "upstream" && f.kubelet != "minikubelet" {
+		return nil, fmt.Errorf("unknown kubelet %q", f.kubelet)
+	}
+	if f.dlv == "" {
+		return s.StartKubelet(o)
+	}
+	module, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	o.Wrap = func(args []string) []string {
+		// dlv builds the program itself, without optimizations.
+		debug := []string{"env", "-C", module, f.dlv, "debug", "--headless", "--listen=" + dlvAddress,
+			"--accept-multiclient", "--api-version=2", "--output=" + filepath.Join(s.Dir, "kubelet.debug"), "./cmd/kubelet", "--"}
+		return append(debug, args[1:]...)
+	}
+	return s.StartKubelet(o)
+}
+
+// copyManifests copies DIR/static/* to the kubelet's manifest directory.
+func copyManifests(examples, to string) error {
+	if examples == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(examples, "static", "*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(to, filepath.Base(file)), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deploy applies the manifests to the apiserver.
+func deploy(ctx context.Context, s *stack.Stack, examples string) error {
+	if examples == "" {
+		return nil
+	}
+	dir, err := filepath.Abs(examples)
+	if err != nil {
+		return err
+	}
+	_, err = s.Kubectl(ctx, "apply", "-f", dir)
+	return err
+}
+
+// forwardAPI makes the apiserver reachable from the host and writes a kubeconfig
+// that says so.
+func forwardAPI(ctx context.Context, s *stack.Stack) (string, error) {
+	inside := stack.NodeIP + ":6443"
+	outside, err := listenAndForward(ctx, s, "127.0.0.1:0", inside)
+	if err != nil {
+		return "", err
+	}
+	config, err := os.ReadFile(s.AdminKubeconfig)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(s.Dir, "kubeconfig")
+	return path, os.WriteFile(path, []byte(strings.ReplaceAll(string(config), inside, outside)), 0o600)
+}
+
+func forward(ctx context.Context, s *stack.Stack, outside, inside string) error {
+	_, err := listenAndForward(ctx, s, outside, inside)
+	return err
+}
+
+// listenAndForward connects a port of the host's loopback interface with an
+// address in the stack.
+func listenAndForward(ctx context.Context, s *stack.Stack, outside, inside string) (string, error) {
+	l, err := net.Listen("tcp", outside)
+	if err != nil {
+		return "", fmt.Errorf("listen for %s: %w", inside, err)
+	}
+	context.AfterFunc(ctx, func() { _ = l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer client.Close()
+				server, err := s.DialContext(ctx, "tcp", inside)
+				if err != nil {
+					return
+				}
+				defer server.Close()
+				splice(client, server)
+			}()
+		}
+	}()
+	return l.Addr().String(), nil
+}
+
+// splice copies in both directions until one ends.
+func splice(a, b net.Conn) {
+	var once sync.WaitGroup
+	once.Add(1)
+	end := sync.OnceFunc(once.Done)
+	go func() { _, _ = io.Copy(a, b); end() }()
+	go func() { _, _ = io.Copy(b, a); end() }()
+	once.Wait()
+}
+
+// show prints how to look at the cluster.
+func show(s *stack.Stack, k *stack.Kubelet, kubeconfig string) {
+	fmt.Printf(`
+  kubectl       export KUBECONFIG=%s
+                %s get pods -A -o wide
+  crictl        crictl -r unix://%s pods
+  kubelet log   %s
+  other logs    %s
+  pod logs      %s
+  network       nsenter --net=%s
+
+`, kubeconfig, s.Program("kubectl"), s.RuntimeSocket, k.LogPath, filepath.Dir(k.LogPath), s.PodLogsDir(), s.NetnsPath())
+}
+
+// watch prints the changes of node and pods, and closes ready once the node and
+// every pod are Ready.
+func watch(ctx context.Context, s *stack.Stack, say func(string, ...any), ready chan<- struct{}) {
+	nodes, err := s.Client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		say("watch nodes: %v", err)
+		return
+	}
+	defer nodes.Stop()
+	pods, err := s.Client.CoreV1().Pods("").Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		say("watch pods: %v", err)
+		return
+	}
+	defer pods.Stop()
+	seen := map[string]string{}
+	pending := map[string]bool{nodeKey(s.NodeName): true}
+	tell := func(key, state string, ok bool) {
+		if seen[key] == state {
+			return
+		}
+		seen[key] = state
+		say("%s %s", key, state)
+		if pending[key] = true; ok {
+			delete(pending, key)
+		}
+		if len(pending) == 0 && ready != nil {
+			say("everything is Ready")
+			close(ready)
+			ready = nil
+		}
+	}
+	for {
+		select {
+		case e, ok := <-nodes.ResultChan():
+			if !ok {
+				return
+			}
+			if node, is := e.Object.(*corev1.Node); is {
+				tell(nodeKey(node.Name), nodeState(node), stack.NodeReady(node))
+			}
+		case e, ok := <-pods.ResultChan():
+			if !ok {
+				return
+			}
+			if pod, is := e.Object.(*corev1.Pod); is {
+				tell("pod  "+pod.Namespace+"/"+pod.Name, podState(pod), stack.PodReady(pod))
+			}
+		}
+	}
+}
+
+func nodeKey(name string) string { return "node " + name }
+
+func nodeState(node *corev1.Node) string {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
+			return fmt.Sprintf("NotReady (%s)", c.Reason)
+		}
+	}
+	if stack.NodeReady(node) {
+		return "Ready"
+	}
+	return "registered"
+}
+
+// podState says in a few words how far a pod is.
+func podState(pod *corev1.Pod) string {
+	if pod.DeletionTimestamp != nil {
+		return "Terminating"
+	}
+	if stack.PodReady(pod) {
+		return fmt.Sprintf("Ready at %s", pod.Status.PodIP)
+	}
+	for _, c := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
+		if w := c.State.Waiting; w != nil && w.Reason != "" {
+			return fmt.Sprintf("%s (%s: %s)", pod.Status.Phase, c.Name, w.Reason)
+		}
+	}
+	return string(pod.Status.Phase)
+}
