@@ -1,0 +1,184 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"path"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
+	otelcodes "go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// caller is what every call passes through: deadline, metrics, trace span.
+//
+// Upstream: pkg/kubelet/kuberuntime/instrumented_services.go
+type caller struct {
+	timeout  time.Duration
+	total    *prometheus.CounterVec
+	failed   *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+}
+
+func newCaller(timeout time.Duration, registerer prometheus.Registerer) *caller {
+	labels := []string{"operation_type"}
+	c := &caller{
+		timeout: timeout,
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_runtime_operations_total",
+			Help: "Calls to the container runtime.",
+		}, labels),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_runtime_operations_errors_total",
+			Help: "Calls to the container runtime that failed.",
+		}, labels),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "kubelet_runtime_operations_duration_seconds",
+			Help:    "Seconds that calls to the container runtime took.",
+			Buckets: prometheus.ExponentialBuckets(.005, 2.5, 14),
+		}, labels),
+	}
+	if registerer != nil {
+		registerer.MustRegister(c.total, c.failed, c.duration)
+	}
+	return c
+}
+
+// begin counts a call and opens its span; end closes it.
+func (c *caller) begin(ctx context.Context, method string) (_ context.Context, end func(error)) {
+	name, start := operation(method), time.Now()
+	c.total.WithLabelValues(name).Inc()
+	ctx, span := otel.Tracer("minikubelet/runtime/cri").Start(ctx, "cri/"+path.Base(method), trace.WithSpanKind(trace.SpanKindClient))
+	if span.SpanContext().IsValid() {
+		headers := metadata.MD{}
+		otel.GetTextMapPropagator().Inject(ctx, carrier(headers))
+		for key, values := range headers {
+			ctx = metadata.AppendToOutgoingContext(ctx, key, values[0])
+		}
+	}
+	return ctx, func(err error) {
+		c.duration.WithLabelValues(name).Observe(time.Since(start).Seconds())
+		if err != nil {
+			c.failed.WithLabelValues(name).Inc()
+			span.RecordError(err)
+			span.SetStatus(otelcodes.Error, err.Error())
+		}
+		span.End()
+	}
+}
+
+func (c *caller) unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	if limit := c.limit(request); limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	ctx, end := c.begin(ctx, method)
+	err := invoke(ctx, method, request, reply, conn, options...)
+	end(err)
+	return err
+}
+
+// stream has no deadline: the only one this kubelet opens is GetContainerEvents, which lasts as long as the runtime.
+func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	ctx, end := c.begin(ctx, method)
+	stream, err := open(ctx, desc, conn, method, options...)
+	if err != nil {
+		end(err)
+		return nil, err
+	}
+	return &countedStream{ClientStream: stream, end: end}, nil
+}
+
+// countedStream ends the count when the stream ends.
+type countedStream struct {
+	grpc.ClientStream
+	end func(error)
+}
+
+func (s *countedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil && s.end != nil {
+		if errors.Is(err, io.EOF) {
+			s.end(nil)
+		} else {
+			s.end(err)
+		}
+		s.end = nil
+	}
+	return err
+}
+
+// limit is how long a call may take, 0 for as long as it likes.
+func (c *caller) limit(request any) time.Duration {
+	switch r := request.(type) {
+	case *runtimeapi.RunPodSandboxRequest, *runtimeapi.StopPodSandboxRequest:
+		return 2 * c.timeout
+	case *runtimeapi.StopContainerRequest:
+		return c.plus(r.Timeout)
+	case *runtimeapi.CheckpointContainerRequest:
+		return c.plus(r.Timeout)
+	case *runtimeapi.ExecSyncRequest:
+		if r.Timeout <= 0 {
+			return 0
+		}
+		return c.plus(r.Timeout)
+	case *runtimeapi.PullImageRequest:
+		return 0
+	}
+	return c.timeout
+}
+
+func (c *caller) plus(seconds int64) time.Duration {
+	const most = math.MaxInt64 / int64(time.Second) / 2
+	return c.timeout + time.Duration(min(max(seconds, 0), most))*time.Second
+}
+
+// operation is the operation_type of a method, in upstream's spelling: RunPodSandbox is run_podsandbox.
+func operation(method string) string {
+	name := path.Base(method)
+	if name == "UpdateContainerResources" {
+		return "update_container"
+	}
+	name = strings.ReplaceAll(name, "PodSandbox", "Podsandbox")
+	var out strings.Builder
+	for i, r := range name {
+		if unicode.IsUpper(r) && i > 0 {
+			out.WriteByte('_')
+		}
+		out.WriteRune(unicode.ToLower(r))
+	}
+	return out.String()
+}
+
+// carrier lets the propagator write gRPC headers.
+type carrier metadata.MD
+
+var _ propagation.TextMapCarrier = carrier{}
+
+func (c carrier) Get(key string) string {
+	if values := metadata.MD(c).Get(key); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+func (c carrier) Set(key, value string) { metadata.MD(c).Set(key, value) }
+
+func (c carrier) Keys() []string {
+	keys := make([]string, 0, len(c))
+	for key := range c {
+		keys = append(keys, key)
+	}
+	return keys
+}

@@ -1,0 +1,298 @@
+package cri
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubelettypes "k8s.io/kubelet/pkg/types"
+)
+
+// Annotations of containers and sandboxes that hold what a kubelet needs to end a pod it has never seen.
+//
+// Upstream: pkg/kubelet/kuberuntime/labels.go
+const (
+	AnnotationHash                     = "io.kubernetes.container.hash"
+	AnnotationRestartCount             = "io.kubernetes.container.restartCount"
+	AnnotationTerminationMessagePath   = "io.kubernetes.container.terminationMessagePath"
+	AnnotationTerminationMessagePolicy = "io.kubernetes.container.terminationMessagePolicy"
+	AnnotationPreStopHandler           = "io.kubernetes.container.preStopHandler"
+	AnnotationPorts                    = "io.kubernetes.container.ports"
+	AnnotationPodDeletionGracePeriod   = "io.kubernetes.pod.deletionGracePeriod"
+	AnnotationPodTerminationGrace      = "io.kubernetes.pod.terminationGracePeriod"
+)
+
+// PodStatus is what the runtime says of one pod. It is never changed once made; With... return a changed copy.
+//
+// Upstream: pkg/kubelet/container/runtime.go PodStatus
+type PodStatus struct {
+	UID             types.UID
+	Namespace, Name string
+	Sandboxes       []*runtimeapi.PodSandboxStatus // newest attempt first
+	Containers      []*ContainerStatus             // newest first; every attempt that the runtime still has
+	IPs             []string                       // of the newest sandbox while it is ready; nil on the host's network
+	ObservedAt      time.Time                      // when the reading began
+
+	shallow bool // from lists
+}
+
+// ContainerStatus is what the runtime says of one container.
+//
+// Upstream: pkg/kubelet/container/runtime.go Status
+type ContainerStatus struct {
+	ID, SandboxID, Name string
+	State               runtimeapi.ContainerState
+	Attempt             uint32 // the restart count
+	CreatedAt           time.Time
+	StartedAt           time.Time // zero before the start
+	FinishedAt          time.Time // zero before the end
+	ExitCode            int32
+	Reason, Message     string
+	Image               string // as the runtime calls it
+	ImageRef            string // a digest; what image pulls return
+	ImageID             string
+	Hash                string // annotation AnnotationHash
+	LogPath             string
+	Labels, Annotations map[string]string
+	Resources           *runtimeapi.ContainerResources
+	User                *runtimeapi.ContainerUser
+	Mounts              []*runtimeapi.Mount
+	StopSignal          runtimeapi.Signal
+
+	shallow bool // from a list: no times but CreatedAt, no exit code, no reason
+}
+
+// Container returns the newest attempt of the container with that name, nil if there is none.
+func (s *PodStatus) Container(name string) *ContainerStatus {
+	return s.find(func(c *ContainerStatus) bool { return c.Name == name })
+}
+
+// ContainerByID returns the container with that ID, nil if there is none.
+func (s *PodStatus) ContainerByID(id string) *ContainerStatus {
+	return s.find(func(c *ContainerStatus) bool { return c.ID == id })
+}
+
+func (s *PodStatus) find(match func(*ContainerStatus) bool) *ContainerStatus {
+	if s == nil {
+		return nil
+	}
+	if i := slices.IndexFunc(s.Containers, match); i >= 0 {
+		return s.Containers[i]
+	}
+	return nil
+}
+
+// Sandbox returns the sandbox with that ID, nil if there is none.
+func (s *PodStatus) Sandbox(id string) *runtimeapi.PodSandboxStatus {
+	if s == nil {
+		return nil
+	}
+	if i := slices.IndexFunc(s.Sandboxes, func(b *runtimeapi.PodSandboxStatus) bool { return b.Id == id }); i >= 0 {
+		return s.Sandboxes[i]
+	}
+	return nil
+}
+
+// ReadySandbox returns the newest sandbox if it is ready, else nil.
+func (s *PodStatus) ReadySandbox() *runtimeapi.PodSandboxStatus {
+	if s == nil || len(s.Sandboxes) == 0 || s.Sandboxes[0].State != runtimeapi.PodSandboxState_SANDBOX_READY {
+		return nil
+	}
+	return s.Sandboxes[0]
+}
+
+// Running returns the running containers, newest first.
+func (s *PodStatus) Running() []*ContainerStatus {
+	if s == nil {
+		return nil
+	}
+	var out []*ContainerStatus
+	for _, c := range s.Containers {
+		if c.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Gone reports that nothing of the pod runs: no container and no sandbox, whichever attempt.
+func (s *PodStatus) Gone() bool {
+	if s == nil {
+		return true
+	}
+	ready := func(b *runtimeapi.PodSandboxStatus) bool { return b.State == runtimeapi.PodSandboxState_SANDBOX_READY }
+	return len(s.Running()) == 0 && !slices.ContainsFunc(s.Sandboxes, ready)
+}
+
+// Shallow reports that the reading came from lists: states are right, but exit codes, times and IPs are missing.
+func (s *PodStatus) Shallow() bool {
+	return s.find(func(c *ContainerStatus) bool { return c.shallow }) != nil ||
+		slices.ContainsFunc(s.Sandboxes, func(b *runtimeapi.PodSandboxStatus) bool {
+			return b.Network == nil && b.State == runtimeapi.PodSandboxState_SANDBOX_READY
+		})
+}
+
+// WithContainer returns a copy that has this container instead of the one with its ID. It is how a caller that acted
+// on one container brings its reading up to date with one call, ReadContainer.
+func (s *PodStatus) WithContainer(c *ContainerStatus, at time.Time) *PodStatus {
+	return s.with(s.Sandboxes, append(s.others(c.ID), c), at)
+}
+
+// WithoutContainer returns a copy that lacks the container.
+func (s *PodStatus) WithoutContainer(id string, at time.Time) *PodStatus {
+	return s.with(s.Sandboxes, s.others(id), at)
+}
+
+func (s *PodStatus) others(id string) []*ContainerStatus {
+	return slices.DeleteFunc(slices.Clone(s.Containers), func(c *ContainerStatus) bool { return c.ID == id })
+}
+
+// WithSandbox returns a copy that has this sandbox instead of the one with its ID.
+func (s *PodStatus) WithSandbox(sandbox *runtimeapi.PodSandboxStatus, at time.Time) *PodStatus {
+	return s.with(append(s.otherSandboxes(sandbox.Id), sandbox), s.Containers, at)
+}
+
+// WithoutSandbox returns a copy that lacks the sandbox.
+func (s *PodStatus) WithoutSandbox(id string, at time.Time) *PodStatus {
+	return s.with(s.otherSandboxes(id), s.Containers, at)
+}
+
+func (s *PodStatus) otherSandboxes(id string) []*runtimeapi.PodSandboxStatus {
+	return slices.DeleteFunc(slices.Clone(s.Sandboxes), func(b *runtimeapi.PodSandboxStatus) bool { return b.Id == id })
+}
+
+func (s *PodStatus) with(sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
+	out := newPodStatus(s.UID, s.Namespace, s.Name, sandboxes, containers, at)
+	out.shallow = s.shallow
+	return out
+}
+
+// newPodStatus sorts copies of the lists and reads the IPs.
+func newPodStatus(uid types.UID, namespace, name string, sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
+	s := &PodStatus{
+		UID: uid, Namespace: namespace, Name: name,
+		Sandboxes: slices.Clone(sandboxes), Containers: slices.Clone(containers), ObservedAt: at,
+	}
+	slices.SortStableFunc(s.Sandboxes, func(a, b *runtimeapi.PodSandboxStatus) int {
+		return cmp.Or(cmp.Compare(b.GetMetadata().GetAttempt(), a.GetMetadata().GetAttempt()), cmp.Compare(b.CreatedAt, a.CreatedAt))
+	})
+	slices.SortStableFunc(s.Containers, func(a, b *ContainerStatus) int {
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.Attempt, a.Attempt))
+	})
+	if ready := s.ReadySandbox(); ready != nil {
+		s.IPs = sandboxIPs(ready)
+	}
+	return s
+}
+
+// sandboxIPs returns what is an IP address among what the runtime calls one.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox.go determinePodSandboxIPs
+func sandboxIPs(sandbox *runtimeapi.PodSandboxStatus) []string {
+	if sandbox.GetLinux().GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE {
+		return nil
+	}
+	var out []string
+	add := func(ip string) {
+		if parsed := net.ParseIP(ip); parsed != nil {
+			out = append(out, parsed.String())
+		}
+	}
+	add(sandbox.GetNetwork().GetIp())
+	for _, ip := range sandbox.GetNetwork().GetAdditionalIps() {
+		add(ip.GetIp())
+	}
+	return out
+}
+
+// owner is the pod that labels name.
+type owner struct {
+	uid             types.UID
+	namespace, name string
+}
+
+// errNotOurs says that a sandbox or container belongs to somebody else who uses the runtime.
+var errNotOurs = errors.New("no label " + kubelettypes.KubernetesPodUIDLabel)
+
+func ownerOf(labels map[string]string) (owner, error) {
+	o := owner{
+		uid:       types.UID(labels[kubelettypes.KubernetesPodUIDLabel]),
+		namespace: labels[kubelettypes.KubernetesPodNamespaceLabel],
+		name:      labels[kubelettypes.KubernetesPodNameLabel],
+	}
+	if o.uid == "" {
+		return o, errNotOurs
+	}
+	return o, nil
+}
+
+// checkSandbox names what a runtime must not leave out.
+func checkSandbox(s *runtimeapi.PodSandboxStatus) (owner, error) {
+	switch {
+	case s == nil:
+		return owner{}, errors.New("runtime returned no sandbox status")
+	case s.Id == "":
+		return owner{}, errors.New("runtime returned a sandbox without ID")
+	case s.Metadata == nil:
+		return owner{}, fmt.Errorf("sandbox %q has no metadata", s.Id)
+	}
+	o, err := ownerOf(s.Labels)
+	if err != nil {
+		return o, fmt.Errorf("sandbox %q: %w", s.Id, err)
+	}
+	return o, nil
+}
+
+// newContainerStatus takes over a full status. sandboxID is the caller's knowledge: the CRI's type lacks it.
+func newContainerStatus(s *runtimeapi.ContainerStatus, sandboxID string) (*ContainerStatus, error) {
+	if s == nil {
+		return nil, errors.New("runtime returned no container status")
+	}
+	out, err := newContainer(s.Id, s.Metadata, s.Labels, s.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	out.SandboxID, out.State = sandboxID, s.State
+	out.CreatedAt, out.StartedAt, out.FinishedAt = nanoTime(s.CreatedAt), nanoTime(s.StartedAt), nanoTime(s.FinishedAt)
+	out.ExitCode, out.Reason, out.Message = s.ExitCode, s.Reason, s.Message
+	out.Image, out.ImageRef, out.ImageID = s.GetImage().GetImage(), s.ImageRef, s.ImageId
+	out.LogPath, out.Resources, out.User, out.Mounts, out.StopSignal = s.LogPath, s.Resources, s.User, s.Mounts, s.StopSignal
+	return out, nil
+}
+
+// newListedContainer takes over what a list says.
+func newListedContainer(c *runtimeapi.Container) (*ContainerStatus, error) {
+	out, err := newContainer(c.Id, c.Metadata, c.Labels, c.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	out.SandboxID, out.State, out.CreatedAt, out.shallow = c.PodSandboxId, c.State, nanoTime(c.CreatedAt), true
+	out.Image, out.ImageRef, out.ImageID = c.GetImage().GetImage(), c.ImageRef, c.ImageId
+	return out, nil
+}
+
+func newContainer(id string, metadata *runtimeapi.ContainerMetadata, labels, annotations map[string]string) (*ContainerStatus, error) {
+	if id == "" {
+		return nil, errors.New("runtime returned a container without ID")
+	}
+	name := cmp.Or(labels[kubelettypes.KubernetesContainerNameLabel], metadata.GetName())
+	if metadata == nil || name == "" {
+		return nil, fmt.Errorf("container %q has no metadata or no name", id)
+	}
+	return &ContainerStatus{
+		ID: id, Name: name, Attempt: metadata.Attempt, Hash: annotations[AnnotationHash], Labels: labels, Annotations: annotations,
+	}, nil
+}
+
+// nanoTime leaves "not yet" zero.
+func nanoTime(ns int64) time.Time {
+	if ns <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}

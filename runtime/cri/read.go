@@ -1,0 +1,228 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	kubelettypes "k8s.io/kubelet/pkg/types"
+)
+
+// ReadPod reads everything the runtime has of one pod: two lists, and one status call for the newest sandbox and for
+// each container. A pod that the runtime does not know has an empty status, without name.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go GetPodStatus
+func ReadPod(ctx context.Context, client *Client, uid types.UID) (*PodStatus, error) {
+	return RereadPod(ctx, client, uid, nil)
+}
+
+// RereadPod is ReadPod for a caller that has a reading: what can no longer change is taken from there, so that mostly
+// the two lists are all it costs. known may be nil or shallow.
+func RereadPod(ctx context.Context, client *Client, uid types.UID, known *PodStatus) (*PodStatus, error) {
+	at := time.Now()
+	selector := map[string]string{kubelettypes.KubernetesPodUIDLabel: string(uid)}
+	listed, err := list(ctx, client, &runtimeapi.PodSandboxFilter{LabelSelector: selector}, &runtimeapi.ContainerFilter{LabelSelector: selector}, at)
+	if err != nil {
+		return nil, fmt.Errorf("read pod %s: %w", uid, err)
+	}
+	pod := listed[uid]
+	if pod == nil {
+		pod = &PodStatus{UID: uid, ObservedAt: at}
+		if known != nil {
+			pod.Namespace, pod.Name = known.Namespace, known.Name
+		}
+		return pod, nil
+	}
+	return fill(ctx, client, pod, known)
+}
+
+// ReadSandbox reads a sandbox and its containers. It is one call with a runtime that answers PodSandboxStatus with the
+// containers, as CRI-O does; containerd needs a list and a call per container as well. Other sandboxes of the pod are
+// not in the result.
+func ReadSandbox(ctx context.Context, client *Client, sandboxID string) (*PodStatus, error) {
+	at := time.Now()
+	answer, err := client.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: sandboxID})
+	if err != nil {
+		return nil, fmt.Errorf("read sandbox %s: %w", sandboxID, err)
+	}
+	owner, err := checkSandbox(answer.Status)
+	if err != nil {
+		return nil, fmt.Errorf("read sandbox %s: %w", sandboxID, err)
+	}
+	pod := newPodStatus(owner.uid, owner.namespace, owner.name, []*runtimeapi.PodSandboxStatus{answer.Status}, nil, at)
+	if answer.Timestamp != 0 {
+		return newPodStatus(pod.UID, pod.Namespace, pod.Name, pod.Sandboxes, containersOf(ctx, answer.ContainersStatuses, sandboxID), at), nil
+	}
+	listed, err := client.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{PodSandboxId: sandboxID}})
+	if err != nil {
+		return nil, fmt.Errorf("read sandbox %s: list containers: %w", sandboxID, err)
+	}
+	for _, c := range listed.Containers {
+		if shallow, err := newListedContainer(c); err != nil {
+			passOver(ctx, err)
+		} else {
+			pod.Containers = append(pod.Containers, shallow)
+		}
+	}
+	return fill(ctx, client, pod, pod)
+}
+
+// ReadContainer reads one container, in one call. sandboxID goes into the result.
+func ReadContainer(ctx context.Context, client *Client, id, sandboxID string) (*ContainerStatus, error) {
+	answer, err := client.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+	if err != nil {
+		return nil, fmt.Errorf("read container %s: %w", id, err)
+	}
+	out, err := newContainerStatus(answer.Status, sandboxID)
+	if err != nil {
+		return nil, fmt.Errorf("read container %s: %w", id, err)
+	}
+	return out, nil
+}
+
+// FromEvent returns the sandbox and its containers as an event carries them, nil if it does not, which is so for the
+// last event of a sandbox. ObservedAt is when the runtime had read them: unlike with other readings something may have
+// changed between.
+func FromEvent(event *runtimeapi.ContainerEventResponse) *PodStatus {
+	owner, err := checkSandbox(event.GetPodSandboxStatus())
+	if err != nil {
+		return nil
+	}
+	sandbox := event.PodSandboxStatus
+	containers := containersOf(context.Background(), event.ContainersStatuses, sandbox.Id)
+	return newPodStatus(owner.uid, owner.namespace, owner.name, []*runtimeapi.PodSandboxStatus{sandbox}, containers, nanoTime(event.CreatedAt))
+}
+
+// ListPods reads the states of all pods in two calls. The result is shallow (see PodStatus.Shallow).
+func ListPods(ctx context.Context, client *Client) (map[types.UID]*PodStatus, error) {
+	pods, err := list(ctx, client, nil, nil, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	return pods, nil
+}
+
+// list makes the two list calls. Containers come first: the sandbox of each is then in the other list, unless it was
+// removed between, and with it the container.
+func list(ctx context.Context, client *Client, sandboxes *runtimeapi.PodSandboxFilter, containers *runtimeapi.ContainerFilter, at time.Time) (map[types.UID]*PodStatus, error) {
+	containerAnswer, err := client.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: containers})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	sandboxAnswer, err := client.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: sandboxes})
+	if err != nil {
+		return nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	pods := map[types.UID]*PodStatus{}
+	of := func(o owner) *PodStatus {
+		if pods[o.uid] == nil {
+			pods[o.uid] = &PodStatus{UID: o.uid, Namespace: o.namespace, Name: o.name}
+		}
+		return pods[o.uid]
+	}
+	for _, s := range sandboxAnswer.Items {
+		sandbox := &runtimeapi.PodSandboxStatus{
+			Id: s.GetId(), Metadata: s.GetMetadata(), State: s.GetState(), CreatedAt: s.GetCreatedAt(),
+			Labels: s.GetLabels(), Annotations: s.GetAnnotations(), RuntimeHandler: s.GetRuntimeHandler(),
+		}
+		owner, err := checkSandbox(sandbox)
+		if err != nil {
+			passOver(ctx, err)
+			continue
+		}
+		pod := of(owner)
+		pod.Sandboxes = append(pod.Sandboxes, sandbox)
+	}
+	for _, c := range containerAnswer.Containers {
+		owner, err := ownerOf(c.GetLabels())
+		if err != nil {
+			passOver(ctx, fmt.Errorf("container %q: %w", c.GetId(), err))
+			continue
+		}
+		container, err := newListedContainer(c)
+		if err != nil {
+			passOver(ctx, err)
+			continue
+		}
+		pod := of(owner)
+		pod.Containers = append(pod.Containers, container)
+	}
+	for uid, pod := range pods {
+		pods[uid] = newPodStatus(uid, pod.Namespace, pod.Name, pod.Sandboxes, pod.Containers, at)
+		pods[uid].shallow = true
+	}
+	return pods, nil
+}
+
+// fill replaces the shallow entries of pod by full ones, from known where they cannot have changed. A sandbox that is
+// not the newest, or no longer ready, has nothing to add to its list entry but an IP that it lost.
+func fill(ctx context.Context, client *Client, pod, known *PodStatus) (*PodStatus, error) {
+	sandboxes, containers := slices.Clone(pod.Sandboxes), make([]*ContainerStatus, 0, len(pod.Containers))
+	if ready := pod.ReadySandbox(); ready != nil {
+		old := known.Sandbox(ready.Id)
+		if old == nil || old.State != ready.State || known.shallow {
+			answer, err := client.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: ready.Id})
+			switch {
+			case IsNotFound(err):
+				sandboxes = sandboxes[1:]
+			case err != nil:
+				return nil, fmt.Errorf("read pod %s: sandbox %s: %w", pod.UID, ready.Id, err)
+			default:
+				if _, err := checkSandbox(answer.Status); err != nil {
+					return nil, fmt.Errorf("read pod %s: %w", pod.UID, err)
+				}
+				sandboxes[0] = answer.Status
+			}
+		} else {
+			sandboxes[0] = old
+		}
+	}
+	for _, listed := range pod.Containers {
+		if old := known.ContainerByID(listed.ID); old != nil && !old.shallow && final(old, listed) {
+			containers = append(containers, old)
+			continue
+		}
+		full, err := ReadContainer(ctx, client, listed.ID, listed.SandboxID)
+		if IsNotFound(err) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read pod %s: %w", pod.UID, err)
+		}
+		containers = append(containers, full)
+	}
+	return newPodStatus(pod.UID, pod.Namespace, pod.Name, sandboxes, containers, pod.ObservedAt), nil
+}
+
+// final reports that nothing about the container can have changed since old was read.
+func final(old, listed *ContainerStatus) bool {
+	return old.State == runtimeapi.ContainerState_CONTAINER_EXITED && listed.State == old.State && !old.FinishedAt.IsZero()
+}
+
+func containersOf(ctx context.Context, statuses []*runtimeapi.ContainerStatus, sandboxID string) []*ContainerStatus {
+	out := make([]*ContainerStatus, 0, len(statuses))
+	for _, s := range statuses {
+		c, err := newContainerStatus(s, sandboxID)
+		if err != nil {
+			passOver(ctx, err)
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// passOver notes an entry that cannot be used. Those of others are no news.
+func passOver(ctx context.Context, err error) {
+	log := klog.FromContext(ctx)
+	if errors.Is(err, errNotOurs) {
+		log.V(5).Info("Passing over what is no pod's", "reason", err)
+		return
+	}
+	log.Error(err, "Passing over a malformed answer of the container runtime")
+}
