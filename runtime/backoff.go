@@ -1,0 +1,94 @@
+package runtime
+
+import (
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"minikubelet/runtime/cri"
+)
+
+const (
+	crashLoopBase  = 10 * time.Second
+	crashLoopReset = 10 * time.Minute // a run this long ends a crash loop
+)
+
+// crashLoops says how long a container that keeps ending has to wait. The wait follows from what the runtime
+// remembers, the attempt and the time it ended; kept here is only from which attempt on to count, and without it,
+// after a restart of the kubelet, counting begins at the first.
+type crashLoops struct {
+	longest time.Duration
+	mu      sync.Mutex
+	floors  map[types.UID]map[string]crashFloor // pod -> container name
+}
+
+type crashFloor struct {
+	attempt     uint32
+	fingerprint string // of what, when changed, deserves a fresh start
+}
+
+func newCrashLoops(longest time.Duration) *crashLoops {
+	return &crashLoops{longest: longest, floors: map[types.UID]map[string]crashFloor{}}
+}
+
+// crashDelay is the wait after the n-th end in a row: none, 10 s, 20 s, 40 s ... up to longest.
+func crashDelay(n uint32, longest time.Duration) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	if n > 32 {
+		return longest
+	}
+	return min(crashLoopBase<<(n-1), longest)
+}
+
+// wait returns the back-off that applies to starting the container again after last, and when it ends.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
+func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cri.ContainerStatus) (time.Duration, time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	of := c.floors[pod.UID]
+	if of == nil {
+		of = map[string]crashFloor{}
+		c.floors[pod.UID] = of
+	}
+	now := crashFloor{fingerprint: hashContainer(container) + "/" + container.Resources.String()}
+	floor, known := of[container.Name]
+	if last == nil {
+		of[container.Name] = now
+		return 0, time.Time{}
+	}
+	longRun := !last.StartedAt.IsZero() && last.FinishedAt.Sub(last.StartedAt) > crashLoopReset
+	changed := (known && floor.fingerprint != now.fingerprint) || (last.Hash != "" && last.Hash != hashContainer(container))
+	switch {
+	case longRun || changed:
+		now.attempt = last.Attempt
+		floor = now
+	case !known:
+		floor = now
+	}
+	of[container.Name] = floor
+	delay := crashDelay(last.Attempt-min(floor.attempt, last.Attempt), c.longest)
+	return delay, last.FinishedAt.Add(delay)
+}
+
+// begin notes the first instance of a container that the runtime has no record of: after a reboot its number comes
+// from the logs and is no sign of a crash loop.
+func (c *crashLoops) begin(uid types.UID, container *corev1.Container, attempt uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if of := c.floors[uid]; of != nil {
+		floor := of[container.Name]
+		floor.attempt = attempt
+		of[container.Name] = floor
+	}
+}
+
+func (c *crashLoops) forget(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.floors, uid)
+}

@@ -1,0 +1,188 @@
+package runtime
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	maxResolvConf    = 10 << 20 // bytes of the host's file that are read
+	maxNameservers   = 3
+	maxSearchPaths   = 32
+	maxSearchLineLen = 2048
+)
+
+// dnsConfig is the pod's resolv.conf: from its policy, then its dnsConfig, then cut to what resolvers can take.
+//
+// Upstream: pkg/kubelet/network/dns/dns.go GetPodDNS
+func (r *Runtime) dnsConfig(pod *corev1.Pod) (*runtimeapi.DNSConfig, error) {
+	config, err := r.dnsBase(pod)
+	if err != nil {
+		return nil, err
+	}
+	if extra := pod.Spec.DNSConfig; extra != nil {
+		config.Servers = unique(append(config.Servers, extra.Nameservers...))
+		config.Searches = unique(append(config.Searches, extra.Searches...))
+		for _, option := range extra.Options {
+			text := option.Name
+			if option.Value != nil && *option.Value != "" {
+				text += ":" + *option.Value
+			}
+			config.Options = setOption(config.Options, text)
+		}
+	}
+	for _, message := range limitDNS(config) {
+		r.podEvent(pod, corev1.EventTypeWarning, eventDNSConfigForming, "%s", message)
+	}
+	return config, nil
+}
+
+// dnsBase applies dnsPolicy.
+func (r *Runtime) dnsBase(pod *corev1.Pod) (*runtimeapi.DNSConfig, error) {
+	policy := pod.Spec.DNSPolicy
+	if policy == corev1.DNSNone {
+		return &runtimeapi.DNSConfig{}, nil
+	}
+	host, err := readResolvConf(r.ResolvConf)
+	if err != nil {
+		return nil, fmt.Errorf("resolvConf: %w", err)
+	}
+	cluster := policy != corev1.DNSDefault && (policy != corev1.DNSClusterFirst || !pod.Spec.HostNetwork)
+	if cluster && len(r.ClusterDNS) > 0 {
+		return &runtimeapi.DNSConfig{
+			Servers:  slices.Clone(r.ClusterDNS),
+			Searches: r.clusterSearches(pod, host.Searches),
+			Options:  []string{"ndots:5"},
+		}, nil
+	}
+	if cluster {
+		r.podEvent(pod, corev1.EventTypeWarning, eventMissingClusterDNS,
+			"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
+			podName(pod), corev1.DNSClusterFirst, corev1.DNSDefault)
+	}
+	if r.ResolvConf == "" {
+		// No nameserver at all would mean "ask the runtime's default"; the loopback means "none".
+		host.Servers, host.Searches = []string{"127.0.0.1"}, []string{"."}
+	}
+	return host, nil
+}
+
+func (r *Runtime) clusterSearches(pod *corev1.Pod, host []string) []string {
+	if r.ClusterDomain == "" {
+		return host
+	}
+	return unique(append([]string{pod.Namespace + ".svc." + r.ClusterDomain, "svc." + r.ClusterDomain, r.ClusterDomain}, host...))
+}
+
+func readResolvConf(path string) (*runtimeapi.DNSConfig, error) {
+	if path == "" {
+		return &runtimeapi.DNSConfig{}, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return parseResolvConf(file)
+}
+
+// parseResolvConf reads nameserver, search and options lines: nameservers add up, the last search line and the last
+// value of an option win. A nameserver that is no address is left out, as resolvers do.
+//
+// Upstream: pkg/kubelet/network/dns/dns.go parseResolvConf
+func parseResolvConf(from io.Reader) (*runtimeapi.DNSConfig, error) {
+	content, err := io.ReadAll(io.LimitReader(from, maxResolvConf+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(content) > maxResolvConf {
+		return nil, fmt.Errorf("more than %d bytes", maxResolvConf)
+	}
+	config := &runtimeapi.DNSConfig{}
+	for line := range strings.SplitSeq(string(content), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") || strings.HasPrefix(fields[0], ";") {
+			continue
+		}
+		switch fields[0] {
+		case "nameserver":
+			if len(fields) < 2 {
+				return nil, fmt.Errorf("nameserver list is empty")
+			}
+			address, _, _ := strings.Cut(fields[1], "%")
+			if net.ParseIP(address) != nil {
+				config.Servers = append(config.Servers, fields[1])
+			}
+		case "search":
+			config.Searches = nil
+			for _, domain := range fields[1:] {
+				// With and without its final dot a domain is the same, and counts once.
+				if domain != "." {
+					config.Searches = append(config.Searches, strings.TrimSuffix(domain, "."))
+				}
+			}
+		case "options":
+			for _, option := range fields[1:] {
+				config.Options = setOption(config.Options, option)
+			}
+		}
+	}
+	return config, nil
+}
+
+// setOption replaces an option of the same name ("ndots:1" by "ndots:5") or appends a new one.
+func setOption(options []string, option string) []string {
+	name, _, _ := strings.Cut(option, ":")
+	for i, old := range options {
+		if oldName, _, _ := strings.Cut(old, ":"); oldName == name {
+			options[i] = option
+			return options
+		}
+	}
+	return append(options, option)
+}
+
+func unique(list []string) []string {
+	var out []string
+	for _, s := range list {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// limitDNS cuts the lists to what resolvers accept and returns an event message for each list it cut.
+func limitDNS(config *runtimeapi.DNSConfig) (messages []string) {
+	if len(config.Servers) > maxNameservers {
+		config.Servers = config.Servers[:maxNameservers]
+		messages = append(messages, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+
+			strings.Join(config.Servers, " "))
+	}
+	var searches []string
+	length := 0
+	for _, domain := range config.Searches {
+		if len(domain) > validation.DNS1123SubdomainMaxLength {
+			continue // glibc aborts on a longer one
+		}
+		if len(searches) == maxSearchPaths || length+len(domain) > maxSearchLineLen {
+			break
+		}
+		searches = append(searches, domain)
+		length += len(domain) + 1
+	}
+	if len(searches) < len(config.Searches) {
+		messages = append(messages, "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "+
+			strings.Join(searches, " "))
+	}
+	config.Searches = searches
+	return messages
+}

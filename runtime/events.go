@@ -1,0 +1,76 @@
+package runtime
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Reasons of the events this package sends.
+//
+// Upstream: pkg/kubelet/events/event.go
+const (
+	eventCreated               = "Created"
+	eventStarted               = "Started"
+	eventFailed                = "Failed"
+	eventKilling               = "Killing"
+	eventBackOff               = "BackOff"
+	eventSandboxChanged        = "SandboxChanged"
+	eventFailedCreateSandbox   = "FailedCreatePodSandBox"
+	eventFailedSandboxStatus   = "FailedPodSandBoxStatus"
+	eventFailedPodContainer    = "FailedCreatePodContainer"
+	eventFailedPostStartHook   = "FailedPostStartHook"
+	eventFailedPreStopHook     = "FailedPreStopHook"
+	eventFailedValidation      = "FailedValidation"
+	eventDNSConfigForming      = "DNSConfigForming"
+	eventMissingClusterDNS     = "MissingClusterDNS"
+	eventLifecycleHTTPFallback = "LifecycleHTTPFallback"
+)
+
+func (r *Runtime) podEvent(pod *corev1.Pod, kind, reason, format string, args ...any) {
+	r.Events.Event(reference(pod, ""), kind, reason, fmt.Sprintf(format, args...))
+}
+
+// containerEvent names the container in the event's reference. An ID in the text, which the runtime likes to put
+// into its errors, would make every event a new one, so the name takes its place.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go recordContainerEvent
+func (r *Runtime) containerEvent(pod *corev1.Pod, container *corev1.Container, id, kind, reason, format string, args ...any) {
+	message := fmt.Sprintf(format, args...)
+	if id != "" {
+		message = strings.ReplaceAll(message, id, container.Name)
+	}
+	r.Events.Event(reference(pod, fieldPath(pod, container.Name)), kind, reason, message)
+}
+
+func reference(pod *corev1.Pod, field string) *corev1.ObjectReference {
+	return &corev1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
+		ResourceVersion: pod.ResourceVersion, FieldPath: field,
+	}
+}
+
+// fieldPath is spec.containers{name} or its like for init and ephemeral containers.
+//
+// Upstream: pkg/kubelet/container/ref.go GenerateContainerRef
+func fieldPath(pod *corev1.Pod, name string) string {
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			return fmt.Sprintf("spec.ephemeralContainers{%s}", name)
+		}
+	}
+	if isInit(pod, name) {
+		return fmt.Sprintf("spec.initContainers{%s}", name)
+	}
+	return fmt.Sprintf("spec.containers{%s}", name)
+}
+
+// text is an error without gRPC's preamble, as users get to see it.
+func text(err error) string {
+	if s, ok := status.FromError(err); ok {
+		return s.Message()
+	}
+	return err.Error()
+}

@@ -1,0 +1,250 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+)
+
+const (
+	// minGracePeriod is what a container gets to end by itself even if its preStop hook has used up the rest.
+	minGracePeriod = 2 * time.Second
+	// rollbackTimeout bounds calls that go on after their sync was cancelled, beyond the grace period.
+	rollbackTimeout = time.Minute
+)
+
+// killRequest is one container to end.
+type killRequest struct {
+	pod       *corev1.Pod
+	container *corev1.Container
+	id        string
+	podIPs    []string
+	message   string // of the Killing event; "Stopping container NAME" by default
+	reason    string // RestartLiveness or RestartStartup: the probe may have a grace period of its own
+	grace     *int64 // seconds, instead of the pod's
+}
+
+// KillPod ends all containers of a pod at the same time, each after its preStop hook and within the grace period,
+// sidecars after the regular containers and in reverse order, then the sandboxes. It may be called again: what has
+// ended is left alone, a preStop hook runs once, and a shorter grace period takes effect. pod may be one that
+// OrphanPod rebuilt. gracePeriod, in seconds, replaces the pod's.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go killPodWithSyncResult
+func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus, gracePeriod *int64) error {
+	observed, err := r.look(ctx, pod, observed)
+	if err != nil {
+		return fmt.Errorf("kill pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	containers := containersToKill(observed)
+	order := newTerminationOrder(pod, containers)
+	errs := make([]error, len(containers)+len(observed.Sandboxes))
+	var group sync.WaitGroup
+	for i, container := range containers {
+		group.Go(func() {
+			errs[i] = r.killContainer(ctx, killRequest{
+				pod: pod, container: findContainer(pod, container), id: container.ID, podIPs: observed.IPs, grace: gracePeriod,
+			}, order)
+		})
+	}
+	group.Wait()
+	// The sandboxes stop even if a container did not: the runtime then ends it by force.
+	for i, sandbox := range observed.Sandboxes {
+		group.Go(func() {
+			if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
+				errs[len(containers)+i] = fmt.Errorf("stop sandbox: %w", err)
+				r.note(pod, err)
+			}
+		})
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("kill pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// look returns the given reading, or a new one where there is none or the last call for the pod got no answer.
+func (r *Runtime) look(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus) (*cri.PodStatus, error) {
+	if _, uncertain := r.uncertain.Load(pod.UID); observed != nil && !uncertain {
+		return observed, nil
+	}
+	return r.ReadPod(ctx, pod.UID)
+}
+
+// containersToKill are the running ones and those that may be.
+func containersToKill(observed *cri.PodStatus) []*cri.ContainerStatus {
+	var out []*cri.ContainerStatus
+	for _, container := range observed.Containers {
+		if container.State == running || container.State == runtimeapi.ContainerState_CONTAINER_UNKNOWN {
+			out = append(out, container)
+		}
+	}
+	return out
+}
+
+// findContainer is the container's spec; one that is no longer in the pod's is known from its annotations.
+func findContainer(pod *corev1.Pod, of *cri.ContainerStatus) *corev1.Container {
+	for container := range allContainers(pod) {
+		if container.Name == of.Name {
+			return container
+		}
+	}
+	orphan := OrphanPod(&cri.PodStatus{Containers: []*cri.ContainerStatus{of}})
+	return &orphan.Spec.Containers[0]
+}
+
+func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
+	_, err := r.CRI.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
+	return err
+}
+
+// killContainer runs the preStop hook, waits for the container's turn and stops it.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go killContainer
+func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *terminationOrder) error {
+	defer order.ended(k.id)
+	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
+	if k.message == "" {
+		k.message = "Stopping container " + k.container.Name
+	}
+	grace := gracePeriod(k.pod, k.container, k.reason)
+	if k.grace != nil {
+		grace = time.Duration(*k.grace) * time.Second
+	}
+	deadline := r.Clock.Now().Add(grace)
+	_, again := r.hooksRun.LoadOrStore(k.id, true)
+	if !again {
+		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeNormal, eventKilling, "%s", k.message)
+	}
+	if hook := k.container.Lifecycle; hook != nil && hook.PreStop != nil && grace > 0 && !again {
+		r.preStop(ctx, k, grace)
+	}
+	if order != nil {
+		order.wait(ctx, k.id, r.Clock.After(deadline.Sub(r.Clock.Now())))
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("kill container %s: %w", k.container.Name, ctx.Err())
+	}
+
+	left := max(deadline.Sub(r.Clock.Now()), minGracePeriod).Round(time.Second)
+	logger.V(2).Info("Stopping container", "containerID", k.id, "gracePeriod", left)
+	_, err := r.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.id, Timeout: int64(left / time.Second)})
+	if err != nil && status.Code(err) != codes.NotFound {
+		r.note(k.pod, err)
+		return fmt.Errorf("kill container %s: %w", k.container.Name, err)
+	}
+	r.hooksRun.Delete(k.id)
+	return nil
+}
+
+// preStop runs the hook for as long as the grace period lasts.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go executePreStopHook
+func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duration) {
+	hookCtx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	_, err := r.runHook(hookCtx, k.pod, k.container, k.id, k.podIPs, k.container.Lifecycle.PreStop)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
+	if hookCtx.Err() != nil {
+		logger.V(2).Info("PreStop hook not completed in grace period", "gracePeriod", grace)
+		return
+	}
+	logger.Error(err, "PreStop hook failed")
+	// What the hook printed may be secret and stays out of the event.
+	r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeWarning, eventFailedPreStopHook, "PreStopHook failed")
+}
+
+// gracePeriod is how long a container may take to end.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go setTerminationGracePeriod
+func gracePeriod(pod *corev1.Pod, container *corev1.Container, reason string) time.Duration {
+	if s := pod.DeletionGracePeriodSeconds; s != nil {
+		return time.Duration(*s) * time.Second
+	}
+	s := pod.Spec.TerminationGracePeriodSeconds
+	if s == nil {
+		return minGracePeriod
+	}
+	var probe *corev1.Probe
+	switch reason {
+	case RestartStartup:
+		probe = container.StartupProbe
+	case RestartLiveness:
+		probe = container.LivenessProbe
+	}
+	if probe != nil && probe.TerminationGracePeriodSeconds != nil {
+		s = probe.TerminationGracePeriodSeconds
+	}
+	return time.Duration(*s) * time.Second
+}
+
+// terminationOrder makes a sidecar wait for the regular containers and for the sidecars after it.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_termination_order.go
+type terminationOrder struct {
+	done   map[string]chan struct{} // container ID
+	before map[string][]string      // container ID -> those that end first
+	once   map[string]*sync.Once
+}
+
+// newTerminationOrder returns nil for a pod without sidecars.
+func newTerminationOrder(pod *corev1.Pod, containers []*cri.ContainerStatus) *terminationOrder {
+	rank := map[string]int{} // regular and ephemeral 0, the last sidecar 1, the one before it 2 ...
+	for i := len(pod.Spec.InitContainers) - 1; i >= 0; i-- {
+		if isSidecar(&pod.Spec.InitContainers[i]) {
+			rank[pod.Spec.InitContainers[i].Name] = len(rank) + 1
+		}
+	}
+	if len(rank) == 0 {
+		return nil
+	}
+	ephemeral := map[string]bool{}
+	for i := range pod.Spec.EphemeralContainers {
+		ephemeral[pod.Spec.EphemeralContainers[i].Name] = true
+	}
+	o := &terminationOrder{done: map[string]chan struct{}{}, before: map[string][]string{}, once: map[string]*sync.Once{}}
+	for _, c := range containers {
+		o.done[c.ID], o.once[c.ID] = make(chan struct{}), &sync.Once{}
+		for _, other := range containers {
+			if rank[other.Name] < rank[c.Name] && !ephemeral[other.Name] {
+				o.before[c.ID] = append(o.before[c.ID], other.ID)
+			}
+		}
+	}
+	return o
+}
+
+// wait returns when it is the container's turn, its grace period is over or the context ends.
+func (o *terminationOrder) wait(ctx context.Context, id string, expired <-chan time.Time) {
+	for _, other := range o.before[id] {
+		select {
+		case <-o.done[other]:
+		case <-expired:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (o *terminationOrder) ended(id string) {
+	if o != nil {
+		o.once[id].Do(func() { close(o.done[id]) })
+	}
+}

@@ -1,0 +1,205 @@
+// Package runtime turns pods into CRI calls. It decides first and acts second: computePodActions, a pure function,
+// compares the pod with what the runtime says of it and returns actions with their reasons; SyncPod carries them out.
+//
+// Reading order: sync.go, actions.go, sandbox.go, container.go, kill.go, gc.go.
+package runtime
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"sync"
+	"time"
+
+	libcgroups "github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+
+	"minikubelet/runtime/cgroups"
+	"minikubelet/runtime/cri"
+	"minikubelet/runtime/images"
+	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/runtimeclass"
+)
+
+// Options is everything a Runtime needs. CRI, Images, Classes, Cgroups, Events and RootDir are required.
+type Options struct {
+	CRI     *cri.Client
+	Images  *images.Manager
+	Classes *runtimeclass.Lookup
+	Cgroups *cgroups.Manager
+	Events  record.EventRecorder
+	Cache   *pleg.Cache      // given every reading of this package; may be nil
+	Clock   clock.WithTicker // RealClock by default
+
+	RootDir          string // --root-dir: pods/<uid> below it holds etc-hosts, containers/ and plugins/
+	PodLogsDir       string // podLogsDir, /var/log/pods by default
+	ContainerLogsDir string // the links for log collectors, /var/log/containers by default
+	NodeName         string
+
+	MaxConcurrentSandboxes int           // sandboxes being started at once; 8 per CPU, at least 4, by default
+	CrashLoopMax           time.Duration // longest back-off of a crashing container; 5 min by default
+
+	ClusterDNS    []string // clusterDNS
+	ClusterDomain string   // clusterDomain
+	ResolvConf    string   // resolvConf: path of the host's file; "" gives pods of policy Default no DNS
+
+	SeccompDefault       bool     // seccompDefault: RuntimeDefault where a pod names no profile
+	AllowedUnsafeSysctls []string // allowedUnsafeSysctls: names, or prefixes that end in *
+	CPUCFSQuota          bool     // cpuCFSQuota
+	CPUCFSQuotaPeriod    time.Duration
+	MemoryCapacity       int64 // bytes of the machine, for oom_score_adj; read from the kernel by default
+	SingleProcessOOMKill *bool // singleProcessOOMKill; nil means false on cgroup v2, true on v1
+}
+
+// Runtime starts, restarts and ends the containers of pods. Calls for different pods may run at the same time, those
+// for one pod must not: a pod has one worker.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go kubeGenericRuntimeManager
+type Runtime struct {
+	Options
+	crash      *crashLoops
+	startGate  chan struct{} // one slot per sandbox being started
+	unified    bool          // cgroup v2
+	swap       bool          // swap can be limited
+	uncertain  sync.Map      // types.UID: a call for this pod ended without an answer, look before acting
+	imageUsers sync.Map      // image ID -> imageUser; an image never changes its user
+	hooksRun   sync.Map      // container ID: its preStop hook has been started and its Killing event sent
+}
+
+// ContainerInputs is what only the node knows of a container. A returned error becomes CreateContainerConfigError.
+type ContainerInputs interface {
+	// Env returns the whole environment, expanded.
+	Env(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error)
+	// Command returns command and args with $(VAR) references replaced.
+	Command(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string, envs []*runtimeapi.KeyValue) (command, args []string)
+	// Mounts returns the volume mounts; image volumes, /etc/hosts and the termination log are this package's.
+	Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string) ([]*runtimeapi.Mount, error)
+	// PullSecrets returns the secrets images may be pulled with.
+	PullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secret
+}
+
+// ProbeVerdicts is what the probes say of a running container.
+type ProbeVerdicts interface {
+	// Restart returns RestartLiveness or RestartStartup when that probe has failed, else "".
+	Restart(containerID string) string
+	// Started reports that the startup probe has passed or that there is none; the next init container waits for it.
+	Started(containerID string) bool
+}
+
+// Inputs is declared here and implemented by podworkers, for one pod.
+type Inputs interface {
+	ContainerInputs
+	ProbeVerdicts
+}
+
+// The answers of ProbeVerdicts.Restart.
+const (
+	RestartLiveness = "LivenessProbe"
+	RestartStartup  = "StartupProbe"
+)
+
+// Failure is why a container, or the sandbox, is not there: the waiting state's reason and message.
+type Failure struct{ Reason, Message string }
+
+// Reasons of Failure; those of image pulls come from package images.
+const (
+	ReasonCrashLoopBackOff      = "CrashLoopBackOff"
+	ReasonCreateContainerConfig = "CreateContainerConfigError"
+	ReasonCreateContainer       = "CreateContainerError"
+	ReasonRunContainer          = "RunContainerError"
+	ReasonPostStartHook         = "PostStartHookError"
+	ReasonCreateSandbox         = "CreatePodSandboxError"
+	ReasonKillContainer         = "KillContainerError"
+	ReasonKillSandbox           = "KillPodSandboxError"
+	ReasonUnsupported           = "FailedValidation"
+)
+
+// SyncResult is what a sync left behind. It is complete even when SyncPod returns an error.
+type SyncResult struct {
+	Observed   *cri.PodStatus     // the newest reading
+	Sandbox    *Failure           // why there is no sandbox
+	Containers map[string]Failure // why containers wait, by name
+	RetryAt    time.Time          // when a back-off ends; zero for none
+}
+
+func (r *SyncResult) fail(container string, f Failure, retryAt time.Time) {
+	r.Containers[container] = f
+	r.retry(retryAt)
+}
+
+func (r *SyncResult) retry(at time.Time) {
+	if !at.IsZero() && (r.RetryAt.IsZero() || at.Before(r.RetryAt)) {
+		r.RetryAt = at
+	}
+}
+
+// New fills in the defaults. It talks to nobody.
+func New(options Options) *Runtime {
+	options.PodLogsDir = cmp.Or(options.PodLogsDir, "/var/log/pods")
+	options.ContainerLogsDir = cmp.Or(options.ContainerLogsDir, "/var/log/containers")
+	options.CPUCFSQuotaPeriod = cmp.Or(options.CPUCFSQuotaPeriod, 100*time.Millisecond)
+	options.CrashLoopMax = cmp.Or(options.CrashLoopMax, 5*time.Minute)
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	if options.MaxConcurrentSandboxes <= 0 {
+		options.MaxConcurrentSandboxes = max(4, 8*goruntime.NumCPU())
+	}
+	if options.MemoryCapacity <= 0 {
+		var info unix.Sysinfo_t
+		if unix.Sysinfo(&info) == nil {
+			options.MemoryCapacity = int64(info.Totalram) * int64(info.Unit)
+		}
+	}
+	unified := libcgroups.IsCgroup2UnifiedMode()
+	if options.SingleProcessOOMKill == nil {
+		options.SingleProcessOOMKill = new(!unified)
+	}
+	return &Runtime{
+		Options:   options,
+		crash:     newCrashLoops(options.CrashLoopMax),
+		startGate: make(chan struct{}, options.MaxConcurrentSandboxes),
+		unified:   unified,
+		swap:      swapController(unified),
+	}
+}
+
+// swapController reports whether the kernel limits swap per cgroup.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go checkSwapControllerAvailability
+func swapController(unified bool) bool {
+	file := "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
+	if unified {
+		own, err := libcgroups.ParseCgroupFile("/proc/self/cgroup")
+		if err != nil {
+			return false
+		}
+		file = filepath.Join("/sys/fs/cgroup", own[""], "memory.swap.max")
+	}
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// ReadPod reads everything the runtime has of a pod and puts it into the cache.
+func (r *Runtime) ReadPod(ctx context.Context, uid types.UID) (*cri.PodStatus, error) {
+	observed, err := cri.ReadPod(ctx, r.CRI, uid)
+	if err != nil {
+		return nil, err
+	}
+	r.uncertain.Delete(uid)
+	r.put(observed)
+	return observed, nil
+}
+
+func (r *Runtime) put(observed *cri.PodStatus) {
+	if r.Cache != nil && observed != nil {
+		r.Cache.Put(observed)
+	}
+}

@@ -1,0 +1,265 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+)
+
+// SyncPod brings the runtime to what the pod asks for, as far as it can be brought now:
+//
+//  1. Refuse what is not supported.
+//  2. Take the given reading, or a new one if it cannot be relied on.
+//  3. Plan: computePodActions.
+//  4. End the pod, or single containers, that must not go on; remove leftovers.
+//  5. Make the sandbox.
+//  6. Start ephemeral, init and regular containers, one after another.
+//  7. Read again; when something was done and nothing failed there may be more to do: from 3.
+//
+// A back-off is not an error: result.RetryAt says when it ends. With an error the result is complete all the same.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go SyncPod
+func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus, in Inputs) (SyncResult, error) {
+	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
+	result := SyncResult{Observed: observed, Containers: map[string]Failure{}}
+	if err := Unsupported(pod); err != nil {
+		r.podEvent(pod, corev1.EventTypeWarning, eventFailedValidation, "Error validating pod %s: %v", podName(pod), err)
+		result.Sandbox = &Failure{ReasonUnsupported, err.Error()}
+		return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	observed, err := r.look(ctx, pod, observed)
+	if err != nil {
+		return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	result.Observed = observed
+
+	// Each round but the last starts a container, so the bound is never met; it is there to show that it ends.
+	for range 4 + len(pod.Spec.InitContainers) {
+		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in})
+		if actions.empty() {
+			break
+		}
+		logger.V(3).Info("Computed pod actions", "actions", actions)
+		round := syncRound{Runtime: r, pod: pod, actions: actions, in: in, result: &result}
+		err := round.run(ctx)
+		if readErr := r.readAfter(ctx, pod, round, &result); readErr != nil {
+			err = errors.Join(err, readErr)
+		}
+		if err != nil {
+			return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		}
+		if len(result.Containers) > 0 {
+			break // what waits, waits
+		}
+	}
+	return result, nil
+}
+
+// readAfter takes the reading that ends a round. It is one call where the pod has one sandbox.
+func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round syncRound, result *SyncResult) error {
+	var observed *cri.PodStatus
+	var err error
+	if others := otherSandboxes(result.Observed, round.sandboxID); round.sandboxID != "" && !others {
+		observed, err = cri.ReadSandbox(ctx, r.CRI, round.sandboxID)
+	} else {
+		observed, err = cri.ReadPod(ctx, r.CRI, pod.UID)
+	}
+	if err != nil {
+		r.uncertain.Store(pod.UID, true)
+		return err
+	}
+	result.Observed = observed
+	r.put(observed)
+	return nil
+}
+
+func otherSandboxes(observed *cri.PodStatus, id string) bool {
+	if observed == nil {
+		return false
+	}
+	for _, sandbox := range observed.Sandboxes {
+		if sandbox.GetId() != id {
+			return true
+		}
+	}
+	return false
+}
+
+// syncRound carries out one plan.
+type syncRound struct {
+	*Runtime
+	pod       *corev1.Pod
+	actions   podActions
+	in        Inputs
+	result    *SyncResult
+	sandboxID string // the sandbox the pod has in the end, "" if it has none
+	podIPs    []string
+}
+
+func (s *syncRound) run(ctx context.Context) error {
+	if err := s.end(ctx); err != nil {
+		return err
+	}
+	if s.actions.CreateSandbox == "" {
+		if s.actions.KillPod == "" {
+			s.sandboxID, s.podIPs = s.actions.SandboxID, s.result.Observed.IPs
+		}
+		if len(s.actions.Start) == 0 {
+			return nil
+		}
+	}
+	config, err := s.generatePodSandboxConfig(s.pod, s.actions.Attempt)
+	if err == nil && s.actions.CreateSandbox != "" {
+		s.sandboxID, s.podIPs, err = s.createPodSandbox(ctx, s.pod, config)
+	}
+	if err != nil {
+		return s.sandboxFailed(ctx, err)
+	}
+	return s.start(ctx, config)
+}
+
+// end is step 4.
+func (s *syncRound) end(ctx context.Context) error {
+	if s.actions.CreateSandbox != "" && s.actions.SandboxID != "" {
+		s.podEvent(s.pod, corev1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
+	}
+	if s.actions.KillPod != "" {
+		if err := s.KillPod(ctx, s.pod, s.result.Observed, nil); err != nil {
+			return err
+		}
+	}
+	for _, kill := range s.actions.Kill {
+		status := s.result.Observed.ContainerByID(kill.ID)
+		request := killRequest{
+			pod: s.pod, container: findContainer(s.pod, status), id: kill.ID, podIPs: s.result.Observed.IPs,
+			message: kill.Message, reason: kill.Reason,
+		}
+		if err := s.killContainer(ctx, request, nil); err != nil {
+			s.result.fail(kill.Name, Failure{ReasonKillContainer, err.Error()}, s.result.RetryAt)
+			return err
+		}
+	}
+	for _, remove := range s.actions.Remove {
+		if err := s.removeContainer(ctx, remove.ID); err != nil {
+			s.note(s.pod, err)
+			return fmt.Errorf("remove container %s: %w", remove.Name, err)
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) removeContainer(ctx context.Context, id string) error {
+	_, err := r.CRI.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: id})
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
+	return err
+}
+
+func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // interrupted, not failed
+	}
+	s.result.Sandbox = &Failure{ReasonCreateSandbox, text(err)}
+	var seen *statusError
+	if !errors.As(err, &seen) {
+		s.podEvent(s.pod, corev1.EventTypeWarning, eventFailedCreateSandbox, "Failed to create pod sandbox: %v", err)
+	}
+	return fmt.Errorf("create sandbox: %w", err)
+}
+
+// start is step 6. One container's failure keeps none of the others from starting, unless they wait for it.
+func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConfig) error {
+	handler, err := s.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName)
+	if err != nil {
+		return s.sandboxFailed(ctx, err)
+	}
+	var errs []error
+	for _, action := range s.actions.Start {
+		if s.backingOff(ctx, action) {
+			continue
+		}
+		err := s.startContainer(ctx, startJob{
+			startAction: action, pod: s.pod, observed: s.result.Observed, sandbox: config, sandboxID: s.sandboxID,
+			handler: handler, podIPs: s.podIPs, in: s.in,
+		})
+		if err == nil {
+			continue
+		}
+		var failed *containerError
+		if !errors.As(err, &failed) {
+			return errors.Join(append(errs, err)...)
+		}
+		s.result.fail(action.Container.Name, failed.Failure, failed.retryAt)
+		if failed.retryAt.IsZero() {
+			errs = append(errs, fmt.Errorf("start %s %s: %w", action.Kind, action.Container.Name, err))
+		}
+		if action.Kind == initContainer && !isSidecar(action.Container) {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// backingOff reports, with event and result, that a container ended too lately to be started again.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
+func (s *syncRound) backingOff(ctx context.Context, action startAction) bool {
+	name := action.Container.Name
+	delay, until := s.crash.wait(s.pod, action.Container, lastExited(s.result.Observed, name))
+	if !s.Clock.Now().Before(until) {
+		return false
+	}
+	klog.FromContext(ctx).V(4).Info("Container is in back-off", "pod", klog.KObj(s.pod), "podUID", s.pod.UID, "containerName", name, "until", until)
+	s.containerEvent(s.pod, action.Container, "", corev1.EventTypeWarning, eventBackOff,
+		"Back-off restarting failed container %s in pod %s", name, podName(s.pod))
+	message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, name, podName(s.pod))
+	s.result.fail(name, Failure{ReasonCrashLoopBackOff, message}, until)
+	return true
+}
+
+func lastExited(observed *cri.PodStatus, name string) *cri.ContainerStatus {
+	for _, status := range observed.Containers {
+		if status.Name == name && status.State == exited {
+			return status
+		}
+	}
+	return nil
+}
+
+// Unsupported names the first field of the pod that asks for what this kubelet cannot do. Volumes have their own
+// check.
+func Unsupported(pod *corev1.Pod) error {
+	if users := pod.Spec.HostUsers; users != nil && !*users {
+		return errors.New("spec.hostUsers: false is not supported: pods get no user namespace of their own here")
+	}
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return errors.New("spec.resourceClaims: dynamic resource allocation is not supported")
+	}
+	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
+		return fmt.Errorf("spec.os.name: %q cannot run on this node", os.Name)
+	}
+	for container := range allContainers(pod) {
+		field := "container " + container.Name
+		if len(container.Resources.Claims) > 0 {
+			return fmt.Errorf("%s: resources.claims: dynamic resource allocation is not supported", field)
+		}
+		if len(container.VolumeDevices) > 0 {
+			return fmt.Errorf("%s: volumeDevices: raw block volumes are not supported", field)
+		}
+		for _, rule := range container.RestartPolicyRules {
+			if rule.Action != corev1.ContainerRestartRuleActionRestart {
+				return fmt.Errorf("%s: restartPolicyRules: action %q is not supported", field, rule.Action)
+			}
+		}
+	}
+	return nil
+}
