@@ -28,6 +28,7 @@ type startJob struct {
 	sandboxID string
 	handler   string // runtime handler of the pod's class
 	podIPs    []string
+	secrets   []corev1.Secret
 	in        Inputs
 }
 
@@ -41,21 +42,21 @@ type containerError struct {
 func (e *containerError) Error() string { return e.Reason + ": " + e.Message }
 func (e *containerError) Unwrap() error { return e.err }
 
-// startContainer pulls the image, creates the container, starts it and runs its postStart hook. Every failure has
-// had its event when it is returned, as *containerError.
+// startContainer pulls the image, creates the container, starts it and runs its postStart hook. It returns the
+// container's ID as soon as there is one. Every failure has had its event when it is returned, as *containerError.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go startContainer
-func (r *Runtime) startContainer(ctx context.Context, job startJob) error {
+func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, err error) {
 	pod, container := job.pod, job.Container
 
 	// Step 1: the image, and those of image volumes.
 	imageRef, err := r.ensureImage(ctx, job, container.Image, container.ImagePullPolicy)
 	if err != nil {
-		return r.imageFailed(ctx, job, err)
+		return "", r.imageFailed(ctx, job, err)
 	}
 	imageMounts, err := r.imageMounts(ctx, job)
 	if err != nil {
-		return r.imageFailed(ctx, job, err)
+		return "", r.imageFailed(ctx, job, err)
 	}
 
 	// Step 2: the attempt. Without a record in the runtime, which a reboot may have emptied, the logs tell.
@@ -67,31 +68,31 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) error {
 	// Step 3: the container.
 	config, err := r.generateContainerConfig(ctx, job, imageRef, imageMounts)
 	if err != nil {
-		return r.containerFailed(ctx, job, "", ReasonCreateContainerConfig, err)
+		return "", r.containerFailed(ctx, job, "", ReasonCreateContainerConfig, err)
 	}
 	made, err := r.CRI.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: job.sandboxID, Config: config, SandboxConfig: job.sandbox,
 	})
 	if err != nil {
-		r.note(pod, err)
-		return r.containerFailed(ctx, job, "", ReasonCreateContainer, err)
+		r.note(pod)
+		return "", r.containerFailed(ctx, job, "", ReasonCreateContainer, err)
 	}
-	id := made.GetContainerId()
+	id = made.GetContainerId()
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventCreated, "Container created")
 
 	// Step 4: start it.
 	if _, err := r.CRI.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
-		r.note(pod, err)
-		return r.containerFailed(ctx, job, id, ReasonRunContainer, err)
+		r.note(pod)
+		return id, r.containerFailed(ctx, job, id, ReasonRunContainer, err)
 	}
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventStarted, "Container started")
 	r.linkLog(ctx, pod, container, id, filepath.Join(job.sandbox.LogDirectory, config.LogPath))
 
 	// Step 5: the postStart hook; until it has returned the container is not counted as started.
 	if container.Lifecycle == nil || container.Lifecycle.PostStart == nil {
-		return nil
+		return id, nil
 	}
-	return r.postStart(ctx, job, id)
+	return id, r.postStart(ctx, job, id)
 }
 
 // postStart runs the hook and ends the container if it fails.
@@ -140,7 +141,7 @@ func (r *Runtime) imageFailed(ctx context.Context, job startJob, err error) erro
 func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, policy corev1.PullPolicy) (string, error) {
 	return r.Images.EnsureImageExists(ctx, images.Request{
 		Pod: job.pod, Container: job.Container, Image: image, PullPolicy: policy,
-		PullSecrets: job.in.PullSecrets(ctx, job.pod), Sandbox: job.sandbox, RuntimeHandler: job.handler,
+		PullSecrets: job.secrets, Sandbox: job.sandbox, RuntimeHandler: job.handler,
 		Event: func(kind, reason, message string) {
 			r.containerEvent(job.pod, job.Container, "", kind, reason, "%s", message)
 		},

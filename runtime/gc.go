@@ -10,12 +10,12 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+
+	"minikubelet/runtime/cri"
 )
 
 // RemovePod removes all that is left of an ended pod: its containers and sandboxes, logs and their links, cgroup.
@@ -52,12 +52,14 @@ func (r *Runtime) forget(uid types.UID) error {
 	if err := r.removeLogs(func(of types.UID) bool { return of == uid }); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
-	return r.RemoveCgroup(uid)
+	return r.removeCgroup(uid)
 }
 
 // RemoveCgroup removes an ended pod's cgroup alone: a pod that has succeeded or failed keeps its logs, and so its
 // containers, until it is deleted.
-func (r *Runtime) RemoveCgroup(uid types.UID) error {
+func (r *Runtime) RemoveCgroup(_ context.Context, uid types.UID) error { return r.removeCgroup(uid) }
+
+func (r *Runtime) removeCgroup(uid types.UID) error {
 	if err := r.Cgroups.RemovePod(uid); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
@@ -84,7 +86,7 @@ func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSand
 		return fmt.Errorf("stop sandbox before removing it: %w", err)
 	}
 	_, err := r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
-	if err != nil && status.Code(err) != codes.NotFound {
+	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox: %w", err)
 	}
 	return nil
@@ -246,7 +248,7 @@ func (r *Runtime) removeDeadLinks(ctx context.Context) error {
 			continue
 		}
 		got, err := r.CRI.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
-		if err != nil && status.Code(err) != codes.NotFound {
+		if err != nil && !cri.IsNotFound(err) {
 			klog.FromContext(ctx).V(2).Info("Keeping the link of a container that cannot be read", "link", link, "err", err)
 			continue
 		}

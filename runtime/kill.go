@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -62,7 +60,7 @@ func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 		group.Go(func() {
 			if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
 				errs[len(containers)+i] = fmt.Errorf("stop sandbox: %w", err)
-				r.note(pod, err)
+				r.note(pod)
 			}
 		})
 	}
@@ -75,7 +73,7 @@ func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 
 // look returns the given reading, or a new one where there is none or the last call for the pod got no answer.
 func (r *Runtime) look(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus) (*cri.PodStatus, error) {
-	if _, uncertain := r.uncertain.Load(pod.UID); observed != nil && !uncertain {
+	if _, uncertain := r.uncertain.Load(pod.UID); observed != nil && !uncertain && !observed.Shallow() {
 		return observed, nil
 	}
 	return r.ReadPod(ctx, pod.UID)
@@ -105,7 +103,7 @@ func findContainer(pod *corev1.Pod, of *cri.ContainerStatus) *corev1.Container {
 
 func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
 	_, err := r.CRI.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
-	if status.Code(err) == codes.NotFound {
+	if cri.IsNotFound(err) {
 		return nil
 	}
 	return err
@@ -142,8 +140,8 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 	left := max(deadline.Sub(r.Clock.Now()), minGracePeriod).Round(time.Second)
 	logger.V(2).Info("Stopping container", "containerID", k.id, "gracePeriod", left)
 	_, err := r.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.id, Timeout: int64(left / time.Second)})
-	if err != nil && status.Code(err) != codes.NotFound {
-		r.note(k.pod, err)
+	if err != nil && !cri.IsNotFound(err) {
+		r.note(k.pod)
 		return fmt.Errorf("kill container %s: %w", k.container.Name, err)
 	}
 	r.hooksRun.Delete(k.id)

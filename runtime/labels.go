@@ -18,21 +18,6 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// Annotations of containers. A kubelet that has never seen the pod, because it is gone from its source, can still
-// end its containers properly with them.
-//
-// Upstream: pkg/kubelet/kuberuntime/labels.go
-const (
-	annotationHash              = "io.kubernetes.container.hash"
-	annotationRestartCount      = "io.kubernetes.container.restartCount"
-	annotationTerminationPath   = "io.kubernetes.container.terminationMessagePath"
-	annotationTerminationPolicy = "io.kubernetes.container.terminationMessagePolicy"
-	annotationPreStop           = "io.kubernetes.container.preStopHandler"
-	annotationPorts             = "io.kubernetes.container.ports"
-	annotationDeletionGrace     = "io.kubernetes.pod.deletionGracePeriod"
-	annotationTerminationGrace  = "io.kubernetes.pod.terminationGracePeriod"
-)
-
 func podLabels(pod *corev1.Pod) map[string]string {
 	out := make(map[string]string, len(pod.Labels)+3)
 	maps.Copy(out, pod.Labels)
@@ -53,30 +38,30 @@ func containerLabels(pod *corev1.Pod, container *corev1.Container) map[string]st
 
 func containerAnnotations(pod *corev1.Pod, container *corev1.Container, attempt uint32) (map[string]string, error) {
 	out := map[string]string{
-		annotationHash:              hashContainer(container),
-		annotationRestartCount:      strconv.FormatUint(uint64(attempt), 10),
-		annotationTerminationPath:   container.TerminationMessagePath,
-		annotationTerminationPolicy: string(container.TerminationMessagePolicy),
+		cri.AnnotationHash:                     hashContainer(container),
+		cri.AnnotationRestartCount:             strconv.FormatUint(uint64(attempt), 10),
+		cri.AnnotationTerminationMessagePath:   container.TerminationMessagePath,
+		cri.AnnotationTerminationMessagePolicy: string(container.TerminationMessagePolicy),
 	}
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
-		out[annotationDeletionGrace] = strconv.FormatInt(*s, 10)
+		out[cri.AnnotationPodDeletionGracePeriod] = strconv.FormatInt(*s, 10)
 	}
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
-		out[annotationTerminationGrace] = strconv.FormatInt(*s, 10)
+		out[cri.AnnotationPodTerminationGrace] = strconv.FormatInt(*s, 10)
 	}
 	if container.Lifecycle != nil && container.Lifecycle.PreStop != nil {
 		text, err := json.Marshal(container.Lifecycle.PreStop)
 		if err != nil {
 			return nil, fmt.Errorf("lifecycle.preStop: %w", err)
 		}
-		out[annotationPreStop] = string(text)
+		out[cri.AnnotationPreStopHandler] = string(text)
 	}
 	if len(container.Ports) > 0 {
 		text, err := json.Marshal(container.Ports)
 		if err != nil {
 			return nil, fmt.Errorf("ports: %w", err)
 		}
-		out[annotationPorts] = string(text)
+		out[cri.AnnotationPorts] = string(text)
 	}
 	return out, nil
 }
@@ -105,18 +90,18 @@ func OrphanPod(observed *cri.PodStatus) *corev1.Pod {
 			continue
 		}
 		seen[status.Name] = true
-		container := corev1.Container{Name: status.Name, TerminationMessagePath: status.Annotations[annotationTerminationPath]}
+		container := corev1.Container{Name: status.Name, TerminationMessagePath: status.Annotations[cri.AnnotationTerminationMessagePath]}
 		// What cannot be read is left out: the container still has to end.
 		var preStop corev1.LifecycleHandler
-		if json.Unmarshal([]byte(status.Annotations[annotationPreStop]), &preStop) == nil {
+		if json.Unmarshal([]byte(status.Annotations[cri.AnnotationPreStopHandler]), &preStop) == nil {
 			container.Lifecycle = &corev1.Lifecycle{PreStop: &preStop}
 		}
-		_ = json.Unmarshal([]byte(status.Annotations[annotationPorts]), &container.Ports)
+		_ = json.Unmarshal([]byte(status.Annotations[cri.AnnotationPorts]), &container.Ports)
 		pod.Spec.Containers = append(pod.Spec.Containers, container)
-		if s := seconds(status.Annotations[annotationDeletionGrace]); s != nil {
+		if s := seconds(status.Annotations[cri.AnnotationPodDeletionGracePeriod]); s != nil {
 			pod.DeletionGracePeriodSeconds = s
 		}
-		if s := seconds(status.Annotations[annotationTerminationGrace]); s != nil {
+		if s := seconds(status.Annotations[cri.AnnotationPodTerminationGrace]); s != nil {
 			pod.Spec.TerminationGracePeriodSeconds = s
 		}
 	}

@@ -4,40 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/node/util/sysctl"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 )
 
-// createPodSandbox makes the pod's sandbox and returns its ID and addresses.
+// createPodSandbox makes the pod's sandbox and returns its status, addresses included.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox.go createPodSandbox
-func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config *runtimeapi.PodSandboxConfig) (id string, ips []string, err error) {
+func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config *runtimeapi.PodSandboxConfig) (*runtimeapi.PodSandboxStatus, error) {
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
 
 	// Step 1: the log directory.
 	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
-		return "", nil, fmt.Errorf("failed to create log directory for pod %q: %w", podName(pod), err)
+		return nil, fmt.Errorf("failed to create log directory for pod %q: %w", podName(pod), err)
 	}
 
 	// Step 2: the runtime handler of the pod's runtime class.
 	handler, err := r.Classes.LookupRuntimeHandler(pod.Spec.RuntimeClassName)
 	if err != nil {
-		return "", nil, fmt.Errorf("failed to create sandbox for pod %q: %w", podName(pod), err)
+		return nil, fmt.Errorf("failed to create sandbox for pod %q: %w", podName(pod), err)
 	}
 
 	// Step 3: the pod's cgroup, which the sandbox's and the containers' are made in.
 	if err := r.Cgroups.EnsurePod(pod); err != nil {
 		r.podEvent(pod, corev1.EventTypeWarning, eventFailedPodContainer, "unable to ensure pod container exists: %v", err)
-		return "", nil, err
+		return nil, err
 	}
 
 	// Step 4: a slot. More starts at once than the machine does well make all of them slower.
@@ -45,14 +42,14 @@ func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config 
 	case r.startGate <- struct{}{}:
 		defer func() { <-r.startGate }()
 	case <-ctx.Done():
-		return "", nil, ctx.Err()
+		return nil, ctx.Err()
 	}
 
 	// Step 5: the sandbox.
 	made, err := r.CRI.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
-		r.note(pod, err)
-		return "", nil, err
+		r.note(pod)
+		return nil, err
 	}
 	logger.V(4).Info("Created pod sandbox", "sandboxID", made.GetPodSandboxId(), "attempt", config.Metadata.Attempt)
 
@@ -62,11 +59,11 @@ func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config 
 		err = errors.New("pod sandbox status is nil")
 	}
 	if err != nil {
-		r.note(pod, err)
+		r.note(pod)
 		r.podEvent(pod, corev1.EventTypeWarning, eventFailedSandboxStatus, "Unable to get pod sandbox status: %v", err)
-		return "", nil, &statusError{err}
+		return nil, &statusError{err}
 	}
-	return made.GetPodSandboxId(), sandboxIPs(pod, got.GetStatus()), nil
+	return got.GetStatus(), nil
 }
 
 // statusError marks a failure that has had its event.
@@ -74,27 +71,9 @@ type statusError struct{ error }
 
 func (e *statusError) Unwrap() error { return e.error }
 
-// note remembers that a call for the pod got no answer, so that the next sync looks before it acts.
-func (r *Runtime) note(pod *corev1.Pod, err error) {
-	switch status.Code(err) {
-	case codes.DeadlineExceeded, codes.Canceled, codes.Unavailable, codes.Unknown, codes.AlreadyExists:
-		r.uncertain.Store(pod.UID, true)
-	}
-}
-
-// sandboxIPs are a sandbox's addresses, the primary first; none for a pod in the node's network.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox.go determinePodSandboxIPs
-func sandboxIPs(pod *corev1.Pod, of *runtimeapi.PodSandboxStatus) []string {
-	if pod.Spec.HostNetwork {
-		return nil
-	}
-	all := []string{of.GetNetwork().GetIp()}
-	for _, ip := range of.GetNetwork().GetAdditionalIps() {
-		all = append(all, ip.GetIp())
-	}
-	return slices.DeleteFunc(all, func(ip string) bool { return net.ParseIP(ip) == nil })
-}
+// note remembers that a call for the pod failed: it may have done its work all the same, so the next sync looks before
+// it acts.
+func (r *Runtime) note(pod *corev1.Pod) { r.uncertain.Store(pod.UID, true) }
 
 // generatePodSandboxConfig describes the pod's sandbox. The same description goes along with every container, so it
 // must not depend on when it is made.

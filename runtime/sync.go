@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -39,6 +38,9 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	if err != nil {
 		return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+	if observed.Name == "" { // the runtime has nothing of the pod
+		observed = &cri.PodStatus{UID: pod.UID, Namespace: pod.Namespace, Name: pod.Name, ObservedAt: observed.ObservedAt}
+	}
 	result.Observed = observed
 
 	// Each round but the last starts a container, so the bound is never met; it is there to show that it ends.
@@ -48,7 +50,7 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 			break
 		}
 		logger.V(3).Info("Computed pod actions", "actions", actions)
-		round := syncRound{Runtime: r, pod: pod, actions: actions, in: in, result: &result}
+		round := &syncRound{Runtime: r, pod: pod, actions: actions, in: in, result: &result}
 		err := round.run(ctx)
 		if readErr := r.readAfter(ctx, pod, round, &result); readErr != nil {
 			err = errors.Join(err, readErr)
@@ -63,17 +65,31 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	return result, nil
 }
 
-// readAfter takes the reading that ends a round. It is one call where the pod has one sandbox.
-func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round syncRound, result *SyncResult) error {
+// readAfter takes the reading that ends a round. For a pod that began with nothing, and so has nothing but what the
+// round made, that is one call per container.
+func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round *syncRound, result *SyncResult) error {
+	before := result.Observed
+	at := time.Now() // as cri stamps readings
 	var observed *cri.PodStatus
 	var err error
-	if others := otherSandboxes(result.Observed, round.sandboxID); round.sandboxID != "" && !others {
-		observed, err = cri.ReadSandbox(ctx, r.CRI, round.sandboxID)
-	} else {
-		observed, err = cri.ReadPod(ctx, r.CRI, pod.UID)
+	switch {
+	case !round.touched:
+		return nil
+	case round.sandbox != nil && len(before.Sandboxes)+len(before.Containers) == 0:
+		observed = round.observed.WithSandbox(round.sandbox, at)
+		for _, id := range round.made {
+			container, readErr := cri.ReadContainer(ctx, r.CRI, id, round.sandbox.GetId())
+			if readErr != nil {
+				err = readErr
+				break
+			}
+			observed = observed.WithContainer(container, at)
+		}
+	default:
+		observed, err = cri.RereadPod(ctx, r.CRI, pod.UID, before)
 	}
 	if err != nil {
-		r.uncertain.Store(pod.UID, true)
+		r.note(pod)
 		return err
 	}
 	result.Observed = observed
@@ -81,47 +97,38 @@ func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round syncRoun
 	return nil
 }
 
-func otherSandboxes(observed *cri.PodStatus, id string) bool {
-	if observed == nil {
-		return false
-	}
-	for _, sandbox := range observed.Sandboxes {
-		if sandbox.GetId() != id {
-			return true
-		}
-	}
-	return false
-}
-
 // syncRound carries out one plan.
 type syncRound struct {
 	*Runtime
-	pod       *corev1.Pod
-	actions   podActions
-	in        Inputs
-	result    *SyncResult
-	sandboxID string // the sandbox the pod has in the end, "" if it has none
-	podIPs    []string
+	pod      *corev1.Pod
+	actions  podActions
+	in       Inputs
+	result   *SyncResult
+	touched  bool                         // something was done that a reading would show
+	sandbox  *runtimeapi.PodSandboxStatus // made in this round
+	made     []string                     // containers made in this round
+	observed *cri.PodStatus               // the reading the round began with, and the sandbox it made
 }
 
 func (s *syncRound) run(ctx context.Context) error {
 	if err := s.end(ctx); err != nil {
 		return err
 	}
-	if s.actions.CreateSandbox == "" {
-		if s.actions.KillPod == "" {
-			s.sandboxID, s.podIPs = s.actions.SandboxID, s.result.Observed.IPs
-		}
-		if len(s.actions.Start) == 0 {
-			return nil
-		}
+	if s.actions.CreateSandbox == "" && len(s.actions.Start) == 0 {
+		return nil
 	}
 	config, err := s.generatePodSandboxConfig(s.pod, s.actions.Attempt)
-	if err == nil && s.actions.CreateSandbox != "" {
-		s.sandboxID, s.podIPs, err = s.createPodSandbox(ctx, s.pod, config)
-	}
 	if err != nil {
 		return s.sandboxFailed(ctx, err)
+	}
+	s.observed = s.result.Observed
+	if s.actions.CreateSandbox != "" {
+		if s.sandbox, err = s.createPodSandbox(ctx, s.pod, config); err != nil {
+			return s.sandboxFailed(ctx, err)
+		}
+		s.touched = true
+		s.observed = s.observed.WithSandbox(s.sandbox, s.observed.ObservedAt)
+		s.actions.SandboxID = s.sandbox.GetId()
 	}
 	return s.start(ctx, config)
 }
@@ -131,6 +138,7 @@ func (s *syncRound) end(ctx context.Context) error {
 	if s.actions.CreateSandbox != "" && s.actions.SandboxID != "" {
 		s.podEvent(s.pod, corev1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
+	s.touched = s.actions.KillPod != "" || len(s.actions.Kill)+len(s.actions.Remove) > 0
 	if s.actions.KillPod != "" {
 		if err := s.KillPod(ctx, s.pod, s.result.Observed, nil); err != nil {
 			return err
@@ -149,7 +157,7 @@ func (s *syncRound) end(ctx context.Context) error {
 	}
 	for _, remove := range s.actions.Remove {
 		if err := s.removeContainer(ctx, remove.ID); err != nil {
-			s.note(s.pod, err)
+			s.note(s.pod)
 			return fmt.Errorf("remove container %s: %w", remove.Name, err)
 		}
 	}
@@ -158,7 +166,7 @@ func (s *syncRound) end(ctx context.Context) error {
 
 func (r *Runtime) removeContainer(ctx context.Context, id string) error {
 	_, err := r.CRI.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: id})
-	if status.Code(err) == codes.NotFound {
+	if cri.IsNotFound(err) {
 		return nil
 	}
 	return err
@@ -183,14 +191,18 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		return s.sandboxFailed(ctx, err)
 	}
 	var errs []error
+	secrets := s.in.PullSecrets(ctx, s.pod)
 	for _, action := range s.actions.Start {
 		if s.backingOff(ctx, action) {
 			continue
 		}
-		err := s.startContainer(ctx, startJob{
-			startAction: action, pod: s.pod, observed: s.result.Observed, sandbox: config, sandboxID: s.sandboxID,
-			handler: handler, podIPs: s.podIPs, in: s.in,
+		id, err := s.startContainer(ctx, startJob{
+			startAction: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
+			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in,
 		})
+		if id != "" {
+			s.touched, s.made = true, append(s.made, id)
+		}
 		if err == nil {
 			continue
 		}
@@ -214,7 +226,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
 func (s *syncRound) backingOff(ctx context.Context, action startAction) bool {
 	name := action.Container.Name
-	delay, until := s.crash.wait(s.pod, action.Container, lastExited(s.result.Observed, name))
+	delay, until := s.crash.wait(s.pod, action.Container, lastExited(s.observed, name))
 	if !s.Clock.Now().Before(until) {
 		return false
 	}

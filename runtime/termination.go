@@ -48,8 +48,8 @@ func (r *Runtime) TerminationMessage(of *cri.ContainerStatus) string {
 }
 
 func (r *Runtime) lastWords(of *cri.ContainerStatus) string {
-	path := of.Annotations[annotationTerminationPath]
-	fallback := of.Annotations[annotationTerminationPolicy] == string(corev1.TerminationMessageFallbackToLogsOnError) &&
+	path := of.Annotations[cri.AnnotationTerminationMessagePath]
+	fallback := of.Annotations[cri.AnnotationTerminationMessagePolicy] == string(corev1.TerminationMessageFallbackToLogsOnError) &&
 		of.ExitCode != 0 && of.Reason != "ContainerCannotRun"
 	for _, mount := range of.Mounts {
 		if path == "" || mount.GetContainerPath() != "/"+strings.TrimPrefix(path, "/") {
