@@ -137,6 +137,9 @@ func (s *PodStatus) Shallow() bool {
 		})
 }
 
+// At returns a copy with another time of observation, for a reading that was confirmed.
+func (s *PodStatus) At(at time.Time) *PodStatus { return s.with(s.Sandboxes, s.Containers, at) }
+
 // WithContainer returns a copy that has this container instead of the one with its ID. It is how a caller that acted
 // on one container brings its reading up to date with one call, ReadContainer.
 func (s *PodStatus) WithContainer(c *ContainerStatus, at time.Time) *PodStatus {

@@ -1,0 +1,195 @@
+package pleg
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri"
+)
+
+// EventType says what happened to a container.
+type EventType string
+
+// What can happen. A sandbox counts as a container here, except that its start is no event: only this kubelet starts
+// sandboxes, and the worker that did has the answer. For the same reason a container that was created, and not yet
+// started, is none.
+const (
+	ContainerStarted EventType = "ContainerStarted"
+	ContainerDied    EventType = "ContainerDied"
+	ContainerRemoved EventType = "ContainerRemoved"
+	ContainerChanged EventType = "ContainerChanged" // into a state that the runtime itself does not know
+	PodSync          EventType = "PodSync"          // anything else: look at the pod
+)
+
+// Event is one change of one pod.
+//
+// Upstream: pkg/kubelet/pleg/pleg.go PodLifecycleEvent
+type Event struct {
+	UID         types.UID
+	Type        EventType
+	ContainerID string // "" with PodSync
+}
+
+// Diff returns what happened between two readings of one pod, deaths before starts. Either may be nil, for nothing.
+//
+// Upstream: pkg/kubelet/pleg/generic.go computeEvents
+func Diff(old, now *cri.PodStatus) []Event {
+	var uid types.UID
+	switch {
+	case now != nil:
+		uid = now.UID
+	case old != nil:
+		uid = old.UID
+	default:
+		return nil
+	}
+	before, after := states(old), states(now)
+	var ended, begun []Event
+	for _, b := range before {
+		a := after.of(b.id)
+		if a == gone && b.state != exited {
+			ended = append(ended, Event{uid, ContainerDied, b.id})
+		}
+		if a == gone {
+			ended = append(ended, Event{uid, ContainerRemoved, b.id})
+		}
+	}
+	for _, a := range after {
+		if a.state == before.of(a.id) {
+			continue
+		}
+		switch a.state {
+		case exited:
+			// One that is dead when it is first seen died all the same.
+			ended = append(ended, Event{uid, ContainerDied, a.id})
+		case running:
+			begun = append(begun, Event{uid, ContainerStarted, a.id})
+		case unknown:
+			begun = append(begun, Event{uid, ContainerChanged, a.id})
+		}
+	}
+	events := append(ended, begun...)
+	if len(events) == 0 && old != nil && now != nil && old.ReadySandbox() != nil && !slices.Equal(old.IPs, now.IPs) {
+		events = append(events, Event{UID: uid, Type: PodSync})
+	}
+	return events
+}
+
+type state int
+
+const (
+	gone state = iota
+	quiet
+	running
+	exited
+	unknown
+)
+
+type object struct {
+	id    string
+	state state
+}
+
+type objects []object
+
+func (o objects) of(id string) state {
+	for _, each := range o {
+		if each.id == id {
+			return each.state
+		}
+	}
+	return gone
+}
+
+func states(pod *cri.PodStatus) objects {
+	if pod == nil {
+		return nil
+	}
+	out := make(objects, 0, len(pod.Containers)+len(pod.Sandboxes))
+	for _, c := range pod.Containers {
+		s := unknown
+		switch c.State {
+		case runtimeapi.ContainerState_CONTAINER_CREATED:
+			s = quiet
+		case runtimeapi.ContainerState_CONTAINER_RUNNING:
+			s = running
+		case runtimeapi.ContainerState_CONTAINER_EXITED:
+			s = exited
+		}
+		out = append(out, object{c.ID, s})
+	}
+	for _, b := range pod.Sandboxes {
+		s := exited
+		if b.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			s = quiet
+		}
+		out = append(out, object{b.Id, s})
+	}
+	return out
+}
+
+// same reports that two readings have the same objects in the same states.
+func same(a, b *cri.PodStatus) bool {
+	as, bs := states(a), states(b)
+	if len(as) != len(bs) {
+		return false
+	}
+	for _, each := range as {
+		if bs.of(each.id) != each.state {
+			return false
+		}
+	}
+	return true
+}
+
+// merge brings a reading up to date with the payload of an event: one sandbox, and its containers. The runtime gathers
+// the payload while other things happen, so it may be late: a state never goes back, and what the payload lacks is
+// still there until an event says that it was removed. deleted reports IDs of which one did.
+// It returns nil if the payload tells nothing new.
+func merge(old, payload *cri.PodStatus, deleted func(id string) bool) *cri.PodStatus {
+	if old != nil && payload.ObservedAt.Before(old.ObservedAt) {
+		return nil // the reading began after the payload was complete
+	}
+	at := payload.ObservedAt
+	out := &cri.PodStatus{UID: payload.UID, Namespace: payload.Namespace, Name: payload.Name}
+	if old != nil {
+		out = old.At(at)
+	}
+	for _, b := range payload.Sandboxes {
+		if known := old.Sandbox(b.Id); known == nil || known.State <= b.State { // READY is 0, NOTREADY 1
+			out = out.WithSandbox(b, at)
+		}
+	}
+	for _, c := range payload.Containers {
+		if known := old.ContainerByID(c.ID); known == nil || age(known.State) <= age(c.State) {
+			out = out.WithContainer(c, at)
+		}
+	}
+	for _, b := range out.Sandboxes {
+		if deleted(b.Id) {
+			out = out.WithoutSandbox(b.Id, at)
+		}
+	}
+	for _, c := range out.Containers {
+		if deleted(c.ID) {
+			out = out.WithoutContainer(c.ID, at)
+		}
+	}
+	if old == nil && out.Gone() {
+		return nil // the last events of a pod that was forgotten already
+	}
+	return out
+}
+
+// age orders the states a container goes through.
+func age(s runtimeapi.ContainerState) int {
+	switch s {
+	case runtimeapi.ContainerState_CONTAINER_CREATED:
+		return 0
+	case runtimeapi.ContainerState_CONTAINER_EXITED:
+		return 2
+	}
+	return 1
+}

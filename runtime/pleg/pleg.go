@@ -1,0 +1,175 @@
+// Package pleg, the pod lifecycle event generator, keeps the cache of what the runtime says of pods and tells what
+// changed. The runtime's own events come first: they carry the new state, so that following them costs no calls. A
+// list of all pods once a minute is the net below; with a runtime without events it comes every second.
+package pleg
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"minikubelet/runtime/cri"
+)
+
+const (
+	eventCapacity   = 1000
+	reconnectPeriod = time.Second // of a broken event stream; the client fails at once while the runtime is away
+	reprobePeriod   = time.Minute // of a runtime without events: it may have been replaced
+)
+
+// Options is everything a PLEG needs. CRI and Cache are required.
+type Options struct {
+	CRI                 *cri.Client
+	Cache               *Cache
+	RelistPeriod        time.Duration         // while there are no events; 1 s by default
+	EventedRelistPeriod time.Duration         // while there are; 60 s by default
+	RelistThreshold     time.Duration         // how long to be out of touch is unhealthy; 3 min by default
+	Clock               clock.WithTicker      // RealClock by default
+	Registerer          prometheus.Registerer // may be nil
+}
+
+// PLEG follows the runtime.
+//
+// Upstream: pkg/kubelet/pleg/evented.go, generic.go
+type PLEG struct {
+	Options
+	metrics *metrics
+	events  chan Event
+	synced  chan struct{}
+	kick    chan struct{} // relist now
+
+	mu        sync.Mutex
+	streaming bool                   // the event stream is open
+	settled   bool                   // it is, and a relist that began well after that is done
+	relisted  time.Time              // when the last good relist began
+	seen      time.Time              // when the runtime last answered or sent something
+	deleted   map[string]time.Time   // IDs that events said were removed, for as long as late events may name them
+	lost      map[types.UID]struct{} // pods whose events found the channel full
+}
+
+// New returns a PLEG; Run starts it.
+func New(options Options) *PLEG {
+	options.RelistPeriod = cmp.Or(options.RelistPeriod, time.Second)
+	options.EventedRelistPeriod = cmp.Or(options.EventedRelistPeriod, time.Minute)
+	options.RelistThreshold = cmp.Or(options.RelistThreshold, 3*time.Minute)
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	return &PLEG{
+		Options: options,
+		metrics: newMetrics(options.Registerer),
+		events:  make(chan Event, eventCapacity),
+		synced:  make(chan struct{}),
+		kick:    make(chan struct{}, 1),
+		deleted: map[string]time.Time{},
+		lost:    map[types.UID]struct{}{},
+	}
+}
+
+// Events returns the changes. A reader that is too slow loses none: pods it missed get a PodSync later.
+func (p *PLEG) Events() <-chan Event { return p.events }
+
+// Synced is closed when the cache has every pod that ran before the kubelet started.
+func (p *PLEG) Synced() <-chan struct{} { return p.synced }
+
+// Healthy reports whether the runtime was heard from within RelistThreshold.
+//
+// Upstream: pkg/kubelet/pleg/generic.go Healthy
+func (p *PLEG) Healthy() (bool, error) {
+	p.mu.Lock()
+	seen := p.seen
+	p.mu.Unlock()
+	if seen.IsZero() {
+		return false, errors.New("pleg has yet to be successful")
+	}
+	if elapsed := p.Clock.Since(seen); elapsed > p.RelistThreshold {
+		return false, fmt.Errorf("pleg was last seen active %v ago; threshold is %v", elapsed.Round(time.Second), p.RelistThreshold)
+	}
+	return true, nil
+}
+
+// Run follows the runtime until ctx ends.
+func (p *PLEG) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { p.streamLoop(ctx) })
+	running.Go(func() { p.relistLoop(ctx) })
+	running.Wait()
+}
+
+// relistNow asks for a relist; several requests are one.
+func (p *PLEG) relistNow() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// emit sends events without ever waiting for the reader.
+func (p *PLEG) emit(events []Event) {
+	for _, e := range events {
+		select {
+		case p.events <- e:
+		default:
+			p.metrics.discarded.Inc()
+			p.mu.Lock()
+			p.lost[e.UID] = struct{}{}
+			p.mu.Unlock()
+		}
+	}
+}
+
+// resend makes good for what emit could not send.
+func (p *PLEG) resend() {
+	p.mu.Lock()
+	lost := p.lost
+	p.lost = map[types.UID]struct{}{}
+	p.mu.Unlock()
+	for uid := range lost {
+		p.emit([]Event{{UID: uid, Type: PodSync}})
+	}
+}
+
+// alive notes that the runtime spoke.
+func (p *PLEG) alive() {
+	now := p.Clock.Now()
+	p.mu.Lock()
+	p.seen = now
+	p.mu.Unlock()
+	p.metrics.lastSeen.Set(float64(now.Unix()))
+}
+
+// wait returns false when ctx ends first.
+func (p *PLEG) wait(ctx context.Context, d time.Duration) bool {
+	timer := p.Clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// logChange logs an error when it comes and when it goes, not every second between.
+type logChange struct {
+	what   string
+	failed bool
+}
+
+func (l *logChange) note(ctx context.Context, err error) {
+	switch log := klog.FromContext(ctx); {
+	case err != nil && !l.failed:
+		log.Error(err, l.what+" failed, will be retried")
+	case err == nil && l.failed:
+		log.Info(l.what + " works again")
+	}
+	l.failed = err != nil
+}

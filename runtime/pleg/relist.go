@@ -1,0 +1,127 @@
+package pleg
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+)
+
+const (
+	podReadTimeout  = 10 * time.Second // a pod that cannot be read sooner waits for the next relist
+	podReadParallel = 8
+	rememberDeleted = 2 * time.Minute
+)
+
+// relistLoop relists when asked, and after a while when not.
+func (p *PLEG) relistLoop(ctx context.Context) {
+	failures := logChange{what: "Listing the pods of the runtime"}
+	for ctx.Err() == nil {
+		complete, err := p.relist(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		failures.note(ctx, err)
+		timer := p.Clock.NewTimer(p.pause(complete && err == nil))
+		select {
+		case <-timer.C():
+		case <-p.kick:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// pause is the time until the next relist. The first one after the stream was opened may have been too early: the
+// runtime does not say when it begins to send. So a second one follows soon.
+func (p *PLEG) pause(complete bool) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.streaming || !complete {
+		return p.RelistPeriod
+	}
+	if !p.settled {
+		p.settled = true
+		return p.RelistPeriod
+	}
+	return p.EventedRelistPeriod
+}
+
+// relist lists all pods and reads those that are not as the cache has them. complete is false when some could not be
+// read.
+//
+// Upstream: pkg/kubelet/pleg/generic.go Relist
+func (p *PLEG) relist(ctx context.Context) (complete bool, err error) {
+	start := p.Clock.Now()
+	listed, err := cri.ListPods(ctx, p.CRI)
+	if err != nil {
+		return false, err
+	}
+	for _, uid := range p.Cache.UIDs() {
+		if listed[uid] == nil {
+			nothing := &cri.PodStatus{UID: uid, ObservedAt: start}
+			if old := p.Cache.gone(nothing); old != nil {
+				p.emit(Diff(old, nothing))
+			}
+		}
+	}
+	complete = p.readChanged(ctx, listed)
+	p.listedAt(start)
+	p.metrics.duration.Observe(p.Clock.Since(start).Seconds())
+	p.alive()
+	p.resend()
+	select {
+	case <-p.synced:
+	default:
+		close(p.synced)
+	}
+	return complete, nil
+}
+
+// readChanged reads the pods whose states differ from the cache's, some at a time: one that hangs holds up no other.
+func (p *PLEG) readChanged(ctx context.Context, listed map[types.UID]*cri.PodStatus) (complete bool) {
+	var group errgroup.Group
+	group.SetLimit(podReadParallel)
+	for uid, shallow := range listed {
+		old, known := p.Cache.Get(uid)
+		if known && !old.Shallow() && (same(old, shallow) || old.ObservedAt.After(shallow.ObservedAt)) {
+			continue
+		}
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, podReadTimeout)
+			defer cancel()
+			pod, err := cri.RereadPod(ctx, p.CRI, uid, old)
+			if err != nil {
+				klog.FromContext(ctx).Error(err, "Reading a pod from the runtime failed, will be retried", "pod", klog.KRef(shallow.Namespace, shallow.Name), "podUID", uid)
+				if known {
+					return err
+				}
+				pod = shallow // at least it is known to be there
+			}
+			if before, stored := p.Cache.replace(pod); stored {
+				p.emit(Diff(before, pod))
+			}
+			return err
+		})
+	}
+	return group.Wait() == nil
+}
+
+// listedAt notes a good relist.
+func (p *PLEG) listedAt(start time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.relisted.IsZero() {
+		p.metrics.interval.Observe(start.Sub(p.relisted).Seconds())
+	}
+	p.relisted = start
+	for id, at := range p.deleted {
+		if start.Sub(at) > rememberDeleted {
+			delete(p.deleted, id)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package pleg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+)
+
+// plausible is how far the time in an event may be from now. Events further off were queued while nobody listened, or
+// a clock was set: times say nothing then, and a list says everything.
+const plausible = time.Minute
+
+// streamLoop keeps an event stream open.
+func (p *PLEG) streamLoop(ctx context.Context) {
+	failures := logChange{what: "Following the events of the runtime"}
+	for ctx.Err() == nil {
+		err := p.follow(ctx, func() { failures.note(ctx, nil) })
+		p.setStreaming(false)
+		if ctx.Err() != nil {
+			return
+		}
+		p.metrics.streamErrors.Inc()
+		pause := reconnectPeriod
+		if cri.IsUnimplemented(err) {
+			pause = reprobePeriod
+		}
+		failures.note(ctx, err)
+		if !p.wait(ctx, pause) {
+			return
+		}
+	}
+}
+
+// follow opens the stream and takes events from it until it breaks. first is called when the first one came.
+//
+// Upstream: pkg/kubelet/pleg/evented.go watchEventsChannel, processCRIEvents
+func (p *PLEG) follow(ctx context.Context, first func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := p.CRI.Runtime.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
+	if err != nil {
+		return fmt.Errorf("open the event stream: %w", err)
+	}
+	p.metrics.streams.Inc()
+	p.setStreaming(true)
+	for n := 0; ; n++ {
+		event, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return errors.New("the runtime ended the event stream")
+		}
+		if err != nil {
+			return fmt.Errorf("read the event stream: %w", err)
+		}
+		if n == 0 {
+			first()
+		}
+		p.handle(ctx, event)
+	}
+}
+
+// setStreaming also has the pods listed: what happened while there was no stream, or happens from now on.
+func (p *PLEG) setStreaming(on bool) {
+	p.mu.Lock()
+	changed := p.streaming != on
+	p.streaming, p.settled = on, false
+	p.mu.Unlock()
+	if changed {
+		p.relistNow()
+	}
+}
+
+// handle brings the cache up to date with one event.
+func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventResponse) {
+	p.alive()
+	id, removed := event.ContainerId, event.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT
+	now := p.Clock.Now()
+	age := now.Round(0).Sub(time.Unix(0, event.CreatedAt))
+	at := now.Add(-max(age, 0)) // comparable with other readings although the clock may be set between
+	klog.FromContext(ctx).V(5).Info("Runtime event", "containerID", id, "type", event.ContainerEventType, "age", age)
+	p.mu.Lock()
+	if removed {
+		p.deleted[id] = now
+	}
+	listed := at.Before(p.relisted)
+	p.mu.Unlock()
+	switch {
+	case age.Abs() > plausible:
+		p.relistNow()
+		return
+	case listed:
+		return // a list has told already
+	}
+	payload := cri.FromEvent(event)
+	if payload == nil {
+		uid := p.Cache.owner(id)
+		if uid == "" {
+			if event.PodSandboxStatus == nil && !removed {
+				p.relistNow()
+			}
+			return // somebody else's, or forgotten already
+		}
+		payload = &cri.PodStatus{UID: uid}
+	}
+	payload = payload.At(at)
+	p.apply(payload.UID, func(old *cri.PodStatus) *cri.PodStatus { return merge(old, payload, p.wasDeleted) })
+}
+
+func (p *PLEG) apply(uid types.UID, change func(*cri.PodStatus) *cri.PodStatus) {
+	if old, now := p.Cache.update(uid, change); now != nil {
+		p.emit(Diff(old, now))
+	}
+}
+
+func (p *PLEG) wasDeleted(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.deleted[id]
+	return ok
+}
