@@ -115,8 +115,8 @@ func (s *Stack) spawn(name string, args ...string) (*Process, error) {
 func (s *Stack) command(args ...string) *exec.Cmd {
 	cmd := exec.Command("/bin/sh", append([]string{"-c", enroll, s.cgroup.procs()}, args...)...)
 	cmd.Dir = s.Dir
-	// sbin: iptables and mount are not on every user's PATH.
-	path := s.BinDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	// sbin: iptables is not on every user's PATH.
+	path := s.BinDir + ":" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin"
 	cmd.Env = append(os.Environ(), "PATH="+path, "KUBECONFIG="+s.AdminKubeconfig)
 	// A process group of its own: Ctrl-C in a terminal reaches the stack's owner
 	// only, which then takes things down in order.

@@ -198,7 +198,7 @@ func (s *Stack) pushImages(ctx context.Context) error {
 // buildProgram compiles one of the programs under images and returns the binary.
 func (s *Stack) buildProgram(ctx context.Context, program string) ([]byte, error) {
 	out := filepath.Join(s.Dir, "images", program)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "minikubelet/e2e/stack/images/"+program)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "minikubelet/e2e/stack/images/"+program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build image program %s: %w: %s", program, err, text)

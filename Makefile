@@ -1,0 +1,98 @@
+# minikubelet: `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Programs of the test stack are built once per machine, not once per clone.
+CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(if $(HOME),$(HOME)/.cache,$(CURDIR)/.cache))/minikubelet
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# sudo's PATH often lacks Go.
+export PATH := $(CACHE)/go/bin:$(PATH):/usr/local/go/bin
+# git refuses to describe a clone that belongs to somebody else, as under sudo.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+LDFLAGS := -s -w -X minikubelet/kubelet/settings.Version=$(VERSION)
+STACK_BIN = $(shell e2e/stack/build.sh "$(CACHE)" stack --print)
+LINT_BIN = $(shell e2e/stack/build.sh "$(CACHE)" lint --print)
+DEBUG_BIN = $(shell e2e/stack/build.sh "$(CACHE)" debug --print)
+
+RUNTIME ?= containerd
+KUBELET ?= minikubelet
+FUZZTIME ?= 5s
+BENCHFLAGS ?=
+E2EFLAGS ?=
+
+##@ Everyday
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: deps
+deps: ## install what is missing on Debian 12 or Ubuntu (as root)
+	@e2e/stack/deps.sh "$(CACHE)"
+
+.PHONY: build
+build: ## build bin/kubelet
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubelet ./cmd/kubelet
+
+.PHONY: run
+run: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd KUBELET=minikubelet|upstream
+	@go build -o bin/cluster ./e2e/cmd/cluster
+	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -kubelet "$(KUBELET)"
+
+.PHONY: debug
+debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root)
+	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
+	@go build -o bin/cluster ./e2e/cmd/cluster
+	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -dlv "$(DEBUG_BIN)/dlv"
+
+.PHONY: bench
+bench: deps stack build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s"
+	@go build -o bin/bench ./e2e/cmd/bench
+	@exec bin/bench -bin "$(STACK_BIN)" $(BENCHFLAGS)
+
+##@ Checks
+
+.PHONY: test
+test: fmt-check vet lint unit fuzz e2e ## all checks, unit tests and end-to-end tests (as root)
+
+.PHONY: fmt-check
+fmt-check: ## fail on unformatted files
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (make fmt): $$files"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: lint
+lint: ## golangci-lint, as pinned in e2e/stack/lint
+	@e2e/stack/build.sh "$(CACHE)" lint >/dev/null
+	"$(LINT_BIN)/golangci-lint" run ./...
+
+.PHONY: unit
+unit: ## unit tests with the race detector
+	go test -race -timeout 15m $$(go list ./... | grep -v '^minikubelet/e2e')
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME
+	@e2e/stack/fuzz.sh "$(FUZZTIME)"
+
+.PHONY: e2e
+e2e: stack build ## end-to-end tests on the real stack (as root); E2EFLAGS="-run Name -v"
+	E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
+
+##@ Housekeeping
+
+.PHONY: fmt
+fmt: ## format the code
+	gofmt -w .
+
+.PHONY: stack
+stack: ## build the programs of the test stack (once; about 8 minutes on 2 cores)
+	@e2e/stack/build.sh "$(CACHE)" stack >/dev/null
+
+.PHONY: clean
+clean: ## remove what was built here, and the cached programs
+	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/lint" "$(CACHE)/debug"

@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "minikubelet/"
+
+// layers says which packages of this module each package may import; the first
+// matching entry counts. "x/..." is x and everything below it. What is not
+// listed may import nothing of ours.
+var layers = []struct {
+	of    string
+	allow []string
+}{
+	{"cmd/crid", []string{"runtime/criserver/..."}},
+	{"cmd/...", []string{"kubelet/..."}},
+	{"e2e/...", []string{"..."}},
+	{"kubelet", []string{"kubelet/...", "syncloop", "podworkers/...", "status", "config", "runtime/..."}},
+	{"kubelet/...", []string{"kubelet/settings", "runtime/cri"}},
+	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "status"}},
+	{"podworkers", []string{"podworkers/...", "runtime", "runtime/cri", "runtime/pleg", "status"}},
+	{"podworkers/volumes", []string{"podworkers/objects", "podworkers/env", "runtime/cri"}},
+	{"podworkers/env", []string{"podworkers/objects", "runtime/cri"}},
+	{"podworkers/...", []string{"runtime/cri"}},
+	{"status", []string{"runtime/cri"}},
+	{"runtime", []string{"runtime/cri", "runtime/pleg", "runtime/images", "runtime/runtimeclass", "runtime/cgroups"}},
+	{"runtime/criserver/...", []string{"runtime/criserver/..."}},
+	{"runtime/cri", nil},
+	{"runtime/...", []string{"runtime/cri"}},
+	{"config", nil},
+}
+
+// TestImportDirections checks, over the build graph, that imports point one way.
+func TestImportDirections(t *testing.T) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = ".."
+	cmd.Stderr = t.Output()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; checked++ {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, imported := range p.Imports {
+			if to, ours := strings.CutPrefix(imported, module); ours && !mayImport(strings.TrimPrefix(p.ImportPath, module), to) {
+				t.Errorf("%s must not import %s", p.ImportPath, imported)
+			}
+		}
+	}
+	if checked < 5 {
+		t.Errorf("go list named only %d packages", checked)
+	}
+}
+
+func mayImport(from, to string) bool {
+	for _, layer := range layers {
+		if !matches(layer.of, from) {
+			continue
+		}
+		for _, allowed := range layer.allow {
+			if matches(allowed, to) {
+				return true
+			}
+		}
+		return false
+	}
+	return false
+}
+
+// matches tells whether pkg is the pattern or, for "x/...", below x.
+func matches(pattern, pkg string) bool {
+	if pattern == "..." {
+		return true
+	}
+	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return pkg == below || strings.HasPrefix(pkg, below+"/")
+	}
+	return pkg == pattern
+}
+
+func TestMayImport(t *testing.T) {
+	for _, tc := range []struct {
+		from, to string
+		want     bool
+	}{
+		{"cmd/kubelet", "kubelet/settings", true},
+		{"cmd/kubelet", "runtime", false},
+		{"cmd/crid", "kubelet", false},
+		{"kubelet", "runtime/criserver", true},
+		{"kubelet/node", "kubelet/server", false},
+		{"podworkers/probes", "podworkers", false},
+		{"podworkers", "runtime/pleg", true},
+		{"runtime", "podworkers", false},
+		{"runtime", "runtime/criserver", false},
+		{"runtime/pleg", "runtime/cri", true},
+		{"runtime/pleg", "runtime/images", false},
+		{"runtime/criserver/oci", "runtime/cri", false},
+		{"runtime/cri/crifake", "runtime/cri", true},
+		{"config", "status", false},
+		{"elsewhere", "config", false},
+	} {
+		if got := mayImport(tc.from, tc.to); got != tc.want {
+			t.Errorf("mayImport(%s, %s) = %v, want %v", tc.from, tc.to, got, tc.want)
+		}
+	}
+}

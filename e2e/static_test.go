@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/e2e/stack"
+)
+
+const manifest = `apiVersion: v1
+kind: Pod
+metadata: {name: %s}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: app, image: "testapp:1", env: [{name: COLOUR, value: %s}]}
+`
+
+// TestStaticPod: from a manifest's coming to its going, with its mirror, and a bad manifest beside it.
+func TestStaticPod(t *testing.T) {
+	ctx, s := node(t)
+	name := podName(t)
+	file := filepath.Join(s.ManifestDir(), name+".yaml")
+	t.Cleanup(func() { _ = os.Remove(file) })
+	write(t, file, fmt.Sprintf(manifest, name, "red"))
+	full := name + "-" + s.NodeName
+	mirror, err := s.WaitPodReady(ctx, "default", full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mirror.Annotations["kubernetes.io/config.source"] != "file" || mirror.Annotations["kubernetes.io/config.mirror"] == "" {
+		t.Errorf("annotations of the mirror: %v", mirror.Annotations)
+	}
+	if owner := metav1.GetControllerOf(mirror); owner == nil || owner.Kind != "Node" || owner.Name != s.NodeName {
+		t.Errorf("the mirror's controller is %v, want the node", owner)
+	}
+
+	// A bad manifest is told about and leaves the others running.
+	bad := filepath.Join(s.ManifestDir(), "bad.yaml")
+	write(t, bad, "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: a, image: b, commmand: [x]}]}\n")
+	defer os.Remove(bad)
+	eventually(ctx, t, "the log names the file and the field", func() bool {
+		return strings.Contains(kubelet.Log(), "bad.yaml") && strings.Contains(kubelet.Log(), "commmand")
+	})
+
+	// A changed manifest is another pod.
+	write(t, file, fmt.Sprintf(manifest, name, "blue"))
+	changed := until(ctx, t, mirror, "the changed one, ready", func(p *corev1.Pod) bool { return p.UID != mirror.UID && stack.PodReady(p) })
+	if env, err := s.Get(ctx, "http://"+changed.Status.PodIP+":8080/env"); err != nil || !strings.Contains(env, "COLOUR=blue") {
+		t.Errorf("environment of the changed pod: %q, %v", env, err)
+	}
+
+	// A deleted mirror comes back; the pod never noticed.
+	if err := s.Client.CoreV1().Pods("default").Delete(ctx, full, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
+		t.Fatal(err)
+	}
+	back := until(ctx, t, mirror, "made again", func(p *corev1.Pod) bool { return p.UID != changed.UID && stack.PodReady(p) })
+	if id := back.Status.ContainerStatuses[0].ContainerID; id != changed.Status.ContainerStatuses[0].ContainerID {
+		t.Errorf("deleting the mirror replaced the container: %s", id)
+	}
+
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.WaitPodGone(ctx, "default", full); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStaticPodWithoutAPIServer: static pods come and go while the apiserver is away.
+func TestStaticPodWithoutAPIServer(t *testing.T) {
+	ctx, s := node(t)
+	name := podName(t)
+	file := filepath.Join(s.ManifestDir(), name+".yaml")
+	t.Cleanup(func() { _ = os.Remove(file) })
+	if err := s.StopComponent(ctx, stack.APIServer, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.StartComponent(ctx, stack.APIServer); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.WaitNodeReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	write(t, file, fmt.Sprintf(manifest, name, "red"))
+	eventually(ctx, t, "the static pod runs", func() bool { return len(running(ctx, t, name+"-"+s.NodeName)) == 1 })
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	eventually(ctx, t, "the static pod is gone", func() bool { return len(running(ctx, t, name+"-"+s.NodeName)) == 0 })
+}
+
+// running lists the running containers of a pod, as the runtime knows them.
+func running(ctx testContext, t *testing.T, pod string) []*runtimeapi.Container {
+	t.Helper()
+	answer, err := runtimeapi.NewRuntimeServiceClient(shared.CRI).ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
+		State:         &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+		LabelSelector: map[string]string{"io.kubernetes.pod.name": pod},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.GetContainers()
+}
