@@ -299,6 +299,10 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	return s.ns.dialContext(ctx, network, address)
 }
 
+// Listen listens inside the stack's network namespace, so that a test can serve
+// what the kubelet or a pod asks for.
+func (s *Stack) Listen(address string) (net.Listener, error) { return s.ns.listen(address) }
+
 // NetnsPath is a file to enter the stack's network with: nsenter --net=PATH.
 func (s *Stack) NetnsPath() string { return s.ns.path }
 
