@@ -1,0 +1,51 @@
+// Command kubelet runs pods from an apiserver, from files and from a URL on this machine,
+// through a container runtime that speaks the CRI.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet"
+	"minikubelet/kubelet/settings"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "kubelet:", err)
+		klog.Flush()
+		os.Exit(1)
+	}
+	klog.Flush()
+}
+
+// run is the whole program: flags and files become settings, settings a kubelet, and the
+// kubelet runs until the first SIGTERM or SIGINT. A second signal ends it at once.
+func run(args []string) error {
+	s, err := settings.Load(args, os.Stderr)
+	switch {
+	case errors.Is(err, pflag.ErrHelp), errors.Is(err, settings.ErrVersion):
+		return nil
+	case err != nil:
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	k, err := kubelet.New(ctx, kubelet.Options{Settings: s})
+	if err != nil {
+		return err
+	}
+	if s.RunOnce {
+		return k.RunOnce(ctx, os.Stdout)
+	}
+	return k.Run(ctx)
+}

@@ -1,0 +1,155 @@
+// Package kubelet puts the parts together. It has no logic of its own: what happens to
+// a pod is in syncloop, podworkers and runtime.
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+
+	"minikubelet/config"
+	"minikubelet/kubelet/node"
+	"minikubelet/kubelet/server"
+	"minikubelet/kubelet/settings"
+	"minikubelet/podworkers"
+	"minikubelet/podworkers/objects"
+	"minikubelet/podworkers/probes"
+	"minikubelet/podworkers/volumes"
+	"minikubelet/runtime"
+	"minikubelet/runtime/cgroups"
+	"minikubelet/runtime/cri"
+	"minikubelet/runtime/images"
+	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/runtimeclass"
+	"minikubelet/status"
+	"minikubelet/syncloop"
+)
+
+// Options are what a kubelet is made of.
+type Options struct {
+	Settings *settings.Settings
+	// Registry collects the kubelet's metrics; nil for a new one.
+	Registry *prometheus.Registry
+}
+
+// Kubelet is a node agent, put together by New and started by Run.
+//
+// Upstream: pkg/kubelet/kubelet.go Kubelet.
+type Kubelet struct {
+	settings *settings.Settings
+	api      *apiClients
+	cri      *cri.Client
+	cgroups  *cgroups.Manager
+	config   *config.Config
+	pleg     *pleg.PLEG
+	node     *node.Node
+	objects  *objects.Manager
+	classes  *runtimeclass.Lookup
+	status   *status.Manager
+	loop     *syncloop.Loop
+	healthz  *server.Healthz
+}
+
+// New makes every part and connects them; nothing runs yet. It fails on settings that do
+// not fit this machine, naming the setting.
+//
+// Upstream: pkg/kubelet/kubelet.go NewMainKubelet.
+func New(ctx context.Context, opts Options) (*Kubelet, error) {
+	s := opts.Settings
+	if opts.Registry == nil {
+		opts.Registry = prometheus.NewRegistry()
+	}
+	k := &Kubelet{settings: s}
+	if err := makeDirectories(s); err != nil {
+		return nil, err
+	}
+	var err error
+	if k.api, err = newAPIClients(s); err != nil {
+		return nil, err
+	}
+	events := k.api.recorder(s.NodeName)
+	if k.cri, err = cri.Dial(cri.Options{
+		Endpoint: s.ContainerRuntimeEndpoint, ImageEndpoint: s.ImageServiceEndpoint,
+		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry,
+	}); err != nil {
+		return nil, err
+	}
+	if k.config, err = config.New(config.Options{
+		Client: k.api.pods, NodeName: types.NodeName(s.NodeName),
+		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
+		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
+		Events: events,
+	}); err != nil {
+		return nil, err
+	}
+	return k, k.connect(ctx, opts, events)
+}
+
+// connect makes the parts that act on pods, from the runtime up.
+func (k *Kubelet) connect(ctx context.Context, opts Options, events record.EventRecorder) error {
+	s := k.settings
+	var err error
+	cache := pleg.NewCache()
+	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
+	k.classes = runtimeclass.New(k.api.pods)
+	k.status = status.New(status.Options{Client: k.api.pods})
+	if k.node, err = node.New(node.Options{Client: k.api.pods, NodeName: s.NodeName, NodeIP: s.NodeIP}); err != nil {
+		return err
+	}
+	if k.cgroups, err = cgroups.New(cgroups.Options{Driver: s.CgroupDriver, Root: s.CgroupRoot, PerQOS: true, Capacity: k.node.Allocatable(), Allocatable: k.node.Allocatable()}); err != nil {
+		return err
+	}
+	if err := k.cgroups.Setup(); err != nil {
+		return err
+	}
+	resync := make(chan types.UID, 100)
+	k.objects = objects.New(objects.Options{Client: k.api.pods, NodeName: s.NodeName, OnChange: func(uid types.UID) {
+		select {
+		case resync <- uid:
+		case <-ctx.Done():
+		}
+	}})
+	vols := volumes.New(volumes.Options{PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects})
+	rt := runtime.New(runtime.Options{
+		CRI: k.cri, Images: images.New(images.Options{CRI: k.cri}), Classes: k.classes, Cgroups: k.cgroups, Events: events, Cache: cache,
+		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName, ResolvConf: *s.ResolverConfig, ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain,
+	})
+	prober := probes.New(probes.Options{})
+	workers := podworkers.New(podworkers.Options{Runtime: rt, Cache: cache, Volumes: vols, Objects: k.objects, Probes: prober, Status: k.status, Events: events, Node: k.node})
+	k.loop = syncloop.New(syncloop.Options{
+		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: syncloop.NewPods(), Status: k.status,
+		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods), Standalone: k.api.pods == nil,
+	})
+	return nil
+}
+
+// makeDirectories makes the directories that the kubelet owns.
+func makeDirectories(s *settings.Settings) error {
+	for _, dir := range []string{s.RootDir, filepath.Join(s.RootDir, "pods"), s.PodLogsDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make the kubelet's directories: %w", err)
+		}
+	}
+	return nil
+}
+
+// Run runs every part until ctx ends, and returns when all have stopped. Pods go on running.
+//
+// Upstream: pkg/kubelet/kubelet.go Run.
+func (k *Kubelet) Run(ctx context.Context) error {
+	k.api.startEvents(ctx)
+	var parts sync.WaitGroup
+	for _, run := range []func(context.Context){
+		k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run,
+	} {
+		parts.Go(func() { run(ctx) })
+	}
+	parts.Wait()
+	return k.cri.Close()
+}

@@ -1,0 +1,88 @@
+// Package server answers HTTP requests about the node and its pods.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// Check is one named part of a health answer. A nil error is health.
+type Check struct {
+	Name  string
+	Check func() error
+}
+
+// Healthz is the plain HTTP server of /healthz, meant for the loopback address.
+//
+// Upstream: pkg/kubelet/kubelet.go ListenAndServe's healthz twin in cmd/kubelet/app/server.go RunKubelet.
+type Healthz struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// ListenHealthz opens the address (host:port) and answers /healthz with all checks and
+// /healthz/NAME with one. It fails when the address cannot be bound.
+func ListenHealthz(address string, checks []Check) (*Healthz, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for health checks (healthzBindAddress, healthzPort): %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { answer(w, r, checks) })
+	for _, c := range checks {
+		mux.HandleFunc("GET /healthz/"+c.Name, func(w http.ResponseWriter, r *http.Request) { answer(w, r, []Check{c}) })
+	}
+	return &Healthz{listener: l, server: &http.Server{
+		Handler:           mux,
+		ReadTimeout:       10 * time.Second,
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    8 << 10,
+	}}, nil
+}
+
+// Addr is the address that the server listens on.
+func (h *Healthz) Addr() string { return h.listener.Addr().String() }
+
+// Run serves until ctx ends.
+func (h *Healthz) Run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { _ = h.server.Close() })
+	defer stop()
+	if err := h.server.Serve(h.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		klog.FromContext(ctx).Error(err, "Health server stopped")
+	}
+}
+
+// answer writes "ok", or the verbose list when a check fails or the client asks for it.
+func answer(w http.ResponseWriter, r *http.Request, checks []Check) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	var list strings.Builder
+	failed := false
+	for _, c := range checks {
+		if err := c.Check(); err != nil {
+			failed = true
+			fmt.Fprintf(&list, "[-]%s failed: %v\n", c.Name, err)
+			continue
+		}
+		fmt.Fprintf(&list, "[+]%s ok\n", c.Name)
+	}
+	_, verbose := r.URL.Query()["verbose"]
+	switch {
+	case failed:
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprintf(w, "%shealthz check failed\n", list.String())
+	case verbose:
+		fmt.Fprintf(w, "%shealthz check passed\n", list.String())
+	default:
+		fmt.Fprint(w, "ok")
+	}
+}

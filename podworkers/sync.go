@@ -1,0 +1,175 @@
+package podworkers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+	"minikubelet/status"
+)
+
+// syncPod brings the pod one step closer to its spec. It returns when to come back
+// (0: when something happens) and an error when it should be tried again.
+//
+//  1. what runs now, and the status that follows from it
+//  2. a pod that ended, or ran past its deadline, goes on to Terminating
+//  3. the mirror pod of a static pod
+//  4. the node's network must be up, unless the pod uses the host's
+//  5. volumes
+//  6. the runtime: sandbox and containers
+//  7. probes of what runs now
+//  8. the status again
+//
+// Upstream: pkg/kubelet/kubelet.go SyncPod.
+func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
+	observed, err := w.observe(ctx)
+	if err != nil {
+		return 0, err
+	}
+	before := w.report(pod, observed)
+	if ended := w.checkEnd(ctx, pod, before); ended {
+		return 0, nil
+	}
+	if isStatic(pod) && w.opts.Mirror != nil {
+		if err := w.opts.Mirror.Ensure(ctx, pod); err != nil {
+			// The pod runs without its mirror; whoever looks at the apiserver waits.
+			klog.FromContext(ctx).Error(err, "Could not create the mirror pod")
+		}
+	}
+	if err := w.opts.Node.NetworkReady(); err != nil && !pod.Spec.HostNetwork {
+		w.opts.Events.Eventf(pod, corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %v", err)
+		return 0, fmt.Errorf("network is not ready: %w", err)
+	}
+	if err := w.mountVolumes(ctx, pod); err != nil {
+		return 0, err
+	}
+
+	w.lastAction = time.Now()
+	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
+	w.failed, w.sandbox = result.Containers, result.Sandbox
+	if result.Observed != nil {
+		w.seen = result.Observed
+		w.lastAction = result.Observed.ObservedAt
+	}
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	w.opts.Probes.Add(ctx, pod)
+	after := w.report(pod, w.seen)
+	if err != nil {
+		return 0, err
+	}
+	if w.checkEnd(ctx, pod, after) {
+		return 0, nil
+	}
+	return w.nextSync(pod, result.RetryAt), nil
+}
+
+// observe returns what the runtime says of the pod. A reading made after the last action
+// is as good as a new one; a pod that the runtime never heard of needs none.
+func (w *worker) observe(ctx context.Context) (*cri.PodStatus, error) {
+	cached, known := w.opts.Cache.Get(w.uid)
+	switch {
+	case !known && w.lastAction.IsZero():
+		w.mu.Lock()
+		w.seen = &cri.PodStatus{UID: w.uid, Namespace: w.pod.Namespace, Name: w.pod.Name, ObservedAt: time.Now()}
+		w.mu.Unlock()
+	case known && !cached.Shallow() && !w.lastAction.IsZero() && cached.ObservedAt.After(w.lastAction):
+		w.seen = cached
+	default:
+		s, err := w.opts.Runtime.ReadPod(ctx, w.uid)
+		if err != nil {
+			return nil, fmt.Errorf("read the pod from the runtime: %w", err)
+		}
+		w.seen = s
+		w.opts.Cache.Put(s)
+		if w.lastAction.IsZero() {
+			w.lastAction = s.ObservedAt
+		}
+	}
+	return w.seen, nil
+}
+
+// report computes the pod's status from a reading and hands it to the status manager.
+func (w *worker) report(pod *corev1.Pod, observed *cri.PodStatus) corev1.PodStatus {
+	in := w.statusInputs(pod, observed)
+	s := status.Compute(in)
+	w.opts.Status.Set(pod, s)
+	return s
+}
+
+// checkEnd moves a pod on whose containers all ended for good, or whose deadline passed.
+func (w *worker) checkEnd(ctx context.Context, pod *corev1.Pod, s corev1.PodStatus) bool {
+	if s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed {
+		w.advance(ctx, ended)
+		return true
+	}
+	if left, limited := untilDeadline(pod, s); limited && left <= 0 {
+		w.override = &status.Override{
+			Phase: corev1.PodFailed, Reason: "DeadlineExceeded",
+			Message: "Pod was active on the node longer than the specified deadline",
+		}
+		w.opts.Events.Event(pod, corev1.EventTypeNormal, "DeadlineExceeded", w.override.Message)
+		w.advance(ctx, killed)
+		return true
+	}
+	return false
+}
+
+// untilDeadline is the time that activeDeadlineSeconds leaves, and whether there is one.
+func untilDeadline(pod *corev1.Pod, s corev1.PodStatus) (time.Duration, bool) {
+	if pod.Spec.ActiveDeadlineSeconds == nil || s.StartTime == nil {
+		return 0, false
+	}
+	deadline := s.StartTime.Add(time.Duration(*pod.Spec.ActiveDeadlineSeconds) * time.Second)
+	return time.Until(deadline), true
+}
+
+// mountVolumes mounts everything the pod's containers will see.
+func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod) error {
+	if err := w.opts.Volumes.Unsupported(pod); err != nil {
+		w.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", err.Error())
+		return err
+	}
+	w.opts.Objects.Register(pod)
+	if err := w.opts.Volumes.Mount(ctx, pod); err != nil {
+		if ctx.Err() == nil {
+			w.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", err.Error())
+		}
+		return fmt.Errorf("mount volumes: %w", err)
+	}
+	return nil
+}
+
+// nextSync is the time until something is due that no event announces: a container's
+// back-off, a token's refresh, the pod's deadline.
+func (w *worker) nextSync(pod *corev1.Pod, retryAt time.Time) time.Duration {
+	var next time.Duration
+	consider := func(d time.Duration) {
+		if d = max(d, time.Millisecond); next == 0 || d < next {
+			next = d
+		}
+	}
+	if !retryAt.IsZero() {
+		consider(time.Until(retryAt))
+	}
+	if at := w.opts.Volumes.NextRefresh(w.uid); !at.IsZero() {
+		consider(time.Until(at))
+	}
+	if s, ok := w.opts.Status.Get(w.uid); ok {
+		if left, limited := untilDeadline(pod, s); limited {
+			consider(left)
+		}
+	}
+	return next
+}
+
+// isStatic tells whether the pod came from a file or a URL.
+func isStatic(pod *corev1.Pod) bool {
+	source := pod.Annotations["kubernetes.io/config.source"]
+	return source != "" && source != "api"
+}

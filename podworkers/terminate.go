@@ -1,0 +1,80 @@
+package podworkers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// terminatePod stops the pod's containers and then its sandbox, within the grace period.
+// An update that shortens the grace period cancels it; it is then called again.
+//
+// Upstream: pkg/kubelet/kubelet.go SyncTerminatingPod.
+func (w *worker) terminatePod(ctx context.Context, m mail) error {
+	if m.kill != nil && m.kill.Override != nil && w.override == nil {
+		w.override = m.kill.Override
+	}
+	observed, err := w.observe(ctx)
+	if err != nil {
+		return err
+	}
+	w.report(m.pod, observed)
+	w.opts.Probes.StopLivenessAndStartup(w.uid)
+	if !observed.Gone() {
+		w.lastAction = time.Now()
+		if err := w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace); err != nil {
+			if ctx.Err() == nil {
+				w.opts.Events.Eventf(m.pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
+			}
+			return fmt.Errorf("kill the pod: %w", err)
+		}
+		if observed, err = w.observe(ctx); err != nil {
+			return err
+		}
+		if !observed.Gone() {
+			return errors.New("containers still run after they were killed")
+		}
+	}
+	w.opts.Probes.Remove(w.uid)
+	w.advance(ctx, stopped)
+	w.report(m.pod, observed)
+	return nil
+}
+
+// cleanupPod gives back what an ended pod still holds: volumes, cgroups and, once the
+// pod is deleted, its containers.
+//
+// Upstream: pkg/kubelet/kubelet.go SyncTerminatedPod.
+func (w *worker) cleanupPod(ctx context.Context, m mail) error {
+	if err := w.opts.Volumes.Unmount(ctx, w.uid); err != nil {
+		return fmt.Errorf("unmount volumes: %w", err)
+	}
+	w.opts.Objects.Unregister(w.uid)
+	if err := w.opts.Runtime.RemoveCgroup(ctx, w.uid); err != nil {
+		return fmt.Errorf("remove the pod's cgroup: %w", err)
+	}
+	w.advance(ctx, cleaned)
+	w.release(m.pod)
+	return nil
+}
+
+// finishPod lets the API object of a deleted pod go, and forgets the pod when no source
+// has it any more. The containers of a pod that merely ended stay for their logs.
+func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
+	if !m.removed && m.pod.DeletionTimestamp == nil {
+		return false, nil
+	}
+	if err := w.opts.Runtime.RemovePod(ctx, w.uid); err != nil {
+		return false, fmt.Errorf("remove the pod's containers: %w", err)
+	}
+	w.opts.Cache.Delete(w.uid)
+	if !m.removed {
+		w.opts.Status.Finish(m.pod)
+		return false, nil
+	}
+	w.opts.Status.Forget(w.uid)
+	return true, nil
+}

@@ -1,0 +1,222 @@
+// Package podworkers runs one goroutine per pod. Each has a mailbox that keeps
+// only the newest update and moves its pod through the phases of phase.go.
+package podworkers
+
+import (
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"minikubelet/podworkers/objects"
+	"minikubelet/podworkers/probes"
+	"minikubelet/podworkers/volumes"
+	"minikubelet/runtime"
+	"minikubelet/runtime/pleg"
+	"minikubelet/status"
+)
+
+// Options are what workers need. Mirror is nil without an apiserver.
+type Options struct {
+	Runtime *runtime.Runtime
+	Cache   *pleg.Cache
+	Volumes *volumes.Manager
+	Objects *objects.Manager
+	Probes  *probes.Manager
+	Status  *status.Manager
+	Mirror  *status.Mirror
+	Events  record.EventRecorder
+	Node    NodeFacts
+}
+
+// NodeFacts is what pods need to know of the node they run on.
+type NodeFacts interface {
+	// Node is the node's current object.
+	Node() *corev1.Node
+	// Allocatable is what pods may request in all.
+	Allocatable() corev1.ResourceList
+	// NetworkReady tells why pods without host networking cannot start yet, nil if they can.
+	NetworkReady() error
+}
+
+// Update is one message to a pod's worker.
+type Update struct {
+	// Pod is the newest version of the pod.
+	Pod *corev1.Pod
+	// Kill ends the pod; a pod with a deletion timestamp ends without it.
+	Kill *Kill
+	// MirrorChanged says that the pod's mirror in the apiserver came, changed or went.
+	MirrorChanged bool
+}
+
+// Kill says how a pod ends. Once given it holds: later kills can only shorten it.
+type Kill struct {
+	// GracePeriod in seconds replaces the pod's own when it is shorter.
+	GracePeriod *int64
+	// Override is the phase, reason and message of a pod that the node ends on
+	// its own account (rejected, evicted, over its deadline).
+	Override *status.Override
+}
+
+// Workers owns the workers of all pods.
+//
+// Upstream: pkg/kubelet/pod_workers.go podWorkers.
+type Workers struct {
+	opts Options
+
+	mu      sync.Mutex
+	running sync.WaitGroup
+	byUID   map[types.UID]*worker
+	// names tells which pod holds a full name. A pod recreated under the same
+	// name waits until its predecessor let go of it.
+	names map[string]types.UID
+}
+
+// New returns Workers without any pod.
+func New(opts Options) *Workers {
+	return &Workers{opts: opts, byUID: map[types.UID]*worker{}, names: map[string]types.UID{}}
+}
+
+// UpdatePod hands an update to the pod's worker, starting the worker if there is
+// none. It never blocks. The worker lives until ctx ends or Forget is called.
+//
+// Upstream: pkg/kubelet/pod_workers.go UpdatePod.
+func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	w := ws.byUID[u.Pod.UID]
+	if w == nil {
+		w = newWorker(ws, u.Pod)
+		ws.byUID[u.Pod.UID] = w
+		ws.running.Go(func() { w.run(klog.NewContext(ctx, w.logger(ctx))) })
+	}
+	w.deliver(u)
+}
+
+// Poke has the pod's worker look at its pod again, if there is one.
+func (ws *Workers) Poke(uid types.UID) {
+	if w := ws.worker(uid); w != nil {
+		w.poke()
+	}
+}
+
+// Removed tells the worker that its pod is in no source any more: the pod ends if it
+// still runs, its containers and logs are removed, and the worker goes.
+func (ws *Workers) Removed(uid types.UID) {
+	if w := ws.worker(uid); w != nil {
+		w.remove()
+	}
+}
+
+// Phase returns the phase of the pod, and whether it has a worker.
+func (ws *Workers) Phase(uid types.UID) (Phase, bool) {
+	w := ws.worker(uid)
+	if w == nil {
+		return Syncing, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.phase == Syncing && w.killRequested() {
+		return Terminating, true
+	}
+	return w.phase, true
+}
+
+// UIDs returns the pods that have a worker.
+func (ws *Workers) UIDs() []types.UID {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	uids := make([]types.UID, 0, len(ws.byUID))
+	for uid := range ws.byUID {
+		uids = append(uids, uid)
+	}
+	return uids
+}
+
+// Wait returns when every worker has stopped, after the context given to UpdatePod ended.
+func (ws *Workers) Wait() { ws.running.Wait() }
+
+func (ws *Workers) worker(uid types.UID) *worker {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return ws.byUID[uid]
+}
+
+// claim gives the full name of a pod to it, unless another pod still holds it.
+// A pod that only the runtime knows holds its name as well: it gets a worker that ends
+// it. ctx is the workers' own, not that of one sync.
+func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) bool {
+	name := fullName(pod)
+	ws.mu.Lock()
+	holder, held := ws.names[name]
+	if !held {
+		ws.names[name] = pod.UID
+	}
+	ws.mu.Unlock()
+	if held {
+		return holder == pod.UID
+	}
+	predecessor := ws.unknownPredecessor(pod)
+	if predecessor == "" {
+		return true
+	}
+	ws.mu.Lock()
+	ws.names[name] = predecessor
+	ws.mu.Unlock()
+	klog.FromContext(ctx).Info("An earlier pod of this name still runs, ending it first", "predecessorUID", predecessor)
+	ws.EndOrphan(ctx, predecessor)
+	return false
+}
+
+// EndOrphan ends a pod that the runtime has and no source.
+func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
+	observed, ok := ws.opts.Cache.Get(uid)
+	if !ok {
+		return
+	}
+	pod := runtime.OrphanPod(observed)
+	ws.UpdatePod(ctx, Update{Pod: pod, Kill: &Kill{}})
+	ws.Removed(uid)
+}
+
+// unknownPredecessor finds a pod with the same full name that runs but has no worker.
+func (ws *Workers) unknownPredecessor(pod *corev1.Pod) types.UID {
+	for _, uid := range ws.opts.Cache.UIDs() {
+		if uid == pod.UID || ws.worker(uid) != nil {
+			continue
+		}
+		s, ok := ws.opts.Cache.Get(uid)
+		if ok && s.Namespace == pod.Namespace && s.Name == pod.Name && !s.Gone() {
+			return uid
+		}
+	}
+	return ""
+}
+
+// release lets go of the pod's name and wakes whoever waits for it.
+func (ws *Workers) release(pod *corev1.Pod) {
+	name := fullName(pod)
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.names[name] != pod.UID {
+		return
+	}
+	delete(ws.names, name)
+	for _, w := range ws.byUID {
+		if w.name == name {
+			w.poke()
+		}
+	}
+}
+
+// drop forgets a worker that is done.
+func (ws *Workers) drop(w *worker) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	delete(ws.byUID, w.uid)
+}
+
+func fullName(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }

@@ -1,0 +1,144 @@
+// Package syncloop is the kubelet's heart: one goroutine, one select. It hears of pods
+// from config, of containers from the PLEG, of probe results and of time, and tells pod
+// workers to act. It never acts itself, so it never blocks.
+package syncloop
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"minikubelet/config"
+	"minikubelet/podworkers"
+	"minikubelet/podworkers/probes"
+	"minikubelet/runtime/pleg"
+	"minikubelet/status"
+)
+
+// Options are what the loop listens to and whom it tells. Mirror is nil without an apiserver.
+type Options struct {
+	Config  *config.Config
+	PLEG    *pleg.PLEG
+	Cache   *pleg.Cache
+	Probes  *probes.Manager
+	Resync  <-chan types.UID // pods one of whose volumes or secrets changed
+	Workers *podworkers.Workers
+	Pods    *Pods
+	Status  *status.Manager
+	Mirror  *status.Mirror
+	Events  record.EventRecorder
+	Node    podworkers.NodeFacts
+	// Clean removes what ended pods left on disk; called now and then, never twice at once.
+	Clean func(ctx context.Context, known func(types.UID) bool) error
+
+	MaxPods              int
+	AllowedUnsafeSysctls []string
+	Standalone           bool
+}
+
+// housekeepingPeriod is how often the loop looks for pods that no source has any more.
+// The look costs a comparison of two sets in memory.
+//
+// Upstream: pkg/kubelet/kubelet.go housekeepingPeriod.
+const housekeepingPeriod = 2 * time.Second
+
+// Loop is the kubelet's main loop.
+type Loop struct {
+	Options
+	lastTurn atomic.Int64 // unix nanoseconds of the last turn
+	admitted map[types.UID]bool
+	cleaning atomic.Bool
+	lastGC   time.Time
+}
+
+// New returns a loop; Run starts it.
+func New(opts Options) *Loop {
+	return &Loop{Options: opts, admitted: map[types.UID]bool{}}
+}
+
+// Run turns the loop until ctx ends, then waits for the workers to stop. Pods go on running.
+//
+// Upstream: pkg/kubelet/kubelet.go syncLoop.
+func (l *Loop) Run(ctx context.Context) {
+	housekeeping := time.NewTicker(housekeepingPeriod)
+	defer housekeeping.Stop()
+	// Which pods already run decides what a new one needs, so none is handled before
+	// the runtime has been read once.
+	var updates <-chan config.PodUpdate
+	synced := l.PLEG.Synced()
+	for {
+		l.lastTurn.Store(time.Now().UnixNano())
+		select {
+		case <-ctx.Done():
+			l.Workers.Wait()
+			return
+		case <-synced:
+			synced, updates = nil, l.Config.Updates()
+			continue
+		default:
+		}
+		l.syncLoopIteration(ctx, synced, updates, housekeeping.C)
+	}
+}
+
+// syncLoopIteration handles one event.
+//
+// Upstream: pkg/kubelet/kubelet.go syncLoopIteration.
+func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, updates <-chan config.PodUpdate, housekeeping <-chan time.Time) {
+	log := klog.FromContext(ctx)
+	select {
+	case <-ctx.Done():
+	case <-synced:
+	case u := <-updates:
+		l.handleUpdate(ctx, u)
+	case e := <-l.PLEG.Events():
+		log.V(2).Info("SyncLoop (PLEG)", "podUID", e.UID, "event", e.Type, "containerID", e.ContainerID)
+		l.Workers.Poke(e.UID)
+	case r := <-l.Probes.Results():
+		log.V(2).Info("SyncLoop (probe)", "podUID", r.PodUID, "container", r.ContainerName, "kind", r.Kind, "success", r.Success)
+		l.Workers.Poke(r.PodUID)
+	case uid := <-l.Resync:
+		log.V(2).Info("SyncLoop (sync)", "podUID", uid)
+		l.Workers.Poke(uid)
+	case <-housekeeping:
+		l.housekeeping(ctx)
+	}
+}
+
+// Healthy tells why the loop is stuck, nil if it turns.
+//
+// Upstream: pkg/kubelet/kubelet.go LatestLoopEntryTime, checked by syncLoopHealthCheck.
+func (l *Loop) Healthy() error {
+	const limit = 2 * time.Minute
+	last := l.lastTurn.Load()
+	if last == 0 {
+		return nil // not started yet
+	}
+	if age := time.Since(time.Unix(0, last)); age > limit {
+		return fmt.Errorf("sync loop took longer than expected: no turn for %v, limit %v", age.Round(time.Second), limit)
+	}
+	return nil
+}
+
+// active returns the admitted pods that may still use the node's resources.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go filterOutInactivePods.
+func (l *Loop) active() []*corev1.Pod {
+	var active []*corev1.Pod
+	for _, pod := range l.Pods.All() {
+		if !l.admitted[pod.UID] {
+			continue
+		}
+		if phase, ok := l.Workers.Phase(pod.UID); ok && phase >= podworkers.Terminated {
+			continue
+		}
+		active = append(active, pod)
+	}
+	return active
+}
