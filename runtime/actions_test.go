@@ -1,0 +1,340 @@
+package runtime
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri"
+)
+
+// verdicts are the probes' answers by container ID: "L" and "S" for a failed liveness or startup probe, "w" for a
+// startup probe still under way. "*" is any other container.
+type verdicts map[string]string
+
+func (v verdicts) of(id string) string {
+	if answer, ok := v[id]; ok {
+		return answer
+	}
+	return v["*"]
+}
+
+func (v verdicts) Restart(id string) string {
+	return map[string]string{"L": RestartLiveness, "S": RestartStartup}[v.of(id)]
+}
+
+func (v verdicts) Started(id string) bool { return v.of(id) == "" || v.of(id) == "L" }
+
+// testPod makes a pod from a line such as "i:a s:b c:main c:other e:debug": init containers, sidecars, regular and
+// ephemeral containers.
+func testPod(line string, policy corev1.RestartPolicy) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod", UID: "uid-1"},
+		Spec:       corev1.PodSpec{RestartPolicy: policy},
+	}
+	for _, word := range strings.Fields(line) {
+		kind, name, _ := strings.Cut(word, ":")
+		c := corev1.Container{Name: name, Image: "image:1"}
+		switch kind {
+		case "i":
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
+		case "s":
+			c.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+			c.StartupProbe = &corev1.Probe{}
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
+		case "c":
+			pod.Spec.Containers = append(pod.Spec.Containers, c)
+		case "e":
+			pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers,
+				corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: name, Image: "image:1"}})
+		}
+	}
+	return pod
+}
+
+// observe makes a reading from a line such as "box0 main:run other:exit1/2": sandboxes (box0- is one that is not
+// ready), then containers, newest first, with their state and, after a slash, their attempt. "@0" at the end puts a
+// container into another sandbox than the newest. IDs are name.attempt.
+func observe(line string) *cri.PodStatus {
+	out := &cri.PodStatus{UID: "uid-1", Namespace: "ns", Name: "pod"}
+	for _, word := range strings.Fields(line) {
+		if number, ok := strings.CutPrefix(word, "box"); ok {
+			box := &runtimeapi.PodSandboxStatus{
+				Metadata: &runtimeapi.PodSandboxMetadata{Attempt: uint32(number[0] - '0')}, Id: "box" + number[:1],
+				Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "10.0.0.1"},
+			}
+			switch number[1:] {
+			case "-":
+				box.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+			case "!":
+				box.Network.Ip = ""
+			case "h":
+				box.Linux = &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{
+					Options: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE}}}
+			}
+			out.Sandboxes = append(out.Sandboxes, box)
+			continue
+		}
+		word, box, elsewhere := strings.Cut(word, "@")
+		name, state, _ := strings.Cut(word, ":")
+		state, attempt, _ := strings.Cut(state, "/")
+		c := &cri.ContainerStatus{Name: name, SandboxID: out.Sandboxes[0].Id, Hash: hashContainer(&corev1.Container{Name: name, Image: "image:1"})}
+		if elsewhere {
+			c.SandboxID = "box" + box
+		}
+		_, _ = fmt.Sscan(attempt, &c.Attempt)
+		c.ID = fmt.Sprintf("%s.%d", name, c.Attempt)
+		switch state {
+		case "run":
+			c.State = running
+		case "new":
+			c.State = created
+		case "changed":
+			c.State, c.Hash = running, "f00"
+		case "unknown":
+			c.State = runtimeapi.ContainerState_CONTAINER_UNKNOWN
+		case "oom":
+			c.State, c.Reason = exited, "OOMKilled"
+		default:
+			c.State = exited
+			_, _ = fmt.Sscanf(state, "exit%d", &c.ExitCode)
+		}
+		out.Containers = append(out.Containers, c)
+	}
+	return out
+}
+
+// plan writes actions as a line, in the order they are carried out.
+func plan(a podActions) string {
+	var out []string
+	if a.KillPod != "" {
+		out = append(out, "killpod")
+	}
+	for _, k := range a.Kill {
+		out = append(out, "kill "+k.ID)
+	}
+	for _, r := range a.Remove {
+		out = append(out, "remove "+r.ID)
+	}
+	if a.CreateSandbox != "" {
+		out = append(out, fmt.Sprintf("sandbox %d", a.Attempt))
+	}
+	for _, s := range a.Start {
+		out = append(out, fmt.Sprintf("start %s/%d", s.Container.Name, s.Attempt))
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestComputePodActions(t *testing.T) {
+	always, onFailure, never := corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever
+	for _, tc := range []struct {
+		name     string
+		pod      string
+		policy   corev1.RestartPolicy
+		observed string
+		verdicts verdicts
+		want     string
+	}{
+		// Sandboxes.
+		{"new pod", "c:a c:b", always, "", nil, "sandbox 0, start a/0, start b/0"},
+		{"new pod with init containers", "i:i s:s c:a", always, "", nil, "sandbox 0, start i/0"},
+		{"new pod with sidecar first", "s:s i:i c:a", always, "", nil, "sandbox 0, start s/0"},
+		{"all well", "c:a c:b", always, "box0 a:run b:run", nil, ""},
+		{"sandbox died", "c:a", always, "box0- a:exit137", nil, "killpod, sandbox 1, start a/1"},
+		{"sandbox died, container runs on", "c:a", always, "box0- a:run", nil, "killpod, sandbox 1, start a/1"},
+		{"sandbox died before any container", "c:a", never, "box0-", nil, "killpod, sandbox 1, start a/0"},
+		{"sandbox died, init containers again", "i:i c:a", always, "box0- a:exit137 i:exit0", nil, "killpod, remove i.0, sandbox 1, start i/1"},
+		{"init containers of an earlier sandbox count for nothing", "i:i c:a", always, "box1 box0- a:exit137@0 i:exit0@0", nil, "start i/1"},
+		{"sandbox died, policy Never", "c:a", never, "box0- a:exit0", nil, ""},
+		{"sandbox died, policy Never, container runs on", "c:a", never, "box0- a:run", nil, "killpod"},
+		{"sandbox died, OnFailure, done", "c:a c:b", onFailure, "box0- a:exit0 b:exit0", nil, ""},
+		{"sandbox died, OnFailure, one to do", "c:a c:b", onFailure, "box0- a:exit0 b:exit1", nil, "killpod, sandbox 1, start b/1"},
+		{"two ready sandboxes", "c:a", always, "box1 box0 a:run", nil, "killpod, sandbox 2, start a/1"},
+		{"no IP address", "c:a", always, "box0! a:run", nil, "killpod, sandbox 1, start a/1"},
+		{"network namespace changed", "c:a", always, "box0h a:run", nil, "killpod, sandbox 1, start a/1"},
+
+		// Regular containers and restart policies.
+		{"one not started", "c:a c:b", always, "box0 a:run", nil, "start b/0"},
+		{"exit 0, Always", "c:a c:b", always, "box0 b:run a:exit0/3", nil, "start a/4"},
+		{"exit 0, OnFailure", "c:a c:b", onFailure, "box0 b:run a:exit0", nil, ""},
+		{"exit 1, OnFailure", "c:a c:b", onFailure, "box0 b:run a:exit1", nil, "start a/1"},
+		{"exit 1, Never", "c:a c:b", never, "box0 b:run a:exit1", nil, ""},
+		{"all done, OnFailure", "c:a c:b", onFailure, "box0 b:exit0 a:exit0", nil, "killpod"},
+		{"all done, Never", "c:a c:b", never, "box0 b:exit1 a:exit0", nil, "killpod"},
+		{"all exited, Always", "c:a", always, "box0 a:exit0", nil, "start a/1"},
+		{"the newest attempt counts", "c:a", always, "box0 a:run/2 a:exit1/1", nil, ""},
+		{"created, never started", "c:a c:b", never, "box0 b:run a:new", nil, "remove a.0, start a/0"},
+		{"created anew, never started", "c:a", always, "box0 a:new/5 a:exit1/4", nil, "remove a.5, start a/5"},
+		{"created and superseded", "c:a", always, "box0 a:run/1 a:new/0", nil, "remove a.0"},
+		{"unknown", "c:a c:b", always, "box0 b:run a:unknown", nil, "kill a.0, start a/1"},
+		{"runs twice", "c:a", always, "box0 a:run/1 a:run/0", nil, "kill a.0"},
+		{"definition changed", "c:a c:b", always, "box0 a:changed b:run", nil, "kill a.0, start a/1"},
+		{"definition changed, Never", "c:a", never, "box0 a:changed", nil, "kill a.0, start a/1"},
+		{"liveness failed", "c:a c:b", always, "box0 a:run b:run", verdicts{"a.0": "L"}, "kill a.0, start a/1"},
+		{"startup failed", "c:a c:b", onFailure, "box0 a:run b:run", verdicts{"a.0": "S"}, "kill a.0, start a/1"},
+		{"liveness failed, Never", "c:a c:b", never, "box0 a:run b:run", verdicts{"a.0": "L"}, "kill a.0"},
+		{"liveness failed, Never, the only one", "c:a", never, "box0 a:run", verdicts{"a.0": "L"}, "killpod"},
+
+		// Init containers, in order.
+		{"none has run", "i:i i:j c:a", always, "box0", nil, "start i/0"},
+		{"first runs", "i:i i:j c:a", always, "box0 i:run", nil, ""},
+		{"first done", "i:i i:j c:a", always, "box0 i:exit0", nil, "start j/0"},
+		{"second done, record of the first gone", "i:i i:j c:a", always, "box0 j:exit0", nil, "start a/0"},
+		{"all done", "i:i i:j c:a c:b", always, "box0 j:exit0 i:exit0", nil, "start a/0, start b/0"},
+		{"failed, Always", "i:i i:j c:a", always, "box0 i:exit1/2", nil, "start i/3"},
+		{"failed, OnFailure", "i:i c:a", onFailure, "box0 i:exit1", nil, "start i/1"},
+		{"failed, Never", "i:i i:j c:a", never, "box0 i:exit1", nil, "killpod"},
+		{"out of memory with code 0", "i:i c:a", always, "box0 i:oom", nil, "start i/1"},
+		{"created, never started", "i:i c:a", always, "box0 i:new", nil, "remove i.0, start i/0"},
+		{"unknown, Always", "i:i c:a", always, "box0 i:unknown", nil, "kill i.0, start i/1"},
+		{"unknown, Never", "i:i c:a", never, "box0 i:unknown", nil, "killpod"},
+		{"initialised, records gone", "i:i c:a", always, "box0 a:exit1", nil, "start a/1"},
+		{"initialised, a failed record is history", "i:i c:a", never, "box0 a:run i:exit1", nil, ""},
+
+		// Sidecars.
+		{"sidecar starting", "s:s i:i c:a", always, "box0 s:run", verdicts{"s.0": "w"}, ""},
+		{"sidecar started", "s:s i:i c:a", always, "box0 s:run", nil, "start i/0"},
+		{"last sidecar started", "i:i s:s c:a", always, "box0 s:run i:exit0", nil, "start a/0"},
+		{"sidecar's startup failed", "s:s i:i c:a", always, "box0 s:run", verdicts{"s.0": "S"}, "kill s.0, start s/1"},
+		{"sidecar's liveness failed on the way", "s:s i:i c:a", always, "box0 s:run", verdicts{"s.0": "L"}, "kill s.0, start s/1, start i/0"},
+		{"sidecar ended on the way", "s:s i:i c:a", always, "box0 i:run s:exit1", nil, "start s/1"},
+		{"sidecar ended at its turn", "s:s i:i c:a", never, "box0 s:exit1", nil, "start s/1"},
+		{"earlier sidecar restarting holds nothing up", "s:s i:i c:a", always, "box0 i:exit0 s:exit1", nil, "start s/1, start a/0"},
+		{"sidecar ended later", "s:s c:a", always, "box0 a:run s:exit0", nil, "start s/1"},
+		{"sidecar's record gone", "s:s c:a", always, "box0 a:run", nil, "start s/0"},
+		{"sidecar changed", "s:s c:a", always, "box0 a:run s:changed", nil, "kill s.0, start s/1"},
+		{"sidecar's liveness failed", "s:s c:a", always, "box0 a:run s:run", verdicts{"s.0": "L"}, "kill s.0, start s/1"},
+		{"sidecar created, never started", "s:s c:a", always, "box0 a:run s:new", nil, "remove s.0, start s/0"},
+		{"sidecar unknown", "s:s c:a", always, "box0 a:run s:unknown", nil, "kill s.0, start s/1"},
+		{"sidecars do not keep a pod", "s:s c:a", never, "box0 a:exit0 s:run", nil, "killpod"},
+		{"nor are they restarted in the end", "s:s c:a", onFailure, "box0 a:exit0 s:exit1", nil, "killpod"},
+
+		// Ephemeral containers.
+		{"ephemeral beside running", "c:a e:e", always, "box0 a:run", nil, "start e/0"},
+		{"ephemeral while initialising", "i:i c:a e:e", always, "box0 i:run", nil, "start e/0"},
+		{"ephemeral is not restarted", "c:a e:e", always, "box0 a:run e:exit1", nil, ""},
+		{"ephemeral created, never started", "c:a e:e", always, "box0 a:run e:new", nil, "remove e.0, start e/0"},
+		{"ephemeral does not keep a pod", "c:a e:e", never, "box0 a:exit0 e:run", nil, "killpod"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			actions := computePodActions(actionInput{Pod: testPod(tc.pod, tc.policy), Observed: observe(tc.observed), Verdicts: tc.verdicts})
+			if got := plan(actions); got != tc.want {
+				t.Errorf("plan %q\nwant %q", got, tc.want)
+			}
+			checkReasons(t, actions)
+		})
+	}
+}
+
+// checkReasons wants a reason for everything.
+func checkReasons(t *testing.T, a podActions) {
+	t.Helper()
+	for _, k := range a.Kill {
+		if k.Message == "" || k.Reason == "" {
+			t.Errorf("no reason to kill %s", k.ID)
+		}
+	}
+	for _, r := range a.Remove {
+		if r.Reason == "" {
+			t.Errorf("no reason to remove %s", r.ID)
+		}
+	}
+	for _, s := range a.Start {
+		if s.Reason == "" {
+			t.Errorf("no reason to start %s", s.Container.Name)
+		}
+	}
+}
+
+func TestComputePodActionsIsPure(t *testing.T) {
+	pod, observed := testPod("i:i s:s c:a e:e", corev1.RestartPolicyAlways), observe("box1 box0 a:new i:exit1 s:run")
+	podBefore, first := pod.DeepCopy(), plan(computePodActions(actionInput{Pod: pod, Observed: observed, Verdicts: verdicts{}}))
+	second := plan(computePodActions(actionInput{Pod: pod, Observed: observed, Verdicts: verdicts{}}))
+	if first != second || cmp.Diff(podBefore, pod) != "" || len(observed.Containers) != 3 {
+		t.Errorf("%q then %q", first, second)
+	}
+	if got := plan(computePodActions(actionInput{Pod: pod, Verdicts: verdicts{}})); got != "sandbox 0, start i/0" {
+		t.Errorf("without a reading: %q", got)
+	}
+}
+
+func TestContainerRestartPolicy(t *testing.T) {
+	rule := func(op corev1.ContainerRestartRuleOnExitCodesOperator, codes ...int32) []corev1.ContainerRestartRule {
+		return []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestart,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: op, Values: codes},
+		}}
+	}
+	in, notIn := corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn
+	for _, tc := range []struct {
+		pod   corev1.RestartPolicy
+		own   corev1.ContainerRestartPolicy
+		rules []corev1.ContainerRestartRule
+		code  int32
+		want  bool
+	}{
+		{"", "", nil, 0, true},
+		{corev1.RestartPolicyAlways, corev1.ContainerRestartPolicyNever, nil, 1, false},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyAlways, nil, 0, true},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyOnFailure, nil, 0, false},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyOnFailure, nil, 1, true},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(in, 42), 42, true},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(in, 42), 1, false},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(notIn, 42), 42, false},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(notIn, 42), 1, true},
+	} {
+		pod := testPod("c:a", tc.pod)
+		if tc.own != "" {
+			pod.Spec.Containers[0].RestartPolicy = &tc.own
+		}
+		pod.Spec.Containers[0].RestartPolicyRules = tc.rules
+		if got := restarts(pod, &pod.Spec.Containers[0], tc.code); got != tc.want {
+			t.Errorf("pod %q container %q rules %v code %d: %v", tc.pod, tc.own, tc.rules, tc.code, got)
+		}
+	}
+}
+
+func TestCrashLoop(t *testing.T) {
+	const longest = 5 * time.Minute
+	for n, want := range map[uint32]time.Duration{0: 0, 1: 10 * time.Second, 2: 20 * time.Second, 5: 160 * time.Second, 6: longest, 40: longest} {
+		if got := crashDelay(n, longest); got != want {
+			t.Errorf("delay %d: %v, want %v", n, got, want)
+		}
+	}
+	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	container := &pod.Spec.Containers[0]
+	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	ended := func(attempt uint32, ran time.Duration) *cri.ContainerStatus {
+		return &cri.ContainerStatus{State: exited, Attempt: attempt, StartedAt: at.Add(-ran), FinishedAt: at, Hash: hashContainer(container)}
+	}
+	c := newCrashLoops(longest)
+	step := func(what string, last *cri.ContainerStatus, want time.Duration) {
+		t.Helper()
+		delay, until := c.wait(pod, container, last)
+		if delay != want || (last != nil && !until.Equal(at.Add(want))) {
+			t.Errorf("%s: %v until %v, want %v", what, delay, until, want)
+		}
+	}
+	step("never ran", nil, 0)
+	step("first end", ended(0, time.Second), 0)
+	step("second", ended(1, time.Second), 10*time.Second)
+	step("third", ended(2, time.Second), 20*time.Second)
+	step("asked again", ended(2, time.Second), 20*time.Second)
+	step("a long run", ended(3, crashLoopReset+time.Second), 0)
+	step("after it", ended(4, time.Second), 10*time.Second)
+	c = newCrashLoops(longest)
+	step("kubelet restarted in a loop", ended(9, time.Second), longest)
+	container.Image = "image:2"
+	step("another image", ended(9, time.Second), 0)
+	step("and again", &cri.ContainerStatus{State: exited, Attempt: 10, FinishedAt: at, Hash: hashContainer(container)}, 10*time.Second)
+	c.forget(pod.UID)
+	step("numbered from the logs", nil, 0)
+	c.begin(pod.UID, container, 7)
+	step("its first end", &cri.ContainerStatus{State: exited, Attempt: 7, FinishedAt: at, Hash: hashContainer(container)}, 0)
+}

@@ -1,0 +1,181 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cgroups"
+	"minikubelet/runtime/cri"
+	"minikubelet/runtime/cri/crifake"
+	"minikubelet/runtime/images"
+	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/runtimeclass"
+)
+
+// recorder keeps events as lines: "Warning BackOff spec.containers{a}: text".
+type recorder struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (r *recorder) Event(object runtime.Object, kind, reason, message string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, fmt.Sprintf("%s %s %s: %s", kind, reason, object.(*corev1.ObjectReference).FieldPath, message))
+}
+
+func (r *recorder) Eventf(object runtime.Object, kind, reason, format string, args ...any) {
+	r.Event(object, kind, reason, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) AnnotatedEventf(object runtime.Object, _ map[string]string, kind, reason, format string, args ...any) {
+	r.Event(object, kind, reason, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) all() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.lines, "\n")
+}
+
+// inputs answers for the node.
+type inputs struct {
+	verdicts
+	envErr error
+}
+
+func (inputs) Command(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string, _ []*runtimeapi.KeyValue) ([]string, []string) {
+	return c.Command, c.Args
+}
+
+func (in inputs) Env(_ context.Context, _ *corev1.Pod, _ *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error) {
+	return []*runtimeapi.KeyValue{{Key: "POD_IPS", Value: []byte(strings.Join(podIPs, ","))}}, in.envErr
+}
+
+func (inputs) Mounts(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string) ([]*runtimeapi.Mount, error) {
+	var out []*runtimeapi.Mount
+	for _, m := range c.VolumeMounts {
+		out = append(out, &runtimeapi.Mount{HostPath: "/volumes/" + m.Name, ContainerPath: m.MountPath})
+	}
+	return out, nil
+}
+
+func (inputs) PullSecrets(context.Context, *corev1.Pod) []corev1.Secret { return nil }
+
+// bench is a Runtime over a runtime in memory.
+type bench struct {
+	*Runtime
+	fake   *crifake.Server
+	events *recorder
+}
+
+func newBench(t *testing.T, change func(*Options)) *bench {
+	t.Helper()
+	fake := crifake.New()
+	fake.AddImage("image:1")
+	fake.AddImage("image:2")
+	client := fake.Direct()
+	groups, err := cgroups.New(cgroups.Options{Root: "/pods"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	resolv := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(resolv, []byte("nameserver 192.0.2.1\nsearch example.com\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	events := &recorder{}
+	options := Options{
+		CRI: client, Images: images.New(images.Options{CRI: client}), Classes: runtimeclass.New(nil), Cgroups: groups,
+		Events: events, Cache: pleg.NewCache(), RootDir: filepath.Join(dir, "root"),
+		PodLogsDir: filepath.Join(dir, "logs"), ContainerLogsDir: filepath.Join(dir, "links"),
+		ResolvConf: resolv, ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"},
+		CPUCFSQuota: true, SeccompDefault: true, MemoryCapacity: 16 << 30,
+	}
+	if change != nil {
+		change(&options)
+	}
+	return &bench{Runtime: New(options), fake: fake, events: events}
+}
+
+// sync syncs with the newest reading.
+func (b *bench) sync(t *testing.T, pod *corev1.Pod, in inputs) (SyncResult, error) {
+	t.Helper()
+	observed, _ := b.Cache.Get(pod.UID)
+	if observed == nil {
+		observed = &cri.PodStatus{UID: pod.UID}
+	} else {
+		var err error
+		if observed, err = b.ReadPod(t.Context(), pod.UID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in.verdicts == nil {
+		in.verdicts = verdicts{}
+	}
+	return b.SyncPod(t.Context(), pod, observed, in)
+}
+
+func (b *bench) mustSync(t *testing.T, pod *corev1.Pod) SyncResult {
+	t.Helper()
+	result, err := b.sync(t, pod, inputs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// state writes a reading as a line: "box0 a/0:run b/1:exit1".
+func state(observed *cri.PodStatus) string {
+	var out []string
+	for _, s := range observed.Sandboxes {
+		word := fmt.Sprintf("box%d", s.GetMetadata().GetAttempt())
+		if s.GetState() != runtimeapi.PodSandboxState_SANDBOX_READY {
+			word += "-"
+		}
+		out = append(out, word)
+	}
+	containers := slices.Clone(observed.Containers)
+	slices.SortFunc(containers, func(a, b *cri.ContainerStatus) int {
+		return strings.Compare(fmt.Sprint(a.Name, a.Attempt), fmt.Sprint(b.Name, b.Attempt))
+	})
+	for _, c := range containers {
+		word := map[runtimeapi.ContainerState]string{created: "new", running: "run"}[c.State]
+		if c.State == exited {
+			word = fmt.Sprint("exit", c.ExitCode)
+		}
+		out = append(out, fmt.Sprintf("%s/%d:%s", c.Name, c.Attempt, word))
+	}
+	return strings.Join(out, " ")
+}
+
+func (b *bench) want(t *testing.T, pod *corev1.Pod, want string) {
+	t.Helper()
+	observed, err := b.ReadPod(t.Context(), pod.UID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := state(observed); got != want {
+		t.Errorf("the runtime has %q, want %q", got, want)
+	}
+}
+
+func wantEvents(t *testing.T, b *bench, want ...string) {
+	t.Helper()
+	all := b.events.all()
+	for _, line := range want {
+		if !strings.Contains(all, line) {
+			t.Errorf("no event %q in:\n%s", line, all)
+		}
+	}
+}
