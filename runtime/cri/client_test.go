@@ -36,8 +36,8 @@ func TestRuntimeAway(t *testing.T) {
 	}
 	for range 2 {
 		start := time.Now()
-		if err := version(); !cri.IsUnavailable(err) || !strings.Contains(err.Error(), "cri.sock") {
-			t.Fatalf("Version without a runtime = %v, want Unavailable with the path", err)
+		if err := version(); !cri.IsUnavailable(err) {
+			t.Fatalf("Version without a runtime = %v, want Unavailable", err)
 		}
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("the call took %v to fail", took)

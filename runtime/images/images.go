@@ -1,0 +1,336 @@
+// Package images makes sure that the images of containers and image volumes are on the node: pull policies, pull
+// secrets, limits on pulls, back-off after failures, and who may use an image that somebody else's secret pulled.
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/clock"
+
+	"minikubelet/runtime/cri"
+)
+
+// Reasons of Error, and so of a container's waiting state.
+//
+// Upstream: pkg/kubelet/images/types.go, staging/src/k8s.io/cri-api/pkg/errors/errors.go
+const (
+	ErrImagePull              = "ErrImagePull"
+	ImagePullBackOff          = "ImagePullBackOff"
+	ImageInspectError         = "ImageInspectError"
+	ErrImageNeverPull         = "ErrImageNeverPull"
+	InvalidImageName          = "InvalidImageName"
+	RegistryUnavailable       = "RegistryUnavailable"
+	SignatureValidationFailed = "SignatureValidationFailed"
+)
+
+// Reasons of events.
+//
+// Upstream: pkg/kubelet/events/event.go
+const (
+	eventPulling       = "Pulling"
+	eventPulled        = "Pulled"
+	eventFailed        = "Failed"
+	eventInspectFailed = "InspectFailed"
+	eventNeverPull     = "ErrImageNeverPull"
+	eventBackOff       = "BackOff"
+)
+
+// maxNames is how many names of an image the node's status has.
+//
+// Upstream: pkg/kubelet/nodestatus/setters.go MaxNamesPerImageInNodeStatus
+const maxNames = 5
+
+// Error is why an image is not there. It has had its event.
+type Error struct {
+	Reason, Message string
+	RetryAt         time.Time // with ImagePullBackOff: when the back-off ends
+	Err             error
+}
+
+func (e *Error) Error() string { return e.Reason + ": " + e.Message }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Options is everything a Manager needs. CRI is required.
+type Options struct {
+	CRI         *cri.Client
+	Events      record.EventRecorder // may be nil
+	Serialize   bool                 // serializeImagePulls: one at a time
+	MaxParallel int                  // maxParallelImagePulls; 0 for no limit
+	QPS         float32              // registryPullQPS; 0 for no limit. Pulls above it wait.
+	Burst       int                  // registryBurst
+	Clock       clock.WithTicker     // RealClock by default
+	BackoffBase time.Duration        // 10 s by default
+	BackoffMax  time.Duration        // 5 min by default
+
+	// RecordsDir, image_manager below the kubelet's root directory, is where pulls with secrets are remembered, so
+	// that an image stays with those who may pull it. "" turns that off.
+	RecordsDir string
+	// Verification says which images that checks: imagePullCredentialsVerificationPolicy, those that a kubelet pulled
+	// by default.
+	Verification kubeletconfig.ImagePullCredentialsVerificationPolicy
+	// Preloaded is preloadedImagesVerificationAllowlist, for the policy NeverVerifyAllowlistedImages: images without
+	// tag, or prefixes that end in /*.
+	Preloaded []string
+}
+
+// Manager pulls images. It is safe for concurrent use.
+//
+// Upstream: pkg/kubelet/images/image_manager.go
+type Manager struct {
+	Options
+	backoff *backoff
+	records *records // nil: everybody may use every image
+	limiter flowcontrol.RateLimiter
+	slots   chan struct{} // one per pull that may run; nil for any number
+
+	mu    sync.Mutex
+	pulls map[string]*pull // in flight, by image and credentials
+}
+
+// New fills in the defaults. It talks to nobody.
+func New(options Options) *Manager {
+	options.BackoffBase = cmp.Or(options.BackoffBase, 10*time.Second)
+	options.BackoffMax = cmp.Or(options.BackoffMax, 5*time.Minute)
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	m := &Manager{
+		Options: options,
+		backoff: newBackoff(options.BackoffBase, options.BackoffMax),
+		limiter: flowcontrol.NewFakeAlwaysRateLimiter(),
+		pulls:   map[string]*pull{},
+	}
+	if options.QPS > 0 {
+		m.limiter = flowcontrol.NewTokenBucketRateLimiter(options.QPS, max(options.Burst, 1))
+	}
+	if options.Serialize {
+		m.slots = make(chan struct{}, 1)
+	} else if options.MaxParallel > 0 {
+		m.slots = make(chan struct{}, options.MaxParallel)
+	}
+	if options.RecordsDir != "" {
+		m.records = newRecords(options.RecordsDir, options.Verification, options.Preloaded)
+	}
+	return m
+}
+
+// Request names an image and who asks for it. Pod is required, and Container or Image.
+type Request struct {
+	Pod         *corev1.Pod
+	Container   *corev1.Container
+	Image       string            // Container.Image by default; an image volume's reference is given here
+	PullPolicy  corev1.PullPolicy // by default Always for the tag latest, else IfNotPresent
+	PullSecrets []corev1.Secret
+	Sandbox     *runtimeapi.PodSandboxConfig
+	// RuntimeHandler is not sent: that is upstream's feature RuntimeClassInImageCriApi, off by default.
+	RuntimeHandler string
+}
+
+// EnsureImageExists returns what the runtime calls the image, having pulled it if the policy says so. Other errors
+// than *Error only come from ctx.
+//
+// Upstream: pkg/kubelet/images/image_manager.go EnsureImageExists
+func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef string, err error) {
+	if r.Image == "" && r.Container != nil {
+		r.Image = r.Container.Image
+	}
+	name, err := parse(r.Image)
+	if err != nil {
+		message := fmt.Sprintf("Failed to apply default image tag %q: %v", r.Image, err)
+		return "", m.fail(r, eventInspectFailed, message, &Error{Reason: InvalidImageName, Message: message, Err: err})
+	}
+	credentials := sync.OnceValue(func() []Credential {
+		found, err := Lookup(r.PullSecrets, name.repository)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Ignoring pull secrets that cannot be read", "pod", klog.KObj(r.Pod), "podUID", r.Pod.UID)
+		}
+		return found
+	})
+	policy := cmp.Or(r.PullPolicy, name.policy)
+	if policy != corev1.PullAlways {
+		imageRef, err = m.present(ctx, r, name.image)
+		if err != nil {
+			return "", err
+		}
+		if imageRef != "" && !m.mustPull(ctx, r.Image, imageRef, credentials) {
+			m.event(r, corev1.EventTypeNormal, eventPulled, m.presentMessage(r.Image))
+			return imageRef, nil
+		}
+		if policy == corev1.PullNever {
+			// Also where the pod may not use the image: nobody learns that it is here.
+			message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
+			return "", m.fail(r, eventNeverPull, message, &Error{Reason: ErrImageNeverPull, Message: message})
+		}
+	}
+	return m.pullImage(ctx, r, name.image, credentials())
+}
+
+func (m *Manager) presentMessage(image string) string {
+	if m.records == nil {
+		return fmt.Sprintf("Container image %q already present on machine", image)
+	}
+	return fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", image)
+}
+
+// present returns the image's ID, "" if it is not there.
+func (m *Manager) present(ctx context.Context, r Request, image string) (id string, err error) {
+	answer, err := m.CRI.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: imageSpec(r.Pod, image)})
+	if err == nil {
+		return answer.GetImage().GetId(), nil
+	}
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	message := fmt.Sprintf("Failed to inspect image %q: %v", image, err)
+	return "", m.fail(r, eventInspectFailed, message, &Error{Reason: ImageInspectError, Message: message, Err: err})
+}
+
+// pullImage pulls, or says that it is too early for that.
+//
+// Upstream: pkg/kubelet/images/image_manager.go pullImage
+func (m *Manager) pullImage(ctx context.Context, r Request, image string, credentials []Credential) (string, error) {
+	key := string(r.Pod.UID) + "_" + r.Image
+	start := m.Clock.Now()
+	if until, last, waiting := m.backoff.check(key, start); waiting {
+		message := fmt.Sprintf("Back-off pulling image %q", r.Image)
+		m.event(r, corev1.EventTypeNormal, eventBackOff, message)
+		return "", &Error{Reason: ImagePullBackOff, Message: message + ": " + last.Error(), RetryAt: until, Err: last}
+	}
+	m.event(r, corev1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.Image))
+	result := m.join(ctx, r, image, credentials)
+	if result.err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err() // interrupted, not failed
+		}
+		failure := pullError(r.Image, result.err)
+		m.backoff.next(key, m.Clock.Now(), failure)
+		return "", m.fail(r, eventFailed, fmt.Sprintf("Failed to pull image %q: %v", r.Image, result.err), failure)
+	}
+	m.event(r, corev1.EventTypeNormal, eventPulled, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+		r.Image, result.took.Truncate(time.Millisecond), m.Clock.Since(start).Truncate(time.Millisecond), result.size))
+	return result.ref, nil
+}
+
+// pullError tells the failures that have a name of their own from the rest.
+//
+// Upstream: pkg/kubelet/images/image_manager.go evalCRIPullErr
+func pullError(image string, err error) *Error {
+	for reason, why := range map[string]string{
+		RegistryUnavailable:       "the registry is unavailable",
+		SignatureValidationFailed: "the signature validation failed",
+	} {
+		if detail, ok := strings.CutPrefix(err.Error(), reason); ok {
+			return &Error{Reason: reason, Message: fmt.Sprintf("image pull failed for %s because %s%s", image, why, detail), Err: err}
+		}
+	}
+	return &Error{Reason: ErrImagePull, Message: err.Error(), Err: err}
+}
+
+// List returns the images on the node as its status has them, largest first.
+//
+// Upstream: pkg/kubelet/nodestatus/setters.go Images
+func (m *Manager) List(ctx context.Context) ([]corev1.ContainerImage, error) {
+	start := m.Clock.Now()
+	answer, err := m.CRI.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	list := slices.DeleteFunc(answer.Images, func(i *runtimeapi.Image) bool { return i == nil })
+	slices.SortFunc(list, func(a, b *runtimeapi.Image) int {
+		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(b.Id, a.Id))
+	})
+	out := make([]corev1.ContainerImage, 0, len(list))
+	for _, image := range list {
+		names := slices.Concat(image.RepoDigests, image.RepoTags)
+		out = append(out, corev1.ContainerImage{Names: names[:min(len(names), maxNames)], SizeBytes: int64(min(image.Size, 1<<62))})
+	}
+	if m.records != nil {
+		m.records.prune(ctx, list, start)
+	}
+	return out, nil
+}
+
+// fail sends the event of a failure and returns it.
+func (m *Manager) fail(r Request, reason, message string, err *Error) *Error {
+	m.event(r, corev1.EventTypeWarning, reason, message)
+	return err
+}
+
+// event names the container in the reference, unless the image is a volume's.
+func (m *Manager) event(r Request, kind, reason, message string) {
+	if m.Events == nil {
+		return
+	}
+	ref := &corev1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: r.Pod.Namespace, Name: r.Pod.Name, UID: r.Pod.UID, ResourceVersion: r.Pod.ResourceVersion,
+	}
+	if r.Container != nil && r.Container.Image == r.Image {
+		ref.FieldPath = fieldPath(&r.Pod.Spec, r.Container.Name)
+	}
+	m.Events.Event(ref, kind, reason, message)
+}
+
+// fieldPath is spec.containers{name} or its like for init and ephemeral containers.
+//
+// Upstream: pkg/kubelet/container/ref.go fieldPath
+func fieldPath(spec *corev1.PodSpec, name string) string {
+	named := func(c corev1.Container) bool { return c.Name == name }
+	kind := "containers"
+	if slices.ContainsFunc(spec.InitContainers, named) {
+		kind = "initContainers"
+	} else if !slices.ContainsFunc(spec.Containers, named) {
+		kind = "ephemeralContainers"
+	}
+	return fmt.Sprintf("spec.%s{%s}", kind, name)
+}
+
+// imageName is a parsed reference.
+type imageName struct {
+	image      string // as asked for, with a tag if it had neither tag nor digest
+	repository string // in full: docker.io/library/busybox
+	policy     corev1.PullPolicy
+}
+
+// parse adds the tag latest where there is neither tag nor digest. Nothing else is changed: which registry a short
+// name means is the runtime's to say.
+//
+// Upstream: pkg/kubelet/images/image_manager.go applyDefaultImageTag, pkg/apis/core/v1/defaults.go SetDefaults_Container
+func parse(image string) (imageName, error) {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return imageName{}, fmt.Errorf("couldn't parse image name %q: %w", image, err)
+	}
+	out := imageName{image: image, repository: named.Name(), policy: corev1.PullIfNotPresent}
+	_, digested := named.(reference.Digested)
+	tagged, hasTag := named.(reference.Tagged)
+	switch {
+	case digested:
+	case !hasTag:
+		out.image += ":latest"
+		out.policy = corev1.PullAlways
+	case tagged.Tag() == "latest":
+		out.policy = corev1.PullAlways
+	}
+	return out, nil
+}
+
+func imageSpec(pod *corev1.Pod, image string) *runtimeapi.ImageSpec {
+	return &runtimeapi.ImageSpec{Image: image, Annotations: pod.Annotations}
+}
+
+var errNoRef = errors.New("imageRef of image is not set")

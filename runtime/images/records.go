@@ -1,0 +1,311 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+)
+
+// maxSecrets is from how many secrets on those that merely match a record are no longer added to it.
+const maxSecrets = 100
+
+// records remembers on disk with whose secrets images were pulled, in upstream's format: pulling/ has a file for each
+// image while it is pulled, pulled/ one for each that was. An image with a file there was not put on the node by its
+// administrator.
+//
+// Upstream: pkg/kubelet/images/pullmanager/image_pull_manager.go, fs_pullrecords.go
+type records struct {
+	dir    string
+	verify func(image string, pulledByKubelet bool) bool
+
+	mu      sync.Mutex
+	pulling map[string]int // pulls in flight per image
+	pulled  map[string]*kubeletconfig.ImagePulledRecord
+}
+
+// newRecords takes a policy it does not know for the strictest.
+func newRecords(dir string, policy kubeletconfig.ImagePullCredentialsVerificationPolicy, allowed []string) *records {
+	r := &records{dir: dir, pulling: map[string]int{}, pulled: map[string]*kubeletconfig.ImagePulledRecord{}}
+	r.verify = func(image string, pulledByKubelet bool) bool {
+		switch policy {
+		case kubeletconfig.NeverVerify:
+			return false
+		case "", kubeletconfig.NeverVerifyPreloadedImages:
+			return pulledByKubelet
+		case kubeletconfig.NeverVerifyAllowlistedImages:
+			return !listed(allowed, image)
+		}
+		return true
+	}
+	return r
+}
+
+// listed compares an image without tag and digest with a list of such, and of prefixes that end in /*.
+func listed(allowed []string, image string) bool {
+	name, err := trim(image)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(allowed, func(pattern string) bool {
+		if prefix, ok := strings.CutSuffix(pattern, "*"); ok && strings.HasSuffix(prefix, "/") {
+			return strings.HasPrefix(name, prefix)
+		}
+		return name == pattern
+	})
+}
+
+// trim takes tag and digest off a reference and leaves the rest as written.
+func trim(image string) (string, error) {
+	parsed, err := reference.Parse(image)
+	if err != nil {
+		return "", fmt.Errorf("parse image name %q: %w", image, err)
+	}
+	if d, ok := parsed.(reference.Digested); ok {
+		image = strings.TrimSuffix(image, "@"+d.Digest().String())
+	}
+	if t, ok := parsed.(reference.Tagged); ok {
+		image = strings.TrimSuffix(image, ":"+t.Tag())
+	}
+	return image, nil
+}
+
+// mustPull reports whether an image that is there must be pulled all the same, since nothing shows that the pod may
+// use it. The registry then decides.
+func (m *Manager) mustPull(ctx context.Context, image, imageRef string, credentials func() []Credential) bool {
+	if m.records == nil {
+		return false
+	}
+	must, err := m.records.mustPull(image, imageRef, credentials)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Image pull records cannot be used, pulling the image again", "image", image)
+	}
+	return must
+}
+
+func (r *records) mustPull(image, imageRef string, credentials func() []Credential) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	record, err := r.read(imageRef)
+	if err != nil {
+		return true, err
+	}
+	pulledByKubelet := record != nil || r.pulling[image] > 0
+	if !pulledByKubelet {
+		// A kubelet that was killed leaves the file of a pull behind.
+		_, err := os.Stat(r.file("pulling", image))
+		pulledByKubelet = !errors.Is(err, fs.ErrNotExist)
+	}
+	if !r.verify(image, pulledByKubelet) {
+		return false, nil
+	}
+	name, err := trim(image)
+	if err != nil || record == nil {
+		return true, err
+	}
+	known := record.CredentialMapping[name]
+	if known.NodePodsAccessible {
+		return false, nil
+	}
+	for _, credential := range credentials() {
+		source := credential.Source
+		for _, k := range known.KubernetesSecrets {
+			sameHash := k.CredentialHash != "" && k.CredentialHash == source.CredentialHash
+			sameSecret := k.UID == source.UID && k.Namespace == source.Namespace && k.Name == source.Name
+			if !sameHash && !sameSecret {
+				continue
+			}
+			if (!sameHash || !sameSecret) && len(known.KubernetesSecrets) < maxSecrets {
+				// Not writing it costs a pull one day.
+				_ = r.add(imageRef, name, &kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{source}})
+			}
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// begin notes that an image is being pulled, before it is.
+func (r *records) begin(image string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pulling[image] == 0 {
+		if err := r.write("pulling", image, &kubeletconfig.ImagePullIntent{TypeMeta: typeMeta("ImagePullIntent"), Image: image}); err != nil {
+			return err
+		}
+	}
+	r.pulling[image]++
+	return nil
+}
+
+// end notes how a pull ended. used is nil for a pull without credentials, which anybody could do.
+func (r *records) end(ctx context.Context, image string, result pullResult, used *Credential) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if result.err == nil {
+		credentials := &kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}
+		if used != nil {
+			credentials = &kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{used.Source}}
+		}
+		name, err := trim(image)
+		if err == nil {
+			err = r.add(result.ref, name, credentials)
+		}
+		if err != nil {
+			// The file in pulling/ stays and keeps the image from counting as the administrator's.
+			klog.FromContext(ctx).Error(err, "Failed to write an image pull record", "image", image)
+			return
+		}
+	}
+	if r.pulling[image]--; r.pulling[image] > 0 {
+		return
+	}
+	delete(r.pulling, image)
+	if err := os.Remove(r.file("pulling", image)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(ctx).Error(err, "Failed to remove an image pull record", "image", image)
+	}
+}
+
+// add merges credentials into the record of an image. Callers hold mu.
+func (r *records) add(imageRef, name string, more *kubeletconfig.ImagePullCredentials) error {
+	record, err := r.read(imageRef)
+	if err != nil || record == nil {
+		// One that cannot be read is of no use to anybody.
+		record = &kubeletconfig.ImagePulledRecord{TypeMeta: typeMeta("ImagePulledRecord"), ImageRef: imageRef}
+	}
+	record = record.DeepCopy()
+	if record.CredentialMapping == nil {
+		record.CredentialMapping = map[string]kubeletconfig.ImagePullCredentials{}
+	}
+	merged, known := record.CredentialMapping[name]
+	switch {
+	case known && merged.NodePodsAccessible:
+		return nil
+	case more.NodePodsAccessible:
+		merged = *more
+	default:
+		for _, secret := range more.KubernetesSecrets {
+			if slices.Contains(merged.KubernetesSecrets, secret) {
+				return nil
+			}
+			merged.KubernetesSecrets = slices.DeleteFunc(merged.KubernetesSecrets, func(s kubeletconfig.ImagePullSecret) bool {
+				return s.UID == secret.UID && s.Namespace == secret.Namespace && s.Name == secret.Name
+			})
+			merged.KubernetesSecrets = append(merged.KubernetesSecrets, secret)
+		}
+	}
+	record.CredentialMapping[name] = merged
+	record.LastUpdatedTime = metav1.Now()
+	if err := r.write("pulled", imageRef, record); err != nil {
+		return err
+	}
+	r.pulled[imageRef] = record
+	return nil
+}
+
+// prune forgets images that the runtime no longer has.
+func (r *records) prune(ctx context.Context, images []*runtimeapi.Image, listedAt time.Time) {
+	present := map[string]bool{}
+	for _, image := range images {
+		present[filepath.Base(r.file("pulled", image.Id))] = true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entries, err := os.ReadDir(filepath.Join(r.dir, "pulled"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(ctx).Error(err, "Failed to read the image pull records")
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil || present[entry.Name()] || !info.ModTime().Before(listedAt) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(r.dir, "pulled", entry.Name())); err != nil {
+			klog.FromContext(ctx).Error(err, "Failed to remove an image pull record")
+			continue
+		}
+		for ref := range r.pulled {
+			if filepath.Base(r.file("pulled", ref)) == entry.Name() {
+				delete(r.pulled, ref)
+			}
+		}
+	}
+}
+
+// read returns the record of an image, nil if there is none. Callers hold mu.
+func (r *records) read(imageRef string) (*kubeletconfig.ImagePulledRecord, error) {
+	if record := r.pulled[imageRef]; record != nil {
+		return record, nil
+	}
+	data, err := os.ReadFile(r.file("pulled", imageRef))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read image pull record: %w", err)
+	}
+	record := &kubeletconfig.ImagePulledRecord{}
+	if err := json.Unmarshal(data, record); err != nil {
+		return nil, fmt.Errorf("decode image pull record: %w", err)
+	}
+	if record.ImageRef != imageRef {
+		return nil, fmt.Errorf("image pull record of %q is about %q", imageRef, record.ImageRef)
+	}
+	r.pulled[imageRef] = record
+	return record, nil
+}
+
+// file is named after a hash: references have slashes.
+func (r *records) file(sub, name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return filepath.Join(r.dir, sub, "sha256-"+hex.EncodeToString(sum[:]))
+}
+
+// write replaces a file as a whole.
+func (r *records) write(sub, name string, object any) (err error) {
+	data, err := json.Marshal(object)
+	if err != nil {
+		return fmt.Errorf("encode image pull record: %w", err)
+	}
+	target := r.file(sub, name)
+	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+		return fmt.Errorf("write image pull record: %w", err)
+	}
+	temp, err := os.CreateTemp(r.dir, "record-*.tmp")
+	if err != nil {
+		return fmt.Errorf("write image pull record: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp.Name())
+			err = fmt.Errorf("write image pull record: %w", err)
+		}
+	}()
+	_, err = temp.Write(data)
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), target)
+}
+
+func typeMeta(kind string) metav1.TypeMeta {
+	return metav1.TypeMeta{Kind: kind, APIVersion: kubeletconfig.SchemeGroupVersion.String()}
+}
