@@ -11,8 +11,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// containerdMetrics is where containerd serves its metrics inside the namespace.
-const containerdMetrics = "127.0.0.1:1338"
+const containerdMetricsAddress = "127.0.0.1:1338"
+
+// ContainerdMetrics is the URL of containerd's metrics inside the namespace.
+const ContainerdMetrics = "http://" + containerdMetricsAddress + "/v1/metrics"
 
 // containerdConfig differs from containerd's defaults where the machine may be a
 // container or a small VM itself (no CAP_SYS_RESOURCE, no AppArmor), and keeps
@@ -88,7 +90,7 @@ const hostsConfig = `server = "http://%[1]s"
 func (s *Stack) startContainerd(ctx context.Context) error {
 	config := filepath.Join(s.Dir, "containerd.toml")
 	for path, text := range map[string]string{
-		config: fmt.Sprintf(containerdConfig, s.Dir, s.RuntimeSocket, containerdMetrics, PauseImage, s.BinDir),
+		config: fmt.Sprintf(containerdConfig, s.Dir, s.RuntimeSocket, containerdMetricsAddress, PauseImage, s.BinDir),
 		filepath.Join(s.Dir, "cni", "10-stack.conflist"):       fmt.Sprintf(cniConfig, s.Dir, s.Name),
 		filepath.Join(s.Dir, "certs.d", "_default/hosts.toml"): fmt.Sprintf(hostsConfig, registryAddress),
 	} {

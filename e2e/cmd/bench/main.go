@@ -1,0 +1,134 @@
+// Command bench measures this kubelet and an upstream kubelet in turn on the
+// same stack, node and images, and the floor below both: the same pods driven
+// straight through the CRI. `make bench` is this command.
+//
+// A pod has one container and, by kubelets, a service account token;
+// spec.nodeName is set, so that no scheduler is measured. Each kubelet is
+// started anew for every number of pods, with an empty runtime and one pod run
+// before as a warm-up.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"minikubelet/e2e/stack"
+)
+
+// The contenders' names in flags and in the report.
+const (
+	ours     = "minikubelet"
+	upstream = "upstream"
+	floor    = "floor"
+)
+
+type flags struct {
+	counts      []int
+	contenders  []string
+	idle        time.Duration
+	settle      time.Duration
+	bin         string
+	concurrency int
+	timeout     time.Duration
+}
+
+func main() {
+	var f flags
+	counts := flag.String("n", "1,20,50,100", "numbers of pods")
+	contenders := flag.String("kubelets", strings.Join([]string{floor, upstream, ours}, ","), "what to measure, in this order")
+	flag.DurationVar(&f.idle, "idle", time.Minute, "how long to watch the kubelet idle, with the largest number of pods")
+	flag.DurationVar(&f.settle, "settle", 10*time.Second, "how long to wait after the last pod is Ready before counting status writes and idling")
+	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
+	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
+	flag.DurationVar(&f.timeout, "timeout", 5*time.Minute, "limit for one number of pods to become Ready, and to go")
+	flag.Parse()
+	for field := range strings.SplitSeq(*counts, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 1 {
+			fmt.Fprintf(os.Stderr, "bench: -n: %q is no number of pods\n", field)
+			os.Exit(2)
+		}
+		f.counts = append(f.counts, n)
+	}
+	f.contenders = strings.Split(*contenders, ",")
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, f); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run of the command.
+type bench struct {
+	flags
+	s *stack.Stack
+}
+
+func run(ctx context.Context, f flags) error {
+	for _, c := range f.contenders {
+		if !slices.Contains([]string{ours, upstream, floor}, c) {
+			return fmt.Errorf("-kubelets: unknown %q", c)
+		}
+	}
+	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin})
+	if err != nil {
+		return err
+	}
+	b := bench{flags: f, s: s}
+	results := map[string][]result{}
+	for _, contender := range f.contenders {
+		for _, n := range f.counts {
+			fmt.Fprintf(os.Stderr, "%s, %d pods\n", contender, n)
+			r, err := b.measure(ctx, contender, n)
+			if err != nil {
+				_ = s.Close()
+				return fmt.Errorf("measure %s with %d pods: %w", contender, n, err)
+			}
+			results[contender] = append(results[contender], r)
+		}
+	}
+	report(os.Stdout, f, results)
+	return s.Close()
+}
+
+// rounds is how often a number of pods is measured: a single pod's time says
+// little, and costs little.
+func rounds(n int) int {
+	if n == 1 {
+		return 5
+	}
+	return 1
+}
+
+func (b *bench) measure(ctx context.Context, contender string, n int) (result, error) {
+	if contender == floor {
+		return b.measureFloor(ctx, n)
+	}
+	k, err := b.s.StartKubelet(stack.KubeletOptions{Upstream: contender == upstream, Config: map[string]any{"maxPods": 250}})
+	if err != nil {
+		return result{}, err
+	}
+	r, err := b.measureKubelet(ctx, k, n)
+	if err != nil {
+		err = fmt.Errorf("%w\nits log ends:\n%s", err, k.LogTail(20))
+	}
+	if stop := k.Stop(20 * time.Second); err == nil {
+		err = stop
+	}
+	if err == nil {
+		err = b.emptyRuntime(ctx)
+	}
+	if info, statErr := os.Stat(k.Args[0]); statErr == nil {
+		r.binaryMB = float64(info.Size()) / 1e6
+	}
+	return r, err
+}

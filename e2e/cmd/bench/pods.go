@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"minikubelet/e2e/stack"
+)
+
+// clientConcurrency is how many requests the benchmark has in flight: enough
+// that the apiserver, not the client, sets the pace.
+const clientConcurrency = 16
+
+// label marks the pods of the benchmark.
+const label = "bench"
+
+func benchPod(node, name string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{label: "true"}},
+		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
+			Name: "app", Image: stack.PauseImage, ImagePullPolicy: corev1.PullIfNotPresent,
+		}}},
+	}
+}
+
+// measureKubelet runs n pods through a kubelet from creation to deletion.
+func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (result, error) {
+	r := result{n: n}
+	if _, err := b.s.WaitNodeReady(ctx); err != nil {
+		return r, err
+	}
+	if _, _, err := b.createPods(ctx, "warm", 1); err != nil {
+		return r, err
+	}
+	if _, err := b.deletePods(ctx); err != nil {
+		return r, err
+	}
+	for round := range rounds(n) {
+		start := time.Now()
+		cpu, err := cpuSeconds(k.Pid())
+		if err != nil {
+			return r, err
+		}
+		ready, last, err := b.createPods(ctx, fmt.Sprintf("pod%d", round), n)
+		if err != nil {
+			return r, err
+		}
+		after, err := cpuSeconds(k.Pid())
+		if err != nil {
+			return r, err
+		}
+		r.ready = append(r.ready, ready...)
+		r.wall += last
+		r.cpu += after - cpu
+		if round == rounds(n)-1 {
+			if err := b.measureSteady(ctx, k, &r, start); err != nil {
+				return r, err
+			}
+		}
+		gone, err := b.deletePods(ctx)
+		if err != nil {
+			return r, err
+		}
+		r.deletion += gone
+	}
+	return r, nil
+}
+
+// measureSteady counts what it took to get here, and what it costs to stay.
+func (b *bench) measureSteady(ctx context.Context, k *stack.Kubelet, r *result, start time.Time) error {
+	if err := sleep(ctx, b.settle); err != nil {
+		return err
+	}
+	requests, err := b.s.NodeRequests()
+	if err != nil {
+		return err
+	}
+	for _, q := range requests {
+		if q.Time.After(start) && q.Resource == "pods" && q.Subresource == "status" {
+			r.statusWrites++
+		}
+	}
+	if r.n != b.largest() || b.idle == 0 {
+		return nil
+	}
+	cpu, err := cpuSeconds(k.Pid())
+	if err != nil {
+		return err
+	}
+	calls, err := b.criCalls(ctx)
+	if err != nil {
+		return err
+	}
+	from := time.Now()
+	if err := sleep(ctx, b.idle); err != nil {
+		return err
+	}
+	seconds := time.Since(from).Seconds()
+	cpuAfter, err := cpuSeconds(k.Pid())
+	if err != nil {
+		return err
+	}
+	callsAfter, err := b.criCalls(ctx)
+	if err != nil {
+		return err
+	}
+	if requests, err = b.s.NodeRequests(); err != nil {
+		return err
+	}
+	idle := &idleResult{cores: (cpuAfter - cpu) / seconds, criPerSecond: (callsAfter - calls) / seconds}
+	for _, q := range requests {
+		if q.Time.After(from) {
+			idle.apiPerMinute += 60 / seconds
+		}
+	}
+	if idle.rssMiB, err = rssMiB(k.Pid()); err != nil {
+		return err
+	}
+	r.idle = idle
+	return nil
+}
+
+func (b *bench) largest() int {
+	largest := 0
+	for _, n := range b.counts {
+		largest = max(largest, n)
+	}
+	return largest
+}
+
+// createPods creates n pods and returns, for each, the time from the request to
+// Ready as a watch saw it, and the time until the last one was.
+func (b *bench) createPods(ctx context.Context, prefix string, n int) (ready []time.Duration, last time.Duration, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.timeout, fmt.Errorf("not all pods are Ready after %v", b.timeout))
+	defer cancel()
+	pods := b.s.Client.CoreV1().Pods(corev1.NamespaceDefault)
+	w, err := pods.Watch(ctx, metav1.ListOptions{LabelSelector: label})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer w.Stop()
+	created := make([]time.Time, n)
+	index := make(map[string]int, n)
+	for i := range n {
+		index[fmt.Sprintf("%s-%d", prefix, i)] = i
+	}
+	start := time.Now()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(clientConcurrency)
+	go func() {
+		for name, i := range index {
+			group.Go(func() error {
+				created[i] = time.Now()
+				_, err := pods.Create(groupCtx, benchPod(b.s.NodeName, name), metav1.CreateOptions{})
+				return err
+			})
+		}
+	}()
+	seen := make(map[string]time.Time, n)
+	for len(seen) < n {
+		e, err := next(ctx, w)
+		if err != nil {
+			return nil, 0, fmt.Errorf("wait for pods, %d of %d are Ready: %w", len(seen), n, err)
+		}
+		if pod, ok := e.Object.(*corev1.Pod); ok && stack.PodReady(pod) && seen[pod.Name].IsZero() {
+			seen[pod.Name] = time.Now()
+		}
+	}
+	last = time.Since(start)
+	if err := group.Wait(); err != nil {
+		return nil, 0, err
+	}
+	for name, at := range seen {
+		ready = append(ready, at.Sub(created[index[name]]))
+	}
+	return ready, last, nil
+}
+
+// deletePods deletes the benchmark's pods and returns the time until the last
+// one is gone from the apiserver.
+func (b *bench) deletePods(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.timeout, fmt.Errorf("not all pods are gone after %v", b.timeout))
+	defer cancel()
+	pods := b.s.Client.CoreV1().Pods(corev1.NamespaceDefault)
+	list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: label})
+	if err != nil {
+		return 0, err
+	}
+	w, err := pods.Watch(ctx, metav1.ListOptions{LabelSelector: label, ResourceVersion: list.ResourceVersion})
+	if err != nil {
+		return 0, err
+	}
+	defer w.Stop()
+	start := time.Now()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(clientConcurrency)
+	for _, pod := range list.Items {
+		group.Go(func() error { return pods.Delete(groupCtx, pod.Name, metav1.DeleteOptions{}) })
+	}
+	if err := group.Wait(); err != nil {
+		return 0, err
+	}
+	for left := len(list.Items); left > 0; {
+		e, err := next(ctx, w)
+		if err != nil {
+			return 0, fmt.Errorf("wait for pods to go, %d are left: %w", left, err)
+		}
+		if e.Type == watch.Deleted {
+			left--
+		}
+	}
+	return time.Since(start), nil
+}
+
+// next is the watch's next event.
+func next(ctx context.Context, w watch.Interface) (watch.Event, error) {
+	select {
+	case e, ok := <-w.ResultChan():
+		if !ok {
+			return e, fmt.Errorf("watch ended: %w", context.Cause(ctx))
+		}
+		return e, nil
+	case <-ctx.Done():
+		return watch.Event{}, context.Cause(ctx)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// result is what was measured of one contender with n pods.
+type result struct {
+	n            int
+	ready        []time.Duration // from create to Ready, of each pod
+	wall         time.Duration   // from the first create to the last Ready, all rounds
+	deletion     time.Duration   // until the last one is gone, all rounds
+	cpu          float64         // seconds of the kubelet's CPU meanwhile
+	statusWrites int // of the last round, until it has settled
+	binaryMB     float64
+	idle         *idleResult // with the largest number of pods only
+}
+
+// idleResult is what it costs to keep pods running.
+type idleResult struct{ cores, rssMiB, criPerSecond, apiPerMinute float64 }
+
+func (r result) pods() float64 { return float64(len(r.ready)) }
+
+// quantile is the q-quantile of the times to Ready, in seconds.
+func (r result) quantile(q float64) float64 {
+	if len(r.ready) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(r.ready))
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Seconds()
+}
+
+// row is one figure of the report.
+type row struct {
+	name     string
+	value    func(result) (float64, bool)
+	hasFloor bool
+}
+
+func always(value func(result) float64) func(result) (float64, bool) {
+	return func(r result) (float64, bool) { return value(r), true }
+}
+
+func ofIdle(value func(*idleResult) float64) func(result) (float64, bool) {
+	return func(r result) (float64, bool) {
+		if r.idle == nil {
+			return 0, false
+		}
+		return value(r.idle), true
+	}
+}
+
+var rows = []row{
+	{"create to Ready, p50, s", always(func(r result) float64 { return r.quantile(0.5) }), true},
+	{"create to Ready, p99, s", always(func(r result) float64 { return r.quantile(0.99) }), true},
+	{"create to last Ready, s", always(func(r result) float64 { return r.wall.Seconds() / float64(rounds(r.n)) }), true},
+	{"pods/s", always(func(r result) float64 { return r.pods() / r.wall.Seconds() }), true},
+	{"deletions/s", always(func(r result) float64 { return r.pods() / r.deletion.Seconds() }), true},
+	{"deletion, s", always(func(r result) float64 { return r.deletion.Seconds() / float64(rounds(r.n)) }), true},
+	{"kubelet CPU per pod, ms", always(func(r result) float64 { return 1000 * r.cpu / r.pods() }), false},
+	{"status writes per pod", always(func(r result) float64 { return float64(r.statusWrites) / float64(r.n) }), false},
+	{"binary, MB", always(func(r result) float64 { return r.binaryMB }), false},
+	{"idle CPU, cores", ofIdle(func(i *idleResult) float64 { return i.cores }), false},
+	{"idle RSS, MiB", ofIdle(func(i *idleResult) float64 { return i.rssMiB }), false},
+	{"idle CRI calls/s", ofIdle(func(i *idleResult) float64 { return i.criPerSecond }), false},
+	{"idle apiserver requests/min", ofIdle(func(i *idleResult) float64 { return i.apiPerMinute }), false},
+}
+
+// report prints a table for each number of pods, with ratios between what was
+// measured.
+func report(w io.Writer, f flags, results map[string][]result) {
+	for i, n := range f.counts {
+		fmt.Fprintf(w, "\n%d pods (floor: %d at once)\n", n, f.concurrency)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintf(t, "\tfloor\tupstream\tminikubelet\tof floor\tof upstream\t\n")
+		for _, row := range rows {
+			cell := func(contender string) (float64, bool) {
+				if len(results[contender]) <= i || contender == floor && !row.hasFloor {
+					return 0, false
+				}
+				return row.value(results[contender][i])
+			}
+			a, hasFloor := cell(floor)
+			b, hasUpstream := cell(upstream)
+			c, hasOurs := cell(ours)
+			if !hasFloor && !hasUpstream && !hasOurs {
+				continue
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", row.name, number(a, hasFloor), number(b, hasUpstream), number(c, hasOurs),
+				number(c/a, hasOurs && hasFloor), number(c/b, hasOurs && hasUpstream))
+		}
+		_ = t.Flush()
+	}
+}
+
+// number prints with the digits that mean something.
+func number(v float64, ok bool) string {
+	switch {
+	case !ok:
+		return "-"
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case v >= 0.1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.4f", v)
+}
