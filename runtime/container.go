@@ -142,9 +142,6 @@ func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, p
 	return r.Images.EnsureImageExists(ctx, images.Request{
 		Pod: job.pod, Container: job.Container, Image: image, PullPolicy: policy,
 		PullSecrets: job.secrets, Sandbox: job.sandbox, RuntimeHandler: job.handler,
-		Event: func(kind, reason, message string) {
-			r.containerEvent(job.pod, job.Container, "", kind, reason, "%s", message)
-		},
 	})
 }
 

@@ -84,7 +84,7 @@ func newBench(t *testing.T, change func(*Options)) *bench {
 	fake := crifake.New()
 	fake.AddImage("image:1")
 	fake.AddImage("image:2")
-	client := fake.Direct()
+	client, events := fake.Direct(), &recorder{}
 	groups, err := cgroups.New(cgroups.Options{Root: "/pods"})
 	if err != nil {
 		t.Fatal(err)
@@ -94,9 +94,8 @@ func newBench(t *testing.T, change func(*Options)) *bench {
 	if err := os.WriteFile(resolv, []byte("nameserver 192.0.2.1\nsearch example.com\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	events := &recorder{}
 	options := Options{
-		CRI: client, Images: images.New(images.Options{CRI: client}), Classes: runtimeclass.New(nil), Cgroups: groups,
+		CRI: client, Images: images.New(images.Options{CRI: client, Events: events}), Classes: runtimeclass.New(nil), Cgroups: groups,
 		Events: events, Cache: pleg.NewCache(), RootDir: filepath.Join(dir, "root"),
 		PodLogsDir: filepath.Join(dir, "logs"), ContainerLogsDir: filepath.Join(dir, "links"),
 		ResolvConf: resolv, ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"},

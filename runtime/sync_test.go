@@ -201,7 +201,7 @@ func TestFailures(t *testing.T) {
 		"sandbox": {fail: "RunPodSandbox", want: Failure{ReasonCreateSandbox, "oops"},
 			event: "Warning FailedCreatePodSandBox : Failed to create pod sandbox: rpc error: code = Unknown desc = oops"},
 		"runtime class": {change: func(p *corev1.Pod) { p.Spec.RuntimeClassName = new("wasm") }, want: Failure{ReasonCreateSandbox, ""},
-			event: "Warning FailedCreatePodSandBox : Failed to create pod sandbox: failed to create sandbox for pod \"pod_ns(uid-1)\": runtimeClassName \"wasm\""},
+			event: "Warning FailedCreatePodSandBox : Failed to create pod sandbox: failed to create sandbox for pod \"pod_ns(uid-1)\": "},
 		"sysctl": {change: func(p *corev1.Pod) {
 			p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "vm.swappiness"}}}
 		}, want: Failure{ReasonCreateSandbox, `forbidden sysctl: "vm.swappiness" not allowlisted`}, event: "Warning FailedCreatePodSandBox"},

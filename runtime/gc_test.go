@@ -1,0 +1,139 @@
+package runtime
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"minikubelet/runtime/cri"
+)
+
+func touch(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustRead(t *testing.T, b *bench, uid types.UID) *cri.PodStatus {
+	t.Helper()
+	observed, err := b.ReadPod(t.Context(), uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return observed
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func TestRemovePod(t *testing.T) {
+	b := newBench(t, nil)
+	pod, other := testPod("c:a c:b", corev1.RestartPolicyAlways), testPod("c:a", corev1.RestartPolicyAlways)
+	other.UID = "uid-2"
+	b.mustSync(t, pod)
+	b.mustSync(t, other)
+	log := filepath.Join(PodLogsDirectory(b.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
+	touch(t, log)
+	b.linkLog(t.Context(), pod, &pod.Spec.Containers[0], b.fake.ContainerID("b"), log)
+	links, err := os.ReadDir(b.ContainerLogsDir)
+	if err != nil || len(links) != 1 {
+		t.Fatal(links, err)
+	}
+	b.fake.FailNext("RemoveContainer", errors.New("busy"))
+	if err := b.RemovePod(t.Context(), pod.UID); err == nil || !strings.Contains(err.Error(), "busy") || !exists(log) {
+		t.Errorf("a failure is not an error: %v", err)
+	}
+	for range 2 {
+		if err := b.RemovePod(t.Context(), pod.UID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.want(t, pod, "")
+	b.want(t, other, "box0 a/0:run")
+	if exists(filepath.Dir(filepath.Dir(log))) {
+		t.Error("logs are left")
+	}
+	if !exists(PodLogsDirectory(b.PodLogsDir, "ns", "pod", other.UID)) {
+		t.Error("another pod's logs are gone")
+	}
+	if err := b.RemoveCgroup(t.Context(), pod.UID); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGarbageCollect(t *testing.T) {
+	b := newBench(t, nil)
+	pod, gone := testPod("c:a c:b", corev1.RestartPolicyAlways), testPod("c:x", corev1.RestartPolicyNever)
+	gone.UID = "uid-gone"
+	b.mustSync(t, pod)
+	b.mustSync(t, gone)
+	b.fake.SetExit(b.fake.ContainerID("x"), 0)
+	// Two ends of a, the second sandbox after the first died.
+	b.fake.SetExit(b.fake.ContainerID("a"), 1)
+	b.mustSync(t, pod)
+	logs := PodLogsDirectory(b.PodLogsDir, "ns", "pod", pod.UID)
+	for _, name := range []string{"a/0.log", "a/0.log.20300101", "a/00.log", "a/1.log"} {
+		touch(t, filepath.Join(logs, name))
+	}
+	b.fake.KillSandbox(b.fake.SandboxIDs()[0])
+	b.Runtime.crash.forget(pod.UID)
+	if err := b.KillPod(t.Context(), gone, mustRead(t, b, gone.UID), nil); err != nil {
+		t.Fatal(err)
+	}
+	result, err := b.sync(t, pod, inputs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := state(result.Observed)
+	dead := filepath.Join(b.ContainerLogsDir, "pod_ns_a-deadbeef.log")
+	live := filepath.Join(b.ContainerLogsDir, "pod_ns_b-"+result.Observed.Container("b").ID+".log")
+	for _, link := range []string{dead, live} {
+		if err := os.MkdirAll(b.ContainerLogsDir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/nowhere", link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(uid types.UID) bool { return uid == pod.UID }
+	if err := b.GarbageCollect(t.Context(), known); err != nil {
+		t.Fatal(err)
+	}
+	after, err := b.ReadPod(t.Context(), pod.UID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped := map[string]bool{}
+	for _, word := range strings.Fields(before) {
+		dropped[word] = !strings.Contains(state(after), word)
+	}
+	if !dropped["a/0:exit1"] || dropped["a/1:exit137"] || dropped["b/0:exit137"] {
+		t.Errorf("before %q\nafter  %q", before, state(after))
+	}
+	b.want(t, gone, "")
+	if exists(PodLogsDirectory(b.PodLogsDir, "ns", "pod", gone.UID)) || exists(dead) {
+		t.Error("the unknown pod's logs or the dead link are left")
+	}
+	if !exists(live) {
+		t.Error("a running container's link is gone")
+	}
+	for name, want := range map[string]bool{"a/0.log": false, "a/0.log.20300101": false, "a/00.log": true, "a/1.log": true} {
+		if exists(filepath.Join(logs, name)) != want {
+			t.Errorf("%s left: %v", name, !want)
+		}
+	}
+	if err := b.GarbageCollect(t.Context(), known); err != nil || state(after) != state(mustRead(t, b, pod.UID)) {
+		t.Errorf("a second time: %v", err)
+	}
+}
