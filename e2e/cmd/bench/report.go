@@ -15,7 +15,7 @@ type result struct {
 	wall         time.Duration   // from the first create to the last Ready, all rounds
 	deletion     time.Duration   // until the last one is gone, all rounds
 	cpu          float64         // seconds of the kubelet's CPU meanwhile
-	statusWrites int // of the last round, until it has settled
+	statusWrites int             // of the last round, until it has settled
 	binaryMB     float64
 	idle         *idleResult // with the largest number of pods only
 }
