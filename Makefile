@@ -9,6 +9,8 @@ CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(if $(HOME),$(HOME)/.cache,$(
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # sudo's PATH often lacks Go.
 export PATH := $(CACHE)/go/bin:$(PATH):/usr/local/go/bin
+# Some distributions' Go does not fetch the version that go.mod names unless told.
+export GOTOOLCHAIN ?= auto
 # git refuses to describe a clone that belongs to somebody else, as under sudo.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
