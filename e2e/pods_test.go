@@ -274,7 +274,7 @@ func TestPrivateImage(t *testing.T) {
 	})
 	defer s.Registry.Intercept(nil)
 
-	host := strings.Split(stack.PauseImage, "/")[0]
+	host, _, _ := strings.Cut(stack.PauseImage, "/")
 	pod := newPod(t)
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Name}, Type: corev1.SecretTypeDockerConfigJson,

@@ -50,9 +50,12 @@ func (s *Stack) StartComponent(ctx context.Context, name string) error {
 	if c.ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s is not ready after a minute", name))
+	limited, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s is not ready after a minute", name))
 	defer cancel()
-	if err := poll(ctx, process, c.ready); err != nil {
+	if err := poll(limited, process, c.ready); err != nil {
+		if ctx.Err() != nil { // it was given no time; its log says nothing of interest
+			return fmt.Errorf("wait for %s: %w", name, context.Cause(ctx))
+		}
 		return fmt.Errorf("wait for %s: %w; its log ends:\n%s", name, err, process.LogTail(20))
 	}
 	return nil
