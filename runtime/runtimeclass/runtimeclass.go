@@ -12,7 +12,6 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	nodelisters "k8s.io/client-go/listers/node/v1"
-	"k8s.io/client-go/tools/cache"
 )
 
 // ErrNotFound is wrapped when there is no class of that name.
@@ -28,7 +27,7 @@ const syncWait = time.Second
 type Lookup struct {
 	factory informers.SharedInformerFactory // nil without an apiserver
 	lister  nodelisters.RuntimeClassLister
-	synced  cache.InformerSynced
+	synced  <-chan struct{}
 }
 
 // New returns a lookup; Run fills it. Without a client, when there is no apiserver, there are no classes.
@@ -38,7 +37,7 @@ func New(client kubernetes.Interface) *Lookup {
 	}
 	factory := informers.NewSharedInformerFactory(client, 0)
 	classes := factory.Node().V1().RuntimeClasses()
-	return &Lookup{factory: factory, lister: classes.Lister(), synced: classes.Informer().HasSynced}
+	return &Lookup{factory: factory, lister: classes.Lister(), synced: classes.Informer().HasSyncedChecker().Done()}
 }
 
 // Run follows the classes until ctx ends.
@@ -86,10 +85,12 @@ func (l *Lookup) Class(name *string) (*nodev1.RuntimeClass, error) {
 }
 
 func (l *Lookup) waitForSync() bool {
-	if l.synced() {
+	timer := time.NewTimer(syncWait)
+	defer timer.Stop()
+	select {
+	case <-l.synced:
 		return true
+	case <-timer.C:
+		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), syncWait)
-	defer cancel()
-	return cache.WaitForCacheSync(ctx.Done(), l.synced)
 }
