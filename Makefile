@@ -6,7 +6,8 @@ SHELL := /bin/bash
 
 # Programs of the test stack are built once per machine, not once per clone.
 CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(if $(HOME),$(HOME)/.cache,$(CURDIR)/.cache))/minikubelet
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# A semantic version, since programs parse what a node reports.
+VERSION ?= $(shell v=$$(git describe --tags --always --dirty 2>/dev/null || echo unknown); [[ $$v == v* ]] && echo "$$v" || echo "v0.0.0-$$v")
 # sudo's PATH often lacks Go.
 export PATH := $(CACHE)/go/bin:$(PATH):/usr/local/go/bin
 # Some distributions' Go does not fetch the version that go.mod names unless told.
