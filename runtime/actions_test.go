@@ -38,7 +38,7 @@ func testPod(line string, policy corev1.RestartPolicy) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod", UID: "uid-1"},
 		Spec:       corev1.PodSpec{RestartPolicy: policy},
 	}
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		kind, name, _ := strings.Cut(word, ":")
 		c := corev1.Container{Name: name, Image: "image:1"}
 		switch kind {
@@ -63,7 +63,7 @@ func testPod(line string, policy corev1.RestartPolicy) *corev1.Pod {
 // container into another sandbox than the newest. IDs are name.attempt.
 func observe(line string) *cri.PodStatus {
 	out := &cri.PodStatus{UID: "uid-1", Namespace: "ns", Name: "pod"}
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		if number, ok := strings.CutPrefix(word, "box"); ok {
 			box := &runtimeapi.PodSandboxStatus{
 				Metadata: &runtimeapi.PodSandboxMetadata{Attempt: uint32(number[0] - '0')}, Id: "box" + number[:1],

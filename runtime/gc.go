@@ -94,7 +94,7 @@ func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSand
 
 // GarbageCollect removes what nobody will ask for again: of a known pod the dead containers but the newest of each
 // name, with their logs, and the ended sandboxes but the newest; of an unknown one all that has ended, and its log
-// directory. Call it only when every source has told its pods. Pods that run and are unknown are ended by their
+// directory and cgroup. Call it only when every source has told its pods. Pods that run and are unknown are ended by their
 // worker, not here.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_gc.go GarbageCollect
@@ -126,10 +126,32 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 		inUse[podUID(container.GetLabels())] = true
 	}
 	errs = append(errs, r.removeLogs(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }), r.removeDeadLinks(ctx))
+	for _, sandbox := range sandboxes.GetItems() {
+		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
+	}
+	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
 	return nil
+}
+
+// removeCgroups removes the cgroups of the pods picked. Each is asked for after it was seen, so that one made
+// meanwhile belongs to a pod that is known by then.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go cleanupOrphanedPodCgroups
+func (r *Runtime) removeCgroups(pick func(types.UID) bool) error {
+	uids, err := r.Cgroups.Pods()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, uid := range uids {
+		if pick(uid) {
+			errs = append(errs, r.Cgroups.RemovePod(uid))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func podUID(labels map[string]string) types.UID {
@@ -193,8 +215,8 @@ func (r *Runtime) removeContainerLog(container *runtimeapi.Container) error {
 	dir := PodLogsDirectory(r.PodLogsDir, labels[kubelettypes.KubernetesPodNamespaceLabel], labels[kubelettypes.KubernetesPodNameLabel], podUID(labels))
 	file := filepath.Join(dir, logPath(metadata.GetName(), metadata.GetAttempt()))
 	entries, err := os.ReadDir(filepath.Dir(file))
-	if err != nil {
-		return nil // gone already
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove container log: %w", err)
 	}
 	for _, entry := range entries {
 		if entry.Name() != filepath.Base(file) && !strings.HasPrefix(entry.Name(), filepath.Base(file)+".") {
@@ -215,7 +237,7 @@ func (r *Runtime) removeLogs(pick func(types.UID) bool) error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		_, uid, ok := cutLast(entry.Name(), "_")
+		uid, ok := afterLast(entry.Name(), "_")
 		if ok && entry.IsDir() && pick(types.UID(uid)) {
 			errs = append(errs, os.RemoveAll(filepath.Join(r.PodLogsDir, entry.Name())))
 		}
@@ -223,12 +245,12 @@ func (r *Runtime) removeLogs(pick func(types.UID) bool) error {
 	return errors.Join(errs...)
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
+func afterLast(s, sep string) (string, bool) {
 	i := strings.LastIndex(s, sep)
 	if i < 0 {
-		return s, "", false
+		return "", false
 	}
-	return s[:i], s[i+len(sep):], true
+	return s[i+len(sep):], true
 }
 
 // removeDeadLinks removes links to logs that are gone. A running container's log is gone for a moment each time it
@@ -243,7 +265,7 @@ func (r *Runtime) removeDeadLinks(ctx context.Context) error {
 		if _, err := os.Stat(link); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		_, id, ok := cutLast(strings.TrimSuffix(filepath.Base(link), ".log"), "-")
+		id, ok := afterLast(strings.TrimSuffix(filepath.Base(link), ".log"), "-")
 		if !ok {
 			continue
 		}

@@ -87,7 +87,7 @@ func TestGarbageCollect(t *testing.T) {
 		touch(t, filepath.Join(logs, name))
 	}
 	b.fake.KillSandbox(b.fake.SandboxIDs()[0])
-	b.Runtime.crash.forget(pod.UID)
+	b.crash.forget(pod.UID)
 	if err := b.KillPod(t.Context(), gone, mustRead(t, b, gone.UID), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestGarbageCollect(t *testing.T) {
 		t.Fatal(err)
 	}
 	dropped := map[string]bool{}
-	for _, word := range strings.Fields(before) {
+	for word := range strings.FieldsSeq(before) {
 		dropped[word] = !strings.Contains(state(after), word)
 	}
 	if !dropped["a/0:exit1"] || dropped["a/1:exit137"] || dropped["b/0:exit137"] {

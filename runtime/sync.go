@@ -177,8 +177,7 @@ func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {
 		return ctx.Err() // interrupted, not failed
 	}
 	s.result.Sandbox = &Failure{ReasonCreateSandbox, text(err)}
-	var seen *statusError
-	if !errors.As(err, &seen) {
+	if _, seen := errors.AsType[*statusError](err); !seen {
 		s.podEvent(s.pod, corev1.EventTypeWarning, eventFailedCreateSandbox, "Failed to create pod sandbox: %v", err)
 	}
 	return fmt.Errorf("create sandbox: %w", err)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"time"
 
 	libcgroups "github.com/opencontainers/cgroups"
@@ -121,7 +120,7 @@ func (m *Manager) Pods() ([]types.UID, error) {
 	for uid := range found {
 		out = append(out, uid)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	slices.Sort(out)
 	return out, nil
 }
 
