@@ -70,8 +70,7 @@ func request(image string, policy corev1.PullPolicy) Request {
 }
 
 func reason(err error) string {
-	var of *Error
-	if errors.As(err, &of) {
+	if of, ok := errors.AsType[*Error](err); ok {
 		return of.Reason
 	}
 	return fmt.Sprint(err)

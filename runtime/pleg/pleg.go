@@ -1,4 +1,4 @@
-// Package pleg, the pod lifecycle event generator, keeps the cache of what the runtime says of pods and tells what
+// Package pleg is the pod lifecycle event generator. It keeps the cache of what the runtime says of pods and tells what
 // changed. The runtime's own events come first: they carry the new state, so that following them costs no calls. A
 // list of all pods once a minute is the net below; with a runtime without events it comes every second.
 package pleg
