@@ -12,8 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/dump"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+	"k8s.io/utils/dump"
 
 	"minikubelet/runtime/cri"
 )
