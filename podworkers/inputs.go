@@ -2,12 +2,15 @@ package podworkers
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"minikubelet/podworkers/env"
 	"minikubelet/podworkers/probes"
 	"minikubelet/runtime"
 	"minikubelet/runtime/cri"
@@ -19,17 +22,56 @@ type podInputs struct{ *worker }
 
 // Env returns the container's environment.
 func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error) {
-	return nil, nil
+	services, err := in.opts.Objects.Services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return env.Container(env.Inputs{
+		Pod: pod, Container: c, PodIPs: podIPs, HostIPs: hostIPs(in.opts.Node.Node()), Allocatable: in.opts.Node.Allocatable(), Services: services,
+		Secret: func(name string) (*corev1.Secret, error) { return in.opts.Objects.Secret(ctx, pod.Namespace, name) },
+		ConfigMap: func(name string) (*corev1.ConfigMap, error) {
+			return in.opts.Objects.ConfigMap(ctx, pod.Namespace, name)
+		},
+		Invalid: func(source string, keys []string) {
+			in.opts.Events.Eventf(pod, corev1.EventTypeWarning, "InvalidEnvironmentVariableNames",
+				"Keys [%s] from the EnvFrom %s were skipped since they are considered invalid environment variable names.", strings.Join(keys, ", "), source)
+		},
+	})
 }
 
 // Command returns the container's command and arguments, with $(VAR) references replaced.
+//
+// Upstream: pkg/kubelet/container/helpers.go ExpandContainerCommandAndArgs.
 func (in podInputs) Command(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string, envs []*runtimeapi.KeyValue) (command, args []string) {
-	return c.Command, c.Args
+	mapping := env.Mapping(variables(envs))
+	for _, word := range c.Command {
+		command = append(command, env.Expand(word, mapping))
+	}
+	for _, word := range c.Args {
+		args = append(args, env.Expand(word, mapping))
+	}
+	return command, args
+}
+
+func variables(envs []*runtimeapi.KeyValue) map[string]string {
+	vars := map[string]string{}
+	for _, e := range envs {
+		vars[e.GetKey()] = string(e.GetValue())
+	}
+	return vars
 }
 
 // Mounts returns the container's volume mounts.
 func (in podInputs) Mounts(ctx context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) ([]*runtimeapi.Mount, error) {
-	return in.opts.Volumes.ContainerMounts(ctx, pod, c, podIPs)
+	var vars map[string]string
+	if slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.SubPathExpr != "" }) {
+		envs, err := in.Env(ctx, pod, c, podIPs)
+		if err != nil {
+			return nil, err
+		}
+		vars = variables(envs)
+	}
+	return in.opts.Volumes.ContainerMounts(ctx, pod, c, vars)
 }
 
 // PullSecrets returns the pod's image pull secrets; one that cannot be had is passed over,
@@ -60,10 +102,19 @@ func (in podInputs) Restart(containerID string) string {
 	return ""
 }
 
-// Started tells whether the container's startup probe, if it has one, has passed.
+// Started tells whether the container's startup probe, if it has one, has passed. A container that is not in the
+// last reading has only just been started.
 func (in podInputs) Started(containerID string) bool {
-	c := in.containerOf(containerID)
-	return c == nil || in.started(containerID, c)
+	if c := in.containerOf(containerID); c != nil {
+		return in.started(containerID, c)
+	}
+	return !in.anyStartupProbe()
+}
+
+func (w *worker) anyStartupProbe() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.pod.Spec.InitContainers, func(c corev1.Container) bool { return c.StartupProbe != nil })
 }
 
 // containerOf finds the spec of a running container.
@@ -103,8 +154,11 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 		Terminating: w.phase >= Terminating, Terminated: w.phase >= Terminated,
 		Override: w.override,
 		Ready:    w.ready, Started: w.hasStarted,
+		Message: w.opts.Runtime.TerminationMessage, RuntimeName: w.opts.RuntimeName(),
 	}
 	if last, ok := w.opts.Status.Get(w.uid); ok {
+		// The conditions of others, such as readiness gates, are newest in what the apiserver sent.
+		last.Conditions = status.WithForeign(last.Conditions, pod.Status.Conditions)
 		in.Old = &last
 	}
 	for name, f := range w.failed {

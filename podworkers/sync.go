@@ -58,7 +58,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
-	w.opts.Probes.Add(ctx, pod)
+	w.opts.Probes.Add(w.lifetime, pod)
 	after := w.report(pod, w.seen)
 	if err != nil {
 		return 0, err
@@ -74,11 +74,13 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 func (w *worker) observe(ctx context.Context) (*cri.PodStatus, error) {
 	cached, known := w.opts.Cache.Get(w.uid)
 	switch {
+	case known && w.lastAction.IsZero() && !cached.Shallow():
+		w.seen, w.lastAction = cached, cached.ObservedAt
 	case !known && w.lastAction.IsZero():
 		w.mu.Lock()
 		w.seen = &cri.PodStatus{UID: w.uid, Namespace: w.pod.Namespace, Name: w.pod.Name, ObservedAt: time.Now()}
 		w.mu.Unlock()
-	case known && !cached.Shallow() && !w.lastAction.IsZero() && cached.ObservedAt.After(w.lastAction):
+	case known && !cached.Shallow() && !w.lastAction.IsZero() && !cached.ObservedAt.Before(w.lastAction):
 		w.seen = cached
 	default:
 		s, err := w.opts.Runtime.ReadPod(ctx, w.uid)

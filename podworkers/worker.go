@@ -17,15 +17,16 @@ import (
 // worker owns one pod. Its fields above mu belong to its goroutine.
 type worker struct {
 	*Workers
-	uid  types.UID
-	name string
+	uid      types.UID
+	name     string
+	lifetime context.Context // of the worker, longer than that of one step
 
 	failures   int                        // syncs in a row that failed
 	lastAction time.Time                  // when the runtime was last told to do something
 	seen       *cri.PodStatus             // newest reading of the runtime
 	failed     map[string]runtime.Failure // why containers wait, by name
 	sandbox    *runtime.Failure           // why the sandbox is missing
-	override   *status.Override            // the end that the node decided on
+	override   *status.Override           // the end that the node decided on
 
 	mu      sync.Mutex
 	pod     *corev1.Pod
@@ -126,6 +127,7 @@ func (w *worker) grace() int64 {
 //
 // Upstream: pkg/kubelet/pod_workers.go podWorkerLoop.
 func (w *worker) run(ctx context.Context) {
+	w.lifetime = ctx
 	timer := time.NewTimer(0)
 	timer.Stop()
 	for {

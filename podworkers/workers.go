@@ -30,6 +30,8 @@ type Options struct {
 	Mirror  *status.Mirror
 	Events  record.EventRecorder
 	Node    NodeFacts
+	// RuntimeName is what container IDs begin with, before ://.
+	RuntimeName func() string
 }
 
 // NodeFacts is what pods need to know of the node they run on.

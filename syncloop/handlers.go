@@ -69,8 +69,7 @@ func (l *Loop) admit(pod *corev1.Pod) *Rejection {
 	rejection := Admit(AdmissionInput{
 		Pod: pod, Others: l.active(),
 		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
-		GOOS: runtime.GOOS, GOARCH: runtime.GOARCH,
-		AllowedUnsafeSysctls: l.AllowedUnsafeSysctls, Standalone: l.Standalone,
+		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls,
 	})
 	l.admitted[pod.UID] = rejection == nil
 	return rejection
@@ -99,10 +98,14 @@ func (l *Loop) HandlePodUpdates(ctx context.Context, pods []*corev1.Pod) {
 // this kubelet wrote it.
 //
 // Upstream: pkg/kubelet/kubelet.go HandlePodReconcile.
-func (l *Loop) HandlePodReconcile(_ context.Context, pods []*corev1.Pod) {
+func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		l.Pods.Set(pod)
 		l.Status.Reconcile(pod)
+		// Readiness gates are conditions that others write.
+		if len(pod.Spec.ReadinessGates) > 0 && !config.IsMirror(pod) {
+			l.Workers.UpdatePod(ctx, podworkers.Update{Pod: pod})
+		}
 	}
 }
 

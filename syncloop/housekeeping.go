@@ -63,9 +63,18 @@ func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 	if l.Mirror == nil || !l.Config.SeenAll() {
 		return
 	}
-	for _, mirror := range l.Pods.LoneMirrors() {
-		l.Mirror.DeleteLater(ctx, mirror)
+	lone := l.Pods.LoneMirrors()
+	if len(lone) == 0 || !l.deletingMirrors.CompareAndSwap(false, true) {
+		return
 	}
+	go func() { // the apiserver may take its time
+		defer l.deletingMirrors.Store(false)
+		for _, mirror := range lone {
+			if err := l.Mirror.Delete(ctx, mirror); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Deleting a mirror pod without its static pod failed, will be retried")
+			}
+		}
+	}()
 }
 
 // sourceSynced tells whether the source that once gave the pod has synced, so that its

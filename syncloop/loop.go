@@ -37,9 +37,9 @@ type Options struct {
 	// Clean removes what ended pods left on disk; called now and then, never twice at once.
 	Clean func(ctx context.Context, known func(types.UID) bool) error
 
-	MaxPods              int
-	AllowedUnsafeSysctls []string
-	Standalone           bool
+	// CheckSysctls tells of a sysctl that a pod may not set here.
+	CheckSysctls func(*corev1.Pod) error
+	MaxPods      int
 }
 
 // housekeepingPeriod is how often the loop looks for pods that no source has any more.
@@ -51,10 +51,10 @@ const housekeepingPeriod = 2 * time.Second
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
-	lastTurn atomic.Int64 // unix nanoseconds of the last turn
-	admitted map[types.UID]bool
-	cleaning atomic.Bool
-	lastGC   time.Time
+	lastTurn                  atomic.Int64 // unix nanoseconds of the last turn
+	admitted                  map[types.UID]bool
+	cleaning, deletingMirrors atomic.Bool
+	lastGC                    time.Time
 }
 
 // New returns a loop; Run starts it.

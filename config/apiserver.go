@@ -1,0 +1,78 @@
+package config
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+)
+
+// watchPods is the apiserver source: a list and a watch of the pods bound to this node, no others. While the
+// apiserver is away the last set stands.
+//
+// Upstream: pkg/kubelet/config/apiserver.go NewSourceApiserver.
+func (c *Config) watchPods(ctx context.Context, send sink) {
+	pods := c.opts.Client.CoreV1().Pods(metav1.NamespaceAll)
+	selector := fields.OneTermEqualSelector("spec.nodeName", string(c.opts.NodeName)).String()
+	listWatch := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = selector
+			return pods.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = selector
+			return pods.Watch(ctx, o)
+		},
+	}
+	store := cache.NewUndeltaStore(func(items []any) {
+		set := make([]*corev1.Pod, 0, len(items))
+		for _, item := range items {
+			if pod, ok := item.(*corev1.Pod); ok {
+				set = append(set, pod)
+			}
+		}
+		send(ctx, set)
+	}, cache.MetaNamespaceKeyFunc)
+	reflector := cache.NewReflectorWithOptions(listWatch, &corev1.Pod{}, stamping{store}, cache.ReflectorOptions{Name: "kubelet pods"})
+	reflector.RunWithContext(ctx)
+}
+
+// stamping marks pods with their source on their way into the store, and drops what nobody reads. It does so once
+// per change of a pod, and never to one that was handed on.
+type stamping struct{ cache.Store }
+
+func (s stamping) Add(obj any) error    { return s.Store.Add(stamp(obj)) }
+func (s stamping) Update(obj any) error { return s.Store.Update(stamp(obj)) }
+
+func (s stamping) Replace(list []any, version string) error {
+	for i := range list {
+		list[i] = stamp(list[i])
+	}
+	return s.Store.Replace(list, version)
+}
+
+func stamp(obj any) any {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return obj
+	}
+	pod.ManagedFields = nil
+	annotations := maps.Clone(pod.Annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[SourceAnnotation] = SourceAPI
+	annotations[SeenAnnotation] = time.Now().Format(time.RFC3339Nano)
+	if pod.Annotations[MirrorAnnotation] != "" {
+		// A mirror goes on saying where its static pod came from.
+		annotations[SourceAnnotation] = pod.Annotations[SourceAnnotation]
+	}
+	pod.Annotations = annotations
+	return pod
+}

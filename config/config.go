@@ -1,0 +1,167 @@
+// Package config knows which pods should run: those of the apiserver, of manifest files and of a URL. Each source
+// sends whole sets; merge works out what changed.
+package config
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+)
+
+// Names of the sources, as the annotation of a pod's source has them.
+//
+// Upstream: pkg/kubelet/types/pod_update.go.
+const (
+	SourceAPI  = "api"
+	SourceFile = "file"
+	SourceHTTP = "http"
+)
+
+// Op is what happened to the pods of an update.
+//
+// Upstream: pkg/kubelet/types/pod_update.go PodOperation.
+type Op int
+
+// The operations. SET, the whole of a source, stays inside this package.
+const (
+	SET Op = iota
+	ADD
+	UPDATE
+	REMOVE
+	RECONCILE
+	DELETE
+)
+
+// String is the operation's name as logs show it.
+func (o Op) String() string {
+	return [...]string{"SET", "ADD", "UPDATE", "REMOVE", "RECONCILE", "DELETE"}[o]
+}
+
+// PodUpdate is a change to some pods of one source.
+//
+// Upstream: pkg/kubelet/types/pod_update.go PodUpdate.
+type PodUpdate struct {
+	Op     Op
+	Source string
+	Pods   []*corev1.Pod
+}
+
+// Options name the sources; one without a name is left out.
+type Options struct {
+	// Client reaches the apiserver; nil for no such source.
+	Client   kubernetes.Interface
+	NodeName types.NodeName
+	// ManifestPath is a directory or a file, looked at on every change and each FileCheckFrequency.
+	ManifestPath       string
+	FileCheckFrequency time.Duration
+	// ManifestURL is fetched with ManifestURLHeader each HTTPCheckFrequency.
+	ManifestURL        string
+	ManifestURLHeader  http.Header
+	HTTPCheckFrequency time.Duration
+	// Events take what is wrong with manifests, on the node.
+	Events record.EventRecorder
+}
+
+// Config merges the sources.
+//
+// Upstream: pkg/kubelet/config/config.go PodConfig.
+type Config struct {
+	opts    Options
+	updates chan PodUpdate
+	sources []source
+
+	mu     sync.Mutex
+	merger *merger
+	ready  map[string]bool
+}
+
+// source is a pod source: its name, and what sends its sets until ctx ends.
+type source struct {
+	name string
+	run  func(context.Context, sink)
+}
+
+// sink takes one source's whole set of pods.
+type sink func(ctx context.Context, pods []*corev1.Pod)
+
+// New returns a Config of the sources that the options name; Run starts them.
+func New(opts Options) (*Config, error) {
+	c := &Config{opts: opts, updates: make(chan PodUpdate, 50), ready: map[string]bool{}, merger: newMerger()}
+	if opts.FileCheckFrequency <= 0 {
+		c.opts.FileCheckFrequency = 20 * time.Second
+	}
+	if opts.HTTPCheckFrequency <= 0 {
+		c.opts.HTTPCheckFrequency = 20 * time.Second
+	}
+	if opts.ManifestPath != "" {
+		c.sources = append(c.sources, source{SourceFile, c.watchFiles})
+	}
+	if opts.ManifestURL != "" {
+		s, err := newURLSource(c.opts)
+		if err != nil {
+			return nil, err
+		}
+		c.sources = append(c.sources, source{SourceHTTP, s.run})
+	}
+	if opts.Client != nil {
+		c.sources = append(c.sources, source{SourceAPI, c.watchPods})
+	}
+	return c, nil
+}
+
+// Run runs the sources until ctx ends.
+func (c *Config) Run(ctx context.Context) {
+	var sources sync.WaitGroup
+	for _, s := range c.sources {
+		sources.Go(func() {
+			s.run(ctx, func(ctx context.Context, pods []*corev1.Pod) { c.set(ctx, s.name, pods) })
+		})
+	}
+	sources.Wait()
+}
+
+// Updates is where changes come out, for one reader.
+func (c *Config) Updates() <-chan PodUpdate { return c.updates }
+
+// set merges a source's whole set and sends what changed.
+func (c *Config) set(ctx context.Context, source string, pods []*corev1.Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, u := range c.merger.merge(ctx, source, pods) {
+		select {
+		case c.updates <- u:
+		case <-ctx.Done():
+			return
+		}
+	}
+	// Only now: whoever asks whether the source has synced must have been sent its pods.
+	c.ready[source] = true
+}
+
+// SourceReady tells whether a source has sent its pods once. One that is not configured never will: what it had
+// once is not wanted any more, so it counts as ready when all others are.
+func (c *Config) SourceReady(name string) bool {
+	for _, s := range c.sources {
+		if s.name == name {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.ready[name]
+		}
+	}
+	return c.SeenAll()
+}
+
+// SeenAll tells whether every source has sent its pods once.
+//
+// Upstream: pkg/kubelet/config/sources.go SourcesReady.AllReady.
+func (c *Config) SeenAll() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.ready) == len(c.sources)
+}

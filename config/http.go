@@ -1,0 +1,119 @@
+package config
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+)
+
+const urlTimeout = 10 * time.Second
+
+// urlSource is a URL that answers with pods.
+//
+// Upstream: pkg/kubelet/config/http.go sourceURL.
+type urlSource struct {
+	Options
+	complete func(data []byte, source, from string) ([]*corev1.Pod, error)
+	client   *http.Client
+	etag     string
+	modified string
+	last     []byte
+}
+
+func newURLSource(opts Options) (*urlSource, error) {
+	u, err := url.Parse(opts.ManifestURL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("manifest URL %q: want http://... or https://...", opts.ManifestURL)
+	}
+	c := &Config{opts: opts}
+	return &urlSource{
+		Options: opts, complete: c.complete,
+		client: &http.Client{
+			Timeout: urlTimeout,
+			// The headers may hold a secret that is for this host alone.
+			CheckRedirect: func(r *http.Request, via []*http.Request) error {
+				if r.URL.Host != via[0].URL.Host || len(via) > 5 {
+					return fmt.Errorf("refusing to follow the redirect to %s", r.URL.Redacted())
+				}
+				return nil
+			},
+		},
+	}, nil
+}
+
+// run fetches now and then until ctx ends. A failing URL keeps its last good pods.
+func (s *urlSource) run(ctx context.Context, send sink) {
+	defer s.client.CloseIdleConnections()
+	tick := time.NewTicker(s.HTTPCheckFrequency)
+	defer tick.Stop()
+	log := klog.FromContext(ctx).WithValues("url", s.ManifestURL)
+	for {
+		pods, changed, err := s.fetch(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			log.Error(err, "Fetching pods from the URL failed, the last good ones stay")
+		case changed:
+			send(ctx, pods)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// fetch asks for the pods, and whether they changed since the last answer.
+func (s *urlSource) fetch(ctx context.Context) (pods []*corev1.Pod, changed bool, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.ManifestURL, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	for name, values := range s.ManifestURLHeader {
+		request.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	if s.etag != "" {
+		request.Header.Set("If-None-Match", s.etag)
+	}
+	if s.modified != "" {
+		request.Header.Set("If-Modified-Since", s.modified)
+	}
+	answer, err := s.client.Do(request)
+	if err != nil {
+		return nil, false, err
+	}
+	defer answer.Body.Close()
+	switch answer.StatusCode {
+	case http.StatusNotModified:
+		return nil, false, nil
+	case http.StatusOK:
+	default:
+		return nil, false, fmt.Errorf("the answer is %s", answer.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(answer.Body, maxManifest+1))
+	if err != nil {
+		return nil, false, fmt.Errorf("read the answer: %w", err)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, false, errors.New("the answer is empty; a list without items ends all pods")
+	}
+	if s.last != nil && bytes.Equal(data, s.last) {
+		return nil, false, nil
+	}
+	if pods, err = s.complete(data, SourceHTTP, "url:"+s.ManifestURL); err != nil {
+		return nil, false, err
+	}
+	// Remembered only now: a bad answer is looked at again, and told about again.
+	s.last, s.etag, s.modified = data, answer.Header.Get("ETag"), answer.Header.Get("Last-Modified")
+	return pods, true, nil
+}

@@ -1,0 +1,172 @@
+package settings
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+)
+
+// Support is what becomes of a field of KubeletConfiguration.
+type Support string
+
+// The kinds of support.
+const (
+	Supported Support = "supported"
+	Accepted  Support = "accepted" // taken, and without effect for the reason in the note
+	Refused   Support = "refused"  // an error, unless it holds upstream's default
+)
+
+// Field is one line of the compatibility table.
+type Field struct {
+	Path    string
+	Support Support
+	Note    string
+}
+
+// supported are the fields that do what upstream's do, by path; a path covers what is below it.
+var supported = []string{
+	"staticPodPath", "podLogsDir", "fileCheckFrequency", "httpCheckFrequency", "staticPodURL", "staticPodURLHeader",
+	"registryPullQPS", "registryBurst", "eventRecordQPS", "eventBurst", "healthzPort", "healthzBindAddress", "clusterDomain", "clusterDNS",
+	"nodeStatusUpdateFrequency", "nodeStatusReportFrequency", "nodeLeaseDurationSeconds", "nodeStatusMaxImages", "cgroupRoot", "cgroupsPerQOS", "cgroupDriver",
+	"singleProcessOOMKill", "runtimeRequestTimeout", "maxPods", "podPidsLimit", "resolvConf", "runOnce", "cpuCFSQuota", "cpuCFSQuotaPeriod",
+	"kubeAPIQPS", "kubeAPIBurst", "serializeImagePulls", "maxParallelImagePulls", "systemReserved", "kubeReserved", "enforceNodeAllocatable",
+	"allowedUnsafeSysctls", "providerID", "logging.verbosity", "crashLoopBackOff", "seccompDefault", "registerWithTaints", "registerNode",
+	"containerRuntimeEndpoint", "imageServiceEndpoint",
+}
+
+// accepted are fields that configurations in use carry and that have nothing to act on here, with the reason.
+var accepted = map[string]string{
+	"syncFrequency":                    "pods are synced by events, not by period",
+	"address":                          serverNote,
+	"port":                             serverNote + "; reported in the node's daemonEndpoints",
+	"enableServer":                     serverNote,
+	"tlsCertFile":                      serverNote,
+	"tlsPrivateKeyFile":                serverNote,
+	"tlsCipherSuites":                  serverNote,
+	"tlsMinVersion":                    serverNote,
+	"authentication":                   serverNote,
+	"authorization":                    serverNote,
+	"enableDebuggingHandlers":          serverNote,
+	"streamingConnectionIdleTimeout":   serverNote,
+	"rotateCertificates":               "the credentials of --kubeconfig are used as they are",
+	"contentType":                      "the apiserver is spoken to in protobuf, or JSON where it must be",
+	"evictionPressureTransitionPeriod": evictionNote,
+	"evictionHard":                     evictionNote + "; memory.available counts against allocatable",
+	"imageGCHighThresholdPercent":      "images are not collected",
+	"imageGCLowThresholdPercent":       "images are not collected",
+	"imageMinimumGCAge":                "images are not collected",
+	"imageMaximumGCAge":                "images are not collected",
+	"volumeStatsAggPeriod":             "volumes are not measured",
+	"cpuManagerReconcilePeriod":        "only used by the static policy, which is refused",
+	"failSwapOn":                       "swap is neither refused nor given to pods",
+	"failCgroupV1":                     "cgroup v1 is supported; true is accepted and has no effect",
+	"volumePluginDir":                  "there are no flexvolume plugins",
+	"logging":                          "klog's text format; only verbosity can be set",
+	"oomScoreAdj":                      "the kubelet keeps the score it was started with",
+	"makeIPTablesUtilChains":           "no iptables chains are made, as upstream since 1.28",
+	"hairpinMode":                      "the CNI plugin's matter",
+}
+
+const (
+	serverNote   = "there is no server on this port yet, so nobody gets in"
+	evictionNote = "pods are not evicted yet"
+)
+
+// supportOf returns what becomes of a path: that of the longest entry above it.
+func supportOf(path string) (Support, string) {
+	for p := path; p != ""; {
+		if slices.Contains(supported, p) {
+			return Supported, ""
+		}
+		if note, ok := accepted[p]; ok {
+			return Accepted, note
+		}
+		cut := strings.LastIndexByte(p, '.')
+		if cut < 0 {
+			break
+		}
+		p = p[:cut]
+	}
+	return Refused, ""
+}
+
+// Fields returns every top-level field of KubeletConfiguration with its support, for docs/compatibility.md.
+func Fields() []Field {
+	t := reflect.TypeFor[kubeletconfig.KubeletConfiguration]()
+	var fields []Field
+	for i := range t.NumField() {
+		name := jsonName(t.Field(i))
+		if name == "" {
+			continue // kind and apiVersion
+		}
+		support, note := supportOf(name)
+		fields = append(fields, Field{Path: name, Support: support, Note: note})
+	}
+	return fields
+}
+
+// unsupported names every field of a document that asks for what is not built.
+func unsupported(document map[string]any) []error {
+	defaults := defaultDocument()
+	var errs []error
+	for key, value := range document {
+		if key == "apiVersion" || key == "kind" {
+			continue
+		}
+		if support, _ := supportOf(key); support != Refused || meansDefault(value) || harmless(key, value) {
+			continue
+		}
+		if !sameValue(value, defaults[key]) {
+			errs = append(errs, fmt.Errorf("%s: not supported by this kubelet yet", key))
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errs
+}
+
+// harmless tells whether a value switches off what is not built anyway.
+func harmless(key string, value any) bool {
+	if key == "featureGates" {
+		return false
+	}
+	switch v := value.(type) {
+	case bool:
+		return !v && defaultDocument()[key] != true
+	case float64:
+		return v == 0
+	case int64:
+		return v == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
+}
+
+// sameValue compares values as JSON has them, where 5, 5.0 and int64(5) are one.
+func sameValue(a, b any) bool { return equality.Semantic.DeepEqual(normal(a), normal(b)) }
+
+func normal(v any) any {
+	switch n := v.(type) {
+	case int:
+		return float64(n)
+	case int64:
+		return float64(n)
+	case []any:
+		out := make([]any, len(n))
+		for i := range n {
+			out[i] = normal(n[i])
+		}
+		return out
+	case map[string]any:
+		out := map[string]any{}
+		for k, e := range n {
+			out[k] = normal(e)
+		}
+		return out
+	}
+	return v
+}

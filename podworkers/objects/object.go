@@ -1,0 +1,190 @@
+package objects
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// object is one watched Secret or ConfigMap.
+type object struct {
+	key     key
+	users   int // guarded by the manager's mutex
+	cancel  context.CancelFunc
+	stopped chan struct{}
+	changed func()
+
+	mu     sync.Mutex
+	synced bool
+	value  any
+	news   chan struct{} // closed and replaced whenever something is learnt
+	denied error         // why the last list or watch was refused
+}
+
+func newObject(client kubernetes.Interface, k key, changed func()) *object {
+	ctx, cancel := context.WithCancel(context.Background())
+	o := &object{key: k, cancel: cancel, changed: changed, stopped: make(chan struct{}), news: make(chan struct{})}
+	go func() {
+		defer close(o.stopped)
+		o.run(ctx, client)
+	}()
+	return o
+}
+
+func (o *object) stop() {
+	o.cancel()
+	<-o.stopped
+}
+
+// run lists and watches the one object. Right after a pod was bound the node authorizer may not know yet that this
+// node may read what the pod refers to, so a refusal is asked again soon.
+func (o *object) run(ctx context.Context, client kubernetes.Interface) {
+	selector := fields.OneTermEqualSelector("metadata.name", o.key.name).String()
+	var kind runtime.Object = &corev1.Secret{}
+	list := func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+		return client.CoreV1().Secrets(o.key.namespace).List(ctx, opts)
+	}
+	start := func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+		return client.CoreV1().Secrets(o.key.namespace).Watch(ctx, opts)
+	}
+	if o.key.kind == configMap {
+		kind = &corev1.ConfigMap{}
+		list = func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			return client.CoreV1().ConfigMaps(o.key.namespace).List(ctx, opts)
+		}
+		start = func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			return client.CoreV1().ConfigMaps(o.key.namespace).Watch(ctx, opts)
+		}
+	}
+	listWatch := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			opts.FieldSelector = selector
+			return patiently(ctx, func() (runtime.Object, error) { return o.note(list(ctx, opts)) })
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.FieldSelector = selector
+			return patiently(ctx, func() (watch.Interface, error) {
+				w, err := start(ctx, opts)
+				o.deny(err)
+				return w, err
+			})
+		},
+	}
+	reflector := cache.NewReflectorWithOptions(listWatch, kind, store{o}, cache.ReflectorOptions{Name: o.key.String()})
+	reflector.RunWithContext(ctx)
+}
+
+// patiently asks again for a second when access is refused.
+func patiently[T any](ctx context.Context, ask func() (T, error)) (answer T, err error) {
+	backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 7}
+	for {
+		answer, err = ask()
+		if !apierrors.IsForbidden(err) || backoff.Steps == 0 {
+			return answer, err
+		}
+		timer := time.NewTimer(backoff.Step())
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return answer, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+func (o *object) note(list runtime.Object, err error) (runtime.Object, error) {
+	o.deny(err)
+	return list, err
+}
+
+// deny remembers why the object cannot be read, for whoever waits for it.
+func (o *object) deny(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.denied = err; err != nil {
+		o.tell()
+	}
+}
+
+// tell wakes those who wait. Callers hold mu.
+func (o *object) tell() {
+	close(o.news)
+	o.news = make(chan struct{})
+}
+
+// set takes what the apiserver has, nil for nothing.
+func (o *object) set(value any) {
+	o.mu.Lock()
+	first := !o.synced
+	o.synced, o.value = true, value
+	o.tell()
+	o.mu.Unlock()
+	if !first { // for the first one its readers wait
+		o.changed()
+	}
+}
+
+// readLimit is how long a reader waits for the first answer.
+const readLimit = 10 * time.Second
+
+// get returns the object. It waits for the first answer; that there is none is an answer.
+func (o *object) get(ctx context.Context) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	for {
+		o.mu.Lock()
+		synced, value, news, denied := o.synced, o.value, o.news, o.denied
+		o.mu.Unlock()
+		if synced && value != nil {
+			return value, nil
+		}
+		if synced {
+			return nil, apierrors.NewNotFound(schema.GroupResource{Resource: o.key.kind}, o.key.name)
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			if denied != nil {
+				return nil, fmt.Errorf("read %s: %w", o.key, denied)
+			}
+			return nil, fmt.Errorf("read %s: %w", o.key, ctx.Err())
+		}
+	}
+}
+
+// store is where the reflector puts the one object.
+type store struct{ o *object }
+
+func (s store) Add(obj any) error    { s.o.set(trim(obj)); return nil }
+func (s store) Update(obj any) error { s.o.set(trim(obj)); return nil }
+func (s store) Delete(any) error     { s.o.set(nil); return nil }
+func (s store) Resync() error        { return nil }
+
+func (s store) Replace(list []any, _ string) error {
+	if len(list) == 0 {
+		s.o.set(nil)
+		return nil
+	}
+	s.o.set(trim(list[0]))
+	return nil
+}
+
+// trim drops what nobody reads.
+func trim(obj any) any {
+	if meta, ok := obj.(metav1.Object); ok {
+		meta.SetManagedFields(nil)
+	}
+	return obj
+}

@@ -1,0 +1,195 @@
+// Package objects holds the Secrets, ConfigMaps and service account tokens that the node's pods refer to: each is
+// watched once, however many pods want it, for as long as one does.
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
+)
+
+// ErrStandalone is wrapped by the error for an object while there is no apiserver.
+var ErrStandalone = errors.New("there is no apiserver to ask")
+
+// Options are the apiserver's client, nil without one, and whom to tell of changes.
+type Options struct {
+	Client   kubernetes.Interface
+	NodeName string
+	// OnChange is told of every pod that refers to an object that changed. It must not block for long.
+	OnChange func(types.UID)
+	Clock    clock.PassiveClock
+}
+
+// Manager watches objects.
+//
+// Upstream: pkg/kubelet/util/manager/watch_based_manager.go objectCache.
+type Manager struct {
+	opts     Options
+	tokens   *tokens
+	services *services
+
+	mu      sync.Mutex
+	objects map[key]*object
+	pods    map[types.UID][]key
+}
+
+// key names an object.
+type key struct{ kind, namespace, name string }
+
+func (k key) String() string { return fmt.Sprintf("%s %s/%s", k.kind, k.namespace, k.name) }
+
+const (
+	secret    = "secret"
+	configMap = "configmap"
+)
+
+// New returns a Manager; Run ends its watches with its context.
+func New(opts Options) *Manager {
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	if opts.OnChange == nil {
+		opts.OnChange = func(types.UID) {}
+	}
+	return &Manager{
+		opts: opts, tokens: newTokens(opts), services: &services{client: opts.Client},
+		objects: map[key]*object{}, pods: map[types.UID][]key{},
+	}
+}
+
+// Run waits for ctx to end and then stops all watches.
+func (m *Manager) Run(ctx context.Context) {
+	<-ctx.Done()
+	m.mu.Lock()
+	var watches []*object
+	for k, o := range m.objects {
+		watches = append(watches, o)
+		delete(m.objects, k)
+	}
+	clear(m.pods)
+	m.mu.Unlock()
+	for _, o := range watches {
+		o.stop()
+	}
+	m.services.stop()
+}
+
+// Register begins to watch what the pod refers to, and stops what only an earlier version of it did.
+//
+// Upstream: pkg/kubelet/util/manager/cache_based_manager.go RegisterPod.
+func (m *Manager) Register(pod *corev1.Pod) {
+	if m.opts.Client == nil {
+		return
+	}
+	wanted := references(pod)
+	m.mu.Lock()
+	before := m.pods[pod.UID]
+	m.pods[pod.UID] = wanted
+	for _, k := range wanted {
+		o := m.objects[k]
+		if o == nil {
+			o = newObject(m.opts.Client, k, func() { m.changed(k) })
+			m.objects[k] = o
+		}
+		o.users++
+	}
+	unused := m.release(before)
+	m.mu.Unlock()
+	for _, o := range unused {
+		o.stop()
+	}
+}
+
+// Unregister stops watching what only this pod referred to, and forgets its tokens.
+func (m *Manager) Unregister(uid types.UID) {
+	m.mu.Lock()
+	unused := m.release(m.pods[uid])
+	delete(m.pods, uid)
+	m.mu.Unlock()
+	for _, o := range unused {
+		o.stop()
+	}
+	m.tokens.forget(uid)
+}
+
+// release takes one user off each object and returns those without any. Callers hold mu.
+func (m *Manager) release(keys []key) []*object {
+	var unused []*object
+	for _, k := range keys {
+		o := m.objects[k]
+		if o == nil {
+			continue
+		}
+		if o.users--; o.users == 0 {
+			delete(m.objects, k)
+			unused = append(unused, o)
+		}
+	}
+	return unused
+}
+
+// changed tells of every pod that refers to an object.
+func (m *Manager) changed(k key) {
+	m.mu.Lock()
+	var users []types.UID
+	for uid, keys := range m.pods {
+		for _, other := range keys {
+			if other == k {
+				users = append(users, uid)
+				break
+			}
+		}
+	}
+	m.mu.Unlock()
+	for _, uid := range users {
+		m.opts.OnChange(uid)
+	}
+}
+
+// Secret returns a Secret that a registered pod refers to. It waits, as long as ctx lasts, for the first reading.
+func (m *Manager) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	value, err := m.get(ctx, key{secret, namespace, name})
+	if err != nil {
+		return nil, err
+	}
+	return value.(*corev1.Secret), nil
+}
+
+// ConfigMap returns a ConfigMap that a registered pod refers to. It waits, as long as ctx lasts, for the first reading.
+func (m *Manager) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	value, err := m.get(ctx, key{configMap, namespace, name})
+	if err != nil {
+		return nil, err
+	}
+	return value.(*corev1.ConfigMap), nil
+}
+
+func (m *Manager) get(ctx context.Context, k key) (any, error) {
+	if m.opts.Client == nil {
+		return nil, fmt.Errorf("read %s: %w", k, ErrStandalone)
+	}
+	m.mu.Lock()
+	o := m.objects[k]
+	m.mu.Unlock()
+	if o == nil {
+		return nil, fmt.Errorf("read %s: no pod on this node refers to it", k)
+	}
+	return o.get(ctx)
+}
+
+// Services returns the cluster's services, for the variables that tell of them. The first call begins to watch them.
+func (m *Manager) Services(ctx context.Context) ([]*corev1.Service, error) {
+	return m.services.list(ctx)
+}
+
+// Token returns a token of the pod's service account, from the cache while it is fresh.
+func (m *Manager) Token(ctx context.Context, pod *corev1.Pod, request *authv1.TokenRequest) (*authv1.TokenRequest, error) {
+	return m.tokens.get(ctx, pod, request)
+}

@@ -1,0 +1,66 @@
+package objects
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// references lists the Secrets and ConfigMaps that the pod refers to, each once.
+//
+// Upstream: pkg/api/v1/pod/util.go VisitPodSecretNames and VisitPodConfigmapNames.
+func references(pod *corev1.Pod) []key {
+	var keys []key
+	add := func(kind, name string) {
+		k := key{kind, pod.Namespace, name}
+		if name != "" && !slices.Contains(keys, k) {
+			keys = append(keys, k)
+		}
+	}
+	for _, s := range pod.Spec.ImagePullSecrets {
+		add(secret, s.Name)
+	}
+	containers := slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
+	for i := range pod.Spec.EphemeralContainers {
+		containers = append(containers, corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
+	}
+	for i := range containers {
+		for _, from := range containers[i].EnvFrom {
+			if from.SecretRef != nil {
+				add(secret, from.SecretRef.Name)
+			}
+			if from.ConfigMapRef != nil {
+				add(configMap, from.ConfigMapRef.Name)
+			}
+		}
+		for _, e := range containers[i].Env {
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+				add(secret, e.ValueFrom.SecretKeyRef.Name)
+			}
+			if e.ValueFrom != nil && e.ValueFrom.ConfigMapKeyRef != nil {
+				add(configMap, e.ValueFrom.ConfigMapKeyRef.Name)
+			}
+		}
+	}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Secret != nil {
+			add(secret, v.Secret.SecretName)
+		}
+		if v.ConfigMap != nil {
+			add(configMap, v.ConfigMap.Name)
+		}
+		if v.Projected == nil {
+			continue
+		}
+		for _, s := range v.Projected.Sources {
+			if s.Secret != nil {
+				add(secret, s.Secret.Name)
+			}
+			if s.ConfigMap != nil {
+				add(configMap, s.ConfigMap.Name)
+			}
+		}
+	}
+	return keys
+}

@@ -1,0 +1,105 @@
+package objects
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+)
+
+// tokens caches service account tokens until they have lived most of their lives.
+//
+// Upstream: pkg/kubelet/token/token_manager.go Manager.
+type tokens struct {
+	opts Options
+	mu   sync.Mutex
+	pods map[types.UID]map[string]token
+}
+
+type token struct {
+	answer  *authv1.TokenRequest
+	refresh time.Time
+}
+
+const (
+	maxTokenAge = 24 * time.Hour
+	maxJitter   = 10 * time.Second
+)
+
+func newTokens(opts Options) *tokens {
+	return &tokens{opts: opts, pods: map[types.UID]map[string]token{}}
+}
+
+// get returns a token, asking for one when there is none or it is time for a new one. A token that could not be
+// replaced serves until it expires.
+func (t *tokens) get(ctx context.Context, pod *corev1.Pod, request *authv1.TokenRequest) (*authv1.TokenRequest, error) {
+	if t.opts.Client == nil {
+		return nil, fmt.Errorf("fetch a service account token: %w", ErrStandalone)
+	}
+	id, err := json.Marshal(request.Spec)
+	if err != nil {
+		return nil, err
+	}
+	k := pod.Spec.ServiceAccountName + "\x00" + string(id)
+	t.mu.Lock()
+	cached, have := t.pods[pod.UID][k]
+	t.mu.Unlock()
+	now := t.opts.Clock.Now()
+	if have && now.Before(cached.refresh) {
+		return cached.answer, nil
+	}
+	client := t.opts.Client.CoreV1().ServiceAccounts(pod.Namespace)
+	answer, err := patiently(ctx, func() (*authv1.TokenRequest, error) {
+		return client.CreateToken(ctx, pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
+	})
+	if err != nil {
+		if have && now.Before(cached.answer.Status.ExpirationTimestamp.Time) {
+			klog.FromContext(ctx).Error(err, "Service account token could not be renewed, the old one serves on")
+			return cached.answer, nil
+		}
+		return nil, fmt.Errorf("failed to fetch token: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pods[pod.UID] == nil {
+		t.pods[pod.UID] = map[string]token{}
+	}
+	t.pods[pod.UID][k] = token{answer: answer, refresh: refreshAt(now, answer)}
+	return answer, nil
+}
+
+// refreshAt is when a token wants replacing: after four fifths of its life, or a day, a little earlier by chance.
+//
+// Upstream: pkg/kubelet/token/token_manager.go requiresRefresh.
+func refreshAt(now time.Time, answer *authv1.TokenRequest) time.Time {
+	life := answer.Status.ExpirationTimestamp.Sub(now)
+	at := min(life*4/5, maxTokenAge)
+	return now.Add(at - min(rand.N(maxJitter), at/10))
+}
+
+func (t *tokens) forget(uid types.UID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.pods, uid)
+}
+
+// TokenRefresh returns when the first of the pod's tokens wants replacing, zero for never.
+func (m *Manager) TokenRefresh(uid types.UID) time.Time {
+	m.tokens.mu.Lock()
+	defer m.tokens.mu.Unlock()
+	var first time.Time
+	for _, t := range m.tokens.pods[uid] {
+		if first.IsZero() || t.refresh.Before(first) {
+			first = t.refresh
+		}
+	}
+	return first
+}

@@ -1,0 +1,230 @@
+// Package probes asks containers how they are: one goroutine for each probe, for as long as the pod is there.
+package probes
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+
+	"minikubelet/runtime/cri"
+)
+
+// Kind is what a probe is for.
+type Kind string
+
+// The kinds of probes.
+const (
+	Liveness  Kind = "Liveness"
+	Readiness Kind = "Readiness"
+	Startup   Kind = "Startup"
+)
+
+// Update says that a probe's verdict on a container changed.
+//
+// Upstream: pkg/kubelet/prober/results/results_manager.go Update.
+type Update struct {
+	PodUID        types.UID
+	ContainerID   string
+	ContainerName string
+	Kind          Kind
+	Success       bool
+}
+
+// Options are how containers are reached.
+type Options struct {
+	// Exec runs a command in a container. A command that ends with another code than 0 is no error.
+	Exec func(ctx context.Context, containerID string, command []string, timeout time.Duration) (output []byte, code int, err error)
+	// Observed returns the newest reading of a pod.
+	Observed func(types.UID) (*cri.PodStatus, bool)
+	// HostIPs are the node's addresses, for pods on its network.
+	HostIPs func() []string
+	Events  record.EventRecorder
+}
+
+// Manager runs probes.
+//
+// Upstream: pkg/kubelet/prober/prober_manager.go manager.
+type Manager struct {
+	opts    Options
+	updates chan Update
+	started time.Time
+
+	mu      sync.Mutex
+	workers map[probeKey]*worker
+	results map[resultKey]bool
+}
+
+type probeKey struct {
+	pod       types.UID
+	container string
+	kind      Kind
+}
+
+type resultKey struct {
+	containerID string
+	kind        Kind
+}
+
+// New returns a Manager.
+func New(opts Options) *Manager {
+	return &Manager{
+		opts: opts, updates: make(chan Update, 100), started: time.Now(),
+		workers: map[probeKey]*worker{}, results: map[resultKey]bool{},
+	}
+}
+
+// Results is where changed verdicts come out, for one reader.
+func (m *Manager) Results() <-chan Update { return m.updates }
+
+// Get returns a probe's verdict on a container, and whether there is one yet.
+func (m *Manager) Get(containerID string, kind Kind) (success, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	success, known = m.results[resultKey{containerID, kind}]
+	return success, known
+}
+
+// Add starts the pod's probes that do not run yet; they end with ctx, or by Remove.
+//
+// Upstream: pkg/kubelet/prober/prober_manager.go AddPod.
+func (m *Manager) Add(ctx context.Context, pod *corev1.Pod) {
+	for _, c := range probed(pod) {
+		for kind, probe := range map[Kind]*corev1.Probe{Liveness: c.LivenessProbe, Readiness: c.ReadinessProbe, Startup: c.StartupProbe} {
+			if probe != nil {
+				m.add(ctx, pod, c, kind, probe)
+			}
+		}
+	}
+}
+
+// probed returns the containers that may have probes: the regular ones and sidecars.
+func probed(pod *corev1.Pod) []*corev1.Container {
+	var list []*corev1.Container
+	for i := range pod.Spec.InitContainers {
+		if p := pod.Spec.InitContainers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
+			list = append(list, &pod.Spec.InitContainers[i])
+		}
+	}
+	for i := range pod.Spec.Containers {
+		list = append(list, &pod.Spec.Containers[i])
+	}
+	return list
+}
+
+func (m *Manager) add(ctx context.Context, pod *corev1.Pod, c *corev1.Container, kind Kind, probe *corev1.Probe) {
+	key := probeKey{pod.UID, c.Name, kind}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.workers[key] != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	w := &worker{manager: m, pod: pod, container: c, kind: kind, probe: probe, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	m.workers[key] = w
+	go func() {
+		defer close(w.done)
+		w.run(ctx)
+	}()
+}
+
+// Remove ends the pod's probes and forgets their verdicts.
+//
+// Upstream: pkg/kubelet/prober/prober_manager.go RemovePod.
+func (m *Manager) Remove(uid types.UID) {
+	m.end(uid, Liveness, Readiness, Startup)
+}
+
+// StopLivenessAndStartup ends the probes that could restart a container of a pod that is ending. Readiness goes on,
+// since the pod still serves.
+//
+// Upstream: pkg/kubelet/prober/prober_manager.go StopLivenessAndStartup.
+func (m *Manager) StopLivenessAndStartup(uid types.UID) {
+	m.end(uid, Liveness, Startup)
+}
+
+func (m *Manager) end(uid types.UID, kinds ...Kind) {
+	m.mu.Lock()
+	var ended []*worker
+	for key, w := range m.workers {
+		for _, kind := range kinds {
+			if key.pod == uid && key.kind == kind {
+				delete(m.workers, key)
+				ended = append(ended, w)
+			}
+		}
+	}
+	m.mu.Unlock()
+	for _, w := range ended {
+		w.cancel()
+		<-w.done
+		if w.kind == Readiness || len(kinds) == 3 {
+			m.forget(w.containerID, w.kind)
+		}
+	}
+}
+
+func (m *Manager) forget(containerID string, kind Kind) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.results, resultKey{containerID, kind})
+}
+
+// set records a verdict and tells of it if it is news.
+func (m *Manager) set(ctx context.Context, w *worker, success bool) {
+	key := resultKey{w.containerID, w.kind}
+	m.mu.Lock()
+	before, known := m.results[key]
+	m.results[key] = success
+	var wake []*worker
+	if w.kind == Startup && success {
+		for other, o := range m.workers {
+			if other.pod == w.pod.UID && other.container == w.container.Name && other.kind != Startup {
+				wake = append(wake, o)
+			}
+		}
+	}
+	m.mu.Unlock()
+	if known && before == success {
+		return
+	}
+	for _, o := range wake {
+		select {
+		case o.wake <- struct{}{}:
+		default:
+		}
+	}
+	select {
+	case m.updates <- Update{PodUID: w.pod.UID, ContainerID: w.containerID, ContainerName: w.container.Name, Kind: w.kind, Success: success}:
+	case <-ctx.Done():
+	}
+}
+
+// Seed takes over, after a restart of the kubelet, what the apiserver knows of running containers, so that a pod
+// does not look unready until it has been probed again.
+func (m *Manager) Seed(pod *corev1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for i := range list {
+			c := &list[i]
+			_, id, ok := strings.Cut(c.ContainerID, "://")
+			if !ok || c.State.Running == nil {
+				continue
+			}
+			m.seed(resultKey{id, Readiness}, c.Ready)
+			m.seed(resultKey{id, Startup}, c.Started != nil && *c.Started)
+		}
+	}
+}
+
+// seed records what is good; what is not is found out. Callers hold mu.
+func (m *Manager) seed(key resultKey, good bool) {
+	if _, known := m.results[key]; !known && good {
+		m.results[key] = true
+	}
+}

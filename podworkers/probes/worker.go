@@ -1,0 +1,170 @@
+package probes
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+)
+
+// worker is one probe of one container. Its fields belong to its goroutine.
+type worker struct {
+	manager   *Manager
+	pod       *corev1.Pod
+	container *corev1.Container
+	kind      Kind
+	probe     *corev1.Probe
+	cancel    context.CancelFunc
+	done      chan struct{}
+	wake      chan struct{}
+
+	containerID string
+	streak      int32 // equal outcomes in a row
+	last        bool  // the outcome of the streak
+	onHold      bool  // the container has been given up on; its successor is probed again
+}
+
+// run probes until ctx ends. After a restart of the kubelet the first probe of many is put off by chance, so that
+// they do not all come at once.
+//
+// Upstream: pkg/kubelet/prober/worker.go run.
+func (w *worker) run(ctx context.Context) {
+	period := time.Duration(w.probe.PeriodSeconds) * time.Second
+	if period <= 0 {
+		period = 10 * time.Second
+	}
+	var first time.Duration
+	if time.Since(w.manager.started) < period {
+		if _, known := w.manager.Get(w.currentID(), w.kind); known {
+			first = rand.N(period)
+		}
+	}
+	timer := time.NewTimer(first)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		next := period
+		if soon := w.once(ctx); soon > 0 && soon < period {
+			next = soon
+		}
+		timer.Reset(next)
+	}
+}
+
+// currentID is the ID of the container's running instance, "" if none.
+func (w *worker) currentID() string {
+	if c := w.current(nil); c != nil {
+		return c.ID
+	}
+	return ""
+}
+
+// current finds the running instance, and its pod's reading.
+func (w *worker) current(pod **cri.PodStatus) *cri.ContainerStatus {
+	observed, ok := w.manager.opts.Observed(w.pod.UID)
+	if !ok {
+		return nil
+	}
+	if pod != nil {
+		*pod = observed
+	}
+	c := observed.Container(w.container.Name)
+	if c == nil || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return nil
+	}
+	return c
+}
+
+// once probes, if it is time to. It returns when to look again if that is sooner than the period.
+//
+// Upstream: pkg/kubelet/prober/worker.go doProbe.
+func (w *worker) once(ctx context.Context) time.Duration {
+	var observed *cri.PodStatus
+	c := w.current(&observed)
+	if c == nil {
+		if w.containerID != "" && w.kind == Readiness {
+			w.manager.set(ctx, w, false)
+		}
+		return 0
+	}
+	if c.ID != w.containerID {
+		if w.containerID != "" {
+			w.manager.forget(w.containerID, w.kind)
+		}
+		w.containerID, w.streak, w.onHold = c.ID, 0, false
+	}
+	if w.onHold || w.kind == Startup && w.passed(Startup) {
+		return 0
+	}
+	if wait := time.Duration(w.probe.InitialDelaySeconds)*time.Second - time.Since(c.StartedAt); wait > 0 {
+		return wait
+	}
+	if w.kind != Startup && w.container.StartupProbe != nil && !w.passed(Startup) {
+		return 0 // its pass wakes this probe
+	}
+	outcome := w.try(ctx, observed)
+	if ctx.Err() == nil {
+		w.judge(ctx, outcome)
+	}
+	return 0
+}
+
+func (w *worker) passed(kind Kind) bool {
+	ok, known := w.manager.Get(w.containerID, kind)
+	return known && ok
+}
+
+// judge counts outcomes; as many equal ones in a row as the threshold asks make a verdict.
+func (w *worker) judge(ctx context.Context, o outcome) {
+	success := o.result != failure
+	if w.streak > 0 && w.last == success {
+		w.streak++
+	} else {
+		w.streak, w.last = 1, success
+	}
+	w.event(ctx, o)
+	threshold := w.probe.FailureThreshold
+	if success {
+		threshold = w.probe.SuccessThreshold
+	}
+	if w.streak < threshold {
+		return
+	}
+	if !success && w.kind != Readiness {
+		w.onHold = true
+		w.streak = 0
+	}
+	w.manager.set(ctx, w, success)
+}
+
+// event tells users of a failure.
+//
+// Upstream: pkg/kubelet/prober/prober.go probe.
+func (w *worker) event(ctx context.Context, o outcome) {
+	log := klog.FromContext(ctx).WithValues("container", w.container.Name, "probe", w.kind)
+	object := &corev1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: w.pod.Namespace, Name: w.pod.Name, UID: w.pod.UID,
+		ResourceVersion: w.pod.ResourceVersion, FieldPath: "spec.containers{" + w.container.Name + "}",
+	}
+	switch {
+	case o.err != nil:
+		log.V(1).Info("Probe errored", "err", o.err)
+		w.manager.opts.Events.Eventf(object, corev1.EventTypeWarning, "Unhealthy", "%s probe errored and resulted in %s state: %v", w.kind, "unknown", o.err)
+	case o.result == failure:
+		log.V(1).Info("Probe failed", "output", o.output)
+		w.manager.opts.Events.Eventf(object, corev1.EventTypeWarning, "Unhealthy", "%s probe failed: %s", w.kind, o.output)
+	case o.result == warning:
+		log.V(1).Info("Probe warned", "output", o.output)
+		w.manager.opts.Events.Eventf(object, corev1.EventTypeWarning, "ProbeWarning", "%s probe warning: %s", w.kind, o.output)
+	}
+}

@@ -1,0 +1,155 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/podworkers/env"
+)
+
+// ContainerMounts returns the container's volume mounts for the runtime. vars are its environment, for subPathExpr.
+// Image volumes are the runtime's own matter and are left out.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go makeMounts.
+func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.Container, vars map[string]string) ([]*runtimeapi.Mount, error) {
+	var mounts []*runtimeapi.Mount
+	for i := range c.VolumeMounts {
+		vm := &c.VolumeMounts[i]
+		v := volume(pod, vm.Name)
+		if v == nil {
+			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.Name)
+		}
+		if v.Image != nil {
+			continue
+		}
+		mount, err := m.containerMount(pod, c, i, v, vars)
+		if err != nil {
+			return nil, fmt.Errorf("container %s, volumeMounts[%d] (%s): %w", c.Name, i, vm.Name, err)
+		}
+		mounts = append(mounts, mount)
+	}
+	return mounts, nil
+}
+
+func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, vars map[string]string) (*runtimeapi.Mount, error) {
+	vm := &c.VolumeMounts[index]
+	mount := &runtimeapi.Mount{HostPath: m.dir(pod.UID, v), ContainerPath: vm.MountPath, Readonly: vm.ReadOnly, SelinuxRelabel: v.HostPath == nil}
+	if !path.IsAbs(mount.ContainerPath) {
+		mount.ContainerPath = path.Join("/", mount.ContainerPath)
+	}
+	if vm.RecursiveReadOnly != nil {
+		switch *vm.RecursiveReadOnly {
+		case corev1.RecursiveReadOnlyEnabled:
+			mount.RecursiveReadOnly = true
+		case corev1.RecursiveReadOnlyIfPossible:
+			return nil, errors.New("recursiveReadOnly: IfPossible is not supported by this kubelet yet")
+		}
+	}
+	if vm.MountPropagation != nil {
+		switch *vm.MountPropagation {
+		case corev1.MountPropagationHostToContainer:
+			mount.Propagation = runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+		case corev1.MountPropagationBidirectional:
+			mount.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
+		}
+	}
+	sub := vm.SubPath
+	if vm.SubPathExpr != "" {
+		var missing []string
+		sub = env.Expand(vm.SubPathExpr, func(name string) (string, bool) {
+			value, ok := vars[name]
+			if !ok {
+				missing = append(missing, name)
+			}
+			return value, ok
+		})
+		if len(missing) > 0 {
+			return nil, fmt.Errorf("subPathExpr: missing value for %s", strings.Join(missing, ", "))
+		}
+	}
+	if sub == "" {
+		return mount, nil
+	}
+	held, err := m.bindSubPath(pod, c, index, v, sub)
+	if err != nil {
+		return nil, fmt.Errorf("subPath %q: %w", sub, err)
+	}
+	mount.HostPath = held
+	return mount, nil
+}
+
+// bindSubPath mounts what a path inside a volume leads to on a place of the kubelet's own, and returns that. The path
+// is walked inside the volume, link by link, by file descriptor; what the descriptor holds is what gets mounted. A
+// container that changes a link meanwhile changes nothing.
+//
+// Upstream: pkg/volume/util/subpath/subpath_linux.go doBindSubPath.
+func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, sub string) (string, error) {
+	if path.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
+		return "", errors.New("must be relative and must not contain '..'")
+	}
+	target := filepath.Join(m.podDir(pod.UID), "volume-subpaths", v.Name, c.Name, strconv.Itoa(index))
+	root, err := os.OpenFile(m.dir(pod.UID, v), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	source, err := pathrs.OpenatInRoot(root, sub)
+	if errors.Is(err, fs.ErrNotExist) {
+		source, err = pathrs.MkdirAllHandle(root, sub, 0o750)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer source.Close()
+	info, err := source.Stat()
+	if err != nil {
+		return "", err
+	}
+	if err := unmountBelow(context.Background(), target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err // of the instance before
+	}
+	if err := makeTarget(target, info.IsDir()); err != nil {
+		return "", err
+	}
+	held := fmt.Sprintf("/proc/self/fd/%d", source.Fd())
+	if err := unix.Mount(held, target, "", unix.MS_BIND, ""); err != nil {
+		return "", fmt.Errorf("bind to %s: %w", target, err)
+	}
+	return target, nil
+}
+
+// makeTarget makes the directory, or the file, that a bind mount needs.
+func makeTarget(target string, dir bool) error {
+	if dir {
+		return os.MkdirAll(target, 0o750)
+	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY|unix.O_NOFOLLOW, 0o640)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func volume(pod *corev1.Pod, name string) *corev1.Volume {
+	for i := range pod.Spec.Volumes {
+		if pod.Spec.Volumes[i].Name == name {
+			return &pod.Spec.Volumes[i]
+		}
+	}
+	return nil
+}

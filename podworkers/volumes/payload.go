@@ -1,0 +1,210 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"minikubelet/podworkers/env"
+)
+
+// file is one file of a volume.
+type file struct {
+	data []byte
+	mode int32
+	uid  *int64 // the owner, where it is not root
+}
+
+// payload is what a volume should hold, by relative path.
+func (m *Manager) payload(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (map[string]file, error) {
+	files := map[string]file{}
+	switch {
+	case v.ConfigMap != nil:
+		s := v.ConfigMap
+		return files, m.addConfigMap(ctx, files, pod, s.Name, s.Items, optional(s.Optional), *s.DefaultMode)
+	case v.Secret != nil:
+		s := v.Secret
+		return files, m.addSecret(ctx, files, pod, s.SecretName, s.Items, optional(s.Optional), *s.DefaultMode)
+	case v.DownwardAPI != nil:
+		return files, m.addDownward(files, pod, v.DownwardAPI.Items, *v.DownwardAPI.DefaultMode)
+	}
+	for i := range v.Projected.Sources {
+		if err := m.addProjection(ctx, files, pod, &v.Projected.Sources[i], *v.Projected.DefaultMode); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+func optional(b *bool) bool { return b != nil && *b }
+
+// Upstream: pkg/volume/projected/projected.go collectData.
+func (m *Manager) addProjection(ctx context.Context, files map[string]file, pod *corev1.Pod, s *corev1.VolumeProjection, mode int32) error {
+	switch {
+	case s.ConfigMap != nil:
+		return m.addConfigMap(ctx, files, pod, s.ConfigMap.Name, s.ConfigMap.Items, optional(s.ConfigMap.Optional), mode)
+	case s.Secret != nil:
+		return m.addSecret(ctx, files, pod, s.Secret.Name, s.Secret.Items, optional(s.Secret.Optional), mode)
+	case s.DownwardAPI != nil:
+		return m.addDownward(files, pod, s.DownwardAPI.Items, mode)
+	case s.ServiceAccountToken != nil:
+		return m.addToken(ctx, files, pod, s.ServiceAccountToken, mode)
+	}
+	return Unsupported(pod)
+}
+
+func (m *Manager) addConfigMap(ctx context.Context, files map[string]file, pod *corev1.Pod, name string, items []corev1.KeyToPath, optional bool, mode int32) error {
+	object, err := m.opts.Objects.ConfigMap(ctx, pod.Namespace, name)
+	if err != nil {
+		if optional && apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	data := map[string][]byte{}
+	for key, value := range object.Data {
+		data[key] = []byte(value)
+	}
+	for key, value := range object.BinaryData {
+		data[key] = value
+	}
+	return pick(files, data, items, optional, mode, "configmap "+pod.Namespace+"/"+name)
+}
+
+func (m *Manager) addSecret(ctx context.Context, files map[string]file, pod *corev1.Pod, name string, items []corev1.KeyToPath, optional bool, mode int32) error {
+	object, err := m.opts.Objects.Secret(ctx, pod.Namespace, name)
+	if err != nil {
+		if optional && apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	return pick(files, object.Data, items, optional, mode, "secret "+pod.Namespace+"/"+name)
+}
+
+// pick adds all keys, or those that items name under the paths that they give.
+//
+// Upstream: pkg/volume/configmap/configmap.go MakePayload.
+func pick(files map[string]file, data map[string][]byte, items []corev1.KeyToPath, optional bool, mode int32, what string) error {
+	if len(items) == 0 {
+		for key, value := range data {
+			files[key] = file{data: value, mode: mode}
+		}
+		return nil
+	}
+	for _, item := range items {
+		value, ok := data[item.Key]
+		if !ok {
+			if optional {
+				continue
+			}
+			return fmt.Errorf("%s references non-existent key: %s", what, item.Key)
+		}
+		at, err := clean(item.Path)
+		if err != nil {
+			return err
+		}
+		f := file{data: value, mode: mode}
+		if item.Mode != nil {
+			f.mode = *item.Mode
+		}
+		files[at] = f
+	}
+	return nil
+}
+
+// clean refuses paths that leave the volume, or that are the writer's own.
+//
+// Upstream: pkg/volume/util/atomic_writer.go validatePath.
+func clean(p string) (string, error) {
+	c := path.Clean(p)
+	if p == "" || path.IsAbs(p) || c == ".." || c == "." || strings.HasPrefix(c, "../") || strings.HasPrefix(c, "..") {
+		return "", fmt.Errorf("invalid path %q: must be relative and must not begin with '..'", p)
+	}
+	return c, nil
+}
+
+func (m *Manager) addDownward(files map[string]file, pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, mode int32) error {
+	for i := range items {
+		item := &items[i]
+		at, err := clean(item.Path)
+		if err != nil {
+			return err
+		}
+		var value string
+		switch {
+		case item.FieldRef != nil:
+			value, err = env.FieldRef(pod, item.FieldRef.FieldPath, nil, nil)
+		case item.ResourceFieldRef != nil:
+			value, err = env.ResourceFieldRef(item.ResourceFieldRef, pod, nil, m.opts.Allocatable())
+		default:
+			err = fmt.Errorf("downwardAPI item %q names no source", item.Path)
+		}
+		if err != nil {
+			return err
+		}
+		f := file{data: []byte(value), mode: mode}
+		if item.Mode != nil {
+			f.mode = *item.Mode
+		}
+		files[at] = f
+	}
+	return nil
+}
+
+// addToken adds a service account token that is bound to the pod: it ends with it. When one user runs all
+// containers the file is that user's alone.
+//
+// Upstream: pkg/volume/projected/projected.go collectData.
+func (m *Manager) addToken(ctx context.Context, files map[string]file, pod *corev1.Pod, s *corev1.ServiceAccountTokenProjection, mode int32) error {
+	at, err := clean(s.Path)
+	if err != nil {
+		return err
+	}
+	request := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{
+		ExpirationSeconds: s.ExpirationSeconds,
+		BoundObjectRef:    &authv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+	}}
+	if s.Audience != "" {
+		request.Spec.Audiences = []string{s.Audience}
+	}
+	answer, err := m.opts.Objects.Token(ctx, pod, request)
+	if err != nil {
+		return err
+	}
+	f := file{data: []byte(answer.Status.Token), mode: mode}
+	switch user := commonUser(pod); {
+	case fsGroup(pod) != nil:
+		f.mode = 0o600
+	case user != nil:
+		f.uid, f.mode = user, 0o600
+	}
+	files[at] = f
+	return nil
+}
+
+// commonUser is the user that all containers run as, nil if they differ or do not say.
+func commonUser(pod *corev1.Pod) *int64 {
+	var common *int64
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			var user *int64
+			if pod.Spec.SecurityContext != nil {
+				user = pod.Spec.SecurityContext.RunAsUser
+			}
+			if c := list[i].SecurityContext; c != nil && c.RunAsUser != nil {
+				user = c.RunAsUser
+			}
+			if user == nil || common != nil && *common != *user {
+				return nil
+			}
+			common = user
+		}
+	}
+	return common
+}

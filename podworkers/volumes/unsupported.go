@@ -1,0 +1,44 @@
+package volumes
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Unsupported names the first volume of a kind that is not built, nil if there is none. Such a pod waits.
+func Unsupported(pod *corev1.Pod) error {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if kindOf(v) == "" {
+			return fmt.Errorf("spec.volumes[%d] (%s): volumes of kind %s are not supported by this kubelet yet", i, v.Name, sourceName(v))
+		}
+		if v.Projected == nil {
+			continue
+		}
+		for j := range v.Projected.Sources {
+			s := &v.Projected.Sources[j]
+			if s.ClusterTrustBundle != nil || s.PodCertificate != nil {
+				return fmt.Errorf("spec.volumes[%d].projected.sources[%d] (%s): clusterTrustBundle and podCertificate are not supported by this kubelet yet", i, j, v.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// Unsupported is the package's function of that name.
+func (m *Manager) Unsupported(pod *corev1.Pod) error { return Unsupported(pod) }
+
+// sourceName is the API's name of whatever source the volume has.
+func sourceName(v *corev1.Volume) string {
+	value := reflect.ValueOf(v.VolumeSource)
+	for i := range value.NumField() {
+		if !value.Field(i).IsNil() {
+			name, _, _ := strings.Cut(value.Type().Field(i).Tag.Get("json"), ",")
+			return name
+		}
+	}
+	return "none"
+}

@@ -1,0 +1,337 @@
+package status
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+)
+
+// Options are the apiserver's client, nil without one, and how many pods are written at once (16 by default).
+type Options struct {
+	Client  kubernetes.Interface
+	Workers int
+}
+
+// Manager keeps the newest status of every pod and writes it to the apiserver: one write in flight per pod, the
+// newest status only, one PATCH of what changed.
+//
+// Upstream: pkg/kubelet/status/status_manager.go manager.
+type Manager struct {
+	client  kubernetes.Interface
+	workers int
+	queue   workqueue.TypedRateLimitingInterface[types.UID]
+
+	mu   sync.Mutex
+	pods map[types.UID]*entry
+}
+
+// entry is one pod: the status it should have, and what the apiserver has.
+type entry struct {
+	want   *corev1.PodStatus
+	object apiObject
+	static bool // written to the mirror, which may be missing
+	finish bool // nothing is left of the pod: delete its object
+	gone   bool // the apiserver does not have it any more
+}
+
+// apiObject is a pod as the apiserver last showed it.
+type apiObject struct {
+	namespace, name string
+	uid             types.UID
+	version         uint64
+	status          corev1.PodStatus
+}
+
+// New returns a Manager; Run starts its writers.
+func New(opts Options) *Manager {
+	if opts.Workers <= 0 {
+		opts.Workers = 16
+	}
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 10*time.Second)
+	return &Manager{
+		client: opts.Client, workers: opts.Workers, pods: map[types.UID]*entry{},
+		queue: workqueue.NewTypedRateLimitingQueue(limiter),
+	}
+}
+
+// Run writes statuses until ctx ends.
+func (m *Manager) Run(ctx context.Context) {
+	var writers sync.WaitGroup
+	stop := context.AfterFunc(ctx, m.queue.ShutDown)
+	defer stop()
+	if m.client == nil {
+		<-ctx.Done()
+		return
+	}
+	for range m.workers {
+		writers.Go(func() {
+			for {
+				uid, shutdown := m.queue.Get()
+				if shutdown {
+					return
+				}
+				m.write(ctx, uid)
+				m.queue.Done(uid)
+			}
+		})
+	}
+	writers.Wait()
+}
+
+// startDelay is how long the first status of a pod that is only beginning to start may wait. Most pods run before
+// it is over, and one write then says everything.
+const startDelay = 500 * time.Millisecond
+
+// Set takes a pod's status and has it written.
+//
+// Upstream: pkg/kubelet/status/status_manager.go SetPodStatus.
+func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entryOf(pod)
+	if e.want != nil && equality.Semantic.DeepEqual(*e.want, s) {
+		return
+	}
+	first := e.want == nil
+	e.want = &s
+	if first && starting(&s) {
+		m.queue.AddAfter(pod.UID, startDelay)
+		return
+	}
+	m.queue.Add(pod.UID)
+}
+
+// starting tells whether a status says no more than that the pod has been seen.
+func starting(s *corev1.PodStatus) bool {
+	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+		for i := range list {
+			w := list[i].State.Waiting
+			if w == nil || w.Message != "" || list[i].RestartCount > 0 {
+				return false
+			}
+		}
+	}
+	return s.Phase == corev1.PodPending
+}
+
+// Get returns the newest status of a pod, written or not.
+func (m *Manager) Get(uid types.UID) (corev1.PodStatus, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.pods[uid]
+	if e == nil || e.want == nil {
+		return corev1.PodStatus{}, false
+	}
+	return *e.want.DeepCopy(), true
+}
+
+// Reconcile takes in what the apiserver has of a pod, and has the status written again if someone changed it.
+// Mirror pods count for their static ones.
+//
+// Upstream: pkg/kubelet/status/status_manager.go needsReconcile.
+func (m *Manager) Reconcile(pod *corev1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for uid, e := range m.pods {
+		if e.object.uid == pod.UID && e.object.uid != "" {
+			if e.object.take(pod) {
+				m.queue.Add(uid)
+			}
+			return
+		}
+	}
+}
+
+// Finish says that nothing is left of a deleted pod: its last status is written and then its object deleted.
+//
+// Upstream: pkg/kubelet/status/status_manager.go canBeDeleted, in syncPod.
+func (m *Manager) Finish(pod *corev1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.entryOf(pod).finish = true
+	m.queue.Add(pod.UID)
+}
+
+// Forget drops a pod.
+func (m *Manager) Forget(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.pods, uid)
+	m.queue.Forget(uid)
+}
+
+// SetMirror says which API object stands for a static pod, nil for none at present.
+func (m *Manager) SetMirror(static types.UID, mirror *corev1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.pods[static]
+	if e == nil {
+		e = &entry{}
+		m.pods[static] = e
+	}
+	e.static = true
+	switch {
+	case mirror == nil:
+		e.object = apiObject{}
+	case e.object.uid != mirror.UID:
+		e.object, e.gone = apiObject{}, false
+		e.object.take(mirror)
+		m.queue.Add(static)
+	}
+}
+
+// entryOf returns the pod's entry, making it. Callers hold mu.
+func (m *Manager) entryOf(pod *corev1.Pod) *entry {
+	e := m.pods[pod.UID]
+	if e == nil {
+		e = &entry{static: isStatic(pod)}
+		m.pods[pod.UID] = e
+	}
+	if !e.static && e.object.uid == "" {
+		e.object.take(pod)
+	}
+	return e
+}
+
+// take stores what the apiserver shows of the object unless something newer is known, and tells whether it did.
+func (o *apiObject) take(pod *corev1.Pod) bool {
+	version, err := strconv.ParseUint(pod.ResourceVersion, 10, 64)
+	if err == nil && version < o.version {
+		return false
+	}
+	changed := o.uid != pod.UID || !equality.Semantic.DeepEqual(o.status, pod.Status)
+	*o = apiObject{namespace: pod.Namespace, name: pod.Name, uid: pod.UID, version: version, status: *pod.Status.DeepCopy()}
+	return changed
+}
+
+// write brings the apiserver's object up to date, and deletes that of a finished pod.
+//
+// Upstream: pkg/kubelet/status/status_manager.go syncPod.
+func (m *Manager) write(ctx context.Context, uid types.UID) {
+	m.mu.Lock()
+	e := m.pods[uid]
+	if e == nil || e.want == nil || e.gone || e.object.uid == "" {
+		m.mu.Unlock()
+		return
+	}
+	want, object, finish := *e.want, e.object, e.finish
+	m.mu.Unlock()
+
+	log := klog.FromContext(ctx).WithValues("pod", klog.KRef(object.namespace, object.name), "podUID", uid)
+	err := m.patch(ctx, uid, object, want)
+	if err == nil && finish {
+		err = m.delete(ctx, object)
+	}
+	switch {
+	case err == nil:
+		m.queue.Forget(uid)
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		log.V(2).Info("The pod is gone from the apiserver, its status is not written", "err", err)
+		m.setGone(uid)
+	case ctx.Err() != nil:
+	default:
+		log.Error(err, "Writing the pod's status failed, will be retried")
+		m.queue.AddRateLimited(uid)
+	}
+}
+
+func (m *Manager) setGone(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.pods[uid]; e != nil && !e.static {
+		e.gone = true
+	}
+	m.queue.Forget(uid)
+}
+
+// patch sends what differs. The UID in it makes the apiserver refuse it for another pod of the same name.
+func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, want corev1.PodStatus) error {
+	body, err := difference(object, want)
+	if err != nil || body == nil {
+		return err
+	}
+	pod, err := m.client.CoreV1().Pods(object.namespace).Patch(ctx, object.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+	if err != nil {
+		return fmt.Errorf("patch status of pod %s/%s: %w", object.namespace, object.name, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.pods[uid]; e != nil && e.object.uid == pod.UID {
+		e.object.take(pod)
+	}
+	return nil
+}
+
+// difference returns the patch from what the apiserver has to what it should have, nil if that is the same.
+// Conditions of others are theirs, in whatever state they are.
+//
+// Upstream: pkg/util/pod/pod.go PatchPodStatus and status_manager.go mergePodStatus.
+func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
+	want.Conditions = WithForeign(want.Conditions, object.status.Conditions)
+	before, err := json.Marshal(&corev1.Pod{Status: object.status})
+	if err != nil {
+		return nil, err
+	}
+	after, err := json.Marshal(&corev1.Pod{Status: want})
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Equal(before, after) {
+		return nil, nil
+	}
+	// The UID stands on one side only, so that it is always part of the patch.
+	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
+	if err != nil {
+		return nil, fmt.Errorf("compute the patch of a pod's status: %w", err)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(patch, &fields); err != nil {
+		return nil, err
+	}
+	if len(fields) == 0 {
+		return nil, nil
+	}
+	fields["metadata"] = json.RawMessage(fmt.Sprintf(`{"uid":%q}`, object.uid))
+	return json.Marshal(fields)
+}
+
+// WithForeign keeps the kubelet's own conditions of want, and of all others what the apiserver has.
+func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
+	var merged []corev1.PodCondition
+	for _, c := range want {
+		if isOwned(c.Type) {
+			merged = append(merged, c)
+		}
+	}
+	for _, c := range have {
+		if !isOwned(c.Type) {
+			merged = append(merged, c)
+		}
+	}
+	return merged
+}
+
+// delete removes the object of a pod that has a deletion timestamp; nobody else waits for it.
+func (m *Manager) delete(ctx context.Context, object apiObject) error {
+	err := m.client.CoreV1().Pods(object.namespace).Delete(ctx, object.name, metav1.DeleteOptions{
+		GracePeriodSeconds: new(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(object.uid)),
+	})
+	if err != nil {
+		return fmt.Errorf("delete pod %s/%s: %w", object.namespace, object.name, err)
+	}
+	return nil
+}

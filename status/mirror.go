@@ -1,0 +1,123 @@
+package status
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+)
+
+// Annotations of static pods and their mirrors.
+//
+// Upstream: pkg/kubelet/types/pod_update.go.
+const (
+	annotationSource = "kubernetes.io/config.source"
+	annotationHash   = "kubernetes.io/config.hash"
+	annotationMirror = "kubernetes.io/config.mirror"
+)
+
+// isStatic tells whether the pod came from a file or a URL.
+func isStatic(pod *corev1.Pod) bool {
+	source := pod.Annotations[annotationSource]
+	return source != "" && source != "api"
+}
+
+// MirrorOptions are the apiserver's client and the node, which owns the mirrors.
+type MirrorOptions struct {
+	Client kubernetes.Interface
+	// Node returns the node's current object; its UID is empty until it is registered.
+	Node func() *corev1.Node
+	// Existing returns the mirror that the apiserver source has for a static pod, nil if none.
+	Existing func(static *corev1.Pod) *corev1.Pod
+}
+
+// Mirror keeps an API object for each static pod, so that those who look at the apiserver see it.
+//
+// Upstream: pkg/kubelet/pod/mirror_client.go basicMirrorClient.
+type Mirror struct{ opts MirrorOptions }
+
+// NewMirror returns a Mirror.
+func NewMirror(opts MirrorOptions) *Mirror { return &Mirror{opts: opts} }
+
+// Ensure makes the mirror of a static pod if there is none, and replaces one that stands for another version
+// of it. The mirror is seen again through the apiserver source.
+//
+// Upstream: pkg/kubelet/kubelet.go tryReconcileMirrorPods.
+func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
+	if have := m.opts.Existing(static); have != nil {
+		if have.DeletionTimestamp == nil && have.Annotations[annotationMirror] == static.Annotations[annotationHash] {
+			return nil
+		}
+		if err := m.Delete(ctx, have); err != nil {
+			return err
+		}
+	}
+	node := m.opts.Node()
+	if node.UID == "" {
+		return fmt.Errorf("create the mirror of %s/%s: the node is not registered yet", static.Namespace, static.Name)
+	}
+	mirror := mirrorOf(static, node)
+	_, err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return m.checkExisting(ctx, mirror)
+	}
+	if err != nil {
+		return fmt.Errorf("create the mirror of %s/%s: %w", static.Namespace, static.Name, err)
+	}
+	klog.FromContext(ctx).V(2).Info("Created the mirror pod")
+	return nil
+}
+
+// checkExisting settles who has the mirror's name: this very mirror, of which the watch has not told yet, or an
+// outdated one, which goes.
+func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
+	have, err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Get(ctx, mirror.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("look at the pod that has the mirror's name: %w", err)
+	}
+	switch have.Annotations[annotationMirror] {
+	case mirror.Annotations[annotationMirror]:
+		return nil
+	case "":
+		return fmt.Errorf("create the mirror: pod %s/%s exists and is not a mirror", have.Namespace, have.Name)
+	}
+	if err := m.Delete(ctx, have); err != nil {
+		return err
+	}
+	if _, err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create the mirror in place of an outdated one: %w", err)
+	}
+	return nil
+}
+
+// mirrorOf is the API object for a static pod.
+//
+// Upstream: pkg/kubelet/pod/mirror_client.go CreateMirrorPod.
+func mirrorOf(static *corev1.Pod, node *corev1.Node) *corev1.Pod {
+	mirror := static.DeepCopy()
+	mirror.UID, mirror.ResourceVersion = "", ""
+	mirror.Status = corev1.PodStatus{}
+	mirror.Annotations[annotationMirror] = static.Annotations[annotationHash]
+	controller := true
+	mirror.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID, Controller: &controller,
+	}}
+	return mirror
+}
+
+// Delete removes a mirror from the apiserver; one that is gone already is no error.
+//
+// Upstream: pkg/kubelet/pod/mirror_client.go DeleteMirrorPod.
+func (m *Mirror) Delete(ctx context.Context, mirror *corev1.Pod) error {
+	err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Delete(ctx, mirror.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: new(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(mirror.UID)),
+	})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete mirror pod %s/%s: %w", mirror.Namespace, mirror.Name, err)
+	}
+	return nil
+}

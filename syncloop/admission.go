@@ -1,0 +1,204 @@
+package syncloop
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+	schedulingcorev1 "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/klog/v2"
+
+	"minikubelet/config"
+)
+
+// Rejection is why the node does not take a pod, in upstream's words.
+type Rejection struct{ Reason, Message string }
+
+// AdmissionInput is all that Admit looks at.
+type AdmissionInput struct {
+	Pod *corev1.Pod
+	// Others are the pods that the node has taken already and that still use it.
+	Others      []*corev1.Pod
+	Node        *corev1.Node
+	Allocatable corev1.ResourceList
+	MaxPods     int
+	GOOS        string
+	// CheckSysctls tells of a sysctl that the pod may not set.
+	CheckSysctls func(*corev1.Pod) error
+}
+
+// Admit decides whether the node takes a pod; nil is yes. It is pure.
+//
+// Upstream: pkg/kubelet/lifecycle/predicate.go Admit, generalFilter and rejectPodAdmissionBasedOnOSSelector.
+func Admit(in AdmissionInput) *Rejection {
+	for _, check := range []func(AdmissionInput) *Rejection{checkOS, checkSysctls, checkResources, checkPlacement, checkPorts, checkTaints} {
+		if r := check(in); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+func checkOS(in AdmissionInput) *Rejection {
+	if os := in.Pod.Spec.NodeSelector[corev1.LabelOSStable]; os != "" && os != in.GOOS {
+		return &Rejection{"PodOSSelectorNodeLabelDoesNotMatch", "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"}
+	}
+	if os := in.Pod.Spec.OS; os != nil && string(os.Name) != in.GOOS {
+		return &Rejection{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}
+	}
+	return nil
+}
+
+func checkSysctls(in AdmissionInput) *Rejection {
+	if in.CheckSysctls == nil {
+		return nil
+	}
+	if err := in.CheckSysctls(in.Pod); err != nil {
+		return &Rejection{"SysctlForbidden", err.Error()}
+	}
+	return nil
+}
+
+// checkResources compares what the pod requests, overhead and sidecars included, with what the others leave.
+//
+// Upstream: pkg/kubelet/lifecycle/predicate.go generalFilter, through the scheduler's noderesources.Fits.
+func checkResources(in AdmissionInput) *Rejection {
+	if capacity := int64(in.MaxPods); int64(len(in.Others))+1 > capacity {
+		return outOf(corev1.ResourcePods, 1, int64(len(in.Others)), capacity)
+	}
+	used := corev1.ResourceList{}
+	for _, other := range in.Others {
+		for name, quantity := range resource.PodRequests(other, resource.PodResourcesOptions{}) {
+			sum := used[name]
+			sum.Add(quantity)
+			used[name] = sum
+		}
+	}
+	requests := resource.PodRequests(in.Pod, resource.PodResourcesOptions{})
+	for _, name := range sortedNames(requests) {
+		request, taken, capacity := requests[name], used[name], in.Allocatable[name]
+		if request.IsZero() {
+			continue
+		}
+		total := taken.DeepCopy()
+		total.Add(request)
+		if total.Cmp(capacity) <= 0 {
+			continue
+		}
+		if name == corev1.ResourceCPU {
+			return outOf(name, request.MilliValue(), taken.MilliValue(), capacity.MilliValue())
+		}
+		return outOf(name, request.Value(), taken.Value(), capacity.Value())
+	}
+	return nil
+}
+
+// sortedNames puts cpu and memory before the others, so that the same pod is always told the same.
+func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
+	var names []corev1.ResourceName
+	for name := range list {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b corev1.ResourceName) int { return cmp.Compare(a, b) })
+	return names
+}
+
+func outOf(name corev1.ResourceName, requested, used, capacity int64) *Rejection {
+	return &Rejection{
+		Reason:  "OutOf" + string(name),
+		Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity),
+	}
+}
+
+// checkPlacement compares node selector and required affinity with the node's labels. Static pods were put here by
+// whoever runs the node.
+func checkPlacement(in AdmissionInput) *Rejection {
+	if name := in.Pod.Spec.NodeName; name != "" && name != in.Node.Name {
+		return predicate("NodeName", "node didn't match the requested node name")
+	}
+	if config.IsStatic(in.Pod) {
+		return nil
+	}
+	match, err := nodeaffinity.GetRequiredNodeAffinity(in.Pod).Match(in.Node)
+	if err != nil || !match {
+		return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+	}
+	return nil
+}
+
+func predicate(name, description string) *Rejection {
+	return &Rejection{name, fmt.Sprintf("Predicate %s failed: %s", name, description)}
+}
+
+// checkPorts looks for a host port that another pod has.
+func checkPorts(in AdmissionInput) *Rejection {
+	taken := map[hostPort]bool{}
+	for _, other := range in.Others {
+		for _, port := range hostPorts(other) {
+			taken[port] = true
+		}
+	}
+	for _, port := range hostPorts(in.Pod) {
+		for other := range taken {
+			if port.conflicts(other) {
+				return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+			}
+		}
+	}
+	return nil
+}
+
+type hostPort struct {
+	ip, protocol string
+	port         int32
+}
+
+func (p hostPort) conflicts(o hostPort) bool {
+	return p.port == o.port && p.protocol == o.protocol && (p.ip == o.ip || p.ip == anyIP || o.ip == anyIP)
+}
+
+const anyIP = "0.0.0.0"
+
+func hostPorts(pod *corev1.Pod) []hostPort {
+	var ports []hostPort
+	for i := range pod.Spec.Containers {
+		ports = appendPorts(ports, &pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.InitContainers {
+		if p := pod.Spec.InitContainers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
+			ports = appendPorts(ports, &pod.Spec.InitContainers[i])
+		}
+	}
+	return ports
+}
+
+func appendPorts(ports []hostPort, c *corev1.Container) []hostPort {
+	for _, p := range c.Ports {
+		if p.HostPort > 0 {
+			ip, protocol := cmp.Or(p.HostIP, anyIP), cmp.Or(string(p.Protocol), string(corev1.ProtocolTCP))
+			ports = append(ports, hostPort{strings.TrimSpace(ip), protocol, p.HostPort})
+		}
+	}
+	return ports
+}
+
+// checkTaints looks for a NoExecute taint that a pod from the apiserver does not tolerate. The static ones of a file
+// tolerate all.
+//
+// Upstream: pkg/kubelet/lifecycle/predicate.go AdmissionCheck, tainttoleration.
+func checkTaints(in AdmissionInput) *Rejection {
+	if config.IsStatic(in.Pod) {
+		return nil
+	}
+	_, untolerated := schedulingcorev1.FindMatchingUntoleratedTaint(klog.Background(), in.Node.Spec.Taints, in.Pod.Spec.Tolerations, func(t *corev1.Taint) bool {
+		return t.Effect == corev1.TaintEffectNoExecute
+	}, false)
+	if untolerated {
+		return predicate("TaintToleration", "node(s) had untolerated taint(s)")
+	}
+	return nil
+}
