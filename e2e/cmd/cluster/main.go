@@ -21,6 +21,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"minikubelet/e2e/stack"
 )
@@ -70,7 +71,8 @@ func run(ctx context.Context, f flags) (err error) {
 		say("taking everything down")
 		err = errors.Join(err, s.Close())
 	}()
-	if err := copyManifests(f.examples, s.ManifestDir()); err != nil {
+	pods, err := copyManifests(f.examples, s)
+	if err != nil {
 		return err
 	}
 	k, err := startKubelet(s, f)
@@ -93,8 +95,15 @@ func run(ctx context.Context, f flags) (err error) {
 	if err := deploy(ctx, s, f.examples); err != nil {
 		return fmt.Errorf("deploy %s: %w", f.examples, err)
 	}
+	deployed, err := s.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, pod := range deployed.Items {
+		pods = append(pods, podKey(pod.Namespace, pod.Name))
+	}
 	ready := make(chan struct{})
-	go watch(ctx, s, say, ready)
+	go watch(ctx, s, say, pods, ready)
 	if !f.once {
 		ready = nil
 	}
@@ -129,25 +138,35 @@ func startKubelet(s *stack.Stack, f flags) (*stack.Kubelet, error) {
 	return s.StartKubelet(o)
 }
 
-// copyManifests copies DIR/static/* to the kubelet's manifest directory.
-func copyManifests(examples, to string) error {
+// copyManifests copies DIR/static/* to the kubelet's manifest directory and
+// returns the keys of the pods that the apiserver will show for them.
+func copyManifests(examples string, s *stack.Stack) ([]string, error) {
 	if examples == "" {
-		return nil
+		return nil, nil
 	}
 	files, err := filepath.Glob(filepath.Join(examples, "static", "*.yaml"))
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var mirrors []string
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := os.WriteFile(filepath.Join(to, filepath.Base(file)), data, 0o644); err != nil {
-			return err
+		var pod corev1.Pod
+		if err := yaml.Unmarshal(data, &pod); err != nil {
+			return nil, fmt.Errorf("parse %s: %w", file, err)
+		}
+		if pod.Namespace == "" {
+			pod.Namespace = corev1.NamespaceDefault
+		}
+		mirrors = append(mirrors, podKey(pod.Namespace, pod.Name+"-"+s.NodeName))
+		if err := os.WriteFile(filepath.Join(s.ManifestDir(), filepath.Base(file)), data, 0o644); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return mirrors, nil
 }
 
 // deploy applies the manifests to the apiserver.
@@ -237,8 +256,8 @@ func show(s *stack.Stack, k *stack.Kubelet, kubeconfig string) {
 }
 
 // watch prints the changes of node and pods, and closes ready once the node and
-// every pod are Ready.
-func watch(ctx context.Context, s *stack.Stack, say func(string, ...any), ready chan<- struct{}) {
+// the awaited pods are Ready.
+func watch(ctx context.Context, s *stack.Stack, say func(string, ...any), await []string, ready chan<- struct{}) {
 	nodes, err := s.Client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		say("watch nodes: %v", err)
@@ -253,13 +272,16 @@ func watch(ctx context.Context, s *stack.Stack, say func(string, ...any), ready 
 	defer pods.Stop()
 	seen := map[string]string{}
 	pending := map[string]bool{nodeKey(s.NodeName): true}
+	for _, key := range await {
+		pending[key] = true
+	}
 	tell := func(key, state string, ok bool) {
 		if seen[key] == state {
 			return
 		}
 		seen[key] = state
 		say("%s %s", key, state)
-		if pending[key] = true; ok {
+		if ok {
 			delete(pending, key)
 		}
 		if len(pending) == 0 && ready != nil {
@@ -282,13 +304,15 @@ func watch(ctx context.Context, s *stack.Stack, say func(string, ...any), ready 
 				return
 			}
 			if pod, is := e.Object.(*corev1.Pod); is {
-				tell("pod  "+pod.Namespace+"/"+pod.Name, podState(pod), stack.PodReady(pod))
+				tell(podKey(pod.Namespace, pod.Name), podState(pod), stack.PodReady(pod))
 			}
 		}
 	}
 }
 
 func nodeKey(name string) string { return "node " + name }
+
+func podKey(namespace, name string) string { return "pod  " + namespace + "/" + name }
 
 func nodeState(node *corev1.Node) string {
 	for _, c := range node.Status.Conditions {
