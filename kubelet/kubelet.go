@@ -5,13 +5,17 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 
 	"minikubelet/config"
 	"minikubelet/kubelet/node"
@@ -24,7 +28,6 @@ import (
 	"minikubelet/runtime"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
 	"minikubelet/status"
@@ -97,17 +100,19 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	var err error
 	cache := pleg.NewCache()
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
+	puller := newImages(k.cri, s, events)
+	if k.node, err = node.New(node.Options{
+		Client: k.api.heartbeats, Settings: s, CRI: k.cri, Events: events,
+		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
+		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
+	}); err != nil {
+		return err
+	}
+	if k.cgroups, err = newCgroups(ctx, k.cri, s, k.node); err != nil {
+		return err
+	}
 	k.classes = runtimeclass.New(k.api.pods)
 	k.status = status.New(status.Options{Client: k.api.pods})
-	if k.node, err = node.New(node.Options{Client: k.api.pods, NodeName: s.NodeName, NodeIP: s.NodeIP}); err != nil {
-		return err
-	}
-	if k.cgroups, err = cgroups.New(cgroups.Options{Driver: s.CgroupDriver, Root: s.CgroupRoot, PerQOS: true, Capacity: k.node.Allocatable(), Allocatable: k.node.Allocatable()}); err != nil {
-		return err
-	}
-	if err := k.cgroups.Setup(); err != nil {
-		return err
-	}
 	resync := make(chan types.UID, 100)
 	k.objects = objects.New(objects.Options{Client: k.api.pods, NodeName: s.NodeName, OnChange: func(uid types.UID) {
 		select {
@@ -115,18 +120,47 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 		case <-ctx.Done():
 		}
 	}})
-	vols := volumes.New(volumes.Options{PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects})
-	rt := runtime.New(runtime.Options{
-		CRI: k.cri, Images: images.New(images.Options{CRI: k.cri}), Classes: k.classes, Cgroups: k.cgroups, Events: events, Cache: cache,
-		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName, ResolvConf: *s.ResolverConfig, ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain,
+	rt := newRuntime(k, s, puller, cache, events)
+	prober := probes.New(probes.Options{
+		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events,
 	})
-	prober := probes.New(probes.Options{})
-	workers := podworkers.New(podworkers.Options{Runtime: rt, Cache: cache, Volumes: vols, Objects: k.objects, Probes: prober, Status: k.status, Events: events, Node: k.node})
+	pods := syncloop.NewPods()
+	mirror := k.mirror(pods)
+	workers := podworkers.New(podworkers.Options{
+		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
+		Volumes: volumes.New(volumes.Options{
+			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
+		}),
+		RuntimeName: k.node.RuntimeName,
+	})
 	k.loop = syncloop.New(syncloop.Options{
-		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: syncloop.NewPods(), Status: k.status,
-		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods), Standalone: k.api.pods == nil,
+		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
+		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
+		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
-	return nil
+	return k.listen()
+}
+
+// mirror keeps the API objects of static pods; nil without an apiserver.
+func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
+	if k.api.pods == nil {
+		return nil
+	}
+	return status.NewMirror(status.MirrorOptions{Client: k.api.pods, Node: k.node.Node, Existing: pods.MirrorOf})
+}
+
+// listen opens the kubelet's ports, so that one that is taken is found out at once.
+func (k *Kubelet) listen() error {
+	port := *k.settings.HealthzPort
+	if port == 0 {
+		return nil
+	}
+	var err error
+	k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), []server.Check{
+		{Name: "ping", Check: func() error { return nil }},
+		{Name: "syncloop", Check: k.loop.Healthy},
+	})
+	return err
 }
 
 // makeDirectories makes the directories that the kubelet owns.
@@ -145,11 +179,14 @@ func makeDirectories(s *settings.Settings) error {
 func (k *Kubelet) Run(ctx context.Context) error {
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
-	for _, run := range []func(context.Context){
-		k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run,
-	} {
+	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run}
+	if k.healthz != nil {
+		runs = append(runs, k.healthz.Run)
+	}
+	for _, run := range runs {
 		parts.Go(func() { run(ctx) })
 	}
+	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())
 	parts.Wait()
 	return k.cri.Close()
 }

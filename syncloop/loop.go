@@ -99,7 +99,9 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 		l.handleUpdate(ctx, u)
 	case e := <-l.PLEG.Events():
 		log.V(2).Info("SyncLoop (PLEG)", "podUID", e.UID, "event", e.Type, "containerID", e.ContainerID)
-		l.Workers.Poke(e.UID)
+		if e.Type != pleg.ContainerRemoved { // whoever removed it knows
+			l.Workers.Poke(e.UID)
+		}
 	case r := <-l.Probes.Results():
 		log.V(2).Info("SyncLoop (probe)", "podUID", r.PodUID, "container", r.ContainerName, "kind", r.Kind, "success", r.Success)
 		l.Workers.Poke(r.PodUID)

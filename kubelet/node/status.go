@@ -38,7 +38,6 @@ const (
 	checkPeriod  = 5 * time.Second // of a runtime that is ready
 	retryPeriod  = 250 * time.Millisecond
 	checkTimeout = 5 * time.Second
-	imageNames   = 5
 )
 
 // watchRuntime asks the runtime how it is: often until it is ready, seldom then. What changed is reported at once.
@@ -65,6 +64,18 @@ func (n *Node) watchRuntime(ctx context.Context) {
 		case <-time.After(period):
 		}
 	}
+}
+
+// RuntimeName is what the runtime calls itself; container IDs in statuses begin with it.
+func (n *Node) RuntimeName() string {
+	n.mu.RLock()
+	version := n.runtime.version
+	n.mu.RUnlock()
+	if version == "" { // a container was seen before the first look at the runtime was over
+		version = n.askRuntime(context.Background()).version
+	}
+	name, _, _ := strings.Cut(version, "://")
+	return name
 }
 
 func (n *Node) ask() {
@@ -101,7 +112,7 @@ func (n *Node) askRuntime(ctx context.Context) runtimeState {
 	n.mu.RLock()
 	state.version = n.runtime.version
 	n.mu.RUnlock()
-	if v, err := n.opts.CRI.Runtime.Version(ctx, &runtimeapi.VersionRequest{}); state.version == "" && err == nil {
+	if v, err := n.opts.CRI.Runtime.Version(ctx, &runtimeapi.VersionRequest{}); err == nil {
 		state.version = v.GetRuntimeName() + "://" + v.GetRuntimeVersion()
 	}
 	for _, h := range answer.GetRuntimeHandlers() {
