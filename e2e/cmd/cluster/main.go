@@ -85,7 +85,11 @@ func run(ctx context.Context, f flags) (err error) {
 	}
 	show(s, k, kubeconfig)
 	if f.dlv != "" {
-		if err := forward(ctx, s, dlvAddress, dlvAddress); err != nil {
+		say("building the kubelet for the debugger")
+		if err := waitDebugger(ctx, k); err != nil {
+			return err
+		}
+		if _, err := listenAndForward(ctx, s, dlvAddress, dlvAddress); err != nil {
 			return err
 		}
 		say("the kubelet waits for a debugger: dlv connect %s (or an IDE's remote session), then continue", dlvAddress)
@@ -198,9 +202,19 @@ func forwardAPI(ctx context.Context, s *stack.Stack) (string, error) {
 	return path, os.WriteFile(path, []byte(strings.ReplaceAll(string(config), inside, outside)), 0o600)
 }
 
-func forward(ctx context.Context, s *stack.Stack, outside, inside string) error {
-	_, err := listenAndForward(ctx, s, outside, inside)
-	return err
+// waitDebugger waits until dlv has built the kubelet and listens. Its log tells;
+// a connection to try would count as a client.
+func waitDebugger(ctx context.Context, k *stack.Kubelet) error {
+	for !strings.Contains(k.Log(), "API server listening at") {
+		select {
+		case <-k.Done():
+			return fmt.Errorf("dlv has ended; its log ends:\n%s", k.LogTail(20))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // listenAndForward connects a port of the host's loopback interface with an
