@@ -9,5 +9,5 @@ while IFS=: read -r file line; do
   found=$((found + 1))
   echo "$target in $(dirname "$file")"
   go test "./$(dirname "$file")" -run '^$' -fuzz "^$target\$" -fuzztime "$1" -parallel 2
-done < <(grep -r --include='*_test.go' '^func Fuzz' . || true)
+done < <(grep -r --exclude-dir=.cache --include='*_test.go' '^func Fuzz' . || true)
 echo "$found fuzz targets"
