@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"minikubelet/e2e/stack"
 )
@@ -44,6 +48,7 @@ func write(t *testing.T, path, content string) {
 
 func post(ctx context.Context, t *testing.T, s *stack.Stack, url string) {
 	t.Helper()
+	get(ctx, t, url[:strings.LastIndex(url, "/")+1]) // it listens by now
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -61,5 +66,63 @@ func removeFile(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// get fetches a URL of a pod. A pod that is ready without a probe may not listen yet.
+func get(ctx context.Context, t *testing.T, url string) string {
+	t.Helper()
+	var body string
+	eventually(ctx, t, "an answer from "+url, func() (ok bool) {
+		var err error
+		body, err = shared.Get(ctx, url)
+		return err == nil
+	})
+	return body
+}
+
+// restarts is how often the pod's first container was started again; 0 before it has a status.
+func restarts(p *corev1.Pod) int32 {
+	if len(p.Status.ContainerStatuses) == 0 {
+		return 0
+	}
+	return p.Status.ContainerStatuses[0].RestartCount
+}
+
+// stopComponent kills a part of the stack; it is started again when the test ends, if the test did not.
+func stopComponent(ctx context.Context, t *testing.T, name string) {
+	t.Helper()
+	if err := shared.StopComponent(ctx, name, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		select {
+		case <-shared.Component(name).Done():
+			startComponent(clean, t, name)
+		default:
+		}
+	})
+}
+
+func startComponent(ctx context.Context, t *testing.T, name string) {
+	t.Helper()
+	if err := shared.StartComponent(ctx, name); err != nil {
+		t.Error(err)
+	}
+}
+
+// end has the pod's testapp end with an exit code. It ends before it answers.
+func end(ctx context.Context, t *testing.T, pod *corev1.Pod, code int) {
+	t.Helper()
+	base := "http://" + pod.Status.PodIP + ":8080/"
+	get(ctx, t, base)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("%sexit?code=%d", base, code), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := shared.HTTP.Do(request); err == nil {
+		answer.Body.Close()
 	}
 }

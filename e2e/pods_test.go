@@ -25,8 +25,8 @@ func TestPod(t *testing.T) {
 	}
 
 	pod := ready(ctx, t, newPod(t))
-	if body, err := s.Get(ctx, "http://"+pod.Status.PodIP+":8080/"); err != nil || strings.TrimSpace(body) != pod.Name {
-		t.Errorf("the pod says its host name is %q (%v), want %q", body, err, pod.Name)
+	if body := get(ctx, t, "http://"+pod.Status.PodIP+":8080/"); strings.TrimSpace(body) != pod.Name {
+		t.Errorf("the pod says its host name is %q, want %q", body, pod.Name)
 	}
 	if pod.Status.HostIP != stack.NodeIP || pod.Status.QOSClass != corev1.PodQOSBestEffort || pod.Status.StartTime == nil {
 		t.Errorf("status: hostIP %q, QoS %q, startTime %v", pod.Status.HostIP, pod.Status.QOSClass, pod.Status.StartTime)
@@ -102,10 +102,7 @@ func TestVolumesAndEnv(t *testing.T) {
 		}
 		return body
 	}
-	environment, err := s.Get(ctx, base+"/env")
-	if err != nil {
-		t.Fatal(err)
-	}
+	environment := get(ctx, t, base+"/env")
 	for _, want := range []string{"GREETING=hello", "PASSWORD=s3cret", "POD_IP=" + pod.Status.PodIP, "CPUS=250", "BOTH=hello $(NOBODY) $(GREETING)", "KUBERNETES_SERVICE_HOST="} {
 		if !strings.Contains(environment, want) {
 			t.Errorf("environment lacks %q:\n%s", want, environment)
@@ -229,7 +226,7 @@ func TestCrashLoop(t *testing.T) {
 	if last == nil || last.ExitCode != 7 || !strings.Contains(last.Message, "out of luck") {
 		t.Errorf("last state: %+v", last)
 	}
-	pod = until(ctx, t, pod, "restarted twice", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount >= 2 })
+	pod = until(ctx, t, pod, "restarted twice", func(p *corev1.Pod) bool { return restarts(p) >= 2 })
 	event(ctx, t, pod.Name, "BackOff")
 }
 
@@ -370,7 +367,7 @@ func TestProbes(t *testing.T) {
 	until(ctx, t, pod, "not ready", func(p *corev1.Pod) bool { return !stack.PodReady(p) })
 	event(ctx, t, pod.Name, "Unhealthy")
 	until(ctx, t, pod, "restarted and ready", func(p *corev1.Pod) bool {
-		return p.Status.ContainerStatuses[0].RestartCount == 1 && stack.PodReady(p)
+		return restarts(p) == 1 && stack.PodReady(p)
 	})
 }
 

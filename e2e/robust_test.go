@@ -43,13 +43,17 @@ func TestKubeletKilled(t *testing.T) {
 	if len(got) != 1 || !strings.HasSuffix(pod.Status.ContainerStatuses[0].ContainerID, got[0].GetId()) {
 		t.Errorf("the container was replaced: %v, was %s", got, pod.Status.ContainerStatuses[0].ContainerID)
 	}
-	watch.Stop()
-	for e := range watch.ResultChan() {
+	remove(ctx, t, pod)
+	for e := range watch.ResultChan() { // all that was seen up to the deletion
 		p, ok := e.Object.(*corev1.Pod)
 		if !ok {
 			t.Fatalf("the watch broke: %v", e.Object)
 		}
-		if !stack.PodReady(p) || p.Status.ContainerStatuses[0].RestartCount != 0 {
+		if p.DeletionTimestamp != nil {
+			watch.Stop()
+			return
+		}
+		if !stack.PodReady(p) || restarts(p) != 0 {
 			t.Errorf("the pod's status moved to %+v", p.Status.Conditions)
 		}
 	}
@@ -94,20 +98,16 @@ func TestSameName(t *testing.T) {
 func TestAPIServerAway(t *testing.T) {
 	ctx, s := node(t)
 	pod := ready(ctx, t, newPod(t))
-	if err := s.StopComponent(ctx, stack.APIServer, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	stopComponent(ctx, t, stack.APIServer)
 	before := running(ctx, t, pod.Name)
-	post(ctx, t, s, "http://"+pod.Status.PodIP+":8080/exit?code=4")
+	end(ctx, t, pod, 4)
 	eventually(ctx, t, "the container is started again", func() bool {
 		now := running(ctx, t, pod.Name)
 		return len(now) == 1 && now[0].GetId() != before[0].GetId()
 	})
-	if err := s.StartComponent(ctx, stack.APIServer); err != nil {
-		t.Fatal(err)
-	}
+	startComponent(ctx, t, stack.APIServer)
 	pod = until(ctx, t, pod, "restarted once and ready", func(p *corev1.Pod) bool {
-		return p.Status.ContainerStatuses[0].RestartCount == 1 && stack.PodReady(p)
+		return restarts(p) == 1 && stack.PodReady(p)
 	})
 	if end := pod.Status.ContainerStatuses[0].LastTerminationState.Terminated; end == nil || end.ExitCode != 4 {
 		t.Errorf("last state: %+v", end)
@@ -121,9 +121,7 @@ func TestAPIServerAway(t *testing.T) {
 func TestRuntimeAway(t *testing.T) {
 	ctx, s := node(t)
 	pod := ready(ctx, t, newPod(t))
-	if err := s.StopComponent(ctx, stack.Containerd, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	stopComponent(ctx, t, stack.Containerd)
 	node, err := s.WaitNode(ctx, "not ready", func(n *corev1.Node) bool { return !stack.NodeReady(n) })
 	if err != nil {
 		t.Fatal(err)
@@ -133,9 +131,7 @@ func TestRuntimeAway(t *testing.T) {
 			t.Errorf("the node is not ready with reason %q, message %q", c.Reason, c.Message)
 		}
 	}
-	if err := s.StartComponent(ctx, stack.Containerd); err != nil {
-		t.Fatal(err)
-	}
+	startComponent(ctx, t, stack.Containerd)
 	if _, err := s.WaitNodeReady(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,8 +53,8 @@ func TestStaticPod(t *testing.T) {
 	// A changed manifest is another pod.
 	write(t, file, fmt.Sprintf(manifest, name, "blue"))
 	changed := until(ctx, t, mirror, "the changed one, ready", func(p *corev1.Pod) bool { return p.UID != mirror.UID && stack.PodReady(p) })
-	if env, err := s.Get(ctx, "http://"+changed.Status.PodIP+":8080/env"); err != nil || !strings.Contains(env, "COLOUR=blue") {
-		t.Errorf("environment of the changed pod: %q, %v", env, err)
+	if env := get(ctx, t, "http://"+changed.Status.PodIP+":8080/env"); !strings.Contains(env, "COLOUR=blue") {
+		t.Errorf("environment of the changed pod: %q", env)
 	}
 
 	// A deleted mirror comes back; the pod never noticed.
@@ -81,23 +80,17 @@ func TestStaticPodWithoutAPIServer(t *testing.T) {
 	name := podName(t)
 	file := filepath.Join(s.ManifestDir(), name+".yaml")
 	t.Cleanup(func() { _ = os.Remove(file) })
-	if err := s.StopComponent(ctx, stack.APIServer, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.StartComponent(ctx, stack.APIServer); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.WaitNodeReady(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}()
+	stopComponent(ctx, t, stack.APIServer)
 	write(t, file, fmt.Sprintf(manifest, name, "red"))
 	eventually(ctx, t, "the static pod runs", func() bool { return len(running(ctx, t, name+"-"+s.NodeName)) == 1 })
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
 	eventually(ctx, t, "the static pod is gone", func() bool { return len(running(ctx, t, name+"-"+s.NodeName)) == 0 })
+	startComponent(ctx, t, stack.APIServer)
+	if _, err := s.WaitNodeReady(ctx); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // running lists the running containers of a pod, as the runtime knows them.
