@@ -31,7 +31,7 @@ type urlSource struct {
 func newURLSource(opts Options) (*urlSource, error) {
 	u, err := url.Parse(opts.ManifestURL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("manifest URL %q: want http://... or https://...", opts.ManifestURL)
+		return nil, fmt.Errorf("manifest URL %q: want an http or https URL", opts.ManifestURL)
 	}
 	c := &Config{opts: opts}
 	return &urlSource{

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,10 +48,8 @@ func names(at *field.Path, value string, check func(string) []string) field.Erro
 }
 
 func oneOf[T ~string](at *field.Path, value T, allowed ...T) field.ErrorList {
-	for _, a := range allowed {
-		if a == value {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
 	return field.ErrorList{field.NotSupported(at, value, allowed)}
 }
@@ -78,12 +77,7 @@ func validateVolumes(at *field.Path, volumes []corev1.Volume) (sets.Set[string],
 }
 
 func hasDotDot(path string) bool {
-	for _, part := range strings.Split(path, "/") {
-		if part == ".." {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(strings.Split(path, "/"), "..")
 }
 
 func validateContainers(spec *field.Path, s *corev1.PodSpec, volumes sets.Set[string]) field.ErrorList {

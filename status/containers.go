@@ -171,7 +171,7 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 		return
 	}
 	if end := s.State.Terminated; end != nil {
-		if k == kindEphemeral || !(isSidecar(spec) || restarts(in.Pod, spec, end.ExitCode)) {
+		if k == kindEphemeral || !isSidecar(spec) && !restarts(in.Pod, spec, end.ExitCode) {
 			return
 		}
 		s.LastTerminationState = corev1.ContainerState{Terminated: end}

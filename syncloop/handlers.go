@@ -42,7 +42,7 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		l.Pods.Set(pod)
 		if config.IsMirror(pod) {
-			l.handleMirror(ctx, pod)
+			l.handleMirror(pod)
 			continue
 		}
 		l.bindMirror(pod)
@@ -86,7 +86,7 @@ func (l *Loop) HandlePodUpdates(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		l.Pods.Set(pod)
 		if config.IsMirror(pod) {
-			l.handleMirror(ctx, pod)
+			l.handleMirror(pod)
 			continue
 		}
 		l.Status.Reconcile(pod)
@@ -112,11 +112,11 @@ func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 // HandlePodRemoves takes in pods that their source no longer has.
 //
 // Upstream: pkg/kubelet/kubelet.go HandlePodRemoves.
-func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
+func (l *Loop) HandlePodRemoves(_ context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		l.Pods.Remove(pod)
 		if config.IsMirror(pod) {
-			l.mirrorGone(ctx, pod)
+			l.mirrorGone(pod)
 			continue
 		}
 		delete(l.admitted, pod.UID)
@@ -126,7 +126,7 @@ func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
 
 // handleMirror deletes a mirror pod that stands for nothing, and has the worker of the
 // static pod look at one that came or changed.
-func (l *Loop) handleMirror(ctx context.Context, mirror *corev1.Pod) {
+func (l *Loop) handleMirror(mirror *corev1.Pod) {
 	static := l.Pods.StaticOf(mirror)
 	if static == nil {
 		return // housekeeping deletes it once the static sources have synced
@@ -136,7 +136,7 @@ func (l *Loop) handleMirror(ctx context.Context, mirror *corev1.Pod) {
 	l.Workers.Poke(static.UID)
 }
 
-func (l *Loop) mirrorGone(_ context.Context, mirror *corev1.Pod) {
+func (l *Loop) mirrorGone(mirror *corev1.Pod) {
 	if static := l.Pods.StaticOf(mirror); static != nil {
 		l.bindMirror(static)
 		l.Workers.Poke(static.UID)

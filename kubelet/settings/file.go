@@ -171,8 +171,7 @@ func meansDefault(value any) bool {
 
 // structOf returns the type of the field with this JSON name if it is a struct that JSON shows as an object.
 func structOf(t reflect.Type, name string) reflect.Type {
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		if jsonName(f) != name {
 			continue
 		}

@@ -48,7 +48,7 @@ func yesNo(f *pflag.Flag) (any, error) {
 
 func words(f *pflag.Flag) (any, error) {
 	var list []any
-	for _, word := range strings.Split(f.Value.String(), ",") {
+	for word := range strings.SplitSeq(f.Value.String(), ",") {
 		list = append(list, strings.TrimSpace(word))
 	}
 	return list, nil
@@ -57,7 +57,7 @@ func words(f *pflag.Flag) (any, error) {
 // headers reads Name:value,Name:value, a name as often as it has values.
 func headers(f *pflag.Flag) (any, error) {
 	all := map[string]any{}
-	for _, pair := range strings.Split(f.Value.String(), ",") {
+	for pair := range strings.SplitSeq(f.Value.String(), ",") {
 		name, value, ok := strings.Cut(pair, ":")
 		if name = strings.TrimSpace(name); !ok || name == "" {
 			return nil, fmt.Errorf("%q: want name:value", pair)

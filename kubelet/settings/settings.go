@@ -96,7 +96,7 @@ func (s *Settings) complete(f *flags) error {
 	}
 	s.NodeName = strings.ToLower(strings.TrimSpace(name))
 	var errs []error
-	for _, part := range strings.Split(f.nodeIP, ",") {
+	for part := range strings.SplitSeq(f.nodeIP, ",") {
 		if part == "" {
 			continue
 		}

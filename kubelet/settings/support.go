@@ -98,8 +98,8 @@ func supportOf(path string) (Support, string) {
 func Fields() []Field {
 	t := reflect.TypeFor[kubeletconfig.KubeletConfiguration]()
 	var fields []Field
-	for i := range t.NumField() {
-		name := jsonName(t.Field(i))
+	for f := range t.Fields() {
+		name := jsonName(f)
 		if name == "" {
 			continue // kind and apiVersion
 		}

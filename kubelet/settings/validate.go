@@ -18,12 +18,26 @@ import (
 //
 // Upstream: pkg/kubelet/apis/config/validation/validation.go ValidateKubeletConfiguration.
 func validate(c *kubeletconfig.KubeletConfiguration) []error {
-	var errs field.ErrorList
-	add := func(bad bool, path string, value any, detail string) {
-		if bad {
-			errs = append(errs, field.Invalid(field.NewPath(path), value, detail))
-		}
+	p := &problems{}
+	p.numbers(c)
+	p.places(c)
+	p.lists(c)
+	slices.SortFunc(p.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return p.errs
+}
+
+// problems collects what is wrong with a configuration.
+type problems struct{ errs []error }
+
+func (p *problems) add(bad bool, path string, value any, detail string) {
+	if bad {
+		p.errs = append(p.errs, field.Invalid(field.NewPath(path), value, detail))
 	}
+}
+
+// numbers checks durations, counts, rates and ports.
+func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
+	add := p.add
 	for path, d := range map[string]metav1.Duration{
 		"fileCheckFrequency": c.FileCheckFrequency, "httpCheckFrequency": c.HTTPCheckFrequency, "runtimeRequestTimeout": c.RuntimeRequestTimeout,
 		"nodeStatusUpdateFrequency": c.NodeStatusUpdateFrequency, "nodeStatusReportFrequency": c.NodeStatusReportFrequency,
@@ -41,44 +55,47 @@ func validate(c *kubeletconfig.KubeletConfiguration) []error {
 	add(c.Port < 1 || c.Port > 65535, "port", c.Port, "must be between 1 and 65535")
 	add(c.ReadOnlyPort != 0, "readOnlyPort", c.ReadOnlyPort, "a port without authentication is not offered; must be 0")
 	add(*c.HealthzPort < 0 || *c.HealthzPort > 65535, "healthzPort", *c.HealthzPort, "must be between 0 (off) and 65535")
-	add(net.ParseIP(c.HealthzBindAddress) == nil, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address")
+	if m := c.MaxParallelImagePulls; m != nil {
+		add(*m < 1, "maxParallelImagePulls", *m, "must be greater than 0")
+		add(*m > 1 && *c.SerializeImagePulls, "maxParallelImagePulls", *m, "cannot be greater than 1 while serializeImagePulls is true")
+	}
+	add(c.CPUCFSQuotaPeriod.Duration < 1e6 || c.CPUCFSQuotaPeriod.Duration > 1e9, "cpuCFSQuotaPeriod", c.CPUCFSQuotaPeriod.Duration.String(), "must be between 1ms and 1s")
+	if m := c.CrashLoopBackOff.MaxContainerRestartPeriod; m != nil {
+		add(m.Seconds() < 1 || m.Seconds() > 300, "crashLoopBackOff.maxContainerRestartPeriod", m.Duration.String(), "must be between 1s and 300s")
+	}
 	add(*c.PodPidsLimit == 0 || *c.PodPidsLimit < -1, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
+}
+
+// places checks addresses, paths and names.
+func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
+	add := p.add
+	add(net.ParseIP(c.HealthzBindAddress) == nil, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address")
 	add(!slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver), "cgroupDriver", c.CgroupDriver, "must be cgroupfs or systemd")
 	add(c.CgroupRoot != "" && !strings.HasPrefix(c.CgroupRoot, "/"), "cgroupRoot", c.CgroupRoot, "must be an absolute path")
 	add(!strings.HasPrefix(c.PodLogsDir, "/"), "podLogsDir", c.PodLogsDir, "must be an absolute path")
-	add(c.MaxParallelImagePulls != nil && *c.MaxParallelImagePulls < 1, "maxParallelImagePulls", c.MaxParallelImagePulls, "must be greater than 0")
-	add(c.MaxParallelImagePulls != nil && *c.MaxParallelImagePulls > 1 && *c.SerializeImagePulls, "maxParallelImagePulls", c.MaxParallelImagePulls, "cannot be greater than 1 while serializeImagePulls is true")
-	add(c.CPUCFSQuotaPeriod.Duration < 1e6 || c.CPUCFSQuotaPeriod.Duration > 1e9, "cpuCFSQuotaPeriod", c.CPUCFSQuotaPeriod.Duration.String(), "must be between 1ms and 1s")
-	if p := c.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
-		add(p.Seconds() < 1 || p.Seconds() > 300, "crashLoopBackOff.maxContainerRestartPeriod", p.Duration.String(), "must be between 1s and 300s")
-	}
 	if c.StaticPodURL != "" {
 		u, err := url.Parse(c.StaticPodURL)
 		add(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https", "staticPodURL", c.StaticPodURL, "must be an http or https URL")
-	}
-	for i, ip := range c.ClusterDNS {
-		if net.ParseIP(ip) == nil {
-			errs = append(errs, field.Invalid(field.NewPath("clusterDNS").Index(i), ip, "must be an IP address"))
-		}
-	}
-	for path, reserved := range map[string]map[string]string{"kubeReserved": c.KubeReserved, "systemReserved": c.SystemReserved} {
-		errs = append(errs, validateReserved(field.NewPath(path), reserved)...)
-	}
-	for i, what := range c.EnforceNodeAllocatable {
-		if what != "pods" && what != "none" {
-			errs = append(errs, field.NotSupported(field.NewPath("enforceNodeAllocatable").Index(i), what, []string{"pods", "none"}))
-		}
 	}
 	for _, endpoint := range []struct{ path, value string }{{"containerRuntimeEndpoint", c.ContainerRuntimeEndpoint}, {"imageServiceEndpoint", c.ImageServiceEndpoint}} {
 		bad := endpoint.value != "" && !strings.HasPrefix(endpoint.value, "unix:///") && !strings.HasPrefix(endpoint.value, "/")
 		add(bad, endpoint.path, endpoint.value, "must be unix:///path/to/socket")
 	}
-	out := make([]error, len(errs))
-	for i := range errs {
-		out[i] = errs[i]
+}
+
+// lists checks what has several values.
+func (p *problems) lists(c *kubeletconfig.KubeletConfiguration) {
+	for i, ip := range c.ClusterDNS {
+		p.add(net.ParseIP(ip) == nil, fmt.Sprintf("clusterDNS[%d]", i), ip, "must be an IP address")
 	}
-	slices.SortFunc(out, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return out
+	for path, reserved := range map[string]map[string]string{"kubeReserved": c.KubeReserved, "systemReserved": c.SystemReserved} {
+		for _, err := range validateReserved(field.NewPath(path), reserved) {
+			p.errs = append(p.errs, err)
+		}
+	}
+	for i, what := range c.EnforceNodeAllocatable {
+		p.add(what != "pods" && what != "none", fmt.Sprintf("enforceNodeAllocatable[%d]", i), what, "must be pods or none")
+	}
 }
 
 func validateReserved(path *field.Path, reserved map[string]string) field.ErrorList {

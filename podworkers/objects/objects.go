@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	authv1 "k8s.io/api/authentication/v1"
@@ -140,11 +141,8 @@ func (m *Manager) changed(k key) {
 	m.mu.Lock()
 	var users []types.UID
 	for uid, keys := range m.pods {
-		for _, other := range keys {
-			if other == k {
-				users = append(users, uid)
-				break
-			}
+		if slices.Contains(keys, k) {
+			users = append(users, uid)
 		}
 	}
 	m.mu.Unlock()

@@ -20,6 +20,13 @@ func references(pod *corev1.Pod) []key {
 	for _, s := range pod.Spec.ImagePullSecrets {
 		add(secret, s.Name)
 	}
+	addContainers(pod, add)
+	addVolumes(pod, add)
+	return keys
+}
+
+// addContainers adds what environments refer to.
+func addContainers(pod *corev1.Pod, add func(kind, name string)) {
 	containers := slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
 	for i := range pod.Spec.EphemeralContainers {
 		containers = append(containers, corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
@@ -42,6 +49,10 @@ func references(pod *corev1.Pod) []key {
 			}
 		}
 	}
+}
+
+// addVolumes adds what volumes refer to.
+func addVolumes(pod *corev1.Pod, add func(kind, name string)) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if v.Secret != nil {
@@ -62,5 +73,4 @@ func references(pod *corev1.Pod) []key {
 			}
 		}
 	}
-	return keys
 }

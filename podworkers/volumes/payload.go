@@ -3,6 +3,7 @@ package volumes
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 
@@ -70,9 +71,7 @@ func (m *Manager) addConfigMap(ctx context.Context, files map[string]file, pod *
 	for key, value := range object.Data {
 		data[key] = []byte(value)
 	}
-	for key, value := range object.BinaryData {
-		data[key] = value
-	}
+	maps.Copy(data, object.BinaryData)
 	return pick(files, data, items, optional, mode, "configmap "+pod.Namespace+"/"+name)
 }
 
