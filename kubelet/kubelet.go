@@ -102,7 +102,7 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
 	puller := newImages(k.cri, s, events)
 	if k.node, err = node.New(node.Options{
-		Client: k.api.heartbeats, Settings: s, CRI: k.cri, Events: events,
+		Client: k.api.pods, Heartbeats: k.api.heartbeats, Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
 	}); err != nil {

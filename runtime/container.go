@@ -30,6 +30,7 @@ type startJob struct {
 	podIPs    []string
 	secrets   []corev1.Secret
 	in        Inputs
+	leave     func() // gives up the pod's turn to start
 }
 
 // containerError is why a container did not start; it has had its event.
@@ -92,6 +93,9 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	if container.Lifecycle == nil || container.Lifecycle.PostStart == nil {
 		return id, nil
 	}
+	if job.leave != nil {
+		job.leave()
+	}
 	return id, r.postStart(ctx, job, id)
 }
 
@@ -142,6 +146,7 @@ func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, p
 	return r.Images.EnsureImageExists(ctx, images.Request{
 		Pod: job.pod, Container: job.Container, Image: image, PullPolicy: policy,
 		PullSecrets: job.secrets, Sandbox: job.sandbox, RuntimeHandler: job.handler,
+		Pulling: job.leave,
 	})
 }
 

@@ -37,15 +37,7 @@ func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config 
 		return nil, err
 	}
 
-	// Step 4: a slot. More starts at once than the machine does well make all of them slower.
-	select {
-	case r.startGate <- struct{}{}:
-		defer func() { <-r.startGate }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-
-	// Step 5: the sandbox.
+	// Step 4: the sandbox.
 	made, err := r.CRI.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
 		r.note(pod)
@@ -53,7 +45,7 @@ func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config 
 	}
 	logger.V(4).Info("Created pod sandbox", "sandboxID", made.GetPodSandboxId(), "attempt", config.Metadata.Attempt)
 
-	// Step 6: its addresses, which the containers' environment and /etc/hosts need.
+	// Step 5: its addresses, which the containers' environment and /etc/hosts need.
 	got, err := r.CRI.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: made.GetPodSandboxId()})
 	if err == nil && got.GetStatus() == nil {
 		err = errors.New("pod sandbox status is nil")

@@ -108,6 +108,7 @@ type syncRound struct {
 	sandbox  *runtimeapi.PodSandboxStatus // made in this round
 	made     []string                     // containers made in this round
 	observed *cri.PodStatus               // the reading the round began with, and the sandbox it made
+	slot     startSlot                    // held while a new pod starts
 }
 
 func (s *syncRound) run(ctx context.Context) error {
@@ -123,6 +124,10 @@ func (s *syncRound) run(ctx context.Context) error {
 	}
 	s.observed = s.result.Observed
 	if s.actions.CreateSandbox != "" {
+		if err := s.slot.take(ctx, s.startGate); err != nil {
+			return err
+		}
+		defer s.slot.leave()
 		if s.sandbox, err = s.createPodSandbox(ctx, s.pod, config); err != nil {
 			return s.sandboxFailed(ctx, err)
 		}
@@ -197,7 +202,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		}
 		id, err := s.startContainer(ctx, startJob{
 			startAction: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
-			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in,
+			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: s.slot.leave,
 		})
 		if id != "" {
 			s.touched, s.made = true, append(s.made, id)

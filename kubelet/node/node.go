@@ -29,8 +29,9 @@ import (
 
 // Options are what a Node is made of.
 type Options struct {
-	// Client is nil without an apiserver.
-	Client   kubernetes.Interface
+	// Client is nil without an apiserver. Heartbeats writes status and lease, and gives up sooner.
+	Client, Heartbeats kubernetes.Interface
+
 	Settings *settings.Settings
 	CRI      *cri.Client
 	// Images lists the images on the node, with at most so many names each.
@@ -211,7 +212,7 @@ func (n *Node) patch(ctx context.Context, have, want *corev1.Node) (*corev1.Node
 	if !equality.Semantic.DeepEqual(have.Status, want.Status) {
 		sub = []string{"status"}
 	}
-	got, err := n.opts.Client.CoreV1().Nodes().Patch(ctx, have.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, sub...)
+	got, err := n.opts.Heartbeats.CoreV1().Nodes().Patch(ctx, have.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, sub...)
 	if err != nil {
 		return nil, fmt.Errorf("patch node %s: %w", have.Name, err)
 	}
@@ -240,7 +241,7 @@ func (n *Node) renewLease(ctx context.Context) {
 		l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}}
 		return nil
 	}
-	c := lease.NewController(clock.RealClock{}, n.opts.Client, n.ref.Name, seconds, nil, renew, n.ref.Name, corev1.NamespaceNodeLease, own)
+	c := lease.NewController(clock.RealClock{}, n.opts.Heartbeats, n.ref.Name, seconds, nil, renew, n.ref.Name, corev1.NamespaceNodeLease, own)
 	c.Run(ctx)
 }
 

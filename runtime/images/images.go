@@ -139,6 +139,8 @@ type Request struct {
 	Sandbox     *runtimeapi.PodSandboxConfig
 	// RuntimeHandler is not sent: that is upstream's feature RuntimeClassInImageCriApi, off by default.
 	RuntimeHandler string
+	// Pulling, if there is one, is told when the image is not there and a pull begins, which may take long.
+	Pulling func()
 }
 
 // EnsureImageExists returns what the runtime calls the image, having pulled it if the policy says so. Other errors
@@ -210,6 +212,9 @@ func (m *Manager) pullImage(ctx context.Context, r Request, image string, creden
 		message := fmt.Sprintf("Back-off pulling image %q", r.Image)
 		m.event(r, corev1.EventTypeNormal, eventBackOff, message)
 		return "", &Error{Reason: ImagePullBackOff, Message: message + ": " + last.Error(), RetryAt: until, Err: last}
+	}
+	if r.Pulling != nil {
+		r.Pulling()
 	}
 	m.event(r, corev1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.Image))
 	result := m.join(ctx, r, image, credentials)
