@@ -108,7 +108,7 @@ func (s *Stack) kubeletConfig(o KubeletOptions) map[string]any {
 		"tlsCertFile":       s.kubeletServing.Cert,
 		"tlsPrivateKeyFile": s.kubeletServing.Key,
 		// A developer's disk is often fuller than a node's may be.
-		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%"},
+		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
 		"imageGCHighThresholdPercent": 100,
 		"serializeImagePulls":         false,
 	}

@@ -55,11 +55,10 @@ var accepted = map[string]string{
 	"rotateCertificates":               "the credentials of --kubeconfig are used as they are",
 	"contentType":                      "the apiserver is spoken to in protobuf, or JSON where it must be",
 	"evictionPressureTransitionPeriod": evictionNote,
-	"evictionHard":                     evictionNote + "; memory.available counts against allocatable",
-	"imageGCHighThresholdPercent":      "images are not collected",
+	"evictionHard":                     evictionNote + "; upstream's default or 0 (off) for each signal, else refused; memory.available counts against allocatable",
+	"imageGCHighThresholdPercent":      "images are not collected; upstream's default or 100 (off), else refused",
 	"imageGCLowThresholdPercent":       "images are not collected",
 	"imageMinimumGCAge":                "images are not collected",
-	"imageMaximumGCAge":                "images are not collected",
 	"volumeStatsAggPeriod":             "volumes are not measured",
 	"cpuManagerReconcilePeriod":        "only used by the static policy, which is refused",
 	"failSwapOn":                       "swap is neither refused nor given to pods",
@@ -124,7 +123,26 @@ func unsupported(document map[string]any) []error {
 			errs = append(errs, fmt.Errorf("%s: not supported by this kubelet yet", key))
 		}
 	}
+	errs = append(errs, unbuilt(document, defaults)...)
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errs
+}
+
+// unbuilt names thresholds that ask for what is not built: they may only be upstream's, or off.
+func unbuilt(document, defaults map[string]any) []error {
+	var errs []error
+	thresholds, _ := document["evictionHard"].(map[string]any)
+	usual, _ := defaults["evictionHard"].(map[string]any)
+	for signal, value := range thresholds {
+		text := fmt.Sprint(value)
+		off := strings.Trim(text, "0%KMGTi") == ""
+		if signal != "memory.available" && !off && !sameValue(value, usual[signal]) {
+			errs = append(errs, fmt.Errorf("evictionHard[%s]: %s: pods are not evicted by this kubelet yet; 0%% is off", signal, text))
+		}
+	}
+	if high, given := document["imageGCHighThresholdPercent"]; given && !sameValue(high, defaults["imageGCHighThresholdPercent"]) && !sameValue(high, 100) {
+		errs = append(errs, fmt.Errorf("imageGCHighThresholdPercent: %v: images are not collected by this kubelet yet; 100 is off", high))
+	}
 	return errs
 }
 

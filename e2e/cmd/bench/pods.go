@@ -200,12 +200,12 @@ func (b *bench) deletePods(ctx context.Context) (time.Duration, error) {
 	start := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(clientConcurrency)
-	for _, pod := range list.Items {
-		group.Go(func() error { return pods.Delete(groupCtx, pod.Name, metav1.DeleteOptions{}) })
-	}
-	if err := group.Wait(); err != nil {
-		return 0, err
-	}
+	go func() {
+		for _, pod := range list.Items {
+			group.Go(func() error { return pods.Delete(groupCtx, pod.Name, metav1.DeleteOptions{}) })
+		}
+	}()
+	// Events are read while pods are still being deleted: the apiserver drops a watcher that does not keep up.
 	for left := len(list.Items); left > 0; {
 		e, err := next(ctx, w)
 		if err != nil {
@@ -215,7 +215,7 @@ func (b *bench) deletePods(ctx context.Context) (time.Duration, error) {
 			left--
 		}
 	}
-	return time.Since(start), nil
+	return time.Since(start), group.Wait()
 }
 
 // next is the watch's next event.
