@@ -39,7 +39,7 @@ func (c *Config) watchPods(ctx context.Context, send sink) {
 		}
 		send(ctx, set)
 	}, cache.MetaNamespaceKeyFunc)
-	reflector := cache.NewReflectorWithOptions(listWatch, &corev1.Pod{}, stamping{store}, cache.ReflectorOptions{Name: "kubelet pods"})
+	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(listWatch, c.opts.Client), &corev1.Pod{}, stamping{store}, cache.ReflectorOptions{Name: "kubelet pods"})
 	reflector.RunWithContext(ctx)
 }
 

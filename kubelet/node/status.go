@@ -317,5 +317,6 @@ func (n *Node) watchNode(ctx context.Context) {
 			n.ask() // deleted: it is made again when its status cannot be written
 		}
 	}, cache.MetaNamespaceKeyFunc)
-	cache.NewReflectorWithOptions(listWatch, &corev1.Node{}, store, cache.ReflectorOptions{Name: "kubelet node"}).RunWithContext(ctx)
+	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(listWatch, n.opts.Client), &corev1.Node{}, store, cache.ReflectorOptions{Name: "kubelet node"})
+	reflector.RunWithContext(ctx)
 }

@@ -82,7 +82,7 @@ func (o *object) run(ctx context.Context, client kubernetes.Interface) {
 			})
 		},
 	}
-	reflector := cache.NewReflectorWithOptions(listWatch, kind, store{o}, cache.ReflectorOptions{Name: o.key.String()})
+	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(listWatch, client), kind, store{o}, cache.ReflectorOptions{Name: o.key.String()})
 	reflector.RunWithContext(ctx)
 }
 
