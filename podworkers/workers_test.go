@@ -1,0 +1,280 @@
+package podworkers
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"minikubelet/status"
+)
+
+func TestPodStartsAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		})})
+		b.want("u", "box a:run")
+		b.wantPhase("u", Syncing)
+		if s := b.statusOf("u"); s.Phase != corev1.PodRunning || !s.ContainerStatuses[0].Ready || s.HostIP != "192.0.2.1" || s.PodIP == "" {
+			t.Errorf("the status is %+v", s)
+		}
+		if _, err := os.Stat(filepath.Join(b.dir, "pods/u/volumes/kubernetes.io~empty-dir/v")); err != nil {
+			t.Errorf("the volume: %v", err)
+		}
+		b.Removed("u")
+		b.settle()
+		b.wantGone("u")
+		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30}) {
+			t.Errorf("grace periods %v, want the pod's", got)
+		}
+		if uids := b.UIDs(); len(uids) != 0 {
+			t.Errorf("workers left: %v", uids)
+		}
+		b.Poke("u") // for nobody
+		b.Removed("u")
+	})
+}
+
+// TestDeletedPod: a pod with a deletion timestamp ends, and keeps its worker until its source lets go of it.
+func TestDeletedPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", nil)})
+		deleted := testPod("u", func(pod *corev1.Pod) {
+			now := metav1.Now()
+			pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, seconds(7)
+		})
+		b.update(Update{Pod: deleted})
+		b.settle()
+		b.wantPhase("u", Finished)
+		b.want("u", "")
+		if got := b.stopTimeouts(); !slices.Equal(got, []int64{7}) {
+			t.Errorf("grace periods %v, want that of the deletion", got)
+		}
+		b.Removed("u")
+		b.settle()
+		b.wantGone("u")
+	})
+}
+
+// TestPodsOutliveTheKubelet: the workers' context ends no pod.
+func TestPodsOutliveTheKubelet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := newBench(t)
+		first.update(Update{Pod: testPod("u", nil)})
+		first.stop()
+		id := first.fake.ContainerID("a")
+		second := newBenchOver(t, first.fake, first.dir)
+		second.update(Update{Pod: testPod("u", nil)})
+		second.want("u", "box a:run")
+		if now := second.fake.ContainerID("a"); now != id {
+			t.Errorf("container %s replaced %s", now, id)
+		}
+		if n := len(first.fake.SandboxIDs()); n != 1 {
+			t.Errorf("%d sandboxes", n)
+		}
+	})
+}
+
+func TestKillCancelsTheSyncInFlight(t *testing.T) {
+	for name, kill := range map[string]func(*bench){
+		"kill":    func(b *bench) { b.update(Update{Pod: testPod("u", nil), Kill: &Kill{}}) },
+		"removed": func(b *bench) { b.Removed("u"); synctest.Wait() },
+		"deleted": func(b *bench) {
+			b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) { pod.DeletionTimestamp = &metav1.Time{Time: time.Now()} })})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.fake.Delay("RunPodSandbox", time.Hour)
+				b.update(Update{Pod: testPod("u", nil)})
+				if b.fake.Count("RunPodSandbox") != 1 {
+					t.Fatalf("not starting: %v", b.fake.Calls())
+				}
+				before := time.Now()
+				kill(b)
+				b.wait(5 * time.Second)
+				if phase, ok := b.Phase("u"); ok && phase != Finished {
+					t.Errorf("%v after the kill the pod is %v", time.Since(before), phase)
+				}
+				b.want("u", "")
+				if n := b.fake.Count("RunPodSandbox"); n != 1 {
+					t.Errorf("%d sandboxes were begun", n)
+				}
+			})
+		})
+	}
+}
+
+// TestUpdateDoesNotCancel: only what ends the pod cancels a sync; another change waits its turn.
+func TestUpdateDoesNotCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.fake.Delay("RunPodSandbox", time.Minute)
+		b.update(Update{Pod: testPod("u", nil)})
+		for range 3 {
+			b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) { pod.Labels = map[string]string{"a": "b"} })})
+		}
+		b.wait(time.Minute)
+		b.want("u", "box a:run")
+		if n := b.fake.Count("RunPodSandbox"); n != 1 {
+			t.Errorf("the sandbox was begun %d times", n)
+		}
+	})
+}
+
+func TestShorterGracePeriodCancelsTheLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		pod := testPod("u", nil)
+		b.update(Update{Pod: pod})
+		b.fake.Delay("StopContainer", time.Hour)
+		b.update(Update{Pod: pod, Kill: &Kill{}})
+		b.wantPhase("u", Terminating)
+		b.update(Update{Pod: pod, Kill: &Kill{GracePeriod: seconds(60)}})
+		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30}) {
+			t.Fatalf("grace periods %v: a longer one must not count", got)
+		}
+		b.fake.Delay("StopContainer", 0)
+		b.update(Update{Pod: pod, Kill: &Kill{GracePeriod: seconds(5)}})
+		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30, 5}) {
+			t.Errorf("grace periods %v, want the shorter one after the longer", got)
+		}
+		b.settle()
+		b.wantPhase("u", Finished)
+	})
+}
+
+// TestSuccessorWaits: a pod of the same name starts once its predecessor has let go.
+func TestSuccessorWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("old", nil)})
+		b.fake.Delay("StopContainer", 10*time.Second)
+		b.Removed("old")
+		b.update(Update{Pod: testPod("new", nil)})
+		b.update(Update{Pod: testPod("other", func(pod *corev1.Pod) { pod.Name = "other" })})
+		b.want("new", "")
+		b.want("other", "box a:run")
+		b.wait(9 * time.Second)
+		b.want("new", "")
+		b.wait(2 * time.Second)
+		b.wantGone("old")
+		b.want("new", "box a:run")
+		b.wantPhase("new", Syncing)
+	})
+}
+
+// TestOrphanOfTheSameName: a pod that only the runtime remembers holds its name too, and is ended.
+func TestOrphanOfTheSameName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := newBench(t)
+		first.update(Update{Pod: testPod("old", nil)})
+		first.stop()
+		b := newBenchOver(t, first.fake, first.dir)
+		b.update(Update{Pod: testPod("new", nil)})
+		b.settle()
+		b.wantGone("old")
+		b.want("new", "box a:run")
+		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30}) {
+			t.Errorf("grace periods %v, want that of the labels", got)
+		}
+	})
+}
+
+func TestEndOrphan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := newBench(t)
+		first.update(Update{Pod: testPod("u", nil)})
+		first.stop()
+		b := newBenchOver(t, first.fake, first.dir)
+		b.EndOrphan(b.ctx, "nobody")
+		if len(b.UIDs()) != 0 {
+			t.Error("a pod that is not there got a worker")
+		}
+		b.EndOrphan(b.ctx, "u")
+		b.settle()
+		b.wantGone("u")
+	})
+}
+
+// TestRejectedPod: a pod that the node does not take fails with the reason, and never starts.
+func TestRejectedPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", nil), Kill: &Kill{Override: &status.Override{Phase: corev1.PodFailed, Reason: "OutOfcpu", Message: "Pod was rejected: no"}}})
+		b.wantPhase("u", Finished)
+		if s := b.statusOf("u"); s.Phase != corev1.PodFailed || s.Reason != "OutOfcpu" || s.Message != "Pod was rejected: no" {
+			t.Errorf("the status is %+v", s)
+		}
+		if n := b.fake.Count("RunPodSandbox"); n != 0 {
+			t.Errorf("%d sandboxes were begun", n)
+		}
+		b.update(Update{Pod: testPod("u", nil)}) // an update changes nothing
+		b.wantPhase("u", Finished)
+	})
+}
+
+func TestKillMerge(t *testing.T) {
+	evicted, late := &status.Override{Reason: "Evicted"}, &status.Override{Reason: "Late"}
+	for name, tt := range map[string]struct{ first, then, want Kill }{
+		"first cause stays":  {Kill{Override: evicted}, Kill{Override: late}, Kill{Override: evicted}},
+		"a cause comes late": {Kill{}, Kill{Override: late}, Kill{Override: late}},
+		"shorter wins":       {Kill{GracePeriod: seconds(9)}, Kill{GracePeriod: seconds(3)}, Kill{GracePeriod: seconds(3)}},
+		"longer does not":    {Kill{GracePeriod: seconds(3)}, Kill{GracePeriod: seconds(9)}, Kill{GracePeriod: seconds(3)}},
+		"none keeps one":     {Kill{GracePeriod: seconds(3)}, Kill{}, Kill{GracePeriod: seconds(3)}},
+		"one after none":     {Kill{}, Kill{GracePeriod: seconds(3)}, Kill{GracePeriod: seconds(3)}},
+	} {
+		got := tt.then.merge(&tt.first)
+		if got.Override != tt.want.Override || (got.GracePeriod == nil) != (tt.want.GracePeriod == nil) ||
+			got.GracePeriod != nil && *got.GracePeriod != *tt.want.GracePeriod {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if k := (&Kill{}); k.merge(nil) != k {
+		t.Error("the first kill is changed")
+	}
+}
+
+func TestGracePeriod(t *testing.T) {
+	now := metav1.Now()
+	for name, tt := range map[string]struct {
+		change func(*corev1.Pod)
+		kill   *Kill
+		want   int64
+	}{
+		"the pod's":               {nil, nil, 30},
+		"none given":              {func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = nil }, nil, 30},
+		"the deletion's":          {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, seconds(60) }, nil, 60},
+		"the kill's, shorter":     {nil, &Kill{GracePeriod: seconds(4)}, 4},
+		"the kill's, longer":      {nil, &Kill{GracePeriod: seconds(40)}, 30},
+		"zero is a second":        {nil, &Kill{GracePeriod: seconds(0)}, 1},
+		"deleted at once":         {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, seconds(0) }, nil, 1},
+		"kill within a deletion":  {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, seconds(9) }, &Kill{GracePeriod: seconds(2)}, 2},
+		"deletion without period": {func(p *corev1.Pod) { p.DeletionTimestamp = &now }, nil, 30},
+	} {
+		w := newWorker(&Workers{}, testPod("u", tt.change))
+		w.kill = tt.kill
+		if got := w.grace(); got != tt.want {
+			t.Errorf("%s: %d s, want %d", name, got, tt.want)
+		}
+	}
+}
+
+func TestRetryBackOff(t *testing.T) {
+	w := &worker{}
+	for failures, want := range map[int]time.Duration{1: 500 * time.Millisecond, 2: time.Second, 5: 8 * time.Second, 6: 10 * time.Second, 1000: 10 * time.Second} {
+		w.failures = failures
+		if got := w.backoff(); got != want {
+			t.Errorf("after %d failures %v, want %v", failures, got, want)
+		}
+	}
+}
