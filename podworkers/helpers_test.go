@@ -99,7 +99,9 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 	watch := pleg.New(pleg.Options{CRI: client, Cache: cache})
 	ws := New(Options{
 		Runtime: rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Events: events, Node: node,
-		Volumes:     volumes.New(volumes.Options{PodsDir: filepath.Join(dir, "pods"), Objects: object}),
+		Volumes: volumes.New(volumes.Options{
+			PodsDir: filepath.Join(dir, "pods"), Objects: object, HostIPs: func() []string { return nil }, Allocatable: node.Allocatable,
+		}),
 		RuntimeName: func() string { return "fake" },
 	})
 	ctx, cancel := context.WithCancel(t.Context())

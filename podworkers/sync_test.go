@@ -1,0 +1,319 @@
+package podworkers
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri/crifake"
+)
+
+// TestCrashLoop: the worker comes back for a crashed container when its back-off is over, without being woken.
+func TestCrashLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", nil)})
+		b.settle()
+		for attempt, delay := range []time.Duration{0, 10 * time.Second, 20 * time.Second} {
+			before := b.fake.Count("StartContainer")
+			b.fake.SetExit(b.fake.ContainerID("a"), 1)
+			ended := time.Now()
+			synctest.Wait()
+			if delay > 0 {
+				w := b.statusOf("u").ContainerStatuses[0].State.Waiting
+				if w == nil || w.Reason != "CrashLoopBackOff" {
+					t.Errorf("attempt %d waits as %+v", attempt, b.statusOf("u").ContainerStatuses[0].State)
+				}
+				b.wait(delay - time.Millisecond)
+			}
+			if delay > 0 && b.fake.Count("StartContainer") != before {
+				t.Errorf("attempt %d is early", attempt)
+			}
+			b.wait(2 * time.Millisecond)
+			if b.fake.Count("StartContainer") != before+1 {
+				t.Errorf("attempt %d is late: %v after the end", attempt, time.Since(ended))
+			}
+			b.settle()
+		}
+		if s := b.statusOf("u").ContainerStatuses[0]; s.RestartCount != 3 || s.State.Running == nil {
+			t.Errorf("in the end: %+v", s)
+		}
+	})
+}
+
+func TestCompletedPod(t *testing.T) {
+	for code, phase := range map[int32]corev1.PodPhase{0: corev1.PodSucceeded, 3: corev1.PodFailed} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyNever })})
+			b.fake.SetExit(b.fake.ContainerID("a"), code)
+			b.settle()
+			b.wantPhase("u", Finished)
+			if s := b.statusOf("u"); s.Phase != phase {
+				t.Errorf("exit code %d makes the pod %s", code, s.Phase)
+			}
+			observed, _ := b.opts.Cache.Get("u")
+			if observed == nil || len(observed.Containers) != 1 {
+				t.Error("the container is gone, and its logs with it")
+			}
+			b.Removed("u")
+			b.settle()
+			b.wantGone("u")
+		})
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = seconds(30) })})
+		b.wait(29 * time.Second)
+		b.wantPhase("u", Syncing)
+		b.wait(3 * time.Second) // startTime has no fractions of a second
+		b.wantPhase("u", Finished)
+		if s := b.statusOf("u"); s.Phase != corev1.PodFailed || s.Reason != "DeadlineExceeded" {
+			t.Errorf("the status is %s, %s", s.Phase, s.Reason)
+		}
+		b.wantEvent("Normal DeadlineExceeded Pod was active on the node longer than the specified deadline")
+	})
+}
+
+func TestUntilDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := metav1.NewTime(time.Now().Add(-10 * time.Second))
+		limited := testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = seconds(30) })
+		for _, tt := range []struct {
+			pod     *corev1.Pod
+			start   *metav1.Time
+			left    time.Duration
+			limited bool
+		}{{limited, &start, 20 * time.Second, true}, {limited, nil, 0, false}, {testPod("u", nil), &start, 0, false}} {
+			left, ok := untilDeadline(tt.pod, corev1.PodStatus{StartTime: tt.start})
+			if left != tt.left || ok != tt.limited {
+				t.Errorf("%v, %v, want %v, %v", left, ok, tt.left, tt.limited)
+			}
+		}
+	})
+}
+
+// TestNetworkNotReady: a pod waits for the node's network, unless it is on the host's.
+func TestNetworkNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.node.setNetwork(errors.New("no CNI"))
+		b.update(Update{Pod: testPod("u", nil)})
+		b.update(Update{Pod: testPod("host", func(pod *corev1.Pod) { pod.Name, pod.Spec.HostNetwork = "host", true })})
+		b.want("u", "")
+		b.want("host", "box a:run")
+		b.wantEvent("Warning NetworkNotReady network is not ready: no CNI")
+		b.wait(time.Minute)
+		b.want("u", "")
+		b.node.setNetwork(nil)
+		b.wait(lastRetry)
+		b.want("u", "box a:run")
+	})
+}
+
+// TestRefusedVolume: what is not supported is named in an event, and the pod waits.
+func TestRefusedVolume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "s", Path: "/"}}}}
+		})})
+		b.want("u", "")
+		b.wantPhase("u", Syncing)
+		b.wantEvent("Warning FailedMount spec.volumes[0] (v): volumes of kind nfs are not supported")
+	})
+}
+
+func TestMountFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s", DefaultMode: new(int32(0o600))}}}}
+		})})
+		b.want("u", "")
+		b.wantEvent(`Warning FailedMount MountVolume.SetUp failed for volume "v" :`)
+	})
+}
+
+// TestSyncIsRetried: a call that fails is tried again, sooner at first.
+func TestSyncIsRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		for range 3 {
+			b.fake.FailNext("RunPodSandbox", errors.New("broken"))
+		}
+		b.update(Update{Pod: testPod("u", nil)})
+		b.want("u", "")
+		b.wait(firstRetry)
+		if n := b.fake.Count("RunPodSandbox"); n != 2 {
+			t.Errorf("%d tries after %v, want 2", n, firstRetry)
+		}
+		b.wait(4 * time.Second)
+		b.want("u", "box a:run")
+		b.wantEvent("Warning FailedCreatePodSandBox")
+	})
+}
+
+// TestKillIsRetried: a pod is Terminating until nothing of it runs.
+func TestKillIsRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", nil)})
+		for range 3 {
+			b.fake.FailNext("StopContainer", errors.New("broken"))
+			b.fake.FailNext("StopPodSandbox", errors.New("broken"))
+		}
+		b.update(Update{Pod: testPod("u", nil), Kill: &Kill{}})
+		b.wantPhase("u", Terminating)
+		b.wantEvent("Warning FailedKillPod error killing pod")
+		b.wait(5 * time.Second)
+		b.wantPhase("u", Finished)
+	})
+}
+
+// TestLivenessRestarts: a container whose liveness probe fails is replaced, one whose probe passes is left alone.
+func TestLivenessRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var sick atomic.Value
+		b.fake.OnExec = func(_ context.Context, id string, _ []string) (string, int32) {
+			if id == sick.Load() {
+				return "sick", 1
+			}
+			return "", 0
+		}
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].LivenessProbe = &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"check"}}},
+				PeriodSeconds: 1, FailureThreshold: 2, SuccessThreshold: 1, TimeoutSeconds: 1,
+			}
+		})})
+		b.wait(10 * time.Second)
+		first := b.fake.ContainerID("a")
+		if b.statusOf("u").ContainerStatuses[0].RestartCount != 0 {
+			t.Error("a healthy container was restarted")
+		}
+		sick.Store(first)
+		b.wait(10 * time.Second)
+		if b.fake.ContainerID("a") == first || b.statusOf("u").ContainerStatuses[0].RestartCount != 1 {
+			t.Errorf("the sick container was not restarted: %+v", b.statusOf("u").ContainerStatuses)
+		}
+		if all := b.allEvents(); !strings.Contains(all, "Warning Unhealthy Liveness probe failed: sick") || !strings.Contains(all, "failed liveness probe, will be restarted") {
+			t.Errorf("events:\n%s", all)
+		}
+	})
+}
+
+// TestReadinessAndStartup: a container is started once its startup probe has passed, and ready once its readiness
+// probe has.
+func TestReadinessAndStartup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var good sync.Map
+		b.fake.OnExec = func(_ context.Context, _ string, command []string) (string, int32) {
+			if _, ok := good.Load(command[0]); ok {
+				return "", 0
+			}
+			return "not yet", 1
+		}
+		probe := func(command string) *corev1.Probe {
+			return &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{command}}},
+				PeriodSeconds: 1, FailureThreshold: 100, SuccessThreshold: 1, TimeoutSeconds: 1,
+			}
+		}
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].StartupProbe, pod.Spec.Containers[0].ReadinessProbe = probe("startup"), probe("readiness")
+		})})
+		for _, step := range []struct {
+			pass           string
+			started, ready bool
+		}{{"", false, false}, {"readiness", false, false}, {"startup", true, true}} {
+			good.Store(step.pass, true)
+			b.wait(3 * time.Second)
+			if s := b.statusOf("u").ContainerStatuses[0]; *s.Started != step.started || s.Ready != step.ready {
+				t.Errorf("after %q: started %v, ready %v", step.pass, *s.Started, s.Ready)
+			}
+		}
+		good.Delete("readiness")
+		b.wait(2 * time.Minute)
+		if s := b.statusOf("u").ContainerStatuses[0]; !*s.Started || s.Ready || s.RestartCount != 0 {
+			t.Errorf("after readiness went: started %v, ready %v, restarts %d", *s.Started, s.Ready, s.RestartCount)
+		}
+	})
+}
+
+// TestInputs: environment, command and mounts reach the runtime; a pull secret that cannot be had is an event only.
+func TestInputs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "secret"}}
+			pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+			c := &pod.Spec.Containers[0]
+			c.Env = []corev1.EnvVar{
+				{Name: "NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"}}},
+				{Name: "HOST", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "status.hostIP"}}},
+				{Name: "SUB", Value: "$(NAME)-dir"},
+			}
+			c.Command, c.Args = []string{"run", "$(NAME)"}, []string{"$(SUB)", "$$(SUB)", "$(OTHER)"}
+			c.VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
+		})})
+		b.want("u", "box a:run")
+		request := crifake.Requests[*runtimeapi.CreateContainerRequest](b.fake)[0].Config
+		if !slices.Equal(request.Command, []string{"run", "pod"}) || !slices.Equal(request.Args, []string{"pod-dir", "$(SUB)", "$(OTHER)"}) {
+			t.Errorf("command %q, args %q", request.Command, request.Args)
+		}
+		var envs []string
+		for _, e := range request.Envs {
+			envs = append(envs, e.Key+"="+string(e.Value))
+		}
+		for _, want := range []string{"NAME=pod", "HOST=192.0.2.1", "SUB=pod-dir"} {
+			if !slices.Contains(envs, want) {
+				t.Errorf("no %s in %q", want, envs)
+			}
+		}
+		if !slices.ContainsFunc(request.Mounts, func(m *runtimeapi.Mount) bool {
+			return m.ContainerPath == "/v" && m.HostPath == b.dir+"/pods/u/volumes/kubernetes.io~empty-dir/v"
+		}) {
+			t.Errorf("mounts: %v", request.Mounts)
+		}
+		b.wantEvent("Warning FailedToRetrieveImagePullSecret Unable to retrieve some image pull secrets (secret)")
+	})
+}
+
+// TestConfigError: an environment that cannot be made keeps its container waiting, and says why.
+func TestConfigError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "absent"}}}}
+		})})
+		b.want("u", "box")
+		if w := b.statusOf("u").ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "CreateContainerConfigError" || !strings.Contains(w.Message, "absent") {
+			t.Errorf("it waits as %+v", w)
+		}
+	})
+}
+
+func TestIsStatic(t *testing.T) {
+	for source, want := range map[string]bool{"": false, "api": false, "file": true, "http": true} {
+		pod := testPod("u", func(pod *corev1.Pod) { pod.Annotations = map[string]string{"kubernetes.io/config.source": source} })
+		if isStatic(pod) != want {
+			t.Errorf("source %q: %v", source, !want)
+		}
+	}
+}
