@@ -48,11 +48,11 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 		return 0, err
 	}
 
-	w.lastAction = time.Now()
 	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
+	w.lastAction = time.Now()
 	w.failed, w.sandbox = result.Containers, result.Sandbox
 	if result.Observed != nil {
-		w.seen = result.Observed
+		w.seen, w.fresh = result.Observed, result.Observed
 		w.lastAction = result.Observed.ObservedAt
 	}
 	if ctx.Err() != nil {
@@ -80,7 +80,7 @@ func (w *worker) observe(ctx context.Context) (*cri.PodStatus, error) {
 		w.mu.Lock()
 		w.seen = &cri.PodStatus{UID: w.uid, Namespace: w.pod.Namespace, Name: w.pod.Name, ObservedAt: time.Now()}
 		w.mu.Unlock()
-	case known && !cached.Shallow() && !w.lastAction.IsZero() && !cached.ObservedAt.Before(w.lastAction):
+	case known && !cached.Shallow() && !w.lastAction.IsZero() && (cached == w.fresh || cached.ObservedAt.After(w.lastAction)):
 		w.seen = cached
 	default:
 		s, err := w.opts.Runtime.ReadPod(ctx, w.uid)

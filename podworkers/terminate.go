@@ -24,8 +24,9 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	w.report(m.pod, observed)
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
 	if !observed.Gone() {
-		w.lastAction = time.Now()
-		if err := w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace); err != nil {
+		err := w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace)
+		w.fresh, w.lastAction = nil, time.Now() // what was read while containers ended does not count
+		if err != nil {
 			if ctx.Err() == nil {
 				w.opts.Events.Eventf(m.pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
 			}

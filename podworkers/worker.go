@@ -24,6 +24,7 @@ type worker struct {
 	failures   int                        // syncs in a row that failed
 	lastAction time.Time                  // when the runtime was last told to do something
 	seen       *cri.PodStatus             // newest reading of the runtime
+	fresh      *cri.PodStatus             // the reading that the last action ended with, if it did
 	failed     map[string]runtime.Failure // why containers wait, by name
 	sandbox    *runtime.Failure           // why the sandbox is missing
 	override   *status.Override           // the end that the node decided on

@@ -93,7 +93,8 @@ func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
 	if w == nil {
 		w = newWorker(ws, u.Pod)
 		ws.byUID[u.Pod.UID] = w
-		ws.running.Go(func() { w.run(klog.NewContext(ctx, w.logger(ctx))) })
+		run := klog.NewContext(ctx, w.logger(ctx))
+		ws.running.Go(func() { w.run(run) })
 	}
 	w.deliver(u)
 }

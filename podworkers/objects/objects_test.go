@@ -1,0 +1,170 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	clocktesting "k8s.io/utils/clock/testing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func user(uid, config string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: uid, Namespace: "ns", UID: types.UID(uid)}, Spec: corev1.PodSpec{
+		ServiceAccountName: "sa",
+		Volumes:            []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: config}}}}},
+	}}
+}
+
+func newManager(t *testing.T, client *fake.Clientset, change func(types.UID)) *Manager {
+	t.Helper()
+	m := New(Options{Client: client, NodeName: "n", OnChange: change})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { m.Run(ctx); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return m
+}
+
+func TestReferences(t *testing.T) {
+	ref := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+	pod := user("p", "volume")
+	pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{ref("pull")}
+	pod.Spec.InitContainers = []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref("from")}}}}}
+	pod.Spec.Containers = []corev1.Container{{Env: []corev1.EnvVar{
+		{ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: ref("key")}}},
+		{ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: ref("volume")}}},
+	}}}
+	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+		{Secret: &corev1.SecretProjection{LocalObjectReference: ref("projected")}},
+	}}}})
+	want := []key{{secret, "ns", "pull"}, {secret, "ns", "from"}, {secret, "ns", "key"}, {configMap, "ns", "volume"}, {secret, "ns", "projected"}}
+	if got := references(pod); !slices.Equal(got, want) {
+		t.Errorf("references are %v, want %v", got, want)
+	}
+}
+
+// TestSharedWatch: two pods share one watch, both hear of a change, and the watch ends with the last of them.
+func TestSharedWatch(t *testing.T) {
+	client := fake.NewClientset()
+	changed := make(chan types.UID, 100)
+	m := newManager(t, client, func(uid types.UID) { changed <- uid })
+	m.Register(user("1", "c"))
+	m.Register(user("2", "c"))
+	m.Register(user("2", "c")) // a second sync of the same pod
+	if _, err := m.ConfigMap(t.Context(), "ns", "c"); !apierrors.IsNotFound(err) {
+		t.Errorf("one that is not there: %v", err)
+	}
+	made, err := client.CoreV1().ConfigMaps("ns").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "ns"}, Data: map[string]string{"k": "1"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []types.UID{<-changed, <-changed}
+	slices.Sort(got)
+	if !slices.Equal(got, []types.UID{"1", "2"}) {
+		t.Errorf("told of the change: %v", got)
+	}
+	if c, err := m.ConfigMap(t.Context(), "ns", "c"); err != nil || c.Data["k"] != made.Data["k"] {
+		t.Errorf("%v, %v", c, err)
+	}
+	watches := 0
+	for _, a := range client.Actions() {
+		if a.GetVerb() == "watch" {
+			watches++
+		}
+	}
+	if watches != 1 {
+		t.Errorf("%d watches, want 1", watches)
+	}
+	m.Unregister("1")
+	if _, err := m.ConfigMap(t.Context(), "ns", "c"); err != nil {
+		t.Errorf("after one of two pods went: %v", err)
+	}
+	m.Unregister("2")
+	if _, err := m.ConfigMap(t.Context(), "ns", "c"); err == nil || !strings.Contains(err.Error(), "no pod on this node") {
+		t.Errorf("after both went: %v", err)
+	}
+}
+
+// TestForbiddenAtFirst: the node authorizer may need a moment to learn of a pod.
+func TestForbiddenAtFirst(t *testing.T) {
+	client := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "ns"}})
+	refusals := 2
+	client.PrependReactor("list", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		if refusals--; refusals >= 0 {
+			return true, nil, apierrors.NewForbidden(corev1.Resource("configmaps"), "c", errors.New("not yet"))
+		}
+		return false, nil, nil
+	})
+	m := newManager(t, client, nil)
+	m.Register(user("1", "c"))
+	if _, err := m.ConfigMap(t.Context(), "ns", "c"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	client := fake.NewClientset()
+	clock := clocktesting.NewFakePassiveClock(time.Now())
+	asked, fail := 0, false
+	client.PrependReactor("create", "serviceaccounts", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		asked++
+		if fail {
+			return true, nil, errors.New("away")
+		}
+		request := a.(clienttesting.CreateAction).GetObject().(*authv1.TokenRequest).DeepCopy()
+		request.Status = authv1.TokenRequestStatus{Token: "t", ExpirationTimestamp: metav1.NewTime(clock.Now().Add(time.Hour))}
+		return true, request, nil
+	})
+	tokens := newTokens(Options{Client: client, Clock: clock})
+	get := func(audience string, wantAsked int, wantErr bool) {
+		t.Helper()
+		_, err := tokens.get(t.Context(), user("1", "c"), &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{Audiences: []string{audience}}})
+		if (err != nil) != wantErr || asked != wantAsked {
+			t.Errorf("asked %d times, error %v; want %d, error %v", asked, err, wantAsked, wantErr)
+		}
+	}
+	get("a", 1, false)
+	get("a", 1, false)
+	get("b", 2, false) // another audience is another token
+	clock.SetTime(clock.Now().Add(50 * time.Minute))
+	get("a", 3, false)
+	fail = true
+	clock.SetTime(clock.Now().Add(50 * time.Minute))
+	get("a", 4, false) // the old one serves until it expires
+	clock.SetTime(clock.Now().Add(20 * time.Minute))
+	get("a", 5, true)
+	tokens.forget("1")
+	fail = false
+	get("a", 6, false)
+}
+
+func TestStandalone(t *testing.T) {
+	m := New(Options{})
+	m.Register(user("1", "c"))
+	if _, err := m.ConfigMap(t.Context(), "ns", "c"); !errors.Is(err, ErrStandalone) {
+		t.Error(err)
+	}
+	if _, err := m.Secret(t.Context(), "ns", "c"); !errors.Is(err, ErrStandalone) {
+		t.Error(err)
+	}
+	if _, err := m.Token(t.Context(), user("1", "c"), &authv1.TokenRequest{}); !errors.Is(err, ErrStandalone) {
+		t.Error(err)
+	}
+	if services, err := m.Services(t.Context()); err != nil || services != nil {
+		t.Errorf("%v, %v", services, err)
+	}
+}
