@@ -247,5 +247,3 @@ func (b *bench) stopTimeouts() []int64 {
 	}
 	return out
 }
-
-func seconds(n int64) *int64 { return &n }

@@ -76,7 +76,7 @@ func TestCompletedPod(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = seconds(30) })})
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(30)) })})
 		b.wait(29 * time.Second)
 		b.wantPhase("u", Syncing)
 		b.wait(3 * time.Second) // startTime has no fractions of a second
@@ -91,7 +91,7 @@ func TestDeadline(t *testing.T) {
 func TestUntilDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := metav1.NewTime(time.Now().Add(-10 * time.Second))
-		limited := testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = seconds(30) })
+		limited := testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(30)) })
 		for _, tt := range []struct {
 			pod     *corev1.Pod
 			start   *metav1.Time

@@ -49,7 +49,7 @@ func TestDeletedPod(t *testing.T) {
 		b.update(Update{Pod: testPod("u", nil)})
 		deleted := testPod("u", func(pod *corev1.Pod) {
 			now := metav1.Now()
-			pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, seconds(7)
+			pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, new(int64(7))
 		})
 		b.update(Update{Pod: deleted})
 		b.settle()
@@ -139,12 +139,12 @@ func TestShorterGracePeriodCancelsTheLonger(t *testing.T) {
 		b.fake.Delay("StopContainer", time.Hour)
 		b.update(Update{Pod: pod, Kill: &Kill{}})
 		b.wantPhase("u", Terminating)
-		b.update(Update{Pod: pod, Kill: &Kill{GracePeriod: seconds(60)}})
+		b.update(Update{Pod: pod, Kill: &Kill{GracePeriod: new(int64(60))}})
 		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30}) {
 			t.Fatalf("grace periods %v: a longer one must not count", got)
 		}
 		b.fake.Delay("StopContainer", 0)
-		b.update(Update{Pod: pod, Kill: &Kill{GracePeriod: seconds(5)}})
+		b.update(Update{Pod: pod, Kill: &Kill{GracePeriod: new(int64(5))}})
 		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30, 5}) {
 			t.Errorf("grace periods %v, want the shorter one after the longer", got)
 		}
@@ -228,10 +228,10 @@ func TestKillMerge(t *testing.T) {
 	for name, tt := range map[string]struct{ first, then, want Kill }{
 		"first cause stays":  {Kill{Override: evicted}, Kill{Override: late}, Kill{Override: evicted}},
 		"a cause comes late": {Kill{}, Kill{Override: late}, Kill{Override: late}},
-		"shorter wins":       {Kill{GracePeriod: seconds(9)}, Kill{GracePeriod: seconds(3)}, Kill{GracePeriod: seconds(3)}},
-		"longer does not":    {Kill{GracePeriod: seconds(3)}, Kill{GracePeriod: seconds(9)}, Kill{GracePeriod: seconds(3)}},
-		"none keeps one":     {Kill{GracePeriod: seconds(3)}, Kill{}, Kill{GracePeriod: seconds(3)}},
-		"one after none":     {Kill{}, Kill{GracePeriod: seconds(3)}, Kill{GracePeriod: seconds(3)}},
+		"shorter wins":       {Kill{GracePeriod: new(int64(9))}, Kill{GracePeriod: new(int64(3))}, Kill{GracePeriod: new(int64(3))}},
+		"longer does not":    {Kill{GracePeriod: new(int64(3))}, Kill{GracePeriod: new(int64(9))}, Kill{GracePeriod: new(int64(3))}},
+		"none keeps one":     {Kill{GracePeriod: new(int64(3))}, Kill{}, Kill{GracePeriod: new(int64(3))}},
+		"one after none":     {Kill{}, Kill{GracePeriod: new(int64(3))}, Kill{GracePeriod: new(int64(3))}},
 	} {
 		got := tt.then.merge(&tt.first)
 		if got.Override != tt.want.Override || (got.GracePeriod == nil) != (tt.want.GracePeriod == nil) ||
@@ -253,12 +253,12 @@ func TestGracePeriod(t *testing.T) {
 	}{
 		"the pod's":               {nil, nil, 30},
 		"none given":              {func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = nil }, nil, 30},
-		"the deletion's":          {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, seconds(60) }, nil, 60},
-		"the kill's, shorter":     {nil, &Kill{GracePeriod: seconds(4)}, 4},
-		"the kill's, longer":      {nil, &Kill{GracePeriod: seconds(40)}, 30},
-		"zero is a second":        {nil, &Kill{GracePeriod: seconds(0)}, 1},
-		"deleted at once":         {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, seconds(0) }, nil, 1},
-		"kill within a deletion":  {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, seconds(9) }, &Kill{GracePeriod: seconds(2)}, 2},
+		"the deletion's":          {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, new(int64(60)) }, nil, 60},
+		"the kill's, shorter":     {nil, &Kill{GracePeriod: new(int64(4))}, 4},
+		"the kill's, longer":      {nil, &Kill{GracePeriod: new(int64(40))}, 30},
+		"zero is a second":        {nil, &Kill{GracePeriod: new(int64(0))}, 1},
+		"deleted at once":         {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, new(int64(0)) }, nil, 1},
+		"kill within a deletion":  {func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &now, new(int64(9)) }, &Kill{GracePeriod: new(int64(2))}, 2},
 		"deletion without period": {func(p *corev1.Pod) { p.DeletionTimestamp = &now }, nil, 30},
 	} {
 		w := newWorker(&Workers{}, testPod("u", tt.change))
