@@ -70,13 +70,14 @@ func New(opts Options) *Manager {
 
 // Run writes statuses until ctx ends.
 func (m *Manager) Run(ctx context.Context) {
+	if m.client == nil {
+		<-ctx.Done()
+		m.queue.ShutDown() // not by AfterFunc: stop could come before it
+		return
+	}
 	var writers sync.WaitGroup
 	stop := context.AfterFunc(ctx, m.queue.ShutDown)
 	defer stop()
-	if m.client == nil {
-		<-ctx.Done()
-		return
-	}
 	for range m.workers {
 		writers.Go(func() {
 			for {

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	sigsjson "sigs.k8s.io/json"
@@ -40,7 +41,8 @@ func readFiles(file, dir string) (map[string]any, error) {
 		return document, nil
 	}
 	var names []string
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+	// The separator makes WalkDir follow a directory that is a link; it would pass it over in silence.
+	err := filepath.WalkDir(dir+string(filepath.Separator), func(path string, entry os.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() && strings.HasSuffix(entry.Name(), dropInEnd) {
 			names = append(names, path)
 		}
@@ -115,14 +117,15 @@ func strict(data []byte) (*kubeletconfig.KubeletConfiguration, error) {
 
 // mergePatch is RFC 7386.
 func mergePatch(base, patch map[string]any) map[string]any {
-	merged := maps.Clone(base)
+	merged := map[string]any{}
+	maps.Copy(merged, base)
 	for key, value := range patch {
 		object, isObject := value.(map[string]any)
-		below, hasObject := merged[key].(map[string]any)
+		below, _ := merged[key].(map[string]any)
 		switch {
 		case value == nil:
 			delete(merged, key)
-		case isObject && hasObject:
+		case isObject: // over what is no object as well: its nulls must go
 			merged[key] = mergePatch(below, object)
 		default:
 			merged[key] = value
@@ -132,7 +135,7 @@ func mergePatch(base, patch map[string]any) map[string]any {
 }
 
 // overlay puts what was given over the defaults. Fields that are structs are merged; a map, such as kubeReserved, is
-// a value like any other. Zero durations, strings and lists mean the default, as upstream reads them.
+// a value like any other.
 func overlay(defaults, given map[string]any) map[string]any {
 	return overlayStruct(defaults, given, reflect.TypeFor[kubeletconfig.KubeletConfiguration]())
 }
@@ -143,47 +146,79 @@ func overlayStruct(defaults, given map[string]any, t reflect.Type) map[string]an
 		merged = map[string]any{}
 	}
 	for key, value := range given {
-		inner := structOf(t, key)
+		field := typeOf(t, key)
 		object, isObject := value.(map[string]any)
-		if inner != nil && isObject {
+		if inner := structOf(field); inner != nil && isObject {
 			below, _ := merged[key].(map[string]any)
 			merged[key] = overlayStruct(below, object, inner)
 			continue
 		}
-		if !meansDefault(value) {
+		if !meansDefault(value, field) {
 			merged[key] = value
 		}
 	}
 	return merged
 }
 
-func meansDefault(value any) bool {
+// meansDefault tells whether a value stands for the default, as upstream reads it: null does everywhere; the zero
+// number, string or duration does in a field that cannot tell it from no value. A field that is a pointer can:
+// registryPullQPS: 0 is no limit, resolvConf: "" no resolver.
+func meansDefault(value any, field reflect.Type) bool {
+	if value == nil {
+		return true
+	}
+	if field == nil || field.Kind() == reflect.Pointer {
+		return false
+	}
+	if text, ok := value.(string); ok && field == durationType {
+		d, err := time.ParseDuration(text)
+		return text == "" || err == nil && d == 0
+	}
+	switch field.Kind() {
+	case reflect.Int32, reflect.Int64, reflect.Uint32, reflect.String:
+		return empty(value)
+	}
+	return false
+}
+
+// empty tells whether a value asks for nothing.
+func empty(value any) bool {
 	switch v := value.(type) {
 	case nil:
 		return true
 	case string:
 		return v == "" || v == "0s"
+	case float64:
+		return v == 0
+	case int64:
+		return v == 0
 	case []any:
+		return len(v) == 0
+	case map[string]any:
 		return len(v) == 0
 	}
 	return false
 }
 
-// structOf returns the type of the field with this JSON name if it is a struct that JSON shows as an object.
-func structOf(t reflect.Type, name string) reflect.Type {
+// typeOf returns the type of the field with this JSON name, nil if there is none.
+func typeOf(t reflect.Type, name string) reflect.Type {
 	for f := range t.Fields() {
-		if jsonName(f) != name {
-			continue
-		}
-		inner := f.Type
-		if inner.Kind() == reflect.Pointer {
-			inner = inner.Elem()
-		}
-		if inner.Kind() == reflect.Struct && inner != durationType {
-			return inner
+		if jsonName(f) == name {
+			return f.Type
 		}
 	}
 	return nil
+}
+
+// structOf returns the struct, if it is one that JSON shows as an object, of a field's type.
+func structOf(field reflect.Type) reflect.Type {
+	if field != nil && field.Kind() == reflect.Pointer {
+		field = field.Elem()
+	}
+	if field == nil || field.Kind() != reflect.Struct || field == durationType {
+		return nil
+	}
+	return field
 }
 
 func jsonName(f reflect.StructField) string {

@@ -104,10 +104,11 @@ func newFlags() *flags {
 	f.set.BoolVar(&f.runOnce, "runonce", false, "start the pods of file and URL, report how they are, and end")
 	f.set.BoolVar(&f.version, "version", false, "print the version")
 	for _, c := range configFlags {
-		f.set.StringP(c.name, "", "", c.usage)
+		shorthand := ""
 		if c.name == "v" {
-			f.set.Lookup("v").Shorthand = ""
+			shorthand = "v" // -v=2 is what Go's own flags take
 		}
+		f.set.StringP(c.name, shorthand, "", c.usage)
 	}
 	f.set.StringVar(new(string), "vmodule", "", "pattern=N,... log verbosity by file")
 	return f

@@ -2,7 +2,6 @@
 package settings
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,8 +148,7 @@ func parseTaint(text string) (corev1.Taint, error) {
 
 // decode turns the merged document into a configuration: defaults, support, validation.
 func decode(document map[string]any, origin string) (*kubeletconfig.KubeletConfiguration, error) {
-	given, err := toConfig(document)
-	if err != nil {
+	if _, err := toConfig(document); err != nil {
 		return nil, fmt.Errorf("%s: %w", origin, err)
 	}
 	if errs := unsupported(document); len(errs) > 0 {
@@ -160,7 +158,6 @@ func decode(document map[string]any, origin string) (*kubeletconfig.KubeletConfi
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", origin, err)
 	}
-	c.Logging.Verbosity = cmp.Or(given.Logging.Verbosity, c.Logging.Verbosity)
 	if errs := validate(c); len(errs) > 0 {
 		return nil, fmt.Errorf("%s: %w", origin, errors.Join(errs...))
 	}

@@ -116,7 +116,7 @@ func unsupported(document map[string]any) []error {
 		if key == "apiVersion" || key == "kind" {
 			continue
 		}
-		if support, _ := supportOf(key); support != Refused || meansDefault(value) || harmless(key, value) {
+		if support, _ := supportOf(key); support != Refused || harmless(key, value) {
 			continue
 		}
 		if !sameValue(value, defaults[key]) {
@@ -146,22 +146,12 @@ func unbuilt(document, defaults map[string]any) []error {
 	return errs
 }
 
-// harmless tells whether a value switches off what is not built anyway.
+// harmless tells whether a value asks for nothing, or switches off what is not built anyway.
 func harmless(key string, value any) bool {
-	if key == "featureGates" {
-		return false
+	if off, ok := value.(bool); ok {
+		return !off && defaultDocument()[key] != true
 	}
-	switch v := value.(type) {
-	case bool:
-		return !v && defaultDocument()[key] != true
-	case float64:
-		return v == 0
-	case int64:
-		return v == 0
-	case map[string]any:
-		return len(v) == 0
-	}
-	return false
+	return empty(value)
 }
 
 // sameValue compares values as JSON has them, where 5, 5.0 and int64(5) are one.

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 
@@ -15,6 +16,35 @@ func load(t *testing.T, lines string, args ...string) (*Settings, error) {
 	t.Helper()
 	file := write(t, t.TempDir()+"/kubelet.yaml", head+lines+"\n")
 	return Load(append([]string{"--config=" + file}, args...), &bytes.Buffer{})
+}
+
+// TestZeroValues: where upstream cannot tell a zero from no value it means the default, elsewhere it means zero.
+func TestZeroValues(t *testing.T) {
+	s, err := load(t, `maxPods: 0
+port: 0
+registryBurst: 0
+syncFrequency: 0s
+nodeStatusUpdateFrequency: 0m0s
+cgroupDriver: ""
+crashLoopBackOff: null
+eventRecordQPS: null
+registryPullQPS: 0
+healthzPort: 0
+resolvConf: ""
+enforceNodeAllocatable: []
+evictionHard: {}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.MaxPods != 110 || s.Port != 10250 || s.RegistryBurst != 10 || s.NodeStatusUpdateFrequency.Seconds() != 10 || s.CgroupDriver != "cgroupfs" || *s.EventRecordQPS != 50 {
+		t.Errorf("not the defaults: maxPods %d, port %d, registryBurst %d, nodeStatusUpdateFrequency %v, cgroupDriver %q, eventRecordQPS %d",
+			s.MaxPods, s.Port, s.RegistryBurst, s.NodeStatusUpdateFrequency, s.CgroupDriver, *s.EventRecordQPS)
+	}
+	if *s.RegistryPullQPS != 0 || *s.HealthzPort != 0 || *s.ResolverConfig != "" || len(s.EnforceNodeAllocatable) != 0 || len(s.EvictionHard) != 0 {
+		t.Errorf("not zero: registryPullQPS %d, healthzPort %d, resolvConf %q, enforceNodeAllocatable %v, evictionHard %v",
+			*s.RegistryPullQPS, *s.HealthzPort, *s.ResolverConfig, s.EnforceNodeAllocatable, s.EvictionHard)
+	}
 }
 
 // TestDefaultsAreAccepted: a file that spells out the defaults, as tools write them, says nothing new.
@@ -39,7 +69,7 @@ func TestSupport(t *testing.T) {
 		{"cpuManagerPolicy: none", ""},
 		{"memoryManagerPolicy: None", ""},
 		{"topologyManagerPolicy: none\ntopologyManagerScope: container", ""},
-		{"podCIDR: \"\"\nreservedSystemCPUs: \"\"\nqosReserved: {}", ""},
+		{"podCIDR: \"\"\nreservedSystemCPUs: \"\"\nfeatureGates: {}\nqosReserved: {}", ""},
 		{"protectKernelDefaults: false\nserverTLSBootstrap: false\nenableProfilingHandler: false", ""},
 		{"containerLogMaxSize: 10Mi\ncontainerLogMaxFiles: 5", ""},
 		{"memorySwap: {swapBehavior: \"\"}", "memorySwap"},
@@ -97,14 +127,17 @@ func TestFieldsNameWhatIsThere(t *testing.T) {
 func TestDropInErrors(t *testing.T) {
 	dir := t.TempDir()
 	file := write(t, dir+"/kubelet.yaml", head+"serializeImagePulls: true\n")
-	dropIn := write(t, dir+"/d/50-x.conf", head+"authorization: {webhook: {cacheTTL: 1s}}\n")
+	real := write(t, dir+"/real/50-x.conf", head+"authorization: {webhook: {cacheTTL: 1s}}\n")
+	if err := os.Symlink(dir+"/real", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct{ content, want string }{
-		{head + "authorization: {webhook: {cacheTTL: 1s}}\n", `d/50-x.conf: unknown field "authorization.webhook.cacheTTL"`},
-		{"maxPods: 3\n", "d/50-x.conf: want apiVersion"},
-		{head + "maxParallelImagePulls: 3\n", "kubelet.yaml with " + dir + "/d and flags: maxParallelImagePulls"},
+		{head + "authorization: {webhook: {cacheTTL: 1s}}\n", `link/50-x.conf: unknown field "authorization.webhook.cacheTTL"`},
+		{"maxPods: 3\n", "link/50-x.conf: want apiVersion"},
+		{head + "maxParallelImagePulls: 3\n", "kubelet.yaml with " + dir + "/link and flags: maxParallelImagePulls"},
 	} {
-		write(t, dropIn, tt.content)
-		_, err := Load([]string{"--config=" + file, "--config-dir=" + dir + "/d"}, &bytes.Buffer{})
+		write(t, real, tt.content)
+		_, err := Load([]string{"--config=" + file, "--config-dir=" + dir + "/link"}, &bytes.Buffer{})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("the error is %v, want %q in it", err, tt.want)
 		}
@@ -133,6 +166,7 @@ func TestMergePatch(t *testing.T) {
 		{"a: [{b: c}]", "a: [1]", "a: [1]"},
 		{"a: {b: c}", "a: 1", "a: 1"},
 		{"a: {b: {c: 1, d: 2}}", "a: {b: {c: null}}", "a: {b: {d: 2}}"},
+		{"e: 1", "a: {bb: {ccc: null}}", "{e: 1, a: {bb: {}}}"},
 	} {
 		got := mergePatch(object(t, tt.base), object(t, tt.patch))
 		if !sameValue(got, object(t, tt.want)) {
@@ -143,7 +177,7 @@ func TestMergePatch(t *testing.T) {
 
 func TestVerbosity(t *testing.T) {
 	t.Cleanup(func() { _, _ = Load([]string{"--v=0"}, &bytes.Buffer{}) })
-	for _, args := range [][]string{{"--v=2"}, {"--v", "2"}} {
+	for _, args := range [][]string{{"--v=2"}, {"-v=2"}, {"-v", "2"}, {"--v", "2"}} {
 		if _, err := Load([]string{"--v=0"}, &bytes.Buffer{}); err != nil || klog.V(1).Enabled() {
 			t.Fatalf("--v=0: %v, V(1) enabled: %v", err, klog.V(1).Enabled())
 		}
