@@ -17,8 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
 const manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec: {containers: [{name: c, image: %s}]}\n"
 
 func TestStatic(t *testing.T) {
@@ -161,6 +159,7 @@ func collector(ctx context.Context) (sink, func(t *testing.T, want ...string)) {
 }
 
 func TestFiles(t *testing.T) {
+	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
 	write := func(name, text string) {
 		t.Helper()
