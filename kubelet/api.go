@@ -8,11 +8,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	authenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
+	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 
+	"minikubelet/kubelet/server/auth"
 	"minikubelet/kubelet/settings"
 )
 
@@ -22,6 +25,8 @@ type apiClients struct {
 	pods       kubernetes.Interface
 	heartbeats kubernetes.Interface
 	events     typedcorev1.EventsGetter
+	tokens     auth.TokenReviewer
+	access     auth.AccessReviewer
 
 	broadcaster record.EventBroadcaster
 }
@@ -63,8 +68,28 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 	if c.events, err = typedcorev1.NewForConfig(events); err != nil {
 		return nil, fmt.Errorf("make a client for events from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
-	return c, nil
+	return c, c.addReviews(base)
 }
+
+// addReviews makes the clients that ask who somebody is and what they may do. Requests to the node's server must not
+// keep the kubelet from its own, nor wait behind them.
+func (c *apiClients) addReviews(base *rest.Config) error {
+	reviews := rest.CopyConfig(base)
+	reviews.QPS, reviews.Burst, reviews.Timeout = 50, 100, reviewTimeout
+	authentication, err := authenticationv1.NewForConfig(reviews)
+	if err != nil {
+		return fmt.Errorf("make a client for token reviews: %w", err)
+	}
+	authorization, err := authorizationv1.NewForConfig(reviews)
+	if err != nil {
+		return fmt.Errorf("make a client for access reviews: %w", err)
+	}
+	c.tokens, c.access = authentication.TokenReviews(), authorization.SubjectAccessReviews()
+	return nil
+}
+
+// reviewTimeout is how long one question to the apiserver may take.
+const reviewTimeout = 5 * time.Second
 
 // recorder returns the recorder of all events: logged always, sent once startEvents ran.
 func (c *apiClients) recorder(nodeName string) record.EventRecorder {

@@ -57,6 +57,7 @@ type Kubelet struct {
 	status   *status.Manager
 	loop     *syncloop.Loop
 	healthz  *server.Healthz
+	server   *server.Server
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -138,7 +139,7 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
-	return k.listen()
+	return k.listen(cache)
 }
 
 // mirror keeps the API objects of static pods; nil without an apiserver.
@@ -150,17 +151,34 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 }
 
 // listen opens the kubelet's ports, so that one that is taken is found out at once.
-func (k *Kubelet) listen() error {
-	port := *k.settings.HealthzPort
-	if port == 0 {
+func (k *Kubelet) listen(cache *pleg.Cache) error {
+	var err error
+	syncLoop := server.Check{Name: "syncloop", Check: k.loop.Healthy}
+	if port := *k.settings.HealthzPort; port != 0 {
+		checks := []server.Check{{Name: "ping", Check: func() error { return nil }}, syncLoop}
+		if k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), checks); err != nil {
+			return err
+		}
+	}
+	if !*k.settings.EnableServer {
 		return nil
 	}
-	var err error
-	k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), []server.Check{
-		{Name: "ping", Check: func() error { return nil }},
-		{Name: "syncloop", Check: k.loop.Healthy},
+	k.server, err = server.Listen(server.Options{
+		Settings: k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
+		Tokens: k.api.tokens, Access: k.api.access,
 	})
 	return err
+}
+
+// pods returns the pods that should run, with the newest status that is known of each.
+func (k *Kubelet) pods() []*corev1.Pod {
+	pods := k.loop.Pods.All()
+	for i, pod := range pods {
+		if status, ok := k.status.Get(pod.UID); ok {
+			pods[i] = &corev1.Pod{TypeMeta: pod.TypeMeta, ObjectMeta: pod.ObjectMeta, Spec: pod.Spec, Status: status}
+		}
+	}
+	return pods
 }
 
 // makeDirectories makes the directories that the kubelet owns.
@@ -182,6 +200,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run}
 	if k.healthz != nil {
 		runs = append(runs, k.healthz.Run)
+	}
+	if k.server != nil {
+		runs = append(runs, k.server.Run)
 	}
 	for _, run := range runs {
 		parts.Go(func() { run(ctx) })

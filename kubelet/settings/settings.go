@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
@@ -39,6 +40,8 @@ type Settings struct {
 	RunOnce bool
 	// Version is the kubelet's.
 	Version string
+	// Flags is the command line, every flag with its value.
+	Flags map[string]string
 }
 
 // Standalone tells whether there is no apiserver.
@@ -75,8 +78,9 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 	}
 	s := &Settings{
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
-		NodeLabels: f.nodeLabels, RunOnce: f.runOnce || c.RunOnce, Version: Version,
+		NodeLabels: f.nodeLabels, RunOnce: f.runOnce || c.RunOnce, Version: Version, Flags: map[string]string{},
 	}
+	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
 	if err := s.complete(f); err != nil {
 		return nil, err
 	}

@@ -134,7 +134,7 @@ func TestRefused(t *testing.T) {
 		{"eviction", head + "evictionHard: {nodefs.available: 3%}\n", "evictionHard[nodefs.available]"},
 		{"image collection", head + "imageGCHighThresholdPercent: 70\n", "imageGCHighThresholdPercent"},
 		{"graceful shutdown", head + "shutdownGracePeriod: 30s\n", "shutdownGracePeriod: not supported"},
-		{"read-only port", head + "readOnlyPort: 10255\n", "readOnlyPort"},
+		{"read-only port", head + "readOnlyPort: 99999\n", "readOnlyPort"},
 		{"negative", head + "maxPods: -1\n", "maxPods: Invalid value"},
 		{"address", head + "clusterDNS: [10.0.0.1, here]\n", "clusterDNS[1]"},
 		{"driver", head + "cgroupDriver: other\n", "cgroupDriver"},

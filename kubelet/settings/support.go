@@ -36,22 +36,14 @@ var supported = []string{
 	"kubeAPIQPS", "kubeAPIBurst", "serializeImagePulls", "maxParallelImagePulls", "systemReserved", "kubeReserved", "enforceNodeAllocatable",
 	"allowedUnsafeSysctls", "providerID", "logging.verbosity", "crashLoopBackOff", "seccompDefault", "registerWithTaints", "registerNode",
 	"containerRuntimeEndpoint", "imageServiceEndpoint",
+	"enableServer", "address", "port", "readOnlyPort", "tlsCertFile", "tlsPrivateKeyFile", "tlsCipherSuites", "tlsMinVersion", "authentication", "authorization",
+	"enableDebuggingHandlers", "enableSystemLogHandler", "enableProfilingHandler", "enableDebugFlagsHandler", "enableContentionProfiling",
+	"streamingConnectionIdleTimeout",
 }
 
 // accepted are fields that configurations in use carry and that have nothing to act on here, with the reason.
 var accepted = map[string]string{
 	"syncFrequency":                    "pods are synced by events, not by period",
-	"address":                          serverNote,
-	"port":                             serverNote + "; reported in the node's daemonEndpoints",
-	"enableServer":                     serverNote,
-	"tlsCertFile":                      serverNote,
-	"tlsPrivateKeyFile":                serverNote,
-	"tlsCipherSuites":                  serverNote,
-	"tlsMinVersion":                    serverNote,
-	"authentication":                   serverNote,
-	"authorization":                    serverNote,
-	"enableDebuggingHandlers":          serverNote,
-	"streamingConnectionIdleTimeout":   serverNote,
 	"rotateCertificates":               "the credentials of --kubeconfig are used as they are",
 	"contentType":                      "the apiserver is spoken to in protobuf, or JSON where it must be",
 	"evictionPressureTransitionPeriod": evictionNote,
@@ -70,10 +62,7 @@ var accepted = map[string]string{
 	"hairpinMode":                      "the CNI plugin's matter",
 }
 
-const (
-	serverNote   = "there is no server on this port yet, so nobody gets in"
-	evictionNote = "pods are not evicted yet"
-)
+const evictionNote = "pods are not evicted yet"
 
 // supportOf returns what becomes of a path: that of the longest entry above it.
 func supportOf(path string) (Support, string) {

@@ -22,6 +22,7 @@ func validate(c *kubeletconfig.KubeletConfiguration) []error {
 	p.numbers(c)
 	p.places(c)
 	p.lists(c)
+	p.server(c)
 	slices.SortFunc(p.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return p.errs
 }
@@ -52,8 +53,6 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 	}
 	add(*c.NodeStatusMaxImages < -1, "nodeStatusMaxImages", *c.NodeStatusMaxImages, "must be -1 (no limit) or greater")
 	add(c.NodeLeaseDurationSeconds <= 0, "nodeLeaseDurationSeconds", c.NodeLeaseDurationSeconds, "must be greater than 0")
-	add(c.Port < 1 || c.Port > 65535, "port", c.Port, "must be between 1 and 65535")
-	add(c.ReadOnlyPort != 0, "readOnlyPort", c.ReadOnlyPort, "a port without authentication is not offered; must be 0")
 	add(*c.HealthzPort < 0 || *c.HealthzPort > 65535, "healthzPort", *c.HealthzPort, "must be between 0 (off) and 65535")
 	if m := c.MaxParallelImagePulls; m != nil {
 		add(*m < 1, "maxParallelImagePulls", *m, "must be greater than 0")
