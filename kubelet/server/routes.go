@@ -48,7 +48,9 @@ func (s *Server) routes() []route {
 	} {
 		all = appendHandler(all, route{pattern: pattern, subresource: []string{"metrics"}, readOnly: true}, h)
 	}
-	all = appendHandler(all, route{pattern: "GET /stats/summary", subresource: []string{"stats"}, readOnly: true}, s.options.Summary)
+	for _, method := range []string{"GET", "POST"} {
+		all = appendHandler(all, route{pattern: method + " /stats/summary", subresource: []string{"stats"}, readOnly: true}, s.options.Summary)
+	}
 	if !*s.settings.EnableDebuggingHandlers {
 		return append(all, disabled("Debug endpoints are disabled.",
 			"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/", "/logs/")...)

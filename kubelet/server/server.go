@@ -149,16 +149,19 @@ func (s *Server) Addr() string { return s.secure.Addr().String() }
 // Run serves until ctx ends, and returns when the ports are closed and every request has ended.
 func (s *Server) Run(ctx context.Context) {
 	s.stopped = ctx
-	var ports, inside sync.WaitGroup
+	var ports sync.WaitGroup
+	var inside sync.RWMutex // held for reading by each request
 	for _, l := range []*listener{s.secure, s.readOnly} {
 		if l == nil {
 			continue
 		}
 		next := l.server.Handler
 		l.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			inside.Add(1)
-			defer inside.Done()
-			next.ServeHTTP(w, r)
+			inside.RLock()
+			defer inside.RUnlock()
+			if ctx.Err() == nil {
+				next.ServeHTTP(w, r)
+			}
 		})
 		l.server.BaseContext = func(net.Listener) context.Context { return ctx }
 		ports.Go(func() {
@@ -170,7 +173,8 @@ func (s *Server) Run(ctx context.Context) {
 		})
 	}
 	ports.Wait()
-	inside.Wait()
+	inside.Lock()
+	defer inside.Unlock()
 	_ = s.watcher.Close()
 }
 

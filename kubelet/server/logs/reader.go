@@ -99,7 +99,7 @@ func (r *reader) drain(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if r.left == 0 {
+		if r.left == 0 && !r.inside {
 			return errLimit
 		}
 		have := len(r.buffer)
