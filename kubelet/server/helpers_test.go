@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -97,9 +98,7 @@ func load(t *testing.T, dir string, config map[string]any, args ...string) *sett
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "podLogsDir": filepath.Join(dir, "podlogs"),
 		"authentication": map[string]any{"x509": map[string]any{"clientCAFile": filepath.Join(dir, "ca.crt")}},
 	}
-	for key, value := range config {
-		all[key] = value
-	}
+	maps.Copy(all, config)
 	data, err := yaml.Marshal(all)
 	if err != nil {
 		t.Fatal(err)

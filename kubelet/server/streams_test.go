@@ -61,6 +61,7 @@ func (f *fixture) upgrade(t *testing.T, path string) (net.Conn, *bufio.Reader, s
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		body, _ := io.ReadAll(answer.Body)
 		return conn, reader, answer.Status + " " + string(body)
@@ -145,11 +146,11 @@ func TestStreamRequests(t *testing.T) {
 
 // TestIdleStream: a stream on which nothing passes ends, one on which something does goes on.
 func TestIdleStream(t *testing.T) {
-	f := newFixture(t, map[string]any{"streamingConnectionIdleTimeout": "400ms"}, nil)
+	f := newFixture(t, map[string]any{"streamingConnectionIdleTimeout": "1500ms"}, nil)
 	f.runtime.url = echo(t, nil) + "/stream"
 	conn, reader, _ := f.upgrade(t, "/attach/default/web/app?input=1")
 	for range 6 {
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
 		if _, err := conn.Write([]byte{'x'}); err != nil {
 			t.Fatal(err)
 		}
