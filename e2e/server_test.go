@@ -1,59 +1,405 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/e2e/stack"
 )
 
-// kubectl is a command of the stack's kubectl as its cluster's administrator, inside the stack's network.
-func kubectl(ctx context.Context, args ...string) *exec.Cmd {
-	all := append([]string{"--net=" + shared.NetnsPath(), shared.Program("kubectl"), "--kubeconfig=" + shared.AdminKubeconfig}, args...)
-	return exec.CommandContext(ctx, "nsenter", all...)
-}
-
-// run returns what kubectl wrote to both streams, and fails the test if it fails.
+// kubectlRun returns what kubectl wrote to its output, and fails the test if it fails.
 func kubectlRun(ctx context.Context, t *testing.T, args ...string) string {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	cmd := kubectl(ctx, args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("kubectl %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+	stdout, stderr, code := kubectlWith(ctx, t, nil, args...)
+	if code != 0 {
+		t.Fatalf("kubectl %s: exit code %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
 	}
-	return stdout.String()
+	return stdout
 }
 
-// TestKubectlLogs: what containers wrote, whole, in part, of both attempts, and as it comes.
+// kubectlWith returns what kubectl made of an input.
+func kubectlWith(ctx context.Context, t *testing.T, stdin io.Reader, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, problems bytes.Buffer
+	cmd := shared.KubectlCommand(ctx, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &problems
+	err := cmd.Run()
+	if exit, ended := errors.AsType[*exec.ExitError](err); ended {
+		return out.String(), problems.String(), exit.ExitCode()
+	}
+	if err != nil {
+		t.Fatalf("kubectl %s: %v", strings.Join(args, " "), err)
+	}
+	return out.String(), problems.String(), 0
+}
+
+// random is binary data of a size.
+func random(t *testing.T, size int) []byte {
+	t.Helper()
+	data := make([]byte, size)
+	if _, err := rand.Read(data); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// sleeper is a pod that does nothing, for commands to run in.
+func sleeper(t *testing.T) *corev1.Pod {
+	pod := newPod(t)
+	pod.Spec.Containers = []corev1.Container{shell("app", "trap 'exit 0' TERM; sleep 1000 & wait")}
+	return pod
+}
+
+// TestKubectlLogs: what a container wrote, whole and in part.
 func TestKubectlLogs(t *testing.T) {
 	ctx, _ := node(t)
 	pod := newPod(t)
-	pod.Spec.Containers = []corev1.Container{shell("app", "for i in 1 2 3 4 5; do echo line-$i; done; echo wrong >&2; sleep 1000")}
-	pod = ready(ctx, t, pod)
-	eventually(ctx, t, "the container wrote all", func() bool { return strings.Contains(kubectlRun(ctx, t, "logs", pod.Name), "wrong") })
-	if out := kubectlRun(ctx, t, "logs", pod.Name); out != "line-1\nline-2\nline-3\nline-4\nline-5\nwrong\n" {
-		t.Errorf("logs: %q", out)
+	pod.Spec.Containers = []corev1.Container{
+		shell("app", "for i in 1 2 3 4 5; do echo line-$i; done; echo wrong >&2; sleep 1000"),
+		shell("big", "i=0; while [ $i -lt 60000 ]; do echo $i-abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz; i=$((i+1)); done; echo end; sleep 1000"),
 	}
-	if out := kubectlRun(ctx, t, "logs", pod.Name, "--tail=2"); out != "line-5\nwrong\n" {
-		t.Errorf("logs --tail=2: %q", out)
+	pod = ready(ctx, t, pod)
+	get := func(args ...string) string {
+		t.Helper()
+		return kubectlRun(ctx, t, append([]string{"logs", pod.Name}, args...)...)
+	}
+	eventually(ctx, t, "the container wrote all", func() bool { return strings.Contains(get("-c=app"), "wrong") })
+	eventually(ctx, t, "the other container wrote all", func() bool { return get("-c=big", "--tail=1") == "end\n" })
+	whole := "line-1\nline-2\nline-3\nline-4\nline-5\nwrong\n"
+	for args, want := range map[string]string{
+		"-c=app": whole, "-c=app --tail=2": "line-5\nwrong\n", "-c=app --tail=0": "", "-c=app --limit-bytes=9": "line-1\nli",
+		"-c=app --since=1h": whole, "-c=app --since-time=2099-01-01T00:00:00Z": "",
+		"-c=big --tail=2": "59999-abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz\nend\n",
+	} {
+		if out := get(strings.Fields(args)...); out != want {
+			t.Errorf("logs %s: %q, want %q", args, out, want)
+		}
+	}
+	if big := get("-c=big"); strings.Count(big, "\n") != 60001 || !strings.HasPrefix(big, "0-abc") || !strings.HasSuffix(big, "z\nend\n") {
+		t.Errorf("logs of the big container: %d bytes, %d lines", len(big), strings.Count(big, "\n"))
+	}
+	stamped := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d) line-1\n$`)
+	if out := get("-c=app", "--timestamps", "--tail=6"); !stamped.MatchString(out[:strings.Index(out, "\n")+1]) {
+		t.Errorf("logs --timestamps: %q", out)
+	}
+	for args, want := range map[string]string{"-c=none": "none", "-c=app --previous": "previous terminated container \"app\" in pod"} {
+		if _, stderr, code := kubectlWith(ctx, t, nil, append([]string{"logs", pod.Name}, strings.Fields(args)...)...); code == 0 || !strings.Contains(stderr, want) {
+			t.Errorf("logs %s: exit code %d, %s", args, code, stderr)
+		}
 	}
 }
 
-// TestKubectlExec: commands with input, output, errors and exit codes.
-func TestKubectlExec(t *testing.T) {
+// TestKubectlLogsFollow: lines come as they are written, through a rotation, and the end of the container is the end.
+func TestKubectlLogsFollow(t *testing.T) {
+	ctx, s := node(t)
+	pod := newPod(t)
+	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+	pod.Spec.Containers = []corev1.Container{shell("app", "mkfifo /p; echo begin; while read x </p; do [ $x = stop ] && break; echo got-$x; done; echo end")}
+	pod = ready(ctx, t, pod)
+	cmd := s.KubectlCommand(ctx, "logs", "-f", pod.Name)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(pipe)
+	expect := func(want string) {
+		t.Helper()
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("read %q (%v), want %q", lines.Text(), lines.Err(), want)
+		}
+	}
+	send := func(word string) { kubectlRun(ctx, t, "exec", pod.Name, "--", "sh", "-c", "echo "+word+" >/p") }
+	expect("begin")
+	send("one")
+	expect("got-one")
+	path := fmt.Sprintf("%s/%s_%s_%s/app/0.log", s.PodLogsDir(), pod.Namespace, pod.Name, pod.UID)
+	if err := os.Rename(path, path+".20260101-000000"); err != nil {
+		t.Fatal(err)
+	}
+	send("two") // into the old file
+	expect("got-two")
+	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	if _, err := runtimeapi.NewRuntimeServiceClient(s.CRI).ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id}); err != nil {
+		t.Fatal(err)
+	}
+	send("three")
+	expect("got-three")
+	send("stop")
+	expect("end")
+	if lines.Scan() {
+		t.Errorf("after the end: %q", lines.Text())
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("kubectl logs -f: %v", err)
+	}
+}
+
+// TestKubectlLogsPrevious: the attempt before, while the container runs and while it waits.
+func TestKubectlLogsPrevious(t *testing.T) {
 	ctx, _ := node(t)
 	pod := newPod(t)
-	pod.Spec.Containers = []corev1.Container{shell("app", "sleep 1000")}
-	pod = ready(ctx, t, pod)
-	cmd := kubectl(ctx, "exec", "-i", pod.Name, "--", "sh", "-c", "cat; echo oops >&2; exit 7")
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("hello"), &stdout, &stderr
-	_ = cmd.Run()
-	if stdout.String() != "hello" || !strings.Contains(stderr.String(), "oops") || cmd.ProcessState.ExitCode() != 7 {
-		t.Errorf("exec: stdout %q, stderr %q, exit code %d", stdout.String(), stderr.String(), cmd.ProcessState.ExitCode())
+	pod.Spec.Containers = []corev1.Container{shell("app", "n=$(cat /data/n 2>/dev/null || echo 0); echo $((n+1)) >/data/n; echo attempt-$n; [ $n -gt 0 ] && sleep 1000; exit 1")}
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	pod = create(ctx, t, pod)
+	waitingFor(ctx, t, pod, "CrashLoopBackOff")
+	for _, args := range [][]string{{"logs", pod.Name}, {"logs", pod.Name, "--previous"}} {
+		if out := kubectlRun(ctx, t, args...); out != "attempt-0\n" {
+			t.Errorf("while it waits, %v: %q", args, out)
+		}
 	}
+	until(ctx, t, pod, "restarted", func(p *corev1.Pod) bool { return restarts(p) == 1 && stack.PodReady(p) })
+	eventually(ctx, t, "the second attempt wrote", func() bool { return kubectlRun(ctx, t, "logs", pod.Name) == "attempt-1\n" })
+	if out := kubectlRun(ctx, t, "logs", pod.Name, "--previous"); out != "attempt-0\n" {
+		t.Errorf("--previous: %q", out)
+	}
+}
+
+// TestKubectlExec: input, output, errors, exit codes, and data of any kind and size.
+func TestKubectlExec(t *testing.T) {
+	ctx, _ := node(t)
+	pod := ready(ctx, t, sleeper(t))
+	stdout, stderr, code := kubectlWith(ctx, t, strings.NewReader("hello"), "exec", "-i", pod.Name, "--", "sh", "-c", "cat; echo oops >&2; exit 7")
+	if stdout != "hello" || !strings.Contains(stderr, "oops") || code != 7 {
+		t.Errorf("exec: stdout %q, stderr %q, exit code %d", stdout, stderr, code)
+	}
+	data := random(t, 8<<20)
+	if stdout, stderr, code := kubectlWith(ctx, t, bytes.NewReader(data), "exec", "-i", pod.Name, "--", "cat"); code != 0 || stdout != string(data) {
+		t.Errorf("%d bytes of %d came back; exit code %d, %s", len(stdout), len(data), code, stderr)
+	}
+	if out := kubectlRun(ctx, t, "exec", pod.Name, "--", "printf", `%s|`, "a b", "", "ü", "$HOME", "&x=1"); out != "a b||ü|$HOME|&x=1|" {
+		t.Errorf("arguments: %q", out)
+	}
+	if _, stderr, code := kubectlWith(ctx, t, nil, "exec", pod.Name, "--", "no-such-command"); code == 0 || !strings.Contains(stderr, "no-such-command") {
+		t.Errorf("a command that is not there: exit code %d, %s", code, stderr)
+	}
+}
+
+// TestKubectlAttach: what is typed reaches the container's own process.
+func TestKubectlAttach(t *testing.T) {
+	ctx, _ := node(t)
+	pod := newPod(t)
+	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+	pod.Spec.Containers = []corev1.Container{shell("app", "while read x; do echo got-$x; done; echo bye")}
+	pod.Spec.Containers[0].Stdin, pod.Spec.Containers[0].StdinOnce = true, true
+	pod = ready(ctx, t, pod)
+	stdout, stderr, code := kubectlWith(ctx, t, strings.NewReader("one\ntwo\n"), "attach", "-i", pod.Name)
+	if !strings.Contains(stdout, "got-one\ngot-two\n") {
+		t.Errorf("attach: exit code %d, %q, %s", code, stdout, stderr)
+	}
+	phase(ctx, t, pod, corev1.PodSucceeded)
+}
+
+// TestKubectlPortForward: a pod's port on this side, for small answers and large ones.
+func TestKubectlPortForward(t *testing.T) {
+	ctx, s := node(t)
+	pod := ready(ctx, t, newPod(t))
+	get(ctx, t, "http://"+pod.Status.PodIP+":8080/")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := s.KubectlCommand(ctx, "port-forward", pod.Name, ":8080")
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cancel(); _ = cmd.Wait() }()
+	line, err := bufio.NewReader(pipe).ReadString('\n')
+	found := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(line)
+	if err != nil || found == "" {
+		t.Fatalf("kubectl port-forward says %q, %v", line, err)
+	}
+	base := "http://" + found
+	for range 3 {
+		if body, err := s.Get(ctx, base+"/"); err != nil || strings.TrimSpace(body) != pod.Name {
+			t.Errorf("through the forwarded port: %q, %v", body, err)
+		}
+	}
+	want, err := s.Get(ctx, "http://"+pod.Status.PodIP+":8080/file?path=/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := s.Get(ctx, base+"/file?path=/proc/self/exe"); err != nil || body != want {
+		t.Errorf("a large file: %d bytes of %d, %v", len(body), len(want), err)
+	}
+}
+
+// TestKubectlCopy: files into a container and back, byte for byte.
+func TestKubectlCopy(t *testing.T) {
+	ctx, _ := node(t)
+	pod := ready(ctx, t, sleeper(t))
+	dir := t.TempDir()
+	data := random(t, 4<<20)
+	if err := os.WriteFile(filepath.Join(dir, "in"), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	kubectlRun(ctx, t, "cp", filepath.Join(dir, "in"), pod.Name+":/file")
+	kubectlRun(ctx, t, "cp", pod.Name+":/file", filepath.Join(dir, "out"))
+	if back := read(t, filepath.Join(dir, "out")); back != string(data) {
+		t.Errorf("%d bytes of %d came back", len(back), len(data))
+	}
+}
+
+// TestKubectlDebug: an ephemeral container beside the others, its log and a command in it.
+func TestKubectlDebug(t *testing.T) {
+	ctx, _ := node(t)
+	pod := ready(ctx, t, newPod(t))
+	kubectlRun(ctx, t, "debug", pod.Name, "--image="+stack.BusyboxImage, "-c=debugger", "--attach=false", "--", "sh", "-c", "echo debugging; sleep 1000")
+	until(ctx, t, pod, "debugged", func(p *corev1.Pod) bool {
+		return len(p.Status.EphemeralContainerStatuses) == 1 && p.Status.EphemeralContainerStatuses[0].State.Running != nil
+	})
+	eventually(ctx, t, "the debugger wrote", func() bool { return kubectlRun(ctx, t, "logs", pod.Name, "-c=debugger") == "debugging\n" })
+	if out := kubectlRun(ctx, t, "exec", pod.Name, "-c=debugger", "--", "hostname"); strings.TrimSpace(out) != pod.Name {
+		t.Errorf("hostname in the debugger: %q", out)
+	}
+}
+
+// serverPaths are one of each kind that the node's server answers.
+func serverPaths(pod *corev1.Pod) []string {
+	in := "/default/" + pod.Name
+	return []string{
+		"GET /healthz", "GET /healthz/syncloop", "GET /pods", "GET /runningpods/", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
+		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
+		"GET /containerLogs" + in + "/app", "POST /checkpoint" + in + "/app", "POST /run" + in + "/app?cmd=id", "GET /nothing", "GET /",
+		"GET /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/" + string(pod.UID) + "/app?command=id&output=1",
+		"GET /attach" + in + "/app?output=1", "POST /attach" + in + "/app?output=1", "GET /portForward" + in, "POST /portForward" + in,
+	}
+}
+
+// TestServerRefuses: who has no credentials, wrong ones, another node's or too few rights gets nowhere.
+func TestServerRefuses(t *testing.T) {
+	ctx, s := node(t)
+	pod := ready(ctx, t, sleeper(t))
+	client := func(c *http.Client, err error) *http.Client {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	ask := func(c *http.Client, token, request string) (int, string) {
+		t.Helper()
+		method, path, _ := strings.Cut(request, " ")
+		r, err := http.NewRequestWithContext(ctx, method, s.KubeletURL()+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		answer, err := c.Do(r)
+		if err != nil {
+			t.Fatalf("%s: %v", request, err)
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatalf("%s: %v", request, err)
+		}
+		return answer.StatusCode, string(body)
+	}
+	plain := client(s.KubeletClient(""))
+	reader := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/pods", "nodes/log"}, Verbs: []string{"get"}})
+	powerless := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes", "pods", "pods/exec", "pods/log"}, Verbs: []string{"*"}})
+	viewer := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/proxy"}, Verbs: []string{"get"}})
+	for _, who := range []struct {
+		name   string
+		client *http.Client
+		token  string
+		want   int
+		except map[string]bool // what is allowed, by path
+	}{
+		{"nobody", plain, "", http.StatusUnauthorized, nil},
+		{"a made-up token", plain, "made.up.token", http.StatusUnauthorized, nil},
+		{"another authority's certificate", client(s.ImpostorClient("kube-apiserver-kubelet-client", "system:masters")), "", http.StatusUnauthorized, nil},
+		{"another node", client(s.KubeletClient("system:node:other", "system:nodes")), "", http.StatusForbidden, nil},
+		{"a user without rights", client(s.KubeletClient("somebody")), "", http.StatusForbidden, nil},
+		{"an account without rights on the node's parts", plain, powerless, http.StatusForbidden, nil},
+		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/runningpods/": true, "/logs/": true}},
+	} {
+		for _, request := range serverPaths(pod) {
+			_, path, _ := strings.Cut(request, " ")
+			code, body := ask(who.client, who.token, request)
+			if allowed := who.except[path]; allowed && code != http.StatusOK || !allowed && code != who.want {
+				t.Errorf("%s, %s: %d %.200s", who.name, request, code, body)
+			}
+		}
+	}
+	// Who may look through the proxy may not run anything, whatever the method.
+	for _, request := range serverPaths(pod) {
+		_, path, _ := strings.Cut(request, " ")
+		code, body := ask(plain, viewer, request)
+		into := strings.HasPrefix(path, "/exec/") || strings.HasPrefix(path, "/attach/") || strings.HasPrefix(path, "/portForward/") || strings.HasPrefix(path, "/run/")
+		if into && code != http.StatusForbidden {
+			t.Errorf("get nodes/proxy, %s: %d %.200s", request, code, body)
+		}
+		if (path == "/configz" || path == "/pods" || strings.HasPrefix(path, "/containerLogs/")) && code != http.StatusOK {
+			t.Errorf("get nodes/proxy, %s: %d %.200s", request, code, body)
+		}
+	}
+	admin := client(s.KubeletClient("admin", "system:masters"))
+	for request, want := range map[string]string{
+		"GET /healthz": "ok", "GET /pods": pod.Name, "GET /runningpods/": pod.Name, "GET /configz": `"kubeletconfig"`, "GET /statusz": "kubelet statusz", "GET /flagz": "root-dir=",
+		"POST /run/default/" + pod.Name + "/app?cmd=echo%20hi": "hi\n",
+	} {
+		if code, body := ask(admin, "", request); code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("the administrator, %s: %d %.200s", request, code, body)
+		}
+	}
+}
+
+// serviceAccount makes an account with a rule and returns a token of it.
+func serviceAccount(ctx context.Context, t *testing.T, rule rbacv1.PolicyRule) string {
+	t.Helper()
+	core, rbac := shared.Client.CoreV1(), shared.Client.RbacV1()
+	meta := metav1.ObjectMeta{Name: podName(t), Namespace: corev1.NamespaceDefault}
+	if _, err := core.ServiceAccounts(meta.Namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: meta.Name}, Rules: []rbacv1.PolicyRule{rule}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: meta.Name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: meta.Name, Namespace: meta.Namespace}},
+	}
+	if _, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = rbac.ClusterRoleBindings().Delete(clean, meta.Name, metav1.DeleteOptions{})
+		_ = rbac.ClusterRoles().Delete(clean, meta.Name, metav1.DeleteOptions{})
+		_ = core.ServiceAccounts(meta.Namespace).Delete(clean, meta.Name, metav1.DeleteOptions{})
+	})
+	token, err := core.ServiceAccounts(meta.Namespace).CreateToken(ctx, meta.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.Status.Token
 }
