@@ -160,19 +160,19 @@ func TestKubectlLogsFollow(t *testing.T) {
 func TestKubectlLogsPrevious(t *testing.T) {
 	ctx, _ := node(t)
 	pod := newPod(t)
-	pod.Spec.Containers = []corev1.Container{shell("app", "n=$(cat /data/n 2>/dev/null || echo 0); echo $((n+1)) >/data/n; echo attempt-$n; [ $n -gt 0 ] && sleep 1000; exit 1")}
+	pod.Spec.Containers = []corev1.Container{shell("app", "n=$(cat /data/n 2>/dev/null || echo 0); echo $((n+1)) >/data/n; echo attempt-$n; [ $n -gt 1 ] && sleep 1000; exit 1")}
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
 	pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 	pod = create(ctx, t, pod)
 	waitingFor(ctx, t, pod, "CrashLoopBackOff")
 	for _, args := range [][]string{{"logs", pod.Name}, {"logs", pod.Name, "--previous"}} {
-		if out := kubectlRun(ctx, t, args...); out != "attempt-0\n" {
+		if out := kubectlRun(ctx, t, args...); out != "attempt-1\n" {
 			t.Errorf("while it waits, %v: %q", args, out)
 		}
 	}
-	until(ctx, t, pod, "restarted", func(p *corev1.Pod) bool { return restarts(p) == 1 && stack.PodReady(p) })
-	eventually(ctx, t, "the second attempt wrote", func() bool { return kubectlRun(ctx, t, "logs", pod.Name) == "attempt-1\n" })
-	if out := kubectlRun(ctx, t, "logs", pod.Name, "--previous"); out != "attempt-0\n" {
+	until(ctx, t, pod, "restarted", func(p *corev1.Pod) bool { return restarts(p) == 2 && stack.PodReady(p) })
+	eventually(ctx, t, "the third attempt wrote", func() bool { return kubectlRun(ctx, t, "logs", pod.Name) == "attempt-2\n" })
+	if out := kubectlRun(ctx, t, "logs", pod.Name, "--previous"); out != "attempt-1\n" {
 		t.Errorf("--previous: %q", out)
 	}
 }
