@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -240,7 +242,7 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	switch {
 	case err == nil:
 		m.queue.Forget(uid)
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case isGone(err):
 		log.V(2).Info("The pod is gone from the apiserver, its status is not written", "err", err)
 		m.setGone(uid)
 	case ctx.Err() != nil:
@@ -248,6 +250,19 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 		log.Error(err, "Writing the pod's status failed, will be retried")
 		m.queue.AddRateLimited(uid)
 	}
+}
+
+// isGone tells whether the object written to is not there any more, be it that another of the same name is: the
+// apiserver refuses to change a UID. A plain conflict passes.
+func isGone(err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	var answer apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &answer) || answer.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(answer.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 func (m *Manager) setGone(uid types.UID) {

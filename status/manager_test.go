@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -142,14 +143,36 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestGone: a pod that is not there, or whose name another pod has by now, is not written again.
 func TestGone(t *testing.T) {
-	s := newServer(t)
-	s.fail = []error{apierrors.NewNotFound(corev1.Resource("pods"), "p")}
+	otherUID := field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "u", "field is immutable")}
+	for name, err := range map[string]error{
+		"no such pod": apierrors.NewNotFound(corev1.Resource("pods"), "p"),
+		"another UID": apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), "p", otherUID),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.fail = []error{err}
+			m := start(t, s)
+			m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodRunning})
+			s.wait(t)
+			m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodFailed})
+			s.quiet(t)
+		})
+	}
+}
+
+// TestConflict: someone else wrote at the same moment; the write is tried again.
+func TestConflict(t *testing.T) {
+	s := newServer(t, apiPod())
+	s.fail = []error{apierrors.NewConflict(corev1.Resource("pods"), "p", errors.New("the object has been modified"))}
 	m := start(t, s)
 	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodRunning})
 	s.wait(t)
-	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodFailed})
-	s.quiet(t)
+	s.wait(t)
+	if len(s.patches) != 1 {
+		t.Errorf("patches: %q", s.patches)
+	}
 }
 
 func TestFinish(t *testing.T) {
