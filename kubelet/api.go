@@ -6,22 +6,27 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 
+	"minikubelet/kubelet/client"
 	"minikubelet/kubelet/settings"
+	"minikubelet/podworkers/objects"
+	"minikubelet/status"
 )
 
 // apiClients talk to the apiserver. Events and heartbeats have clients of their own: a
 // flood of events delays neither pods nor the node's lease. All are nil without a kubeconfig.
 type apiClients struct {
-	pods       kubernetes.Interface
+	pods       *client.Client
+	events     *client.Client
+	node       kubernetes.Interface
 	heartbeats kubernetes.Interface
-	events     typedcorev1.EventsGetter
 
 	broadcaster record.EventBroadcaster
 }
@@ -46,7 +51,10 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 
 	pods := rest.CopyConfig(base)
 	pods.QPS, pods.Burst = float32(*s.KubeAPIQPS), int(s.KubeAPIBurst)
-	if c.pods, err = kubernetes.NewForConfig(pods); err != nil {
+	if c.pods, err = client.New(pods); err != nil {
+		return nil, fmt.Errorf("make a client from --kubeconfig %s: %w", s.Kubeconfig, err)
+	}
+	if c.node, err = kubernetes.NewForConfig(pods); err != nil {
 		return nil, fmt.Errorf("make a client from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	heartbeats := rest.CopyConfig(base)
@@ -60,23 +68,54 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 	if events.QPS == 0 {
 		events.QPS = -1 // documented as unlimited; client-go's zero means its own default
 	}
-	if c.events, err = typedcorev1.NewForConfig(events); err != nil {
+	if c.events, err = client.New(events); err != nil {
 		return nil, fmt.Errorf("make a client for events from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	return c, nil
 }
 
+// nodePods lists and watches the pods of the node.
+func (c *apiClients) nodePods(name string) cache.ListerWatcher {
+	if c.pods == nil {
+		return nil
+	}
+	return c.pods.ListWatch("pods", "", fields.OneTermEqualSelector("spec.nodeName", name))
+}
+
+// podClient writes pods.
+func (c *apiClients) podClient() func(namespace string) status.PodClient {
+	if c.pods == nil {
+		return nil
+	}
+	return func(namespace string) status.PodClient { return c.pods.Pods(namespace) }
+}
+
+func (c *apiClients) runtimeClasses() cache.ListerWatcher {
+	if c.pods == nil {
+		return nil
+	}
+	return c.pods.RuntimeClasses()
+}
+
+// objects reads what pods refer to, and tells of changes.
+func (c *apiClients) objects(onChange func(types.UID)) objects.Options {
+	if c.pods == nil {
+		return objects.Options{}
+	}
+	return objects.Options{Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, OnChange: onChange}
+}
+
 // recorder returns the recorder of all events: logged always, sent once startEvents ran.
 func (c *apiClients) recorder(nodeName string) record.EventRecorder {
 	c.broadcaster = record.NewBroadcaster()
-	return c.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})
+	return c.broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})
 }
 
 // startEvents sends events until ctx ends.
 func (c *apiClients) startEvents(ctx context.Context) {
 	c.broadcaster.StartStructuredLogging(3)
 	if c.events != nil {
-		c.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.events.Events("")})
+		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx))
 	}
 	context.AfterFunc(ctx, c.broadcaster.Shutdown)
 }

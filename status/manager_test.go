@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -74,9 +75,13 @@ func (s *server) quiet(t *testing.T) {
 	}
 }
 
+func podsOf(client kubernetes.Interface) func(string) PodClient {
+	return func(namespace string) PodClient { return client.CoreV1().Pods(namespace) }
+}
+
 func start(t *testing.T, s *server) *Manager {
 	t.Helper()
-	m := New(Options{Client: s, Workers: 2})
+	m := New(Options{Pods: podsOf(s), Workers: 2})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { m.Run(ctx); close(done) }()
@@ -245,7 +250,7 @@ func TestMirror(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "node-uid"}}
 	client := fake.NewClientset()
 	var existing *corev1.Pod
-	m := NewMirror(MirrorOptions{Client: client, Node: func() *corev1.Node { return node }, Existing: func(*corev1.Pod) *corev1.Pod { return existing }})
+	m := NewMirror(MirrorOptions{Pods: podsOf(client), Node: func() *corev1.Node { return node }, Existing: func(*corev1.Pod) *corev1.Pod { return existing }})
 	if err := m.Ensure(t.Context(), static); err != nil {
 		t.Fatal(err)
 	}
