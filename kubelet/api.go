@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	typedcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -20,7 +21,8 @@ import (
 // flood of events delays neither pods nor the node's lease. All are nil without a kubeconfig.
 type apiClients struct {
 	pods       kubernetes.Interface
-	heartbeats kubernetes.Interface
+	heartbeats typedcorev1.NodesGetter
+	leases     typedcoordinationv1.LeasesGetter
 	events     typedcorev1.EventsGetter
 
 	broadcaster record.EventBroadcaster
@@ -30,7 +32,7 @@ const protobuf = "application/vnd.kubernetes.protobuf"
 
 // newAPIClients reads the kubeconfig; it does not connect.
 //
-// Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig and kubeClientConfigOverrides.
+// Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, kubeClientConfigOverrides and setContentTypeForClient.
 func newAPIClients(s *settings.Settings) (*apiClients, error) {
 	c := &apiClients{}
 	if s.Kubeconfig == "" {
@@ -41,8 +43,9 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 		return nil, fmt.Errorf("read --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	base.UserAgent = "kubelet/" + s.Version
-	base.ContentType = protobuf
-	base.AcceptContentTypes = protobuf + ",application/json"
+	if base.ContentType = s.ContentType; s.ContentType == protobuf {
+		base.AcceptContentTypes = protobuf + ",application/json"
+	}
 
 	pods := rest.CopyConfig(base)
 	pods.QPS, pods.Burst = float32(*s.KubeAPIQPS), int(s.KubeAPIBurst)
@@ -52,8 +55,11 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 	heartbeats := rest.CopyConfig(base)
 	heartbeats.QPS = -1
 	heartbeats.Timeout = min(s.NodeStatusUpdateFrequency.Duration, time.Duration(s.NodeLeaseDurationSeconds)*time.Second/4)
-	if c.heartbeats, err = kubernetes.NewForConfig(heartbeats); err != nil {
+	if c.heartbeats, err = typedcorev1.NewForConfig(heartbeats); err != nil {
 		return nil, fmt.Errorf("make a client for heartbeats from --kubeconfig %s: %w", s.Kubeconfig, err)
+	}
+	if c.leases, err = typedcoordinationv1.NewForConfig(heartbeats); err != nil {
+		return nil, fmt.Errorf("make a client for leases from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	events := rest.CopyConfig(base)
 	events.QPS, events.Burst = float32(*s.EventRecordQPS), int(s.EventBurst)
@@ -64,6 +70,14 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 		return nil, fmt.Errorf("make a client for events from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	return c, nil
+}
+
+// nodes reads and watches nodes; nil without a kubeconfig.
+func (c *apiClients) nodes() typedcorev1.NodesGetter {
+	if c.pods == nil {
+		return nil
+	}
+	return c.pods.CoreV1()
 }
 
 // recorder returns the recorder of all events: logged always, sent once startEvents ran.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"minikubelet/kubelet/settings"
 )
@@ -219,33 +217,4 @@ func (m machine) labels(name string) map[string]string {
 		corev1.LabelHostname: name, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH,
 		"beta.kubernetes.io/os": runtime.GOOS, "beta.kubernetes.io/arch": runtime.GOARCH,
 	}
-}
-
-// addresses returns the node's: those of --node-ip, where one without a host stands for the machine's default of its
-// family; else the default of either family; else what the machine's name resolves to.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go NodeAddress.
-func addresses(given []net.IP, hostname string) ([]net.IP, error) {
-	if len(given) == 0 {
-		ip, err := utilnet.ResolveBindAddress(nil)
-		if err == nil {
-			return []net.IP{ip}, nil
-		}
-		found, lookupErr := net.LookupIP(hostname)
-		for _, ip := range found {
-			if ip.IsGlobalUnicast() {
-				return []net.IP{ip}, nil
-			}
-		}
-		return nil, fmt.Errorf("find the node's address (--node-ip sets it): %w", errors.Join(err, lookupErr))
-	}
-	var ips []net.IP
-	for _, ip := range given {
-		found, err := utilnet.ResolveBindAddress(ip)
-		if err != nil {
-			return nil, fmt.Errorf("find the node's address for --node-ip=%s: %w", ip, err)
-		}
-		ips = append(ips, found)
-	}
-	return ips, nil
 }

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"cmp"
+	"errors"
 	"maps"
 	"net"
 	"os"
@@ -8,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -65,7 +67,7 @@ func TestReadMachine(t *testing.T) {
 		cpus: 4, memory: 8 << 30, swap: 1 << 30, hugepages: map[string]int64{"hugepages-2Mi": 64 << 20, "hugepages-1Gi": 0},
 		machineID: "machine-1", systemUUID: "uuid-1", bootID: "boot-1", kernel: "6.1.0-test", osImage: "Debian GNU/Linux 12 (bookworm)", cgroupV2: true,
 	}
-	if diff := cmp.Diff(want, m, cmp.AllowUnexported(machine{})); diff != "" {
+	if diff := gocmp.Diff(want, m, gocmp.AllowUnexported(machine{})); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -152,9 +154,49 @@ func TestAllocatable(t *testing.T) {
 }
 
 func TestAddresses(t *testing.T) {
-	given := []net.IP{net.ParseIP("192.0.2.1"), net.ParseIP("2001:db8::1")}
-	got, err := addresses(given, "node")
-	if diff := cmp.Diff(given, got); err != nil || diff != "" {
-		t.Errorf("given addresses are not taken as they are: %v %s", err, diff)
+	const v4, v6, other = "192.0.2.1", "2001:db8::1", "198.51.100.7"
+	tests := []struct {
+		name                 string
+		given, lookup, local []string
+		node, route          string
+		want                 []string
+	}{
+		{name: "given", given: []string{v4, v6}, want: []string{v4, v6}},
+		{name: "given, not the machine's", given: []string{other}, local: []string{v4}, want: []string{other}},
+		{name: "the name is one", node: v4, want: []string{v4}},
+		{name: "the name service's", lookup: []string{v4}, local: []string{v4, v6}, route: other, want: []string{v4}},
+		{name: "IPv4 is preferred", lookup: []string{v6, v4}, local: []string{v4, v6}, want: []string{v4}},
+		{name: "IPv6 is asked for", given: []string{"::"}, lookup: []string{v4, v6}, local: []string{v4, v6}, want: []string{v6}},
+		{name: "only IPv6", lookup: []string{v6}, local: []string{v6}, want: []string{v6}},
+		{name: "IPv4 is asked for and not there", given: []string{"0.0.0.0"}, lookup: []string{v6}, local: []string{v6}, want: []string{v6}},
+		{name: "the name service's is loopback", lookup: []string{"127.0.1.1", "::1"}, local: []string{"127.0.1.1", "::1", v4}, route: v4, want: []string{v4}},
+		{name: "the name service's is elsewhere", lookup: []string{other}, local: []string{v4}, route: v4, want: []string{v4}},
+		{name: "IPv6 by the route", route: v6, want: []string{v6}},
+		{name: "none"},
+	}
+	parse := func(texts []string) (ips []net.IP) {
+		for _, text := range texts {
+			ips = append(ips, net.ParseIP(text))
+		}
+		return ips
+	}
+	for _, tt := range tests {
+		m := network{
+			lookup: func(string) []net.IP { return parse(tt.lookup) },
+			local:  func() []net.IP { return parse(tt.local) },
+			route: func(preferred net.IP) (net.IP, error) {
+				if tt.route == "" {
+					return nil, errors.New("no default route")
+				}
+				return net.ParseIP(tt.route), nil
+			},
+		}
+		got, err := addresses(parse(tt.given), cmp.Or(tt.node, "node-1"), m)
+		if diff := gocmp.Diff(parse(tt.want), got); diff != "" || (err == nil) != (tt.want != nil) {
+			t.Errorf("%s: %v, %v", tt.name, got, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "--node-ip") {
+			t.Errorf("%s: the error does not name --node-ip: %v", tt.name, err)
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	k8stesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -38,6 +39,11 @@ type world struct {
 	stop     func()
 }
 
+// nodesOf tells the reflector, as the whole fake does, that it has no watch lists.
+type nodesOf struct{ *fake.Clientset }
+
+func (n nodesOf) Nodes() typedcorev1.NodeInterface { return n.CoreV1().Nodes() }
+
 // newWorld is made in a bubble of testing/synctest; start runs it.
 func newWorld(t *testing.T, args ...string) *world {
 	t.Helper()
@@ -57,7 +63,7 @@ func newWorld(t *testing.T, args ...string) *world {
 
 func (w *world) options(root string) Options {
 	return Options{
-		Client: w.api, Settings: w.settings, CRI: w.cri.Direct(), Events: w.events, Root: root,
+		Nodes: nodesOf{w.api}, Leases: w.api.CoordinationV1(), Settings: w.settings, CRI: w.cri.Direct(), Events: w.events, Root: root,
 		Images:         func(context.Context) ([]corev1.ContainerImage, error) { return *w.images.Load(), nil },
 		RuntimeHealthy: func() error { return *w.pleg.Load() },
 	}
@@ -217,7 +223,7 @@ func TestReadiness(t *testing.T) {
 		}
 		w.told()
 		w.cri.SetCondition(runtimeapi.NetworkReady, true, "", "")
-		time.Sleep(retryMost + time.Millisecond)
+		time.Sleep(recheckMost + time.Millisecond)
 		synctest.Wait()
 		if r := w.ready(); r.Status != corev1.ConditionTrue || r.LastTransitionTime.Time.Before(time.Now().Add(-2*time.Second)) {
 			t.Errorf("a second after the network came: %+v", r)
@@ -235,13 +241,13 @@ func TestReadiness(t *testing.T) {
 		if r := w.ready(); r.Status != corev1.ConditionFalse || !strings.Contains(r.Message, "container runtime is down") || strings.Count(r.Message, "down") != 1 {
 			t.Errorf("without a runtime: %+v", r)
 		}
-		time.Sleep(10 * retryMost)
+		time.Sleep(10 * recheckMost)
 		synctest.Wait()
 		if r := w.ready(); r.Message != "PLEG is not healthy: pleg was last seen active 3m0s ago" {
 			t.Errorf("without its events: %+v", r)
 		}
 		w.pleg.Store(new(error))
-		time.Sleep(retryMost + time.Millisecond)
+		time.Sleep(recheckMost + time.Millisecond)
 		synctest.Wait()
 		if r := w.ready(); r.Status != corev1.ConditionTrue {
 			t.Errorf("after recovery: %+v", r)
@@ -391,7 +397,7 @@ func TestStandalone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "--node-labels=colour=blue", "--node-ip=192.0.2.1,2001:db8::1")
 		o := w.options(root(t, nil))
-		o.Client = nil
+		o.Nodes = nil
 		n, err := New(o)
 		if err != nil {
 			t.Fatal(err)

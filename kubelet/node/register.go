@@ -21,7 +21,7 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet_node_status.go registerWithAPIServer.
 func (n *Node) register(ctx context.Context) bool {
-	delay := 100 * time.Millisecond
+	retry := backoff{most: 7 * time.Second}
 	for {
 		err := n.registerOnce(ctx)
 		if err == nil {
@@ -30,18 +30,18 @@ func (n *Node) register(ctx context.Context) bool {
 		if ctx.Err() != nil {
 			return false
 		}
+		delay := retry.next()
 		klog.FromContext(ctx).Error(err, "Registering the node failed, will be retried", "node", n.ref.Name, "after", delay)
 		select {
 		case <-ctx.Done():
 			return false
 		case <-time.After(delay):
 		}
-		delay = min(2*delay, 7*time.Second)
 	}
 }
 
 func (n *Node) registerOnce(ctx context.Context) error {
-	nodes := n.opts.Heartbeats.CoreV1().Nodes()
+	nodes := n.opts.Heartbeats.Nodes()
 	wanted := n.initial()
 	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
 	if err == nil {
@@ -94,7 +94,7 @@ func (n *Node) patch(ctx context.Context, have, want *corev1.Node, subresource s
 	if subresource != "" {
 		sub = []string{subresource}
 	}
-	got, err := n.opts.Heartbeats.CoreV1().Nodes().Patch(ctx, have.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, sub...)
+	got, err := n.opts.Heartbeats.Nodes().Patch(ctx, have.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, sub...)
 	if err != nil {
 		return nil, fmt.Errorf("patch node %s: %w", have.Name, err)
 	}
@@ -110,7 +110,7 @@ func patchBody(have, want *corev1.Node) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	moved := len(have.Status.Addresses) > 0 && !equality.Semantic.DeepEqual(have.Status.Addresses, want.Status.Addresses)
+	moved := !equality.Semantic.DeepEqual(have.Status.Addresses, want.Status.Addresses)
 	addresses := want.Status.Addresses
 	if moved {
 		want = want.DeepCopy()
@@ -157,8 +157,8 @@ func (n *Node) initial() *corev1.Node {
 		node.Spec.Taints = append(node.Spec.Taints, t)
 	}
 	n.mu.RLock()
-	state := n.runtime
+	state, images := n.runtime, n.images
 	n.mu.RUnlock()
-	node.Status = n.status(corev1.NodeStatus{}, state, nil, now.Time)
+	node.Status = n.status(corev1.NodeStatus{}, state, images, now.Time)
 	return node
 }

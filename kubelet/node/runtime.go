@@ -42,18 +42,20 @@ func (s runtimeState) why() string {
 }
 
 const (
-	checkPeriod  = 5 * time.Second // of a runtime that is ready
-	retryFirst   = 100 * time.Millisecond
-	retryMost    = time.Second
+	checkPeriod  = 5 * time.Second        // of a runtime that is ready
+	recheckFirst = 100 * time.Millisecond // of one that is not
+	recheckMost  = time.Second
 	checkTimeout = 5 * time.Second
-	settleTime   = time.Second
+
+	settleTime = time.Second      // of a runtime that said at the start that it is not ready
+	settleMost = 10 * time.Second // of one that did not say anything
 )
 
 // watchRuntime asks the runtime how it is: often until it is ready, seldom then. What changed is reported at once.
 //
 // Upstream: pkg/kubelet/kubelet.go updateRuntimeUp.
 func (n *Node) watchRuntime(ctx context.Context) {
-	retry := retryFirst
+	recheck, synced := recheckFirst, n.opts.RuntimeSynced
 	for {
 		state := n.askRuntime(ctx)
 		if ctx.Err() != nil {
@@ -65,27 +67,21 @@ func (n *Node) watchRuntime(ctx context.Context) {
 		n.mu.Unlock()
 		if changed {
 			klog.FromContext(ctx).Info("The container runtime's state changed", "notReady", state.why())
-			n.ask()
+			wake(n.check)
 		}
 		period := checkPeriod
 		if state.why() != "" {
-			period, retry = retry, min(2*retry, retryMost)
+			period, recheck = recheck, min(2*recheck, recheckMost)
 		} else {
-			retry = retryFirst
+			recheck = recheckFirst
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-synced:
+			synced = nil
 		case <-time.After(period):
 		}
-	}
-}
-
-// ask has the status worked out now.
-func (n *Node) ask() {
-	select {
-	case n.check <- struct{}{}:
-	default:
 	}
 }
 

@@ -9,24 +9,24 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 )
 
-// statusRetry is the first wait after a status could not be written; it doubles up to nodeStatusUpdateFrequency.
-const statusRetry = 200 * time.Millisecond
-
 // keepStatus writes the node's status: when it changes, and at least every nodeStatusReportFrequency.
+//
+// Upstream: pkg/kubelet/kubelet_node_status.go syncNodeStatus and updateNodeStatus.
 func (n *Node) keepStatus(ctx context.Context) {
 	usual := n.opts.Settings.NodeStatusUpdateFrequency.Duration
-	retry := statusRetry
+	retry := backoff{most: min(usual, retryMost)}
 	for {
 		wait := usual
 		if err := n.syncStatus(ctx); err == nil {
-			retry = statusRetry
+			retry.reset()
 		} else if ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Writing the node's status failed, will be retried", "after", retry)
-			wait, retry = min(retry, usual), min(2*retry, usual)
+			wait = retry.next()
+			klog.FromContext(ctx).Error(err, "Writing the node's status failed, will be retried", "after", wait)
 		}
 		select {
 		case <-ctx.Done():
@@ -41,20 +41,24 @@ func (n *Node) keepStatus(ctx context.Context) {
 //
 // Upstream: pkg/kubelet/kubelet_node_status.go tryUpdateNodeStatus.
 func (n *Node) syncStatus(ctx context.Context) error {
-	n.mu.RLock()
-	have, state, reported, deleted := n.node, n.runtime, n.reported, n.deleted
-	n.mu.RUnlock()
-	if deleted {
+	have := n.registered()
+	if have == nil {
 		return nil
 	}
+	n.mu.RLock()
+	state, images, reported := n.runtime, n.images, n.reported
+	n.mu.RUnlock()
 	now := time.Now()
 	want := have.DeepCopy()
-	want.Status = n.status(have.Status, state, n.images(ctx, state), now)
+	want.Status = n.status(have.Status, state, images, now)
 	due := now.Sub(reported) >= n.opts.Settings.NodeStatusReportFrequency.Duration
 	if !due && sameStatus(&have.Status, &want.Status) {
 		return nil
 	}
 	got, err := n.patch(ctx, have, want, "status")
+	if apierrors.IsNotFound(err) {
+		n.lost(have)
+	}
 	if err != nil {
 		return err
 	}
@@ -64,25 +68,6 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	n.reported = now
 	n.mu.Unlock()
 	return nil
-}
-
-// images lists the images for the status; nil if they are not known now. A runtime that hangs does not hold the rest
-// of the status up.
-func (n *Node) images(ctx context.Context, state runtimeState) []corev1.ContainerImage {
-	if state.err != nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	images, err := n.opts.Images(ctx)
-	if err != nil {
-		klog.FromContext(ctx).V(2).Info("Images of the node are not known", "err", err)
-		return nil
-	}
-	if limit := int(*n.opts.Settings.NodeStatusMaxImages); limit >= 0 && len(images) > limit {
-		images = images[:limit]
-	}
-	return images
 }
 
 // sameStatus compares all but the times of heartbeats.
@@ -103,8 +88,8 @@ func sameStatus(a, b *corev1.NodeStatus) bool {
 // Upstream: pkg/kubelet/nodestatus/setters.go.
 func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev1.ContainerImage, now time.Time) corev1.NodeStatus {
 	s := *have.DeepCopy()
-	// Extended resources are others' to write, and theirs are not reserved.
-	s.Capacity, s.Allocatable = extended(have.Capacity), extended(have.Capacity)
+	// Resources of others are theirs to write, and nothing is reserved of them.
+	s.Capacity, s.Allocatable = othersResources(have.Capacity), othersResources(have.Capacity)
 	maps.Copy(s.Capacity, n.capacity)
 	maps.Copy(s.Allocatable, n.alloc)
 	s.Addresses = nil
@@ -157,7 +142,7 @@ func setCondition(s *corev1.NodeStatus, c corev1.NodeCondition, now time.Time) {
 
 // events tell of the conditions that changed.
 //
-// Upstream: pkg/kubelet/kubelet_node_status.go recordNodeStatusEvent.
+// Upstream: pkg/kubelet/nodestatus/setters.go ReadyCondition, MemoryPressureCondition and its like.
 func (n *Node) events(before, after *corev1.NodeStatus) {
 	names := map[corev1.NodeConditionType][2]string{ // when true, when false
 		corev1.NodeReady:          {"NodeReady", "NodeNotReady"},
@@ -179,6 +164,6 @@ func (n *Node) events(before, after *corev1.NodeStatus) {
 		if c.Status == corev1.ConditionTrue {
 			reason = reasons[0]
 		}
-		n.opts.Events.Eventf(n.ref, corev1.EventTypeNormal, reason, "Node %s status is now: %s", n.ref.Name, reason)
+		n.event(reason)
 	}
 }

@@ -30,7 +30,8 @@ type configFlag struct {
 	convert            func(string) (any, error)
 }
 
-// configFlags are upstream's flags for the fields that are supported or ignored.
+// configFlags are upstream's flags for fields of the configuration. A field that is refused but for its default is so
+// as a flag, too.
 //
 // Upstream: cmd/kubelet/app/options/options.go AddKubeletConfigFlags.
 var configFlags = []configFlag{
@@ -57,13 +58,44 @@ var configFlags = []configFlag{
 	{"cpu-cfs-quota-period", "cpuCFSQuotaPeriod", "period of CPU limits, 1ms to 1s", text},
 	{"max-pods", "maxPods", "how many pods may run here", number},
 	{"pod-max-pids", "podPidsLimit", "how many processes a pod may have; -1 for no limit", number},
+	{"pods-per-core", "podsPerCore", "0: --max-pods is the limit", number},
+	{"pod-cidr", "podCIDR", "empty: the network plugin has its own", text},
 	{"kube-reserved", "kubeReserved", "what pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000", pairs},
 	{"system-reserved", "systemReserved", "the same for the rest of the system", pairs},
 	{"enforce-node-allocatable", "enforceNodeAllocatable", "pods: all pods together get no more than allocatable; none: they do", words},
+	{"system-reserved-cgroup", "systemReservedCgroup", "empty: reservations are not enforced on it", text},
+	{"kube-reserved-cgroup", "kubeReservedCgroup", "empty: reservations are not enforced on it", text},
+	{"reserved-cpus", "reservedSystemCPUs", "empty: " + noManager, text},
+	{"qos-reserved", "qosReserved", "empty: no requests are reserved by QoS class", pairs},
+	{"cpu-manager-policy", "cpuManagerPolicy", "none: " + noManager, text},
+	{"cpu-manager-policy-options", "cpuManagerPolicyOptions", "empty: " + noManager, pairs},
+	{"cpu-manager-reconcile-period", "cpuManagerReconcilePeriod", "ignored: " + noManager, text},
+	{"memory-manager-policy", "memoryManagerPolicy", "None: " + noManager, text},
+	{"topology-manager-policy", "topologyManagerPolicy", "none: " + noManager, text},
+	{"topology-manager-scope", "topologyManagerScope", "container: " + noManager, text},
+	{"topology-manager-policy-options", "topologyManagerPolicyOptions", "empty: " + noManager, pairs},
+	{"eviction-hard", "evictionHard", "what stays free, and is taken from allocatable: memory.available<500Mi; " + noEviction, thresholds},
+	{"eviction-soft", "evictionSoft", "empty: " + noEviction, thresholds},
+	{"eviction-soft-grace-period", "evictionSoftGracePeriod", "empty: " + noEviction, pairs},
+	{"eviction-pressure-transition-period", "evictionPressureTransitionPeriod", "5m: " + noEviction, text},
+	{"eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", "0: " + noEviction, number},
+	{"eviction-minimum-reclaim", "evictionMinimumReclaim", "empty: " + noEviction, pairs},
+	{"kernel-memcg-notification", "kernelMemcgNotification", "false: " + noEviction, yesNo},
 	{"registry-qps", "registryPullQPS", "image pulls a second; 0 for no limit", number},
 	{"registry-burst", "registryBurst", "image pulls at once, while --registry-qps is kept on average", number},
 	{"serialize-image-pulls", "serializeImagePulls", "pull one image at a time", yesNo},
 	{"runtime-request-timeout", "runtimeRequestTimeout", "time limit of calls to the runtime", text},
+	{"minimum-image-ttl-duration", "imageMinimumGCAge", "2m: " + noImageGC, text},
+	{"image-gc-high-threshold", "imageGCHighThresholdPercent", "85, or 100 for never: " + noImageGC, number},
+	{"image-gc-low-threshold", "imageGCLowThresholdPercent", "80: " + noImageGC, number},
+	{"container-log-max-size", "containerLogMaxSize", "10Mi: " + noRotation, text},
+	{"container-log-max-files", "containerLogMaxFiles", "5: " + noRotation, number},
+	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "true: ephemeral storage is counted", yesNo},
+	{"volume-plugin-dir", "volumePluginDir", "the default: there are no flexvolumes", text},
+	{"volume-stats-agg-period", "volumeStatsAggPeriod", "1m: volumes are not measured yet", text},
+	{"enable-controller-attach-detach", "enableControllerAttachDetach", "true: the cluster attaches volumes", yesNo},
+	{"hairpin-mode", "hairpinMode", "ignored: the network plugin's matter", text},
+	{"make-iptables-util-chains", "makeIPTablesUtilChains", "ignored: " + noIPTables, yesNo},
 	{"register-node", "registerNode", "make the node's object in the apiserver", yesNo},
 	{"register-with-taints", "registerWithTaints", "taints to register the node with: key=value:effect,...", taints},
 	{"provider-id", "providerID", "the node's name at its cloud provider", text},
@@ -71,6 +103,7 @@ var configFlags = []configFlag{
 	{"node-status-max-images", "nodeStatusMaxImages", "how many images the status lists; -1 for all", number},
 	{"kube-api-qps", "kubeAPIQPS", "requests to the apiserver a second", number},
 	{"kube-api-burst", "kubeAPIBurst", "requests to the apiserver at once", number},
+	{"kube-api-content-type", "contentType", "how objects are written to the apiserver: application/vnd.kubernetes.protobuf or application/json", text},
 	{"event-qps", "eventRecordQPS", "events a second", number},
 	{"event-burst", "eventBurst", "events at once", number},
 	{"healthz-port", "healthzPort", "port of /healthz; 0 for none", number},
@@ -89,6 +122,12 @@ var configFlags = []configFlag{
 	{"tls-cipher-suites", "tlsCipherSuites", "ignored: " + noServer, words},
 	{"streaming-connection-idle-timeout", "streamingConnectionIdleTimeout", "ignored: " + noServer, text},
 	{"rotate-certificates", "rotateCertificates", "ignored: the credentials of --kubeconfig are used as they are", yesNo},
+	{"oom-score-adj", "oomScoreAdj", "the kubelet's own oom_score_adj, -1000 to 1000", number},
+	{"max-open-files", "maxOpenFiles", "1000000: the kubelet keeps the limit it was started with", number},
+	{"kubelet-cgroups", "kubeletCgroups", "empty: the kubelet stays in the cgroup it was started in", text},
+	{"system-cgroups", "systemCgroups", "empty: processes stay in the cgroups they are in", text},
+	{"protect-kernel-defaults", "protectKernelDefaults", "false: kernel settings are not checked", yesNo},
+	{"feature-gates", "featureGates", "empty: there are none", gates},
 	{"v", "logging.verbosity", "log verbosity: 2 tells what happens to pods, 4 why", number},
 }
 
@@ -99,7 +138,7 @@ func newFlags(out io.Writer) *flags {
 	f.set.StringVar(&f.configDir, "config-dir", "", "directory of drop-ins (*.conf) laid over the configuration file in the order of their names")
 	f.set.StringVar(&f.kubeconfig, "kubeconfig", "", "file that leads to the apiserver; without it the kubelet runs standalone")
 	f.set.StringVar(&f.hostnameOverride, "hostname-override", "", "the node's name; the machine's by default")
-	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma; 0.0.0.0 or :: for the default one of that family")
+	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma; 0.0.0.0 or :: for one of that family that the machine has")
 	f.set.StringVar(&f.rootDir, "root-dir", "/var/lib/kubelet", "directory of pods' files")
 	f.set.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels to register the node with: key=value,key=value")
 	f.set.BoolVar(&f.version, "version", false, "print the version")
@@ -109,12 +148,35 @@ func newFlags(out io.Writer) *flags {
 		if len(c.name) == 1 {
 			shorthand = c.name
 		}
-		f.set.StringP(c.name, shorthand, "", c.usage)
+		value := &flagText{}
+		if empty, err := c.convert(""); err == nil {
+			_, isText := empty.(string)
+			value.many = !isText
+		}
+		f.set.VarP(value, c.name, shorthand, c.usage)
 		if value, err := c.convert("true"); err == nil && value == true {
 			f.set.Lookup(c.name).NoOptDefVal = "true"
 		}
 	}
 	return f
+}
+
+// flagText is a flag's value as it was given. One that has many parts grows each time that it is given.
+type flagText struct {
+	text string
+	many bool
+}
+
+func (f *flagText) String() string { return f.text }
+func (f *flagText) Type() string   { return "string" }
+
+// Set is called for every time that the flag is given.
+func (f *flagText) Set(text string) error {
+	if f.many && f.text != "" {
+		text = f.text + "," + text
+	}
+	f.text = text
+	return nil
 }
 
 // apply puts the configuration's flags over what the files said.
@@ -180,24 +242,41 @@ func words(s string) (any, error) {
 }
 
 // pairs reads name=value,name=value.
-func pairs(s string) (any, error) {
+func pairs(s string) (any, error) { return split(s, "=") }
+
+// thresholds reads signal<value,signal<value.
+func thresholds(s string) (any, error) { return split(s, "<") }
+
+func split(s, separator string) (map[string]any, error) {
 	all := map[string]any{}
 	list, _ := words(s)
 	for _, word := range list.([]any) {
-		name, value, ok := strings.Cut(word.(string), "=")
-		if !ok || name == "" {
-			return nil, fmt.Errorf("%q: want name=value", word)
+		name, value, ok := strings.Cut(word.(string), separator)
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return nil, fmt.Errorf("%q: want name%svalue", word, separator)
 		}
-		all[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		all[name] = strings.TrimSpace(value)
 	}
 	return all, nil
+}
+
+// gates reads name=true,name=false.
+func gates(s string) (any, error) {
+	all, err := split(s, "=")
+	for name, value := range all {
+		if all[name], err = yesNo(value.(string)); err != nil {
+			return nil, err
+		}
+	}
+	return all, err
 }
 
 // headers reads name:value,name:value, a name as often as it has values.
 func headers(s string) (any, error) {
 	all := map[string]any{}
-	for pair := range strings.SplitSeq(s, ",") {
-		name, value, ok := strings.Cut(pair, ":")
+	list, _ := words(s)
+	for _, pair := range list.([]any) {
+		name, value, ok := strings.Cut(pair.(string), ":")
 		if name = strings.TrimSpace(name); !ok || name == "" {
 			return nil, fmt.Errorf("%q: want name:value", pair)
 		}

@@ -28,8 +28,8 @@ type Settings struct {
 	Kubeconfig string
 	// NodeName is --hostname-override or the machine's name, in lower case.
 	NodeName string
-	// NodeIPs are the addresses of --node-ip: none, one, or one of each family. One without a host, 0.0.0.0 or ::,
-	// stands for the machine's default address of its family.
+	// NodeIPs are the addresses of --node-ip: none, one, or one of each family. 0.0.0.0 or :: alone stands for an
+	// address of the machine, of that family if there is one.
 	NodeIPs []net.IP
 	// RootDir is where the kubelet keeps pods' files.
 	RootDir string
@@ -120,8 +120,11 @@ func parseNodeIPs(text string) (ips []net.IP, errs []error) {
 			ips = append(ips, ip)
 		}
 	}
-	if len(ips) > 2 || len(ips) == 2 && (ips[0].To4() == nil) == (ips[1].To4() == nil) {
+	switch {
+	case len(ips) > 2 || len(ips) == 2 && (ips[0].To4() == nil) == (ips[1].To4() == nil):
 		errs = append(errs, fmt.Errorf("--node-ip: %q: want one address, or one of each family", text))
+	case len(ips) == 2 && (ips[0].IsUnspecified() || ips[1].IsUnspecified()):
+		errs = append(errs, fmt.Errorf("--node-ip: %q: 0.0.0.0 and :: must stand alone", text))
 	}
 	return ips, errs
 }

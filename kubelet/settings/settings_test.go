@@ -168,6 +168,11 @@ func TestRefused(t *testing.T) {
 		{"TLS cipher", head + "tlsCipherSuites: [TLS_RSA_WITH_RC4_128_SHA]\n", "tlsCipherSuites[0]"},
 		{"TLS key alone", head + "tlsPrivateKeyFile: /k\n", "tlsPrivateKeyFile"},
 		{"authorization", head + "authorization: {mode: Never}\n", "authorization.mode"},
+		{"OOM score", head + "oomScoreAdj: -1001\n", "oomScoreAdj: Invalid value"},
+		{"content type", head + "contentType: text/plain\n", "contentType: Invalid value"},
+		{"image age", head + "imageMinimumGCAge: 1h\n", "imageMinimumGCAge"},
+		{"pressure period", head + "evictionPressureTransitionPeriod: 1m\n", "evictionPressureTransitionPeriod"},
+		{"flexvolumes", head + "volumePluginDir: /plugins\n", "volumePluginDir: /plugins is not supported"},
 		{"restart period", head + "crashLoopBackOff: {maxContainerRestartPeriod: 10m}\n", "crashLoopBackOff.maxContainerRestartPeriod"},
 	}
 	for _, tt := range tests {
@@ -186,7 +191,8 @@ func TestTaken(t *testing.T) {
 	for _, content := range []string{
 		"contentType: application/vnd.kubernetes.protobuf", "imageMinimumGCAge: 120s", "enableProfilingHandler: true", "memoryThrottlingFactor: 0.9",
 		"evictionHard: {memory.available: 5%, nodefs.available: 0%, imagefs.inodesFree: 5%}", "evictionHard: {}", "featureGates: {}", "logging: {format: text, flushFrequency: 5s}",
-		"memorySwap: {swapBehavior: NoSwap}", "enableSystemLogQuery: false", "oomScoreAdj: -999", "shutdownGracePeriod: 0s", "tracing: null", "failCgroupV1: true",
+		"memorySwap: {swapBehavior: NoSwap}", "enableSystemLogQuery: false", "oomScoreAdj: 0", "contentType: application/json", "evictionPressureTransitionPeriod: 300s",
+		"volumePluginDir: /usr/libexec/kubernetes/kubelet-plugins/volume/exec/", "shutdownGracePeriod: 0s", "tracing: null", "failCgroupV1: true",
 	} {
 		if _, err := Load([]string{"--config=" + write(t, t.TempDir()+"/c.yaml", head+content+"\n")}, &bytes.Buffer{}); err != nil {
 			t.Errorf("%s: %v", content, err)
@@ -213,6 +219,8 @@ func TestDefaulting(t *testing.T) {
 		{"syncFrequency: 0s", func(s *Settings) bool {
 			return len(s.EvictionHard) == 5 && s.EvictionHard["memory.available"] == "100Mi"
 		}},
+		{"oomScoreAdj: 0", func(s *Settings) bool { return *s.OOMScoreAdj == 0 }},
+		{"oomScoreAdj: null", func(s *Settings) bool { return *s.OOMScoreAdj == -999 }},
 		{"podPidsLimit: -7", func(s *Settings) bool { return *s.PodPidsLimit == -1 }},
 		{"nodeStatusUpdateFrequency: 30s", func(s *Settings) bool { return s.NodeStatusReportFrequency.Seconds() == 30 }},
 		{"maxParallelImagePulls: 3", func(s *Settings) bool { return !*s.SerializeImagePulls }},
@@ -284,6 +292,19 @@ func TestFlags(t *testing.T) {
 		{"--register-node=perhaps", "--register-node"},
 		{"--register-node=", "--register-node"},
 		{"--node-ip=127.0.0.1", "--node-ip"},
+		{"--node-ip=::1", "--node-ip"},
+		{"--node-ip=224.0.0.1", "--node-ip"},
+		{"--node-ip=fe80::1", "--node-ip"},
+		{"--node-ip=0.0.0.0,fd00::1", "--node-ip"},
+		{"--node-labels=a b=c", "--node-labels"},
+		{"--node-labels=a=b c", "--node-labels"},
+		{"--node-labels=node-role.kubernetes.io/control-plane=", "--node-labels"},
+		{"--eviction-hard=memory.available=1Gi", "--eviction-hard"},
+		{"--eviction-hard=nodefs.available<3%", "--eviction-hard: evictionHard[nodefs.available]"},
+		{"--cpu-manager-policy=static", "--cpu-manager-policy: cpuManagerPolicy: static is not supported"},
+		{"--feature-gates=Some=true", "--feature-gates"},
+		{"--feature-gates=Some=perhaps", "--feature-gates"},
+		{"--oom-score-adj=1001", "--oom-score-adj"},
 		{"--root-dir=here", "--root-dir"},
 		{"--kube-reserved=cpu", "--kube-reserved"},
 		{"--kube-reserved=cpu=x", "--kube-reserved"},
@@ -314,6 +335,49 @@ func TestHelpAndVersion(t *testing.T) {
 		t.Errorf("--version: %v, %q", err, out.String())
 	}
 }
+
+// TestRepeatedFlags: a flag of many values may be given many times, as upstream's; of another the last counts.
+func TestRepeatedFlags(t *testing.T) {
+	s, err := Load([]string{
+		"--cluster-dns=10.0.0.1", "--cluster-dns=10.0.0.2,10.0.0.3", "--kube-reserved=cpu=1", "--kube-reserved=memory=1Gi", "--max-pods=1", "--max-pods=2",
+		"--manifest-url-header=a:1", "--manifest-url-header=a:2", "--register-node", "--eviction-hard=memory.available<5%,nodefs.available<10%",
+		"--node-ip=::", "--kube-api-content-type=application/json", "--node-labels=a=b", "--node-labels=node.kubernetes.io/c=d", "--feature-gates=",
+	}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.ClusterDNS) != 3 || len(s.KubeReserved) != 2 || s.MaxPods != 2 || len(s.StaticPodURLHeader["a"]) != 2 || !*s.RegisterNode || len(s.NodeLabels) != 2 {
+		t.Errorf("settings: %+v", s)
+	}
+	if s.EvictionHard["memory.available"] != "5%" || len(s.EvictionHard) != 2 || !s.NodeIPs[0].IsUnspecified() || s.ContentType != "application/json" {
+		t.Errorf("settings: %+v", s)
+	}
+}
+
+// TestFlagsOfUpstream: every flag of upstream's that sets a field sets it here, or is refused like the field.
+func TestFlagsOfUpstream(t *testing.T) {
+	f := newFlags(&bytes.Buffer{})
+	for name := range strings.FieldsSeq(upstreamFlags) {
+		if f.set.Lookup(name) == nil {
+			t.Errorf("--%s is missing", name)
+		}
+	}
+}
+
+// upstreamFlags are those of cmd/kubelet/app/options/options.go, but for the server's and --reserved-memory.
+const upstreamFlags = `fail-swap-on pod-manifest-path sync-frequency file-check-frequency http-check-frequency manifest-url
+manifest-url-header fail-cgroupv1 container-runtime-endpoint image-service-endpoint registry-qps registry-burst event-qps event-burst
+healthz-port healthz-bind-address oom-score-adj cluster-domain volume-plugin-dir cluster-dns node-status-update-frequency
+minimum-image-ttl-duration image-gc-high-threshold image-gc-low-threshold volume-stats-agg-period feature-gates kubelet-cgroups
+system-cgroups provider-id cgroups-per-qos cgroup-driver cgroup-root cpu-manager-policy cpu-manager-policy-options
+cpu-manager-reconcile-period qos-reserved topology-manager-policy runtime-request-timeout hairpin-mode max-pods pod-cidr pod-max-pids
+resolv-conf runonce cpu-cfs-quota cpu-cfs-quota-period enable-controller-attach-detach make-iptables-util-chains
+container-log-max-size container-log-max-files allowed-unsafe-sysctls node-status-max-images kernel-memcg-notification
+local-storage-capacity-isolation max-open-files kube-api-content-type kube-api-qps kube-api-burst serialize-image-pulls eviction-hard
+eviction-soft eviction-soft-grace-period eviction-pressure-transition-period eviction-max-pod-grace-period eviction-minimum-reclaim
+pods-per-core protect-kernel-defaults reserved-cpus topology-manager-scope topology-manager-policy-options system-reserved kube-reserved
+enforce-node-allocatable system-reserved-cgroup kube-reserved-cgroup memory-manager-policy register-node register-with-taints
+config config-dir kubeconfig hostname-override node-ip root-dir seccomp-default node-labels`
 
 // FuzzParse: whatever the bytes are, they are refused or make a whole and valid configuration.
 func FuzzParse(f *testing.F) {

@@ -36,6 +36,8 @@ const (
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
 
+const protobuf = "application/vnd.kubernetes.protobuf"
+
 // table holds every field of KubeletConfiguration once: defaults, support and notes come from here and nowhere else,
 // and docs/compatibility.md is written from it. A default that differs from upstream's is this kubelet's own, the
 // same whether or not there is a configuration file.
@@ -108,7 +110,7 @@ var table = []Field{
 	{Path: "kubeAPIBurst", Support: Supported, Default: 100},
 	{Path: "eventRecordQPS", Support: Supported, Default: 50},
 	{Path: "eventBurst", Support: Supported, Default: 100},
-	{Path: "contentType", Support: Refused, Default: "application/vnd.kubernetes.protobuf"},
+	{Path: "contentType", Support: Supported, Default: protobuf, Note: "that, or application/json"},
 	{Path: "configMapAndSecretChangeDetectionStrategy", Support: Refused, Default: "Watch"},
 
 	// The runtime and its images.
@@ -189,7 +191,7 @@ var table = []Field{
 	{Path: "tracing", Support: Refused},
 	{Path: "featureGates", Support: Refused, Note: "there are none"},
 	{Path: "showHiddenMetricsForVersion", Support: Refused},
-	{Path: "oomScoreAdj", Support: Refused, Default: -999, Note: "the kubelet keeps the score it was started with"},
+	{Path: "oomScoreAdj", Support: Supported, Default: -999, Note: "as upstream, a kubelet that may not set it says so and goes on"},
 	{Path: "maxOpenFiles", Support: Refused, Default: 1000000, Note: "the kubelet keeps the limit it was started with"},
 	{Path: "protectKernelDefaults", Support: Refused},
 	{Path: "makeIPTablesUtilChains", Support: Accepted, Default: true, Note: noIPTables},

@@ -66,6 +66,7 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 		add(m.Seconds() < 1 || m.Seconds() > 300, "crashLoopBackOff.maxContainerRestartPeriod", m.Duration.String(), "must be between 1s and 300s")
 	}
 	add(*c.PodPidsLimit == 0, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
+	add(*c.OOMScoreAdj < -1000 || *c.OOMScoreAdj > 1000, "oomScoreAdj", *c.OOMScoreAdj, "must be between -1000 and 1000")
 	add(c.Logging.Verbosity > 1<<31-1, "logging.verbosity", c.Logging.Verbosity, "must be at most 2147483647")
 }
 
@@ -78,6 +79,7 @@ func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
 	}
 	add(net.ParseIP(c.HealthzBindAddress) == nil, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address")
 	add(!slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver), "cgroupDriver", c.CgroupDriver, "must be cgroupfs or systemd")
+	add(!slices.Contains([]string{protobuf, "application/json"}, c.ContentType), "contentType", c.ContentType, "must be "+protobuf+" or application/json")
 	add(c.CgroupRoot != "" && !strings.HasPrefix(c.CgroupRoot, "/"), "cgroupRoot", c.CgroupRoot, "must be an absolute path")
 	add(!strings.HasPrefix(c.PodLogsDir, "/"), "podLogsDir", c.PodLogsDir, "must be an absolute path")
 	if c.StaticPodURL != "" {
