@@ -285,8 +285,25 @@ func TestLateWatch(t *testing.T) {
 	})
 }
 
-// TestDeletedNode: it is not made again. If somebody else makes it, it is kept as before; a write that finds it gone
-// says so to the others.
+// TestNotFound: what a write finds out before the watch tells ends the writes.
+func TestNotFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(nil)
+		defer w.stop()
+		w.fail("patch", "nodes", 1000, apierrors.NewNotFound(corev1.Resource("nodes"), "node-1"))
+		w.requests()
+		w.cri.SetCondition(runtimeapi.NetworkReady, false, "NoCNI", "")
+		w.wait(checkPeriod)
+		w.requests()
+		w.wait(time.Minute)
+		if got := w.requests(); len(got) != 0 {
+			t.Errorf("requests for a node that was not found: %v", got)
+		}
+	})
+}
+
+// TestDeletedNode: it is not made again. If somebody else makes it, it is kept as before.
 func TestDeletedNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -354,7 +371,17 @@ func TestLease(t *testing.T) {
 			w.wait(retryMost)
 		}},
 		{"somebody else wrote it", func(w *world) {
-			w.fail("update", "leases", 1, apierrors.NewConflict(coordinationv1.Resource("leases"), "node-1", nil))
+			var read atomic.Bool
+			failure := func(a k8stesting.Action) error {
+				switch {
+				case a.Matches("get", "leases"):
+					read.Store(true)
+				case a.Matches("update", "leases") && !read.Load():
+					return apierrors.NewConflict(coordinationv1.Resource("leases"), "node-1", nil)
+				}
+				return nil
+			}
+			w.failure.Store(&failure)
 			w.wait(11 * time.Second)
 		}},
 		{"it was removed", func(w *world) {
