@@ -40,7 +40,8 @@ var thisMachine = network{
 }
 
 // addresses returns the node's: those of --node-ip; else its name, if that is one; else that of the machine's which the
-// name service has for the name; else that of the default route. IPv4 is preferred unless --node-ip=:: is given.
+// name service has for the name; else that of the default route; else any that the machine has, where upstream gives
+// up. IPv4 is preferred unless --node-ip=:: is given.
 //
 // Upstream: pkg/kubelet/nodestatus/setters.go NodeAddress.
 func addresses(given []net.IP, name string, m network) ([]net.IP, error) {
@@ -53,22 +54,32 @@ func addresses(given []net.IP, name string, m network) ([]net.IP, error) {
 	if ip := net.ParseIP(name); ip != nil {
 		return []net.IP{ip}, nil
 	}
-	local := m.local()
-	found := slices.DeleteFunc(m.lookup(name), func(ip net.IP) bool {
-		return !ip.IsGlobalUnicast() || !slices.ContainsFunc(local, ip.Equal)
-	})
 	wantV4 := preferred == nil || preferred.To4() != nil
-	for _, ip := range found {
-		if (ip.To4() != nil) == wantV4 {
-			return []net.IP{ip}, nil
-		}
-	}
-	if len(found) > 0 {
-		return found[:1], nil
+	local := m.local()
+	named := slices.DeleteFunc(m.lookup(name), func(ip net.IP) bool { return !slices.ContainsFunc(local, ip.Equal) })
+	if ip := best(named, wantV4); ip != nil {
+		return []net.IP{ip}, nil
 	}
 	ip, err := m.route(preferred)
-	if err != nil {
-		return nil, fmt.Errorf("find the node's address (--node-ip sets it): %w", err)
+	if err == nil {
+		return []net.IP{ip}, nil
 	}
-	return []net.IP{ip}, nil
+	if ip := best(local, wantV4); ip != nil {
+		return []net.IP{ip}, nil
+	}
+	return nil, fmt.Errorf("find the node's address (--node-ip sets it): %w", err)
+}
+
+// best returns the first address that others can reach, of the wanted family if there is one; nil for none.
+func best(ips []net.IP, wantV4 bool) (first net.IP) {
+	for _, ip := range ips {
+		switch {
+		case !ip.IsGlobalUnicast():
+		case (ip.To4() != nil) == wantV4:
+			return ip
+		case first == nil:
+			first = ip
+		}
+	}
+	return first
 }

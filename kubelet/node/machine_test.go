@@ -170,9 +170,11 @@ func TestAddresses(t *testing.T) {
 		{name: "only IPv6", lookup: []string{v6}, local: []string{v6}, want: []string{v6}},
 		{name: "IPv4 is asked for and not there", given: []string{"0.0.0.0"}, lookup: []string{v6}, local: []string{v6}, want: []string{v6}},
 		{name: "the name service's is loopback", lookup: []string{"127.0.1.1", "::1"}, local: []string{"127.0.1.1", "::1", v4}, route: v4, want: []string{v4}},
-		{name: "the name service's is elsewhere", lookup: []string{other}, local: []string{v4}, route: v4, want: []string{v4}},
+		{name: "the name service's is elsewhere", lookup: []string{other}, local: []string{v4}, route: v6, want: []string{v6}},
 		{name: "IPv6 by the route", route: v6, want: []string{v6}},
-		{name: "none"},
+		{name: "neither name nor route", local: []string{"127.0.0.1", "fe80::1", v6}, want: []string{v6}},
+		{name: "neither name nor route, IPv4 is preferred", local: []string{v6, v4}, want: []string{v4}},
+		{name: "none", local: []string{"127.0.0.1", "::1", "fe80::1"}},
 	}
 	parse := func(texts []string) (ips []net.IP) {
 		for _, text := range texts {

@@ -61,7 +61,7 @@ type Node struct {
 }
 
 // New reads the machine. It fails when it cannot, and when the settings do not fit it: reservations that exceed it,
-// failCgroupV1 on cgroup v1, no address.
+// failCgroupV1 on cgroup v1, no address to tell the apiserver.
 func New(opts Options) (*Node, error) {
 	s := opts.Settings
 	if opts.Root == "" {
@@ -83,8 +83,8 @@ func New(opts Options) (*Node, error) {
 	if n.alloc, err = allocatable(n.capacity, s); err != nil {
 		return nil, err
 	}
-	if n.ips, err = addresses(s.NodeIPs, s.NodeName, thisMachine); err != nil {
-		return nil, err
+	if n.ips, err = addresses(s.NodeIPs, s.NodeName, thisMachine); err != nil && opts.Nodes != nil {
+		return nil, err // nobody asks for that of a kubelet that is alone
 	}
 	n.runtime.err = errNotAsked
 	n.node = n.initial()
