@@ -265,7 +265,8 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
-// TestLateWatch: an older version that the watch tells late does not come back; nor does one that was deleted.
+// TestLateWatch: an older version that the watch tells late does not come back. One that a new list has counts: the
+// apiserver's data was set back.
 func TestLateWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -281,6 +282,12 @@ func TestLateWatch(t *testing.T) {
 			if got := w.node.Node().Labels["colour"]; got != tt.want {
 				t.Errorf("after version %s: %q, want %q", tt.version, got, tt.want)
 			}
+		}
+		w.update(func(n *corev1.Node) { n.ResourceVersion, n.Labels["colour"] = "5", "restored" })
+		events.Error(&metav1.Status{Status: metav1.StatusFailure, Code: 410, Reason: metav1.StatusReasonExpired})
+		w.wait(5 * time.Second)
+		if got := w.node.Node().Labels["colour"]; got != "restored" {
+			t.Errorf("after the apiserver was set back: %q", got)
 		}
 	})
 }
