@@ -6,15 +6,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 
 	"minikubelet/kubelet/client"
+	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/settings"
 	"minikubelet/podworkers/objects"
 	"minikubelet/status"
@@ -25,8 +26,7 @@ import (
 type apiClients struct {
 	pods       *client.Client
 	events     *client.Client
-	node       kubernetes.Interface
-	heartbeats kubernetes.Interface
+	heartbeats *client.Client
 
 	broadcaster record.EventBroadcaster
 }
@@ -35,7 +35,7 @@ const protobuf = "application/vnd.kubernetes.protobuf"
 
 // newAPIClients reads the kubeconfig; it does not connect.
 //
-// Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig and kubeClientConfigOverrides.
+// Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, kubeClientConfigOverrides and setContentTypeForClient.
 func newAPIClients(s *settings.Settings) (*apiClients, error) {
 	c := &apiClients{}
 	if s.Kubeconfig == "" {
@@ -46,21 +46,19 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 		return nil, fmt.Errorf("read --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	base.UserAgent = "kubelet/" + s.Version
-	base.ContentType = protobuf
-	base.AcceptContentTypes = protobuf + ",application/json"
+	if base.ContentType = s.ContentType; s.ContentType == protobuf {
+		base.AcceptContentTypes = protobuf + ",application/json"
+	}
 
 	pods := rest.CopyConfig(base)
 	pods.QPS, pods.Burst = float32(*s.KubeAPIQPS), int(s.KubeAPIBurst)
 	if c.pods, err = client.New(pods); err != nil {
 		return nil, fmt.Errorf("make a client from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
-	if c.node, err = kubernetes.NewForConfig(pods); err != nil {
-		return nil, fmt.Errorf("make a client from --kubeconfig %s: %w", s.Kubeconfig, err)
-	}
 	heartbeats := rest.CopyConfig(base)
 	heartbeats.QPS = -1
 	heartbeats.Timeout = min(s.NodeStatusUpdateFrequency.Duration, time.Duration(s.NodeLeaseDurationSeconds)*time.Second/4)
-	if c.heartbeats, err = kubernetes.NewForConfig(heartbeats); err != nil {
+	if c.heartbeats, err = client.New(heartbeats); err != nil {
 		return nil, fmt.Errorf("make a client for heartbeats from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	events := rest.CopyConfig(base)
@@ -80,6 +78,28 @@ func (c *apiClients) nodePods(name string) cache.ListerWatcher {
 		return nil
 	}
 	return c.pods.ListWatch("pods", "", fields.OneTermEqualSelector("spec.nodeName", name))
+}
+
+// nodeObject lists and watches the node's own object.
+func (c *apiClients) nodeObject(name string) cache.ListerWatcher {
+	if c.pods == nil {
+		return nil
+	}
+	return c.pods.ListWatch("nodes", "", fields.OneTermEqualSelector(metav1.ObjectNameField, name))
+}
+
+func (c *apiClients) nodes() node.Client {
+	if c.heartbeats == nil {
+		return nil
+	}
+	return c.heartbeats.Nodes()
+}
+
+func (c *apiClients) leases() node.LeaseClient {
+	if c.heartbeats == nil {
+		return nil
+	}
+	return c.heartbeats.Leases(corev1.NamespaceNodeLease)
 }
 
 // podClient writes pods.

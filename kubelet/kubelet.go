@@ -102,9 +102,10 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
 	puller := newImages(k.cri, s, events)
 	if k.node, err = node.New(node.Options{
-		Client: k.api.node, Heartbeats: k.api.heartbeats, Settings: s, CRI: k.cri, Events: events,
+		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
+		RuntimeSynced:  k.pleg.Synced(),
 	}); err != nil {
 		return err
 	}
@@ -177,6 +178,7 @@ func makeDirectories(s *settings.Settings) error {
 //
 // Upstream: pkg/kubelet/kubelet.go Run.
 func (k *Kubelet) Run(ctx context.Context) error {
+	applyOOMScoreAdj(ctx, *k.settings.OOMScoreAdj)
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
 	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run}
