@@ -85,7 +85,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		return nil, err
 	}
 	if k.config, err = config.New(config.Options{
-		Client: k.api.pods, NodeName: types.NodeName(s.NodeName),
+		Pods: k.api.nodePods(s.NodeName), NodeName: types.NodeName(s.NodeName),
 		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
 		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
 		Events: events,
@@ -103,24 +103,25 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
 	puller := newImages(k.cri, s, events)
 	if k.node, err = node.New(node.Options{
-		Client: k.api.pods, Heartbeats: k.api.heartbeats, Settings: s, CRI: k.cri, Events: events,
+		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
+		RuntimeSynced:  k.pleg.Synced(),
 	}); err != nil {
 		return err
 	}
 	if k.cgroups, err = newCgroups(ctx, k.cri, s, k.node); err != nil {
 		return err
 	}
-	k.classes = runtimeclass.New(k.api.pods)
-	k.status = status.New(status.Options{Client: k.api.pods})
+	k.classes = runtimeclass.New(k.api.runtimeClasses())
+	k.status = status.New(status.Options{Pods: k.api.podClient()})
 	resync := make(chan types.UID, 100)
-	k.objects = objects.New(objects.Options{Client: k.api.pods, NodeName: s.NodeName, OnChange: func(uid types.UID) {
+	k.objects = objects.New(k.api.objects(func(uid types.UID) {
 		select {
 		case resync <- uid:
 		case <-ctx.Done():
 		}
-	}})
+	}))
 	rt := newRuntime(k, s, puller, cache, events)
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events,
@@ -147,7 +148,7 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 	if k.api.pods == nil {
 		return nil
 	}
-	return status.NewMirror(status.MirrorOptions{Client: k.api.pods, Node: k.node.Node, Existing: pods.MirrorOf})
+	return status.NewMirror(status.MirrorOptions{Pods: k.api.podClient(), Node: k.node.Node, Existing: pods.MirrorOf})
 }
 
 // listen opens the kubelet's ports, so that one that is taken is found out at once.
@@ -165,7 +166,7 @@ func (k *Kubelet) listen(cache *pleg.Cache) error {
 	}
 	k.server, err = server.Listen(server.Options{
 		Settings: k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
-		Tokens: k.api.tokens, Access: k.api.access,
+		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
 	})
 	return err
 }
@@ -195,6 +196,7 @@ func makeDirectories(s *settings.Settings) error {
 //
 // Upstream: pkg/kubelet/kubelet.go Run.
 func (k *Kubelet) Run(ctx context.Context) error {
+	applyOOMScoreAdj(ctx, *k.settings.OOMScoreAdj)
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
 	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run}

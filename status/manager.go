@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,14 +17,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 )
 
-// Options are the apiserver's client, nil without one, and how many pods are written at once (16 by default).
+// PodClient writes the pods of a namespace, as client-go's typed client does.
+type PodClient interface {
+	Create(ctx context.Context, pod *corev1.Pod, o metav1.CreateOptions) (*corev1.Pod, error)
+	Get(ctx context.Context, name string, o metav1.GetOptions) (*corev1.Pod, error)
+	Patch(ctx context.Context, name string, kind types.PatchType, body []byte, o metav1.PatchOptions, subresources ...string) (*corev1.Pod, error)
+	Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
+}
+
+// Options are the apiserver's pods, nil without one, and how many are written at once (16 by default).
 type Options struct {
-	Client  kubernetes.Interface
+	Pods    func(namespace string) PodClient
 	Workers int
 }
 
@@ -31,7 +40,7 @@ type Options struct {
 //
 // Upstream: pkg/kubelet/status/status_manager.go manager.
 type Manager struct {
-	client  kubernetes.Interface
+	api     func(namespace string) PodClient
 	workers int
 	queue   workqueue.TypedRateLimitingInterface[types.UID]
 
@@ -63,14 +72,14 @@ func New(opts Options) *Manager {
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 10*time.Second)
 	return &Manager{
-		client: opts.Client, workers: opts.Workers, pods: map[types.UID]*entry{},
+		api: opts.Pods, workers: opts.Workers, pods: map[types.UID]*entry{},
 		queue: workqueue.NewTypedRateLimitingQueue(limiter),
 	}
 }
 
 // Run writes statuses until ctx ends.
 func (m *Manager) Run(ctx context.Context) {
-	if m.client == nil {
+	if m.api == nil {
 		<-ctx.Done()
 		m.queue.ShutDown() // not by AfterFunc: stop could come before it
 		return
@@ -240,7 +249,7 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	switch {
 	case err == nil:
 		m.queue.Forget(uid)
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case isGone(err):
 		log.V(2).Info("The pod is gone from the apiserver, its status is not written", "err", err)
 		m.setGone(uid)
 	case ctx.Err() != nil:
@@ -248,6 +257,19 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 		log.Error(err, "Writing the pod's status failed, will be retried")
 		m.queue.AddRateLimited(uid)
 	}
+}
+
+// isGone tells whether the object written to is not there any more, be it that another of the same name is: the
+// apiserver refuses to change a UID. A plain conflict passes.
+func isGone(err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	var answer apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &answer) || answer.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(answer.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 func (m *Manager) setGone(uid types.UID) {
@@ -265,7 +287,7 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 	if err != nil || body == nil {
 		return err
 	}
-	pod, err := m.client.CoreV1().Pods(object.namespace).Patch(ctx, object.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+	pod, err := m.api(object.namespace).Patch(ctx, object.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 	if err != nil {
 		return fmt.Errorf("patch status of pod %s/%s: %w", object.namespace, object.name, err)
 	}
@@ -328,7 +350,7 @@ func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
 
 // delete removes the object of a pod that has a deletion timestamp; nobody else waits for it.
 func (m *Manager) delete(ctx context.Context, object apiObject) error {
-	err := m.client.CoreV1().Pods(object.namespace).Delete(ctx, object.name, metav1.DeleteOptions{
+	err := m.api(object.namespace).Delete(ctx, object.name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(object.uid)),
 	})
 	if err != nil {

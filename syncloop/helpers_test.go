@@ -12,13 +12,16 @@ import (
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"minikubelet/config"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/objects"
+	"minikubelet/podworkers/objects/objectstest"
 	"minikubelet/podworkers/probes"
 	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
@@ -78,6 +81,13 @@ func newFake() *crifake.Server {
 	return fake
 }
 
+func podsOf(client kubernetes.Interface) cache.ListerWatcher {
+	if client == nil {
+		return nil
+	}
+	return objectstest.Watch(client)("pods", "", fields.Everything())
+}
+
 // newBench makes a loop in the bubble of a synctest test; nothing runs yet. client is the apiserver of the pod source
 // and of mirrors, or nil.
 func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.Interface) *bench {
@@ -89,7 +99,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources, err := config.New(config.Options{Client: client, NodeName: "node", Events: b.events})
+	sources, err := config.New(config.Options{Pods: podsOf(client), NodeName: "node", Events: b.events})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +113,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	object, statuses, pods := objects.New(objects.Options{}), status.New(status.Options{}), NewPods()
 	var mirror *status.Mirror
 	if client != nil {
-		mirror = status.NewMirror(status.MirrorOptions{Client: client, Node: b.node.Node, Existing: pods.MirrorOf})
+		mirror = status.NewMirror(status.MirrorOptions{Pods: func(ns string) status.PodClient { return client.CoreV1().Pods(ns) }, Node: b.node.Node, Existing: pods.MirrorOf})
 	}
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node,

@@ -40,7 +40,7 @@ func (s *Stack) StartComponent(ctx context.Context, name string) error {
 		return fmt.Errorf("stack has no component %s", name)
 	}
 	s.progress("starting %s", name)
-	process, err := s.spawn(name, c.args...)
+	process, err := s.Spawn(name, c.args...)
 	if err != nil {
 		return err
 	}

@@ -104,7 +104,7 @@ func load(t *testing.T, dir string, config map[string]any, args ...string) *sett
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "config.yaml"), string(data))
-	s, err := settings.Load(append([]string{"--config=" + filepath.Join(dir, "config.yaml"), "--root-dir=" + dir, "--hostname-override=node", "--node-ip=127.0.0.1"}, args...), io.Discard)
+	s, err := settings.Load(append([]string{"--config=" + filepath.Join(dir, "config.yaml"), "--root-dir=" + dir, "--hostname-override=node", "--node-ip=10.1.2.3"}, args...), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,6 +52,8 @@ type Options struct {
 	// Tokens and Access ask the apiserver; nil without one.
 	Tokens auth.TokenReviewer
 	Access auth.AccessReviewer
+	// Addresses are the node's, for a certificate that the server signs itself.
+	Addresses []string
 	// GetCertificate returns the serving certificate; nil for tlsCertFile, or one that the server signs itself.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 

@@ -289,7 +289,7 @@ func TestConnections(t *testing.T) {
 
 // TestServingCertificate: its own where none is given, private and kept; given ones are read again when they change.
 func TestServingCertificate(t *testing.T) {
-	f := newFixture(t, nil, nil)
+	f := newFixture(t, nil, func(o *Options) { o.Addresses = []string{"10.1.2.3", "fd00::1"} })
 	served := func(f *fixture) *x509.Certificate {
 		t.Helper()
 		conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is looked at below
@@ -298,11 +298,10 @@ func TestServingCertificate(t *testing.T) {
 		return conn.ConnectionState().PeerCertificates[0]
 	}
 	own := served(f)
-	if err := own.VerifyHostname("127.0.0.1"); err != nil {
-		t.Error(err)
-	}
-	if err := own.VerifyHostname("node"); err != nil {
-		t.Error(err)
+	for _, host := range []string{"node", "localhost", "127.0.0.1", "10.1.2.3", "fd00::1"} {
+		if err := own.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
 	}
 	for _, name := range []string{"kubelet.key", "kubelet.crt"} {
 		if info, err := os.Stat(filepath.Join(f.dir, "pki", name)); err != nil || info.Mode().Perm() != 0o600 {
@@ -314,6 +313,13 @@ func TestServingCertificate(t *testing.T) {
 	if again, err := get(nil); err != nil || !again.Leaf.Equal(own) {
 		t.Errorf("a restart made another certificate: %v", err)
 	}
+	f.options.Addresses = []string{"10.1.2.4"}
+	get, err = f.certificates()
+	must(t, err)
+	if again, err := get(nil); err != nil || again.Leaf.Equal(own) || again.Leaf.VerifyHostname("10.1.2.4") != nil {
+		t.Errorf("the certificate does not follow the node's address: %v", err)
+	}
+	own = served(f)
 	writeFile(t, filepath.Join(f.dir, "pki", "kubelet.crt"), "junk")
 	if conn := served(f); !conn.Equal(own) {
 		t.Error("a broken file took the certificate away")

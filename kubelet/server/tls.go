@@ -15,8 +15,6 @@ import (
 
 	"k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
-
-	"minikubelet/kubelet/settings"
 )
 
 // tlsConfig is the server's side of every connection. Client certificates are asked for and not looked at here:
@@ -28,18 +26,21 @@ func (s *Server) tlsConfig() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, err := settings.TLSVersion(s.settings.TLSMinVersion)
-	if err != nil {
-		return nil, fmt.Errorf("tlsMinVersion: %w", err)
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: get, ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"},
 	}
-	suites, err := settings.TLSCipherSuites(s.settings.TLSCipherSuites)
-	if err != nil {
-		return nil, fmt.Errorf("tlsCipherSuites: %w", err)
+	if s.settings.TLSMinVersion == "VersionTLS13" {
+		config.MinVersion = tls.VersionTLS13
 	}
-	return &tls.Config{
-		MinVersion: version, CipherSuites: suites, GetCertificate: get,
-		ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"},
-	}, nil
+	for _, suite := range tls.CipherSuites() {
+		if slices.Contains(s.settings.TLSCipherSuites, suite.Name) {
+			config.CipherSuites = append(config.CipherSuites, suite.ID)
+		}
+	}
+	for _, curve := range s.settings.TLSCurvePreferences {
+		config.CurvePreferences = append(config.CurvePreferences, tls.CurveID(curve))
+	}
+	return config, nil
 }
 
 // certificates returns where the serving certificate comes from: the caller, files that may change, or a certificate
@@ -52,7 +53,7 @@ func (s *Server) certificates() (func(*tls.ClientHelloInfo) (*tls.Certificate, e
 	if certFile == "" {
 		dir := filepath.Join(s.settings.RootDir, "pki")
 		certFile, keyFile = filepath.Join(dir, "kubelet.crt"), filepath.Join(dir, "kubelet.key")
-		if err := selfSigned(s.settings, certFile, keyFile); err != nil {
+		if err := selfSigned(append([]string{s.settings.NodeName, "localhost"}, s.options.Addresses...), certFile, keyFile); err != nil {
 			return nil, fmt.Errorf("make a serving certificate (or set tlsCertFile and tlsPrivateKeyFile): %w", err)
 		}
 	}
@@ -68,16 +69,27 @@ func parsePair(files [][]byte) (*tls.Certificate, error) {
 	return &pair, err
 }
 
-// selfSigned makes a certificate and its key, unless there is one that is still good for the node.
-func selfSigned(c *settings.Settings, certFile, keyFile string) error {
+// selfSigned makes a certificate for the names and addresses and its key, unless there is one that still is good for them.
+//
+// Upstream: cmd/kubelet/app/server.go InitializeTLS
+func selfSigned(hosts []string, certFile, keyFile string) error {
 	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
-		if pair.Leaf.VerifyHostname(c.NodeName) == nil && time.Until(pair.Leaf.NotAfter) > 24*time.Hour {
+		wrong := func(host string) bool { return pair.Leaf.VerifyHostname(host) != nil }
+		if !slices.ContainsFunc(hosts, wrong) && time.Until(pair.Leaf.NotAfter) > 24*time.Hour {
 			return os.Chmod(keyFile, 0o600)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		klog.Background().Info("The serving certificate cannot be used, making another", "file", certFile, "err", err)
 	}
-	certPEM, keyPEM, err := cert.GenerateSelfSignedCertKey(c.NodeName, slices.Concat(c.NodeIPs, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}), []string{"localhost"})
+	ips, names := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, []string{}
+	for _, host := range hosts[1:] {
+		if ip := net.ParseIP(host); ip != nil {
+			ips = append(ips, ip)
+		} else {
+			names = append(names, host)
+		}
+	}
+	certPEM, keyPEM, err := cert.GenerateSelfSignedCertKey(hosts[0], ips, names)
 	if err != nil {
 		return err
 	}
