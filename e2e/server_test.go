@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/websocket"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -197,6 +199,73 @@ func TestKubectlExec(t *testing.T) {
 	}
 }
 
+// TestExecWebSocket: a WebSocket straight to the node's server, as the runtime speaks it.
+func TestExecWebSocket(t *testing.T) {
+	ctx, s := node(t)
+	pod := ready(ctx, t, sleeper(t))
+	client, err := s.KubeletClient("admin", "system:masters")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.TrimPrefix(s.KubeletURL(), "https://")
+	config, err := websocket.NewConfig("wss://"+at+"/exec/default/"+pod.Name+"/app?command=cat&input=1&output=1", "https://"+at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Protocol = []string{"v4.channel.k8s.io"}
+	raw, err := s.DialContext(ctx, "tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure := client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	secure.ServerName = stack.NodeIP
+	conn, err := websocket.NewClient(config, tls.Client(raw, secure))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		t.Fatal(err)
+	}
+	if err := websocket.Message.Send(conn, []byte("\x00hello")); err != nil { // channel 0 is the input
+		t.Fatal(err)
+	}
+	for {
+		var message []byte
+		if err := websocket.Message.Receive(conn, &message); err != nil {
+			t.Fatal(err)
+		}
+		if text := string(message); text == "\x01hello" { // channel 1 is the output
+			return
+		} else if len(text) > 1 {
+			t.Fatalf("received %q", text)
+		}
+	}
+}
+
+// TestKubectlStatic: a static pod is reached by the name of its mirror.
+func TestKubectlStatic(t *testing.T) {
+	ctx, s := node(t)
+	name := podName(t)
+	file := filepath.Join(s.ManifestDir(), name+".yaml")
+	write(t, file, "apiVersion: v1\nkind: Pod\nmetadata: {name: "+name+", namespace: default}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n"+
+		"  - {name: app, image: '"+stack.BusyboxImage+"', imagePullPolicy: IfNotPresent, command: [sh, -c, 'echo static; sleep 1000']}\n")
+	defer func() {
+		removeFile(t, file)
+		if err := s.WaitPodGone(ctx, "default", name+"-"+s.NodeName); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := s.WaitPodReady(ctx, "default", name+"-"+s.NodeName); err != nil {
+		t.Fatal(err)
+	}
+	eventually(ctx, t, "the static pod wrote", func() bool { return kubectlRun(ctx, t, "logs", name+"-"+s.NodeName) == "static\n" })
+	if out := kubectlRun(ctx, t, "exec", name+"-"+s.NodeName, "--", "echo", "hi"); out != "hi\n" {
+		t.Errorf("exec: %q", out)
+	}
+}
+
 // TestKubectlAttach: what is typed reaches the container's own process.
 func TestKubectlAttach(t *testing.T) {
 	ctx, _ := node(t)
@@ -337,6 +406,7 @@ func TestServerRefuses(t *testing.T) {
 		{"a made-up token", plain, "made.up.token", http.StatusUnauthorized, nil},
 		{"another authority's certificate", client(s.ImpostorClient("kube-apiserver-kubelet-client", "system:masters")), "", http.StatusUnauthorized, nil},
 		{"another node", client(s.KubeletClient("system:node:other", "system:nodes")), "", http.StatusForbidden, nil},
+		{"the node itself", client(s.KubeletClient("system:node:"+s.NodeName, "system:nodes")), "", http.StatusForbidden, nil},
 		{"a user without rights", client(s.KubeletClient("somebody")), "", http.StatusForbidden, nil},
 		{"an account without rights on the node's parts", plain, powerless, http.StatusForbidden, nil},
 		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/runningpods/": true, "/logs/": true}},

@@ -141,17 +141,18 @@ func (s *Server) handler(secure bool) http.Handler {
 	rest := route{subresource: []string{nodesProxy}, handler: func(http.ResponseWriter, *http.Request) error { return notFound("404 page not found") }}
 	if !secure {
 		mux.Handle("/", s.bounded(rest))
-		return s.instrumented(mux)
+		return s.instrumented("readonly", mux)
 	}
 	mux.Handle("/", s.allowed(rest, s.bounded(rest)))
 	slices.Sort(s.paths)
 	s.paths = slices.Compact(s.paths)
-	return s.instrumented(s.authenticated(mux))
+	return s.instrumented("readwrite", s.authenticated(mux))
 }
 
-func (s *Server) instrumented(h http.Handler) http.Handler {
+// instrumented bounds what a request may bring and how long it may take to do so, and has it counted.
+func (s *Server) instrumented(port string, h http.Handler) http.Handler {
 	if s.options.Instrument != nil {
-		h = s.options.Instrument(h)
+		h = s.options.Instrument(port, h)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -217,6 +218,9 @@ func (s *Server) bounded(of route) http.Handler {
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "too many requests, try again", http.StatusTooManyRequests)
 			return
+		}
+		if of.stream {
+			klog.FromContext(r.Context()).V(3).Info("Request", "method", r.Method, "path", r.URL.Path, "user", userOf(r.Context()).Name)
 		}
 		p := &patient{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
 		err := of.handler(p, r)

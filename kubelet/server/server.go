@@ -59,8 +59,8 @@ type Options struct {
 
 	// Metrics, Resource, Probes and Cadvisor answer /metrics and what is below it, Summary /stats/summary.
 	Metrics, Resource, Probes, Cadvisor, Summary http.Handler
-	// Instrument goes around all handlers.
-	Instrument func(http.Handler) http.Handler
+	// Instrument goes around all handlers of a port, "readwrite" or "readonly".
+	Instrument func(port string, handler http.Handler) http.Handler
 }
 
 // Server answers requests about the node and its pods over HTTPS, and over HTTP on the read-only port if there is one.
@@ -180,11 +180,15 @@ func (s *Server) Run(ctx context.Context) {
 	_ = s.watcher.Close()
 }
 
-// quietErrors takes what net/http says of single connections: anybody can cause it.
+// quietErrors takes what net/http says of single connections. Anybody can cause most of it, but not a panic.
 type quietErrors struct{}
 
 func (quietErrors) Write(line []byte) (int, error) {
-	klog.Background().V(4).Info("Connection failed", "reason", strings.TrimSpace(string(line)))
+	if text := strings.TrimSpace(string(line)); strings.Contains(text, "panic serving") {
+		klog.Background().Error(nil, "A request made its handler panic", "reason", text)
+	} else {
+		klog.Background().V(4).Info("Connection failed", "reason", text)
+	}
 	return len(line), nil
 }
 
