@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -39,6 +40,7 @@ type Options struct {
 	// RuntimeHealthy tells why events of the runtime do not come through, nil if they do.
 	RuntimeHealthy func() error
 	Events         record.EventRecorder
+	Registerer     prometheus.Registerer // may be nil
 }
 
 // Node is this node.
@@ -46,6 +48,7 @@ type Node struct {
 	opts     Options
 	ref      *corev1.ObjectReference
 	machine  machine
+	startup  *startup
 	capacity corev1.ResourceList
 	alloc    corev1.ResourceList
 	check    chan struct{} // asks for a look at the runtime, capacity 1
@@ -62,7 +65,7 @@ func New(opts Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1)}
+	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1)}
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: opts.Settings.NodeName, UID: types.UID(opts.Settings.NodeName)}
 	n.capacity = m.capacity(opts.Settings.MaxPods)
 	if n.alloc, err = allocatable(n.capacity, opts.Settings); err != nil {
@@ -153,9 +156,11 @@ func (n *Node) register(ctx context.Context) bool {
 func (n *Node) registerOnce(ctx context.Context) error {
 	nodes := n.opts.Client.CoreV1().Nodes()
 	wanted := n.initial()
+	n.startup.registering()
 	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
 	if err == nil {
 		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)
+		n.startup.registered()
 		n.set(made)
 		return nil
 	}

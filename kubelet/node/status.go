@@ -174,6 +174,9 @@ func (n *Node) syncStatus(ctx context.Context) error {
 		return err
 	}
 	n.events(&have.Status, &got.Status)
+	if n.notReady(state) == "" {
+		n.startup.ready()
+	}
 	n.set(got)
 	n.mu.Lock()
 	n.reported = now

@@ -1,0 +1,50 @@
+package volumes
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// scrape returns what the registry shows.
+func scrape(g prometheus.Gatherer) string {
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	return w.Body.String()
+}
+
+func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
+	t.Helper()
+	text := scrape(g)
+	for _, line := range lines {
+		if !strings.Contains("\n"+text, "\n"+line+"\n") {
+			t.Errorf("no %s in\n%s", line, text)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	m := newMetrics(registry)
+	for _, v := range []corev1.VolumeSource{
+		{ConfigMap: &corev1.ConfigMapVolumeSource{}}, {HostPath: &corev1.HostPathVolumeSource{}}, {Image: &corev1.ImageVolumeSource{}}, {},
+	} {
+		m.mounted(&corev1.Volume{VolumeSource: v}, time.Now(), nil)
+	}
+	m.mounted(&corev1.Volume{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}, time.Now(), errors.New("none"))
+	wantMetrics(t, registry,
+		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/configmap"} 1`,
+		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/host-path"} 1`,
+		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="fail-unknown",volume_plugin="kubernetes.io/secret"} 1`,
+	)
+	if n := strings.Count(scrape(registry), "_count{"); n != 3 {
+		t.Errorf("%d kinds of volumes are counted, want 3", n)
+	}
+}
