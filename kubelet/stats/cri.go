@@ -131,8 +131,8 @@ func criMemory(m *runtimeapi.MemoryUsage) *statsapi.MemoryStats {
 		Time: at(m.Timestamp), AvailableBytes: value(m.AvailableBytes), UsageBytes: value(m.UsageBytes), WorkingSetBytes: value(m.WorkingSetBytes),
 		RSSBytes: value(m.RssBytes), PageFaults: value(m.PageFaults), MajorPageFaults: value(m.MajorPageFaults), PSI: criPSI(m.Psi),
 	}
-	if !limited(out.AvailableBytes) || *out.AvailableBytes == 0 && *out.WorkingSetBytes == 0 {
-		out.AvailableBytes = nil // no limit, in some runtimes' words
+	if !limited(out.AvailableBytes) || *out.AvailableBytes == 0 {
+		out.AvailableBytes = nil // no limit, in containerd's words
 	}
 	return out
 }

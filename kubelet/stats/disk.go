@@ -136,8 +136,9 @@ func (c *counter) entry(ctx context.Context, dir *os.File, name string, depth in
 		return ctx.Err()
 	}
 	var s unix.Stat_t
-	if unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW) != nil || s.Dev != c.device {
-		return nil // gone meanwhile, or another filesystem
+	gone := unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW) != nil
+	if gone || s.Dev != c.device {
+		return nil
 	}
 	isDir := s.Mode&unix.S_IFMT == unix.S_IFDIR
 	if s.Nlink > 1 && !isDir {
