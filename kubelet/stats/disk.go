@@ -136,10 +136,15 @@ func (c *counter) entry(ctx context.Context, dir *os.File, name string, depth in
 		return ctx.Err()
 	}
 	var s unix.Stat_t
-	gone := unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW) != nil
-	if gone || s.Dev != c.device {
-		return nil
+	err := unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && s.Dev == c.device { // else it is gone meanwhile, or another filesystem's
+		return c.count(ctx, dir, name, &s, depth)
 	}
+	return nil
+}
+
+// count counts one file, and what is in it if it is a directory.
+func (c *counter) count(ctx context.Context, dir *os.File, name string, s *unix.Stat_t, depth int) error {
 	isDir := s.Mode&unix.S_IFMT == unix.S_IFDIR
 	if s.Nlink > 1 && !isDir {
 		if c.seen[s.Ino] {
@@ -147,7 +152,7 @@ func (c *counter) entry(ctx context.Context, dir *os.File, name string, depth in
 		}
 		c.seen[s.Ino] = true
 	}
-	c.add(&s)
+	c.add(s)
 	if !isDir {
 		return nil
 	}
