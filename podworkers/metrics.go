@@ -32,7 +32,7 @@ func newMetrics(registerer prometheus.Registerer, ws *Workers) *metrics {
 		step: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "kubelet_pod_worker_duration_seconds", Help: "Seconds that one step of a pod's worker took.", Buckets: prometheus.DefBuckets,
 		}, []string{"operation_type"}),
-		workerStart: histogram("pod_worker_start_duration_seconds", "Seconds from seeing a pod to its worker's first step.", prometheus.DefBuckets),
+		workerStart: histogram("pod_worker_start_duration_seconds", "Seconds from seeing a pod to its getting a worker.", prometheus.DefBuckets),
 		podStart:    histogram("pod_start_duration_seconds", "Seconds from seeing a pod to the pod running.", startBuckets),
 		containers:  histogram("containers_per_pod_count", "Containers per pod.", prometheus.ExponentialBuckets(1, 2, 5)),
 		runtimeOnly: f.NewCounter(prometheus.CounterOpts{
@@ -46,7 +46,7 @@ func newMetrics(registerer prometheus.Registerer, ws *Workers) *metrics {
 	return m
 }
 
-// began notes a worker's first step.
+// began notes that a pod gets a worker.
 func (m *metrics) began(pod *corev1.Pod, seen time.Time) {
 	m.workerStart.Observe(time.Since(seen).Seconds())
 	m.containers.Observe(float64(len(pod.Spec.Containers)))

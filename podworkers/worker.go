@@ -136,7 +136,6 @@ func (w *worker) grace() int64 {
 // Upstream: pkg/kubelet/pod_workers.go podWorkerLoop.
 func (w *worker) run(ctx context.Context) {
 	w.lifetime = ctx
-	w.metrics.began(w.pod, w.seenAt)
 	timer := time.NewTimer(0)
 	timer.Stop()
 	for {

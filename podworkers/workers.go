@@ -100,6 +100,7 @@ func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
 	if w == nil {
 		w = newWorker(ws, u.Pod)
 		ws.byUID[u.Pod.UID] = w
+		ws.metrics.began(u.Pod, w.seenAt)
 		run := klog.NewContext(ctx, w.logger(ctx))
 		ws.running.Go(func() { w.run(run) })
 	}

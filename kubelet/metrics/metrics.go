@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/component-base/metrics/legacyregistry"
 	_ "k8s.io/component-base/metrics/prometheus/restclient" // rest_client_*
+	_ "k8s.io/component-base/metrics/prometheus/workqueue"  // workqueue_*
 )
 
 // Options say whose metrics these are.
@@ -34,6 +35,9 @@ func Register(registerer prometheus.Registerer, o Options) {
 	f.NewGauge(prometheus.GaugeOpts{
 		Name: "kubelet_cgroup_version", Help: "The version of cgroups on the node.",
 	}).Set(float64(cgroupVersion()))
+	f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kubelet_metrics_provider", Help: "Where the statistics of containers come from; always 1.",
+	}, []string{"provider"}).WithLabelValues("cri").Set(1)
 	commit, date, state := build()
 	major, minor := majorMinor(o.Version)
 	f.NewGauge(prometheus.GaugeOpts{
@@ -44,6 +48,18 @@ func Register(registerer prometheus.Registerer, o Options) {
 		},
 	}).Set(1)
 }
+
+// StartTime adds process_start_time_seconds, which /metrics/probes shows beside the probes.
+//
+// Upstream: pkg/kubelet/server/server.go InstallAuthRequiredHandlers
+func StartTime(registerer prometheus.Registerer) {
+	promauto.With(registerer).NewGauge(prometheus.GaugeOpts{
+		Name: "process_start_time_seconds", Help: "Unix time at which the process started.",
+	}).Set(float64(started.UnixNano()) / 1e9)
+}
+
+// started is when this process did, but for what the Go runtime does before.
+var started = time.Now()
 
 func cgroupVersion() int {
 	var fs unix.Statfs_t
@@ -85,7 +101,7 @@ const (
 )
 
 // Handler answers /metrics: the registry, and what Kubernetes' libraries count in a registry of their own: process_*,
-// go_*, rest_client_*, apiserver_* of authentication and authorization. What cannot be collected does not keep the rest
+// go_*, rest_client_*, workqueue_*, apiserver_* of authentication and authorization. What cannot be collected does not keep the rest
 // from being shown.
 func Handler(registry prometheus.Gatherer) http.Handler {
 	return Plain(prometheus.Gatherers{registry, legacyregistry.DefaultGatherer})

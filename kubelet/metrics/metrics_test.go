@@ -31,7 +31,11 @@ func TestRegister(t *testing.T) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}
-	if text := scrape(t, Plain(registry)); strings.Contains(text, "process_") {
+	StartTime(registry)
+	if text := scrape(t, Plain(registry)); !strings.Contains(text, "\nprocess_start_time_seconds ") {
+		t.Errorf("no start time in\n%s", text)
+	}
+	if text := scrape(t, Plain(prometheus.NewRegistry())); strings.Contains(text, "process_") {
 		t.Error("the handler of one registry shows another")
 	}
 }

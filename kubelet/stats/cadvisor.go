@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +45,8 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 			descs[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.LabelKeys, nil)
 		}
 	}
-	send := func(metrics []*runtimeapi.Metric) {
+	precise := p.cpuTimes(ctx)
+	send := func(metrics []*runtimeapi.Metric, cpu *statsapi.CPUStats) {
 		for _, m := range metrics {
 			desc := descs[m.GetName()]
 			if desc == nil || m.Value == nil {
@@ -54,31 +56,56 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 			if m.MetricType == runtimeapi.MetricType_GAUGE {
 				kind = prometheus.GaugeValue
 			}
-			metric, err := prometheus.NewConstMetric(desc, kind, float64(m.Value.Value), m.LabelValues...)
+			value, stamp := float64(m.Value.Value), time.Unix(0, m.Timestamp)
+			if m.Name == cpuTime && cpu != nil {
+				value, stamp = float64(*cpu.UsageCoreNanoSeconds)/1e9, cpu.Time.Time
+			}
+			metric, err := prometheus.NewConstMetric(desc, kind, value, m.LabelValues...)
 			if err != nil {
 				klog.FromContext(ctx).V(5).Info("The runtime sent a metric that is none", "name", m.Name, "err", err)
 				continue
 			}
 			if m.Timestamp > 0 {
-				metric = prometheus.NewMetricWithTimestamp(time.Unix(0, m.Timestamp), metric)
+				metric = prometheus.NewMetricWithTimestamp(stamp, metric)
 			}
 			out <- metric
 		}
 	}
 	for _, pod := range pods {
-		send(pod.GetMetrics())
+		send(pod.GetMetrics(), nil)
 		for _, container := range pod.GetContainerMetrics() {
-			send(container.GetMetrics())
+			send(container.GetMetrics(), precise[container.GetContainerId()])
 		}
 	}
+}
+
+// cpuTime is the one metric whose unit does not fit into the runtime's whole numbers: a rate of seconds tells little.
+const cpuTime = "container_cpu_usage_seconds_total"
+
+// cpuTimes are the containers' CPU times in nanoseconds, by the containers' IDs.
+func (p *Provider) cpuTimes(ctx context.Context) map[string]*statsapi.CPUStats {
+	out := map[string]*statsapi.CPUStats{}
+	s, err := p.snapshot(ctx, true)
+	if err != nil {
+		return out
+	}
+	for i := range s.Pods {
+		for j := range s.Pods[i].Containers {
+			if cpu := s.Pods[i].Containers[j].CPU; cpu != nil {
+				out[s.pods[i].containers[j].Id] = cpu
+			}
+		}
+	}
+	return out
 }
 
 var (
 	cadvisorLabels = []string{"id", "name", "image", "container", "pod", "namespace"}
 
-	machineCores  = prometheus.NewDesc("machine_cpu_cores", "Logical CPU cores.", nil, nil)
-	machineMemory = prometheus.NewDesc("machine_memory_bytes", "Memory of the machine.", nil, nil)
-	machineSwap   = prometheus.NewDesc("machine_swap_bytes", "Swap of the machine.", nil, nil)
+	machineLabels = []string{"machine_id", "system_uuid", "boot_id"}
+	machineCores  = prometheus.NewDesc("machine_cpu_cores", "Logical CPU cores.", machineLabels, nil)
+	machineMemory = prometheus.NewDesc("machine_memory_bytes", "Memory of the machine.", machineLabels, nil)
+	machineSwap   = prometheus.NewDesc("machine_swap_bytes", "Swap of the machine.", machineLabels, nil)
 
 	cadvisorStart    = cadvisorDesc("start_time_seconds", "Unix time at which the container was made.")
 	cadvisorCPU      = cadvisorDesc("cpu_usage_seconds_total", "CPU time in seconds.", "cpu")
@@ -115,9 +142,14 @@ func (p *Provider) machineMetrics(out sink) {
 		return
 	}
 	info := parseKeyed(text)
-	out.gauge(machineCores, time.Time{}, new(uint64(p.machine.cores())))
-	out.gauge(machineMemory, time.Time{}, new(info["MemTotal"]))
-	out.gauge(machineSwap, time.Time{}, new(info["SwapTotal"]))
+	var labels []string
+	for _, file := range []string{"etc/machine-id", "sys/class/dmi/id/product_uuid", "proc/sys/kernel/random/boot_id"} {
+		id, _ := p.machine.read(file) // a machine need not have one
+		labels = append(labels, strings.TrimSpace(id))
+	}
+	out.gauge(machineCores, time.Time{}, new(uint64(p.machine.cores())), labels...)
+	out.gauge(machineMemory, time.Time{}, new(info["MemTotal"]), labels...)
+	out.gauge(machineSwap, time.Time{}, new(info["SwapTotal"]), labels...)
 }
 
 // basicMetrics shows the statistics under cadvisor's names: the node as the cgroup "/", pods with an empty container

@@ -42,6 +42,7 @@ var proc = map[string]string{
 	"proc/vmstat":                 "pgfault 11\npgmajfault 3\n",
 	"proc/stat":                   "cpu  1 0 0 0 0 0 0 0 0 0\ncpu0 1 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\nbtime 1700000000\n",
 	"proc/loadavg":                "0 0 0 1/99 5\n",
+	"etc/machine-id":              "m1\n",
 	"proc/sys/kernel/pid_max":     "4194304\n",
 	"proc/sys/kernel/threads-max": "1000\n",
 	"proc/pressure/cpu":           pressure,

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -315,7 +317,7 @@ func TestCadvisorBasics(t *testing.T) {
 	text := body(t, provider(t, unifiedTree(t), rich(t.TempDir()), nil).Cadvisor(), "/metrics/cadvisor")
 	const c = `container="c",`
 	const of = `id="/pods/p/c1",image="image:1",`
-	wantLines(t, text, "machine_cpu_cores 2\n", "machine_memory_bytes 1.024e+06\n",
+	wantLines(t, text, `machine_cpu_cores{boot_id="",machine_id="m1",system_uuid=""} 2`, `machine_memory_bytes{boot_id="",machine_id="m1",system_uuid=""} 1.024e+06`,
 		`container_cpu_usage_seconds_total{`+c+`cpu="total",`+of+`name="c1",namespace="ns",pod="pod"} 7e-09 `,
 		`container_memory_working_set_bytes{`+c+of+`name="c1",namespace="ns",pod="pod"} 9 `,
 		`container_fs_usage_bytes{`+c+of+`name="c1",namespace="ns",pod="pod"} 100 `,
@@ -328,32 +330,40 @@ func TestCadvisorBasics(t *testing.T) {
 func TestCadvisorFromRuntime(t *testing.T) {
 	f := rich(t.TempDir())
 	f.descriptors = []*runtimeapi.MetricDescriptor{
-		{Name: "container_threads", Help: "Threads.", LabelKeys: []string{"id"}}, {Name: "bad name\xff"}, nil,
+		{Name: "container_threads", Help: "Threads.", LabelKeys: []string{"id"}}, {Name: cpuTime, LabelKeys: []string{"id"}}, {Name: "bad name\xff"}, nil,
 	}
 	f.metrics = []*runtimeapi.PodSandboxMetrics{nil, {
 		Metrics: []*runtimeapi.Metric{{Name: "container_threads", MetricType: runtimeapi.MetricType_GAUGE, LabelValues: []string{"s1"}, Value: number(2), Timestamp: 5e9}, nil},
-		ContainerMetrics: []*runtimeapi.ContainerMetrics{nil, {Metrics: []*runtimeapi.Metric{
+		ContainerMetrics: []*runtimeapi.ContainerMetrics{nil, {ContainerId: "c1", Metrics: []*runtimeapi.Metric{
+			{Name: cpuTime, LabelValues: []string{"c1"}, Value: number(0), Timestamp: 6e9},
 			{Name: "container_threads", LabelValues: []string{"c1"}, Value: number(1)}, {Name: "container_threads", LabelValues: []string{"too", "many"}, Value: number(1)},
 			{Name: "unknown", Value: number(1)}, {Name: "bad name\xff", Value: number(1)}, {Name: "container_threads", LabelValues: []string{"none"}},
 		}}},
 	}}
 	text := body(t, provider(t, unifiedTree(t), f, nil).Cadvisor(), "/metrics/cadvisor")
-	wantLines(t, text, `container_threads{id="s1"} 2 5000`)
-	if strings.Contains(text, "unknown") || strings.Contains(text, "bad") || strings.Contains(text, "container_cpu") {
+	wantLines(t, text, `container_threads{id="s1"} 2 5000`, `container_cpu_usage_seconds_total{id="c1"} 7e-09 5000`)
+	if strings.Contains(text, "unknown") || strings.Contains(text, "bad") || strings.Contains(text, "container_memory") {
 		t.Errorf("there is more than the runtime's metrics:\n%s", text)
 	}
 }
 
-func TestVolumeCollector(t *testing.T) {
-	p := provider(t, unifiedTree(t), onePod(), nil)
+func TestCollector(t *testing.T) {
+	logs, f := t.TempDir(), onePod()
+	files(t, logs, map[string]string{"ns_pod_p/c/0.log": strings.Repeat("x", 5000)})
+	p := provider(t, unifiedTree(t), f, func(o *Options) { o.PodLogsDir, o.MaxAge = logs, time.Hour })
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(p.VolumeCollector())
+	registry.MustRegister(p.Collector())
+	f.err = errors.New("away")
 	if n, err := testutil.GatherAndCount(registry); n != 0 || err != nil {
 		t.Errorf("%d metrics before anything is known, %v", n, err)
 	}
+	f.err = nil
+	if n, err := testutil.GatherAndCount(registry, "kubelet_container_log_filesystem_used_bytes"); n != 1 || err != nil {
+		t.Errorf("logs of %d containers, %v", n, err)
+	}
 	v := statsapi.VolumeStats{Name: "v", PVCRef: &statsapi.PVCReference{Namespace: "ns", Name: "claim"}, FsStats: statsapi.FsStats{CapacityBytes: new(uint64(10)), UsedBytes: new(uint64(4))}}
 	pod := statsapi.PodStats{VolumeStats: []statsapi.VolumeStats{v, {Name: "other"}}}
-	p.latest[false] = &snapshot{Summary: statsapi.Summary{Pods: []statsapi.PodStats{pod, pod}}}
+	p.latest[false] = &snapshot{at: time.Now(), Summary: statsapi.Summary{Pods: []statsapi.PodStats{pod, pod}}}
 	want := `
 # HELP kubelet_volume_stats_capacity_bytes Bytes the volume can hold.
 # TYPE kubelet_volume_stats_capacity_bytes gauge
@@ -365,6 +375,23 @@ kubelet_volume_stats_used_bytes{namespace="ns",persistentvolumeclaim="claim"} 4
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestRun: the node's usage per second is known to the first one who asks.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := provider(t, unifiedTree(t), onePod(), nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { p.Run(ctx) })
+		time.Sleep(rateWindow + 5*time.Second)
+		s := must(t)(p.Get(t.Context()))
+		if s.Node.CPU.UsageNanoCores == nil || s.Node.SystemContainers[len(s.Node.SystemContainers)-1].CPU.UsageNanoCores == nil {
+			t.Errorf("usage per second is not known: %+v", s.Node)
+		}
+		cancel()
+		running.Wait()
+	})
 }
 
 // TestOneAnswerForAll: who asks at the same time, or soon after, costs nothing; who leaves spoils nothing.

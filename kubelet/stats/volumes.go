@@ -3,6 +3,7 @@ package stats
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -81,10 +82,14 @@ func (p *Provider) ephemeral(pod *statsapi.PodStats, spec *corev1.Pod, on *stats
 	return onFilesystem(sum, on)
 }
 
-// VolumeCollector is kubelet_volume_stats_* for /metrics: volumes that belong to a persistent volume claim.
+// Collector is what /metrics shows of disks: kubelet_volume_stats_* of volumes that belong to a persistent volume
+// claim, and what containers' logs take.
 //
-// Upstream: pkg/kubelet/metrics/collectors/volume_stats.go
-func (p *Provider) VolumeCollector() prometheus.Collector { return volumeCollector{p} }
+// Upstream: pkg/kubelet/metrics/collectors/volume_stats.go, log_metrics.go
+func (p *Provider) Collector() prometheus.Collector { return volumeCollector{p} }
+
+// collectorPatience is how long a scrape waits for disks to be looked at; then it shows what is known.
+const collectorPatience = 2 * time.Second
 
 type volumeCollector struct{ provider *Provider }
 
@@ -99,22 +104,36 @@ var (
 	volumeInodes     = volumeDesc("inodes", "Inodes the volume can hold.")
 	volumeInodesFree = volumeDesc("inodes_free", "Inodes the volume has left.")
 	volumeInodesUsed = volumeDesc("inodes_used", "Inodes used in the volume.")
+	logsUsed         = prometheus.NewDesc("kubelet_container_log_filesystem_used_bytes", "Bytes that the container's logs take.", []string{"uid", "namespace", "pod", "container"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (volumeCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{volumeCapacity, volumeAvailable, volumeUsed, volumeInodes, volumeInodesFree, volumeInodesUsed} {
+	for _, d := range []*prometheus.Desc{volumeCapacity, volumeAvailable, volumeUsed, volumeInodes, volumeInodesFree, volumeInodesUsed, logsUsed} {
 		out <- d
 	}
 }
 
-// Collect implements prometheus.Collector. It shows what is known and asks nobody: /metrics must not wait for disks.
+// Collect implements prometheus.Collector.
 func (c volumeCollector) Collect(out chan<- prometheus.Metric) {
-	c.provider.mu.Lock()
-	latest := c.provider.latest[false]
-	c.provider.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), collectorPatience)
+	defer cancel()
+	latest, err := c.provider.snapshot(ctx, false)
+	if err != nil {
+		c.provider.mu.Lock()
+		latest = c.provider.latest[false]
+		c.provider.mu.Unlock()
+	}
 	if latest == nil {
 		return
+	}
+	for i := range latest.Pods {
+		pod := &latest.Pods[i]
+		for j := range pod.Containers {
+			if logs := pod.Containers[j].Logs; logs != nil {
+				sink(out).gauge(logsUsed, time.Time{}, logs.UsedBytes, pod.PodRef.UID, pod.PodRef.Namespace, pod.PodRef.Name, pod.Containers[j].Name)
+			}
+		}
 	}
 	seen := map[statsapi.PVCReference]bool{} // of several pods that use it one is enough
 	for i := range latest.Pods {

@@ -84,11 +84,12 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
+	m.metrics.begin(pod.UID)
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		start := time.Now()
 		err := m.mount(ctx, pod, v)
-		m.metrics.mounted(v, start, err)
+		m.metrics.mounted(pod.UID, v, start, err)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err))
 		}

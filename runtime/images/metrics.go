@@ -2,6 +2,7 @@ package images
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -37,7 +38,7 @@ func (m *metrics) request(policy corev1.PullPolicy, present, pull *bool) {
 		}
 		return strconv.FormatBool(*b)
 	}
-	m.requests.WithLabelValues(string(policy), text(present), text(pull)).Inc()
+	m.requests.WithLabelValues(strings.ToLower(string(policy)), text(present), text(pull)).Inc()
 }
 
 // sizeLabel is the bucket of an image's size.
