@@ -4,6 +4,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/config"
+	"minikubelet/kubelet/identity"
 	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/server"
@@ -62,6 +64,8 @@ type Kubelet struct {
 	server   *server.Server
 	stats    *stats.Provider
 	metrics  registries
+	// rotations keep certificates up to date.
+	rotations []func(context.Context)
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -78,7 +82,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		return nil, err
 	}
 	var err error
-	if k.api, err = newAPIClients(s); err != nil {
+	if k.api, err = newAPIClients(ctx, s, opts.Registry); err != nil {
 		return nil, err
 	}
 	events := k.api.recorder(s.NodeName)
@@ -147,7 +151,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	if err := k.measure(); err != nil {
 		return err
 	}
-	return k.listen(cache)
+	return k.listen(ctx, cache)
 }
 
 // mirror keeps the API objects of static pods; nil without an apiserver.
@@ -159,7 +163,7 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 }
 
 // listen opens the kubelet's ports, so that one that is taken is found out at once.
-func (k *Kubelet) listen(cache *pleg.Cache) error {
+func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 	var err error
 	syncLoop := server.Check{Name: "syncloop", Check: k.loop.Healthy}
 	if port := *k.settings.HealthzPort; port != 0 {
@@ -171,8 +175,13 @@ func (k *Kubelet) listen(cache *pleg.Cache) error {
 	if !*k.settings.EnableServer {
 		return nil
 	}
+	certificate, err := k.servingCertificate(ctx)
+	if err != nil {
+		return err
+	}
 	k.server, err = server.Listen(server.Options{
-		Settings: k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
+		GetCertificate: certificate,
+		Settings:       k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
 		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
 		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: metrics.NewHTTP(k.metrics.main).Wrap,
 		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
@@ -215,10 +224,23 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.server != nil {
 		runs = append(runs, k.server.Run)
 	}
-	for _, run := range runs {
+	ctx, expired := context.WithCancelCause(ctx)
+	defer expired(nil)
+	if r := k.api.rotation; r != nil {
+		parts.Go(func() {
+			if err := r.Run(ctx); err != nil {
+				expired(err)
+			}
+		})
+	}
+	for _, run := range append(runs, k.rotations...) {
 		parts.Go(func() { run(ctx) })
 	}
 	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())
 	parts.Wait()
-	return k.cri.Close()
+	err := k.cri.Close()
+	if cause := context.Cause(ctx); errors.Is(cause, identity.ErrExpired) {
+		return cause // for whoever started the kubelet to start it with new credentials
+	}
+	return err
 }

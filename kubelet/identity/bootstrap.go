@@ -53,7 +53,7 @@ func Bootstrap(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("read --bootstrap-kubeconfig %s: %w", o.BootstrapKubeconfig, err)
 	}
-	client, err := kubernetes.NewForConfig(config)
+	client, err := NewClientset(config)
 	if err != nil {
 		return fmt.Errorf("make a client from --bootstrap-kubeconfig %s: %w", o.BootstrapKubeconfig, err)
 	}
@@ -114,7 +114,7 @@ func awaitServer(ctx context.Context, client kubernetes.Interface) error {
 	limited, cancel := context.WithTimeout(ctx, serverWait)
 	defer cancel()
 	for {
-		err := client.Discovery().RESTClient().Get().AbsPath("/healthz").Timeout(serverRetry).Do(limited).Error()
+		err := client.CertificatesV1().RESTClient().Get().AbsPath("/healthz").Timeout(serverRetry).Do(limited).Error()
 		if status := apierrors.APIStatus(nil); err == nil || errors.As(err, &status) && status.Status().Code < 500 {
 			return nil
 		}

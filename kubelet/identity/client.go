@@ -65,9 +65,9 @@ func ClientCertificates(ctx context.Context, o Options) (*Client, error) {
 		Ctx: &ctx,
 		ClientsetFn: func(current *tls.Certificate) (kubernetes.Interface, error) {
 			if current == nil {
-				return kubernetes.NewForConfig(bootstrap)
+				return NewClientset(bootstrap)
 			}
-			return kubernetes.NewForConfig(c.Config)
+			return NewClientset(c.Config)
 		},
 		Template:   &x509.CertificateRequest{Subject: subject(o.NodeName)},
 		SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName, GetUsages: certificate.DefaultKubeletClientGetUsages,

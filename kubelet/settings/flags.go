@@ -13,15 +13,16 @@ import (
 
 // flags are the command line. Those that can stand in a configuration file as well are in configFlags.
 type flags struct {
-	set               *pflag.FlagSet
-	config, configDir string
-	kubeconfig        string
-	hostnameOverride  string
-	nodeIP            string
-	rootDir           string
-	nodeLabels        map[string]string
-	vmodule           string
-	version           bool
+	set                          *pflag.FlagSet
+	config, configDir            string
+	kubeconfig                   string
+	bootstrapKubeconfig, certDir string
+	hostnameOverride             string
+	nodeIP                       string
+	rootDir                      string
+	nodeLabels                   map[string]string
+	vmodule                      string
+	version                      bool
 }
 
 // configFlag is a flag that sets a field of the configuration.
@@ -126,7 +127,8 @@ var configFlags = []configFlag{
 	{"enable-debugging-handlers", "enableDebuggingHandlers", "answer requests into containers, and for logs and the configuration", yesNo},
 	{"contention-profiling", "enableContentionProfiling", "profile contention, if profiling is on", yesNo},
 	{"streaming-connection-idle-timeout", "streamingConnectionIdleTimeout", "how long nothing may pass on a connection into a container; 0 means the default", text},
-	{"rotate-certificates", "rotateCertificates", "ignored: the credentials of --kubeconfig are used as they are", yesNo},
+	{"rotate-certificates", "rotateCertificates", "renew the client certificate in time", yesNo},
+	{"rotate-server-certificates", "serverTLSBootstrap", "have the cluster sign the serving certificate, and renew it in time", yesNo},
 	{"oom-score-adj", "oomScoreAdj", "the kubelet's own oom_score_adj, -1000 to 1000", number},
 	{"max-open-files", "maxOpenFiles", "1000000: the kubelet keeps the limit it was started with", number},
 	{"kubelet-cgroups", "kubeletCgroups", "empty: the kubelet stays in the cgroup it was started in", text},
@@ -141,6 +143,8 @@ func newFlags(out io.Writer) *flags {
 	f.set.SetOutput(out)
 	f.set.StringVar(&f.config, "config", "", "configuration file: KubeletConfiguration, "+apiVersion)
 	f.set.StringVar(&f.configDir, "config-dir", "", "directory of drop-ins (*.conf) laid over the configuration file in the order of their names")
+	f.set.StringVar(&f.bootstrapKubeconfig, "bootstrap-kubeconfig", "", "file that leads to a first client certificate when --kubeconfig is not there; it is then written")
+	f.set.StringVar(&f.certDir, "cert-dir", "", "directory of the certificates that the kubelet is signed; pki below --root-dir by default")
 	f.set.StringVar(&f.kubeconfig, "kubeconfig", "", "file that leads to the apiserver; without it the kubelet runs standalone")
 	f.set.StringVar(&f.hostnameOverride, "hostname-override", "", "the node's name; the machine's by default")
 	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma; 0.0.0.0 or :: for one of that family that the machine has")

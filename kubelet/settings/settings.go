@@ -34,6 +34,8 @@ type Settings struct {
 	NodeIPs []net.IP
 	// RootDir is where the kubelet keeps pods' files.
 	RootDir string
+	// BootstrapKubeconfig leads to the first client certificate, CertDir holds what the kubelet is signed.
+	BootstrapKubeconfig, CertDir string
 	// NodeLabels are put on the node when it registers.
 	NodeLabels map[string]string
 	// Version is the kubelet's.
@@ -75,6 +77,7 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 	}
 	s := &Settings{
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
+		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir,
 		NodeLabels: f.nodeLabels, Version: Version, Flags: map[string]string{},
 	}
 	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
@@ -94,10 +97,16 @@ func (s *Settings) complete(f *flags) error {
 		}
 		name = host
 	}
+	if s.CertDir == "" {
+		s.CertDir = filepath.Join(s.RootDir, "pki")
+	}
 	s.NodeName = strings.ToLower(strings.TrimSpace(name))
 	var errs []error
 	if s.NodeIPs, errs = parseNodeIPs(f.nodeIP); s.RunOnce && !s.Standalone() {
 		errs = append(errs, errors.New("--runonce: runs the pods of file and URL without an apiserver; leave out --kubeconfig"))
+	}
+	if s.BootstrapKubeconfig != "" && s.Standalone() {
+		errs = append(errs, errors.New("--bootstrap-kubeconfig: needs --kubeconfig, the file to write"))
 	}
 	if !filepath.IsAbs(s.RootDir) {
 		errs = append(errs, fmt.Errorf("--root-dir: %q is not an absolute path", s.RootDir))

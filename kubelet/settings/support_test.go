@@ -53,7 +53,6 @@ func TestSupport(t *testing.T) {
 		{"podsPerCore: 10", "podsPerCore"},
 		{"podCIDR: 10.0.0.0/24", "podCIDR"},
 		{"protectKernelDefaults: true", "protectKernelDefaults"},
-		{"serverTLSBootstrap: true", "serverTLSBootstrap"},
 		{"containerLogMaxSize: 20Mi", "containerLogMaxSize"},
 		{"evictionSoft: {memory.available: 1Gi}", "evictionSoft"},
 		{"shutdownGracePeriodCriticalPods: 10s", "shutdownGracePeriodCriticalPods"},

@@ -81,8 +81,8 @@ var table = []Field{
 	{Path: "enableSystemLogHandler", Support: Supported, Default: true},
 	{Path: "enableContentionProfiling", Support: Supported},
 	{Path: "enableSystemLogQuery", Support: Refused, Also: []any{false}},
-	{Path: "serverTLSBootstrap", Support: Refused},
-	{Path: "rotateCertificates", Support: Accepted, Default: true, Upstream: false, Note: "no certificates are requested; those of --kubeconfig are used as they are"},
+	{Path: "serverTLSBootstrap", Support: Supported},
+	{Path: "rotateCertificates", Support: Supported, Default: true, Upstream: false},
 
 	// The node.
 	{Path: "registerNode", Support: Supported, Default: true},
