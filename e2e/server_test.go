@@ -195,49 +195,59 @@ func TestKubectlExec(t *testing.T) {
 	}
 }
 
-// TestExecWebSocket: a WebSocket straight to the node's server, as the runtime speaks it.
+// TestExecWebSocket: WebSockets straight to the node's server, as the runtime speaks them, with and without a terminal.
 func TestExecWebSocket(t *testing.T) {
-	ctx, s := node(t)
+	ctx, _ := node(t)
 	pod := ready(ctx, t, sleeper(t))
-	client, err := s.KubeletClient("admin", "system:masters")
-	if err != nil {
-		t.Fatal(err)
+	for query, want := range map[string]string{
+		"command=cat&input=1&output=1":                    "hello\n",
+		"command=tty&input=1&output=1&tty=1":              "/dev/pts/0\r\n",
+		"command=sh&command=-c&command=echo%20x&output=1": "x\n",
+	} {
+		conn := dialExec(ctx, t, pod, query)
+		if strings.Contains(query, "input=1") {
+			if err := websocket.Message.Send(conn, []byte("\x00hello\n")); err != nil { // channel 0 is the input
+				t.Fatal(err)
+			}
+		}
+		var got strings.Builder
+		for !strings.Contains(got.String(), want) {
+			var message []byte
+			if err := websocket.Message.Receive(conn, &message); err != nil {
+				t.Fatalf("%s: %v after %q", query, err, got.String())
+			}
+			if len(message) > 0 && message[0] == 1 { // channel 1 is the output
+				got.Write(message[1:])
+			}
+		}
 	}
-	at := strings.TrimPrefix(s.KubeletURL(), "https://")
-	config, err := websocket.NewConfig("wss://"+at+"/exec/default/"+pod.Name+"/app?command=cat&input=1&output=1", "https://"+at)
+}
+
+// dialExec opens a WebSocket for a command in a pod's container app.
+func dialExec(ctx context.Context, t *testing.T, pod *corev1.Pod, query string) *websocket.Conn {
+	t.Helper()
+	at := strings.TrimPrefix(shared.KubeletURL(), "https://")
+	config, err := websocket.NewConfig("wss://"+at+"/exec/default/"+pod.Name+"/app?"+query, "https://"+at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config.Protocol = []string{"v4.channel.k8s.io"}
-	raw, err := s.DialContext(ctx, "tcp", at)
+	raw, err := shared.DialContext(ctx, "tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secure := client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	t.Cleanup(func() { _ = raw.Close() })
+	secure := kubeletClient(t, "admin", "system:masters").Transport.(*http.Transport).TLSClientConfig.Clone()
 	secure.ServerName = stack.NodeIP
 	conn, err := websocket.NewClient(config, tls.Client(raw, secure))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		t.Fatal(err)
 	}
-	if err := websocket.Message.Send(conn, []byte("\x00hello")); err != nil { // channel 0 is the input
-		t.Fatal(err)
-	}
-	for {
-		var message []byte
-		if err := websocket.Message.Receive(conn, &message); err != nil {
-			t.Fatal(err)
-		}
-		if text := string(message); text == "\x01hello" { // channel 1 is the output
-			return
-		} else if len(text) > 1 {
-			t.Fatalf("received %q", text)
-		}
-	}
+	return conn
 }
 
 // TestKubectlStatic: a static pod is reached by the name of its mirror.
