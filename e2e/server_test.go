@@ -111,7 +111,7 @@ func TestKubectlLogsFollow(t *testing.T) {
 	ctx, s := node(t)
 	pod := newPod(t)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
-	pod.Spec.Containers = []corev1.Container{shell("app", "mkfifo /p; echo begin; while read x </p; do [ $x = stop ] && break; echo got-$x; done; echo end")}
+	pod.Spec.Containers = []corev1.Container{shell("app", "mkfifo /p; exec 3<>/p; echo begin; while read x <&3; do [ $x = stop ] && break; echo got-$x; done; echo end")}
 	pod = ready(ctx, t, pod)
 	cmd := s.KubectlCommand(ctx, "logs", "-f", pod.Name)
 	pipe, err := cmd.StdoutPipe()
