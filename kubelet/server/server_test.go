@@ -291,7 +291,7 @@ func TestConnections(t *testing.T) {
 
 // TestServingCertificate: its own where none is given, private and kept; given ones are read again when they change.
 func TestServingCertificate(t *testing.T) {
-	f := newFixture(t, nil, func(o *Options) { o.Addresses = []string{"10.1.2.3", "fd00::1"} })
+	f := newFixture(t, nil, func(o *Options) { o.GetCertificate, o.Addresses = nil, []string{"10.1.2.3", "fd00::1"} })
 	served := func(f *fixture) *x509.Certificate {
 		t.Helper()
 		conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is looked at below
@@ -336,7 +336,7 @@ func TestServingCertificate(t *testing.T) {
 	}
 	dir, a := t.TempDir(), newAuthority(t)
 	pair(dir, a)
-	g := newFixture(t, map[string]any{"tlsCertFile": dir + "/tls.crt", "tlsPrivateKeyFile": dir + "/tls.key", "tlsMinVersion": "VersionTLS13"}, nil)
+	g := newFixture(t, map[string]any{"tlsCertFile": dir + "/tls.crt", "tlsPrivateKeyFile": dir + "/tls.key", "tlsMinVersion": "VersionTLS13"}, func(o *Options) { o.GetCertificate = nil })
 	before := served(g)
 	pair(dir, a)
 	if after := served(g); after.Equal(before) || after.CheckSignatureFrom(a.cert) != nil {
