@@ -18,9 +18,11 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/config"
+	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/settings"
+	"minikubelet/kubelet/stats"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/probes"
@@ -58,6 +60,8 @@ type Kubelet struct {
 	loop     *syncloop.Loop
 	healthz  *server.Healthz
 	server   *server.Server
+	stats    *stats.Provider
+	metrics  registries
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -69,7 +73,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	if opts.Registry == nil {
 		opts.Registry = prometheus.NewRegistry()
 	}
-	k := &Kubelet{settings: s}
+	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry()}}
 	if err := makeDirectories(s); err != nil {
 		return nil, err
 	}
@@ -92,29 +96,29 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	}); err != nil {
 		return nil, err
 	}
-	return k, k.connect(ctx, opts, events)
+	return k, k.connect(ctx, events)
 }
 
 // connect makes the parts that act on pods, from the runtime up.
-func (k *Kubelet) connect(ctx context.Context, opts Options, events record.EventRecorder) error {
-	s := k.settings
+func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) error {
+	s, r := k.settings, k.metrics.main
 	var err error
 	cache := pleg.NewCache()
-	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
-	puller := newImages(k.cri, s, events)
+	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
+	k.status = status.New(status.Options{Pods: k.api.podClient(), Registerer: r})
+	puller := newImages(k, events)
 	if k.node, err = node.New(node.Options{
 		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
-		RuntimeSynced:  k.pleg.Synced(),
+		RuntimeSynced:  k.pleg.Synced(), Registerer: r,
 	}); err != nil {
 		return err
 	}
-	if k.cgroups, err = newCgroups(ctx, k.cri, s, k.node); err != nil {
+	if k.cgroups, err = newCgroups(ctx, k); err != nil {
 		return err
 	}
 	k.classes = runtimeclass.New(k.api.runtimeClasses())
-	k.status = status.New(status.Options{Pods: k.api.podClient()})
 	resync := make(chan types.UID, 100)
 	k.objects = objects.New(k.api.objects(func(uid types.UID) {
 		select {
@@ -122,24 +126,27 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 		case <-ctx.Done():
 		}
 	}))
-	rt := newRuntime(k, s, puller, cache, events)
+	rt := newRuntime(k, puller, cache, events)
 	prober := probes.New(probes.Options{
-		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events,
+		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,
 	})
 	pods := syncloop.NewPods()
 	mirror := k.mirror(pods)
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
 		Volumes: volumes.New(volumes.Options{
-			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
+			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable, Registerer: r,
 		}),
-		RuntimeName: k.node.RuntimeName,
+		Registerer: r, RuntimeName: k.node.RuntimeName,
 	})
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
+		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods), Registerer: r,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
+	if err := k.measure(); err != nil {
+		return err
+	}
 	return k.listen(cache)
 }
 
@@ -167,6 +174,8 @@ func (k *Kubelet) listen(cache *pleg.Cache) error {
 	k.server, err = server.Listen(server.Options{
 		Settings: k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
 		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
+		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: metrics.NewHTTP(k.metrics.main).Wrap,
+		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
 	})
 	return err
 }
@@ -199,7 +208,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	applyOOMScoreAdj(ctx, *k.settings.OOMScoreAdj)
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
-	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run}
+	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run, k.stats.Run}
 	if k.healthz != nil {
 		runs = append(runs, k.healthz.Run)
 	}
