@@ -16,13 +16,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/net/websocket"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/e2e/stack"
@@ -76,7 +72,7 @@ func TestKubectlLogs(t *testing.T) {
 	ctx, _ := node(t)
 	pod := newPod(t)
 	pod.Spec.Containers = []corev1.Container{
-		shell("app", "for i in 1 2 3 4 5; do echo line-$i; done; echo wrong >&2; sleep 1000"),
+		shell("app", "for i in 1 2 3 4 5; do echo line-$i; done; sleep 0.5; echo wrong >&2; sleep 1000"),
 		shell("big", "i=0; while [ $i -lt 60000 ]; do echo $i-abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz; i=$((i+1)); done; echo end; sleep 1000"),
 	}
 	pod = ready(ctx, t, pod)
@@ -115,7 +111,7 @@ func TestKubectlLogsFollow(t *testing.T) {
 	ctx, s := node(t)
 	pod := newPod(t)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
-	pod.Spec.Containers = []corev1.Container{shell("app", "mkfifo /p; echo begin; while read x </p; do [ $x = stop ] && break; echo got-$x; done; echo end")}
+	pod.Spec.Containers = []corev1.Container{shell("app", "mkfifo /p; exec 3<>/p; echo begin; while read x <&3; do [ $x = stop ] && break; echo got-$x; done; echo end")}
 	pod = ready(ctx, t, pod)
 	cmd := s.KubectlCommand(ctx, "logs", "-f", pod.Name)
 	pipe, err := cmd.StdoutPipe()
@@ -199,49 +195,59 @@ func TestKubectlExec(t *testing.T) {
 	}
 }
 
-// TestExecWebSocket: a WebSocket straight to the node's server, as the runtime speaks it.
+// TestExecWebSocket: WebSockets straight to the node's server, as the runtime speaks them, with and without a terminal.
 func TestExecWebSocket(t *testing.T) {
-	ctx, s := node(t)
+	ctx, _ := node(t)
 	pod := ready(ctx, t, sleeper(t))
-	client, err := s.KubeletClient("admin", "system:masters")
-	if err != nil {
-		t.Fatal(err)
+	for query, want := range map[string]string{
+		"command=cat&input=1&output=1":                    "hello\n",
+		"command=tty&input=1&output=1&tty=1":              "/dev/pts/0\r\n",
+		"command=sh&command=-c&command=echo%20x&output=1": "x\n",
+	} {
+		conn := dialExec(ctx, t, pod, query)
+		if strings.Contains(query, "input=1") {
+			if err := websocket.Message.Send(conn, []byte("\x00hello\n")); err != nil { // channel 0 is the input
+				t.Fatal(err)
+			}
+		}
+		var got strings.Builder
+		for !strings.Contains(got.String(), want) {
+			var message []byte
+			if err := websocket.Message.Receive(conn, &message); err != nil {
+				t.Fatalf("%s: %v after %q", query, err, got.String())
+			}
+			if len(message) > 0 && message[0] == 1 { // channel 1 is the output
+				got.Write(message[1:])
+			}
+		}
 	}
-	at := strings.TrimPrefix(s.KubeletURL(), "https://")
-	config, err := websocket.NewConfig("wss://"+at+"/exec/default/"+pod.Name+"/app?command=cat&input=1&output=1", "https://"+at)
+}
+
+// dialExec opens a WebSocket for a command in a pod's container app.
+func dialExec(ctx context.Context, t *testing.T, pod *corev1.Pod, query string) *websocket.Conn {
+	t.Helper()
+	at := strings.TrimPrefix(shared.KubeletURL(), "https://")
+	config, err := websocket.NewConfig("wss://"+at+"/exec/default/"+pod.Name+"/app?"+query, "https://"+at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config.Protocol = []string{"v4.channel.k8s.io"}
-	raw, err := s.DialContext(ctx, "tcp", at)
+	raw, err := shared.DialContext(ctx, "tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secure := client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	t.Cleanup(func() { _ = raw.Close() })
+	secure := kubeletClient(t, "admin", "system:masters").Transport.(*http.Transport).TLSClientConfig.Clone()
 	secure.ServerName = stack.NodeIP
 	conn, err := websocket.NewClient(config, tls.Client(raw, secure))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		t.Fatal(err)
 	}
-	if err := websocket.Message.Send(conn, []byte("\x00hello")); err != nil { // channel 0 is the input
-		t.Fatal(err)
-	}
-	for {
-		var message []byte
-		if err := websocket.Message.Receive(conn, &message); err != nil {
-			t.Fatal(err)
-		}
-		if text := string(message); text == "\x01hello" { // channel 1 is the output
-			return
-		} else if len(text) > 1 {
-			t.Fatalf("received %q", text)
-		}
-	}
+	return conn
 }
 
 // TestKubectlStatic: a static pod is reached by the name of its mirror.
@@ -345,131 +351,4 @@ func TestKubectlDebug(t *testing.T) {
 	if out := kubectlRun(ctx, t, "exec", pod.Name, "-c=debugger", "--", "hostname"); strings.TrimSpace(out) != pod.Name {
 		t.Errorf("hostname in the debugger: %q", out)
 	}
-}
-
-// serverPaths are one of each kind that the node's server answers.
-func serverPaths(pod *corev1.Pod) []string {
-	in := "/default/" + pod.Name
-	return []string{
-		"GET /healthz", "GET /healthz/syncloop", "GET /pods", "GET /runningpods/", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
-		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
-		"GET /containerLogs" + in + "/app", "POST /checkpoint" + in + "/app", "POST /run" + in + "/app?cmd=id", "GET /nothing", "GET /",
-		"GET /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/" + string(pod.UID) + "/app?command=id&output=1",
-		"GET /attach" + in + "/app?output=1", "POST /attach" + in + "/app?output=1", "GET /portForward" + in, "POST /portForward" + in,
-	}
-}
-
-// TestServerRefuses: who has no credentials, wrong ones, another node's or too few rights gets nowhere.
-func TestServerRefuses(t *testing.T) {
-	ctx, s := node(t)
-	pod := ready(ctx, t, sleeper(t))
-	client := func(c *http.Client, err error) *http.Client {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	ask := func(c *http.Client, token, request string) (int, string) {
-		t.Helper()
-		method, path, _ := strings.Cut(request, " ")
-		r, err := http.NewRequestWithContext(ctx, method, s.KubeletURL()+path, http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if token != "" {
-			r.Header.Set("Authorization", "Bearer "+token)
-		}
-		answer, err := c.Do(r)
-		if err != nil {
-			t.Fatalf("%s: %v", request, err)
-		}
-		defer answer.Body.Close()
-		body, err := io.ReadAll(answer.Body)
-		if err != nil {
-			t.Fatalf("%s: %v", request, err)
-		}
-		return answer.StatusCode, string(body)
-	}
-	plain := client(s.KubeletClient(""))
-	reader := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/pods", "nodes/log"}, Verbs: []string{"get"}})
-	powerless := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes", "pods", "pods/exec", "pods/log"}, Verbs: []string{"*"}})
-	viewer := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/proxy"}, Verbs: []string{"get"}})
-	for _, who := range []struct {
-		name   string
-		client *http.Client
-		token  string
-		want   int
-		except map[string]bool // what is allowed, by path
-	}{
-		{"nobody", plain, "", http.StatusUnauthorized, nil},
-		{"a made-up token", plain, "made.up.token", http.StatusUnauthorized, nil},
-		{"another authority's certificate", client(s.ImpostorClient("kube-apiserver-kubelet-client", "system:masters")), "", http.StatusUnauthorized, nil},
-		{"another node", client(s.KubeletClient("system:node:other", "system:nodes")), "", http.StatusForbidden, nil},
-		{"the node itself", client(s.KubeletClient("system:node:"+s.NodeName, "system:nodes")), "", http.StatusForbidden, nil},
-		{"a user without rights", client(s.KubeletClient("somebody")), "", http.StatusForbidden, nil},
-		{"an account without rights on the node's parts", plain, powerless, http.StatusForbidden, nil},
-		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/runningpods/": true, "/logs/": true}},
-	} {
-		for _, request := range serverPaths(pod) {
-			_, path, _ := strings.Cut(request, " ")
-			code, body := ask(who.client, who.token, request)
-			if allowed := who.except[path]; allowed && code != http.StatusOK || !allowed && code != who.want {
-				t.Errorf("%s, %s: %d %.200s", who.name, request, code, body)
-			}
-		}
-	}
-	// Who may look through the proxy may not run anything, whatever the method.
-	for _, request := range serverPaths(pod) {
-		_, path, _ := strings.Cut(request, " ")
-		code, body := ask(plain, viewer, request)
-		into := strings.HasPrefix(path, "/exec/") || strings.HasPrefix(path, "/attach/") || strings.HasPrefix(path, "/portForward/") || strings.HasPrefix(path, "/run/")
-		if into && code != http.StatusForbidden {
-			t.Errorf("get nodes/proxy, %s: %d %.200s", request, code, body)
-		}
-		if (path == "/configz" || path == "/pods" || strings.HasPrefix(path, "/containerLogs/")) && code != http.StatusOK {
-			t.Errorf("get nodes/proxy, %s: %d %.200s", request, code, body)
-		}
-	}
-	admin := client(s.KubeletClient("admin", "system:masters"))
-	for request, want := range map[string]string{
-		"GET /healthz": "ok", "GET /pods": pod.Name, "GET /runningpods/": pod.Name, "GET /configz": `"kubeletconfig"`, "GET /statusz": "kubelet statusz", "GET /flagz": "root-dir=",
-		"POST /run/default/" + pod.Name + "/app?cmd=echo%20hi": "hi\n",
-	} {
-		if code, body := ask(admin, "", request); code != http.StatusOK || !strings.Contains(body, want) {
-			t.Errorf("the administrator, %s: %d %.200s", request, code, body)
-		}
-	}
-}
-
-// serviceAccount makes an account with a rule and returns a token of it.
-func serviceAccount(ctx context.Context, t *testing.T, rule rbacv1.PolicyRule) string {
-	t.Helper()
-	core, rbac := shared.Client.CoreV1(), shared.Client.RbacV1()
-	meta := metav1.ObjectMeta{Name: podName(t), Namespace: corev1.NamespaceDefault}
-	if _, err := core.ServiceAccounts(meta.Namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: meta.Name}, Rules: []rbacv1.PolicyRule{rule}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: meta.Name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
-		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: meta.Name, Namespace: meta.Namespace}},
-	}
-	if _, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		_ = rbac.ClusterRoleBindings().Delete(clean, meta.Name, metav1.DeleteOptions{})
-		_ = rbac.ClusterRoles().Delete(clean, meta.Name, metav1.DeleteOptions{})
-		_ = core.ServiceAccounts(meta.Namespace).Delete(clean, meta.Name, metav1.DeleteOptions{})
-	})
-	token, err := core.ServiceAccounts(meta.Namespace).CreateToken(ctx, meta.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token.Status.Token
 }

@@ -39,6 +39,9 @@ func (s *Server) prepareAuth() error {
 		o.ClientCAs = authorities.get
 	}
 	s.open = c.Standalone() && o.ClientCAs == nil
+	if s.open {
+		klog.Background().Info("WARNING: every program on this machine may use the kubelet's server on the loopback interface (no --kubeconfig, no authentication.x509.clientCAFile)")
+	}
 	if o.AlwaysAllow && o.Anonymous && !c.Standalone() {
 		klog.Background().Info("WARNING: anonymous requests may do everything (authentication.anonymous, authorization.mode)")
 	}

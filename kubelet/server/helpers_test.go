@@ -65,8 +65,10 @@ func newFixture(t *testing.T, config map[string]any, change func(*Options)) *fix
 		UID: "u1", Sandboxes: []*runtimeapi.PodSandboxStatus{{Id: "s1", State: runtimeapi.PodSandboxState_SANDBOX_READY}},
 		Containers: []*cri.ContainerStatus{{ID: "c1", Name: "app", State: runtimeapi.ContainerState_CONTAINER_RUNNING, LogPath: filepath.Join(f.logDir(), "app", "0.log")}},
 	}
+	serving := f.ca.issue(t, pkix.Name{CommonName: "system:node:node"})
 	o := Options{
-		Settings: f.settings, CRI: &cri.Client{Runtime: f.runtime}, Tokens: tokenReviews{f.reviews}, Access: accessReviews{f.reviews},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serving, nil },
+		Settings:       f.settings, CRI: &cri.Client{Runtime: f.runtime}, Tokens: tokenReviews{f.reviews}, Access: accessReviews{f.reviews},
 		Pods: func() []*corev1.Pod { return []*corev1.Pod{f.pod} },
 		Observed: func(uid types.UID) (*cri.PodStatus, bool) {
 			return f.observed, uid == f.pod.UID

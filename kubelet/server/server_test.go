@@ -22,6 +22,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"k8s.io/klog/v2"
+
 	"minikubelet/runtime/cri"
 )
 
@@ -289,7 +291,7 @@ func TestConnections(t *testing.T) {
 
 // TestServingCertificate: its own where none is given, private and kept; given ones are read again when they change.
 func TestServingCertificate(t *testing.T) {
-	f := newFixture(t, nil, func(o *Options) { o.Addresses = []string{"10.1.2.3", "fd00::1"} })
+	f := newFixture(t, nil, func(o *Options) { o.GetCertificate, o.Addresses = nil, []string{"10.1.2.3", "fd00::1"} })
 	served := func(f *fixture) *x509.Certificate {
 		t.Helper()
 		conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is looked at below
@@ -334,7 +336,7 @@ func TestServingCertificate(t *testing.T) {
 	}
 	dir, a := t.TempDir(), newAuthority(t)
 	pair(dir, a)
-	g := newFixture(t, map[string]any{"tlsCertFile": dir + "/tls.crt", "tlsPrivateKeyFile": dir + "/tls.key", "tlsMinVersion": "VersionTLS13"}, nil)
+	g := newFixture(t, map[string]any{"tlsCertFile": dir + "/tls.crt", "tlsPrivateKeyFile": dir + "/tls.key", "tlsMinVersion": "VersionTLS13"}, func(o *Options) { o.GetCertificate = nil })
 	before := served(g)
 	pair(dir, a)
 	if after := served(g); after.Equal(before) || after.CheckSignatureFrom(a.cert) != nil {
@@ -465,5 +467,30 @@ func TestListenErrors(t *testing.T) {
 		if _, err := Listen(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s in it", err, want)
 		}
+	}
+}
+
+// TestVerbosity: what is logged changes by request, if that is switched on.
+func TestVerbosity(t *testing.T) {
+	f := newFixture(t, map[string]any{"enableDebugFlagsHandler": true, "enableProfilingHandler": true}, nil)
+	root := f.asRoot(t)
+	t.Cleanup(func() { load(t, t.TempDir(), nil, "--kubeconfig=/none") }) // sets the verbosity back
+	put := func(body string) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://"+f.Addr()+"/debug/flags/v", strings.NewReader(body))
+		must(t, err)
+		answer, err := root.Do(r)
+		must(t, err)
+		_ = answer.Body.Close()
+		return answer.StatusCode
+	}
+	if code := put("4"); code != http.StatusOK || !klog.V(4).Enabled() || klog.V(5).Enabled() {
+		t.Errorf("4: %d, V(4) %v, V(5) %v", code, klog.V(4).Enabled(), klog.V(5).Enabled())
+	}
+	if code := put("many"); code != http.StatusBadRequest {
+		t.Errorf("many: %d", code)
+	}
+	if code, body := f.do(t, root, http.MethodGet, "/debug/pprof/goroutine?debug=1"); code != http.StatusOK || !strings.Contains(body, "goroutine profile") {
+		t.Errorf("/debug/pprof/goroutine: %d %.100s", code, body)
 	}
 }

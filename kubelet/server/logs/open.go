@@ -31,10 +31,7 @@ func open(root, path string) (*os.File, error) {
 		return nil, fmt.Errorf("open directory of logs: %w", err)
 	}
 	defer all.Close()
-	if info, err := all.Lstat(pod); err != nil || !info.IsDir() {
-		return nil, errors.Join(fmt.Errorf("%s: %w", pod, ErrNotALog), err)
-	}
-	dir, err := all.OpenRoot(pod)
+	dir, err := openDirectory(all, pod)
 	if err != nil {
 		return nil, fmt.Errorf("open directory of the pod's logs: %w", err)
 	}
@@ -51,6 +48,29 @@ func open(root, path string) (*os.File, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// openDirectory opens a directory that is no link to another, and does not become one meanwhile.
+func openDirectory(in *os.Root, name string) (*os.Root, error) {
+	want, err := in.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !want.IsDir() {
+		return nil, fmt.Errorf("%s: %w", name, ErrNotALog)
+	}
+	dir, err := in.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	got, err := dir.Stat(".")
+	if err == nil && !os.SameFile(want, got) {
+		err = fmt.Errorf("%s: %w", name, ErrNotALog)
+	}
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
 }
 
 // tailStart returns where the last n entries begin. It reads backwards, so that the size of the file does not matter.
