@@ -38,6 +38,7 @@ type apiClients struct {
 	base *rest.Config
 
 	broadcaster record.EventBroadcaster
+	eventTurn   client.Turn
 }
 
 const protobuf = "application/vnd.kubernetes.protobuf"
@@ -194,7 +195,7 @@ func (c *apiClients) recorder(nodeName string) record.EventRecorder {
 func (c *apiClients) startEvents(ctx context.Context) {
 	c.broadcaster.StartStructuredLogging(3)
 	if c.events != nil {
-		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx))
+		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx, c.eventTurn))
 	}
 	context.AfterFunc(ctx, c.broadcaster.Shutdown)
 }

@@ -131,6 +131,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		}
 	}))
 	rt := newRuntime(k, puller, cache, events)
+	k.api.eventTurn = rt.Turn
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,
 	})

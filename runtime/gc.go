@@ -80,15 +80,21 @@ func (r *Runtime) removeDead(ctx context.Context, container *runtimeapi.Containe
 	return nil
 }
 
-// removeSandbox stops a sandbox first: only that gives its network back, and doing it twice does no harm.
+// removeSandbox stops a sandbox first, also one that ended by itself: only that gives its network back.
 func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSandbox) error {
 	if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
 		return fmt.Errorf("stop sandbox before removing it: %w", err)
 	}
-	_, err := r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
+	leave, err := r.ends.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	_, err = r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
 	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox: %w", err)
 	}
+	r.stopped.Delete(sandbox.GetId())
 	return nil
 }
 
