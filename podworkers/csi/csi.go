@@ -36,7 +36,7 @@ type NodeClient interface {
 }
 
 // CSINodeClient writes CSINodes, as client-go's typed client does.
-type CSINodeClient interface {
+type CSINodeClient interface { //nolint:revive // the kind is called so
 	Get(ctx context.Context, name string, o metav1.GetOptions) (*storagev1.CSINode, error)
 	Create(ctx context.Context, node *storagev1.CSINode, o metav1.CreateOptions) (*storagev1.CSINode, error)
 	Update(ctx context.Context, node *storagev1.CSINode, o metav1.UpdateOptions) (*storagev1.CSINode, error)
