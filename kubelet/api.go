@@ -182,7 +182,7 @@ func (c *apiClients) objects(onChange func(types.UID)) objects.Options {
 	if c.pods == nil {
 		return objects.Options{}
 	}
-	return objects.Options{Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, OnChange: onChange}
+	return objects.Options{Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, TrustBundles: c.pods.ClusterTrustBundles, OnChange: onChange}
 }
 
 // recorder returns the recorder of all events: logged always, sent once startEvents ran.

@@ -22,10 +22,12 @@ import (
 	"minikubelet/kubelet/identity"
 	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
+	"minikubelet/kubelet/plugins"
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/stats"
 	"minikubelet/podworkers"
+	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/probes"
 	"minikubelet/podworkers/volumes"
@@ -59,6 +61,8 @@ type Kubelet struct {
 	objects  *objects.Manager
 	classes  *runtimeclass.Lookup
 	status   *status.Manager
+	csi      *csi.Manager     // nil without an apiserver
+	plugins  *plugins.Watcher // nil without an apiserver
 	loop     *syncloop.Loop
 	healthz  *server.Healthz
 	server   *server.Server
@@ -116,6 +120,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
 		RuntimeSynced:  k.pleg.Synced(), Registerer: r,
+		VolumesInUse: k.volumesInUse,
 	}); err != nil {
 		return err
 	}
@@ -130,8 +135,15 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		case <-ctx.Done():
 		}
 	}))
+	if err := k.connectPlugins(); err != nil {
+		return err
+	}
 	rt := newRuntime(k, puller, cache, events)
 	k.api.eventTurn = rt.Turn
+	vols := volumes.New(volumes.Options{
+		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
+		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, Registerer: r,
+	})
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,
 	})
@@ -139,14 +151,14 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	mirror := k.mirror(pods)
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
-		Volumes: volumes.New(volumes.Options{
-			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable, Registerer: r,
-		}),
-		Registerer: r, RuntimeName: k.node.RuntimeName,
+		Volumes: vols, Registerer: r, RuntimeName: k.node.RuntimeName,
 	})
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods), Registerer: r,
+		Events: events, Node: k.node, MaxPods: int(s.MaxPods), Registerer: r,
+		Clean: func(ctx context.Context, known func(types.UID) bool) error {
+			return errors.Join(rt.GarbageCollect(ctx, known), vols.Clean(ctx, known))
+		},
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	if err := k.measure(); err != nil {
@@ -219,6 +231,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
 	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run, k.stats.Run}
+	if k.csi != nil {
+		runs = append(runs, k.csi.Run, k.plugins.Run)
+	}
 	if k.healthz != nil {
 		runs = append(runs, k.healthz.Run)
 	}

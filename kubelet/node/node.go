@@ -52,7 +52,9 @@ type Options struct {
 	RuntimeHealthy func() error
 	// RuntimeSynced is closed when they first do; nil if that is not told.
 	RuntimeSynced <-chan struct{}
-	Events        record.EventRecorder
+	// VolumesInUse names the volumes that must not be detached from the node; nil for none.
+	VolumesInUse func() []corev1.UniqueVolumeName
+	Events       record.EventRecorder
 	// Root is the directory below which the machine is read: "/" if empty.
 	Root       string
 	Registerer prometheus.Registerer // may be nil
@@ -71,9 +73,10 @@ type Node struct {
 	appeared chan struct{} // tells that there is a node to keep a lease for, capacity 1
 
 	mu            sync.RWMutex
-	node          *corev1.Node // as the apiserver has it, or as it would be registered
-	deleted       bool         // from the apiserver, by somebody else
-	unschedulable bool         // as was last told
+	node          *corev1.Node  // as the apiserver has it, or as it would be registered
+	changed       chan struct{} // closed, and made anew, when node is replaced
+	deleted       bool          // from the apiserver, by somebody else
+	unschedulable bool          // as was last told
 	runtime       runtimeState
 	images        []corev1.ContainerImage // nil until they were listed
 	reported      time.Time               // when the status was last written
@@ -93,7 +96,7 @@ func New(opts Options) (*Node, error) {
 	if *s.FailCgroupV1 && !m.cgroupV2 {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
-	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
+	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), changed: make(chan struct{})}
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
 	n.capacity = m.capacity(s.MaxPods)
 	if n.alloc, err = allocatable(n.capacity, s); err != nil {
@@ -113,6 +116,16 @@ func (n *Node) Node() *corev1.Node {
 	defer n.mu.RUnlock()
 	return n.node
 }
+
+// Current returns the node as it is known now, and a channel that is closed when another version of it is.
+func (n *Node) Current() (*corev1.Node, <-chan struct{}) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.node, n.changed
+}
+
+// CheckStatus has the node's status worked out, and written if it is another, without waiting for the usual time.
+func (n *Node) CheckStatus() { wake(n.check) }
 
 // Capacity returns what the machine has. Callers must not change it.
 func (n *Node) Capacity() corev1.ResourceList { return n.capacity }
