@@ -122,13 +122,14 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		go b.Run(t.Context())
+		time.Sleep(5 * time.Second)
 		for _, want := range []string{
 			"0.log:60",
-			"0.log:0 0.log.20000101-000010:120",
-			"0.log:60 0.log.20000101-000010:120",
-			"0.log:0 0.log.20000101-000010.gz 0.log.20000101-000030:120",
-			"0.log:60 0.log.20000101-000010.gz 0.log.20000101-000030:120",
-			"0.log:0 0.log.20000101-000030.gz 0.log.20000101-000050:120",
+			"0.log:0 0.log.20000201-000020:120",
+			"0.log:60 0.log.20000201-000020:120",
+			"0.log:0 0.log.20000201-000020.gz 0.log.20000201-000040:120",
+			"0.log:60 0.log.20000201-000020.gz 0.log.20000201-000040:120",
+			"0.log:0 0.log.20000201-000040.gz 0.log.20000201-000100:120",
 		} {
 			f, err := os.OpenFile(filepath.Join(b.dir, "0.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 			if err != nil {
@@ -140,12 +141,10 @@ func TestRun(t *testing.T) {
 			if err := f.Close(); err != nil {
 				t.Fatal(err)
 			}
-			synctest.Wait()
-			time.Sleep(5 * time.Second)
+			time.Sleep(10 * time.Second)
 			if got := b.files(t); got != want {
 				t.Errorf("got  %q\nwant %q", got, want)
 			}
-			time.Sleep(5 * time.Second)
 		}
 	})
 }
