@@ -125,11 +125,11 @@ func TestRun(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		for _, want := range []string{
 			"0.log:60",
-			"0.log:0 0.log.20000201-000020:120",
-			"0.log:60 0.log.20000201-000020:120",
-			"0.log:0 0.log.20000201-000020.gz 0.log.20000201-000040:120",
-			"0.log:60 0.log.20000201-000020.gz 0.log.20000201-000040:120",
-			"0.log:0 0.log.20000201-000040.gz 0.log.20000201-000100:120",
+			"0.log:0 0.log.20000101-000020:120",
+			"0.log:60 0.log.20000101-000020:120",
+			"0.log:0 0.log.20000101-000020.gz 0.log.20000101-000040:120",
+			"0.log:60 0.log.20000101-000020.gz 0.log.20000101-000040:120",
+			"0.log:0 0.log.20000101-000040.gz 0.log.20000101-000100:120",
 		} {
 			f, err := os.OpenFile(filepath.Join(b.dir, "0.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 			if err != nil {
