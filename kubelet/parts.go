@@ -41,7 +41,7 @@ func newCgroups(ctx context.Context, c *cri.Client, s *settings.Settings, n *nod
 	}
 	m, err := cgroups.New(cgroups.Options{
 		Driver: cgroupDriver(ctx, c, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
-		Capacity: n.Capacity(), Allocatable: n.Allocatable(), EnforceAllocatable: enforce,
+		Capacity: n.Capacity(), Allocatable: n.Usable(), EnforceAllocatable: enforce,
 		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
 	})
 	if err != nil {
