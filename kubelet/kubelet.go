@@ -57,6 +57,7 @@ type Kubelet struct {
 	status   *status.Manager
 	loop     *syncloop.Loop
 	healthz  *server.Healthz
+	upkeep   []func(context.Context) // what keeps disk and memory from filling up
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -100,7 +101,8 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	var err error
 	cache := pleg.NewCache()
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
-	puller := newImages(k.cri, s, events)
+	pulled := make(chan struct{}, 1)
+	puller := newImages(k.cri, s, events, pulled)
 	if k.node, err = node.New(node.Options{
 		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
@@ -134,9 +136,16 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 		}),
 		RuntimeName: k.node.RuntimeName,
 	})
+	collector := newCollector(k, pulled, events)
+	evictions := newEviction(k, pods, workers, rt, collector, events, opts.Registry)
+	k.upkeep = []func(context.Context){collector.Run, evictions.Run}
+	if rotator := newRotator(k); rotator != nil {
+		k.upkeep = append(k.upkeep, rotator.Run)
+	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
 		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
+		Pressure:     evictions.Pressure,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	return k.listen()
@@ -182,6 +191,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
 	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run}
+	runs = append(runs, k.upkeep...)
 	if k.healthz != nil {
 		runs = append(runs, k.healthz.Run)
 	}

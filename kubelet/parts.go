@@ -21,7 +21,7 @@ import (
 )
 
 // newImages makes the puller of images from the settings.
-func newImages(c *cri.Client, s *settings.Settings, events record.EventRecorder) *images.Manager {
+func newImages(c *cri.Client, s *settings.Settings, events record.EventRecorder, pulled chan<- struct{}) *images.Manager {
 	parallel := 0
 	if s.MaxParallelImagePulls != nil {
 		parallel = int(*s.MaxParallelImagePulls)
@@ -30,6 +30,12 @@ func newImages(c *cri.Client, s *settings.Settings, events record.EventRecorder)
 		CRI: c, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
 		RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		OnPulled: func() {
+			select {
+			case pulled <- struct{}{}:
+			default:
+			}
+		},
 	})
 }
 

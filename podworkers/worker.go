@@ -20,6 +20,7 @@ type worker struct {
 	uid      types.UID
 	name     string
 	lifetime context.Context // of the worker, longer than that of one step
+	cleaned  chan struct{}   // closed when the pod reaches Finished
 
 	failures   int                        // syncs in a row that failed
 	lastAction time.Time                  // when the runtime was last told to do something
@@ -39,7 +40,7 @@ type worker struct {
 }
 
 func newWorker(ws *Workers, pod *corev1.Pod) *worker {
-	return &worker{Workers: ws, uid: pod.UID, name: fullName(pod), pod: pod, wake: make(chan struct{}, 1)}
+	return &worker{Workers: ws, uid: pod.UID, name: fullName(pod), pod: pod, cleaned: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 func (w *worker) logger(ctx context.Context) klog.Logger {
@@ -53,7 +54,9 @@ func (w *worker) deliver(u Update) {
 	defer w.mu.Unlock()
 	before := w.grace()
 	ending := w.killRequested()
-	w.pod = u.Pod
+	if u.Pod != nil {
+		w.pod = u.Pod
+	}
 	if u.Kill != nil {
 		w.kill = u.Kill.merge(w.kill)
 	}
@@ -175,6 +178,9 @@ func (w *worker) advance(ctx context.Context, s signal) {
 	}
 	klog.FromContext(ctx).V(2).Info("Pod changes phase", "from", w.phase, "to", to)
 	w.phase = to
+	if to == Finished {
+		close(w.cleaned)
+	}
 	w.failures = 0
 	w.ring()
 }

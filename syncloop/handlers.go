@@ -66,8 +66,12 @@ func (l *Loop) admit(pod *corev1.Pod) *Rejection {
 	if pod.DeletionTimestamp != nil || ended(pod) {
 		return nil
 	}
+	var pressure []corev1.NodeConditionType
+	if l.Pressure != nil {
+		pressure = l.Pressure()
+	}
 	rejection := Admit(AdmissionInput{
-		Pod: pod, Others: l.active(),
+		Pod: pod, Pressure: pressure, Others: l.active(),
 		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
 		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls,
 	})

@@ -19,8 +19,8 @@ import (
 // machine observes the node's resources.
 type machine struct {
 	cri       *cri.Client
-	proc      string                                    // /proc
-	nodeFs    string                                    // a directory on the filesystem of pods' files
+	proc      string                                      // /proc
+	nodeFs    string                                      // a directory on the filesystem of pods' files
 	podMemory func() (workingSet, limit int64, err error) // of all pods; nil if they are not held together
 
 	imageFs, containerFs string // directories on the filesystems of images and containers; "" until they were asked for

@@ -65,8 +65,8 @@ type Node struct {
 	capacity corev1.ResourceList
 	usable   corev1.ResourceList // capacity less what is reserved
 	alloc    corev1.ResourceList // that less what must stay free
-	check    chan struct{} // asks for the status to be worked out now, capacity 1
-	appeared chan struct{} // tells that there is a node to keep a lease for, capacity 1
+	check    chan struct{}       // asks for the status to be worked out now, capacity 1
+	appeared chan struct{}       // tells that there is a node to keep a lease for, capacity 1
 
 	mu            sync.RWMutex
 	node          *corev1.Node // as the apiserver has it, or as it would be registered
