@@ -67,7 +67,8 @@ func (l *Loop) admit(pod *corev1.Pod) *Rejection {
 		return nil
 	}
 	var pressure []corev1.NodeConditionType
-	if l.Pressure != nil {
+	// Who was here before the kubelet started is no newcomer: the ranking decides.
+	if _, here := l.Cache.Get(pod.UID); !here && l.Pressure != nil {
 		pressure = l.Pressure()
 	}
 	rejection := Admit(AdmissionInput{
