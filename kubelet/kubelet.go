@@ -70,6 +70,7 @@ type Kubelet struct {
 	metrics  registries
 	// rotations keep certificates up to date.
 	rotations []func(context.Context)
+	upkeep    []func(context.Context) // what keeps disk and memory from filling up
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -114,7 +115,8 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	cache := pleg.NewCache()
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
 	k.status = status.New(status.Options{Pods: k.api.podClient(), Registerer: r})
-	puller := newImages(k, events)
+	pulled := make(chan struct{}, 1)
+	puller := newImages(k, events, pulled)
 	if k.node, err = node.New(node.Options{
 		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
@@ -153,12 +155,19 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
 		Volumes: vols, Registerer: r, RuntimeName: k.node.RuntimeName,
 	})
+	collector := newCollector(k, pulled, events)
+	evictions := newEviction(k, pods, workers, rt, collector, events, r)
+	k.upkeep = []func(context.Context){collector.Run, evictions.Run}
+	if rotator := newRotator(k); rotator != nil {
+		k.upkeep = append(k.upkeep, rotator.Run)
+	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
 		Events: events, Node: k.node, MaxPods: int(s.MaxPods), Registerer: r,
 		Clean: func(ctx context.Context, known func(types.UID) bool) error {
 			return errors.Join(rt.GarbageCollect(ctx, known), vols.Clean(ctx, known))
 		},
+		Pressure:     evictions.Pressure,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	if err := k.measure(); err != nil {
@@ -234,6 +243,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.csi != nil {
 		runs = append(runs, k.csi.Run, k.plugins.Run)
 	}
+	runs = append(runs, k.upkeep...)
 	if k.healthz != nil {
 		runs = append(runs, k.healthz.Run)
 	}

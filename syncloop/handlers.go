@@ -67,8 +67,13 @@ func (l *Loop) admit(pod *corev1.Pod) *Rejection {
 	if pod.DeletionTimestamp != nil || ended(pod) {
 		return nil
 	}
+	var pressure []corev1.NodeConditionType
+	// Who was here before the kubelet started is no newcomer: the ranking decides.
+	if _, here := l.Cache.Get(pod.UID); !here && l.Pressure != nil {
+		pressure = l.Pressure()
+	}
 	rejection := Admit(AdmissionInput{
-		Pod: pod, Others: l.active(),
+		Pod: pod, Pressure: pressure, Others: l.active(),
 		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
 		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls,
 	})
