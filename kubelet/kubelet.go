@@ -136,7 +136,7 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	})
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
+		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	return k.listen()

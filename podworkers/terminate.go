@@ -72,6 +72,7 @@ func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 		return false, fmt.Errorf("remove the pod's containers: %w", err)
 	}
 	w.opts.Cache.Delete(w.uid)
+	w.opts.Runtime.Allocation.Forget(w.uid)
 	if !m.removed {
 		w.opts.Status.Finish(m.pod)
 		return false, nil

@@ -21,6 +21,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 
+	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
@@ -35,8 +36,10 @@ type Options struct {
 	Classes *runtimeclass.Lookup
 	Cgroups *cgroups.Manager
 	Events  record.EventRecorder
-	Cache   *pleg.Cache      // given every reading of this package; may be nil
-	Clock   clock.WithTicker // RealClock by default
+	// Allocation knows what pods were given; by default one that nobody else uses.
+	Allocation *allocation.Store
+	Cache      *pleg.Cache      // given every reading of this package; may be nil
+	Clock      clock.WithTicker // RealClock by default
 
 	RootDir          string // --root-dir: pods/<uid> below it holds etc-hosts, containers/ and plugins/
 	PodLogsDir       string // podLogsDir, /var/log/pods by default
@@ -158,6 +161,9 @@ func New(options Options) *Runtime {
 			options.MemoryCapacity = int64(info.Totalram) * int64(info.Unit)
 		}
 	}
+	if options.Allocation == nil {
+		options.Allocation = allocation.New(filepath.Join(options.RootDir, "pods"))
+	}
 	unified := libcgroups.IsCgroup2UnifiedMode()
 	if options.SingleProcessOOMKill == nil {
 		options.SingleProcessOOMKill = new(!unified)
@@ -202,4 +208,12 @@ func (r *Runtime) put(observed *cri.PodStatus) {
 	if r.Cache != nil && observed != nil {
 		r.Cache.Put(observed)
 	}
+}
+
+// actuated returns what of the pod does not have its allocation yet, nil if all of it has.
+func (r *Runtime) actuated(pod *corev1.Pod) *allocation.Resources {
+	if lagging, some := r.Allocation.Actuated(pod.UID); some {
+		return &lagging
+	}
+	return nil
 }
