@@ -46,9 +46,15 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	result.Observed = observed
 
 	// Each round but the last starts a container, so the bound is never met; it is there to show that it ends.
-	for range 4 + len(pod.Spec.InitContainers) {
+	for number := range 4 + len(pod.Spec.InitContainers) {
 		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in, Actuated: r.actuated(pod)})
 		if actions.empty() {
+			break
+		}
+		// Who follows the status is to see why all containers begin anew, and that they are gone.
+		reset := len(actions.Reset) > 0
+		if reset && number > 0 {
+			result.retry(r.Clock.Now())
 			break
 		}
 		logger.V(3).Info("Computed pod actions", "actions", actions)
@@ -60,7 +66,10 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 		if err != nil {
 			return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
 		}
-		if len(result.Containers) > 0 {
+		if reset {
+			result.retry(r.Clock.Now())
+		}
+		if reset || len(result.Containers) > 0 {
 			break // what waits, waits
 		}
 	}

@@ -260,7 +260,7 @@ func TestUnsupported(t *testing.T) {
 		"resources.claims":    func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Claims = make([]corev1.ResourceClaim, 1) },
 		"volumeDevices":       func(p *corev1.Pod) { p.Spec.Containers[0].VolumeDevices = make([]corev1.VolumeDevice, 1) },
 		"restartPolicyRules": func(p *corev1.Pod) {
-			p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: "RestartAllContainers"}}
+			p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: "Other"}}
 		},
 	} {
 		pod := testPod("i:i c:a e:e", "")

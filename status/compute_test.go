@@ -135,7 +135,7 @@ func TestPhase(t *testing.T) {
 				t.Errorf("observedGeneration %d, startTime %v, hostIP %q", s.ObservedGeneration, s.StartTime, s.HostIP)
 			}
 			for _, kind := range always {
-				if c := condition(s, kind); c.Type == "" || c.ObservedGeneration != 3 {
+				if c := condition(s, corev1.PodConditionType(kind)); c.Type == "" || c.ObservedGeneration != 3 {
 					t.Errorf("condition %s: %+v", kind, c)
 				}
 			}
