@@ -104,6 +104,8 @@ func (w *worker) report(pod *corev1.Pod, observed *cri.PodStatus) corev1.PodStat
 	in := w.statusInputs(pod, observed)
 	s := status.Compute(in)
 	w.opts.Status.Set(pod, status.HoldBack(s, in))
+	w.metrics.running(w.reported, s.Phase, w.seenAt)
+	w.reported = s.Phase
 	return s
 }
 

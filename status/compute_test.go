@@ -134,8 +134,8 @@ func TestPhase(t *testing.T) {
 			if s.ObservedGeneration != 3 || s.StartTime == nil || s.HostIP != "192.168.0.1" {
 				t.Errorf("observedGeneration %d, startTime %v, hostIP %q", s.ObservedGeneration, s.StartTime, s.HostIP)
 			}
-			for _, kind := range always {
-				if c := condition(s, corev1.PodConditionType(kind)); c.Type == "" || c.ObservedGeneration != 3 {
+			for _, kind := range everyPod {
+				if c := condition(s, kind); c.Type == "" || c.ObservedGeneration != 3 {
 					t.Errorf("condition %s: %+v", kind, c)
 				}
 			}

@@ -23,14 +23,14 @@ const (
 	reasonUnknownStatuses = "UnknownContainerStatuses"
 )
 
-// always are the conditions that every pod has; owned are all that the kubelet writes. Those of others stay as they are.
+// everyPod are the conditions that every pod has; owned are all that the kubelet writes. Those of others stay as they are.
 var (
-	always = []corev1.PodConditionType{
+	everyPod = []corev1.PodConditionType{
 		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
 	}
 	owned = append([]corev1.PodConditionType{
 		corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting,
-	}, always...)
+	}, everyPod...)
 )
 
 // setConditions puts the kubelet's own conditions before those of others.

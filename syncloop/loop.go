@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -45,6 +46,7 @@ type Options struct {
 	// CheckSysctls tells of a sysctl that a pod may not set here.
 	CheckSysctls func(*corev1.Pod) error
 	MaxPods      int
+	Registerer   prometheus.Registerer // may be nil
 }
 
 // housekeepingPeriod is how often the loop looks for pods that no source has any more.
@@ -56,6 +58,7 @@ const housekeepingPeriod = 2 * time.Second
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
+	metrics                   *metrics
 	lastTurn                  atomic.Int64 // unix nanoseconds of the last turn
 	admitted                  map[types.UID]bool
 	resizes                   map[types.UID]bool // pods that ask for other resources than they have
@@ -69,7 +72,9 @@ func New(opts Options) *Loop {
 	if opts.Allocation == nil {
 		opts.Allocation = allocation.New("")
 	}
-	return &Loop{Options: opts, admitted: map[types.UID]bool{}, resizes: map[types.UID]bool{}}
+	return &Loop{
+		Options: opts, metrics: newMetrics(opts.Registerer), admitted: map[types.UID]bool{}, resizes: map[types.UID]bool{},
+	}
 }
 
 // Run turns the loop until ctx ends, then waits for the workers to stop. Pods go on running.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,7 +54,8 @@ type Options struct {
 	RuntimeSynced <-chan struct{}
 	Events        record.EventRecorder
 	// Root is the directory below which the machine is read: "/" if empty.
-	Root string
+	Root       string
+	Registerer prometheus.Registerer // may be nil
 }
 
 // Node is this node.
@@ -62,6 +64,7 @@ type Node struct {
 	ref      *corev1.ObjectReference
 	machine  machine
 	ips      []net.IP
+	startup  *startup
 	capacity corev1.ResourceList
 	alloc    corev1.ResourceList
 	check    chan struct{} // asks for the status to be worked out now, capacity 1
@@ -90,7 +93,7 @@ func New(opts Options) (*Node, error) {
 	if *s.FailCgroupV1 && !m.cgroupV2 {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
-	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
+	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
 	n.capacity = m.capacity(s.MaxPods)
 	if n.alloc, err = allocatable(n.capacity, s); err != nil {

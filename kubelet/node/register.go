@@ -43,9 +43,11 @@ func (n *Node) register(ctx context.Context) bool {
 func (n *Node) registerOnce(ctx context.Context) error {
 	nodes := n.opts.Nodes
 	wanted := n.initial()
+	n.startup.registering()
 	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
 	if err == nil {
 		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)
+		n.startup.registered()
 		n.events(&corev1.NodeStatus{}, &made.Status)
 		n.set(made)
 		return nil

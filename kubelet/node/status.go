@@ -63,6 +63,9 @@ func (n *Node) syncStatus(ctx context.Context) error {
 		return err
 	}
 	n.events(&have.Status, &want.Status)
+	if state.why() == "" {
+		n.startup.ready()
+	}
 	n.set(got)
 	n.mu.Lock()
 	n.reported = now

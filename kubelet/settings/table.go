@@ -27,7 +27,6 @@ type Field struct {
 }
 
 const (
-	noServer   = "there is no server on this port yet, so nobody gets in"
 	noEviction = "pods are not evicted yet"
 	noImageGC  = "images are not removed yet"
 	noManager  = "no resource managers yet"
@@ -59,31 +58,31 @@ var table = []Field{
 	// The kubelet's own ports.
 	{Path: "healthzPort", Support: Supported, Default: 10248},
 	{Path: "healthzBindAddress", Support: Supported, Default: "127.0.0.1"},
-	{Path: "enableServer", Support: Accepted, Default: true, Note: noServer},
-	{Path: "address", Support: Accepted, Default: "0.0.0.0", Note: noServer},
-	{Path: "port", Support: Accepted, Default: 10250, Note: noServer + "; the node's daemonEndpoints name it"},
-	{Path: "readOnlyPort", Support: Refused, Note: "a port without authentication is not offered"},
-	{Path: "tlsCertFile", Support: Accepted, Note: noServer},
-	{Path: "tlsPrivateKeyFile", Support: Accepted, Note: noServer},
-	{Path: "tlsCipherSuites", Support: Accepted, Note: noServer},
-	{Path: "tlsCurvePreferences", Support: Accepted, Note: noServer},
-	{Path: "tlsMinVersion", Support: Accepted, Note: noServer + "; less than VersionTLS12 is an error"},
-	{Path: "authentication.x509.clientCAFile", Support: Accepted, Note: noServer},
-	{Path: "authentication.webhook.enabled", Support: Accepted, Default: true, Note: noServer},
-	{Path: "authentication.webhook.cacheTTL", Support: Accepted, Default: "2m0s", Note: noServer},
-	{Path: "authentication.anonymous.enabled", Support: Accepted, Default: false, Note: noServer},
-	{Path: "authorization.mode", Support: Accepted, Default: "Webhook", Note: noServer},
-	{Path: "authorization.webhook.cacheAuthorizedTTL", Support: Accepted, Default: "5m0s", Note: noServer},
-	{Path: "authorization.webhook.cacheUnauthorizedTTL", Support: Accepted, Default: "30s", Note: noServer},
-	{Path: "streamingConnectionIdleTimeout", Support: Accepted, Default: "5m0s", Upstream: "4h0m0s", Note: noServer},
-	{Path: "enableDebuggingHandlers", Support: Accepted, Default: true, Note: noServer},
-	{Path: "enableProfilingHandler", Support: Accepted, Default: false, Upstream: true, Note: noServer},
-	{Path: "enableDebugFlagsHandler", Support: Accepted, Default: false, Upstream: true, Note: noServer},
-	{Path: "enableSystemLogHandler", Support: Accepted, Default: true, Note: noServer},
-	{Path: "enableContentionProfiling", Support: Refused},
+	{Path: "enableServer", Support: Supported, Default: true},
+	{Path: "address", Support: Supported, Default: "0.0.0.0", Note: "without an apiserver the loopback address counts instead"},
+	{Path: "port", Support: Supported, Default: 10250},
+	{Path: "readOnlyPort", Support: Supported, Note: "no port unless one is given: it asks nobody who they are"},
+	{Path: "tlsCertFile", Support: Supported, Note: "read again when it changes; without it a self-signed certificate is made in pki below --root-dir"},
+	{Path: "tlsPrivateKeyFile", Support: Supported},
+	{Path: "tlsCipherSuites", Support: Supported, Note: "those that Go calls insecure are an error"},
+	{Path: "tlsCurvePreferences", Support: Supported},
+	{Path: "tlsMinVersion", Support: Supported, Note: "VersionTLS12 or VersionTLS13"},
+	{Path: "authentication.x509.clientCAFile", Support: Supported, Note: "read again when it changes"},
+	{Path: "authentication.webhook.enabled", Support: Supported, Default: true, Note: "without an apiserver it has no effect"},
+	{Path: "authentication.webhook.cacheTTL", Support: Supported, Default: "2m0s"},
+	{Path: "authentication.anonymous.enabled", Support: Supported, Default: false},
+	{Path: "authorization.mode", Support: Supported, Default: "Webhook", Note: "without an apiserver every known user may do everything"},
+	{Path: "authorization.webhook.cacheAuthorizedTTL", Support: Supported, Default: "5m0s"},
+	{Path: "authorization.webhook.cacheUnauthorizedTTL", Support: Supported, Default: "30s"},
+	{Path: "streamingConnectionIdleTimeout", Support: Supported, Default: "5m0s", Upstream: "4h0m0s", Note: "a connection on which not even keepalives pass"},
+	{Path: "enableDebuggingHandlers", Support: Supported, Default: true},
+	{Path: "enableProfilingHandler", Support: Supported, Default: false, Upstream: true},
+	{Path: "enableDebugFlagsHandler", Support: Supported, Default: false, Upstream: true},
+	{Path: "enableSystemLogHandler", Support: Supported, Default: true},
+	{Path: "enableContentionProfiling", Support: Supported},
 	{Path: "enableSystemLogQuery", Support: Refused, Also: []any{false}},
-	{Path: "serverTLSBootstrap", Support: Refused},
-	{Path: "rotateCertificates", Support: Accepted, Default: true, Upstream: false, Note: "no certificates are requested; those of --kubeconfig are used as they are"},
+	{Path: "serverTLSBootstrap", Support: Supported},
+	{Path: "rotateCertificates", Support: Supported, Default: true, Upstream: false},
 
 	// The node.
 	{Path: "registerNode", Support: Supported, Default: true},

@@ -150,10 +150,15 @@ func (p *problems) reserved(path string, reserved map[string]string) {
 	}
 }
 
-// server checks the fields of the server, which are right or wrong before there is one.
+// server checks the fields of the server.
 func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	p.add(net.ParseIP(c.Address) == nil, "address", c.Address, "must be an IP address")
 	p.add(!slices.Contains([]string{"", "VersionTLS12", "VersionTLS13"}, c.TLSMinVersion), "tlsMinVersion", c.TLSMinVersion, "must be VersionTLS12 or VersionTLS13")
+	p.add(c.ReadOnlyPort < 0 || c.ReadOnlyPort > 65535, "readOnlyPort", c.ReadOnlyPort, "must be between 0 (off) and 65535")
+	p.add(c.ReadOnlyPort != 0 && c.ReadOnlyPort == c.Port, "readOnlyPort", c.ReadOnlyPort, "must not be port")
+	for i, curve := range c.TLSCurvePreferences {
+		p.add(curve < 1 || curve > 65535, fmt.Sprintf("tlsCurvePreferences[%d]", i), curve, "must be the number of a curve")
+	}
 	mode := string(c.Authorization.Mode)
 	p.add(mode != "Webhook" && mode != "AlwaysAllow", "authorization.mode", mode, "must be Webhook or AlwaysAllow")
 	p.add(c.TLSCertFile != "" && c.TLSPrivateKeyFile == "", "tlsCertFile", c.TLSCertFile, "needs tlsPrivateKeyFile")
