@@ -30,7 +30,7 @@ var layers = []struct {
 	{"podworkers/env", []string{"podworkers/objects", "runtime/cri"}},
 	{"podworkers/...", []string{"runtime/cri"}},
 	{"status", []string{"runtime/cri"}},
-	{"runtime", []string{"runtime/cri", "runtime/pleg", "runtime/images", "runtime/runtimeclass", "runtime/cgroups", "runtime/allocation"}},
+	{"runtime", []string{"runtime/cri", "runtime/pleg", "runtime/images", "runtime/runtimeclass", "runtime/cgroups", "runtime/allocation", "runtime/userns"}},
 	{"runtime/criserver/...", []string{"runtime/criserver/..."}},
 	{"runtime/cri", nil},
 	{"runtime/...", []string{"runtime/cri"}},

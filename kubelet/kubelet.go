@@ -130,7 +130,10 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		case <-ctx.Done():
 		}
 	}))
-	rt := newRuntime(k, puller, cache, events)
+	rt, err := newRuntime(ctx, k, puller, cache, events)
+	if err != nil {
+		return err
+	}
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,
 	})
@@ -139,7 +142,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
 		Volumes: volumes.New(volumes.Options{
-			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable, Registerer: r,
+			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable, RecursiveReadOnly: rt.RecursiveReadOnly, Registerer: r,
 		}),
 		Registerer: r, RuntimeName: k.node.RuntimeName,
 	})

@@ -161,6 +161,7 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 	if lagging, some := store.Actuated(w.uid); some {
 		in.Lagging = lagging.Containers
 	}
+	in.RecursiveReadOnly = func() bool { return w.opts.Runtime.RecursiveReadOnly(pod) }
 	in.PodResources = w.opts.Runtime.PodResources(pod)
 	if last, ok := w.opts.Status.Get(w.uid); ok {
 		// The conditions of others, such as readiness gates, are newest in what the apiserver sent.

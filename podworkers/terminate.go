@@ -57,6 +57,9 @@ func (w *worker) cleanupPod(ctx context.Context, m mail) error {
 	if err := w.opts.Runtime.RemoveCgroup(ctx, w.uid); err != nil {
 		return fmt.Errorf("remove the pod's cgroup: %w", err)
 	}
+	if err := w.opts.Runtime.ReleaseIDs(w.uid); err != nil {
+		return err
+	}
 	w.advance(ctx, cleaned)
 	w.release(m.pod)
 	return nil

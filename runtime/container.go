@@ -223,6 +223,10 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 	} else if log != nil {
 		mounts = append(mounts, log)
 	}
+	users := linux.SecurityContext.NamespaceOptions.UsernsOptions
+	for _, mount := range mounts { // files keep their owners: the runtime maps the IDs of mounts as well
+		mount.UidMappings, mount.GidMappings = users.Uids, users.Gids
+	}
 	if err := os.MkdirAll(filepath.Join(job.sandbox.LogDirectory, container.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("create container log directory for container %s failed: %w", container.Name, err)
 	}

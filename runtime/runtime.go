@@ -28,6 +28,7 @@ import (
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/userns"
 )
 
 // Options is everything a Runtime needs. CRI, Images, Classes, Cgroups, Events and RootDir are required.
@@ -39,8 +40,12 @@ type Options struct {
 	Events  record.EventRecorder
 	// Allocation knows what pods were given; by default one that nobody else uses.
 	Allocation *allocation.Store
-	Cache      *pleg.Cache      // given every reading of this package; may be nil
-	Clock      clock.WithTicker // RealClock by default
+	// UserNamespaces gives out user and group IDs; nil refuses pods that ask for some.
+	UserNamespaces *userns.Manager
+	// Handler tells what a runtime handler can do; nil that none can anything.
+	Handler func(name string) corev1.NodeRuntimeHandlerFeatures
+	Cache   *pleg.Cache      // given every reading of this package; may be nil
+	Clock   clock.WithTicker // RealClock by default
 
 	RootDir          string // --root-dir: pods/<uid> below it holds etc-hosts, containers/ and plugins/
 	PodLogsDir       string // podLogsDir, /var/log/pods by default

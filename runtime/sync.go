@@ -305,9 +305,6 @@ func lastExited(observed *cri.PodStatus, name string) *cri.ContainerStatus {
 // Unsupported names the first field of the pod that asks for what this kubelet cannot do. Volumes have their own
 // check.
 func Unsupported(pod *corev1.Pod) error {
-	if users := pod.Spec.HostUsers; users != nil && !*users {
-		return errors.New("spec.hostUsers: false is not supported: pods get no user namespace of their own here")
-	}
 	if len(pod.Spec.ResourceClaims) > 0 {
 		return errors.New("spec.resourceClaims: dynamic resource allocation is not supported")
 	}

@@ -45,6 +45,8 @@ type Inputs struct {
 	Resize       []corev1.PodCondition
 	Lagging      map[string]corev1.ResourceRequirements
 	PodResources *corev1.ResourceRequirements
+	// RecursiveReadOnly tells that the pod's runtime can make mounts read-only with all below.
+	RecursiveReadOnly func() bool
 	// Terminating pods are being stopped; of Terminated ones nothing runs and nothing will.
 	Terminating, Terminated bool
 	Override                *Override

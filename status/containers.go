@@ -133,7 +133,7 @@ func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, 
 	s.AllocatedResources = spec.Resources.Requests.DeepCopy()
 	s.Resources = resources(spec, c, applied)
 	in.memoryRequest(s.Resources, c)
-	s.VolumeMounts = volumeMounts(spec)
+	s.VolumeMounts = in.volumeMounts(spec)
 	s.User = user(c.User)
 	s.StopSignal = stopSignal(spec, c)
 }

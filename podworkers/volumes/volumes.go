@@ -28,7 +28,9 @@ type Options struct {
 	// HostIPs and Allocatable are the node's, for downward API volumes.
 	HostIPs     func() []string
 	Allocatable func() corev1.ResourceList
-	Registerer  prometheus.Registerer // may be nil
+	// RecursiveReadOnly tells whether the pod's runtime can make mounts read-only with all that is mounted below; nil for no.
+	RecursiveReadOnly func(*corev1.Pod) bool
+	Registerer        prometheus.Registerer // may be nil
 }
 
 // Manager mounts and unmounts volumes. Calls for one pod must not overlap: a pod has one worker.
