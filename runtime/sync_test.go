@@ -216,7 +216,7 @@ func TestFailures(t *testing.T) {
 			p.Spec.Containers[0].Image, p.Spec.Containers[0].ImagePullPolicy = "none:1", corev1.PullNever
 		}, want: Failure{"ErrImageNeverPull", `Container image "none:1" is not present with pull policy of Never`}, event: "Warning Failed spec.containers{a}: Error: ErrImageNeverPull"},
 		"user namespace": {change: func(p *corev1.Pod) { p.Spec.HostUsers = new(false) },
-			want: Failure{ReasonCreateSandbox, "can't set `spec.hostUsers: false`, runtime does not support user namespaces"},
+			want:  Failure{ReasonCreateSandbox, "can't set `spec.hostUsers: false`, runtime does not support user namespaces"},
 			event: "Warning FailedCreatePodSandBox : Failed to create pod sandbox: can't set `spec.hostUsers: false`"},
 	} {
 		t.Run(name, func(t *testing.T) {
