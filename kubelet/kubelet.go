@@ -140,11 +140,14 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	if err := k.connectPlugins(); err != nil {
 		return err
 	}
-	rt := newRuntime(k, puller, cache, events)
+	rt, err := newRuntime(ctx, k, puller, cache, events)
+	if err != nil {
+		return err
+	}
 	k.api.eventTurn = rt.Turn
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
-		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, Registerer: r,
+		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, RecursiveReadOnly: rt.RecursiveReadOnly, Registerer: r,
 	})
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,
@@ -163,7 +166,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, MaxPods: int(s.MaxPods), Registerer: r,
+		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, MaxPods: int(s.MaxPods), Registerer: r,
 		Clean: func(ctx context.Context, known func(types.UID) bool) error {
 			return errors.Join(rt.GarbageCollect(ctx, known), vols.Clean(ctx, known))
 		},

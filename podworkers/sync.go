@@ -30,6 +30,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
+	w.trackResize(pod)
 	before := w.report(pod, observed)
 	if ended := w.checkEnd(ctx, pod, before); ended {
 		return 0, nil
@@ -63,6 +64,8 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 		return 0, ctx.Err()
 	}
 	w.opts.Probes.Add(w.lifetime, pod)
+	w.trackResize(pod)
+	w.resizeFailed(pod, err)
 	after := w.report(pod, w.seen)
 	if err != nil {
 		return 0, err

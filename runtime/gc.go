@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -52,7 +53,49 @@ func (r *Runtime) forget(uid types.UID) error {
 	if err := r.removeLogs(func(of types.UID) bool { return of == uid }); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
-	return r.removeCgroup(uid)
+	if err := r.removeCgroup(uid); err != nil {
+		return err
+	}
+	if err := r.removeDirectory(uid); err != nil {
+		return fmt.Errorf("remove pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+// removeDirectory removes what this package keeps in the pod's directory, gives back its user and group IDs, and
+// removes the directory itself unless somebody else has something in it.
+func (r *Runtime) removeDirectory(uid types.UID) error {
+	if uid == "" || !filepath.IsLocal(string(uid)) {
+		return nil // such a pod never had one
+	}
+	root, err := os.OpenRoot(filepath.Join(r.RootDir, "pods", string(uid)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return r.ReleaseIDs(uid)
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, name := range []string{"etc-hosts", "containers", "plugins", "resources.json"} {
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	if err := r.ReleaseIDs(uid); err != nil {
+		return err
+	}
+	if err := os.Remove(root.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
+}
+
+// ReleaseIDs takes back the user and group IDs of an ended pod whose volumes are gone.
+func (r *Runtime) ReleaseIDs(uid types.UID) error {
+	if r.UserNamespaces == nil {
+		return nil
+	}
+	return r.UserNamespaces.Release(uid)
 }
 
 // RemoveCgroup removes an ended pod's cgroup alone: a pod that has succeeded or failed keeps its logs, and so its
@@ -120,6 +163,9 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
 	}
 	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
+	if r.UserNamespaces != nil {
+		errs = append(errs, r.UserNamespaces.Retain(func(uid types.UID) bool { return known(uid) || inUse[uid] }))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}

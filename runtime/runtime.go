@@ -22,11 +22,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 
+	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/userns"
 )
 
 // Options is everything a Runtime needs. CRI, Images, Classes, Cgroups, Events and RootDir are required.
@@ -36,6 +38,12 @@ type Options struct {
 	Classes *runtimeclass.Lookup
 	Cgroups *cgroups.Manager
 	Events  record.EventRecorder
+	// Allocation knows what pods were given; by default one that nobody else uses.
+	Allocation *allocation.Store
+	// UserNamespaces gives out user and group IDs; nil refuses pods that ask for some.
+	UserNamespaces *userns.Manager
+	// Handler tells what a runtime handler can do; nil that none can anything.
+	Handler func(name string) corev1.NodeRuntimeHandlerFeatures
 	Cache   *pleg.Cache      // given every reading of this package; may be nil
 	Clock   clock.WithTicker // RealClock by default
 
@@ -164,6 +172,9 @@ func New(options Options) *Runtime {
 			options.MemoryCapacity = int64(info.Totalram) * int64(info.Unit)
 		}
 	}
+	if options.Allocation == nil {
+		options.Allocation = allocation.New(filepath.Join(options.RootDir, "pods"))
+	}
 	unified := libcgroups.IsCgroup2UnifiedMode()
 	if options.SingleProcessOOMKill == nil {
 		options.SingleProcessOOMKill = new(!unified)
@@ -210,4 +221,12 @@ func (r *Runtime) put(observed *cri.PodStatus) {
 	if r.Cache != nil && observed != nil {
 		r.Cache.Put(observed)
 	}
+}
+
+// actuated returns what of the pod does not have its allocation yet, nil if all of it has.
+func (r *Runtime) actuated(pod *corev1.Pod) *allocation.Resources {
+	if lagging, some := r.Allocation.Actuated(pod.UID); some {
+		return &lagging
+	}
+	return nil
 }

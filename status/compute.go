@@ -42,6 +42,13 @@ type Inputs struct {
 	// RuntimeName prefixes container IDs: containerd://...
 	RuntimeName string
 	Now         time.Time
+	// Resize are the conditions of a resize that waits or is under way. Lagging are the containers that do not have
+	// their allocation, with what they have. PodResources is what the pod's cgroup gives it.
+	Resize       []corev1.PodCondition
+	Lagging      map[string]corev1.ResourceRequirements
+	PodResources *corev1.ResourceRequirements
+	// RecursiveReadOnly tells that the pod's runtime can make mounts read-only with all below.
+	RecursiveReadOnly func() bool
 	// Terminating pods are being stopped; of Terminated ones nothing runs and nothing will.
 	Terminating, Terminated bool
 	Override                *Override
@@ -81,6 +88,7 @@ func Compute(in Inputs) corev1.PodStatus {
 	if in.Terminated {
 		in.endContainers(&s)
 	}
+	in.setPodResources(&s)
 	in.setConditions(&s, old)
 	normalize(in.Pod, &s)
 	return s

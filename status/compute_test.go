@@ -136,7 +136,7 @@ func TestPhase(t *testing.T) {
 			if s.ObservedGeneration != 3 || s.StartTime == nil || s.HostIP != "192.168.0.1" {
 				t.Errorf("observedGeneration %d, startTime %v, hostIP %q", s.ObservedGeneration, s.StartTime, s.HostIP)
 			}
-			for _, kind := range owned {
+			for _, kind := range everyPod {
 				if c := condition(s, kind); c.Type == "" || c.ObservedGeneration != 3 {
 					t.Errorf("condition %s: %+v", kind, c)
 				}

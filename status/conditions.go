@@ -23,10 +23,15 @@ const (
 	reasonUnknownStatuses = "UnknownContainerStatuses"
 )
 
-// owned are the conditions that the kubelet writes; those of others stay as they are.
-var owned = []corev1.PodConditionType{
-	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
-}
+// everyPod are the conditions that every pod has; owned are all that the kubelet writes. Those of others stay as they are.
+var (
+	everyPod = []corev1.PodConditionType{
+		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+	}
+	owned = append([]corev1.PodConditionType{
+		corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting,
+	}, everyPod...)
+)
 
 // setConditions puts the kubelet's own conditions before those of others.
 func (in Inputs) setConditions(s, old *corev1.PodStatus) {
@@ -41,6 +46,9 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 		in.sandboxReady(), in.initializedCondition(s, old), in.podReady(containers, others), containers,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
+	if mayRestartAll(in.Pod) {
+		list = append(list, in.restartingAll())
+	}
 	for i := range list {
 		in.date(&list[i], findCondition(old.Conditions, list[i].Type))
 	}
@@ -49,6 +57,9 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 		in.date(&c, findCondition(others, c.Type))
 		others = slices.DeleteFunc(others, func(o corev1.PodCondition) bool { return o.Type == c.Type })
 		others = append(others, c)
+	}
+	if !ended(s.Phase) {
+		list = append(list, in.Resize...)
 	}
 	s.Conditions = append(list, others...)
 }

@@ -95,7 +95,9 @@ func checkResources(in AdmissionInput) *Rejection {
 	}
 	used := corev1.ResourceList{}
 	for _, other := range in.Others {
-		for name, quantity := range resource.PodRequests(other, resource.PodResourcesOptions{}) {
+		// A pod that shrinks has what it had until its status says otherwise.
+		options := resource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
+		for name, quantity := range resource.PodRequests(other, options) {
 			sum := used[name]
 			sum.Add(quantity)
 			used[name] = sum

@@ -86,6 +86,14 @@ func sameStatus(a, b *corev1.NodeStatus) bool {
 	return equality.Semantic.DeepEqual(x, y)
 }
 
+// declaredFeatures, sorted, are what pods may ask for that not every kubelet of this version has: the apiserver refuses a
+// resize, and the scheduler a pod, that needs another.
+//
+// Upstream: k8s.io/component-helpers/nodedeclaredfeatures/features.
+var declaredFeatures = []string{
+	"InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits",
+}
+
 // status is the node's status, from the one before; what is others' in it stays. It is pure but for the machine.
 //
 // Upstream: pkg/kubelet/nodestatus/setters.go.
@@ -109,6 +117,7 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 	if n.machine.swap > 0 {
 		s.NodeInfo.Swap = &corev1.NodeSwapStatus{Capacity: &n.machine.swap}
 	}
+	s.DeclaredFeatures = declaredFeatures
 	if state.err == nil {
 		s.RuntimeHandlers, s.Features = state.handlers, state.features
 	}

@@ -33,9 +33,11 @@ type Options struct {
 	// Node is the node's object, whose labels say which PersistentVolumes it can have.
 	Node func() *corev1.Node
 	// Claims reads claims and their volumes, CSI mounts those of CSI drivers; nil without an apiserver.
-	Claims     Claims
-	CSI        *csi.Manager
-	Registerer prometheus.Registerer // may be nil
+	Claims Claims
+	CSI    *csi.Manager
+	// RecursiveReadOnly tells whether the pod's runtime can make mounts read-only with all that is mounted below; nil for no.
+	RecursiveReadOnly func(*corev1.Pod) bool
+	Registerer        prometheus.Registerer // may be nil
 }
 
 // Manager mounts and unmounts volumes. Calls for one pod must not overlap: a pod has one worker.

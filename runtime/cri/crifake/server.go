@@ -30,6 +30,8 @@ type Server struct {
 
 	// OnReopen answers ReopenContainerLog, when set before the first call; it succeeds otherwise.
 	OnReopen func(containerID string) error
+	// MemoryUsage is what ContainerStats says of every container, in bytes; set it while nobody calls.
+	MemoryUsage uint64
 
 	socket string
 
