@@ -7,9 +7,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
@@ -31,7 +33,7 @@ var Scheme = newScheme()
 // groups are the API groups that a Client has a connection for.
 var groups = []schema.GroupVersion{
 	corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion, nodev1.SchemeGroupVersion,
-	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion,
+	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, certificatesv1.SchemeGroupVersion,
 }
 
 func newScheme() *runtime.Scheme {
@@ -39,6 +41,7 @@ func newScheme() *runtime.Scheme {
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	for _, add := range []func(*runtime.Scheme) error{
 		corev1.AddToScheme, coordinationv1.AddToScheme, nodev1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme,
+		certificatesv1.AddToScheme,
 	} {
 		utilruntime.Must(add(s))
 	}
@@ -110,6 +113,21 @@ func (c *Client) TokenReviews() *gentype.Client[*authenticationv1.TokenReview] {
 func (c *Client) SubjectAccessReviews() *gentype.Client[*authorizationv1.SubjectAccessReview] {
 	return gentype.NewClient("subjectaccessreviews", c.groups[authorizationv1.SchemeGroupVersion], parameters, "",
 		func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} }, gentype.PrefersProtobuf[*authorizationv1.SubjectAccessReview]())
+}
+
+// CertificateSigningRequests asks for certificates.
+func (c *Client) CertificateSigningRequests() *gentype.ClientWithList[*certificatesv1.CertificateSigningRequest, *certificatesv1.CertificateSigningRequestList] {
+	return gentype.NewClientWithList("certificatesigningrequests", c.groups[certificatesv1.SchemeGroupVersion], parameters, "",
+		func() *certificatesv1.CertificateSigningRequest { return &certificatesv1.CertificateSigningRequest{} },
+		func() *certificatesv1.CertificateSigningRequestList {
+			return &certificatesv1.CertificateSigningRequestList{}
+		},
+		gentype.PrefersProtobuf[*certificatesv1.CertificateSigningRequest]())
+}
+
+// Healthz asks the apiserver how it is. An error that is an answer has a status.
+func (c *Client) Healthz(ctx context.Context, timeout time.Duration) error {
+	return c.core().Get().AbsPath("/healthz").Timeout(timeout).Do(ctx).Error()
 }
 
 // CreateToken asks for a token of a service account.
