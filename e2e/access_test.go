@@ -223,7 +223,7 @@ func TestClientsThatLeave(t *testing.T) {
 // TestCIS: section 4.2 of the CIS Kubernetes Benchmark (kubelet configuration), with this kubelet's own defaults and only what a
 // node must be told. Looked at from outside where that is possible, else in /configz.
 func TestCIS(t *testing.T) {
-	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{"authorization": nil, "podPidsLimit": nil}})
+	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{"authorization": nil, "podPidsLimit": nil, "featureGates": map[string]any{"RotateKubeletServerCertificate": true}}})
 	admin, stranger := kubeletClient(t, "admin", "system:masters"), kubeletClient(t, "")
 	connects := func(address string) bool {
 		conn, err := s.DialContext(ctx, "tcp", address)
@@ -269,6 +269,7 @@ func TestCIS(t *testing.T) {
 		"4.2.8 eventRecordQPS captures events":             *c.EventRecordQPS > 0,
 		"4.2.9 tls-cert-file and tls-private-key-file":     c.TLSCertFile != "" && c.TLSPrivateKeyFile != "",
 		"4.2.10 rotate-certificates is not false":          c.RotateCertificates,
+		"4.2.11 the serving certificate is renewed":        c.FeatureGates["RotateKubeletServerCertificate"],                                 // TestKubeletServingCertificate shows what comes of it
 		"4.2.12 TLS 1.2 is the least":                      !speaks(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}), //nolint:gosec // it must fail
 		"4.2.12 only strong ciphers":                       !speaks(&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: weak}),           //nolint:gosec // it must fail
 		"4.2.12 strong ciphers":                            speaks(&tls.Config{MaxVersion: tls.VersionTLS12}),                                //nolint:gosec // nothing is sent

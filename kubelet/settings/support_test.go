@@ -46,6 +46,9 @@ func TestSupport(t *testing.T) {
 		{"imageGCHighThresholdPercent: 85", ""},
 		{"evictionHard: {memory.available: 500Mi, nodefs.available: 10%}", ""},
 
+		{"featureGates: {RotateKubeletServerCertificate: true}", ""},
+		{"featureGates: {RotateKubeletServerCertificate: false}", "featureGates"},
+		{"featureGates: {RotateKubeletServerCertificate: true, Some: true}", "featureGates"},
 		{"cpuManagerPolicyOptions: {full-pcpus-only: \"true\"}", "cpuManagerPolicyOptions"},
 		{"memoryManagerPolicy: Static", "memoryManagerPolicy"},
 		{"topologyManagerPolicy: best-effort", "topologyManagerPolicy"},
