@@ -60,7 +60,7 @@ func serverPaths(pod *corev1.Pod) []string {
 	in := "/default/" + pod.Name
 	return []string{
 		"GET /healthz", "GET /healthz/syncloop", "GET /pods", "GET /runningpods/", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
-		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
+		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /metrics/slis", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
 		"GET /containerLogs" + in + "/app", "POST /checkpoint" + in + "/app", "POST /run" + in + "/app?cmd=id", "GET /nothing", "GET /",
 		"GET /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/" + string(pod.UID) + "/app?command=id&output=1",
 		"GET /attach" + in + "/app?output=1", "POST /attach" + in + "/app?output=1", "GET /portForward" + in, "POST /portForward" + in,
@@ -101,7 +101,7 @@ func TestServerRefuses(t *testing.T) {
 		{"an account without rights on the node's parts", plain, powerless, http.StatusForbidden, nil},
 		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/runningpods/": true, "/logs/": true}},
 		{"a collector of metrics", plain, scraper, http.StatusForbidden, map[string]bool{
-			"/metrics": true, "/metrics/resource": true, "/metrics/cadvisor": true, "/metrics/probes": true, "/stats/summary": true,
+			"/metrics": true, "/metrics/resource": true, "/metrics/cadvisor": true, "/metrics/probes": true, "/metrics/slis": true, "/stats/summary": true,
 		}},
 	} {
 		for _, request := range serverPaths(pod) {
@@ -128,6 +128,7 @@ func TestServerRefuses(t *testing.T) {
 	for request, want := range map[string]string{
 		"GET /healthz": "ok", "GET /pods": pod.Name, "GET /runningpods/": pod.Name, "GET /configz": `"kubeletconfig"`, "GET /statusz": "kubelet statusz", "GET /flagz": "root-dir=",
 		"GET /metrics": "kubelet_http_requests_total{", "GET /metrics/resource": "node_cpu_usage_seconds_total", "GET /stats/summary": `"nodeName"`,
+		"GET /metrics/slis": `kubernetes_healthcheck{name="syncloop",type="healthz"} 1`,
 		"POST /run/default/" + pod.Name + "/app?cmd=echo%20hi": "hi\n",
 	} {
 		if code, body := ask(admin, "", request); code != http.StatusOK || !strings.Contains(body, want) {
