@@ -82,7 +82,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	if opts.Registry == nil {
 		opts.Registry = prometheus.NewRegistry()
 	}
-	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry()}}
+	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry(), prometheus.NewRegistry()}}
 	if err := makeDirectories(s); err != nil {
 		return nil, err
 	}
@@ -190,10 +190,11 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 // listen opens the kubelet's ports, so that one that is taken is found out at once.
 func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 	var err error
+	slis := metrics.NewSLIs(k.metrics.slis)
 	syncLoop := server.Check{Name: "syncloop", Check: k.loop.Healthy}
 	if port := *k.settings.HealthzPort; port != 0 {
 		checks := []server.Check{{Name: "ping", Check: func() error { return nil }}, syncLoop}
-		if k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), checks); err != nil {
+		if k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), server.Observed(checks, slis.Observe)); err != nil {
 			return err
 		}
 	}
@@ -210,6 +211,7 @@ func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
 		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: metrics.NewHTTP(k.metrics.main).Wrap,
 		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
+		SLIs: metrics.Plain(k.metrics.slis), ObserveCheck: slis.Observe,
 	})
 	return err
 }

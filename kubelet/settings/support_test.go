@@ -51,6 +51,9 @@ func TestSupport(t *testing.T) {
 		{"localStorageCapacityIsolation: false", ""},
 		{"evictionHard: {memory.available: 500Mi, nodefs.available: 10%}", ""},
 
+		{"featureGates: {RotateKubeletServerCertificate: true}", ""},
+		{"featureGates: {RotateKubeletServerCertificate: false}", "featureGates"},
+		{"featureGates: {RotateKubeletServerCertificate: true, Some: true}", "featureGates"},
 		{"cpuManagerPolicyOptions: {full-pcpus-only: \"true\"}", "cpuManagerPolicyOptions"},
 		{"memoryManagerPolicy: Static", "memoryManagerPolicy"},
 		{"topologyManagerPolicy: best-effort", "topologyManagerPolicy"},

@@ -184,7 +184,7 @@ var table = []Field{
 	{Path: "logging.vmodule", Support: Refused, Note: "--vmodule sets it"},
 	{Path: "logging.options", Support: Refused},
 	{Path: "tracing", Support: Refused},
-	{Path: "featureGates", Support: Refused, Note: "there are none"},
+	{Path: "featureGates", Support: Refused, Also: []any{map[string]any{"RotateKubeletServerCertificate": true}}, Note: "there are none; RotateKubeletServerCertificate: true, as benchmarks ask for, is taken"},
 	{Path: "showHiddenMetricsForVersion", Support: Refused},
 	{Path: "oomScoreAdj", Support: Supported, Default: -999, Note: "as upstream, a kubelet that may not set it says so and goes on"},
 	{Path: "maxOpenFiles", Support: Refused, Default: 1000000, Note: "the kubelet keeps the limit it was started with"},
