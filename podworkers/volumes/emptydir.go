@@ -209,16 +209,9 @@ func usedBytes(ctx context.Context, dir string) int64 {
 		if files++; files > usageFiles || ctx.Err() != nil {
 			return fs.SkipAll
 		}
-		if err != nil {
-			return nil // it went meanwhile
-		}
-		info, err := root.Lstat(path)
-		if err != nil {
-			return nil
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return nil
+		stat := lstat(root, path)
+		if err != nil || stat == nil {
+			return nil //nolint:nilerr // it went meanwhile
 		}
 		if path == "." {
 			device = stat.Dev
@@ -237,4 +230,14 @@ func usedBytes(ctx context.Context, dir string) int64 {
 		return nil
 	})
 	return total
+}
+
+// lstat is the file's state, nil if it is gone.
+func lstat(root *os.Root, path string) *syscall.Stat_t {
+	info, err := root.Lstat(path)
+	if err != nil {
+		return nil
+	}
+	stat, _ := info.Sys().(*syscall.Stat_t)
+	return stat
 }
