@@ -60,7 +60,7 @@ func TestTrustAnchors(t *testing.T) {
 	} {
 		got, err := m.TrustAnchors(t.Context(), &tt.p)
 		var want strings.Builder
-		for _, c := range strings.Fields(strings.Trim(tt.want, "!")) {
+		for c := range strings.FieldsSeq(strings.Trim(tt.want, "!")) {
 			want.WriteString(certificate(c))
 		}
 		if string(got) != want.String() || (err != nil) != (tt.want == "!") {
