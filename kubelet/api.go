@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -15,7 +16,9 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"minikubelet/kubelet/client"
+	"minikubelet/kubelet/identity"
 	"minikubelet/kubelet/node"
+	"minikubelet/kubelet/server/auth"
 	"minikubelet/kubelet/settings"
 	"minikubelet/podworkers/objects"
 	"minikubelet/status"
@@ -27,8 +30,15 @@ type apiClients struct {
 	pods       *client.Client
 	events     *client.Client
 	heartbeats *client.Client
+	reviews    *client.Client
+
+	// rotation renews the client certificate; nil if it is not to be renewed.
+	rotation *identity.Client
+	// base is what the clients are made from.
+	base *rest.Config
 
 	broadcaster record.EventBroadcaster
+	eventTurn   client.Turn
 }
 
 const protobuf = "application/vnd.kubernetes.protobuf"
@@ -36,19 +46,21 @@ const protobuf = "application/vnd.kubernetes.protobuf"
 // newAPIClients reads the kubeconfig; it does not connect.
 //
 // Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, kubeClientConfigOverrides and setContentTypeForClient.
-func newAPIClients(s *settings.Settings) (*apiClients, error) {
+func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Registerer) (*apiClients, error) {
 	c := &apiClients{}
 	if s.Kubeconfig == "" {
 		return c, nil
 	}
-	base, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
+	base, err := c.credentials(ctx, s, r)
 	if err != nil {
-		return nil, fmt.Errorf("read --kubeconfig %s: %w", s.Kubeconfig, err)
+		return nil, err
 	}
 	base.UserAgent = "kubelet/" + s.Version
 	if base.ContentType = s.ContentType; s.ContentType == protobuf {
 		base.AcceptContentTypes = protobuf + ",application/json"
 	}
+
+	c.base = base
 
 	pods := rest.CopyConfig(base)
 	pods.QPS, pods.Burst = float32(*s.KubeAPIQPS), int(s.KubeAPIBurst)
@@ -69,7 +81,55 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 	if c.events, err = client.New(events); err != nil {
 		return nil, fmt.Errorf("make a client for events from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
+	// What is asked for the server's sake neither delays the kubelet's own requests nor waits behind them.
+	reviews := rest.CopyConfig(base)
+	reviews.QPS, reviews.Burst, reviews.Timeout = 50, 100, 5*time.Second
+	if c.reviews, err = client.New(reviews); err != nil {
+		return nil, fmt.Errorf("make a client for reviews from --kubeconfig %s: %w", s.Kubeconfig, err)
+	}
 	return c, nil
+}
+
+// tokens and access ask who somebody is and what they may do.
+func (c *apiClients) tokens() auth.TokenReviewer {
+	if c.reviews == nil {
+		return nil
+	}
+	return c.reviews.TokenReviews()
+}
+
+func (c *apiClients) access() auth.AccessReviewer {
+	if c.reviews == nil {
+		return nil
+	}
+	return c.reviews.SubjectAccessReviews()
+}
+
+// credentials reads the kubeconfig. Without one, a bootstrap kubeconfig is a way to get it; with a client certificate in
+// it, that is renewed in time.
+func (c *apiClients) credentials(ctx context.Context, s *settings.Settings, r prometheus.Registerer) (*rest.Config, error) {
+	o := identity.Options{
+		NodeName: s.NodeName, Kubeconfig: s.Kubeconfig, CertDir: s.CertDir, BootstrapKubeconfig: s.BootstrapKubeconfig, Registerer: r,
+	}
+	if s.BootstrapKubeconfig != "" && !s.RotateCertificates {
+		if err := identity.Bootstrap(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	if s.BootstrapKubeconfig == "" || !s.RotateCertificates {
+		base, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read --kubeconfig %s: %w", s.Kubeconfig, err)
+		}
+		if !s.RotateCertificates || base.CertFile == "" && len(base.CertData) == 0 { // tokens are renewed by whoever gave them
+			return base, nil
+		}
+	}
+	var err error
+	if c.rotation, err = identity.ClientCertificates(ctx, o); err != nil {
+		return nil, err
+	}
+	return rest.CopyConfig(c.rotation.Config), nil
 }
 
 // nodePods lists and watches the pods of the node.
@@ -135,7 +195,7 @@ func (c *apiClients) recorder(nodeName string) record.EventRecorder {
 func (c *apiClients) startEvents(ctx context.Context) {
 	c.broadcaster.StartStructuredLogging(3)
 	if c.events != nil {
-		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx))
+		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx, c.eventTurn))
 	}
 	context.AfterFunc(ctx, c.broadcaster.Shutdown)
 }

@@ -11,38 +11,46 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
-	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/userns"
 )
 
 // newImages makes the puller of images from the settings.
-func newImages(c *cri.Client, s *settings.Settings, events record.EventRecorder) *images.Manager {
+func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) *images.Manager {
+	s := k.settings
 	parallel := 0
 	if s.MaxParallelImagePulls != nil {
 		parallel = int(*s.MaxParallelImagePulls)
 	}
 	return images.New(images.Options{
-		CRI: c, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
+		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
-		RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		Registerer: k.metrics.main, Pulled: k.status.Pulled, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		OnPulled: func() {
+			select {
+			case pulled <- struct{}{}:
+			default:
+			}
+		},
 	})
 }
 
 // newCgroups makes the cgroups above those of pods.
-func newCgroups(ctx context.Context, c *cri.Client, s *settings.Settings, n *node.Node) (*cgroups.Manager, error) {
+func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
+	s := k.settings
 	enforce := s.EnforceNodeAllocatable
 	if slices.Contains(enforce, "none") {
 		enforce = nil
 	}
 	m, err := cgroups.New(cgroups.Options{
-		Driver: cgroupDriver(ctx, c, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
-		Capacity: n.Capacity(), Allocatable: n.Allocatable(), EnforceAllocatable: enforce,
-		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
+		Driver: cgroupDriver(ctx, k.cri, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
+		Capacity: k.node.Capacity(), Allocatable: k.node.Usable(), EnforceAllocatable: enforce,
+		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare cgroups: %w", err)
@@ -75,17 +83,36 @@ func cgroupDriver(ctx context.Context, c *cri.Client, s *settings.Settings) stri
 }
 
 // newRuntime makes what turns pods into CRI calls.
-func newRuntime(k *Kubelet, s *settings.Settings, puller *images.Manager, cache *pleg.Cache, events record.EventRecorder) *runtime.Runtime {
+func newRuntime(ctx context.Context, k *Kubelet, puller *images.Manager, cache *pleg.Cache, events record.EventRecorder) (*runtime.Runtime, error) {
+	s := k.settings
+	users, err := newUserNamespaces(ctx, s)
+	if err != nil {
+		return nil, err
+	}
 	o := runtime.Options{
 		CRI: k.cri, Images: puller, Classes: k.classes, Cgroups: k.cgroups, Events: events, Cache: cache,
 		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName,
 		ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain, ResolvConf: *s.ResolverConfig,
 		SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,
 		CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
-		SingleProcessOOMKill: s.SingleProcessOOMKill,
+		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: k.metrics.main,
+		UserNamespaces: users, Handler: k.node.HandlerFeatures,
 	}
 	if p := s.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
 		o.CrashLoopMax = p.Duration
 	}
-	return runtime.New(o)
+	return runtime.New(o), nil
+}
+
+// newUserNamespaces makes what gives pods user and group IDs of their own.
+func newUserNamespaces(ctx context.Context, s *settings.Settings) (*userns.Manager, error) {
+	ids, err := userns.SubIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := userns.Options{PodsDir: filepath.Join(s.RootDir, "pods"), IDs: ids, MaxPods: int(s.MaxPods)}
+	if of := s.UserNamespaces; of != nil && of.IDsPerPod != nil {
+		o.IDsPerPod = *of.IDsPerPod
+	}
+	return userns.New(o)
 }

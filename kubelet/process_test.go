@@ -52,7 +52,7 @@ func TestContentType(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		clients, err := newAPIClients(s)
+		clients, err := newAPIClients(t.Context(), s, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,6 +30,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
+	w.trackResize(pod)
 	before := w.report(pod, observed)
 	if ended := w.checkEnd(ctx, pod, before); ended {
 		return 0, nil
@@ -63,6 +64,8 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 		return 0, ctx.Err()
 	}
 	w.opts.Probes.Add(w.lifetime, pod)
+	w.trackResize(pod)
+	w.resizeFailed(pod, err)
 	after := w.report(pod, w.seen)
 	if err != nil {
 		return 0, err
@@ -105,6 +108,8 @@ func (w *worker) report(pod *corev1.Pod, observed *cri.PodStatus) corev1.PodStat
 	in := w.statusInputs(pod, observed)
 	s := status.Compute(in)
 	w.opts.Status.Set(pod, status.HoldBack(s, in))
+	w.metrics.running(w.reported, s.Phase, w.seenAt)
+	w.reported = s.Phase
 	return s
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,8 +32,9 @@ type PodClient interface {
 
 // Options are the apiserver's pods, nil without one, and how many are written at once (16 by default).
 type Options struct {
-	Pods    func(namespace string) PodClient
-	Workers int
+	Pods       func(namespace string) PodClient
+	Workers    int
+	Registerer prometheus.Registerer // may be nil
 }
 
 // Manager keeps the newest status of every pod and writes it to the apiserver: one write in flight per pod, the
@@ -42,6 +44,7 @@ type Options struct {
 type Manager struct {
 	api     func(namespace string) PodClient
 	workers int
+	metrics *metrics
 	queue   workqueue.TypedRateLimitingInterface[types.UID]
 
 	mu   sync.Mutex
@@ -55,6 +58,9 @@ type entry struct {
 	static bool // written to the mirror, which may be missing
 	finish bool // nothing is left of the pod: delete its object
 	gone   bool // the apiserver does not have it any more
+
+	changed time.Time // when want began to differ from what is written; zero when it does not
+	startup *startup  // nil once started, and for a pod that was there before the kubelet
 }
 
 // apiObject is a pod as the apiserver last showed it.
@@ -72,7 +78,7 @@ func New(opts Options) *Manager {
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 10*time.Second)
 	return &Manager{
-		api: opts.Pods, workers: opts.Workers, pods: map[types.UID]*entry{},
+		api: opts.Pods, workers: opts.Workers, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{},
 		queue: workqueue.NewTypedRateLimitingQueue(limiter),
 	}
 }
@@ -116,6 +122,10 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	if e.want != nil && equality.Semantic.DeepEqual(*e.want, s) {
 		return
 	}
+	m.metrics.countTerminated(e.want, &s)
+	if e.changed.IsZero() {
+		e.changed = time.Now()
+	}
 	first := e.want == nil
 	e.want = &s
 	if first && starting(&s) {
@@ -158,6 +168,7 @@ func (m *Manager) Reconcile(pod *corev1.Pod) {
 	defer m.mu.Unlock()
 	for uid, e := range m.pods {
 		if e.object.uid == pod.UID && e.object.uid != "" {
+			m.metrics.started(e, pod, time.Now())
 			if e.object.take(pod) {
 				m.queue.Add(uid)
 			}
@@ -209,6 +220,9 @@ func (m *Manager) entryOf(pod *corev1.Pod) *entry {
 	e := m.pods[pod.UID]
 	if e == nil {
 		e = &entry{static: isStatic(pod)}
+		if !e.static && pod.Status.StartTime.IsZero() {
+			e.startup = &startup{}
+		}
 		m.pods[pod.UID] = e
 	}
 	if !e.static && e.object.uid == "" {
@@ -238,7 +252,8 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 		m.mu.Unlock()
 		return
 	}
-	want, object, finish := *e.want, e.object, e.finish
+	want, object, finish, changed := *e.want, e.object, e.finish, e.changed
+	e.changed = time.Time{}
 	m.mu.Unlock()
 
 	log := klog.FromContext(ctx).WithValues("pod", klog.KRef(object.namespace, object.name), "podUID", uid)
@@ -248,6 +263,9 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	}
 	switch {
 	case err == nil:
+		if !changed.IsZero() {
+			m.metrics.synced.Observe(time.Since(changed).Seconds())
+		}
 		m.queue.Forget(uid)
 	case isGone(err):
 		log.V(2).Info("The pod is gone from the apiserver, its status is not written", "err", err)
@@ -255,6 +273,7 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	case ctx.Err() != nil:
 	default:
 		log.Error(err, "Writing the pod's status failed, will be retried")
+		m.unwritten(uid, changed)
 		m.queue.AddRateLimited(uid)
 	}
 }
@@ -270,6 +289,15 @@ func isGone(err error) bool {
 		return false
 	}
 	return slices.ContainsFunc(answer.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
+}
+
+// unwritten notes that a change is still not written.
+func (m *Manager) unwritten(uid types.UID, since time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.pods[uid]; e != nil && !since.IsZero() {
+		e.changed = since
+	}
 }
 
 func (m *Manager) setGone(uid types.UID) {
@@ -332,16 +360,17 @@ func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// WithForeign keeps the kubelet's own conditions of want, and of all others what the apiserver has.
+// WithForeign keeps the kubelet's own conditions of want, and of all others what the apiserver has. DisruptionTarget is
+// the kubelet's own where it ended the pod.
 func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
 	var merged []corev1.PodCondition
 	for _, c := range want {
-		if isOwned(c.Type) {
+		if isOwned(c.Type) || isVerdict(c) {
 			merged = append(merged, c)
 		}
 	}
 	for _, c := range have {
-		if !isOwned(c.Type) {
+		if !isOwned(c.Type) && findCondition(merged, c.Type) == nil {
 			merged = append(merged, c)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,15 +39,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // oneNode is the node that pods run on.
 type oneNode struct {
-	mu      sync.Mutex
-	network error
+	mu          sync.Mutex
+	network     error
+	allocatable corev1.ResourceList
 }
 
 func (n *oneNode) Node() *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "node-uid", Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
 }
 
-func (n *oneNode) Allocatable() corev1.ResourceList { return nil }
+func (n *oneNode) Allocatable() corev1.ResourceList { return n.allocatable }
 
 func (n *oneNode) NetworkReady() error {
 	n.mu.Lock()
@@ -72,6 +74,8 @@ type bench struct {
 	resync chan types.UID
 	parts  sync.WaitGroup
 	dir    string
+
+	registry *prometheus.Registry
 }
 
 func newFake() *crifake.Server {
@@ -93,7 +97,7 @@ func podsOf(client kubernetes.Interface) cache.ListerWatcher {
 func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.Interface) *bench {
 	t.Helper()
 	criClient := fake.Direct()
-	b := &bench{t: t, fake: fake, events: record.NewFakeRecorder(1000), node: &oneNode{}, resync: make(chan types.UID), dir: dir}
+	b := &bench{t: t, fake: fake, events: record.NewFakeRecorder(1000), node: &oneNode{}, resync: make(chan types.UID), dir: dir, registry: prometheus.NewRegistry()}
 	cache := pleg.NewCache()
 	groups, err := cgroups.New(cgroups.Options{Root: "/pods"})
 	if err != nil {
@@ -124,7 +128,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	})
 	b.Loop = New(Options{
 		Config: sources, PLEG: pleg.New(pleg.Options{CRI: criClient, Cache: cache}), Cache: cache, Probes: prober, Resync: b.resync,
-		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10,
+		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10, Allocation: rt.Allocation, Registerer: b.registry,
 		Clean: func(context.Context, func(types.UID) bool) error { return nil },
 	})
 	var cancel context.CancelFunc

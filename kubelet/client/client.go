@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,14 +33,14 @@ var Scheme = newScheme()
 // groups are the API groups that a Client has a connection for.
 var groups = []schema.GroupVersion{
 	corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion, nodev1.SchemeGroupVersion, storagev1.SchemeGroupVersion,
-	certificatesv1.SchemeGroupVersion, betaCertificates,
+	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, certificatesv1.SchemeGroupVersion, betaCertificates,
 }
 
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, coordinationv1.AddToScheme, nodev1.AddToScheme, authenticationv1.AddToScheme, storagev1.AddToScheme,
+		corev1.AddToScheme, coordinationv1.AddToScheme, nodev1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme, storagev1.AddToScheme,
 		certificatesv1.AddToScheme, addBetaCertificates,
 	} {
 		utilruntime.Must(add(s))
@@ -100,6 +101,18 @@ func (c *Client) Nodes() *gentype.Client[*corev1.Node] {
 func (c *Client) Leases(namespace string) *gentype.Client[*coordinationv1.Lease] {
 	return gentype.NewClient("leases", c.groups[coordinationv1.SchemeGroupVersion], parameters, namespace,
 		func() *coordinationv1.Lease { return &coordinationv1.Lease{} }, gentype.PrefersProtobuf[*coordinationv1.Lease]())
+}
+
+// TokenReviews asks whose tokens are.
+func (c *Client) TokenReviews() *gentype.Client[*authenticationv1.TokenReview] {
+	return gentype.NewClient("tokenreviews", c.groups[authenticationv1.SchemeGroupVersion], parameters, "",
+		func() *authenticationv1.TokenReview { return &authenticationv1.TokenReview{} }, gentype.PrefersProtobuf[*authenticationv1.TokenReview]())
+}
+
+// SubjectAccessReviews asks what users may do.
+func (c *Client) SubjectAccessReviews() *gentype.Client[*authorizationv1.SubjectAccessReview] {
+	return gentype.NewClient("subjectaccessreviews", c.groups[authorizationv1.SchemeGroupVersion], parameters, "",
+		func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} }, gentype.PrefersProtobuf[*authorizationv1.SubjectAccessReview]())
 }
 
 // CreateToken asks for a token of a service account.

@@ -43,9 +43,11 @@ func (n *Node) register(ctx context.Context) bool {
 func (n *Node) registerOnce(ctx context.Context) error {
 	nodes := n.opts.Nodes
 	wanted := n.initial()
+	n.startup.registering()
 	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
 	if err == nil {
 		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)
+		n.startup.registered()
 		n.events(&corev1.NodeStatus{}, &made.Status)
 		n.set(made)
 		return nil
@@ -167,8 +169,8 @@ func (n *Node) initial() *corev1.Node {
 		node.Spec.Taints = append(node.Spec.Taints, t)
 	}
 	n.mu.RLock()
-	state, images := n.runtime, n.images
+	state, images, pressure := n.runtime, n.images, n.pressure
 	n.mu.RUnlock()
-	node.Status = n.status(corev1.NodeStatus{}, state, images, now.Time)
+	node.Status = n.status(corev1.NodeStatus{}, state, images, pressure, now.Time)
 	return node
 }

@@ -13,15 +13,16 @@ import (
 
 // flags are the command line. Those that can stand in a configuration file as well are in configFlags.
 type flags struct {
-	set               *pflag.FlagSet
-	config, configDir string
-	kubeconfig        string
-	hostnameOverride  string
-	nodeIP            string
-	rootDir           string
-	nodeLabels        map[string]string
-	vmodule           string
-	version           bool
+	set                          *pflag.FlagSet
+	config, configDir            string
+	kubeconfig                   string
+	bootstrapKubeconfig, certDir string
+	hostnameOverride             string
+	nodeIP                       string
+	rootDir                      string
+	nodeLabels                   map[string]string
+	vmodule                      string
+	version                      bool
 }
 
 // configFlag is a flag that sets a field of the configuration.
@@ -74,23 +75,23 @@ var configFlags = []configFlag{
 	{"topology-manager-policy", "topologyManagerPolicy", "none: " + noManager, text},
 	{"topology-manager-scope", "topologyManagerScope", "container: " + noManager, text},
 	{"topology-manager-policy-options", "topologyManagerPolicyOptions", "empty: " + noManager, pairs},
-	{"eviction-hard", "evictionHard", "what stays free, and is taken from allocatable: memory.available<500Mi; " + noEviction, thresholds},
-	{"eviction-soft", "evictionSoft", "empty: " + noEviction, thresholds},
-	{"eviction-soft-grace-period", "evictionSoftGracePeriod", "empty: " + noEviction, pairs},
-	{"eviction-pressure-transition-period", "evictionPressureTransitionPeriod", "5m: " + noEviction, text},
-	{"eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", "0: " + noEviction, number},
-	{"eviction-minimum-reclaim", "evictionMinimumReclaim", "empty: " + noEviction, pairs},
-	{"kernel-memcg-notification", "kernelMemcgNotification", "false: " + noEviction, yesNo},
+	{"eviction-hard", "evictionHard", "what must stay free, lest pods are evicted, and is taken from allocatable: memory.available<500Mi", thresholds},
+	{"eviction-soft", "evictionSoft", "what must stay free, but for a grace period: memory.available<1Gi", thresholds},
+	{"eviction-soft-grace-period", "evictionSoftGracePeriod", "how long soft thresholds may be crossed: memory.available=1m30s", pairs},
+	{"eviction-pressure-transition-period", "evictionPressureTransitionPeriod", "how long the node reports pressure after it has ended", text},
+	{"eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", "seconds that pods get at most when a soft threshold is crossed; negative for their own", number},
+	{"eviction-minimum-reclaim", "evictionMinimumReclaim", "how much more than the threshold an eviction must leave free: nodefs.available=1Gi", pairs},
+	{"kernel-memcg-notification", "kernelMemcgNotification", "ignored: the kernel's pressure stall information is always listened to", yesNo},
 	{"registry-qps", "registryPullQPS", "image pulls a second; 0 for no limit", number},
 	{"registry-burst", "registryBurst", "image pulls at once, while --registry-qps is kept on average", number},
 	{"serialize-image-pulls", "serializeImagePulls", "pull one image at a time", yesNo},
 	{"runtime-request-timeout", "runtimeRequestTimeout", "time limit of calls to the runtime", text},
-	{"minimum-image-ttl-duration", "imageMinimumGCAge", "2m: " + noImageGC, text},
-	{"image-gc-high-threshold", "imageGCHighThresholdPercent", "85, or 100 for never: " + noImageGC, number},
-	{"image-gc-low-threshold", "imageGCLowThresholdPercent", "80: " + noImageGC, number},
-	{"container-log-max-size", "containerLogMaxSize", "10Mi: " + noRotation, text},
-	{"container-log-max-files", "containerLogMaxFiles", "5: " + noRotation, number},
-	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "true: ephemeral storage is counted", yesNo},
+	{"minimum-image-ttl-duration", "imageMinimumGCAge", "how long an image stays at least", text},
+	{"image-gc-high-threshold", "imageGCHighThresholdPercent", "from what usage of the disk, in percent, unused images are removed; 100 for never", number},
+	{"image-gc-low-threshold", "imageGCLowThresholdPercent", "down to what usage of the disk, in percent", number},
+	{"container-log-max-size", "containerLogMaxSize", "from what size a container's log is rotated; negative for never", text},
+	{"container-log-max-files", "containerLogMaxFiles", "how many files the log of one container may have", number},
+	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "count ephemeral storage, and evict pods that use more than their limit", yesNo},
 	{"volume-plugin-dir", "volumePluginDir", "the default: there are no flexvolumes", text},
 	{"volume-stats-agg-period", "volumeStatsAggPeriod", "1m: volumes are not measured yet", text},
 	{"enable-controller-attach-detach", "enableControllerAttachDetach", "true: the cluster attaches volumes", yesNo},
@@ -108,20 +109,26 @@ var configFlags = []configFlag{
 	{"event-burst", "eventBurst", "events at once", number},
 	{"healthz-port", "healthzPort", "port of /healthz; 0 for none", number},
 	{"healthz-bind-address", "healthzBindAddress", "address of /healthz", text},
-	{"enable-server", "enableServer", "ignored: " + noServer, yesNo},
-	{"address", "address", "ignored: " + noServer, text},
-	{"port", "port", "port of the kubelet's server, as the node reports it; " + noServer, number},
-	{"read-only-port", "readOnlyPort", "0: a port without authentication is not offered", number},
-	{"anonymous-auth", "authentication.anonymous.enabled", "ignored: " + noServer, yesNo},
-	{"authentication-token-webhook", "authentication.webhook.enabled", "ignored: " + noServer, yesNo},
-	{"authorization-mode", "authorization.mode", "ignored: " + noServer, text},
-	{"client-ca-file", "authentication.x509.clientCAFile", "ignored: " + noServer, text},
-	{"tls-cert-file", "tlsCertFile", "ignored: " + noServer, text},
-	{"tls-private-key-file", "tlsPrivateKeyFile", "ignored: " + noServer, text},
-	{"tls-min-version", "tlsMinVersion", "ignored: " + noServer, text},
-	{"tls-cipher-suites", "tlsCipherSuites", "ignored: " + noServer, words},
-	{"streaming-connection-idle-timeout", "streamingConnectionIdleTimeout", "ignored: " + noServer, text},
-	{"rotate-certificates", "rotateCertificates", "ignored: the credentials of --kubeconfig are used as they are", yesNo},
+	{"enable-server", "enableServer", "answer requests on --port", yesNo},
+	{"address", "address", "address of the kubelet's server", text},
+	{"port", "port", "port of the kubelet's server", number},
+	{"read-only-port", "readOnlyPort", "port for the metrics, stats and pods without authentication; 0 for none", number},
+	{"anonymous-auth", "authentication.anonymous.enabled", "let requests without credentials on to the authorizer, as system:anonymous", yesNo},
+	{"authentication-token-webhook", "authentication.webhook.enabled", "have the apiserver review bearer tokens", yesNo},
+	{"authorization-mode", "authorization.mode", "Webhook, which asks the apiserver, or AlwaysAllow", text},
+	{"client-ca-file", "authentication.x509.clientCAFile", "authorities of client certificates", text},
+	{"tls-cert-file", "tlsCertFile", "certificate of the kubelet's server", text},
+	{"tls-private-key-file", "tlsPrivateKeyFile", "key of --tls-cert-file", text},
+	{"tls-min-version", "tlsMinVersion", "VersionTLS12 or VersionTLS13", text},
+	{"tls-cipher-suites", "tlsCipherSuites", "cipher suites of TLS 1.2; Go's choice by default", words},
+	{"authentication-token-webhook-cache-ttl", "authentication.webhook.cacheTTL", "how long the review of a token holds", text},
+	{"authorization-webhook-cache-authorized-ttl", "authorization.webhook.cacheAuthorizedTTL", "how long a granted access holds", text},
+	{"authorization-webhook-cache-unauthorized-ttl", "authorization.webhook.cacheUnauthorizedTTL", "how long a refused access holds", text},
+	{"enable-debugging-handlers", "enableDebuggingHandlers", "answer requests into containers, and for logs and the configuration", yesNo},
+	{"contention-profiling", "enableContentionProfiling", "profile contention, if profiling is on", yesNo},
+	{"streaming-connection-idle-timeout", "streamingConnectionIdleTimeout", "how long nothing may pass on a connection into a container; 0 means the default", text},
+	{"rotate-certificates", "rotateCertificates", "renew the client certificate in time", yesNo},
+	{"rotate-server-certificates", "serverTLSBootstrap", "have the cluster sign the serving certificate, and renew it in time", yesNo},
 	{"oom-score-adj", "oomScoreAdj", "the kubelet's own oom_score_adj, -1000 to 1000", number},
 	{"max-open-files", "maxOpenFiles", "1000000: the kubelet keeps the limit it was started with", number},
 	{"kubelet-cgroups", "kubeletCgroups", "empty: the kubelet stays in the cgroup it was started in", text},
@@ -136,6 +143,8 @@ func newFlags(out io.Writer) *flags {
 	f.set.SetOutput(out)
 	f.set.StringVar(&f.config, "config", "", "configuration file: KubeletConfiguration, "+apiVersion)
 	f.set.StringVar(&f.configDir, "config-dir", "", "directory of drop-ins (*.conf) laid over the configuration file in the order of their names")
+	f.set.StringVar(&f.bootstrapKubeconfig, "bootstrap-kubeconfig", "", "file that leads to a first client certificate when --kubeconfig is not there; it is then written")
+	f.set.StringVar(&f.certDir, "cert-dir", "", "directory of the certificates that the kubelet is signed; pki below --root-dir by default")
 	f.set.StringVar(&f.kubeconfig, "kubeconfig", "", "file that leads to the apiserver; without it the kubelet runs standalone")
 	f.set.StringVar(&f.hostnameOverride, "hostname-override", "", "the node's name; the machine's by default")
 	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma; 0.0.0.0 or :: for one of that family that the machine has")

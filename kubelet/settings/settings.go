@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/pflag"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
@@ -33,10 +34,14 @@ type Settings struct {
 	NodeIPs []net.IP
 	// RootDir is where the kubelet keeps pods' files.
 	RootDir string
+	// BootstrapKubeconfig leads to the first client certificate, CertDir holds what the kubelet is signed.
+	BootstrapKubeconfig, CertDir string
 	// NodeLabels are put on the node when it registers.
 	NodeLabels map[string]string
 	// Version is the kubelet's.
 	Version string
+	// Flags is the command line, every flag with its value.
+	Flags map[string]string
 }
 
 // Standalone tells whether there is no apiserver.
@@ -72,8 +77,10 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 	}
 	s := &Settings{
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
-		NodeLabels: f.nodeLabels, Version: Version,
+		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir,
+		NodeLabels: f.nodeLabels, Version: Version, Flags: map[string]string{},
 	}
+	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
 	if err := s.complete(f); err != nil {
 		return nil, err
 	}
@@ -90,10 +97,16 @@ func (s *Settings) complete(f *flags) error {
 		}
 		name = host
 	}
+	if s.CertDir == "" {
+		s.CertDir = filepath.Join(s.RootDir, "pki")
+	}
 	s.NodeName = strings.ToLower(strings.TrimSpace(name))
 	var errs []error
 	if s.NodeIPs, errs = parseNodeIPs(f.nodeIP); s.RunOnce && !s.Standalone() {
 		errs = append(errs, errors.New("--runonce: runs the pods of file and URL without an apiserver; leave out --kubeconfig"))
+	}
+	if s.BootstrapKubeconfig != "" && s.Standalone() {
+		errs = append(errs, errors.New("--bootstrap-kubeconfig: needs --kubeconfig, the file to write"))
 	}
 	if !filepath.IsAbs(s.RootDir) {
 		errs = append(errs, fmt.Errorf("--root-dir: %q is not an absolute path", s.RootDir))

@@ -134,10 +134,10 @@ func TestRefused(t *testing.T) {
 		{"not built", head + "cpuManagerPolicy: static\n", "cpuManagerPolicy: static is not supported"},
 		{"not built, nested", head + "memorySwap: {swapBehavior: LimitedSwap}\n", "memorySwap.swapBehavior: LimitedSwap is not supported"},
 		{"feature gates", head + "featureGates: {Some: true}\n", "featureGates: not supported"},
-		{"eviction", head + "evictionHard: {nodefs.available: 3%}\n", "evictionHard[nodefs.available]"},
+		{"eviction", head + "evictionHard: {nodefs.free: 3%}\n", "evictionHard[nodefs.free]"},
 		{"image collection", head + "imageGCHighThresholdPercent: 70\n", "imageGCHighThresholdPercent"},
 		{"graceful shutdown", head + "shutdownGracePeriod: 30s\n", "shutdownGracePeriod: not supported"},
-		{"read-only port", head + "readOnlyPort: 10255\n", "readOnlyPort"},
+		{"read-only port", head + "readOnlyPort: 99999\n", "readOnlyPort"},
 		{"negative", head + "maxPods: -1\n", "maxPods: Invalid value"},
 		{"address", head + "clusterDNS: [10.0.0.1, here]\n", "clusterDNS[1]"},
 		{"driver", head + "cgroupDriver: other\n", "cgroupDriver"},
@@ -152,7 +152,7 @@ func TestRefused(t *testing.T) {
 		{"tracing", head + "tracing: {samplingRatePerMillion: 1}\n", "tracing: not supported"},
 		{"eviction, bad", head + "evictionHard: {memory.available: lots}\n", "evictionHard[memory.available]: Invalid value"},
 		{"eviction, more than all", head + "evictionHard: {memory.available: 200%}\n", "evictionHard[memory.available]: Invalid value"},
-		{"eviction, soft", head + "evictionSoft: {memory.available: 1Gi}\n", "evictionSoft: not supported"},
+		{"eviction, soft", head + "evictionSoft: {memory.available: 1Gi}\n", "evictionSoft[memory.available]"},
 		{"port", head + "port: 70000\n", "port: Invalid value"},
 		{"duration", head + "fileCheckFrequency: -1s\n", "fileCheckFrequency: Invalid value"},
 		{"quota period", head + "cpuCFSQuotaPeriod: 2s\n", "cpuCFSQuotaPeriod: Invalid value"},
@@ -170,8 +170,7 @@ func TestRefused(t *testing.T) {
 		{"authorization", head + "authorization: {mode: Never}\n", "authorization.mode"},
 		{"OOM score", head + "oomScoreAdj: -1001\n", "oomScoreAdj: Invalid value"},
 		{"content type", head + "contentType: text/plain\n", "contentType: Invalid value"},
-		{"image age", head + "imageMinimumGCAge: 1h\n", "imageMinimumGCAge"},
-		{"pressure period", head + "evictionPressureTransitionPeriod: 1m\n", "evictionPressureTransitionPeriod"},
+		{"image age", head + "imageMinimumGCAge: 1h\nimageMaximumGCAge: 1h\n", "imageMaximumGCAge"},
 		{"flexvolumes", head + "volumePluginDir: /plugins\n", "volumePluginDir: /plugins is not supported"},
 		{"restart period", head + "crashLoopBackOff: {maxContainerRestartPeriod: 10m}\n", "crashLoopBackOff.maxContainerRestartPeriod"},
 	}
@@ -300,7 +299,7 @@ func TestFlags(t *testing.T) {
 		{"--node-labels=a=b c", "--node-labels"},
 		{"--node-labels=node-role.kubernetes.io/control-plane=", "--node-labels"},
 		{"--eviction-hard=memory.available=1Gi", "--eviction-hard"},
-		{"--eviction-hard=nodefs.available<3%", "--eviction-hard: evictionHard[nodefs.available]"},
+		{"--eviction-hard=nodefs.free<3%", "--eviction-hard: evictionHard[nodefs.free]"},
 		{"--cpu-manager-policy=static", "--cpu-manager-policy: cpuManagerPolicy: static is not supported"},
 		{"--feature-gates=Some=true", "--feature-gates"},
 		{"--feature-gates=Some=perhaps", "--feature-gates"},
@@ -308,7 +307,7 @@ func TestFlags(t *testing.T) {
 		{"--root-dir=here", "--root-dir"},
 		{"--kube-reserved=cpu", "--kube-reserved"},
 		{"--kube-reserved=cpu=x", "--kube-reserved"},
-		{"--read-only-port=10255", "--read-only-port"},
+		{"--read-only-port=70000", "--read-only-port"},
 		{"--runtime-request-timeout=soon", "--runtime-request-timeout"},
 		{"--max-pods=99999999999", "--max-pods"},
 		{"--v=-1", "--v"},
@@ -364,7 +363,7 @@ func TestFlagsOfUpstream(t *testing.T) {
 	}
 }
 
-// upstreamFlags are those of cmd/kubelet/app/options/options.go, but for the server's and --reserved-memory.
+// upstreamFlags are those of cmd/kubelet/app/options/options.go, but for --reserved-memory.
 const upstreamFlags = `fail-swap-on pod-manifest-path sync-frequency file-check-frequency http-check-frequency manifest-url
 manifest-url-header fail-cgroupv1 container-runtime-endpoint image-service-endpoint registry-qps registry-burst event-qps event-burst
 healthz-port healthz-bind-address oom-score-adj cluster-domain volume-plugin-dir cluster-dns node-status-update-frequency
@@ -377,7 +376,10 @@ local-storage-capacity-isolation max-open-files kube-api-content-type kube-api-q
 eviction-soft eviction-soft-grace-period eviction-pressure-transition-period eviction-max-pod-grace-period eviction-minimum-reclaim
 pods-per-core protect-kernel-defaults reserved-cpus topology-manager-scope topology-manager-policy-options system-reserved kube-reserved
 enforce-node-allocatable system-reserved-cgroup kube-reserved-cgroup memory-manager-policy register-node register-with-taints
-config config-dir kubeconfig hostname-override node-ip root-dir seccomp-default node-labels`
+config config-dir kubeconfig hostname-override node-ip root-dir seccomp-default node-labels enable-server address port read-only-port anonymous-auth
+authentication-token-webhook authentication-token-webhook-cache-ttl client-ca-file authorization-mode authorization-webhook-cache-authorized-ttl
+authorization-webhook-cache-unauthorized-ttl tls-cert-file tls-private-key-file tls-min-version tls-cipher-suites enable-debugging-handlers
+contention-profiling streaming-connection-idle-timeout`
 
 // FuzzParse: whatever the bytes are, they are refused or make a whole and valid configuration.
 func FuzzParse(f *testing.F) {

@@ -27,11 +27,7 @@ type Field struct {
 }
 
 const (
-	noServer   = "there is no server on this port yet, so nobody gets in"
-	noEviction = "pods are not evicted yet"
-	noImageGC  = "images are not removed yet"
 	noManager  = "no resource managers yet"
-	noRotation = "the kubelet rotates no logs yet"
 	noShutdown = "no graceful node shutdown yet"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
@@ -59,31 +55,31 @@ var table = []Field{
 	// The kubelet's own ports.
 	{Path: "healthzPort", Support: Supported, Default: 10248},
 	{Path: "healthzBindAddress", Support: Supported, Default: "127.0.0.1"},
-	{Path: "enableServer", Support: Accepted, Default: true, Note: noServer},
-	{Path: "address", Support: Accepted, Default: "0.0.0.0", Note: noServer},
-	{Path: "port", Support: Accepted, Default: 10250, Note: noServer + "; the node's daemonEndpoints name it"},
-	{Path: "readOnlyPort", Support: Refused, Note: "a port without authentication is not offered"},
-	{Path: "tlsCertFile", Support: Accepted, Note: noServer},
-	{Path: "tlsPrivateKeyFile", Support: Accepted, Note: noServer},
-	{Path: "tlsCipherSuites", Support: Accepted, Note: noServer},
-	{Path: "tlsCurvePreferences", Support: Accepted, Note: noServer},
-	{Path: "tlsMinVersion", Support: Accepted, Note: noServer + "; less than VersionTLS12 is an error"},
-	{Path: "authentication.x509.clientCAFile", Support: Accepted, Note: noServer},
-	{Path: "authentication.webhook.enabled", Support: Accepted, Default: true, Note: noServer},
-	{Path: "authentication.webhook.cacheTTL", Support: Accepted, Default: "2m0s", Note: noServer},
-	{Path: "authentication.anonymous.enabled", Support: Accepted, Default: false, Note: noServer},
-	{Path: "authorization.mode", Support: Accepted, Default: "Webhook", Note: noServer},
-	{Path: "authorization.webhook.cacheAuthorizedTTL", Support: Accepted, Default: "5m0s", Note: noServer},
-	{Path: "authorization.webhook.cacheUnauthorizedTTL", Support: Accepted, Default: "30s", Note: noServer},
-	{Path: "streamingConnectionIdleTimeout", Support: Accepted, Default: "5m0s", Upstream: "4h0m0s", Note: noServer},
-	{Path: "enableDebuggingHandlers", Support: Accepted, Default: true, Note: noServer},
-	{Path: "enableProfilingHandler", Support: Accepted, Default: false, Upstream: true, Note: noServer},
-	{Path: "enableDebugFlagsHandler", Support: Accepted, Default: false, Upstream: true, Note: noServer},
-	{Path: "enableSystemLogHandler", Support: Accepted, Default: true, Note: noServer},
-	{Path: "enableContentionProfiling", Support: Refused},
+	{Path: "enableServer", Support: Supported, Default: true},
+	{Path: "address", Support: Supported, Default: "0.0.0.0", Note: "without an apiserver the loopback address counts instead"},
+	{Path: "port", Support: Supported, Default: 10250},
+	{Path: "readOnlyPort", Support: Supported, Note: "no port unless one is given: it asks nobody who they are"},
+	{Path: "tlsCertFile", Support: Supported, Note: "read again when it changes; without it a self-signed certificate is made in pki below --root-dir"},
+	{Path: "tlsPrivateKeyFile", Support: Supported},
+	{Path: "tlsCipherSuites", Support: Supported, Note: "those that Go calls insecure are an error"},
+	{Path: "tlsCurvePreferences", Support: Supported},
+	{Path: "tlsMinVersion", Support: Supported, Note: "VersionTLS12 or VersionTLS13"},
+	{Path: "authentication.x509.clientCAFile", Support: Supported, Note: "read again when it changes"},
+	{Path: "authentication.webhook.enabled", Support: Supported, Default: true, Note: "without an apiserver it has no effect"},
+	{Path: "authentication.webhook.cacheTTL", Support: Supported, Default: "2m0s"},
+	{Path: "authentication.anonymous.enabled", Support: Supported, Default: false},
+	{Path: "authorization.mode", Support: Supported, Default: "Webhook", Note: "without an apiserver every known user may do everything"},
+	{Path: "authorization.webhook.cacheAuthorizedTTL", Support: Supported, Default: "5m0s"},
+	{Path: "authorization.webhook.cacheUnauthorizedTTL", Support: Supported, Default: "30s"},
+	{Path: "streamingConnectionIdleTimeout", Support: Supported, Default: "5m0s", Upstream: "4h0m0s", Note: "a connection on which not even keepalives pass"},
+	{Path: "enableDebuggingHandlers", Support: Supported, Default: true},
+	{Path: "enableProfilingHandler", Support: Supported, Default: false, Upstream: true},
+	{Path: "enableDebugFlagsHandler", Support: Supported, Default: false, Upstream: true},
+	{Path: "enableSystemLogHandler", Support: Supported, Default: true},
+	{Path: "enableContentionProfiling", Support: Supported},
 	{Path: "enableSystemLogQuery", Support: Refused, Also: []any{false}},
-	{Path: "serverTLSBootstrap", Support: Refused},
-	{Path: "rotateCertificates", Support: Accepted, Default: true, Upstream: false, Note: "no certificates are requested; those of --kubeconfig are used as they are"},
+	{Path: "serverTLSBootstrap", Support: Supported},
+	{Path: "rotateCertificates", Support: Supported, Default: true, Upstream: false},
 
 	// The node.
 	{Path: "registerNode", Support: Supported, Default: true},
@@ -123,10 +119,10 @@ var table = []Field{
 	{Path: "maxParallelImagePulls", Support: Supported},
 	{Path: "imagePullCredentialsVerificationPolicy", Support: Refused, Default: "NeverVerifyPreloadedImages"},
 	{Path: "preloadedImagesVerificationAllowlist", Support: Refused},
-	{Path: "imageMinimumGCAge", Support: Refused, Default: "2m0s", Note: noImageGC},
-	{Path: "imageMaximumGCAge", Support: Refused, Note: noImageGC},
-	{Path: "imageGCHighThresholdPercent", Support: Refused, Default: 85, Also: []any{100}, Note: noImageGC + "; 100, for never, is taken"},
-	{Path: "imageGCLowThresholdPercent", Support: Refused, Default: 80, Note: noImageGC},
+	{Path: "imageMinimumGCAge", Support: Supported, Default: "2m0s"},
+	{Path: "imageMaximumGCAge", Support: Supported, Note: "an image is that old when it was not used, and was on the node, for so long"},
+	{Path: "imageGCHighThresholdPercent", Support: Supported, Default: 85, Note: "looked at every 5 minutes as upstream, and after each pull"},
+	{Path: "imageGCLowThresholdPercent", Support: Supported, Default: 80},
 
 	// Cgroups.
 	{Path: "cgroupRoot", Support: Supported},
@@ -162,25 +158,24 @@ var table = []Field{
 	{Path: "defaultPodSysctls", Support: Refused},
 	{Path: "userNamespaces", Support: Refused},
 	{Path: "hairpinMode", Support: Accepted, Default: "promiscuous-bridge", Note: "the network plugin's matter"},
-	{Path: "containerLogMaxSize", Support: Refused, Default: "10Mi", Note: noRotation},
-	{Path: "containerLogMaxFiles", Support: Refused, Default: 5, Note: noRotation},
-	{Path: "containerLogMaxWorkers", Support: Refused, Default: 1, Note: noRotation},
-	{Path: "containerLogMonitorInterval", Support: Refused, Default: "10s", Note: noRotation},
-	{Path: "localStorageCapacityIsolation", Support: Refused, Default: true},
+	{Path: "containerLogMaxSize", Support: Supported, Default: "10Mi", Note: "negative for no rotation"},
+	{Path: "containerLogMaxFiles", Support: Supported, Default: 5},
+	{Path: "containerLogMaxWorkers", Support: Supported, Default: 1},
+	{Path: "containerLogMonitorInterval", Support: Supported, Default: "10s"},
+	{Path: "localStorageCapacityIsolation", Support: Supported, Default: true},
 	{Path: "volumePluginDir", Support: Refused, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Note: "no flexvolumes"},
 	{Path: "volumeStatsAggPeriod", Support: Refused, Default: "1m0s", Note: "volumes are not measured yet"},
 	{Path: "enableControllerAttachDetach", Support: Refused, Default: true},
 
 	// Eviction.
-	{Path: "evictionHard", Support: Refused, Default: defaultEviction,
-		Note: noEviction + "; memory.available may be any and counts against allocatable, as nodefs.available does, and each other may be 0% for none"},
-	{Path: "evictionSoft", Support: Refused, Note: noEviction},
-	{Path: "evictionSoftGracePeriod", Support: Refused, Note: noEviction},
-	{Path: "evictionPressureTransitionPeriod", Support: Refused, Default: "5m0s", Note: noEviction},
-	{Path: "evictionMaxPodGracePeriod", Support: Refused, Note: noEviction},
-	{Path: "evictionMinimumReclaim", Support: Refused, Note: noEviction},
-	{Path: "mergeDefaultEvictionSettings", Support: Refused, Default: false, Note: noEviction},
-	{Path: "kernelMemcgNotification", Support: Refused, Note: noEviction},
+	{Path: "evictionHard", Support: Supported, Default: defaultEviction, Note: "as upstream, containerfs.* follow nodefs.* or imagefs.*, whichever filesystem that is"},
+	{Path: "evictionSoft", Support: Supported},
+	{Path: "evictionSoftGracePeriod", Support: Supported},
+	{Path: "evictionPressureTransitionPeriod", Support: Supported, Default: "5m0s"},
+	{Path: "evictionMaxPodGracePeriod", Support: Supported, Note: "negative for the pod's own"},
+	{Path: "evictionMinimumReclaim", Support: Supported},
+	{Path: "mergeDefaultEvictionSettings", Support: Supported, Default: false},
+	{Path: "kernelMemcgNotification", Support: Accepted, Note: "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"},
 
 	// The kubelet's process and the machine.
 	{Path: "logging.verbosity", Support: Supported},

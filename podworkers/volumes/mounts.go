@@ -56,13 +56,9 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 	if !path.IsAbs(mount.ContainerPath) {
 		mount.ContainerPath = path.Join("/", mount.ContainerPath)
 	}
-	if vm.RecursiveReadOnly != nil {
-		switch *vm.RecursiveReadOnly {
-		case corev1.RecursiveReadOnlyEnabled:
-			mount.RecursiveReadOnly = true
-		case corev1.RecursiveReadOnlyIfPossible:
-			return nil, errors.New("recursiveReadOnly: IfPossible is not supported by this kubelet yet")
-		}
+	var err error
+	if mount.RecursiveReadOnly, err = m.recursiveReadOnly(pod, vm); err != nil {
+		return nil, err
 	}
 	if vm.MountPropagation != nil {
 		switch *vm.MountPropagation {
@@ -95,6 +91,32 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 	}
 	mount.HostPath = held
 	return mount, nil
+}
+
+// recursiveReadOnly tells whether what is mounted below the mount is to be read-only too.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go resolveRecursiveReadOnly.
+func (m *Manager) recursiveReadOnly(pod *corev1.Pod, vm *corev1.VolumeMount) (bool, error) {
+	if vm.RecursiveReadOnly == nil || *vm.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled {
+		return false, nil
+	}
+	if !vm.ReadOnly {
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not read-only", vm.Name)
+	}
+	if p := vm.MountPropagation; p != nil && *p != corev1.MountPropagationNone {
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not compatible with propagation %q", vm.Name, *p)
+	}
+	can := m.opts.RecursiveReadOnly != nil && m.opts.RecursiveReadOnly(pod)
+	switch *vm.RecursiveReadOnly {
+	case corev1.RecursiveReadOnlyIfPossible:
+		return can, nil
+	case corev1.RecursiveReadOnlyEnabled:
+		if !can {
+			return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not supported by the runtime", vm.Name)
+		}
+		return true, nil
+	}
+	return false, fmt.Errorf("unknown recursive read-only mode %q", *vm.RecursiveReadOnly)
 }
 
 // bindSubPath mounts what a path inside a volume leads to on a place of the kubelet's own, and returns that. The path

@@ -28,6 +28,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	delete(m.places, uid)
 	delete(m.usages, uid)
 	m.mu.Unlock()
+	m.metrics.forget(uid)
 	if m.opts.CSI != nil {
 		m.opts.CSI.Release(ctx, uid)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -34,13 +35,17 @@ type Options struct {
 	// Claims reads claims and their volumes, CSI mounts those of CSI drivers; nil without an apiserver.
 	Claims Claims
 	CSI    *csi.Manager
+	// RecursiveReadOnly tells whether the pod's runtime can make mounts read-only with all that is mounted below; nil for no.
+	RecursiveReadOnly func(*corev1.Pod) bool
+	Registerer        prometheus.Registerer // may be nil
 }
 
 // Manager mounts and unmounts volumes. Calls for one pod must not overlap: a pod has one worker.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go volumeManager.
 type Manager struct {
-	opts Options
+	opts    Options
+	metrics *metrics
 
 	mu     sync.Mutex
 	places map[types.UID]map[string]place // of volumes of claims and CSI drivers, by pod and name
@@ -49,7 +54,7 @@ type Manager struct {
 
 // New returns a Manager.
 func New(opts Options) *Manager {
-	return &Manager{opts: opts, places: map[types.UID]map[string]place{}, usages: map[types.UID]usage{}}
+	return &Manager{opts: opts, metrics: newMetrics(opts.Registerer), places: map[types.UID]map[string]place{}, usages: map[types.UID]usage{}}
 }
 
 // plugins are upstream's directory names of the kinds that have a directory.
@@ -100,9 +105,13 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
+	m.metrics.begin(pod.UID)
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if err := m.mount(ctx, pod, v); err != nil {
+		start := time.Now()
+		err := m.mount(ctx, pod, v)
+		m.metrics.mounted(pod.UID, v, start, err)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err))
 		}
 	}
