@@ -3,8 +3,6 @@ package podworkers
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -88,31 +85,6 @@ func TestDeadline(t *testing.T) {
 			t.Errorf("the status is %s, %s", s.Phase, s.Reason)
 		}
 		b.wantEvent("Normal DeadlineExceeded Pod was active on the node longer than the specified deadline")
-	})
-}
-
-// TestSizeLimit: a pod whose files outgrow their volume's limit is evicted, with as little time to end as there is.
-func TestSizeLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
-			pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: new(resource.MustParse("1Mi"))}}}}
-		})})
-		b.wait(15 * time.Second)
-		b.wantPhase("u", Syncing)
-		if err := os.WriteFile(filepath.Join(b.dir, "pods/u/volumes/kubernetes.io~empty-dir/data/file"), make([]byte, 2<<20), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		b.wait(15 * time.Second)
-		b.wantPhase("u", Finished)
-		const message = `Usage of EmptyDir volume "data" exceeds the limit "1Mi". `
-		if s := b.statusOf("u"); s.Phase != corev1.PodFailed || s.Reason != "Evicted" || s.Message != message {
-			t.Errorf("the status is %s, %s, %q", s.Phase, s.Reason, s.Message)
-		}
-		if got := b.stopTimeouts(); !slices.Equal(got, []int64{2}) {
-			t.Errorf("containers had %v s to end", got)
-		}
-		b.wantEvent("Warning Evicted " + message)
 	})
 }
 

@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -70,48 +68,6 @@ func TestMemorySize(t *testing.T) {
 			t.Errorf("%+v: %d", tt, got)
 		}
 	}
-}
-
-// TestOverLimit: what is on disk counts, each file once, and is measured now and then.
-func TestOverLimit(t *testing.T) {
-	m, dir := manager(t)
-	synctest.Test(t, func(t *testing.T) {
-		pod := testPod(
-			corev1.Volume{Name: "free", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-			corev1.Volume{Name: "small", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: new(resource.MustParse("1Mi"))}}},
-		)
-		if err := m.Mount(t.Context(), pod); err != nil {
-			t.Fatal(err)
-		}
-		volumes := filepath.Join(dir, "uid-1/volumes/kubernetes.io~empty-dir")
-		fill := func(path string, size int) {
-			t.Helper()
-			if err := os.WriteFile(filepath.Join(volumes, path), make([]byte, size), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		fill("free/big", 2<<20)
-		fill("small/half", 700<<10)
-		for _, err := range []error{os.Link(volumes+"/small/half", volumes+"/small/same"), os.Symlink(volumes+"/free", volumes+"/small/out")} {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if got := m.OverLimit(t.Context(), pod); got != "" {
-			t.Errorf("below the limit: %q", got)
-		}
-		fill("small/more", 700<<10)
-		if got := m.OverLimit(t.Context(), pod); got != "" {
-			t.Errorf("measured again at once: %q", got)
-		}
-		if got := time.Until(m.Next(pod.UID)); got != usagePeriod {
-			t.Errorf("measured next in %v", got)
-		}
-		time.Sleep(usagePeriod)
-		if got, want := m.OverLimit(t.Context(), pod), `Usage of EmptyDir volume "small" exceeds the limit "1Mi". `; got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	})
 }
 
 func TestReadFile(t *testing.T) {
