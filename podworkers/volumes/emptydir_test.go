@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -34,6 +35,28 @@ func TestPageSize(t *testing.T) {
 		if (err == nil) != (tt.want != "") || err == nil && got.String() != tt.want {
 			t.Errorf("%s of %v: %v, %v", tt.medium, tt.requests, got.String(), err)
 		}
+	}
+}
+
+// TestHugePages needs root and a kernel with huge pages of 2 MiB.
+func TestHugePages(t *testing.T) {
+	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-2048kB"); err != nil {
+		t.Skip("no huge pages here:", err)
+	}
+	m, dir := manager(t)
+	pod := testPod(corev1.Volume{Name: "huge", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "HugePages-2Mi"}}})
+	pod.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: requests("hugepages-2Mi", "4Mi")}}}
+	for range 2 {
+		if err := m.Mount(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Join(dir, "uid-1/volumes/kubernetes.io~empty-dir/huge"), &fs); err != nil || fs.Type != unix.HUGETLBFS_MAGIC || fs.Bsize != 2<<20 {
+		t.Errorf("file system %x of pages of %d, %v", fs.Type, fs.Bsize, err)
+	}
+	if err := m.Unmount(t.Context(), pod.UID); err != nil {
+		t.Fatal(err)
 	}
 }
 
