@@ -51,6 +51,9 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 // Upstream: pkg/kubelet/kubelet.go SyncTerminatedPod.
 func (w *worker) cleanupPod(ctx context.Context, m mail) error {
 	if err := w.opts.Volumes.Unmount(ctx, w.uid); err != nil {
+		if ctx.Err() == nil {
+			w.opts.Events.Event(m.pod, corev1.EventTypeWarning, "FailedUnMount", err.Error())
+		}
 		return fmt.Errorf("unmount volumes: %w", err)
 	}
 	w.opts.Objects.Unregister(w.uid)

@@ -149,9 +149,9 @@ func (c *Client) RuntimeClasses() cache.ListerWatcher {
 	return listWatch(c.groups[nodev1.SchemeGroupVersion], "runtimeclasses", "", fields.Everything())
 }
 
-// Get reads one object of a core resource into an object of its kind.
+// Get reads one object of a core resource into an object of its kind. No namespace is for resources that have none.
 func (c *Client) Get(ctx context.Context, resource, namespace, name string, into runtime.Object) error {
-	return c.core().Get().Namespace(namespace).Resource(resource).Name(name).Do(ctx).Into(into)
+	return c.core().Get().NamespaceIfScoped(namespace, namespace != "").Resource(resource).Name(name).Do(ctx).Into(into)
 }
 
 func listWatch(c rest.Interface, resource, namespace string, selector fields.Selector) cache.ListerWatcher {

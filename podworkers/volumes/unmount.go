@@ -26,7 +26,6 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	}
 	m.mu.Lock()
 	delete(m.places, uid)
-	delete(m.usages, uid)
 	m.mu.Unlock()
 	m.metrics.forget(uid)
 	if m.opts.CSI != nil {
