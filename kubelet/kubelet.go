@@ -142,10 +142,14 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	if rotator := newRotator(k); rotator != nil {
 		k.upkeep = append(k.upkeep, rotator.Run)
 	}
+	var shuttingDown func() bool
+	if ends := newShutdown(k, pods, workers, events, opts.Registry); ends != nil {
+		k.upkeep, shuttingDown = append(k.upkeep, ends.Run), ends.ShuttingDown
+	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
 		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
-		Pressure:     evictions.Pressure,
+		Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	return k.listen()

@@ -12,6 +12,7 @@ import (
 
 	"minikubelet/kubelet/eviction"
 	"minikubelet/kubelet/settings"
+	"minikubelet/kubelet/shutdown"
 	"minikubelet/podworkers"
 	"minikubelet/runtime"
 	"minikubelet/runtime/images"
@@ -71,6 +72,22 @@ func newEviction(k *Kubelet, pods *syncloop.Pods, workers *podworkers.Workers, r
 		}
 	}
 	return eviction.New(o)
+}
+
+// newShutdown makes what ends pods before the machine goes down; nil where pods get no time for that.
+func newShutdown(k *Kubelet, pods *syncloop.Pods, workers *podworkers.Workers, events record.EventRecorder, registry prometheus.Registerer) *shutdown.Manager {
+	return shutdown.New(shutdown.Options{
+		Settings: k.settings, Events: events, Node: k.node.Ref(), Registerer: registry,
+		ActivePods: func() []*corev1.Pod { return activePods(pods, workers) },
+		Kill: func(pod *corev1.Pod, gracePeriod int64) {
+			workers.Kill(pod.UID, podworkers.Kill{GracePeriod: &gracePeriod, Override: &status.Override{
+				Phase: corev1.PodFailed, Reason: shutdown.Reason, Message: shutdown.Message, Condition: &corev1.PodCondition{
+					Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: shutdown.Message,
+				},
+			}})
+		},
+		Cleaned: workers.Cleaned, SetShuttingDown: k.node.SetShuttingDown,
+	})
 }
 
 // activePods are the pods that may use the node's resources.

@@ -72,7 +72,7 @@ func (l *Loop) admit(pod *corev1.Pod) *Rejection {
 		pressure = l.Pressure()
 	}
 	rejection := Admit(AdmissionInput{
-		Pod: pod, Pressure: pressure, Others: l.active(),
+		Pod: pod, Pressure: pressure, ShuttingDown: l.ShuttingDown != nil && l.ShuttingDown(), Others: l.active(),
 		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
 		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls,
 	})

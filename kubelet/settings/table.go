@@ -29,7 +29,6 @@ type Field struct {
 const (
 	noServer   = "there is no server on this port yet, so nobody gets in"
 	noManager  = "no resource managers yet"
-	noShutdown = "no graceful node shutdown yet"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
 
@@ -98,9 +97,9 @@ var table = []Field{
 	{Path: "reservedSystemCPUs", Support: Refused, Note: noManager},
 	{Path: "reservedMemory", Support: Refused, Note: noManager},
 	{Path: "qosReserved", Support: Refused},
-	{Path: "shutdownGracePeriod", Support: Refused, Note: noShutdown},
-	{Path: "shutdownGracePeriodCriticalPods", Support: Refused, Note: noShutdown},
-	{Path: "shutdownGracePeriodByPodPriority", Support: Refused, Note: noShutdown},
+	{Path: "shutdownGracePeriod", Support: Supported, Note: "needs systemd-logind"},
+	{Path: "shutdownGracePeriodCriticalPods", Support: Supported},
+	{Path: "shutdownGracePeriodByPodPriority", Support: Supported},
 
 	// The apiserver.
 	{Path: "kubeAPIQPS", Support: Supported, Default: 50},
