@@ -214,12 +214,12 @@ func nodeCondition(ctx testContext, t *testing.T, kind corev1.NodeConditionType,
 // TestMemoryPressure: a node that is short of memory says so, ends pods that use more than they request first, takes in
 // no more of those that request none, and is well again when the shortage is over.
 func TestMemoryPressure(t *testing.T) {
-	ctx, s := node(t)
+	ctx, _ := node(t)
 	greedy, modest := newPod(t), newPod(t)
 	modest.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("200Mi")}
 	greedy, modest = ready(ctx, t, greedy), ready(ctx, t, modest)
 	stopKubelet(t)
-	ctx, s = nodeWith(t, stack.KubeletOptions{Config: map[string]any{
+	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{
 		"evictionHard": map[string]string{"memory.available": "99%"}, "evictionPressureTransitionPeriod": "5s", "enforceNodeAllocatable": []string{"none"},
 	}})
 	t.Cleanup(func() { stopKubelet(t) })
@@ -243,13 +243,13 @@ func TestMemoryPressure(t *testing.T) {
 
 // TestDiskPressure: a node that is short of disk removes unused images, and ended pods' containers, before it ends pods.
 func TestDiskPressure(t *testing.T) {
-	ctx, s := node(t)
+	ctx, _ := node(t)
 	ended := newPod(t)
 	ended.Spec.RestartPolicy, ended.Spec.Containers = corev1.RestartPolicyNever, []corev1.Container{shell("app", "true")}
 	ended = create(ctx, t, ended)
 	phase(ctx, t, ended, corev1.PodSucceeded)
 	stopKubelet(t)
-	ctx, s = nodeWith(t, stack.KubeletOptions{Config: map[string]any{
+	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{
 		"evictionHard": map[string]string{"imagefs.available": "99.99%"}, "imageMinimumGCAge": "1s",
 	}})
 	t.Cleanup(func() { stopKubelet(t) })
