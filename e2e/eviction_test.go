@@ -268,3 +268,27 @@ func TestDiskPressure(t *testing.T) {
 		t.Errorf("the ended pod's status: %v", p.Status.ContainerStatuses)
 	}
 }
+
+// TestPodDirectories: a pod's directory goes with it, and so does that of a pod which went while no kubelet ran.
+func TestPodDirectories(t *testing.T) {
+	ctx, s := node(t)
+	pod := ready(ctx, t, newPod(t))
+	dir := filepath.Join(s.RootDir(), "pods", string(pod.UID))
+	if _, err := os.Stat(dir); err != nil {
+		t.Fatal(err)
+	}
+	remove(ctx, t, pod)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory of a pod that is gone: %v", err)
+	}
+	stopKubelet(t)
+	orphan := filepath.Join(s.RootDir(), "pods/00000000-0000-0000-0000-000000000000/volumes/kubernetes.io~empty-dir/v")
+	if err := os.MkdirAll(orphan, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	startKubelet(ctx, t, stack.KubeletOptions{})
+	eventually(ctx, t, "the orphan's directory is removed", func() bool {
+		entries, err := os.ReadDir(filepath.Join(s.RootDir(), "pods"))
+		return err == nil && !strings.Contains(fmt.Sprint(entries), "00000000-0000")
+	})
+}

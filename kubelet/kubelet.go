@@ -129,11 +129,12 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	})
 	pods := syncloop.NewPods()
 	mirror := k.mirror(pods)
+	vols := volumes.New(volumes.Options{
+		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
+	})
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
-		Volumes: volumes.New(volumes.Options{
-			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
-		}),
+		Volumes:     vols,
 		RuntimeName: k.node.RuntimeName,
 	})
 	collector := newCollector(k, pulled, events)
@@ -148,7 +149,7 @@ func (k *Kubelet) connect(ctx context.Context, opts Options, events record.Event
 	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
+		Events: events, Node: k.node, Clean: newCleaner(k, rt, vols, events), MaxPods: int(s.MaxPods),
 		Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})

@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 
@@ -14,6 +15,7 @@ import (
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/shutdown"
 	"minikubelet/podworkers"
+	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/logs"
@@ -88,6 +90,22 @@ func newShutdown(k *Kubelet, pods *syncloop.Pods, workers *podworkers.Workers, e
 		},
 		Cleaned: workers.Cleaned, SetShuttingDown: k.node.SetShuttingDown,
 	})
+}
+
+// newCleaner makes what removes the leftovers of pods: containers, sandboxes, logs, cgroups, directories.
+//
+// Upstream: pkg/kubelet/kubelet.go StartGarbageCollection, pkg/kubelet/kubelet_pods.go HandlePodCleanups.
+func newCleaner(k *Kubelet, rt *runtime.Runtime, vols *volumes.Manager, events record.EventRecorder) func(context.Context, func(types.UID) bool) error {
+	return func(ctx context.Context, known func(types.UID) bool) error {
+		err := rt.GarbageCollect(ctx, known)
+		if err != nil && ctx.Err() == nil {
+			events.Event(k.node.Ref(), corev1.EventTypeWarning, "ContainerGCFailed", err.Error())
+		}
+		return errors.Join(err, vols.RemoveOrphans(ctx, func(uid types.UID) bool {
+			_, inRuntime := rt.Cache.Get(uid) // a worker will end it
+			return known(uid) || inRuntime
+		}))
+	}
 }
 
 // activePods are the pods that may use the node's resources.
