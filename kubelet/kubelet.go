@@ -164,13 +164,14 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	if rotator := newRotator(k); rotator != nil {
 		k.upkeep = append(k.upkeep, rotator.Run)
 	}
+	var shuttingDown func() bool
+	if ends := newShutdown(k, pods, workers, events, r); ends != nil {
+		k.upkeep, shuttingDown = append(k.upkeep, ends.Run), ends.ShuttingDown
+	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
 		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, MaxPods: int(s.MaxPods), Registerer: r,
-		Clean: func(ctx context.Context, known func(types.UID) bool) error {
-			return errors.Join(rt.GarbageCollect(ctx, known), vols.Clean(ctx, known))
-		},
-		Pressure:     evictions.Pressure,
+		Clean: newCleaner(k, rt, vols, events), Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	if err := k.measure(); err != nil {

@@ -136,7 +136,7 @@ func TestRefused(t *testing.T) {
 		{"feature gates", head + "featureGates: {Some: true}\n", "featureGates: not supported"},
 		{"eviction", head + "evictionHard: {nodefs.free: 3%}\n", "evictionHard[nodefs.free]"},
 		{"image collection", head + "imageGCHighThresholdPercent: 70\n", "imageGCHighThresholdPercent"},
-		{"graceful shutdown", head + "shutdownGracePeriod: 30s\n", "shutdownGracePeriod: not supported"},
+		{"graceful shutdown", head + "shutdownGracePeriod: 30ms\n", "shutdownGracePeriod: Invalid value"},
 		{"read-only port", head + "readOnlyPort: 99999\n", "readOnlyPort"},
 		{"negative", head + "maxPods: -1\n", "maxPods: Invalid value"},
 		{"address", head + "clusterDNS: [10.0.0.1, here]\n", "clusterDNS[1]"},

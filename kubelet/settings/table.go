@@ -28,7 +28,6 @@ type Field struct {
 
 const (
 	noManager  = "no resource managers yet"
-	noShutdown = "no graceful node shutdown yet"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
 
@@ -97,9 +96,9 @@ var table = []Field{
 	{Path: "reservedSystemCPUs", Support: Refused, Note: noManager},
 	{Path: "reservedMemory", Support: Refused, Note: noManager},
 	{Path: "qosReserved", Support: Refused},
-	{Path: "shutdownGracePeriod", Support: Refused, Note: noShutdown},
-	{Path: "shutdownGracePeriodCriticalPods", Support: Refused, Note: noShutdown},
-	{Path: "shutdownGracePeriodByPodPriority", Support: Refused, Note: noShutdown},
+	{Path: "shutdownGracePeriod", Support: Supported, Note: "needs systemd-logind"},
+	{Path: "shutdownGracePeriodCriticalPods", Support: Supported},
+	{Path: "shutdownGracePeriodByPodPriority", Support: Supported},
 
 	// The apiserver.
 	{Path: "kubeAPIQPS", Support: Supported, Default: 50},

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -27,6 +28,7 @@ func validate(c *kubeletconfig.KubeletConfiguration) []problem {
 	p.lists(c)
 	p.server(c)
 	p.garbage(c)
+	p.shutdown(c)
 	return p.list
 }
 
@@ -191,6 +193,22 @@ func (p *problems) garbage(c *kubeletconfig.KubeletConfiguration) {
 	p.add(*c.ContainerLogMaxFiles < 2, "containerLogMaxFiles", *c.ContainerLogMaxFiles, "must be greater than 1")
 	p.add(*c.ContainerLogMaxWorkers < 1, "containerLogMaxWorkers", *c.ContainerLogMaxWorkers, "must be greater than 0")
 	p.add(c.ContainerLogMonitorInterval.Seconds() < 3, "containerLogMonitorInterval", c.ContainerLogMonitorInterval.Duration.String(), "must be at least 3s")
+}
+
+// shutdown checks the grace periods of a machine that goes down.
+func (p *problems) shutdown(c *kubeletconfig.KubeletConfiguration) {
+	all, critical := c.ShutdownGracePeriod.Duration, c.ShutdownGracePeriodCriticalPods.Duration
+	p.add(all != 0 && all < time.Second, "shutdownGracePeriod", all.String(), "must be 0 or at least 1s")
+	p.add(critical != 0 && critical < time.Second, "shutdownGracePeriodCriticalPods", critical.String(), "must be 0 or at least 1s")
+	p.add(critical > all, "shutdownGracePeriodCriticalPods", critical.String(), "must not be greater than shutdownGracePeriod, of which it is the last part")
+	seen := map[int32]bool{}
+	for i, g := range c.ShutdownGracePeriodByPodPriority {
+		path := fmt.Sprintf("shutdownGracePeriodByPodPriority[%d]", i)
+		p.add(g.ShutdownGracePeriodSeconds < 0, path+".shutdownGracePeriodSeconds", g.ShutdownGracePeriodSeconds, "must not be negative")
+		p.add(seen[g.Priority], path+".priority", g.Priority, "is there twice")
+		seen[g.Priority] = true
+	}
+	p.add(len(seen) > 0 && all > 0, "shutdownGracePeriodByPodPriority", len(seen), "must not be given together with shutdownGracePeriod")
 }
 
 // ContainerLogMaxSize is the field of that name in bytes.
