@@ -67,8 +67,9 @@ type Node struct {
 	startup  *startup
 	capacity corev1.ResourceList
 	alloc    corev1.ResourceList
-	check    chan struct{} // asks for the status to be worked out now, capacity 1
-	appeared chan struct{} // tells that there is a node to keep a lease for, capacity 1
+	enforced [2]corev1.ResourceList // capacity and what is not reserved of it, with processes
+	check    chan struct{}          // asks for the status to be worked out now, capacity 1
+	appeared chan struct{}          // tells that there is a node to keep a lease for, capacity 1
 
 	mu            sync.RWMutex
 	node          *corev1.Node // as the apiserver has it, or as it would be registered
@@ -99,6 +100,10 @@ func New(opts Options) (*Node, error) {
 	if n.alloc, err = allocatable(n.capacity, s); err != nil {
 		return nil, err
 	}
+	n.enforced[0] = m.withPIDs(n.capacity)
+	if n.enforced[1], err = unreserved(n.enforced[0], s); err != nil {
+		return nil, err
+	}
 	if n.ips, err = addresses(s.NodeIPs, s.NodeName, thisMachine); err != nil && opts.Nodes != nil {
 		return nil, err // nobody asks for that of a kubelet that is alone
 	}
@@ -114,9 +119,6 @@ func (n *Node) Node() *corev1.Node {
 	return n.node
 }
 
-// Capacity returns what the machine has. Callers must not change it.
-func (n *Node) Capacity() corev1.ResourceList { return n.capacity }
-
 // Allocatable returns what pods may request in all: the capacity without what is reserved, and what others wrote into
 // the node's status. Callers must not change it.
 func (n *Node) Allocatable() corev1.ResourceList {
@@ -126,6 +128,14 @@ func (n *Node) Allocatable() corev1.ResourceList {
 	}
 	maps.Copy(others, n.alloc)
 	return others
+}
+
+// Enforceable returns what all pods together can be held to: what the machine has, or what is not reserved of it, with
+// the number of processes, "pid", in both. Callers must not change it.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableInternalAbsolute
+func (n *Node) Enforceable() (capacity, unreserved corev1.ResourceList) {
+	return n.enforced[0], n.enforced[1]
 }
 
 // othersResources returns the resources of a status that are not the kubelet's: extended ones, above all.

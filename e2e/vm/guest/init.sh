@@ -28,6 +28,8 @@ for module in /modules/*.ko; do
   insmod "$module" || echo "init: $module is not loaded"
 done
 hostname vm
+echo "127.0.0.1 localhost vm" >/etc/hosts
+: >/etc/resolv.conf
 ip link set lo up
 
 # As below systemd: services are not in the root cgroup, and all controllers are handed down.
