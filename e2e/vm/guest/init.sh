@@ -33,8 +33,10 @@ echo "127.0.0.1 localhost vm" >/etc/hosts
 ip link set lo up
 
 # As below systemd: services are not in the root cgroup, and all controllers are handed down.
-sed 's/[a-z_]*/+&/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
 mkdir /sys/fs/cgroup/system
+for dir in /sys/fs/cgroup /sys/fs/cgroup/system; do
+  sed 's/[a-z_][a-z_]*/+&/g' $dir/cgroup.controllers >$dir/cgroup.subtree_control
+done
 
 failed=0
 for test in /tests/*.test; do
