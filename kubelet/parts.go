@@ -17,10 +17,11 @@ import (
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/userns"
 )
 
 // newImages makes the puller of images from the settings.
-func newImages(k *Kubelet, events record.EventRecorder) *images.Manager {
+func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) *images.Manager {
 	s := k.settings
 	parallel := 0
 	if s.MaxParallelImagePulls != nil {
@@ -30,6 +31,12 @@ func newImages(k *Kubelet, events record.EventRecorder) *images.Manager {
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
 		Registerer: k.metrics.main, Pulled: k.status.Pulled, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		OnPulled: func() {
+			select {
+			case pulled <- struct{}{}:
+			default:
+			}
+		},
 	})
 }
 
@@ -77,8 +84,12 @@ func cgroupDriver(ctx context.Context, c *cri.Client, s *settings.Settings) stri
 }
 
 // newRuntime makes what turns pods into CRI calls.
-func newRuntime(k *Kubelet, puller *images.Manager, cache *pleg.Cache, events record.EventRecorder) *runtime.Runtime {
+func newRuntime(ctx context.Context, k *Kubelet, puller *images.Manager, cache *pleg.Cache, events record.EventRecorder) (*runtime.Runtime, error) {
 	s := k.settings
+	users, err := newUserNamespaces(ctx, s)
+	if err != nil {
+		return nil, err
+	}
 	o := runtime.Options{
 		CRI: k.cri, Images: puller, Classes: k.classes, Cgroups: k.cgroups, Events: events, Cache: cache,
 		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName,
@@ -86,9 +97,23 @@ func newRuntime(k *Kubelet, puller *images.Manager, cache *pleg.Cache, events re
 		SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,
 		CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
 		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: k.metrics.main,
+		UserNamespaces: users, Handler: k.node.HandlerFeatures,
 	}
 	if p := s.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
 		o.CrashLoopMax = p.Duration
 	}
-	return runtime.New(o)
+	return runtime.New(o), nil
+}
+
+// newUserNamespaces makes what gives pods user and group IDs of their own.
+func newUserNamespaces(ctx context.Context, s *settings.Settings) (*userns.Manager, error) {
+	ids, err := userns.SubIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := userns.Options{PodsDir: filepath.Join(s.RootDir, "pods"), IDs: ids, MaxPods: int(s.MaxPods)}
+	if of := s.UserNamespaces; of != nil && of.IDsPerPod != nil {
+		o.IDsPerPod = *of.IDsPerPod
+	}
+	return userns.New(o)
 }

@@ -32,6 +32,9 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		ConfigMap: func(name string) (*corev1.ConfigMap, error) {
 			return in.opts.Objects.ConfigMap(ctx, pod.Namespace, name)
 		},
+		File: func(volume, path string) ([]byte, error) {
+			return in.opts.Volumes.ReadFile(pod, volume, path, env.FileLimit)
+		},
 		Invalid: func(source string, keys []string) {
 			in.opts.Events.Eventf(pod, corev1.EventTypeWarning, "InvalidEnvironmentVariableNames",
 				"Keys [%s] from the EnvFrom %s were skipped since they are considered invalid environment variable names.", strings.Join(keys, ", "), source)
@@ -156,6 +159,13 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 		Ready:    w.ready, Started: w.hasStarted,
 		Message: w.opts.Runtime.TerminationMessage, RuntimeName: w.opts.RuntimeName(),
 	}
+	store := w.opts.Runtime.Allocation
+	in.Resize = store.Conditions(w.uid)
+	if lagging, some := store.Actuated(w.uid); some {
+		in.Lagging = lagging.Containers
+	}
+	in.RecursiveReadOnly = func() bool { return w.opts.Runtime.RecursiveReadOnly(pod) }
+	in.PodResources = w.opts.Runtime.PodResources(pod)
 	if last, ok := w.opts.Status.Get(w.uid); ok {
 		// The conditions of others, such as readiness gates, are newest in what the apiserver sent.
 		last.Conditions = status.WithForeign(last.Conditions, pod.Status.Conditions)

@@ -57,6 +57,9 @@ func (w *worker) cleanupPod(ctx context.Context, m mail) error {
 	if err := w.opts.Runtime.RemoveCgroup(ctx, w.uid); err != nil {
 		return fmt.Errorf("remove the pod's cgroup: %w", err)
 	}
+	if err := w.opts.Runtime.ReleaseIDs(w.uid); err != nil {
+		return err
+	}
 	w.advance(ctx, cleaned)
 	w.release(m.pod)
 	return nil
@@ -72,6 +75,7 @@ func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 		return false, fmt.Errorf("remove the pod's containers: %w", err)
 	}
 	w.opts.Cache.Delete(w.uid)
+	w.opts.Runtime.Allocation.Forget(w.uid)
 	if !m.removed {
 		w.opts.Status.Finish(m.pod)
 		return false, nil

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cri"
 )
 
@@ -29,6 +30,7 @@ type actionInput struct {
 	Pod      *corev1.Pod
 	Observed *cri.PodStatus
 	Verdicts ProbeVerdicts
+	Actuated *allocation.Resources // what does not have its allocation yet; nil for none
 }
 
 // startAction starts a new instance of a container.
@@ -51,17 +53,19 @@ type removeAction struct{ ID, Name, Reason string }
 
 // podActions is the plan, carried out in the order of its fields.
 type podActions struct {
-	KillPod       string // non-empty: end all containers and sandboxes, for this reason
+	KillPod       string        // non-empty: end all containers and sandboxes, for this reason
+	Reset         []resetAction // all containers, if they are to begin anew
 	Kill          []killAction
 	Remove        []removeAction
-	CreateSandbox string // non-empty: make a new sandbox, for this reason
-	SandboxID     string // the sandbox to start containers in, or the one being replaced
-	Attempt       uint32 // of the sandbox
+	Resize        *resizeAction // non-nil: the pod and its containers get other resources
+	CreateSandbox string        // non-empty: make a new sandbox, for this reason
+	SandboxID     string        // the sandbox to start containers in, or the one being replaced
+	Attempt       uint32        // of the sandbox
 	Start         []startAction
 }
 
 func (a podActions) empty() bool {
-	return a.KillPod == "" && a.CreateSandbox == "" && len(a.Kill)+len(a.Remove)+len(a.Start) == 0
+	return a.KillPod == "" && a.CreateSandbox == "" && len(a.Reset)+len(a.Kill)+len(a.Remove)+len(a.Start) == 0 && a.Resize == nil
 }
 
 // planner is one run of computePodActions.
@@ -84,6 +88,9 @@ func computePodActions(in actionInput) podActions {
 		p.planSandbox(change)
 		return p.podActions
 	}
+	if p.planReset() {
+		return p.podActions
+	}
 	p.planDuplicates()
 	p.planEphemeral()
 	if p.planInit() {
@@ -93,6 +100,7 @@ func computePodActions(in actionInput) podActions {
 		// Everything goes: starting or killing single containers as well would be work for nothing.
 		p.Start, p.Kill = nil, nil
 	}
+	p.planResize()
 	return p.podActions
 }
 
@@ -226,10 +234,12 @@ func (p *planner) planRegular() {
 			continue
 		}
 		// A changed definition is a wish for a new instance whatever the restart policy says.
-		if verdict == reasonChanged || restartsOnProbe(p.Pod, container) {
+		if verdict == reasonChanged || verdict == reasonResized || restartsOnProbe(p.Pod, container) {
 			p.Start = append(p.Start, p.start(regularContainer, container, status, message))
 			starts++
-			message += ", will be restarted"
+			if verdict != reasonResized {
+				message += ", will be restarted"
+			}
 		}
 		p.kill(status, verdict, message)
 	}
@@ -248,6 +258,9 @@ func (p *planner) killReason(container *corev1.Container, status *cri.ContainerS
 	}
 	switch verdict := p.Verdicts.Restart(status.ID); verdict {
 	case "":
+		if p.resizeRestarts(container) {
+			return fmt.Sprintf("Container %s resize requires restart", container.Name), reasonResized
+		}
 		return "", ""
 	case RestartStartup:
 		return fmt.Sprintf("%s %s failed startup probe", what, container.Name), verdict
@@ -313,16 +326,8 @@ func startReason(pod *corev1.Pod, container *corev1.Container, status *cri.Conta
 //
 // Upstream: pkg/api/v1/pod/util.go ContainerShouldRestart
 func restarts(pod *corev1.Pod, container *corev1.Container, exitCode int32) bool {
-	if container.RestartPolicy != nil {
-		for _, rule := range container.RestartPolicyRules {
-			if rule.ExitCodes == nil || rule.Action != corev1.ContainerRestartRuleActionRestart {
-				continue
-			}
-			listed := slices.Contains(rule.ExitCodes.Values, exitCode)
-			if listed == (rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
-				return true
-			}
-		}
+	if matchingRule(container, exitCode) != "" {
+		return true
 	}
 	switch policyOf(pod, container) {
 	case corev1.RestartPolicyNever:

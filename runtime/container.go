@@ -87,6 +87,9 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 		return id, r.containerFailed(ctx, job, id, ReasonRunContainer, err)
 	}
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventStarted, "Container started")
+	if err := r.Allocation.SetContainerActuated(pod.UID, container.Name, container.Resources); err != nil {
+		klog.FromContext(ctx).Error(err, "Recording a container's resources failed, they will be set again", "pod", klog.KObj(pod), "podUID", pod.UID)
+	}
 	r.linkLog(ctx, pod, container, id, filepath.Join(job.sandbox.LogDirectory, config.LogPath))
 
 	// Step 5: the postStart hook; until it has returned the container is not counted as started.
@@ -219,6 +222,10 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 		return nil, err
 	} else if log != nil {
 		mounts = append(mounts, log)
+	}
+	users := linux.SecurityContext.NamespaceOptions.UsernsOptions
+	for _, mount := range mounts { // files keep their owners: the runtime maps the IDs of mounts as well
+		mount.UidMappings, mount.GidMappings = users.Uids, users.Gids
 	}
 	if err := os.MkdirAll(filepath.Join(job.sandbox.LogDirectory, container.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("create container log directory for container %s failed: %w", container.Name, err)

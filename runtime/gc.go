@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -52,7 +53,49 @@ func (r *Runtime) forget(uid types.UID) error {
 	if err := r.removeLogs(func(of types.UID) bool { return of == uid }); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
-	return r.removeCgroup(uid)
+	if err := r.removeCgroup(uid); err != nil {
+		return err
+	}
+	if err := r.removeDirectory(uid); err != nil {
+		return fmt.Errorf("remove pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+// removeDirectory removes what this package keeps in the pod's directory, gives back its user and group IDs, and
+// removes the directory itself unless somebody else has something in it.
+func (r *Runtime) removeDirectory(uid types.UID) error {
+	if uid == "" || !filepath.IsLocal(string(uid)) {
+		return nil // such a pod never had one
+	}
+	root, err := os.OpenRoot(filepath.Join(r.RootDir, "pods", string(uid)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return r.ReleaseIDs(uid)
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, name := range []string{"etc-hosts", "containers", "plugins", "resources.json"} {
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	if err := r.ReleaseIDs(uid); err != nil {
+		return err
+	}
+	if err := os.Remove(root.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
+}
+
+// ReleaseIDs takes back the user and group IDs of an ended pod whose volumes are gone.
+func (r *Runtime) ReleaseIDs(uid types.UID) error {
+	if r.UserNamespaces == nil {
+		return nil
+	}
+	return r.UserNamespaces.Release(uid)
 }
 
 // RemoveCgroup removes an ended pod's cgroup alone: a pod that has succeeded or failed keeps its logs, and so its
@@ -80,15 +123,21 @@ func (r *Runtime) removeDead(ctx context.Context, container *runtimeapi.Containe
 	return nil
 }
 
-// removeSandbox stops a sandbox first: only that gives its network back, and doing it twice does no harm.
+// removeSandbox stops a sandbox first, also one that ended by itself: only that gives its network back.
 func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSandbox) error {
 	if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
 		return fmt.Errorf("stop sandbox before removing it: %w", err)
 	}
-	_, err := r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
+	leave, err := r.ends.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	_, err = r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
 	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox: %w", err)
 	}
+	r.stopped.Delete(sandbox.GetId())
 	return nil
 }
 
@@ -99,17 +148,63 @@ func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSand
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_gc.go GarbageCollect
 func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool) error {
-	containers, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, sandboxes, err := r.listAll(ctx)
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
+	}
+	left, err := r.removeGarbage(ctx, containers, sandboxes, known)
+	errs := []error{err}
+	inUse := map[types.UID]bool{}
+	for _, container := range left {
+		inUse[podUID(container.GetLabels())] = true
+	}
+	errs = append(errs, r.removeLogs(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }), r.removeDeadLinks(ctx))
+	for _, sandbox := range sandboxes {
+		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
+	}
+	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
+	if r.UserNamespaces != nil {
+		errs = append(errs, r.UserNamespaces.Retain(func(uid types.UID) bool { return known(uid) || inUse[uid] }))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("collect garbage: %w", err)
+	}
+	return nil
+}
+
+// DeleteUnusedContainers removes what GarbageCollect would, and of ended pods that still have their API object all
+// containers, with their logs, and all sandboxes. It is for a node that runs out of disk.
+//
+// Upstream: pkg/kubelet/container/container_gc.go DeleteAllUnusedContainers
+func (r *Runtime) DeleteUnusedContainers(ctx context.Context, ended func(types.UID) bool) error {
+	containers, sandboxes, err := r.listAll(ctx)
+	if err == nil {
+		_, err = r.removeGarbage(ctx, containers, sandboxes, func(uid types.UID) bool { return !ended(uid) })
+	}
+	if err != nil {
+		return fmt.Errorf("delete unused containers: %w", err)
+	}
+	return nil
+}
+
+// listAll lists everything in the runtime.
+func (r *Runtime) listAll(ctx context.Context) ([]*runtimeapi.Container, []*runtimeapi.PodSandbox, error) {
+	containers, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	if err != nil {
+		return nil, nil, err
 	}
 	sandboxes, err := r.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
-		return fmt.Errorf("collect garbage: %w", err)
+		return nil, nil, err
 	}
+	return containers.GetContainers(), sandboxes.GetItems(), nil
+}
+
+// removeGarbage removes dead containers and sandboxes, and returns the containers that are left.
+func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Container, sandboxes []*runtimeapi.PodSandbox, known func(types.UID) bool) ([]*runtimeapi.Container, error) {
 	var errs []error
 	gone := map[string]bool{}
-	for _, container := range garbageContainers(containers.GetContainers(), known) {
+	for _, container := range garbageContainers(containers, known) {
 		err := r.removeDead(ctx, container)
 		gone[container.GetId()] = err == nil
 		errs = append(errs, err)
@@ -117,23 +212,11 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 			errs = append(errs, r.removeContainerLog(container))
 		}
 	}
-	left := slices.DeleteFunc(containers.GetContainers(), func(c *runtimeapi.Container) bool { return gone[c.GetId()] })
-	for _, sandbox := range garbageSandboxes(sandboxes.GetItems(), left, known) {
+	left := slices.DeleteFunc(containers, func(c *runtimeapi.Container) bool { return gone[c.GetId()] })
+	for _, sandbox := range garbageSandboxes(sandboxes, left, known) {
 		errs = append(errs, r.removeSandbox(ctx, sandbox))
 	}
-	inUse := map[types.UID]bool{}
-	for _, container := range left {
-		inUse[podUID(container.GetLabels())] = true
-	}
-	errs = append(errs, r.removeLogs(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }), r.removeDeadLinks(ctx))
-	for _, sandbox := range sandboxes.GetItems() {
-		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
-	}
-	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("collect garbage: %w", err)
-	}
-	return nil
+	return left, errors.Join(errs...)
 }
 
 // removeCgroups removes the cgroups of the pods picked. Each is asked for after it was seen, so that one made

@@ -22,11 +22,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 
+	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/userns"
 )
 
 // Options is everything a Runtime needs. CRI, Images, Classes, Cgroups, Events and RootDir are required.
@@ -36,6 +38,12 @@ type Options struct {
 	Classes *runtimeclass.Lookup
 	Cgroups *cgroups.Manager
 	Events  record.EventRecorder
+	// Allocation knows what pods were given; by default one that nobody else uses.
+	Allocation *allocation.Store
+	// UserNamespaces gives out user and group IDs; nil refuses pods that ask for some.
+	UserNamespaces *userns.Manager
+	// Handler tells what a runtime handler can do; nil that none can anything.
+	Handler func(name string) corev1.NodeRuntimeHandlerFeatures
 	Cache   *pleg.Cache      // given every reading of this package; may be nil
 	Clock   clock.WithTicker // RealClock by default
 
@@ -69,12 +77,14 @@ type Runtime struct {
 	Options
 	metrics    *metrics
 	crash      *crashLoops
-	startGate  chan struct{} // one slot per sandbox being started
-	unified    bool          // cgroup v2
-	swap       bool          // swap can be limited
-	uncertain  sync.Map      // types.UID: a call for this pod ended without an answer, look before acting
-	imageUsers sync.Map      // image ID -> imageUser; an image never changes its user
-	hooksRun   sync.Map      // container ID: its preStop hook has been started and its Killing event sent
+	starts     gate     // new pods
+	ends       gate     // sandboxes
+	unified    bool     // cgroup v2
+	swap       bool     // swap can be limited
+	uncertain  sync.Map // types.UID: a call for this pod ended without an answer, look before acting
+	imageUsers sync.Map // image ID -> imageUser; an image never changes its user
+	hooksRun   sync.Map // container ID: its preStop hook has been started and its Killing event sent
+	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
 }
 
 // ContainerInputs is what only the node knows of a container. A returned error becomes CreateContainerConfigError.
@@ -162,17 +172,21 @@ func New(options Options) *Runtime {
 			options.MemoryCapacity = int64(info.Totalram) * int64(info.Unit)
 		}
 	}
+	if options.Allocation == nil {
+		options.Allocation = allocation.New(filepath.Join(options.RootDir, "pods"))
+	}
 	unified := libcgroups.IsCgroup2UnifiedMode()
 	if options.SingleProcessOOMKill == nil {
 		options.SingleProcessOOMKill = new(!unified)
 	}
 	return &Runtime{
-		Options:   options,
-		metrics:   newMetrics(options.Registerer),
-		crash:     newCrashLoops(options.CrashLoopMax),
-		startGate: make(chan struct{}, options.MaxConcurrentSandboxes),
-		unified:   unified,
-		swap:      swapController(unified),
+		Options: options,
+		metrics: newMetrics(options.Registerer),
+		crash:   newCrashLoops(options.CrashLoopMax),
+		starts:  make(gate, options.MaxConcurrentSandboxes),
+		ends:    make(gate, options.MaxConcurrentSandboxes),
+		unified: unified,
+		swap:    swapController(unified),
 	}
 }
 
@@ -207,4 +221,12 @@ func (r *Runtime) put(observed *cri.PodStatus) {
 	if r.Cache != nil && observed != nil {
 		r.Cache.Put(observed)
 	}
+}
+
+// actuated returns what of the pod does not have its allocation yet, nil if all of it has.
+func (r *Runtime) actuated(pod *corev1.Pod) *allocation.Resources {
+	if lagging, some := r.Allocation.Actuated(pod.UID); some {
+		return &lagging
+	}
+	return nil
 }

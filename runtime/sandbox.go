@@ -100,12 +100,16 @@ func (r *Runtime) generatePodSandboxConfig(pod *corev1.Pod, attempt uint32) (*ru
 }
 
 func (r *Runtime) sandboxLinux(pod *corev1.Pod) (*runtimeapi.LinuxPodSandboxConfig, error) {
+	shared, err := r.namespaces(pod)
+	if err != nil {
+		return nil, err
+	}
 	out := &runtimeapi.LinuxPodSandboxConfig{
 		CgroupParent: r.Cgroups.PodParent(pod),
 		Sysctls:      map[string]string{},
 		SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			Privileged:       anyPrivileged(pod),
-			NamespaceOptions: namespaces(pod),
+			NamespaceOptions: shared,
 			// The sandbox's own process needs nothing that the default profile forbids, whatever the containers need.
 			Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 		},
@@ -124,7 +128,6 @@ func (r *Runtime) sandboxLinux(pod *corev1.Pod) (*runtimeapi.LinuxPodSandboxConf
 	of := out.SecurityContext
 	of.RunAsUser, of.RunAsGroup = int64Value(sc.RunAsUser), int64Value(sc.RunAsGroup)
 	of.SelinuxOptions = selinuxOptions(sc.SELinuxOptions)
-	var err error
 	of.SupplementalGroups, of.SupplementalGroupsPolicy, err = supplementalGroups(pod)
 	return out, err
 }

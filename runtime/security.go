@@ -85,8 +85,12 @@ func (r *Runtime) containerSecurity(pod *corev1.Pod, container *corev1.Container
 	if err := checkNonRoot(pod, container, sc, user); err != nil {
 		return nil, err
 	}
+	shared, err := r.namespaces(pod)
+	if err != nil {
+		return nil, err
+	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
-		NamespaceOptions: namespaces(pod),
+		NamespaceOptions: shared,
 		SelinuxOptions:   selinuxOptions(sc.SELinuxOptions),
 		Privileged:       sc.Privileged != nil && *sc.Privileged,
 		ReadonlyRootfs:   sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem,
@@ -103,7 +107,6 @@ func (r *Runtime) containerSecurity(pod *corev1.Pod, container *corev1.Container
 	if sc.ProcMount == nil || *sc.ProcMount != corev1.UnmaskedProcMount {
 		out.MaskedPaths, out.ReadonlyPaths = maskedPaths(), readonlyPaths
 	}
-	var err error
 	if out.SupplementalGroups, out.SupplementalGroupsPolicy, err = supplementalGroups(pod); err != nil {
 		return nil, err
 	}
@@ -232,12 +235,16 @@ func apparmorAnnotation(value string) *corev1.AppArmorProfile {
 // process namespace of its own.
 //
 // Upstream: pkg/kubelet/kuberuntime/util/util.go NamespacesForPod
-func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
+func (r *Runtime) namespaces(pod *corev1.Pod) (*runtimeapi.NamespaceOption, error) {
+	users, err := r.userNamespace(pod)
+	if err != nil {
+		return nil, err
+	}
 	out := &runtimeapi.NamespaceOption{
 		Network:       networkMode(pod),
 		Pid:           runtimeapi.NamespaceMode_CONTAINER,
 		Ipc:           runtimeapi.NamespaceMode_POD,
-		UsernsOptions: &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE},
+		UsernsOptions: users,
 	}
 	if pod.Spec.HostIPC {
 		out.Ipc = runtimeapi.NamespaceMode_NODE
@@ -248,7 +255,7 @@ func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
 	case share != nil && *share:
 		out.Pid = runtimeapi.NamespaceMode_POD
 	}
-	return out
+	return out, nil
 }
 
 func networkMode(pod *corev1.Pod) runtimeapi.NamespaceMode {

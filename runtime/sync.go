@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,7 @@ import (
 //  2. Take the given reading, or a new one if it cannot be relied on.
 //  3. Plan: computePodActions.
 //  4. End the pod, or single containers, that must not go on; remove leftovers.
+//     Then give running containers, and the pod's cgroup, other resources if they were allocated some.
 //  5. Make the sandbox.
 //  6. Start ephemeral, init and regular containers, one after another.
 //  7. Read again; when something was done and nothing failed there may be more to do: from 3.
@@ -44,9 +46,15 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	result.Observed = observed
 
 	// Each round but the last starts a container, so the bound is never met; it is there to show that it ends.
-	for range 4 + len(pod.Spec.InitContainers) {
-		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in})
+	for number := range 4 + len(pod.Spec.InitContainers) {
+		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in, Actuated: r.actuated(pod)})
 		if actions.empty() {
+			break
+		}
+		// Who follows the status is to see why all containers begin anew, and that they are gone.
+		reset := len(actions.Reset) > 0
+		if reset && number > 0 {
+			result.retry(r.Clock.Now())
 			break
 		}
 		logger.V(3).Info("Computed pod actions", "actions", actions)
@@ -58,12 +66,18 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 		if err != nil {
 			return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
 		}
-		if len(result.Containers) > 0 {
+		if reset {
+			result.retry(r.Clock.Now())
+		}
+		if reset || len(result.Containers) > 0 {
 			break // what waits, waits
 		}
 	}
 	return result, nil
 }
+
+// Turn waits for a turn among the pods that start, for what should not slow them down.
+func (r *Runtime) Turn(ctx context.Context) (leave func(), err error) { return r.starts.enter(ctx) }
 
 // readAfter takes the reading that ends a round. For a pod that began with nothing, and so has nothing but what the
 // round made, that is one call per container.
@@ -108,26 +122,32 @@ type syncRound struct {
 	sandbox  *runtimeapi.PodSandboxStatus // made in this round
 	made     []string                     // containers made in this round
 	observed *cri.PodStatus               // the reading the round began with, and the sandbox it made
-	slot     startSlot                    // held while a new pod starts
+	leave    func()                       // gives up the turn that a new pod has to start; nil for none
 }
 
 func (s *syncRound) run(ctx context.Context) error {
 	if err := s.end(ctx); err != nil {
 		return err
 	}
-	if s.actions.CreateSandbox == "" && len(s.actions.Start) == 0 {
-		return nil
+	resized := s.resize(ctx)
+	if ctx.Err() != nil || s.actions.CreateSandbox == "" && len(s.actions.Start) == 0 {
+		return resized
 	}
+	return errors.Join(resized, s.makeAndStart(ctx)) // a resize that failed keeps nobody from starting
+}
+
+// makeAndStart is steps 5 and 6.
+func (s *syncRound) makeAndStart(ctx context.Context) error {
 	config, err := s.generatePodSandboxConfig(s.pod, s.actions.Attempt)
 	if err != nil {
 		return s.sandboxFailed(ctx, err)
 	}
 	s.observed = s.result.Observed
 	if s.actions.CreateSandbox != "" {
-		if err := s.slot.take(ctx, s.startGate); err != nil {
+		if s.leave, err = s.starts.enter(ctx); err != nil {
 			return err
 		}
-		defer s.slot.leave()
+		defer s.leave()
 		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config)
 		if s.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)
@@ -144,11 +164,14 @@ func (s *syncRound) end(ctx context.Context) error {
 	if s.actions.CreateSandbox != "" && s.actions.SandboxID != "" {
 		s.podEvent(s.pod, corev1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
-	s.touched = s.actions.KillPod != "" || len(s.actions.Kill)+len(s.actions.Remove) > 0
+	s.touched = s.actions.KillPod != "" || len(s.actions.Reset)+len(s.actions.Kill)+len(s.actions.Remove) > 0
 	if s.actions.KillPod != "" {
 		if err := s.KillPod(ctx, s.pod, s.result.Observed, nil); err != nil {
 			return err
 		}
+	}
+	if err := s.reset(ctx); err != nil {
+		return err
 	}
 	for _, kill := range s.actions.Kill {
 		status := s.result.Observed.ContainerByID(kill.ID)
@@ -166,6 +189,35 @@ func (s *syncRound) end(ctx context.Context) error {
 			s.note(s.pod)
 			return fmt.Errorf("remove container %s: %w", remove.Name, err)
 		}
+	}
+	return nil
+}
+
+// reset ends, without a grace period, and removes what the plan names. Logs stay until the pod goes.
+func (s *syncRound) reset(ctx context.Context) error {
+	errs := make([]error, len(s.actions.Reset))
+	var group sync.WaitGroup
+	for i, action := range s.actions.Reset {
+		if !action.Kill {
+			continue
+		}
+		status := s.result.Observed.ContainerByID(action.ID)
+		request := killRequest{
+			pod: s.pod, container: findContainer(s.pod, status), id: action.ID, podIPs: s.result.Observed.IPs,
+			message: "killing", reason: reasonRestartAll, grace: new(int64(0)),
+		}
+		group.Go(func() { errs[i] = s.killContainer(ctx, request, nil) })
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, action := range s.actions.Reset {
+		if err := s.removeContainer(ctx, action.ID); err != nil {
+			s.note(s.pod)
+			return fmt.Errorf("remove container %s: %w", action.Name, err)
+		}
+		s.hooksRun.Delete(action.ID)
 	}
 	return nil
 }
@@ -203,7 +255,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		}
 		id, err := s.startContainer(ctx, startJob{
 			startAction: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
-			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: s.slot.leave,
+			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: s.leave,
 		})
 		s.metrics.container(action.Kind, err)
 		if id != "" {
@@ -256,9 +308,6 @@ func lastExited(observed *cri.PodStatus, name string) *cri.ContainerStatus {
 // Unsupported names the first field of the pod that asks for what this kubelet cannot do. Volumes have their own
 // check.
 func Unsupported(pod *corev1.Pod) error {
-	if users := pod.Spec.HostUsers; users != nil && !*users {
-		return errors.New("spec.hostUsers: false is not supported: pods get no user namespace of their own here")
-	}
 	if len(pod.Spec.ResourceClaims) > 0 {
 		return errors.New("spec.resourceClaims: dynamic resource allocation is not supported")
 	}
@@ -274,7 +323,9 @@ func Unsupported(pod *corev1.Pod) error {
 			return fmt.Errorf("%s: volumeDevices: raw block volumes are not supported", field)
 		}
 		for _, rule := range container.RestartPolicyRules {
-			if rule.Action != corev1.ContainerRestartRuleActionRestart {
+			switch rule.Action {
+			case corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers:
+			default:
 				return fmt.Errorf("%s: restartPolicyRules: action %q is not supported", field, rule.Action)
 			}
 		}

@@ -216,7 +216,8 @@ func TestFailures(t *testing.T) {
 			p.Spec.Containers[0].Image, p.Spec.Containers[0].ImagePullPolicy = "none:1", corev1.PullNever
 		}, want: Failure{"ErrImageNeverPull", `Container image "none:1" is not present with pull policy of Never`}, event: "Warning Failed spec.containers{a}: Error: ErrImageNeverPull"},
 		"user namespace": {change: func(p *corev1.Pod) { p.Spec.HostUsers = new(false) },
-			want: Failure{ReasonUnsupported, ""}, event: "Warning FailedValidation : Error validating pod pod_ns(uid-1): spec.hostUsers"},
+			want:  Failure{ReasonCreateSandbox, "can't set `spec.hostUsers: false`, runtime does not support user namespaces"},
+			event: "Warning FailedCreatePodSandBox : Failed to create pod sandbox: can't set `spec.hostUsers: false`"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, nil)
@@ -254,13 +255,12 @@ func TestOneFailureHoldsUpNoOther(t *testing.T) {
 
 func TestUnsupported(t *testing.T) {
 	for want, change := range map[string]func(*corev1.Pod){
-		"spec.hostUsers":      func(p *corev1.Pod) { p.Spec.HostUsers = new(false) },
 		"spec.resourceClaims": func(p *corev1.Pod) { p.Spec.ResourceClaims = make([]corev1.PodResourceClaim, 1) },
 		"spec.os.name":        func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} },
 		"resources.claims":    func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Claims = make([]corev1.ResourceClaim, 1) },
 		"volumeDevices":       func(p *corev1.Pod) { p.Spec.Containers[0].VolumeDevices = make([]corev1.VolumeDevice, 1) },
 		"restartPolicyRules": func(p *corev1.Pod) {
-			p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: "RestartAllContainers"}}
+			p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: "Other"}}
 		},
 	} {
 		pod := testPod("i:i c:a e:e", "")

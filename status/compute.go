@@ -20,6 +20,8 @@ type Waiting struct{ Reason, Message string }
 type Override struct {
 	Phase           corev1.PodPhase
 	Reason, Message string
+	// Condition, if there is one, is DisruptionTarget: why the node ended a pod that did nothing wrong.
+	Condition *corev1.PodCondition
 }
 
 // Inputs are all that Compute looks at.
@@ -40,6 +42,13 @@ type Inputs struct {
 	// RuntimeName prefixes container IDs: containerd://...
 	RuntimeName string
 	Now         time.Time
+	// Resize are the conditions of a resize that waits or is under way. Lagging are the containers that do not have
+	// their allocation, with what they have. PodResources is what the pod's cgroup gives it.
+	Resize       []corev1.PodCondition
+	Lagging      map[string]corev1.ResourceRequirements
+	PodResources *corev1.ResourceRequirements
+	// RecursiveReadOnly tells that the pod's runtime can make mounts read-only with all below.
+	RecursiveReadOnly func() bool
 	// Terminating pods are being stopped; of Terminated ones nothing runs and nothing will.
 	Terminating, Terminated bool
 	Override                *Override
@@ -79,6 +88,7 @@ func Compute(in Inputs) corev1.PodStatus {
 	if in.Terminated {
 		in.endContainers(&s)
 	}
+	in.setPodResources(&s)
 	in.setConditions(&s, old)
 	normalize(in.Pod, &s)
 	return s

@@ -23,10 +23,15 @@ const (
 	reasonUnknownStatuses = "UnknownContainerStatuses"
 )
 
-// owned are the conditions that the kubelet writes; those of others stay as they are.
-var owned = []corev1.PodConditionType{
-	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
-}
+// everyPod are the conditions that every pod has; owned are all that the kubelet writes. Those of others stay as they are.
+var (
+	everyPod = []corev1.PodConditionType{
+		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+	}
+	owned = append([]corev1.PodConditionType{
+		corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting,
+	}, everyPod...)
+)
 
 // setConditions puts the kubelet's own conditions before those of others.
 func (in Inputs) setConditions(s, old *corev1.PodStatus) {
@@ -41,8 +46,20 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 		in.sandboxReady(), in.initializedCondition(s, old), in.podReady(containers, others), containers,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
+	if mayRestartAll(in.Pod) {
+		list = append(list, in.restartingAll())
+	}
 	for i := range list {
 		in.date(&list[i], findCondition(old.Conditions, list[i].Type))
+	}
+	if in.verdict() && in.Override.Condition != nil {
+		c := *in.Override.Condition
+		in.date(&c, findCondition(others, c.Type))
+		others = slices.DeleteFunc(others, func(o corev1.PodCondition) bool { return o.Type == c.Type })
+		others = append(others, c)
+	}
+	if !ended(s.Phase) {
+		list = append(list, in.Resize...)
 	}
 	s.Conditions = append(list, others...)
 }
@@ -193,3 +210,10 @@ func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCon
 }
 
 func isOwned(t corev1.PodConditionType) bool { return slices.Contains(owned, t) }
+
+// isVerdict tells whether a condition that others write too was written by a kubelet.
+//
+// Upstream: pkg/kubelet/types/pod_status.go PodConditionSharedByKubelet.
+func isVerdict(c corev1.PodCondition) bool {
+	return c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet
+}

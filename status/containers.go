@@ -74,6 +74,11 @@ func (in Inputs) notBegun() corev1.ContainerState {
 // unknownContainer is the status of a container that the runtime does not have: not yet, or not any more.
 func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.ContainerStatus, k kind) {
 	s.State = in.notBegun()
+	if in.removedForRestart(old) {
+		s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reasonRestartingAll, Message: messageRestartingAll}}
+		s.LastTerminationState.Terminated, s.RestartCount = endForRestart(), old.RestartCount+1
+		return
+	}
 	if old != nil && old.State.Terminated != nil {
 		*s = *old // the runtime's record was collected; the end it had stays
 		return
@@ -100,6 +105,9 @@ func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.Contain
 // Upstream: pkg/kubelet/kubelet_pods.go convertContainerStatus.
 func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, c *cri.ContainerStatus, old *corev1.ContainerStatus) {
 	s.RestartCount = int32(c.Attempt)
+	if old != nil && mayRestartAll(in.Pod) { // the runtime's numbers begin anew when all its records were removed
+		s.RestartCount = max(s.RestartCount, old.RestartCount)
+	}
 	s.ContainerID = in.RuntimeName + "://" + c.ID
 	s.ImageID = c.ImageRef
 	if c.Image != "" {
@@ -124,7 +132,8 @@ func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, 
 	}
 	s.AllocatedResources = spec.Resources.Requests.DeepCopy()
 	s.Resources = resources(spec, c, applied)
-	s.VolumeMounts = volumeMounts(spec)
+	in.memoryRequest(s.Resources, c)
+	s.VolumeMounts = in.volumeMounts(spec)
 	s.User = user(c.User)
 	s.StopSignal = stopSignal(spec, c)
 }
@@ -158,6 +167,10 @@ func (in Inputs) lastState(s *corev1.ContainerStatus, previous *cri.ContainerSta
 		s.LastTerminationState = old.LastTerminationState
 	case old.State.Terminated != nil:
 		s.LastTerminationState.Terminated = old.State.Terminated
+	case old.State.Running != nil && mayRestartAll(in.Pod):
+		s.LastTerminationState.Terminated = endForRestart()
+	case mayRestartAll(in.Pod):
+		s.LastTerminationState = old.LastTerminationState
 	}
 }
 
@@ -168,7 +181,7 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 		return
 	}
 	if end := s.State.Terminated; end != nil {
-		if k == kindEphemeral || !isSidecar(spec) && !restarts(in.Pod, spec, end.ExitCode) {
+		if k == kindEphemeral || !isSidecar(spec) && !restartsAfter(in.Pod, spec, end) {
 			return
 		}
 		s.LastTerminationState = corev1.ContainerState{Terminated: end}

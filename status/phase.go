@@ -1,8 +1,6 @@
 package status
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -41,7 +39,7 @@ func (t *tally) addInit(pod *corev1.Pod, container *corev1.Container, c *corev1.
 	switch {
 	case end == nil:
 		t.initPending++
-	case end.ExitCode != 0 && !restarts(pod, container, end.ExitCode):
+	case end.ExitCode != 0 && !restartsAfter(pod, container, end):
 		t.initFailed++
 	}
 }
@@ -72,7 +70,7 @@ func (t *tally) addRegular(pod *corev1.Pod, container *corev1.Container, c *core
 		return
 	}
 	t.stopped++
-	if !restarts(pod, container, end.ExitCode) {
+	if !restartsAfter(pod, container, end) {
 		t.final++
 	}
 	// A container that waits after it ended well has not done with it.
@@ -130,18 +128,12 @@ func ended(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == cor
 //
 // Upstream: pkg/api/v1/pod/util.go ContainerShouldRestart.
 func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
+	if matchingRule(c, code) != "" {
+		return true
+	}
 	policy := pod.Spec.RestartPolicy
 	if c.RestartPolicy != nil {
 		policy = corev1.RestartPolicy(*c.RestartPolicy)
-		for _, rule := range c.RestartPolicyRules {
-			if rule.ExitCodes == nil || rule.Action != corev1.ContainerRestartRuleActionRestart {
-				continue
-			}
-			listed := slices.Contains(rule.ExitCodes.Values, code)
-			if listed == (rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
-				return true
-			}
-		}
 	}
 	switch policy {
 	case corev1.RestartPolicyNever:
@@ -150,6 +142,11 @@ func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
 		return code != 0
 	}
 	return true
+}
+
+// restartsAfter is restarts for an end that may have been made by the restart of all the pod's containers.
+func restartsAfter(pod *corev1.Pod, c *corev1.Container, end *corev1.ContainerStateTerminated) bool {
+	return end.Reason == reasonRestartingAll || restarts(pod, c, end.ExitCode)
 }
 
 func isSidecar(c *corev1.Container) bool {

@@ -79,15 +79,15 @@ func cpuRequest(linux *runtimeapi.LinuxContainerResources) *resource.Quantity {
 }
 
 // volumeMounts tell how each volume is mounted.
-func volumeMounts(spec *corev1.Container) []corev1.VolumeMountStatus {
+func (in Inputs) volumeMounts(spec *corev1.Container) []corev1.VolumeMountStatus {
 	var mounts []corev1.VolumeMountStatus
 	for i := range spec.VolumeMounts {
 		m := &spec.VolumeMounts[i]
 		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
-			// IfPossible is refused before a container is made, so that there is nothing to find out here.
 			mode := corev1.RecursiveReadOnlyDisabled
-			if r := m.RecursiveReadOnly; r != nil && *r == corev1.RecursiveReadOnlyEnabled {
+			if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled &&
+				in.RecursiveReadOnly != nil && in.RecursiveReadOnly() {
 				mode = corev1.RecursiveReadOnlyEnabled
 			}
 			s.RecursiveReadOnly = &mode

@@ -2,7 +2,6 @@ package syncloop
 
 import (
 	"context"
-	"runtime"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,6 +38,7 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
 		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
 	})
+	defer l.resizePods(ctx) // when all pods that were there before have what they had
 	for _, pod := range pods {
 		l.Pods.Set(pod)
 		if config.IsMirror(pod) {
@@ -48,7 +48,7 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 		l.bindMirror(pod)
 		l.Probes.Seed(pod)
 		u := podworkers.Update{Pod: pod}
-		if rejection := l.admit(pod); rejection != nil {
+		if rejection := l.admit(ctx, pod); rejection != nil {
 			klog.FromContext(ctx).Info("Pod admission denied", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
 			l.metrics.rejections.WithLabelValues(rejection.Reason).Inc()
 			l.Events.Event(pod, corev1.EventTypeWarning, rejection.Reason, rejection.Message)
@@ -58,21 +58,36 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 				Message: "Pod was rejected: " + rejection.Message,
 			}}
 		}
-		l.Workers.UpdatePod(ctx, u)
+		l.noteResize(pod)
+		l.update(ctx, u)
 	}
 }
 
-// admit decides whether the node takes the pod. A pod that is ending or ended asks for nothing.
-func (l *Loop) admit(pod *corev1.Pod) *Rejection {
+// admit decides whether the node takes the pod. A pod that is ending or ended asks for nothing; one that an earlier
+// kubelet took asks for what it had then.
+//
+// Upstream: pkg/kubelet/allocation/allocation_manager.go AddPod
+func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) *Rejection {
 	if pod.DeletionTimestamp != nil || ended(pod) {
 		return nil
 	}
-	rejection := Admit(AdmissionInput{
-		Pod: pod, Others: l.active(),
-		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
-		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls,
-	})
+	logger := klog.FromContext(ctx)
+	pod, err := l.Allocation.Recall(pod)
+	if err != nil {
+		logger.Error(err, "What the pod was given earlier is not known, its spec counts", "pod", klog.KObj(pod), "podUID", pod.UID)
+	}
+	in := l.admission(pod, l.active())
+	// Who was here before the kubelet started is no newcomer: the ranking decides.
+	if _, here := l.Cache.Get(pod.UID); !here && l.Pressure != nil {
+		in.Pressure = l.Pressure()
+	}
+	rejection := Admit(in)
 	l.admitted[pod.UID] = rejection == nil
+	if rejection == nil {
+		if err := l.Allocation.Allocate(pod); err != nil {
+			logger.Error(err, "Recording a pod's resources failed", "pod", klog.KObj(pod), "podUID", pod.UID)
+		}
+	}
 	return rejection
 }
 
@@ -91,7 +106,10 @@ func (l *Loop) HandlePodUpdates(ctx context.Context, pods []*corev1.Pod) {
 			continue
 		}
 		l.Status.Reconcile(pod)
-		l.Workers.UpdatePod(ctx, podworkers.Update{Pod: pod})
+		if l.noteResize(pod) {
+			l.resizePods(ctx)
+		}
+		l.update(ctx, podworkers.Update{Pod: pod})
 	}
 }
 
@@ -100,12 +118,13 @@ func (l *Loop) HandlePodUpdates(ctx context.Context, pods []*corev1.Pod) {
 //
 // Upstream: pkg/kubelet/kubelet.go HandlePodReconcile.
 func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
+	defer l.resizePods(ctx) // a pod that ended or shrank may have made room
 	for _, pod := range pods {
 		l.Pods.Set(pod)
 		l.Status.Reconcile(pod)
 		// Readiness gates are conditions that others write.
 		if len(pod.Spec.ReadinessGates) > 0 && !config.IsMirror(pod) {
-			l.Workers.UpdatePod(ctx, podworkers.Update{Pod: pod})
+			l.update(ctx, podworkers.Update{Pod: pod})
 		}
 	}
 }
@@ -113,7 +132,8 @@ func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 // HandlePodRemoves takes in pods that their source no longer has.
 //
 // Upstream: pkg/kubelet/kubelet.go HandlePodRemoves.
-func (l *Loop) HandlePodRemoves(_ context.Context, pods []*corev1.Pod) {
+func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
+	defer l.resizePods(ctx)
 	for _, pod := range pods {
 		l.Pods.Remove(pod)
 		if config.IsMirror(pod) {
@@ -121,6 +141,7 @@ func (l *Loop) HandlePodRemoves(_ context.Context, pods []*corev1.Pod) {
 			continue
 		}
 		delete(l.admitted, pod.UID)
+		delete(l.resizes, pod.UID)
 		l.Workers.Removed(pod.UID)
 	}
 }

@@ -39,15 +39,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // oneNode is the node that pods run on.
 type oneNode struct {
-	mu      sync.Mutex
-	network error
+	mu          sync.Mutex
+	network     error
+	allocatable corev1.ResourceList
 }
 
 func (n *oneNode) Node() *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "node-uid", Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
 }
 
-func (n *oneNode) Allocatable() corev1.ResourceList { return nil }
+func (n *oneNode) Allocatable() corev1.ResourceList { return n.allocatable }
 
 func (n *oneNode) NetworkReady() error {
 	n.mu.Lock()
@@ -127,7 +128,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	})
 	b.Loop = New(Options{
 		Config: sources, PLEG: pleg.New(pleg.Options{CRI: criClient, Cache: cache}), Cache: cache, Probes: prober, Resync: b.resync,
-		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10, Registerer: b.registry,
+		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10, Allocation: rt.Allocation, Registerer: b.registry,
 		Clean: func(context.Context, func(types.UID) bool) error { return nil },
 	})
 	var cancel context.CancelFunc

@@ -18,9 +18,30 @@ func (l *Loop) housekeeping(ctx context.Context) {
 	l.metrics.count(l.Pods.All(), l.active(), l.Pods.mirrorCount())
 	l.endOrphans(ctx)
 	l.deleteLoneMirrors(ctx)
+	l.updateQOS(ctx)
+	if time.Since(l.lastResize) >= retryResizes {
+		l.resizePods(ctx)
+	}
 	if time.Since(l.lastGC) >= cleanPeriod && l.Config.SeenAll() && l.cleaning.CompareAndSwap(false, true) {
 		l.lastGC = time.Now()
 		go l.clean(ctx)
+	}
+}
+
+// updateQOS gives burstable pods together the share of CPU that they ask for together. It costs a sum, and a write to a
+// cgroup when that has changed.
+//
+// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go UpdateCgroups
+func (l *Loop) updateQOS(ctx context.Context) {
+	if l.UpdateQOS == nil || !l.Config.SeenAll() {
+		return
+	}
+	active := l.active()
+	for i := range active {
+		active[i], _ = l.Allocation.Allocated(active[i])
+	}
+	if err := l.UpdateQOS(active); err != nil {
+		klog.FromContext(ctx).Error(err, "Setting the CPU shares of burstable pods failed, will be retried")
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"minikubelet/config"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/probes"
+	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/pleg"
 	"minikubelet/status"
 )
@@ -35,9 +36,15 @@ type Options struct {
 	Mirror  *status.Mirror
 	Events  record.EventRecorder
 	Node    podworkers.NodeFacts
+	// Allocation knows what pods were given; by default a store of the loop's own.
+	Allocation *allocation.Store
+	// UpdateQOS is told, now and then, of all pods that use the node; may be nil.
+	UpdateQOS func(active []*corev1.Pod) error
 	// Clean removes what ended pods left on disk; called now and then, never twice at once.
 	Clean func(ctx context.Context, known func(types.UID) bool) error
 
+	// Pressure is what the node is short of; nil for never anything.
+	Pressure func() []corev1.NodeConditionType
 	// CheckSysctls tells of a sysctl that a pod may not set here.
 	CheckSysctls func(*corev1.Pod) error
 	MaxPods      int
@@ -56,13 +63,20 @@ type Loop struct {
 	metrics                   *metrics
 	lastTurn                  atomic.Int64 // unix nanoseconds of the last turn
 	admitted                  map[types.UID]bool
+	resizes                   map[types.UID]bool // pods that ask for other resources than they have
+	lastResize                time.Time
 	cleaning, deletingMirrors atomic.Bool
 	lastGC                    time.Time
 }
 
 // New returns a loop; Run starts it.
 func New(opts Options) *Loop {
-	return &Loop{Options: opts, metrics: newMetrics(opts.Registerer), admitted: map[types.UID]bool{}}
+	if opts.Allocation == nil {
+		opts.Allocation = allocation.New("")
+	}
+	return &Loop{
+		Options: opts, metrics: newMetrics(opts.Registerer), admitted: map[types.UID]bool{}, resizes: map[types.UID]bool{},
+	}
 }
 
 // Run turns the loop until ctx ends, then waits for the workers to stop. Pods go on running.

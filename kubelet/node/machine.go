@@ -180,16 +180,16 @@ func (m machine) withPIDs(capacity corev1.ResourceList) corev1.ResourceList {
 // pid is the name of the number of processes in reservations and among what all pods together are held to.
 const pid corev1.ResourceName = "pid"
 
-// unreserved takes what is reserved from the capacity. It is what all pods together are held to: they must be able to
+// reserve takes what is reserved from the capacity: what is left is what pods may use in all. They must be able to
 // reach the threshold of eviction, or nobody would ever be evicted.
 //
 // Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableAbsoluteImpl.
-func unreserved(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
+func reserve(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
 	left := capacity.DeepCopy()
 	for field, reserved := range map[string]map[string]string{"kubeReserved": s.KubeReserved, "systemReserved": s.SystemReserved} {
 		for name, text := range reserved {
 			quantity, err := resource.ParseQuantity(text)
-			if _, known := left[corev1.ResourceName(name)]; err == nil && (known || name != string(pid)) {
+			if _, counted := capacity[corev1.ResourceName(name)]; err == nil && counted {
 				err = take(left, corev1.ResourceName(name), quantity)
 			}
 			if err != nil {
@@ -200,25 +200,19 @@ func unreserved(capacity corev1.ResourceList, s *settings.Settings) (corev1.Reso
 	return left, nil
 }
 
-// allocatable takes what is reserved, and what must stay free, from the capacity.
+// allocatable takes what must stay free, and huge pages, from what pods may use: what is left is what they may request.
 //
 // Upstream: pkg/kubelet/cm/node_container_manager_linux.go GetNodeAllocatableReservation.
-func allocatable(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
-	left, err := unreserved(capacity, s)
-	if err != nil {
-		return nil, err
-	}
-	for signal, name := range map[string]corev1.ResourceName{"memory.available": corev1.ResourceMemory, "nodefs.available": corev1.ResourceEphemeralStorage} {
-		if s.EvictionHard[signal] == "" {
+func allocatable(capacity, reserved corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
+	left := reserved.DeepCopy()
+	for _, threshold := range s.EvictionThresholds() {
+		name := map[string]corev1.ResourceName{"memory.available": corev1.ResourceMemory, "nodefs.available": corev1.ResourceEphemeralStorage}[threshold.Signal]
+		total, counted := capacity[name]
+		if threshold.GracePeriod > 0 || !counted {
 			continue
 		}
-		total := capacity[name]
-		bytes, err := settings.Threshold(s.EvictionHard[signal], total.Value())
-		if err == nil {
-			err = take(left, name, *resource.NewQuantity(bytes, resource.BinarySI))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("evictionHard[%s]: %w", signal, err)
+		if err := take(left, name, *resource.NewQuantity(threshold.Value.Of(total.Value()), resource.BinarySI)); err != nil {
+			return nil, fmt.Errorf("evictionHard[%s]: %w", threshold.Signal, err)
 		}
 	}
 	// Huge pages are the machine's memory too.

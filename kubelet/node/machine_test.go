@@ -132,7 +132,11 @@ func TestAllocatable(t *testing.T) {
 		}, err: "Reserved[cpu]"},
 	}
 	for _, tt := range tests {
-		got, err := allocatable(capacity, &settings.Settings{KubeletConfiguration: tt.settings})
+		given := &settings.Settings{KubeletConfiguration: tt.settings}
+		got, err := reserve(capacity, given)
+		if err == nil {
+			got, err = allocatable(capacity, got, given)
+		}
 		if tt.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("%s: the error is %v, want one that names %s", tt.name, err, tt.err)
@@ -156,7 +160,7 @@ func TestAllocatable(t *testing.T) {
 // TestEnforceable: eviction comes before what all pods together are held to, and processes count too.
 func TestEnforceable(t *testing.T) {
 	m := machine{cpus: 4, memory: 8 << 30, pids: 32768, hugepages: map[string]int64{"hugepages-2Mi": 1 << 30}}
-	got, err := unreserved(m.withPIDs(m.capacity(110)), &settings.Settings{KubeletConfiguration: kubeletconfig.KubeletConfiguration{
+	got, err := reserve(m.withPIDs(m.capacity(110)), &settings.Settings{KubeletConfiguration: kubeletconfig.KubeletConfiguration{
 		KubeReserved: map[string]string{"memory": "1Gi", "pid": "1000"}, SystemReserved: map[string]string{"cpu": "1", "pid": "768"},
 		EvictionHard: map[string]string{"memory.available": "1Gi"},
 	}})

@@ -97,6 +97,24 @@ func (n *Node) RuntimeName() string {
 	return name
 }
 
+// HandlerFeatures tells what a handler of the runtime can do, "" being the default one.
+//
+// Upstream: pkg/kubelet/runtime.go runtimeState.runtimeHandlers, pkg/kubelet/kubelet_pods.go HandlerSupportsUserNamespaces
+func (n *Node) HandlerFeatures(name string) corev1.NodeRuntimeHandlerFeatures {
+	n.mu.RLock()
+	handlers := n.runtime.handlers
+	n.mu.RUnlock()
+	if handlers == nil { // a pod was quicker than the first look at the runtime
+		handlers = n.askRuntime(context.Background()).handlers
+	}
+	for _, h := range handlers {
+		if h.Name == name && h.Features != nil {
+			return *h.Features
+		}
+	}
+	return corev1.NodeRuntimeHandlerFeatures{}
+}
+
 func (n *Node) askRuntime(ctx context.Context) runtimeState {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()

@@ -67,7 +67,7 @@ type Manager struct {
 	hugetlb bool              // the controller is optional
 
 	mu        sync.Mutex
-	ensured   map[types.UID]bool
+	ensured   map[types.UID]sizeKey
 	burstable uint64 // shares last written
 }
 
@@ -91,7 +91,7 @@ func New(options Options) (*Manager, error) {
 		root:    parseName(options.Root),
 		systemd: options.Driver == DriverSystemd,
 		unified: libcgroups.IsCgroup2UnifiedMode(),
-		ensured: map[types.UID]bool{},
+		ensured: map[types.UID]sizeKey{},
 	}
 	for _, part := range m.root {
 		if part == ".." || strings.ContainsAny(part, "_") {
@@ -187,7 +187,8 @@ func (m *Manager) PodParent(pod *corev1.Pod) string {
 	return m.path(m.podName(pod))
 }
 
-// EnsurePod makes the pod's cgroup with its limits; it costs nothing when this process has already made it.
+// EnsurePod makes the pod's cgroup with its limits; it costs nothing when this process has already made it
+// and the limits have not changed since.
 //
 // Upstream: pkg/kubelet/cm/pod_container_manager_linux.go EnsureExists
 func (m *Manager) EnsurePod(pod *corev1.Pod) error {
@@ -197,18 +198,19 @@ func (m *Manager) EnsurePod(pod *corev1.Pod) error {
 	if err := checkUID(pod.UID); err != nil {
 		return fmt.Errorf("make cgroup of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+	wanted := m.options.podLimits(pod)
 	m.mu.Lock()
-	done := m.ensured[pod.UID]
+	has, done := m.ensured[pod.UID]
 	m.mu.Unlock()
-	if done {
+	if done && has == wanted.key() {
 		return nil
 	}
 	defer m.time("create", time.Now())
-	if err := m.apply(m.podName(pod), m.options.podLimits(pod)); err != nil {
+	if err := m.apply(m.podName(pod), wanted); err != nil {
 		return fmt.Errorf("make cgroup of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	m.mu.Lock()
-	m.ensured[pod.UID] = true
+	m.ensured[pod.UID] = wanted.key()
 	m.mu.Unlock()
 	return nil
 }

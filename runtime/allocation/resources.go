@@ -1,0 +1,88 @@
+// Package allocation keeps what each pod of the node was given: the resources it was admitted with, or resized to
+// since. The spec says what a pod wants, the allocation what the kubelet has agreed to, and the actuated resources what
+// the runtime and the cgroups have been told. The three differ only while a resize is under way.
+package allocation
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+)
+
+// Resources are those of a pod: its own, if it has any, and its init and regular containers' by name.
+//
+// Upstream: pkg/kubelet/allocation/state/state.go PodResourceInfo
+type Resources struct {
+	Pod        *corev1.ResourceRequirements           `json:"pod,omitempty"`
+	Containers map[string]corev1.ResourceRequirements `json:"containers,omitempty"`
+}
+
+// Of returns the resources of a pod's spec.
+//
+// Upstream: pkg/kubelet/allocation/allocation_manager.go allocationFromPod
+func Of(pod *corev1.Pod) Resources {
+	r := Resources{Pod: pod.Spec.Resources.DeepCopy(), Containers: map[string]corev1.ResourceRequirements{}}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			r.Containers[list[i].Name] = *list[i].Resources.DeepCopy()
+		}
+	}
+	return r
+}
+
+// Apply returns the pod with these resources in its spec, and whether they differ from what was there. The pod given is
+// not changed, and is returned itself if nothing differs.
+//
+// Upstream: pkg/kubelet/allocation/allocation_manager.go updatePodFromAllocation
+func (r Resources) Apply(pod *corev1.Pod) (*corev1.Pod, bool) {
+	changed := false
+	edit := func() *corev1.Pod {
+		if !changed {
+			pod, changed = pod.DeepCopy(), true
+		}
+		return pod
+	}
+	if !equality.Semantic.DeepEqual(pod.Spec.Resources, r.Pod) {
+		edit().Spec.Resources = r.Pod.DeepCopy()
+	}
+	apply := func(list func(*corev1.Pod) []corev1.Container) {
+		for i := range list(pod) {
+			c := &list(pod)[i]
+			if of, ok := r.Containers[c.Name]; ok && !equality.Semantic.DeepEqual(c.Resources, of) {
+				list(edit())[i].Resources = *of.DeepCopy()
+			}
+		}
+	}
+	apply(func(p *corev1.Pod) []corev1.Container { return p.Spec.InitContainers })
+	apply(func(p *corev1.Pod) []corev1.Container { return p.Spec.Containers })
+	return pod, changed
+}
+
+// lag adds to the actuated resources what a new allocation leaves behind: of whatever changes, the value until now.
+// Entries that are there stay, since they tell what was really done.
+func (r Resources) lag(before, after Resources) Resources {
+	if r.Pod == nil && !equality.Semantic.DeepEqual(before.Pod, after.Pod) {
+		if r.Pod = before.Pod.DeepCopy(); r.Pod == nil {
+			r.Pod = &corev1.ResourceRequirements{}
+		}
+	}
+	out := Resources{Pod: r.Pod, Containers: map[string]corev1.ResourceRequirements{}}
+	for name, old := range before.Containers {
+		if had, lagging := r.Containers[name]; lagging {
+			out.Containers[name] = had
+		} else if wanted, ok := after.Containers[name]; ok && !equality.Semantic.DeepEqual(old, wanted) {
+			out.Containers[name] = old
+		}
+	}
+	return out
+}
+
+// empty tells that nothing lags.
+func (r Resources) empty() bool { return r.Pod == nil && len(r.Containers) == 0 }
+
+func (r Resources) clone() Resources {
+	out := Resources{Pod: r.Pod.DeepCopy(), Containers: make(map[string]corev1.ResourceRequirements, len(r.Containers))}
+	for name, of := range r.Containers {
+		out.Containers[name] = *of.DeepCopy()
+	}
+	return out
+}

@@ -1,0 +1,56 @@
+package status
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri"
+)
+
+// setPodResources tells what the pod as a whole was given and what it has: by its cgroup while it runs, else its allocation.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go convertToAPIPodLevelResourcesStatus.
+func (in Inputs) setPodResources(s *corev1.PodStatus) {
+	options := resourcehelper.PodResourcesOptions{}
+	s.AllocatedResources = resourcehelper.PodRequests(in.Pod, options)
+	if s.Phase != corev1.PodRunning || in.PodResources == nil {
+		s.Resources = &corev1.ResourceRequirements{Requests: s.AllocatedResources.DeepCopy(), Limits: resourcehelper.PodLimits(in.Pod, options)}
+		return
+	}
+	r := in.Pod.Spec.Resources.DeepCopy()
+	if r == nil {
+		r = &corev1.ResourceRequirements{}
+	}
+	if r.Requests == nil {
+		r.Requests = corev1.ResourceList{}
+	}
+	if r.Limits == nil {
+		r.Limits = corev1.ResourceList{}
+	}
+	set := func(to, from corev1.ResourceList, name corev1.ResourceName, least int64) {
+		amount, ok := from[name]
+		wanted := to[name]
+		if ok && (least == 0 || amount.MilliValue() > least || wanted.MilliValue() > least) {
+			to[name] = amount
+		}
+	}
+	set(r.Requests, in.PodResources.Requests, corev1.ResourceCPU, minShares)
+	set(r.Requests, in.PodResources.Requests, corev1.ResourceMemory, 0)
+	set(r.Limits, in.PodResources.Limits, corev1.ResourceCPU, minMilliCPULimit)
+	set(r.Limits, in.PodResources.Limits, corev1.ResourceMemory, 0)
+	r.Claims = nil
+	s.Resources = r
+}
+
+// memoryRequest corrects the one amount that no runtime knows: a container that lags behind its allocation still has the
+// request it had.
+func (in Inputs) memoryRequest(r *corev1.ResourceRequirements, c *cri.ContainerStatus) {
+	has, lags := in.Lagging[c.Name]
+	if !lags || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return
+	}
+	if amount, ok := has.Requests[corev1.ResourceMemory]; ok && r.Requests != nil {
+		r.Requests[corev1.ResourceMemory] = amount
+	}
+}

@@ -1,0 +1,99 @@
+package status
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Reasons of the restart of all containers of a pod in its sandbox.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go RestartingAllContainers, pkg/kubelet/status/generate.go RestartAllContainersStarted.
+const (
+	reasonRestartingAll     = "RestartingAllContainers"
+	reasonRestartAllStarted = "RestartAllContainersStarted"
+	messageRestartingAll    = "The container is removed because RestartAllContainers in place"
+)
+
+// matchingRule is what the first of the container's rules that is for this exit code asks for, "" if none is.
+//
+// Upstream: pkg/api/v1/pod/util.go FindMatchingContainerRestartRule.
+func matchingRule(c *corev1.Container, code int32) corev1.ContainerRestartRuleAction {
+	if c.RestartPolicy == nil {
+		return ""
+	}
+	for _, rule := range c.RestartPolicyRules {
+		if rule.ExitCodes == nil {
+			continue
+		}
+		listed := slices.Contains(rule.ExitCodes.Values, code)
+		if rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn && listed ||
+			rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpNotIn && !listed {
+			return rule.Action
+		}
+	}
+	return ""
+}
+
+// mayRestartAll tells whether a rule of the pod asks for the restart of all its containers.
+//
+// Upstream: pkg/api/v1/pod/util.go AllContainersCouldRestart.
+func mayRestartAll(pod *corev1.Pod) bool {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			for _, rule := range list[i].RestartPolicyRules {
+				if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// restartsAll tells whether a container ended in a way that has all of them restarted, and is still there: it is
+// removed last.
+//
+// Upstream: pkg/kubelet/container/helpers.go ShouldAllContainersRestart.
+func (in Inputs) restartsAll() bool {
+	if in.Terminating {
+		return false
+	}
+	for _, list := range [][]corev1.Container{in.Pod.Spec.InitContainers, in.Pod.Spec.Containers} {
+		for i := range list {
+			c := in.Observed.Container(list[i].Name)
+			if c != nil && c.State == runtimeapi.ContainerState_CONTAINER_EXITED &&
+				matchingRule(&list[i], c.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// restartingAll is the condition of a pod whose rules may restart all its containers.
+//
+// Upstream: pkg/kubelet/status/generate.go GenerateAllContainersRestartingCondition.
+func (in Inputs) restartingAll() corev1.PodCondition {
+	c := corev1.PodCondition{Type: corev1.AllContainersRestarting, Status: corev1.ConditionFalse}
+	if in.restartsAll() {
+		c.Status, c.Reason, c.Message = corev1.ConditionTrue, reasonRestartAllStarted, "container exited with restart policy rule"
+	}
+	return c
+}
+
+// removedForRestart tells whether a container that the runtime does not have was removed with all the others of its pod, to
+// be started again.
+func (in Inputs) removedForRestart(old *corev1.ContainerStatus) bool {
+	if in.Terminating || old == nil || old.State.Waiting != nil || !mayRestartAll(in.Pod) {
+		return false
+	}
+	condition := findCondition(in.Old.Conditions, corev1.AllContainersRestarting)
+	return condition != nil && condition.Status == corev1.ConditionTrue || in.restartsAll()
+}
+
+// endForRestart is the end of a container that was removed to be started again with all others.
+func endForRestart() *corev1.ContainerStateTerminated {
+	return &corev1.ContainerStateTerminated{Reason: reasonRestartingAll, Message: messageRestartingAll, ExitCode: 137}
+}
