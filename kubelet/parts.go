@@ -47,9 +47,10 @@ func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
 	if slices.Contains(enforce, "none") {
 		enforce = nil
 	}
+	capacity, unreserved := k.node.Enforceable()
 	m, err := cgroups.New(cgroups.Options{
 		Driver: cgroupDriver(ctx, k.cri, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
-		Capacity: k.node.Capacity(), Allocatable: k.node.Usable(), EnforceAllocatable: enforce,
+		Capacity: capacity, Allocatable: unreserved, EnforceAllocatable: enforce,
 		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
 	})
 	if err != nil {

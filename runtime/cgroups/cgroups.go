@@ -45,8 +45,8 @@ type Options struct {
 	Driver             string                // cgroupDriver: cgroupfs or systemd
 	Root               string                // cgroupRoot: the existing cgroup kubepods is made in
 	PerQOS             bool                  // cgroupsPerQOS: false makes no cgroups at all; pods then run in Root
-	Capacity           corev1.ResourceList   // the machine; "pids" is its process limit
-	Allocatable        corev1.ResourceList   // what is left for pods
+	Capacity           corev1.ResourceList   // the machine; "pid" is its process limit
+	Allocatable        corev1.ResourceList   // what is not reserved of it
 	EnforceAllocatable []string              // enforceNodeAllocatable; only "pods" is known here
 	PodPidsLimit       int64                 // podPidsLimit: processes per pod; 0 or less for none
 	CPUCFSQuota        bool                  // cpuCFSQuota: enforce CPU limits

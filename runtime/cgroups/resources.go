@@ -162,7 +162,7 @@ func (o Options) nodeLimits() limits {
 	if memory, ok := list[corev1.ResourceMemory]; ok {
 		out.memory = new(memory.Value())
 	}
-	if pids, ok := list["pids"]; ok {
+	if pids, ok := list["pid"]; ok {
 		out.pids = new(pids.Value())
 	}
 	return out
