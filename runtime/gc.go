@@ -90,6 +90,23 @@ func (r *Runtime) removeDirectory(uid types.UID) error {
 	return nil
 }
 
+// removeDirectories removes what pods that are gone left in their directories, but for volumes.
+//
+// Upstream: pkg/kubelet/kubelet_volumes.go cleanupOrphanedPodDirs
+func (r *Runtime) removeDirectories(pick func(types.UID) bool) error {
+	entries, err := os.ReadDir(filepath.Join(r.RootDir, "pods"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list pod directories: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		if uid := types.UID(entry.Name()); entry.IsDir() && pick(uid) {
+			errs = append(errs, r.removeDirectory(uid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // ReleaseIDs takes back the user and group IDs of an ended pod whose volumes are gone.
 func (r *Runtime) ReleaseIDs(uid types.UID) error {
 	if r.UserNamespaces == nil {
@@ -173,6 +190,7 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
 	}
 	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
+	errs = append(errs, r.removeDirectories(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
 	if r.UserNamespaces != nil {
 		errs = append(errs, r.UserNamespaces.Retain(func(uid types.UID) bool { return known(uid) || inUse[uid] }))
 	}

@@ -137,3 +137,30 @@ func TestGarbageCollect(t *testing.T) {
 		t.Errorf("a second time: %v", err)
 	}
 }
+
+// TestPodDirectories: what the kubelet keeps of a pod goes with it; what is not its own, such as a volume, stays.
+func TestPodDirectories(t *testing.T) {
+	b := newBench(t, nil)
+	pods := filepath.Join(b.RootDir, "pods")
+	for _, uid := range []string{"uid-1", "uid-2", "known"} {
+		for _, file := range []string{"etc-hosts", "containers/a/00000000", "resources.json"} {
+			touch(t, filepath.Join(pods, uid, file))
+		}
+	}
+	touch(t, filepath.Join(pods, "uid-2", "volumes", "data"))
+	if err := b.RemovePod(t.Context(), "uid-1"); err != nil {
+		t.Fatal(err)
+	}
+	if exists(filepath.Join(pods, "uid-1")) {
+		t.Error("the directory of a removed pod is left")
+	}
+	if err := b.GarbageCollect(t.Context(), func(uid types.UID) bool { return uid == "known" }); err != nil {
+		t.Fatal(err)
+	}
+	if exists(filepath.Join(pods, "uid-2", "resources.json")) || !exists(filepath.Join(pods, "uid-2", "volumes", "data")) {
+		t.Error("of an unknown pod's directory the volumes are to stay, and nothing else")
+	}
+	if !exists(filepath.Join(pods, "known", "etc-hosts")) {
+		t.Error("a known pod's file is gone")
+	}
+}
