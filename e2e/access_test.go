@@ -82,6 +82,7 @@ func TestServerRefuses(t *testing.T) {
 	}
 	plain := client("")
 	reader := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/pods", "nodes/log"}, Verbs: []string{"get"}})
+	scraper := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/metrics", "nodes/stats"}, Verbs: []string{"get"}})
 	powerless := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes", "pods", "pods/exec", "pods/log"}, Verbs: []string{"*"}})
 	viewer := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/proxy"}, Verbs: []string{"get"}})
 	for _, who := range []struct {
@@ -99,6 +100,9 @@ func TestServerRefuses(t *testing.T) {
 		{"a user without rights", client("somebody"), "", http.StatusForbidden, nil},
 		{"an account without rights on the node's parts", plain, powerless, http.StatusForbidden, nil},
 		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/runningpods/": true, "/logs/": true}},
+		{"a collector of metrics", plain, scraper, http.StatusForbidden, map[string]bool{
+			"/metrics": true, "/metrics/resource": true, "/metrics/cadvisor": true, "/metrics/probes": true, "/stats/summary": true,
+		}},
 	} {
 		for _, request := range serverPaths(pod) {
 			_, path, _ := strings.Cut(request, " ")
@@ -123,6 +127,7 @@ func TestServerRefuses(t *testing.T) {
 	admin := client("admin", "system:masters")
 	for request, want := range map[string]string{
 		"GET /healthz": "ok", "GET /pods": pod.Name, "GET /runningpods/": pod.Name, "GET /configz": `"kubeletconfig"`, "GET /statusz": "kubelet statusz", "GET /flagz": "root-dir=",
+		"GET /metrics": "kubelet_http_requests_total{", "GET /metrics/resource": "node_cpu_usage_seconds_total", "GET /stats/summary": `"nodeName"`,
 		"POST /run/default/" + pod.Name + "/app?cmd=echo%20hi": "hi\n",
 	} {
 		if code, body := ask(admin, "", request); code != http.StatusOK || !strings.Contains(body, want) {

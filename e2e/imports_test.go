@@ -26,7 +26,7 @@ var layers = []struct {
 	{"kubelet/...", []string{"kubelet/settings", "runtime/cri"}},
 	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/allocation", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/allocation", "runtime/cri", "runtime/pleg", "status"}},
-	{"podworkers/volumes", []string{"podworkers/objects", "podworkers/env", "runtime/cri"}},
+	{"podworkers/volumes", []string{"podworkers/csi", "podworkers/objects", "podworkers/env", "runtime/cri"}},
 	{"podworkers/env", []string{"podworkers/objects", "runtime/cri"}},
 	{"podworkers/...", []string{"runtime/cri"}},
 	{"status", []string{"runtime/cri"}},

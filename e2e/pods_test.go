@@ -155,10 +155,10 @@ func TestInitContainers(t *testing.T) {
 	ctx, _ := node(t)
 	pod := newPod(t)
 	always := corev1.ContainerRestartPolicyAlways
-	sidecar := shell("sidecar", "echo sidecar >>/out/order; trap 'echo sidecar-end >>/out/order; exit 0' TERM; sleep 1000 & wait")
+	sidecar := shell("sidecar", "trap 'echo sidecar-end >>/out/order; exit 0' TERM; echo sidecar >>/out/order; sleep 1000 & wait")
 	sidecar.RestartPolicy = &always
 	pod.Spec.InitContainers = []corev1.Container{shell("first", "echo first >>/out/order"), sidecar, shell("second", "echo second >>/out/order")}
-	pod.Spec.Containers = []corev1.Container{shell("main", "echo main >>/out/order; cat /out/order; trap 'echo main-end >>/out/order; exit 0' TERM; sleep 1000 & wait")}
+	pod.Spec.Containers = []corev1.Container{shell("main", "trap 'echo main-end >>/out/order; exit 0' TERM; cat /out/order; echo main >>/out/order; sleep 1000 & wait")}
 	dir := t.TempDir()
 	pod.Spec.Volumes = []corev1.Volume{{Name: "out", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}}}
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

@@ -38,6 +38,7 @@ type apiClients struct {
 	base *rest.Config
 
 	broadcaster record.EventBroadcaster
+	eventTurn   client.Turn
 }
 
 const protobuf = "application/vnd.kubernetes.protobuf"
@@ -181,7 +182,7 @@ func (c *apiClients) objects(onChange func(types.UID)) objects.Options {
 	if c.pods == nil {
 		return objects.Options{}
 	}
-	return objects.Options{Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, OnChange: onChange}
+	return objects.Options{Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, TrustBundles: c.pods.ClusterTrustBundles, OnChange: onChange}
 }
 
 // recorder returns the recorder of all events: logged always, sent once startEvents ran.
@@ -194,7 +195,7 @@ func (c *apiClients) recorder(nodeName string) record.EventRecorder {
 func (c *apiClients) startEvents(ctx context.Context) {
 	c.broadcaster.StartStructuredLogging(3)
 	if c.events != nil {
-		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx))
+		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx, c.eventTurn))
 	}
 	context.AfterFunc(ctx, c.broadcaster.Shutdown)
 }

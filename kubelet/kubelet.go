@@ -22,10 +22,12 @@ import (
 	"minikubelet/kubelet/identity"
 	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
+	"minikubelet/kubelet/plugins"
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/stats"
 	"minikubelet/podworkers"
+	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/probes"
 	"minikubelet/podworkers/volumes"
@@ -59,6 +61,8 @@ type Kubelet struct {
 	objects  *objects.Manager
 	classes  *runtimeclass.Lookup
 	status   *status.Manager
+	csi      *csi.Manager     // nil without an apiserver
+	plugins  *plugins.Watcher // nil without an apiserver
 	loop     *syncloop.Loop
 	healthz  *server.Healthz
 	server   *server.Server
@@ -66,6 +70,7 @@ type Kubelet struct {
 	metrics  registries
 	// rotations keep certificates up to date.
 	rotations []func(context.Context)
+	upkeep    []func(context.Context) // what keeps disk and memory from filling up
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -110,12 +115,14 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	cache := pleg.NewCache()
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
 	k.status = status.New(status.Options{Pods: k.api.podClient(), Registerer: r})
-	puller := newImages(k, events)
+	pulled := make(chan struct{}, 1)
+	puller := newImages(k, events, pulled)
 	if k.node, err = node.New(node.Options{
 		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
 		RuntimeSynced:  k.pleg.Synced(), Registerer: r,
+		VolumesInUse: k.volumesInUse,
 	}); err != nil {
 		return err
 	}
@@ -130,10 +137,18 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		case <-ctx.Done():
 		}
 	}))
+	if err := k.connectPlugins(); err != nil {
+		return err
+	}
 	rt, err := newRuntime(ctx, k, puller, cache, events)
 	if err != nil {
 		return err
 	}
+	k.api.eventTurn = rt.Turn
+	vols := volumes.New(volumes.Options{
+		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
+		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, RecursiveReadOnly: rt.RecursiveReadOnly, Registerer: r,
+	})
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,
 	})
@@ -141,14 +156,21 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	mirror := k.mirror(pods)
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
-		Volumes: volumes.New(volumes.Options{
-			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable, RecursiveReadOnly: rt.RecursiveReadOnly, Registerer: r,
-		}),
-		Registerer: r, RuntimeName: k.node.RuntimeName,
+		Volumes: vols, Registerer: r, RuntimeName: k.node.RuntimeName,
 	})
+	collector := newCollector(k, pulled, events)
+	evictions := newEviction(k, pods, workers, rt, collector, events, r)
+	k.upkeep = []func(context.Context){collector.Run, evictions.Run}
+	if rotator := newRotator(k); rotator != nil {
+		k.upkeep = append(k.upkeep, rotator.Run)
+	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods), Registerer: r,
+		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, MaxPods: int(s.MaxPods), Registerer: r,
+		Clean: func(ctx context.Context, known func(types.UID) bool) error {
+			return errors.Join(rt.GarbageCollect(ctx, known), vols.Clean(ctx, known))
+		},
+		Pressure:     evictions.Pressure,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	if err := k.measure(); err != nil {
@@ -221,6 +243,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
 	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run, k.stats.Run}
+	if k.csi != nil {
+		runs = append(runs, k.csi.Run, k.plugins.Run)
+	}
+	runs = append(runs, k.upkeep...)
 	if k.healthz != nil {
 		runs = append(runs, k.healthz.Run)
 	}

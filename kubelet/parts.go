@@ -22,7 +22,7 @@ import (
 )
 
 // newImages makes the puller of images from the settings.
-func newImages(k *Kubelet, events record.EventRecorder) *images.Manager {
+func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) *images.Manager {
 	s := k.settings
 	parallel := 0
 	if s.MaxParallelImagePulls != nil {
@@ -32,6 +32,12 @@ func newImages(k *Kubelet, events record.EventRecorder) *images.Manager {
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
 		Registerer: k.metrics.main, Pulled: k.status.Pulled, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		OnPulled: func() {
+			select {
+			case pulled <- struct{}{}:
+			default:
+			}
+		},
 	})
 }
 
@@ -44,7 +50,7 @@ func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
 	}
 	m, err := cgroups.New(cgroups.Options{
 		Driver: cgroupDriver(ctx, k.cri, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
-		Capacity: k.node.Capacity(), Allocatable: k.node.Allocatable(), EnforceAllocatable: enforce,
+		Capacity: k.node.Capacity(), Allocatable: k.node.Usable(), EnforceAllocatable: enforce,
 		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
 		ReserveMemory: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy,
 	})

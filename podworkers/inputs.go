@@ -32,6 +32,9 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		ConfigMap: func(name string) (*corev1.ConfigMap, error) {
 			return in.opts.Objects.ConfigMap(ctx, pod.Namespace, name)
 		},
+		File: func(volume, path string) ([]byte, error) {
+			return in.opts.Volumes.ReadFile(pod, volume, path, env.FileLimit)
+		},
 		Invalid: func(source string, keys []string) {
 			in.opts.Events.Eventf(pod, corev1.EventTypeWarning, "InvalidEnvironmentVariableNames",
 				"Keys [%s] from the EnvFrom %s were skipped since they are considered invalid environment variable names.", strings.Join(keys, ", "), source)

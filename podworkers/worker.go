@@ -20,6 +20,7 @@ type worker struct {
 	uid      types.UID
 	name     string
 	lifetime context.Context // of the worker, longer than that of one step
+	cleaned  chan struct{}   // closed when the pod reaches Finished
 
 	failures   int                        // syncs in a row that failed
 	lastAction time.Time                  // when the runtime was last told to do something
@@ -44,7 +45,7 @@ type worker struct {
 }
 
 func newWorker(ws *Workers, pod *corev1.Pod) *worker {
-	return &worker{Workers: ws, uid: pod.UID, name: fullName(pod), pod: pod, seenAt: seen(pod), wake: make(chan struct{}, 1)}
+	return &worker{Workers: ws, uid: pod.UID, name: fullName(pod), pod: pod, seenAt: seen(pod), cleaned: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 func (w *worker) logger(ctx context.Context) klog.Logger {
@@ -58,7 +59,9 @@ func (w *worker) deliver(u Update) {
 	defer w.mu.Unlock()
 	before := w.grace()
 	ending := w.killRequested()
-	w.pod = u.Pod
+	if u.Pod != nil {
+		w.pod = u.Pod
+	}
 	w.runtimeOnly = u.runtimeOnly
 	w.updates++
 	if u.Kill != nil {
@@ -184,6 +187,9 @@ func (w *worker) advance(ctx context.Context, s signal) {
 	}
 	klog.FromContext(ctx).V(2).Info("Pod changes phase", "from", w.phase, "to", to)
 	w.phase = to
+	if to == Finished {
+		close(w.cleaned)
+	}
 	w.failures = 0
 	w.ring()
 }

@@ -48,7 +48,7 @@ type NodeFacts interface {
 
 // Update is one message to a pod's worker.
 type Update struct {
-	// Pod is the newest version of the pod.
+	// Pod is the newest version of the pod; UpdatePod needs it.
 	Pod *corev1.Pod
 	// Kill ends the pod; a pod with a deletion timestamp ends without it.
 	Kill *Kill
@@ -105,6 +105,27 @@ func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
 		ws.running.Go(func() { w.run(run) })
 	}
 	w.deliver(u)
+}
+
+// Kill ends a pod whatever its source says, if it has a worker.
+//
+// Upstream: pkg/kubelet/pod_workers.go UpdatePod with SyncPodKill.
+func (ws *Workers) Kill(uid types.UID, k Kill) {
+	if w := ws.worker(uid); w != nil {
+		w.deliver(Update{Kill: &k})
+	}
+}
+
+// Cleaned is closed when nothing of the pod is left but its record and its logs.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go PodCouldHaveRunningContainers and its like, polled by the eviction manager.
+func (ws *Workers) Cleaned(uid types.UID) <-chan struct{} {
+	if w := ws.worker(uid); w != nil {
+		return w.cleaned
+	}
+	closed := make(chan struct{})
+	close(closed)
+	return closed
 }
 
 // Poke has the pod's worker look at its pod again, if there is one.

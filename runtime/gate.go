@@ -1,27 +1,28 @@
 package runtime
 
-import "context"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
-// startSlot is a new pod's turn to start, from its sandbox to its last container. More starts at once than the
-// machine does well make all of them slower, and pods that start in turn are ready long before all are. What may take
-// long without work for this machine, a pull or a hook, gives the turn up.
-type startSlot struct{ gate chan struct{} }
+// gate lets a number of pods at a time do what costs the machine much: start, from the sandbox to the last container,
+// or end. More at once than the machine does well make all of them slower, and pods that start in turn are ready long
+// before all are. Those who wait have their turns in the order they came.
+type gate chan struct{}
 
-// take waits for a slot.
-func (s *startSlot) take(ctx context.Context, gate chan struct{}) error {
+// maxTurn is the longest turn. Whoever takes longer waits for something, a pull, a hook or a runtime that hangs, and
+// that is no reason for others to wait as well.
+const maxTurn = 10 * time.Second
+
+// enter waits for a turn. leave ends it and may be called again.
+func (g gate) enter(ctx context.Context) (leave func(), err error) {
 	select {
-	case gate <- struct{}{}:
-		s.gate = gate
-		return nil
+	case g <- struct{}{}:
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-}
-
-// leave gives the slot back, once.
-func (s *startSlot) leave() {
-	if s.gate != nil {
-		<-s.gate
-		s.gate = nil
-	}
+	once := sync.OnceFunc(func() { <-g })
+	timer := time.AfterFunc(maxTurn, once)
+	return func() { timer.Stop(); once() }, nil
 }

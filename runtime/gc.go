@@ -140,15 +140,21 @@ func (r *Runtime) removeDead(ctx context.Context, container *runtimeapi.Containe
 	return nil
 }
 
-// removeSandbox stops a sandbox first: only that gives its network back, and doing it twice does no harm.
+// removeSandbox stops a sandbox first, also one that ended by itself: only that gives its network back.
 func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSandbox) error {
 	if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
 		return fmt.Errorf("stop sandbox before removing it: %w", err)
 	}
-	_, err := r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
+	leave, err := r.ends.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	_, err = r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
 	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox: %w", err)
 	}
+	r.stopped.Delete(sandbox.GetId())
 	return nil
 }
 
@@ -159,34 +165,18 @@ func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSand
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_gc.go GarbageCollect
 func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool) error {
-	containers, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, sandboxes, err := r.listAll(ctx)
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
-	sandboxes, err := r.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-	if err != nil {
-		return fmt.Errorf("collect garbage: %w", err)
-	}
-	var errs []error
-	gone := map[string]bool{}
-	for _, container := range garbageContainers(containers.GetContainers(), known) {
-		err := r.removeDead(ctx, container)
-		gone[container.GetId()] = err == nil
-		errs = append(errs, err)
-		if err == nil {
-			errs = append(errs, r.removeContainerLog(container))
-		}
-	}
-	left := slices.DeleteFunc(containers.GetContainers(), func(c *runtimeapi.Container) bool { return gone[c.GetId()] })
-	for _, sandbox := range garbageSandboxes(sandboxes.GetItems(), left, known) {
-		errs = append(errs, r.removeSandbox(ctx, sandbox))
-	}
+	left, err := r.removeGarbage(ctx, containers, sandboxes, known)
+	errs := []error{err}
 	inUse := map[types.UID]bool{}
 	for _, container := range left {
 		inUse[podUID(container.GetLabels())] = true
 	}
 	errs = append(errs, r.removeLogs(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }), r.removeDeadLinks(ctx))
-	for _, sandbox := range sandboxes.GetItems() {
+	for _, sandbox := range sandboxes {
 		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
 	}
 	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
@@ -198,6 +188,53 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 		return fmt.Errorf("collect garbage: %w", err)
 	}
 	return nil
+}
+
+// DeleteUnusedContainers removes what GarbageCollect would, and of ended pods that still have their API object all
+// containers, with their logs, and all sandboxes. It is for a node that runs out of disk.
+//
+// Upstream: pkg/kubelet/container/container_gc.go DeleteAllUnusedContainers
+func (r *Runtime) DeleteUnusedContainers(ctx context.Context, ended func(types.UID) bool) error {
+	containers, sandboxes, err := r.listAll(ctx)
+	if err == nil {
+		_, err = r.removeGarbage(ctx, containers, sandboxes, func(uid types.UID) bool { return !ended(uid) })
+	}
+	if err != nil {
+		return fmt.Errorf("delete unused containers: %w", err)
+	}
+	return nil
+}
+
+// listAll lists everything in the runtime.
+func (r *Runtime) listAll(ctx context.Context) ([]*runtimeapi.Container, []*runtimeapi.PodSandbox, error) {
+	containers, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	if err != nil {
+		return nil, nil, err
+	}
+	sandboxes, err := r.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return containers.GetContainers(), sandboxes.GetItems(), nil
+}
+
+// removeGarbage removes dead containers and sandboxes, and returns the containers that are left.
+func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Container, sandboxes []*runtimeapi.PodSandbox, known func(types.UID) bool) ([]*runtimeapi.Container, error) {
+	var errs []error
+	gone := map[string]bool{}
+	for _, container := range garbageContainers(containers, known) {
+		err := r.removeDead(ctx, container)
+		gone[container.GetId()] = err == nil
+		errs = append(errs, err)
+		if err == nil {
+			errs = append(errs, r.removeContainerLog(container))
+		}
+	}
+	left := slices.DeleteFunc(containers, func(c *runtimeapi.Container) bool { return gone[c.GetId()] })
+	for _, sandbox := range garbageSandboxes(sandboxes, left, known) {
+		errs = append(errs, r.removeSandbox(ctx, sandbox))
+	}
+	return left, errors.Join(errs...)
 }
 
 // removeCgroups removes the cgroups of the pods picked. Each is asked for after it was seen, so that one made

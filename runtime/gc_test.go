@@ -164,3 +164,31 @@ func TestPodDirectories(t *testing.T) {
 		t.Error("a known pod's file is gone")
 	}
 }
+
+// TestDeleteUnusedContainers: ended pods lose everything but their log directory, running ones what is long dead.
+func TestDeleteUnusedContainers(t *testing.T) {
+	b := newBench(t, nil)
+	pod, ended := testPod("c:a", corev1.RestartPolicyAlways), testPod("c:x", corev1.RestartPolicyNever)
+	ended.UID = "uid-ended"
+	b.mustSync(t, pod)
+	b.mustSync(t, ended)
+	log := filepath.Join(PodLogsDirectory(b.PodLogsDir, "ns", "pod", ended.UID), "x/0.log")
+	touch(t, log)
+	b.fake.SetExit(b.fake.ContainerID("x"), 0)
+	if err := b.KillPod(t.Context(), ended, mustRead(t, b, ended.UID), nil); err != nil {
+		t.Fatal(err)
+	}
+	isEnded := func(uid types.UID) bool { return uid == ended.UID }
+	b.fake.FailNext("ListContainers", errors.New("away"))
+	if err := b.DeleteUnusedContainers(t.Context(), isEnded); err == nil || !strings.Contains(err.Error(), "away") {
+		t.Errorf("the error is %v", err)
+	}
+	if err := b.DeleteUnusedContainers(t.Context(), isEnded); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t, ended, "")
+	b.want(t, pod, "box0 a/0:run")
+	if exists(log) || !exists(filepath.Dir(log)) {
+		t.Errorf("log left: %v, its directory: %v", exists(log), exists(filepath.Dir(log)))
+	}
+}

@@ -101,8 +101,21 @@ func findContainer(pod *corev1.Pod, of *cri.ContainerStatus) *corev1.Container {
 	return &orphan.Spec.Containers[0]
 }
 
+// stopSandbox stops a sandbox unless it was stopped already: the runtime would take its network down once more, which
+// costs as much as the first time.
 func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
-	_, err := r.CRI.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
+	if _, done := r.stopped.Load(id); done {
+		return nil
+	}
+	leave, err := r.ends.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	_, err = r.CRI.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
+	if err == nil {
+		r.stopped.Store(id, true)
+	}
 	if cri.IsNotFound(err) {
 		return nil
 	}

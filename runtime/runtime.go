@@ -78,12 +78,14 @@ type Runtime struct {
 	Options
 	metrics    *metrics
 	crash      *crashLoops
-	startGate  chan struct{} // one slot per sandbox being started
-	unified    bool          // cgroup v2
-	swap       bool          // swap can be limited
-	uncertain  sync.Map      // types.UID: a call for this pod ended without an answer, look before acting
-	imageUsers sync.Map      // image ID -> imageUser; an image never changes its user
-	hooksRun   sync.Map      // container ID: its preStop hook has been started and its Killing event sent
+	starts     gate     // new pods
+	ends       gate     // sandboxes
+	unified    bool     // cgroup v2
+	swap       bool     // swap can be limited
+	uncertain  sync.Map // types.UID: a call for this pod ended without an answer, look before acting
+	imageUsers sync.Map // image ID -> imageUser; an image never changes its user
+	hooksRun   sync.Map // container ID: its preStop hook has been started and its Killing event sent
+	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
 }
 
 // ContainerInputs is what only the node knows of a container. A returned error becomes CreateContainerConfigError.
@@ -179,12 +181,13 @@ func New(options Options) *Runtime {
 		options.SingleProcessOOMKill = new(!unified)
 	}
 	return &Runtime{
-		Options:   options,
-		metrics:   newMetrics(options.Registerer),
-		crash:     newCrashLoops(options.CrashLoopMax),
-		startGate: make(chan struct{}, options.MaxConcurrentSandboxes),
-		unified:   unified,
-		swap:      swapController(unified),
+		Options: options,
+		metrics: newMetrics(options.Registerer),
+		crash:   newCrashLoops(options.CrashLoopMax),
+		starts:  make(gate, options.MaxConcurrentSandboxes),
+		ends:    make(gate, options.MaxConcurrentSandboxes),
+		unified: unified,
+		swap:    swapController(unified),
 	}
 }
 

@@ -76,6 +76,9 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	return result, nil
 }
 
+// Turn waits for a turn among the pods that start, for what should not slow them down.
+func (r *Runtime) Turn(ctx context.Context) (leave func(), err error) { return r.starts.enter(ctx) }
+
 // readAfter takes the reading that ends a round. For a pod that began with nothing, and so has nothing but what the
 // round made, that is one call per container.
 func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round *syncRound, result *SyncResult) error {
@@ -119,7 +122,7 @@ type syncRound struct {
 	sandbox  *runtimeapi.PodSandboxStatus // made in this round
 	made     []string                     // containers made in this round
 	observed *cri.PodStatus               // the reading the round began with, and the sandbox it made
-	slot     startSlot                    // held while a new pod starts
+	leave    func()                       // gives up the turn that a new pod has to start; nil for none
 }
 
 func (s *syncRound) run(ctx context.Context) error {
@@ -141,10 +144,10 @@ func (s *syncRound) makeAndStart(ctx context.Context) error {
 	}
 	s.observed = s.result.Observed
 	if s.actions.CreateSandbox != "" {
-		if err := s.slot.take(ctx, s.startGate); err != nil {
+		if s.leave, err = s.starts.enter(ctx); err != nil {
 			return err
 		}
-		defer s.slot.leave()
+		defer s.leave()
 		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config)
 		if s.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)
@@ -252,7 +255,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		}
 		id, err := s.startContainer(ctx, startJob{
 			startAction: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
-			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: s.slot.leave,
+			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: s.leave,
 		})
 		s.metrics.container(action.Kind, err)
 		if id != "" {

@@ -20,6 +20,8 @@ type Waiting struct{ Reason, Message string }
 type Override struct {
 	Phase           corev1.PodPhase
 	Reason, Message string
+	// Condition, if there is one, is DisruptionTarget: why the node ended a pod that did nothing wrong.
+	Condition *corev1.PodCondition
 }
 
 // Inputs are all that Compute looks at.

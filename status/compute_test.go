@@ -116,9 +116,11 @@ func TestPhase(t *testing.T) {
 		{"init failed and waits, never", spec(never, []string{"i"}, nil, "a"), observed(false), func(in *Inputs) {
 			in.Old = &corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{{Name: "i", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1}}}}}
 		}, corev1.PodFailed},
-		{"rejected", spec(always, nil, nil, "a"), observed(false), func(in *Inputs) { in.Override = &Override{corev1.PodFailed, "NodePorts", "Pod was rejected: x"} }, corev1.PodFailed},
+		{"rejected", spec(always, nil, nil, "a"), observed(false), func(in *Inputs) {
+			in.Override = &Override{Phase: corev1.PodFailed, Reason: "NodePorts", Message: "Pod was rejected: x"}
+		}, corev1.PodFailed},
 		{"past its deadline, still running", spec(always, nil, nil, "a"), observed(true, ran("a", 0, runningState, 0)), func(in *Inputs) {
-			in.Terminating, in.Override = true, &Override{corev1.PodFailed, "DeadlineExceeded", "x"}
+			in.Terminating, in.Override = true, &Override{Phase: corev1.PodFailed, Reason: "DeadlineExceeded", Message: "x"}
 		}, corev1.PodRunning},
 	}
 	for _, tt := range tests {
@@ -225,7 +227,7 @@ func TestHoldBack(t *testing.T) {
 // TestRejectedHasNoContainers: nothing is said of containers that nobody meant to start.
 func TestRejectedHasNoContainers(t *testing.T) {
 	s := compute(spec(corev1.RestartPolicyAlways, nil, nil, "a"), observed(false), func(in *Inputs) {
-		in.Override = &Override{corev1.PodFailed, "OutOfcpu", "Pod was rejected: x"}
+		in.Override = &Override{Phase: corev1.PodFailed, Reason: "OutOfcpu", Message: "Pod was rejected: x"}
 	})
 	if s.Phase != corev1.PodFailed || s.Reason != "OutOfcpu" || len(s.ContainerStatuses) != 0 {
 		t.Errorf("%+v", s)

@@ -52,6 +52,12 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 	for i := range list {
 		in.date(&list[i], findCondition(old.Conditions, list[i].Type))
 	}
+	if in.verdict() && in.Override.Condition != nil {
+		c := *in.Override.Condition
+		in.date(&c, findCondition(others, c.Type))
+		others = slices.DeleteFunc(others, func(o corev1.PodCondition) bool { return o.Type == c.Type })
+		others = append(others, c)
+	}
 	if !ended(s.Phase) {
 		list = append(list, in.Resize...)
 	}
@@ -204,3 +210,10 @@ func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCon
 }
 
 func isOwned(t corev1.PodConditionType) bool { return slices.Contains(owned, t) }
+
+// isVerdict tells whether a condition that others write too was written by a kubelet.
+//
+// Upstream: pkg/kubelet/types/pod_status.go PodConditionSharedByKubelet.
+func isVerdict(c corev1.PodCondition) bool {
+	return c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet
+}

@@ -360,16 +360,17 @@ func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// WithForeign keeps the kubelet's own conditions of want, and of all others what the apiserver has.
+// WithForeign keeps the kubelet's own conditions of want, and of all others what the apiserver has. DisruptionTarget is
+// the kubelet's own where it ended the pod.
 func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
 	var merged []corev1.PodCondition
 	for _, c := range want {
-		if isOwned(c.Type) {
+		if isOwned(c.Type) || isVerdict(c) {
 			merged = append(merged, c)
 		}
 	}
 	for _, c := range have {
-		if !isOwned(c.Type) {
+		if !isOwned(c.Type) && findCondition(merged, c.Type) == nil {
 			merged = append(merged, c)
 		}
 	}

@@ -27,6 +27,8 @@ type AdmissionInput struct {
 	Allocatable corev1.ResourceList
 	MaxPods     int
 	GOOS        string
+	// Pressure is what the node is short of.
+	Pressure []corev1.NodeConditionType
 	// CheckSysctls tells of a sysctl that the pod may not set.
 	CheckSysctls func(*corev1.Pod) error
 }
@@ -35,13 +37,34 @@ type AdmissionInput struct {
 //
 // Upstream: pkg/kubelet/lifecycle/predicate.go Admit, generalFilter and rejectPodAdmissionBasedOnOSSelector.
 func Admit(in AdmissionInput) *Rejection {
-	for _, check := range []func(AdmissionInput) *Rejection{checkOS, checkSysctls, checkResources, checkPlacement, checkPorts, checkTaints} {
+	for _, check := range []func(AdmissionInput) *Rejection{checkPressure, checkOS, checkSysctls, checkResources, checkPlacement, checkPorts, checkTaints} {
 		if r := check(in); r != nil {
 			return r
 		}
 	}
 	return nil
 }
+
+// checkPressure keeps pods from a node that evicts others. Critical ones come in all the same, and where only memory
+// is short all but those that request none of it.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go Admit.
+func checkPressure(in AdmissionInput) *Rejection {
+	if len(in.Pressure) == 0 || config.IsStatic(in.Pod) || config.IsMirror(in.Pod) || schedulingcorev1.PodPriority(in.Pod) >= systemCritical {
+		return nil
+	}
+	if len(in.Pressure) == 1 && in.Pressure[0] == corev1.NodeMemoryPressure {
+		taint := corev1.Taint{Key: corev1.TaintNodeMemoryPressure, Effect: corev1.TaintEffectNoSchedule}
+		if in.Pod.Status.QOSClass != corev1.PodQOSBestEffort || // the apiserver's word, as it works the class out
+			schedulingcorev1.TolerationsTolerateTaint(klog.Background(), in.Pod.Spec.Tolerations, &taint, false) {
+			return nil
+		}
+	}
+	return &Rejection{"Evicted", fmt.Sprintf("The node had condition: %v. ", in.Pressure)}
+}
+
+// Upstream: pkg/apis/scheduling/types.go SystemCriticalPriority.
+const systemCritical = 2_000_000_000
 
 func checkOS(in AdmissionInput) *Rejection {
 	if os := in.Pod.Spec.NodeSelector[corev1.LabelOSStable]; os != "" && os != in.GOOS {

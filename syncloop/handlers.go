@@ -76,7 +76,12 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) *Rejection {
 	if err != nil {
 		logger.Error(err, "What the pod was given earlier is not known, its spec counts", "pod", klog.KObj(pod), "podUID", pod.UID)
 	}
-	rejection := Admit(l.admission(pod, l.active()))
+	in := l.admission(pod, l.active())
+	// Who was here before the kubelet started is no newcomer: the ranking decides.
+	if _, here := l.Cache.Get(pod.UID); !here && l.Pressure != nil {
+		in.Pressure = l.Pressure()
+	}
+	rejection := Admit(in)
 	l.admitted[pod.UID] = rejection == nil
 	if rejection == nil {
 		if err := l.Allocation.Allocate(pod); err != nil {

@@ -166,11 +166,11 @@ func BuildImage(files []File, config v1.Config) (v1.Image, error) {
 
 // pushImages builds the images every stack has and pushes them.
 func (s *Stack) pushImages(ctx context.Context) error {
-	pause, err := s.buildProgram(ctx, "pause")
+	pause, err := s.BuildProgram(ctx, "pause")
 	if err != nil {
 		return err
 	}
-	testapp, err := s.buildProgram(ctx, "testapp")
+	testapp, err := s.BuildProgram(ctx, "testapp")
 	if err != nil {
 		return err
 	}
@@ -199,8 +199,8 @@ func (s *Stack) pushImages(ctx context.Context) error {
 	return nil
 }
 
-// buildProgram compiles one of the programs under images and returns the binary.
-func (s *Stack) buildProgram(ctx context.Context, program string) ([]byte, error) {
+// BuildProgram compiles one of the programs under images and returns the binary.
+func (s *Stack) BuildProgram(ctx context.Context, program string) ([]byte, error) {
 	out := filepath.Join(s.Dir, "images", program)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "minikubelet/e2e/stack/images/"+program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

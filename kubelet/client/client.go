@@ -10,9 +10,11 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,15 +32,16 @@ var Scheme = newScheme()
 
 // groups are the API groups that a Client has a connection for.
 var groups = []schema.GroupVersion{
-	corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion, nodev1.SchemeGroupVersion,
-	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion,
+	corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion, nodev1.SchemeGroupVersion, storagev1.SchemeGroupVersion,
+	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, certificatesv1.SchemeGroupVersion, betaCertificates,
 }
 
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, coordinationv1.AddToScheme, nodev1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme,
+		corev1.AddToScheme, coordinationv1.AddToScheme, nodev1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme, storagev1.AddToScheme,
+		certificatesv1.AddToScheme, addBetaCertificates,
 	} {
 		utilruntime.Must(add(s))
 	}
@@ -128,6 +131,11 @@ func (c *Client) ListWatch(resource, namespace string, selector fields.Selector)
 // RuntimeClasses lists and watches the cluster's RuntimeClasses.
 func (c *Client) RuntimeClasses() cache.ListerWatcher {
 	return listWatch(c.groups[nodev1.SchemeGroupVersion], "runtimeclasses", "", fields.Everything())
+}
+
+// Get reads one object of a core resource into an object of its kind.
+func (c *Client) Get(ctx context.Context, resource, namespace, name string, into runtime.Object) error {
+	return c.core().Get().Namespace(namespace).Resource(resource).Name(name).Do(ctx).Into(into)
 }
 
 func listWatch(c rest.Interface, resource, namespace string, selector fields.Selector) cache.ListerWatcher {

@@ -160,15 +160,15 @@ func (m machine) capacity(maxPods int32) corev1.ResourceList {
 	return list
 }
 
-// allocatable takes what is reserved, and what must stay free, from the capacity.
+// reserve takes what is reserved from the capacity: what is left is what pods may use in all.
 //
-// Upstream: pkg/kubelet/cm/node_container_manager_linux.go GetNodeAllocatableReservation.
-func allocatable(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableAbsolute.
+func reserve(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
 	left := capacity.DeepCopy()
 	for field, reserved := range map[string]map[string]string{"kubeReserved": s.KubeReserved, "systemReserved": s.SystemReserved} {
 		for name, text := range reserved {
 			quantity, err := resource.ParseQuantity(text)
-			if err == nil && name != "pid" {
+			if _, counted := capacity[corev1.ResourceName(name)]; err == nil && counted {
 				err = take(left, corev1.ResourceName(name), quantity)
 			}
 			if err != nil {
@@ -176,17 +176,22 @@ func allocatable(capacity corev1.ResourceList, s *settings.Settings) (corev1.Res
 			}
 		}
 	}
-	for signal, name := range map[string]corev1.ResourceName{"memory.available": corev1.ResourceMemory, "nodefs.available": corev1.ResourceEphemeralStorage} {
-		if s.EvictionHard[signal] == "" {
+	return left, nil
+}
+
+// allocatable takes what must stay free, and huge pages, from what pods may use: what is left is what they may request.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go GetNodeAllocatableReservation.
+func allocatable(capacity, reserved corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
+	left := reserved.DeepCopy()
+	for _, threshold := range s.EvictionThresholds() {
+		name := map[string]corev1.ResourceName{"memory.available": corev1.ResourceMemory, "nodefs.available": corev1.ResourceEphemeralStorage}[threshold.Signal]
+		total, counted := capacity[name]
+		if threshold.GracePeriod > 0 || !counted {
 			continue
 		}
-		total := capacity[name]
-		bytes, err := settings.Threshold(s.EvictionHard[signal], total.Value())
-		if err == nil {
-			err = take(left, name, *resource.NewQuantity(bytes, resource.BinarySI))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("evictionHard[%s]: %w", signal, err)
+		if err := take(left, name, *resource.NewQuantity(threshold.Value.Of(total.Value()), resource.BinarySI)); err != nil {
+			return nil, fmt.Errorf("evictionHard[%s]: %w", threshold.Signal, err)
 		}
 	}
 	// Huge pages are the machine's memory too.

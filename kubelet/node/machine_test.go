@@ -132,7 +132,11 @@ func TestAllocatable(t *testing.T) {
 		}, err: "Reserved[cpu]"},
 	}
 	for _, tt := range tests {
-		got, err := allocatable(capacity, &settings.Settings{KubeletConfiguration: tt.settings})
+		given := &settings.Settings{KubeletConfiguration: tt.settings}
+		got, err := reserve(capacity, given)
+		if err == nil {
+			got, err = allocatable(capacity, got, given)
+		}
 		if tt.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("%s: the error is %v, want one that names %s", tt.name, err, tt.err)

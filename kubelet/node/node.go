@@ -52,7 +52,9 @@ type Options struct {
 	RuntimeHealthy func() error
 	// RuntimeSynced is closed when they first do; nil if that is not told.
 	RuntimeSynced <-chan struct{}
-	Events        record.EventRecorder
+	// VolumesInUse names the volumes that must not be detached from the node; nil for none.
+	VolumesInUse func() []corev1.UniqueVolumeName
+	Events       record.EventRecorder
 	// Root is the directory below which the machine is read: "/" if empty.
 	Root       string
 	Registerer prometheus.Registerer // may be nil
@@ -66,15 +68,18 @@ type Node struct {
 	ips      []net.IP
 	startup  *startup
 	capacity corev1.ResourceList
-	alloc    corev1.ResourceList
-	check    chan struct{} // asks for the status to be worked out now, capacity 1
-	appeared chan struct{} // tells that there is a node to keep a lease for, capacity 1
+	usable   corev1.ResourceList // capacity less what is reserved
+	alloc    corev1.ResourceList // that less what must stay free
+	check    chan struct{}       // asks for the status to be worked out now, capacity 1
+	appeared chan struct{}       // tells that there is a node to keep a lease for, capacity 1
 
 	mu            sync.RWMutex
-	node          *corev1.Node // as the apiserver has it, or as it would be registered
-	deleted       bool         // from the apiserver, by somebody else
-	unschedulable bool         // as was last told
+	node          *corev1.Node  // as the apiserver has it, or as it would be registered
+	changed       chan struct{} // closed, and made anew, when node is replaced
+	deleted       bool          // from the apiserver, by somebody else
+	unschedulable bool          // as was last told
 	runtime       runtimeState
+	pressure      []corev1.NodeConditionType
 	images        []corev1.ContainerImage // nil until they were listed
 	reported      time.Time               // when the status was last written
 }
@@ -93,10 +98,16 @@ func New(opts Options) (*Node, error) {
 	if *s.FailCgroupV1 && !m.cgroupV2 {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
-	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
+	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), changed: make(chan struct{})}
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
 	n.capacity = m.capacity(s.MaxPods)
-	if n.alloc, err = allocatable(n.capacity, s); err != nil {
+	if isolate := s.LocalStorageCapacityIsolation; isolate != nil && !*isolate {
+		delete(n.capacity, corev1.ResourceEphemeralStorage)
+	}
+	if n.usable, err = reserve(n.capacity, s); err != nil {
+		return nil, err
+	}
+	if n.alloc, err = allocatable(n.capacity, n.usable, s); err != nil {
 		return nil, err
 	}
 	if n.ips, err = addresses(s.NodeIPs, s.NodeName, thisMachine); err != nil && opts.Nodes != nil {
@@ -114,8 +125,22 @@ func (n *Node) Node() *corev1.Node {
 	return n.node
 }
 
+// Current returns the node as it is known now, and a channel that is closed when another version of it is.
+func (n *Node) Current() (*corev1.Node, <-chan struct{}) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.node, n.changed
+}
+
+// CheckStatus has the node's status worked out, and written if it is another, without waiting for the usual time.
+func (n *Node) CheckStatus() { wake(n.check) }
+
 // Capacity returns what the machine has. Callers must not change it.
 func (n *Node) Capacity() corev1.ResourceList { return n.capacity }
+
+// Usable returns what pods may use in all: the capacity without what is reserved. They may request less, lest they
+// come to eviction by using what they requested. Callers must not change it.
+func (n *Node) Usable() corev1.ResourceList { return n.usable }
 
 // Allocatable returns what pods may request in all: the capacity without what is reserved, and what others wrote into
 // the node's status. Callers must not change it.
@@ -142,6 +167,20 @@ func othersResources(list corev1.ResourceList) corev1.ResourceList {
 	}
 	return others
 }
+
+// SetPressure says of which resources the node is short: MemoryPressure, DiskPressure, PIDPressure. It is reported at
+// once; the taints that keep pods away are the node controller's to set, as a node may not change its own.
+func (n *Node) SetPressure(conditions []corev1.NodeConditionType) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !slices.Equal(n.pressure, conditions) {
+		n.pressure = slices.Clone(conditions)
+		wake(n.check)
+	}
+}
+
+// Ref is the object of the node's events.
+func (n *Node) Ref() *corev1.ObjectReference { return n.ref }
 
 // NetworkReady tells why pods cannot have a network of their own yet, nil if they can.
 func (n *Node) NetworkReady() error {

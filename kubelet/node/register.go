@@ -159,8 +159,8 @@ func (n *Node) initial() *corev1.Node {
 		node.Spec.Taints = append(node.Spec.Taints, t)
 	}
 	n.mu.RLock()
-	state, images := n.runtime, n.images
+	state, images, pressure := n.runtime, n.images, n.pressure
 	n.mu.RUnlock()
-	node.Status = n.status(corev1.NodeStatus{}, state, images, now.Time)
+	node.Status = n.status(corev1.NodeStatus{}, state, images, pressure, now.Time)
 	return node
 }

@@ -46,11 +46,11 @@ func (n *Node) syncStatus(ctx context.Context) error {
 		return nil
 	}
 	n.mu.RLock()
-	state, images, reported := n.runtime, n.images, n.reported
+	state, images, pressure, reported := n.runtime, n.images, n.pressure, n.reported
 	n.mu.RUnlock()
 	now := time.Now()
 	want := have.DeepCopy()
-	want.Status = n.status(have.Status, state, images, now)
+	want.Status = n.status(have.Status, state, images, pressure, now)
 	due := now.Sub(reported) >= n.opts.Settings.NodeStatusReportFrequency.Duration
 	if !due && sameStatus(&have.Status, &want.Status) {
 		return nil
@@ -97,7 +97,7 @@ var declaredFeatures = []string{
 // status is the node's status, from the one before; what is others' in it stays. It is pure but for the machine.
 //
 // Upstream: pkg/kubelet/nodestatus/setters.go.
-func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev1.ContainerImage, now time.Time) corev1.NodeStatus {
+func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev1.ContainerImage, pressure []corev1.NodeConditionType, now time.Time) corev1.NodeStatus {
 	s := *have.DeepCopy()
 	// Resources of others are theirs to write, and nothing is reserved of them.
 	s.Capacity, s.Allocatable = othersResources(have.Capacity), othersResources(have.Capacity)
@@ -124,18 +124,46 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 	if images != nil {
 		s.Images = images
 	}
+	if n.opts.VolumesInUse != nil {
+		s.VolumesInUse = n.opts.VolumesInUse()
+	}
 	set := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) {
 		setCondition(&s, corev1.NodeCondition{Type: kind, Status: status, Reason: reason, Message: message}, now)
 	}
-	set(corev1.NodeMemoryPressure, corev1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
-	set(corev1.NodeDiskPressure, corev1.ConditionFalse, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
-	set(corev1.NodePIDPressure, corev1.ConditionFalse, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+	for _, p := range pressures {
+		if slices.Contains(pressure, p.kind) {
+			set(p.kind, corev1.ConditionTrue, p.bad[0], p.bad[1])
+		} else {
+			set(p.kind, corev1.ConditionFalse, p.good[0], p.good[1])
+		}
+	}
 	if why := state.why(); why != "" {
 		set(corev1.NodeReady, corev1.ConditionFalse, "KubeletNotReady", why)
 	} else {
 		set(corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status")
 	}
 	return s
+}
+
+// pressures are the conditions of short resources, with reason and message of each state.
+//
+// Upstream: pkg/kubelet/nodestatus/setters.go MemoryPressureCondition, DiskPressureCondition, PIDPressureCondition.
+var pressures = []struct {
+	kind      corev1.NodeConditionType
+	good, bad [2]string
+}{
+	{
+		corev1.NodeMemoryPressure, [2]string{"KubeletHasSufficientMemory", "kubelet has sufficient memory available"},
+		[2]string{"KubeletHasInsufficientMemory", "kubelet has insufficient memory available"},
+	},
+	{
+		corev1.NodeDiskPressure, [2]string{"KubeletHasNoDiskPressure", "kubelet has no disk pressure"},
+		[2]string{"KubeletHasDiskPressure", "kubelet has disk pressure"},
+	},
+	{
+		corev1.NodePIDPressure, [2]string{"KubeletHasSufficientPID", "kubelet has sufficient PID available"},
+		[2]string{"KubeletHasInsufficientPID", "kubelet has insufficient PID available"},
+	},
 }
 
 func setCondition(s *corev1.NodeStatus, c corev1.NodeCondition, now time.Time) {

@@ -90,6 +90,8 @@ func (n *Node) replace(node *corev1.Node) {
 	node = node.DeepCopy()
 	node.ManagedFields = nil
 	n.node, n.deleted = node, false
+	close(n.changed)
+	n.changed = make(chan struct{})
 	if appeared {
 		wake(n.appeared)
 		wake(n.check)

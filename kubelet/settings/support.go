@@ -7,11 +7,9 @@ import (
 	"os"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/resource"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
@@ -26,14 +24,6 @@ func unsupported(document map[string]any, given *kubeletconfig.KubeletConfigurat
 	var problems []problem
 	for _, f := range table {
 		if _, present := lookup(document, f.Path); !present || f.Support != Refused {
-			continue
-		}
-		if f.Path == "evictionHard" {
-			for signal, threshold := range given.EvictionHard {
-				if !tolerable(signal, threshold) {
-					problems = append(problems, f.refusal(f.Path+"["+signal+"]", threshold))
-				}
-			}
 			continue
 		}
 		if value := valueAt(given, f.Path); !f.takes(value) {
@@ -67,43 +57,6 @@ func (f Field) takes(value any) bool {
 	})
 }
 
-// tolerable tells whether a hard eviction threshold is the default or off. That of memory may be any: it is kept free
-// by taking it from allocatable. Others are validate's to find.
-func tolerable(signal, threshold string) bool {
-	amount, percent, err := parseThreshold(threshold)
-	if err != nil || amount == 0 || signal == "memory.available" {
-		return true
-	}
-	text, _ := defaultEviction[signal].(string)
-	usual, usualPercent, err := parseThreshold(text)
-	return err == nil && amount == usual && percent == usualPercent
-}
-
-// parseThreshold reads 10% or a quantity.
-func parseThreshold(text string) (amount float64, percent bool, err error) {
-	if number, ok := strings.CutSuffix(text, "%"); ok {
-		amount, err = strconv.ParseFloat(number, 64)
-		if err == nil && !(amount >= 0 && amount <= 100) {
-			err = fmt.Errorf("%q: must be between 0%% and 100%%", text)
-		}
-		return amount, true, err
-	}
-	q, err := resource.ParseQuantity(text)
-	if err == nil && q.Sign() < 0 {
-		err = fmt.Errorf("%q: must not be negative", text)
-	}
-	return q.AsApproximateFloat64(), false, err
-}
-
-// Threshold is the value of a hard eviction signal out of a total: "10%" of it, or a quantity.
-func Threshold(text string, total int64) (int64, error) {
-	amount, percent, err := parseThreshold(text)
-	if percent {
-		amount *= float64(total) / 100
-	}
-	return int64(amount), err
-}
-
 // withDefaults returns the document with the defaults of all that is not given. As upstream reads them, a zero
 // number, duration or string means the default too, where the field cannot tell it from none.
 func withDefaults(document map[string]any, given *kubeletconfig.KubeletConfiguration) map[string]any {
@@ -134,6 +87,7 @@ func derive(c, given *kubeletconfig.KubeletConfiguration) {
 	if *c.PodPidsLimit < 0 {
 		*c.PodPidsLimit = -1
 	}
+	mergeEviction(c)
 	const containerd, crio = "/run/containerd/containerd.sock", "/run/crio/crio.sock"
 	if given.ContainerRuntimeEndpoint == "" && !exists(containerd) && exists(crio) {
 		c.ContainerRuntimeEndpoint = "unix://" + crio

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/klog/v2"
@@ -43,7 +44,11 @@ func TestSupport(t *testing.T) {
 		{"protectKernelDefaults: false\nserverTLSBootstrap: false\nenableProfilingHandler: true\nenableDebugFlagsHandler: true\nenableContentionProfiling: true", ""},
 		{"containerLogMaxSize: 10Mi\ncontainerLogMaxFiles: 5", ""},
 		{"memorySwap: {swapBehavior: \"\"}", ""},
-		{"imageGCHighThresholdPercent: 85", ""},
+		{"imageGCHighThresholdPercent: 90\nimageGCLowThresholdPercent: 70\nimageMinimumGCAge: 1m\nimageMaximumGCAge: 24h", ""},
+		{"containerLogMaxSize: \"-1\"\ncontainerLogMaxFiles: 2\ncontainerLogMaxWorkers: 3\ncontainerLogMonitorInterval: 3s", ""},
+		{"evictionSoft: {memory.available: 1Gi}\nevictionSoftGracePeriod: {memory.available: 1m}\nevictionMaxPodGracePeriod: 60", ""},
+		{"evictionMinimumReclaim: {nodefs.available: 1Gi}\nevictionPressureTransitionPeriod: 30s\nkernelMemcgNotification: true", ""},
+		{"localStorageCapacityIsolation: false", ""},
 		{"evictionHard: {memory.available: 500Mi, nodefs.available: 10%}", ""},
 
 		{"cpuManagerPolicyOptions: {full-pcpus-only: \"true\"}", "cpuManagerPolicyOptions"},
@@ -53,13 +58,9 @@ func TestSupport(t *testing.T) {
 		{"podsPerCore: 10", "podsPerCore"},
 		{"podCIDR: 10.0.0.0/24", "podCIDR"},
 		{"protectKernelDefaults: true", "protectKernelDefaults"},
-		{"containerLogMaxSize: 20Mi", "containerLogMaxSize"},
-		{"evictionSoft: {memory.available: 1Gi}", "evictionSoft"},
 		{"shutdownGracePeriodCriticalPods: 10s", "shutdownGracePeriodCriticalPods"},
-		{"imageMaximumGCAge: 24h", "imageMaximumGCAge"},
 		{"configMapAndSecretChangeDetectionStrategy: Get", "configMapAndSecretChangeDetectionStrategy"},
 		{"tracing: {endpoint: \"localhost:4317\"}", "tracing"},
-		{"localStorageCapacityIsolation: false", "localStorageCapacityIsolation"},
 		{"enableControllerAttachDetach: false", "enableControllerAttachDetach"},
 	} {
 		_, err := load(t, tt.lines)
@@ -148,26 +149,51 @@ func TestVerbosity(t *testing.T) {
 func TestValidate(t *testing.T) {
 	negative := int32(-1)
 	for path, change := range map[string]func(*kubeletconfig.KubeletConfiguration){
-		"fileCheckFrequency":        func(c *kubeletconfig.KubeletConfiguration) { c.FileCheckFrequency.Duration = -1 },
-		"runtimeRequestTimeout":     func(c *kubeletconfig.KubeletConfiguration) { c.RuntimeRequestTimeout.Duration = -1 },
-		"registryPullQPS":           func(c *kubeletconfig.KubeletConfiguration) { c.RegistryPullQPS = &negative },
-		"registryBurst":             func(c *kubeletconfig.KubeletConfiguration) { c.RegistryBurst = -1 },
-		"eventRecordQPS":            func(c *kubeletconfig.KubeletConfiguration) { c.EventRecordQPS = &negative },
-		"kubeAPIQPS":                func(c *kubeletconfig.KubeletConfiguration) { c.KubeAPIQPS = &negative },
-		"nodeLeaseDurationSeconds":  func(c *kubeletconfig.KubeletConfiguration) { c.NodeLeaseDurationSeconds = -1 },
-		"port":                      func(c *kubeletconfig.KubeletConfiguration) { c.Port = 70000 },
-		"healthzPort":               func(c *kubeletconfig.KubeletConfiguration) { c.HealthzPort = &negative },
-		"healthzBindAddress":        func(c *kubeletconfig.KubeletConfiguration) { c.HealthzBindAddress = "here" },
-		"maxParallelImagePulls":     func(c *kubeletconfig.KubeletConfiguration) { c.MaxParallelImagePulls = &negative },
-		"cpuCFSQuotaPeriod":         func(c *kubeletconfig.KubeletConfiguration) { c.CPUCFSQuotaPeriod.Duration = 2e9 },
-		"podPidsLimit":              func(c *kubeletconfig.KubeletConfiguration) { *c.PodPidsLimit = 0 },
-		"cgroupRoot":                func(c *kubeletconfig.KubeletConfiguration) { c.CgroupRoot = "kubelet" },
-		"podLogsDir":                func(c *kubeletconfig.KubeletConfiguration) { c.PodLogsDir = "logs" },
-		"staticPodURL":              func(c *kubeletconfig.KubeletConfiguration) { c.StaticPodURL = "ftp://host" },
-		"imageServiceEndpoint":      func(c *kubeletconfig.KubeletConfiguration) { c.ImageServiceEndpoint = "x" },
-		"kubeReserved[memory]":      func(c *kubeletconfig.KubeletConfiguration) { c.KubeReserved = map[string]string{"memory": "-1"} },
-		"enforceNodeAllocatable[0]": func(c *kubeletconfig.KubeletConfiguration) { c.EnforceNodeAllocatable = []string{"kube-reserved"} },
-		"nodeStatusMaxImages":       func(c *kubeletconfig.KubeletConfiguration) { *c.NodeStatusMaxImages = -2 },
+		"fileCheckFrequency":          func(c *kubeletconfig.KubeletConfiguration) { c.FileCheckFrequency.Duration = -1 },
+		"runtimeRequestTimeout":       func(c *kubeletconfig.KubeletConfiguration) { c.RuntimeRequestTimeout.Duration = -1 },
+		"registryPullQPS":             func(c *kubeletconfig.KubeletConfiguration) { c.RegistryPullQPS = &negative },
+		"registryBurst":               func(c *kubeletconfig.KubeletConfiguration) { c.RegistryBurst = -1 },
+		"eventRecordQPS":              func(c *kubeletconfig.KubeletConfiguration) { c.EventRecordQPS = &negative },
+		"kubeAPIQPS":                  func(c *kubeletconfig.KubeletConfiguration) { c.KubeAPIQPS = &negative },
+		"nodeLeaseDurationSeconds":    func(c *kubeletconfig.KubeletConfiguration) { c.NodeLeaseDurationSeconds = -1 },
+		"port":                        func(c *kubeletconfig.KubeletConfiguration) { c.Port = 70000 },
+		"healthzPort":                 func(c *kubeletconfig.KubeletConfiguration) { c.HealthzPort = &negative },
+		"healthzBindAddress":          func(c *kubeletconfig.KubeletConfiguration) { c.HealthzBindAddress = "here" },
+		"maxParallelImagePulls":       func(c *kubeletconfig.KubeletConfiguration) { c.MaxParallelImagePulls = &negative },
+		"cpuCFSQuotaPeriod":           func(c *kubeletconfig.KubeletConfiguration) { c.CPUCFSQuotaPeriod.Duration = 2e9 },
+		"podPidsLimit":                func(c *kubeletconfig.KubeletConfiguration) { *c.PodPidsLimit = 0 },
+		"cgroupRoot":                  func(c *kubeletconfig.KubeletConfiguration) { c.CgroupRoot = "kubelet" },
+		"podLogsDir":                  func(c *kubeletconfig.KubeletConfiguration) { c.PodLogsDir = "logs" },
+		"staticPodURL":                func(c *kubeletconfig.KubeletConfiguration) { c.StaticPodURL = "ftp://host" },
+		"imageServiceEndpoint":        func(c *kubeletconfig.KubeletConfiguration) { c.ImageServiceEndpoint = "x" },
+		"kubeReserved[memory]":        func(c *kubeletconfig.KubeletConfiguration) { c.KubeReserved = map[string]string{"memory": "-1"} },
+		"enforceNodeAllocatable[0]":   func(c *kubeletconfig.KubeletConfiguration) { c.EnforceNodeAllocatable = []string{"kube-reserved"} },
+		"imageGCHighThresholdPercent": func(c *kubeletconfig.KubeletConfiguration) { *c.ImageGCHighThresholdPercent = 101 },
+		"imageGCLowThresholdPercent":  func(c *kubeletconfig.KubeletConfiguration) { *c.ImageGCLowThresholdPercent = 85 },
+		"imageMinimumGCAge":           func(c *kubeletconfig.KubeletConfiguration) { c.ImageMinimumGCAge.Duration = -1 },
+		"imageMaximumGCAge":           func(c *kubeletconfig.KubeletConfiguration) { c.ImageMaximumGCAge.Duration = 1e9 },
+		"containerLogMaxSize":         func(c *kubeletconfig.KubeletConfiguration) { c.ContainerLogMaxSize = "big" },
+		"containerLogMaxFiles":        func(c *kubeletconfig.KubeletConfiguration) { *c.ContainerLogMaxFiles = 1 },
+		"containerLogMaxWorkers":      func(c *kubeletconfig.KubeletConfiguration) { *c.ContainerLogMaxWorkers = 0 },
+		"containerLogMonitorInterval": func(c *kubeletconfig.KubeletConfiguration) { c.ContainerLogMonitorInterval.Duration = 1e9 },
+		"evictionHard[disk]":          func(c *kubeletconfig.KubeletConfiguration) { c.EvictionHard = map[string]string{"disk": "10%"} },
+		"evictionHard[pid.available]": func(c *kubeletconfig.KubeletConfiguration) {
+			c.EvictionHard = map[string]string{"pid.available": "101%"}
+		},
+		"evictionHard[nodefs.available]": func(c *kubeletconfig.KubeletConfiguration) {
+			c.EvictionHard = map[string]string{"nodefs.available": "0"}
+		},
+		"evictionSoft[memory.available]": func(c *kubeletconfig.KubeletConfiguration) {
+			c.EvictionSoft = map[string]string{"memory.available": "1Gi"}
+		},
+		"evictionSoftGracePeriod[memory.available]": func(c *kubeletconfig.KubeletConfiguration) {
+			c.EvictionSoftGracePeriod = map[string]string{"memory.available": "-1s"}
+		},
+		"evictionMinimumReclaim[memory.available]": func(c *kubeletconfig.KubeletConfiguration) {
+			c.EvictionMinimumReclaim = map[string]string{"memory.available": "-1Gi"}
+		},
+		"evictionPressureTransitionPeriod": func(c *kubeletconfig.KubeletConfiguration) { c.EvictionPressureTransitionPeriod.Duration = -1 },
+		"nodeStatusMaxImages":              func(c *kubeletconfig.KubeletConfiguration) { *c.NodeStatusMaxImages = -2 },
 	} {
 		c, err := newGiven().decode()
 		if err != nil {
@@ -188,4 +214,37 @@ func object(t *testing.T, text string) map[string]any {
 		t.Fatal(err)
 	}
 	return out
+}
+
+func TestEvictionThresholds(t *testing.T) {
+	for _, tt := range []struct {
+		lines string
+		want  []EvictionThreshold
+	}{
+		{"evictionHard: {}", nil},
+		{"evictionHard: {pid.available: 10%, memory.available: 1Gi, imagefs.available: 0%, nodefs.inodesFree: 100%}", []EvictionThreshold{
+			{Signal: "memory.available", Value: Amount{Quantity: 1 << 30}}, {Signal: "pid.available", Value: Amount{Percent: 10}},
+		}},
+		{"evictionHard: {memory.available: 5%}\nevictionSoft: {memory.available: 10%}\nevictionSoftGracePeriod: {memory.available: 1m30s}\n" +
+			"evictionMinimumReclaim: {memory.available: 1Ki}", []EvictionThreshold{
+			{Signal: "memory.available", Value: Amount{Percent: 5}, MinReclaim: Amount{Quantity: 1 << 10}},
+			{Signal: "memory.available", Value: Amount{Percent: 10}, MinReclaim: Amount{Quantity: 1 << 10}, GracePeriod: 90 * time.Second},
+		}},
+		{"mergeDefaultEvictionSettings: true\nevictionHard: {memory.available: 0%, nodefs.available: 1Ki}", []EvictionThreshold{
+			{Signal: "nodefs.available", Value: Amount{Quantity: 1 << 10}}, {Signal: "nodefs.inodesFree", Value: Amount{Percent: 5}},
+			{Signal: "imagefs.available", Value: Amount{Percent: 15}}, {Signal: "imagefs.inodesFree", Value: Amount{Percent: 5}},
+		}},
+	} {
+		s, err := load(t, tt.lines)
+		if err != nil {
+			t.Errorf("%q: %v", tt.lines, err)
+			continue
+		}
+		if diff := cmp.Diff(tt.want, s.EvictionThresholds()); diff != "" {
+			t.Errorf("%q: %s", tt.lines, diff)
+		}
+	}
+	if got := (Amount{Percent: 10}).Of(50) + (Amount{Quantity: 7}).Of(50); got != 12 {
+		t.Errorf("10%% of 50 and 7 are %d", got)
+	}
 }

@@ -27,10 +27,7 @@ type Field struct {
 }
 
 const (
-	noEviction = "pods are not evicted yet"
-	noImageGC  = "images are not removed yet"
 	noManager  = "no resource managers yet"
-	noRotation = "the kubelet rotates no logs yet"
 	noShutdown = "no graceful node shutdown yet"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
@@ -125,10 +122,10 @@ var table = []Field{
 	{Path: "maxParallelImagePulls", Support: Supported},
 	{Path: "imagePullCredentialsVerificationPolicy", Support: Refused, Default: "NeverVerifyPreloadedImages"},
 	{Path: "preloadedImagesVerificationAllowlist", Support: Refused},
-	{Path: "imageMinimumGCAge", Support: Refused, Default: "2m0s", Note: noImageGC},
-	{Path: "imageMaximumGCAge", Support: Refused, Note: noImageGC},
-	{Path: "imageGCHighThresholdPercent", Support: Refused, Default: 85, Also: []any{100}, Note: noImageGC + "; 100, for never, is taken"},
-	{Path: "imageGCLowThresholdPercent", Support: Refused, Default: 80, Note: noImageGC},
+	{Path: "imageMinimumGCAge", Support: Supported, Default: "2m0s"},
+	{Path: "imageMaximumGCAge", Support: Supported, Note: "an image is that old when it was not used, and was on the node, for so long"},
+	{Path: "imageGCHighThresholdPercent", Support: Supported, Default: 85, Note: "looked at every 5 minutes as upstream, and after each pull"},
+	{Path: "imageGCLowThresholdPercent", Support: Supported, Default: 80},
 
 	// Cgroups.
 	{Path: "cgroupRoot", Support: Supported},
@@ -164,25 +161,24 @@ var table = []Field{
 	{Path: "defaultPodSysctls", Support: Refused},
 	{Path: "userNamespaces", Support: Supported, Note: "idsPerPod, 65536 by default"},
 	{Path: "hairpinMode", Support: Accepted, Default: "promiscuous-bridge", Note: "the network plugin's matter"},
-	{Path: "containerLogMaxSize", Support: Refused, Default: "10Mi", Note: noRotation},
-	{Path: "containerLogMaxFiles", Support: Refused, Default: 5, Note: noRotation},
-	{Path: "containerLogMaxWorkers", Support: Refused, Default: 1, Note: noRotation},
-	{Path: "containerLogMonitorInterval", Support: Refused, Default: "10s", Note: noRotation},
-	{Path: "localStorageCapacityIsolation", Support: Refused, Default: true},
+	{Path: "containerLogMaxSize", Support: Supported, Default: "10Mi", Note: "negative for no rotation"},
+	{Path: "containerLogMaxFiles", Support: Supported, Default: 5},
+	{Path: "containerLogMaxWorkers", Support: Supported, Default: 1},
+	{Path: "containerLogMonitorInterval", Support: Supported, Default: "10s"},
+	{Path: "localStorageCapacityIsolation", Support: Supported, Default: true},
 	{Path: "volumePluginDir", Support: Refused, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Note: "no flexvolumes"},
 	{Path: "volumeStatsAggPeriod", Support: Refused, Default: "1m0s", Note: "volumes are not measured yet"},
 	{Path: "enableControllerAttachDetach", Support: Refused, Default: true},
 
 	// Eviction.
-	{Path: "evictionHard", Support: Refused, Default: defaultEviction,
-		Note: noEviction + "; memory.available may be any and counts against allocatable, as nodefs.available does, and each other may be 0% for none"},
-	{Path: "evictionSoft", Support: Refused, Note: noEviction},
-	{Path: "evictionSoftGracePeriod", Support: Refused, Note: noEviction},
-	{Path: "evictionPressureTransitionPeriod", Support: Refused, Default: "5m0s", Note: noEviction},
-	{Path: "evictionMaxPodGracePeriod", Support: Refused, Note: noEviction},
-	{Path: "evictionMinimumReclaim", Support: Refused, Note: noEviction},
-	{Path: "mergeDefaultEvictionSettings", Support: Refused, Default: false, Note: noEviction},
-	{Path: "kernelMemcgNotification", Support: Refused, Note: noEviction},
+	{Path: "evictionHard", Support: Supported, Default: defaultEviction, Note: "as upstream, containerfs.* follow nodefs.* or imagefs.*, whichever filesystem that is"},
+	{Path: "evictionSoft", Support: Supported},
+	{Path: "evictionSoftGracePeriod", Support: Supported},
+	{Path: "evictionPressureTransitionPeriod", Support: Supported, Default: "5m0s"},
+	{Path: "evictionMaxPodGracePeriod", Support: Supported, Note: "negative for the pod's own"},
+	{Path: "evictionMinimumReclaim", Support: Supported},
+	{Path: "mergeDefaultEvictionSettings", Support: Supported, Default: false},
+	{Path: "kernelMemcgNotification", Support: Accepted, Note: "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"},
 
 	// The kubelet's process and the machine.
 	{Path: "logging.verbosity", Support: Supported},

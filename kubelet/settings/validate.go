@@ -26,6 +26,7 @@ func validate(c *kubeletconfig.KubeletConfiguration) []problem {
 	p.places(c)
 	p.lists(c)
 	p.server(c)
+	p.garbage(c)
 	return p.list
 }
 
@@ -84,10 +85,6 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 // places checks addresses, paths and names.
 func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
 	add := p.add
-	for signal, threshold := range c.EvictionHard {
-		_, _, err := parseThreshold(threshold)
-		add(err != nil, "evictionHard["+signal+"]", threshold, fmt.Sprint(err))
-	}
 	add(net.ParseIP(c.HealthzBindAddress) == nil, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address")
 	add(!slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver), "cgroupDriver", c.CgroupDriver, "must be cgroupfs or systemd")
 	add(!slices.Contains([]string{protobuf, "application/json"}, c.ContentType), "contentType", c.ContentType, "must be "+protobuf+" or application/json")
@@ -184,6 +181,38 @@ func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	} {
 		p.add(d.Duration < 0, path, d.Duration.String(), "must not be negative")
 	}
+}
+
+// garbage checks what says when images, logs and pods are too many.
+func (p *problems) garbage(c *kubeletconfig.KubeletConfiguration) {
+	_, wrong := evictionThresholds(c)
+	p.list = append(p.list, wrong...)
+	p.add(c.EvictionPressureTransitionPeriod.Duration < 0, "evictionPressureTransitionPeriod", c.EvictionPressureTransitionPeriod.Duration.String(), "must not be negative")
+	high, low := *c.ImageGCHighThresholdPercent, *c.ImageGCLowThresholdPercent
+	p.add(high < 0 || high > 100, "imageGCHighThresholdPercent", high, "must be between 0 and 100")
+	p.add(low < 0 || low > 100, "imageGCLowThresholdPercent", low, "must be between 0 and 100")
+	const usual = 80 // then the other was given
+	p.add(low >= high && low != usual, "imageGCLowThresholdPercent", low, fmt.Sprintf("must be less than imageGCHighThresholdPercent, %d", high))
+	p.add(low >= high && low == usual, "imageGCHighThresholdPercent", high, fmt.Sprintf("must be greater than imageGCLowThresholdPercent, %d", low))
+	youngest, oldest := c.ImageMinimumGCAge.Duration, c.ImageMaximumGCAge.Duration
+	p.add(youngest < 0, "imageMinimumGCAge", youngest.String(), "must not be negative")
+	p.add(oldest < 0 || oldest > 0 && oldest <= youngest, "imageMaximumGCAge", oldest.String(), "must be 0 for none, or greater than imageMinimumGCAge")
+	_, err := ContainerLogMaxSize(c)
+	p.add(err != nil, "containerLogMaxSize", c.ContainerLogMaxSize, fmt.Sprint(err))
+	p.add(*c.ContainerLogMaxFiles < 2, "containerLogMaxFiles", *c.ContainerLogMaxFiles, "must be greater than 1")
+	p.add(*c.ContainerLogMaxWorkers < 1, "containerLogMaxWorkers", *c.ContainerLogMaxWorkers, "must be greater than 0")
+	p.add(c.ContainerLogMonitorInterval.Seconds() < 3, "containerLogMonitorInterval", c.ContainerLogMonitorInterval.Duration.String(), "must be at least 3s")
+}
+
+// ContainerLogMaxSize is the field of that name in bytes.
+//
+// Upstream: pkg/kubelet/logs/container_log_manager.go parseMaxSize.
+func ContainerLogMaxSize(c *kubeletconfig.KubeletConfiguration) (int64, error) {
+	q, err := resource.ParseQuantity(c.ContainerLogMaxSize)
+	if err != nil {
+		return 0, err
+	}
+	return q.Value(), nil
 }
 
 func validateNodeName(name string) []error {

@@ -22,6 +22,8 @@ type Inputs struct {
 	// Secret and ConfigMap return an object of the pod's namespace.
 	Secret    func(name string) (*corev1.Secret, error)
 	ConfigMap func(name string) (*corev1.ConfigMap, error)
+	// File returns a file in one of the pod's volumes, not more than FileLimit of it; nil where there are no volumes.
+	File func(volume, path string) ([]byte, error)
 	// Invalid is told of keys of a source that cannot be variables; may be nil.
 	Invalid func(source string, keys []string)
 }
@@ -92,14 +94,14 @@ func (in Inputs) value(e *corev1.EnvVar, known func(string) (string, bool)) (val
 	case from.SecretKeyRef != nil:
 		return in.secretKey(from.SecretKeyRef)
 	case from.FileKeyRef != nil:
-		err = errors.New("valueFrom.fileKeyRef is not supported by this kubelet yet")
+		value, skip, err = in.fileKey(from.FileKeyRef)
 	default:
 		err = errors.New("valueFrom names no source")
 	}
 	if err != nil {
 		return "", false, fmt.Errorf("env %s: %w", e.Name, err)
 	}
-	return value, false, nil
+	return value, skip, nil
 }
 
 func (in Inputs) configMapKey(ref *corev1.ConfigMapKeySelector) (value string, skip bool, err error) {

@@ -128,7 +128,7 @@ func TestSources(t *testing.T) {
 		{"secret key", secretKey("s", "k", false), "secret", ""},
 		{"missing secret", secretKey("none", "k", false), "", "not found"},
 		{"missing secret, optional", secretKey("none", "k", true), absent, ""},
-		{"file", &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{}}, "", "fileKeyRef is not supported"},
+		{"file", &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{}}, "", "files in volumes cannot be read here"},
 		{"nothing", &corev1.EnvVarSource{}, "", "no source"},
 	}
 	for _, tt := range tests {

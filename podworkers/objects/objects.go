@@ -27,6 +27,8 @@ type Watch func(resource, namespace string, selector fields.Selector) cache.List
 type Options struct {
 	Watch       Watch
 	CreateToken func(ctx context.Context, namespace, serviceAccount string, request *authv1.TokenRequest) (*authv1.TokenRequest, error)
+	// TrustBundles lists and watches the cluster's ClusterTrustBundles.
+	TrustBundles func() cache.ListerWatcher
 	// OnChange is told of every pod that refers to an object that changed. It must not block for long.
 	OnChange func(types.UID)
 	Clock    clock.PassiveClock
@@ -39,6 +41,7 @@ type Manager struct {
 	opts     Options
 	tokens   *tokens
 	services *services
+	bundles  *bundles
 
 	mu      sync.Mutex
 	objects map[key]*object
@@ -65,6 +68,7 @@ func New(opts Options) *Manager {
 	}
 	return &Manager{
 		opts: opts, tokens: newTokens(opts), services: &services{watch: opts.Watch},
+		bundles: &bundles{watch: opts.TrustBundles, changed: opts.OnChange},
 		objects: map[key]*object{}, pods: map[types.UID][]key{},
 	}
 }
@@ -84,6 +88,7 @@ func (m *Manager) Run(ctx context.Context) {
 		o.stop()
 	}
 	m.services.stop()
+	m.bundles.stop()
 }
 
 // Register begins to watch what the pod refers to, and stops what only an earlier version of it did.
@@ -93,6 +98,7 @@ func (m *Manager) Register(pod *corev1.Pod) {
 	if m.opts.Watch == nil {
 		return
 	}
+	m.bundles.register(pod)
 	wanted := references(pod)
 	m.mu.Lock()
 	before := m.pods[pod.UID]
@@ -122,6 +128,7 @@ func (m *Manager) Unregister(uid types.UID) {
 		o.stop()
 	}
 	m.tokens.forget(uid)
+	m.bundles.forget(uid)
 }
 
 // release takes one user off each object and returns those without any. Callers hold mu.

@@ -8,11 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
-	"k8s.io/apimachinery/pkg/types"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // mountTmpfs mounts memory on a directory, unless it is mounted already; size is its limit in bytes, 0 for none.
@@ -36,6 +35,48 @@ func mountTmpfs(dir string, size int64) error {
 	return nil
 }
 
+// mountHugePages mounts huge pages on a directory, unless they are mounted already.
+//
+// Upstream: pkg/volume/emptydir/empty_dir.go setupHugepages.
+func mountHugePages(pod *corev1.Pod, medium corev1.StorageMedium, dir string) error {
+	size, err := pageSize(pod, medium)
+	if err != nil {
+		return err
+	}
+	mounted, err := isMountpoint(dir)
+	if err != nil || mounted {
+		return err
+	}
+	if err := unix.Mount("nodev", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", size.Value())); err != nil {
+		return fmt.Errorf("mount huge pages of %s on %s: %w", size.String(), dir, err)
+	}
+	return nil
+}
+
+// bind mounts a directory on another, unless something is mounted there already. The source is opened once, and what
+// was opened is what is mounted.
+func bind(source, dir string, readOnly bool) error {
+	mounted, err := mountinfo.Mounted(dir)
+	if err != nil || mounted {
+		return err
+	}
+	held, err := os.OpenFile(source, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", held.Fd()), dir, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s to %s: %w", source, dir, err)
+	}
+	if !readOnly {
+		return nil
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make %s read-only: %w", dir, errors.Join(err, unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)))
+	}
+	return nil
+}
+
 // isMountpoint tells whether something is mounted on a directory of its own device.
 func isMountpoint(dir string) (bool, error) {
 	var here, above unix.Stat_t
@@ -46,38 +87,6 @@ func isMountpoint(dir string) (bool, error) {
 		return false, &fs.PathError{Op: "lstat", Path: filepath.Dir(dir), Err: err}
 	}
 	return here.Dev != above.Dev, nil
-}
-
-// Unmount takes all volumes of a pod away: what is mounted below its directory, whoever mounted it and when, and then
-// the files. Nothing is removed while something is still mounted, since that might be the host's.
-//
-// Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForUnmount, then kubelet_volumes.go cleanupOrphanedPodDirs.
-func (m *Manager) Unmount(ctx context.Context, uid types.UID) (err error) {
-	defer func() {
-		if err == nil {
-			m.metrics.forget(uid)
-		}
-	}()
-	if uid == "" || strings.ContainsAny(string(uid), "/\x00") || uid == "." || uid == ".." {
-		return fmt.Errorf("unmount volumes: %q is not a pod's UID", uid)
-	}
-	dir := m.podDir(uid)
-	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, part := range []string{"volume-subpaths", "volumes"} {
-		below := filepath.Join(dir, part)
-		if _, err := os.Lstat(below); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err := unmountBelow(ctx, below); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(below); err != nil {
-			return fmt.Errorf("remove volumes: %w", err)
-		}
-	}
-	return nil
 }
 
 // unmountBelow unmounts everything at and below a directory, the last mounted first.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -46,6 +47,12 @@ func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.
 func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, vars map[string]string) (*runtimeapi.Mount, error) {
 	vm := &c.VolumeMounts[index]
 	mount := &runtimeapi.Mount{HostPath: m.dir(pod.UID, v), ContainerPath: vm.MountPath, Readonly: vm.ReadOnly, SelinuxRelabel: v.HostPath == nil}
+	if p, ok := m.placed(pod.UID, v.Name); ok {
+		mount.Readonly, mount.SelinuxRelabel = vm.ReadOnly || p.readOnly, p.relabel
+	}
+	if mount.HostPath == "" {
+		return nil, errors.New("the volume is not mounted")
+	}
 	if !path.IsAbs(mount.ContainerPath) {
 		mount.ContainerPath = path.Join("/", mount.ContainerPath)
 	}
@@ -165,6 +172,38 @@ func makeTarget(target string, dir bool) error {
 		return err
 	}
 	return f.Close()
+}
+
+// ReadFile returns a file in one of the pod's volumes, not more of it than limit. The path is walked as that of a
+// subPath is.
+func (m *Manager) ReadFile(pod *corev1.Pod, name, at string, limit int64) ([]byte, error) {
+	v := volume(pod, name)
+	if v == nil {
+		return nil, fmt.Errorf("cannot find the volume %q", name)
+	}
+	root, err := os.OpenFile(m.dir(pod.UID, v), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open volume %q: %w", name, err)
+	}
+	defer root.Close()
+	held, err := pathrs.OpenatInRoot(root, at)
+	if err != nil {
+		return nil, fmt.Errorf("open %q in volume %q: %w", at, name, err)
+	}
+	defer held.Close()
+	info, err := held.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("%q in volume %q is not a file of at most %d bytes", at, name, limit)
+	}
+	file, err := pathrs.Reopen(held, unix.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("open %q in volume %q: %w", at, name, err)
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, limit))
 }
 
 func volume(pod *corev1.Pod, name string) *corev1.Volume {

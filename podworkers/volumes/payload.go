@@ -55,6 +55,8 @@ func (m *Manager) addProjection(ctx context.Context, files map[string]file, pod 
 		return m.addDownward(files, pod, s.DownwardAPI.Items, mode)
 	case s.ServiceAccountToken != nil:
 		return m.addToken(ctx, files, pod, s.ServiceAccountToken, mode)
+	case s.ClusterTrustBundle != nil:
+		return m.addTrustAnchors(ctx, files, pod, s.ClusterTrustBundle, mode)
 	}
 	return Unsupported(pod)
 }
@@ -176,15 +178,35 @@ func (m *Manager) addToken(ctx context.Context, files map[string]file, pod *core
 	if err != nil {
 		return err
 	}
-	f := file{data: []byte(answer.Status.Token), mode: mode}
+	files[at] = private(pod, file{data: []byte(answer.Status.Token), mode: mode})
+	return nil
+}
+
+// addTrustAnchors adds the certificates of ClusterTrustBundles.
+func (m *Manager) addTrustAnchors(ctx context.Context, files map[string]file, pod *corev1.Pod, s *corev1.ClusterTrustBundleProjection, mode int32) error {
+	at, err := clean(s.Path)
+	if err != nil {
+		return err
+	}
+	anchors, err := m.opts.Objects.TrustAnchors(ctx, s)
+	if err != nil {
+		return err
+	}
+	files[at] = private(pod, file{data: anchors, mode: mode})
+	return nil
+}
+
+// private leaves a file to its owner, and to the pod's group: the one user of all containers, if there is one.
+//
+// Upstream: pkg/volume/projected/projected.go collectData.
+func private(pod *corev1.Pod, f file) file {
 	switch user := commonUser(pod); {
 	case fsGroup(pod) != nil:
 		f.mode = 0o600
 	case user != nil:
 		f.uid, f.mode = user, 0o600
 	}
-	files[at] = f
-	return nil
+	return f
 }
 
 // commonUser is the user that all containers run as, nil if they differ or do not say.

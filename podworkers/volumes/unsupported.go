@@ -20,8 +20,8 @@ func Unsupported(pod *corev1.Pod) error {
 		}
 		for j := range v.Projected.Sources {
 			s := &v.Projected.Sources[j]
-			if s.ClusterTrustBundle != nil || s.PodCertificate != nil {
-				return fmt.Errorf("spec.volumes[%d].projected.sources[%d] (%s): clusterTrustBundle and podCertificate are not supported by this kubelet yet", i, j, v.Name)
+			if s.PodCertificate != nil {
+				return fmt.Errorf("spec.volumes[%d].projected.sources[%d] (%s): podCertificate is not supported by this kubelet yet", i, j, v.Name)
 			}
 		}
 	}
@@ -32,8 +32,11 @@ func Unsupported(pod *corev1.Pod) error {
 func (m *Manager) Unsupported(pod *corev1.Pod) error { return Unsupported(pod) }
 
 // sourceName is the API's name of whatever source the volume has.
-func sourceName(v *corev1.Volume) string {
-	value := reflect.ValueOf(v.VolumeSource)
+func sourceName(v *corev1.Volume) string { return memberName(v.VolumeSource) }
+
+// memberName is the API's name of the one member of a union that is set.
+func memberName(union any) string {
+	value := reflect.ValueOf(union)
 	for i := range value.NumField() {
 		if !value.Field(i).IsNil() {
 			name, _, _ := strings.Cut(value.Type().Field(i).Tag.Get("json"), ",")

@@ -11,12 +11,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
 )
 
@@ -28,6 +30,11 @@ type Options struct {
 	// HostIPs and Allocatable are the node's, for downward API volumes.
 	HostIPs     func() []string
 	Allocatable func() corev1.ResourceList
+	// Node is the node's object, whose labels say which PersistentVolumes it can have.
+	Node func() *corev1.Node
+	// Claims reads claims and their volumes, CSI mounts those of CSI drivers; nil without an apiserver.
+	Claims Claims
+	CSI    *csi.Manager
 	// RecursiveReadOnly tells whether the pod's runtime can make mounts read-only with all that is mounted below; nil for no.
 	RecursiveReadOnly func(*corev1.Pod) bool
 	Registerer        prometheus.Registerer // may be nil
@@ -39,10 +46,16 @@ type Options struct {
 type Manager struct {
 	opts    Options
 	metrics *metrics
+
+	mu     sync.Mutex
+	places map[types.UID]map[string]place // of volumes of claims and CSI drivers, by pod and name
+	usages map[types.UID]usage            // of pods whose volumes are measured
 }
 
 // New returns a Manager.
-func New(opts Options) *Manager { return &Manager{opts, newMetrics(opts.Registerer)} }
+func New(opts Options) *Manager {
+	return &Manager{opts: opts, metrics: newMetrics(opts.Registerer), places: map[types.UID]map[string]place{}, usages: map[types.UID]usage{}}
+}
 
 // plugins are upstream's directory names of the kinds that have a directory.
 var plugins = map[string]string{
@@ -66,16 +79,22 @@ func kindOf(v *corev1.Volume) string {
 		return "projected"
 	case v.Image != nil:
 		return "image" // the runtime mounts it
+	case v.PersistentVolumeClaim != nil, v.Ephemeral != nil, v.CSI != nil:
+		return "elsewhere"
 	}
 	return ""
 }
 
 func (m *Manager) podDir(uid types.UID) string { return filepath.Join(m.opts.PodsDir, string(uid)) }
 
-// dir is the volume's directory on the node, or the host's own for a hostPath.
+// dir is the volume's directory on the node, or the host's own for a hostPath; "" for one that is not mounted.
 func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
-	if v.HostPath != nil {
+	switch kindOf(v) {
+	case "hostPath":
 		return v.HostPath.Path
+	case "elsewhere":
+		p, _ := m.placed(uid, v.Name)
+		return p.dir
 	}
 	return filepath.Join(m.podDir(uid), "volumes", "kubernetes.io~"+plugins[kindOf(v)], v.Name)
 }
@@ -106,6 +125,8 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		return checkHostPath(v.HostPath)
 	case "emptyDir":
 		return m.mountEmptyDir(pod, v.EmptyDir, dir)
+	case "elsewhere":
+		return m.mountElsewhere(ctx, pod, v)
 	case "image":
 		return nil
 	case "":
@@ -127,36 +148,6 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	return writeAtomic(dir, files, fsGroup(pod))
 }
 
-func (m *Manager) mountEmptyDir(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource, dir string) error {
-	_, err := os.Lstat(dir)
-	fresh := errors.Is(err, os.ErrNotExist)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	switch {
-	case e.Medium == corev1.StorageMediumMemory:
-		var size int64
-		if e.SizeLimit != nil {
-			size = e.SizeLimit.Value()
-		}
-		if err := mountTmpfs(dir, size); err != nil {
-			return err
-		}
-	case e.Medium != corev1.StorageMediumDefault:
-		return fmt.Errorf("emptyDir.medium %q is not supported by this kubelet yet", e.Medium)
-	}
-	if !fresh {
-		return nil // its contents, and who may see them, are the pod's by now
-	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		return err
-	}
-	if group := fsGroup(pod); group != nil {
-		return setGroup(dir, int(*group))
-	}
-	return nil
-}
-
 func fsGroup(pod *corev1.Pod) *int64 {
 	if pod.Spec.SecurityContext == nil {
 		return nil
@@ -174,5 +165,14 @@ func setGroup(dir string, group int) error {
 	return os.Chmod(dir, 0o777|os.ModeSetgid)
 }
 
-// NextRefresh is when one of the pod's tokens wants replacing; zero for never.
-func (m *Manager) NextRefresh(uid types.UID) time.Time { return m.opts.Objects.TokenRefresh(uid) }
+// Next is when the pod's volumes want looking at though nothing happened: a token to be replaced, a driver to be asked
+// again, a limit to be watched. Zero for never.
+func (m *Manager) Next(uid types.UID) time.Time {
+	var first time.Time
+	for _, at := range []time.Time{m.opts.Objects.TokenRefresh(uid), m.nextRepublish(uid), m.nextUsage(uid)} {
+		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
+}

@@ -270,10 +270,9 @@ func TestUnsupported(t *testing.T) {
 		t.Error(err)
 	}
 	for want, source := range map[string]corev1.VolumeSource{
-		"persistentVolumeClaim": {PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}},
-		"csi":                   {CSI: &corev1.CSIVolumeSource{}},
-		"nfs":                   {NFS: &corev1.NFSVolumeSource{}},
-		"clusterTrustBundle":    {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}}}},
+		"nfs":            {NFS: &corev1.NFSVolumeSource{}},
+		"iscsi":          {ISCSI: &corev1.ISCSIVolumeSource{}},
+		"podCertificate": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{}}}}},
 	} {
 		err := Unsupported(testPod(corev1.Volume{Name: "data", VolumeSource: source}))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "data") {

@@ -82,6 +82,9 @@ type Options struct {
 	BackoffBase time.Duration // 10 s by default
 	BackoffMax  time.Duration // 5 min by default
 
+	// OnPulled, if there is one, is called after an image was pulled. It must not block.
+	OnPulled func()
+
 	// RecordsDir, image_manager below the kubelet's root directory, is where pulls with secrets are remembered, so
 	// that an image stays with those who may pull it. "" turns that off.
 	RecordsDir string

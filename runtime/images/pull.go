@@ -109,6 +109,9 @@ func (m *Manager) pull(ctx context.Context, r Request, image string, credentials
 		if answer, err := m.CRI.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: imageSpec(r.Pod, image)}); err == nil {
 			result.size = answer.GetImage().GetSize()
 		}
+		if m.OnPulled != nil {
+			m.OnPulled()
+		}
 	}
 	result.took = m.Clock.Since(start)
 	return result

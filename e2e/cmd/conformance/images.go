@@ -14,31 +14,43 @@ import (
 
 // content makes an image of the suite from what this machine has. The suite's programs come from the module that
 // its specs come from; what else its images carry is stood in for by busybox.
-type content func(base []stack.File, agnhost []byte) ([]stack.File, v1.Config)
+type content func(p parts) ([]stack.File, v1.Config)
+
+// parts are what images are made from: busybox's files, the suite's agnhost, and nnp of the stack's own programs.
+type parts struct {
+	base         []stack.File
+	agnhost, nnp []byte
+}
 
 // images are the suite's images by the last part of their names.
 var images = map[string]content{
-	"agnhost":   withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: path}),
-	"busybox":   plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
-	"nginx":     withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"test-webserver"}, Env: path}),
-	"nonroot":   plain(v1.Config{Cmd: []string{"sh"}, User: "1234", Env: path}),
-	"ipc-utils": plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
-	"pause":     withAgnhost(v1.Config{Entrypoint: []string{"/agnhost", "pause"}, Env: path}),
-	"perl":      plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"agnhost":           withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: path}),
+	"busybox":           plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"nginx":             withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"test-webserver"}, Env: path}),
+	"nonroot":           plain(v1.Config{Cmd: []string{"sh"}, User: "1234", Env: path}),
+	"ipc-utils":         plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"pause":             withAgnhost(v1.Config{Entrypoint: []string{"/agnhost", "pause"}, Env: path}),
+	"perl":              plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"glibc-dns-testing": plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"nonewprivs": func(p parts) ([]stack.File, v1.Config) {
+		dirs := []stack.File{{Path: "/usr", Dir: true, Mode: 0o755}, {Path: "/usr/local", Dir: true, Mode: 0o755}, {Path: "/usr/local/bin", Dir: true, Mode: 0o755}}
+		nnp := stack.File{Path: "/usr/local/bin/nnp", Data: p.nnp, Mode: 0o4755}
+		return append(append(dirs, nnp), p.base...), v1.Config{Cmd: []string{"nnp"}, Env: path}
+	},
 }
 
 var path = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 func plain(c v1.Config) content {
-	return func(base []stack.File, _ []byte) ([]stack.File, v1.Config) { return base, c }
+	return func(p parts) ([]stack.File, v1.Config) { return p.base, c }
 }
 
 func withAgnhost(c v1.Config) content {
-	return func(base []stack.File, agnhost []byte) ([]stack.File, v1.Config) {
+	return func(p parts) ([]stack.File, v1.Config) {
 		files := append([]stack.File{
-			{Path: "/agnhost", Data: agnhost, Mode: 0o755}, {Path: "/agnhost-2", Link: "agnhost", Mode: 0o777},
+			{Path: "/agnhost", Data: p.agnhost, Mode: 0o755}, {Path: "/agnhost-2", Link: "agnhost", Mode: 0o777},
 			{Path: "/uploads", Dir: true, Mode: 0o755},
-		}, base...)
+		}, p.base...)
 		for i := range files { // a user whom only the image knows, for supplemental groups
 			switch files[i].Path {
 			case "/etc/passwd":
@@ -58,8 +70,11 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	if err != nil {
 		return fmt.Errorf("read the suite's agnhost (make conformance builds it): %w", err)
 	}
-	base, err := stack.BusyboxFiles(ctx)
-	if err != nil {
+	p := parts{agnhost: agnhost}
+	if p.base, err = stack.BusyboxFiles(ctx); err != nil {
+		return err
+	}
+	if p.nnp, err = s.BuildProgram(ctx, "nnp"); err != nil {
 		return err
 	}
 	list, err := s.Exec(ctx, filepath.Join(suite, "e2e.test"), "--list-images")
@@ -73,7 +88,7 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 		if !found || !tagged || !known {
 			continue
 		}
-		files, config := make(base, agnhost)
+		files, config := make(p)
 		image, err := stack.BuildImage(files, config)
 		if err != nil {
 			return fmt.Errorf("build image %s: %w", repository, err)

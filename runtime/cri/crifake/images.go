@@ -22,6 +22,15 @@ func (s *Server) AddImage(ref string) (id string) {
 	return s.addImage(ref).Id
 }
 
+// PinImage makes an image one that the runtime wants kept.
+func (s *Server) PinImage(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if image := s.image(id); image != nil {
+		image.Pinned = true
+	}
+}
+
 func (s *Server) addImage(ref string) *runtimeapi.Image {
 	name := normal(ref)
 	if image := s.images[name]; image != nil {

@@ -282,8 +282,13 @@ func (s *Server) UpdateContainerResources(_ context.Context, r *runtimeapi.Updat
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
-// ReopenContainerLog does nothing.
-func (s *Server) ReopenContainerLog(context.Context, *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+// ReopenContainerLog asks Server.OnReopen.
+func (s *Server) ReopenContainerLog(_ context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	if s.OnReopen != nil {
+		if err := s.OnReopen(r.ContainerId); err != nil {
+			return nil, err
+		}
+	}
 	return &runtimeapi.ReopenContainerLogResponse{}, nil
 }
 

@@ -28,6 +28,8 @@ type Server struct {
 	// OnExec answers ExecSync, when set before the first call; exit code 0 and no output otherwise.
 	OnExec func(ctx context.Context, containerID string, command []string) (stdout string, exitCode int32)
 
+	// OnReopen answers ReopenContainerLog, when set before the first call; it succeeds otherwise.
+	OnReopen func(containerID string) error
 	// MemoryUsage is what ContainerStats says of every container, in bytes; set it while nobody calls.
 	MemoryUsage uint64
 

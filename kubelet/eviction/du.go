@@ -1,0 +1,184 @@
+package eviction
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// errMoved says that a directory was moved while it was measured.
+var errMoved = errors.New("a directory was moved while it was measured")
+
+// maxLinked bounds the files with several names that are remembered, so that each counts once.
+const maxLinked = 1 << 20
+
+// diskUsage adds up what the files below a directory take, on its filesystem. Whoever owns them may change them
+// meanwhile in any way: no link is followed, and as only the directory being read is open, none is too deep.
+//
+// Upstream: pkg/volume/util/fs/fs.go DiskUsage.
+func diskUsage(ctx context.Context, root string) (space, error) {
+	var most space
+	for range maxTries {
+		w := &walk{linked: map[inode]bool{}}
+		err := w.run(ctx, root)
+		switch {
+		case errors.Is(err, errMoved):
+			most = space{max(most.bytes, w.sum.bytes), max(most.inodes, w.sum.inodes)}
+			continue
+		case errors.Is(err, fs.ErrNotExist):
+			return space{}, nil // not made yet, or removed by now
+		case err != nil:
+			return space{}, fmt.Errorf("measure %s: %w", root, err)
+		}
+		return w.sum, nil
+	}
+	return most, nil // all that was counted was there
+}
+
+// maxTries is how often a tree is read whose directories are moved about. Who does that all the time cannot get
+// around being measured by it.
+const maxTries = 3
+
+// inode is a file or directory, whatever it is called.
+type inode struct{ dev, ino uint64 }
+
+// level is a directory on the way to the one being read, with those in it that are still to be read.
+type level struct {
+	inode
+	pending []string
+}
+
+type walk struct {
+	sum    space
+	dev    uint64
+	linked map[inode]bool
+	levels []level
+}
+
+const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+func (w *walk) run(ctx context.Context, root string) error {
+	fd, err := unix.Open(root, dirFlags, 0)
+	if err != nil {
+		return err
+	}
+	dir := os.NewFile(uintptr(fd), root)
+	defer func() { _ = dir.Close() }()
+	if err := w.enter(dir); err != nil {
+		return err
+	}
+	for len(w.levels) > 0 {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		next, err := w.step(dir)
+		if err != nil {
+			return err
+		}
+		if next != nil {
+			_ = dir.Close()
+			dir = next
+		}
+	}
+	return nil
+}
+
+// step goes down into the next directory, or up if there is none. It returns the directory to go on with, nil for the
+// same one.
+func (w *walk) step(dir *os.File) (*os.File, error) {
+	top := &w.levels[len(w.levels)-1]
+	if n := len(top.pending); n > 0 {
+		name := top.pending[n-1]
+		top.pending = top.pending[:n-1]
+		fd, err := unix.Openat(int(dir.Fd()), name, dirFlags, 0)
+		if err != nil {
+			return nil, nil //nolint:nilerr,nilnil // gone, or something else by now
+		}
+		child := os.NewFile(uintptr(fd), name)
+		if err := w.enter(child); err != nil {
+			_ = child.Close()
+			return nil, err
+		}
+		return child, nil
+	}
+	w.levels = w.levels[:len(w.levels)-1]
+	if len(w.levels) == 0 {
+		return nil, nil //nolint:nilnil // done
+	}
+	fd, err := unix.Openat(int(dir.Fd()), "..", dirFlags, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMoved, err)
+	}
+	parent := os.NewFile(uintptr(fd), "..")
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || (inode{st.Dev, st.Ino}) != w.levels[len(w.levels)-1].inode {
+		_ = parent.Close()
+		return nil, errMoved
+	}
+	return parent, nil
+}
+
+// enter reads a directory: its files are counted, its directories noted. Another filesystem's is left out.
+func (w *walk) enter(dir *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return err
+	}
+	if len(w.levels) == 0 {
+		w.dev = st.Dev
+	}
+	l := level{inode: inode{st.Dev, st.Ino}}
+	if st.Dev == w.dev {
+		w.count(&st)
+		if err := w.read(dir, &l); err != nil {
+			return err
+		}
+	}
+	w.levels = append(w.levels, l)
+	return nil
+}
+
+func (w *walk) read(dir *os.File, l *level) error {
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			var st unix.Stat_t
+			if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+				continue // gone by now
+			}
+			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				l.pending = append(l.pending, name)
+			} else if st.Dev == w.dev {
+				w.count(&st)
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// count counts a file with several names once. Beyond a limit each name counts for its share.
+func (w *walk) count(st *unix.Stat_t) {
+	bytes := st.Blocks * 512
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
+		id := inode{st.Dev, st.Ino}
+		switch {
+		case w.linked[id]:
+			return
+		case len(w.linked) < maxLinked:
+			w.linked[id] = true
+		default:
+			bytes /= int64(st.Nlink)
+		}
+	}
+	w.sum.add(space{bytes, 1})
+}

@@ -1,0 +1,118 @@
+package eviction
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// du is what the program says, without the entries it counts otherwise.
+func du(t *testing.T, dir string) int64 {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command("du", "-sx", "--block-size=1", dir)
+	cmd.Stdout = &out
+	if err := cmd.Run(); err != nil {
+		t.Skip("no du: ", err)
+	}
+	n, err := strconv.ParseInt(strings.Fields(out.String())[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestDiskUsage(t *testing.T) {
+	root, elsewhere := t.TempDir(), t.TempDir()
+	write := func(path string, size int) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, make([]byte, size), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(elsewhere, "big"), 1<<20)
+	write(filepath.Join(root, "a"), 100_000)
+	write(filepath.Join(root, "d/e/b"), 10_000)
+	write(filepath.Join(root, "d/c"), 1)
+	write(filepath.Join(root, "z/y"), 0)
+	if err := errors.Join(
+		os.Link(filepath.Join(root, "a"), filepath.Join(root, "d/again")),
+		os.Symlink(filepath.Join(elsewhere, "big"), filepath.Join(root, "link")),
+		os.Symlink(elsewhere, filepath.Join(root, "dirlink")),
+		unix.Mkfifo(filepath.Join(root, "fifo"), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	got, err := diskUsage(t.Context(), root)
+	if want := du(t, root); err != nil || got.bytes != want {
+		t.Errorf("%d bytes, %v; du says %d", got.bytes, err, want)
+	}
+	if got.inodes != 11 { // root d e z, a b c y, link dirlink fifo
+		t.Errorf("%d inodes", got.inodes)
+	}
+	if got, err := diskUsage(t.Context(), filepath.Join(root, "none")); err != nil || got != (space{}) {
+		t.Errorf("of nothing: %v, %v", got, err)
+	}
+	if _, err := diskUsage(t.Context(), filepath.Join(root, "dirlink")); err == nil {
+		t.Error("a link is followed")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := diskUsage(ctx, root); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestDiskUsageDeep: a tree deeper than there are file descriptors, and than a path is long, is counted to its end.
+func TestDiskUsageDeep(t *testing.T) {
+	root := t.TempDir()
+	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const depth = 3000
+	for range depth {
+		if err := unix.Mkdirat(fd, "d", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		next, err := unix.Openat(fd, "d", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+		fd = next
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	got, err := diskUsage(t.Context(), root)
+	if err != nil || got.inodes != depth+1 {
+		t.Errorf("%d directories, %v", got.inodes, err)
+	}
+}
+
+func TestDiskUsageMoved(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := &walk{linked: map[inode]bool{}, levels: []level{{inode: inode{1, 1}}, {inode: inode{1, 2}}}}
+	dir, err := os.Open(filepath.Join(root, "a/b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dir.Close() }()
+	if _, err := w.step(dir); !errors.Is(err, errMoved) {
+		t.Errorf("another directory above: %v", err)
+	}
+}

@@ -1,0 +1,345 @@
+// Package eviction keeps the node alive when memory, disk or process IDs run out: it says so in the node's conditions,
+// removes what nobody needs, and as the last resort ends a pod. Pods that use more of the disk than their own limits
+// allow are ended too.
+//
+// Reading order: eviction.go, signals.go, rank.go, limits.go; then what measures: machine.go, usage.go, du.go, notify.go.
+package eviction
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/settings"
+	"minikubelet/runtime/cri"
+)
+
+// Reason is that of an evicted pod, of its event and of the rejection of a pod by a node under pressure.
+//
+// Upstream: pkg/kubelet/eviction/helpers.go Reason.
+const Reason = "Evicted"
+
+const (
+	// monitoringPeriod is how often the resources are looked at if nothing tells of a shortage.
+	//
+	// Upstream: pkg/kubelet/kubelet.go evictionMonitoringPeriod.
+	monitoringPeriod = 10 * time.Second
+	// cleanupTimeout is how long an evicted pod has to go before the next one may be.
+	//
+	// Upstream: pkg/kubelet/eviction/eviction_manager.go podCleanupTimeout.
+	cleanupTimeout = 30 * time.Second
+	// immediately is the grace period of a pod that is evicted for a hard threshold.
+	//
+	// Upstream: pkg/kubelet/eviction/eviction_manager.go immediateEvictionGracePeriodSeconds.
+	immediately int64 = 1
+
+	systemCritical = 2_000_000_000 // Upstream: pkg/apis/scheduling/types.go SystemCriticalPriority
+)
+
+// Eviction is the end of one pod.
+type Eviction struct {
+	Pod *corev1.Pod
+	// GracePeriod in seconds; nil for the pod's own.
+	GracePeriod *int64
+	Message     string
+	// Condition, if there is one, is put into the pod's status.
+	Condition *corev1.PodCondition
+}
+
+// Options is everything a Manager needs. What says so may be nil.
+type Options struct {
+	Settings *settings.Settings
+	CRI      *cri.Client
+	Events   record.EventRecorder
+	Node     *corev1.ObjectReference // the object of the node's events
+
+	PodsDir, PodLogsDir string
+	// ActivePods are the pods that may use resources.
+	ActivePods func() []*corev1.Pod
+	// Kill ends a pod; it does not wait for that.
+	Kill func(context.Context, Eviction)
+	// Cleaned is closed when nothing of the pod is left but its record.
+	Cleaned func(types.UID) <-chan struct{}
+	// SetPressure is told the node's conditions after each look.
+	SetPressure func([]corev1.NodeConditionType)
+	// DeleteUnusedContainers and DeleteUnusedImages free disk space at no pod's cost.
+	DeleteUnusedContainers, DeleteUnusedImages func(context.Context) error
+	// PodUsage reads a pod's cgroup; nil where pods have none.
+	PodUsage func(*corev1.Pod) (workingSet, processes int64, err error)
+	// PodsMemory reads the cgroup of all pods; nil where it has no limit.
+	PodsMemory func() (workingSet, limit int64, err error)
+
+	Registerer prometheus.Registerer // may be nil
+	// Proc is /proc by default.
+	Proc string
+}
+
+// Manager evicts pods.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go managerImpl.
+type Manager struct {
+	Options
+	machine    machine
+	gauge      gauge
+	configured []settings.EvictionThreshold
+	isolate    bool
+	tracker    tracker
+	evicted    map[types.UID]bool      // pods that were ended and may still be there
+	measureAt  map[types.UID]time.Time // when the files of a pod with limits are measured again
+	pressure   atomic.Pointer[[]corev1.NodeConditionType]
+	evictions  *prometheus.CounterVec
+}
+
+// New returns a Manager; Run starts it.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go NewManager.
+func New(o Options) *Manager {
+	if o.Proc == "" {
+		o.Proc = "/proc"
+	}
+	m := &Manager{
+		Options: o, gauge: gauge{o}, configured: o.Settings.EvictionThresholds(), isolate: *o.Settings.LocalStorageCapacityIsolation,
+		machine: machine{cri: o.CRI, proc: o.Proc, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
+		tracker: tracker{transition: o.Settings.EvictionPressureTransitionPeriod.Duration, seen: map[corev1.NodeConditionType]time.Time{}},
+		evicted: map[types.UID]bool{}, measureAt: map[types.UID]time.Time{},
+		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_evictions", Help: "Pods evicted, by the signal that was the reason.",
+		}, []string{"eviction_signal"}),
+	}
+	m.pressure.Store(&[]corev1.NodeConditionType{})
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(m.evictions)
+	}
+	return m
+}
+
+// Pressure is what the node is short of: the reason not to take in pods.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go IsUnderMemoryPressure and its like.
+func (m *Manager) Pressure() []corev1.NodeConditionType { return *m.pressure.Load() }
+
+// Run looks at the resources every 10 seconds, and at once when tasks wait for memory, until ctx ends.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go Start.
+func (m *Manager) Run(ctx context.Context) {
+	if len(m.configured) == 0 && !m.isolate {
+		return
+	}
+	stalls := watchStalls(ctx, m.Proc)
+	tick := time.NewTicker(monitoringPeriod)
+	defer tick.Stop()
+	for {
+		if gone := m.synchronize(ctx); len(gone) > 0 {
+			m.awaitCleanup(ctx, gone)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-stalls:
+		}
+	}
+}
+
+// awaitCleanup waits until evicted pods are gone: only then can be seen what that has brought.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go waitForPodsCleanup.
+func (m *Manager) awaitCleanup(ctx context.Context, pods []*corev1.Pod) {
+	timeout := time.NewTimer(cleanupTimeout)
+	defer timeout.Stop()
+	for _, pod := range pods {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timeout.C:
+			klog.FromContext(ctx).Info("Eviction: an evicted pod is still there, going on", "pod", klog.KObj(pod), "podUID", pod.UID)
+			return
+		case <-m.Cleaned(pod.UID):
+		}
+	}
+}
+
+// synchronize looks once and acts on what it sees. It returns the pods that it has ended.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go synchronize.
+func (m *Manager) synchronize(ctx context.Context) []*corev1.Pod {
+	observed, disks := m.machine.observe(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	thresholds := thresholdsFor(m.configured, disks, m.PodsMemory != nil)
+	acting, pressure := m.tracker.observe(thresholds, observed, time.Now())
+	m.pressure.Store(&pressure)
+	m.SetPressure(pressure)
+
+	pods := m.candidates()
+	if m.isolate {
+		if gone := m.enforceLimits(ctx, pods, disks); len(gone) > 0 {
+			return gone
+		}
+	}
+	if len(acting) == 0 {
+		return nil
+	}
+	threshold := acting[0]
+	short := meanings[threshold.Signal].resource
+	klog.FromContext(ctx).Info("Eviction: the node is short of a resource", "resource", short, "signal", threshold.Signal,
+		"available", observed[threshold.Signal].available, "threshold", threshold.Value.Of(observed[threshold.Signal].capacity))
+	m.Events.Eventf(m.Node, corev1.EventTypeWarning, "EvictionThresholdMet", "Attempting to reclaim %s", short)
+	if m.reclaim(ctx, threshold.Signal, disks, thresholds) {
+		return nil
+	}
+	return m.evictOne(ctx, pods, threshold, observed, disks)
+}
+
+// candidates are the active pods that are not on their way out by the manager's own hand.
+func (m *Manager) candidates() []*corev1.Pod {
+	pods := m.ActivePods()
+	still, at := map[types.UID]bool{}, map[types.UID]time.Time{}
+	for _, pod := range pods {
+		if m.evicted[pod.UID] {
+			still[pod.UID] = true
+		}
+		at[pod.UID] = m.measureAt[pod.UID]
+	}
+	m.evicted, m.measureAt = still, at
+	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return m.evicted[pod.UID] })
+}
+
+// enforceLimits ends the pods that keep more on the node's disk than they may.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
+func (m *Manager) enforceLimits(ctx context.Context, pods []*corev1.Pod, disks layout) (gone []*corev1.Pod) {
+	for _, pod := range pods {
+		if !isolated(pod) || time.Now().Before(m.measureAt[pod.UID]) {
+			continue
+		}
+		start := time.Now()
+		u := m.gauge.usages(ctx, []*corev1.Pod{pod}, true)[pod.UID]
+		m.measureAt[pod.UID] = time.Now().Add(restAfter(time.Since(start)))
+		if u == nil {
+			continue
+		}
+		if message, signal := overLimit(pod, u, disks); message != "" && m.evict(ctx, Eviction{Pod: pod, GracePeriod: new(immediately), Message: message}, nil, signal) {
+			gone = append(gone, pod)
+		}
+	}
+	return gone
+}
+
+// reclaim frees what no pod misses, and tells whether that was enough.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go reclaimNodeLevelResources, helpers.go buildSignalToNodeReclaimFuncs.
+func (m *Manager) reclaim(ctx context.Context, signal string, disks layout, thresholds []settings.EvictionThreshold) bool {
+	containers, images := reclaimable(signal, disks)
+	if !containers && !images {
+		return false
+	}
+	log := klog.FromContext(ctx)
+	if containers {
+		if err := m.DeleteUnusedContainers(ctx); err != nil {
+			log.Error(err, "Eviction: removing dead containers failed")
+		}
+	}
+	if images {
+		if err := m.DeleteUnusedImages(ctx); err != nil {
+			log.Error(err, "Eviction: removing unused images failed")
+		}
+	}
+	observed, _ := m.machine.observe(ctx)
+	if len(observed.met(thresholds, true)) > 0 {
+		return false
+	}
+	log.Info("Eviction: removing what nobody uses was enough")
+	return true
+}
+
+// reclaimable says what is on the filesystem of a signal.
+func reclaimable(signal string, disks layout) (containers, images bool) {
+	onImageFs := signal == signalImageFs || signal == signalImageFsInodes
+	switch {
+	case meanings[signal].condition != corev1.NodeDiskPressure:
+		return false, false
+	case !disks.imageFs:
+		return true, true
+	case disks.containerFs:
+		return !onImageFs, onImageFs
+	case signal == signalNodeFs || signal == signalNodeFsInodes:
+		return false, false
+	}
+	return true, true
+}
+
+// evictOne ends the first pod of the ranking that may be ended.
+func (m *Manager) evictOne(ctx context.Context, pods []*corev1.Pod, t settings.EvictionThreshold, o observations, disks layout) []*corev1.Pod {
+	if len(pods) == 0 {
+		klog.FromContext(ctx).Error(nil, "Eviction: the node is short of a resource, but there is no pod to evict", "signal", t.Signal)
+		return nil
+	}
+	used := m.gauge.usages(ctx, pods, meanings[t.Signal].condition == corev1.NodeDiskPressure)
+	if ctx.Err() != nil {
+		return nil
+	}
+	ranked := rank(pods, used, t.Signal, disks)
+	klog.FromContext(ctx).Info("Eviction: must evict a pod", "signal", t.Signal, "ranking", klog.KObjSlice(ranked))
+	for _, pod := range ranked {
+		message, annotations := explain(pod, used[pod.UID], t, o)
+		e := Eviction{Pod: pod, GracePeriod: m.gracePeriod(pod, t), Message: message, Condition: &corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet,
+			Message: message, ObservedGeneration: pod.Generation,
+		}}
+		if m.evict(ctx, e, annotations, t.Signal) {
+			return []*corev1.Pod{pod}
+		}
+	}
+	klog.FromContext(ctx).Info("Eviction: every pod on the node is critical")
+	return nil
+}
+
+// gracePeriod is a second for a hard threshold, and for a soft one the pod's own, but no longer than the setting.
+func (m *Manager) gracePeriod(pod *corev1.Pod, t settings.EvictionThreshold) *int64 {
+	most := int64(m.Settings.EvictionMaxPodGracePeriod)
+	switch {
+	case t.GracePeriod == 0:
+		return new(immediately)
+	case most < 0:
+		return nil
+	case pod.Spec.TerminationGracePeriodSeconds != nil:
+		most = min(most, *pod.Spec.TerminationGracePeriodSeconds)
+	}
+	return &most
+}
+
+// evict ends a pod unless it is critical.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go evictPod.
+func (m *Manager) evict(ctx context.Context, e Eviction, annotations map[string]string, signal string) bool {
+	log := klog.FromContext(ctx).WithValues("pod", klog.KObj(e.Pod), "podUID", e.Pod.UID)
+	if Critical(e.Pod) {
+		log.Info("Eviction: not evicting a critical pod", "message", e.Message)
+		return false
+	}
+	log.Info("Eviction: evicting a pod", "message", e.Message)
+	m.Events.AnnotatedEventf(e.Pod, annotations, corev1.EventTypeWarning, Reason, "%s", e.Message)
+	m.evictions.WithLabelValues(signal).Inc()
+	m.evicted[e.Pod.UID] = true
+	m.Kill(ctx, e)
+	return true
+}
+
+// Critical tells whether a pod is one that the node must not do without: a static one, or one of system priority.
+//
+// Upstream: pkg/kubelet/types/pod_update.go IsCriticalPod.
+func Critical(pod *corev1.Pod) bool {
+	source := pod.Annotations["kubernetes.io/config.source"]
+	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return source != "" && source != "api" || mirror || pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
+}

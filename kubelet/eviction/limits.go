@@ -1,0 +1,78 @@
+package eviction
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+)
+
+// isolated tells whether a pod has a limit of its own for what it keeps on the node's disk.
+func isolated(pod *corev1.Pod) bool {
+	if _, limited := podLimit(pod); limited {
+		return true
+	}
+	for i := range pod.Spec.Volumes {
+		if _, limited := sizeLimit(&pod.Spec.Volumes[i]); limited {
+			return true
+		}
+	}
+	return false
+}
+
+// podLimit is the limit of all containers together, of those that have one.
+func podLimit(pod *corev1.Pod) (limit int64, limited bool) {
+	quantity, limited := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
+	return quantity.Value(), limited
+}
+
+func sizeLimit(v *corev1.Volume) (limit int64, limited bool) {
+	if v.EmptyDir == nil || v.EmptyDir.SizeLimit == nil || v.EmptyDir.SizeLimit.Sign() <= 0 {
+		return 0, false
+	}
+	return v.EmptyDir.SizeLimit.Value(), true
+}
+
+// overLimit tells in upstream's words which limit of its own the pod exceeds, and names it for the metric; "" for none.
+// It is pure.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
+func overLimit(pod *corev1.Pod, u *usage, l layout) (message, signal string) {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if limit, limited := sizeLimit(v); limited && u.volumes[v.Name].bytes > limit {
+			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, v.EmptyDir.SizeLimit.String()), "emptydirfs.limit"
+		}
+	}
+	total := u.disk(parts{rootfs: !l.imageFs, logs: true, volumes: true})
+	total.add(u.host)
+	if limit, limited := podLimit(pod); limited && total.bytes > limit {
+		quantity := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
+		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", quantity.String()), "ephemeralpodfs.limit"
+	}
+	for _, used := range u.containers {
+		for i := range pod.Spec.Containers {
+			c := &pod.Spec.Containers[i]
+			limit, limited := c.Resources.Limits[corev1.ResourceEphemeralStorage]
+			if c.Name != used.name || !limited || limit.IsZero() {
+				continue
+			}
+			bytes := used.logs.bytes
+			if !l.imageFs {
+				bytes += used.rootfs.bytes
+			}
+			if bytes > limit.Value() {
+				return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String()), "ephemeralcontainerfs.limit"
+			}
+		}
+	}
+	return "", ""
+}
+
+// restFactor is how many times as long as its last measurement took a pod's files are left alone: a pod with a million
+// of them must not keep the node busy.
+const restFactor = 20
+
+// restAfter is the time until a pod's files are measured again.
+func restAfter(took time.Duration) time.Duration { return restFactor * took }

@@ -1,0 +1,120 @@
+package eviction
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	kubelettypes "k8s.io/kubelet/pkg/types"
+)
+
+// gauge measures what pods use.
+type gauge struct {
+	Options
+}
+
+// usages measures pods: memory and processes always, files if disk is set, since that takes a walk over all of them.
+// A pod whose files cannot be measured is logged and left out. Without an answer of the runtime, which may be what
+// suffers, cgroups and files tell enough to choose by.
+//
+// Upstream: pkg/kubelet/stats/cri_stats_provider.go ListPodStats.
+func (g *gauge) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usages {
+	request := &runtimeapi.ListContainerStatsRequest{}
+	if len(pods) == 1 {
+		request.Filter = &runtimeapi.ContainerStatsFilter{LabelSelector: map[string]string{kubelettypes.KubernetesPodUIDLabel: string(pods[0].UID)}}
+	}
+	answer, err := g.CRI.Runtime.ListContainerStats(ctx, request)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Eviction: the runtime does not tell what containers use")
+	}
+	type key struct {
+		uid  types.UID
+		name string
+	}
+	stats := map[key]*runtimeapi.ContainerStats{}
+	for _, s := range answer.GetStats() {
+		uid := types.UID(s.GetAttributes().GetLabels()[kubelettypes.KubernetesPodUIDLabel])
+		stats[key{uid, s.GetAttributes().GetMetadata().GetName()}] = s
+	}
+	out := usages{}
+	for _, pod := range pods {
+		u := g.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
+		if disk {
+			if err := g.files(ctx, pod, u); err != nil {
+				klog.FromContext(ctx).V(2).Info("Eviction: a pod's files cannot be measured now", "pod", klog.KObj(pod), "podUID", pod.UID, "err", err)
+				continue
+			}
+		}
+		out[pod.UID] = u
+	}
+	return out
+}
+
+// fromStats takes over the runtime's figures; the pod's own cgroup has those of the pod.
+func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.ContainerStats) *usage {
+	u := &usage{volumes: map[string]space{}}
+	add := func(name string) {
+		s := stats(name)
+		c := containerUsage{
+			name: name, memory: int64(s.GetMemory().GetWorkingSetBytes().GetValue()),
+			rootfs: space{int64(s.GetWritableLayer().GetUsedBytes().GetValue()), int64(s.GetWritableLayer().GetInodesUsed().GetValue())},
+		}
+		u.memory += c.memory
+		u.containers = append(u.containers, c)
+	}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			add(list[i].Name)
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		add(pod.Spec.EphemeralContainers[i].Name)
+	}
+	if g.PodUsage != nil {
+		if memory, processes, err := g.PodUsage(pod); err == nil {
+			u.memory, u.processes = memory, processes
+		}
+	}
+	return u
+}
+
+// files measures the pod's logs, and those of its volumes that are on the node's disk.
+//
+// Upstream: pkg/kubelet/server/stats/volume_stat_calculator.go, pkg/volume/util/util.go IsLocalEphemeralVolume.
+func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *usage) error {
+	logs := filepath.Join(g.PodLogsDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+	var errs []error
+	measure := func(into *space, path ...string) {
+		used, err := diskUsage(ctx, filepath.Join(path...))
+		*into = used
+		errs = append(errs, err)
+	}
+	for i := range u.containers {
+		measure(&u.containers[i].logs, logs, u.containers[i].name)
+	}
+	dir := filepath.Join(g.PodsDir, string(pod.UID))
+	for i := range pod.Spec.Volumes {
+		plugin := ""
+		switch v := &pod.Spec.Volumes[i]; {
+		case v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumDefault:
+			plugin = "kubernetes.io~empty-dir"
+		case v.ConfigMap != nil:
+			plugin = "kubernetes.io~configmap"
+		default:
+			continue
+		}
+		var used space
+		measure(&used, dir, "volumes", plugin, pod.Spec.Volumes[i].Name)
+		u.volumes[pod.Spec.Volumes[i].Name] = used
+	}
+	var st unix.Stat_t
+	if unix.Lstat(filepath.Join(dir, "etc-hosts"), &st) == nil {
+		u.host = space{st.Blocks * 512, 1}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,69 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// attachTimeout is how long a pod waits for a volume to be attached before it tells of it and waits again.
+//
+// Upstream: pkg/kubelet/volumemanager/volume_manager.go podAttachAndMountTimeout.
+const attachTimeout = 2*time.Minute + 3*time.Second
+
+// attached waits until the volume is attached to the node, and returns what its controller has to say to the driver.
+// The node's status must say first that the volume is in use: from then on nobody detaches it. That it is attached
+// stands in the node's status as well, which is watched.
+//
+// Upstream: pkg/volume/util/operationexecutor/operation_generator.go GenerateVerifyControllerAttachedVolumeFunc and
+// pkg/volume/csi/csi_attacher.go WaitForAttach.
+func (m *Manager) attached(ctx context.Context, v volumeID) (map[string]string, error) {
+	limited, cancel := context.WithTimeout(ctx, attachTimeout)
+	defer cancel()
+	for {
+		node, changed := m.opts.Node()
+		inUse := slices.Contains(node.Status.VolumesInUse, v.unique())
+		if !inUse {
+			m.opts.InUseChanged()
+		}
+		if inUse && slices.ContainsFunc(node.Status.VolumesAttached, func(a corev1.AttachedVolume) bool { return a.Name == v.unique() }) {
+			return m.attachment(ctx, v)
+		}
+		select {
+		case <-changed:
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			_, err := m.attachment(ctx, v)
+			if err == nil {
+				err = errors.New("the node's status does not list it yet")
+			}
+			return nil, fmt.Errorf("timed out waiting for the volume to be attached: %w", err)
+		}
+	}
+}
+
+// attachment reads the volume's VolumeAttachment. A node may get it, and not watch it.
+//
+// Upstream: pkg/volume/csi/csi_attacher.go verifyAttachmentStatus and csi_plugin.go getPublishContext.
+func (m *Manager) attachment(ctx context.Context, v volumeID) (map[string]string, error) {
+	name := m.attachmentName(v)
+	attachment, err := m.opts.Attachments.Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("volume %s has GET error for volume attachment %s: %w", v.handle, name, err)
+	case attachment.DeletionTimestamp != nil:
+		return nil, errors.New("volume attachment is being deleted")
+	case attachment.Status.Attached:
+		return attachment.Status.AttachmentMetadata, nil
+	case attachment.Status.AttachError != nil:
+		return nil, errors.New(attachment.Status.AttachError.Message)
+	}
+	return nil, fmt.Errorf("volume %s is not attached for volume attachment %s", v.handle, name)
+}

@@ -1,0 +1,219 @@
+// Package csitest has a CSI driver for tests, whose volumes are directories of the machine. It mounts for real, so it
+// needs root.
+package csitest
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	csiapi "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+)
+
+// Driver is a driver. Its exported fields must not change once it serves.
+type Driver struct {
+	csiapi.UnimplementedNodeServer
+	registerapi.UnimplementedRegistrationServer
+
+	Name, NodeID string
+	// Dir holds the volumes' directories, by handle.
+	Dir          string
+	Capabilities []csiapi.NodeServiceCapability_RPC_Type
+	Topology     map[string]string
+	MaxVolumes   int64
+
+	mu       sync.Mutex
+	calls    []string
+	requests []any
+	fail     map[string]error
+	endpoint string
+}
+
+// Fail has calls of a method fail from now on, or work again for nil.
+func (d *Driver) Fail(method string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fail == nil {
+		d.fail = map[string]error{}
+	}
+	d.fail[method] = err
+}
+
+// Calls returns the calls so far that did something to volumes, as "Stage HANDLE".
+func (d *Driver) Calls() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.calls)
+}
+
+// Requests returns the requests so far of one type.
+func Requests[T any](d *Driver) []T {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []T
+	for _, r := range d.requests {
+		if r, ok := r.(T); ok {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func (d *Driver) record(method, handle string, request any) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.calls = append(d.calls, method+" "+handle)
+	d.requests = append(d.requests, request)
+	return d.fail[method]
+}
+
+// Serve serves the driver at a socket until stop is called.
+func (d *Driver) Serve(socket string) (stop func(), err error) {
+	d.mu.Lock()
+	d.endpoint = socket
+	d.mu.Unlock()
+	return serve(socket, func(s *grpc.Server) { csiapi.RegisterNodeServer(s, d) })
+}
+
+// Announce has a kubelet find the driver, which serves already, by a socket in its plugins_registry.
+func (d *Driver) Announce(registry string) (stop func(), err error) {
+	return serve(filepath.Join(registry, d.Name+"-reg.sock"), func(s *grpc.Server) { registerapi.RegisterRegistrationServer(s, d) })
+}
+
+func serve(socket string, register func(*grpc.Server)) (stop func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o750); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	server := grpc.NewServer()
+	register(server)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener)
+	}()
+	return func() { server.Stop(); <-done }, nil
+}
+
+// GetInfo tells a kubelet what the driver is.
+func (d *Driver) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &registerapi.PluginInfo{Type: registerapi.CSIPlugin, Name: d.Name, Endpoint: d.endpoint, SupportedVersions: []string{"1.0.0"}}, nil
+}
+
+// NotifyRegistrationStatus is told how the registration went.
+func (d *Driver) NotifyRegistrationStatus(_ context.Context, s *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.requests = append(d.requests, s)
+	return &registerapi.RegistrationStatusResponse{}, nil
+}
+
+// NodeGetInfo tells of the node.
+func (d *Driver) NodeGetInfo(context.Context, *csiapi.NodeGetInfoRequest) (*csiapi.NodeGetInfoResponse, error) {
+	answer := &csiapi.NodeGetInfoResponse{NodeId: d.NodeID, MaxVolumesPerNode: d.MaxVolumes}
+	if len(d.Topology) > 0 {
+		answer.AccessibleTopology = &csiapi.Topology{Segments: d.Topology}
+	}
+	return answer, nil
+}
+
+// NodeGetCapabilities tells what the driver can.
+func (d *Driver) NodeGetCapabilities(context.Context, *csiapi.NodeGetCapabilitiesRequest) (*csiapi.NodeGetCapabilitiesResponse, error) {
+	answer := &csiapi.NodeGetCapabilitiesResponse{}
+	for _, one := range d.Capabilities {
+		answer.Capabilities = append(answer.Capabilities, &csiapi.NodeServiceCapability{
+			Type: &csiapi.NodeServiceCapability_Rpc{Rpc: &csiapi.NodeServiceCapability_RPC{Type: one}},
+		})
+	}
+	return answer, nil
+}
+
+// NodeStageVolume mounts a volume's directory on the staging path.
+func (d *Driver) NodeStageVolume(_ context.Context, r *csiapi.NodeStageVolumeRequest) (*csiapi.NodeStageVolumeResponse, error) {
+	if err := d.record("Stage", r.GetVolumeId(), r); err != nil {
+		return nil, err
+	}
+	return &csiapi.NodeStageVolumeResponse{}, d.mount(d.data(r.GetVolumeId()), r.GetStagingTargetPath(), false)
+}
+
+// NodePublishVolume mounts the staged volume, or else its directory, on the target path.
+func (d *Driver) NodePublishVolume(_ context.Context, r *csiapi.NodePublishVolumeRequest) (*csiapi.NodePublishVolumeResponse, error) {
+	if err := d.record("Publish", r.GetVolumeId(), r); err != nil {
+		return nil, err
+	}
+	source := r.GetStagingTargetPath()
+	if source == "" {
+		source = d.data(r.GetVolumeId())
+	}
+	return &csiapi.NodePublishVolumeResponse{}, d.mount(source, r.GetTargetPath(), r.GetReadonly())
+}
+
+// NodeUnpublishVolume undoes NodePublishVolume.
+func (d *Driver) NodeUnpublishVolume(_ context.Context, r *csiapi.NodeUnpublishVolumeRequest) (*csiapi.NodeUnpublishVolumeResponse, error) {
+	if err := d.record("Unpublish", r.GetVolumeId(), r); err != nil {
+		return nil, err
+	}
+	return &csiapi.NodeUnpublishVolumeResponse{}, unmount(r.GetTargetPath())
+}
+
+// NodeUnstageVolume undoes NodeStageVolume.
+func (d *Driver) NodeUnstageVolume(_ context.Context, r *csiapi.NodeUnstageVolumeRequest) (*csiapi.NodeUnstageVolumeResponse, error) {
+	if err := d.record("Unstage", r.GetVolumeId(), r); err != nil {
+		return nil, err
+	}
+	return &csiapi.NodeUnstageVolumeResponse{}, unmount(r.GetStagingTargetPath())
+}
+
+func (d *Driver) data(handle string) string {
+	return filepath.Join(d.Dir, strings.ReplaceAll(handle, "/", "~"))
+}
+
+func (d *Driver) mount(source, target string, readOnly bool) error {
+	for _, dir := range []string{source, target} {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return status.Error(codes.Internal, err.Error())
+		}
+	}
+	mounted, err := mountinfo.Mounted(target)
+	if err == nil && !mounted {
+		err = unix.Mount(source, target, "", unix.MS_BIND, "")
+	}
+	if err == nil && readOnly {
+		err = unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+	}
+	if err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	return nil
+}
+
+func unmount(target string) error {
+	mounted, err := mountinfo.Mounted(target)
+	if err == nil && mounted {
+		err = unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
+	}
+	if err == nil {
+		err = os.Remove(target)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return status.Error(codes.Internal, err.Error())
+	}
+	return nil
+}

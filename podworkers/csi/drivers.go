@@ -1,0 +1,187 @@
+package csi
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// driver is a registered driver.
+type driver struct {
+	endpoint string // path of its socket
+	version  *version.Version
+}
+
+// Validate checks a driver that wants to be registered.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go ValidatePlugin.
+func (m *Manager) Validate(name, endpoint string, versions []string) error {
+	_, err := m.highestVersion(name, endpoint, versions)
+	return err
+}
+
+// highestVersion returns the newest version of CSI that a driver speaks and we do: 1.x. A second driver of a name must
+// be newer than the first.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go validateVersions.
+func (m *Manager) highestVersion(name, endpoint string, versions []string) (*version.Version, error) {
+	if len(versions) == 0 {
+		return nil, fmt.Errorf("CSI driver %q returned an empty list for supported versions", name)
+	}
+	var highest *version.Version
+	for _, text := range versions {
+		v, err := version.ParseGeneric(text)
+		if err == nil && v.Major() == 1 && (highest == nil || highest.LessThan(v)) {
+			highest = v
+		}
+	}
+	if highest == nil {
+		return nil, fmt.Errorf("none of the versions that CSI driver %q specified are supported: %q", name, versions)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if other, exists := m.drivers[name]; exists && other.endpoint != endpoint && !other.version.LessThan(highest) {
+		return nil, fmt.Errorf("another driver with the name %q is already registered with a higher supported version: %q", name, other.version)
+	}
+	return highest, nil
+}
+
+// Register takes a driver and tells the cluster of it.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go RegisterPlugin.
+func (m *Manager) Register(ctx context.Context, name, endpoint string, versions []string) error {
+	highest, err := m.highestVersion(name, endpoint, versions)
+	if err != nil {
+		return err
+	}
+	conn, err := connect(endpoint)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	info, err := conn.info(ctx)
+	if err != nil {
+		return err
+	}
+	if info.GetNodeId() == "" {
+		return errors.New("error adding CSI driver node info: driverNodeID must not be empty")
+	}
+	if err := m.install(ctx, name, info); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.drivers[name] = driver{endpoint: endpoint, version: highest}
+	m.mu.Unlock()
+	return nil
+}
+
+// Deregister forgets a driver and has the cluster do so.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go DeRegisterPlugin.
+func (m *Manager) Deregister(ctx context.Context, name, endpoint string) {
+	m.mu.Lock()
+	if m.drivers[name].endpoint != endpoint {
+		m.mu.Unlock()
+		return // another one took its place
+	}
+	delete(m.drivers, name)
+	m.mu.Unlock()
+	if err := m.uninstall(ctx, name); err != nil {
+		klog.FromContext(ctx).Error(err, "Telling the cluster that a CSI driver is gone failed", "driver", name)
+	}
+}
+
+// open connects to a registered driver.
+func (m *Manager) open(name string) (*connection, error) {
+	m.mu.Lock()
+	d, ok := m.drivers[name]
+	m.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("driver name %s not found in the list of registered CSI drivers", name)
+	}
+	return connect(d.endpoint)
+}
+
+// driverObjects watches the cluster's CSIDriver objects once the first volume needs them.
+type driverObjects struct {
+	watch cache.ListerWatcher
+
+	mu         sync.Mutex
+	cancel     context.CancelFunc // nil until then
+	stopped    chan struct{}
+	store      cache.Store
+	controller cache.Controller
+}
+
+// readLimit is how long a reader waits for the first list.
+const readLimit = 10 * time.Second
+
+// get returns what the cluster knows of a driver, nil for nothing.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go getCSIDriver.
+func (d *driverObjects) get(ctx context.Context, name string) (*storagev1.CSIDriver, error) {
+	d.start()
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	select {
+	case <-d.controller.HasSyncedChecker().Done():
+	case <-ctx.Done():
+		return nil, errors.New("CSIDriver objects have not yet been read at least once")
+	}
+	object, found, err := d.store.GetByKey(name)
+	if err != nil || !found {
+		return nil, err
+	}
+	return object.(*storagev1.CSIDriver), nil
+}
+
+func (d *driverObjects) start() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cancel != nil {
+		return
+	}
+	var ctx context.Context
+	ctx, d.cancel = context.WithCancel(context.Background())
+	d.stopped = make(chan struct{})
+	d.store, d.controller = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: d.watch, ObjectType: &storagev1.CSIDriver{}, Handler: cache.ResourceEventHandlerFuncs{},
+	})
+	go func() {
+		defer close(d.stopped)
+		d.controller.RunWithContext(ctx)
+	}()
+}
+
+func (d *driverObjects) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cancel != nil {
+		d.cancel()
+		<-d.stopped
+	}
+}
+
+func sorted[T cmp.Ordered](list []T) []T {
+	slices.Sort(list)
+	return list
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+// attachRequired tells whether a controller attaches the driver's volumes to nodes. A driver that the cluster does not
+// know might need it.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go skipAttach.
+func attachRequired(d *storagev1.CSIDriver) bool {
+	return d == nil || d.Spec.AttachRequired == nil || *d.Spec.AttachRequired
+}

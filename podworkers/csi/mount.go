@@ -1,0 +1,222 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	csiapi "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/moby/sys/mountinfo"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Mounted is a volume that stands.
+type Mounted struct {
+	Dir string
+	// Ownership says that its files are to be given to the pod's fsGroup.
+	Ownership bool
+	// Republish says that the driver wants to be asked again from time to time.
+	Republish bool
+}
+
+// Mount has the volume's driver stage it on the node, if it does that, and publish it to the pod. It waits for a volume
+// that must be attached first. It can be called again at any time.
+//
+// Upstream: pkg/volume/util/operationexecutor/operation_generator.go GenerateMountVolumeFunc.
+func (m *Manager) Mount(ctx context.Context, r *Request) (Mounted, error) {
+	object, err := m.objects.get(ctx, r.Driver)
+	if err != nil {
+		return Mounted{}, err
+	}
+	if err := r.check(object); err != nil {
+		return Mounted{}, err
+	}
+	var attachment map[string]string
+	if !r.ephemeral() {
+		m.want(r)
+		if attachRequired(object) {
+			if attachment, err = m.attached(ctx, r.id()); err != nil {
+				return Mounted{}, err
+			}
+		}
+	}
+	release, err := m.locks.take(ctx, r.id())
+	if err != nil {
+		return Mounted{}, err
+	}
+	defer release()
+	return m.mountLocked(ctx, r, object, attachment)
+}
+
+func (m *Manager) mountLocked(ctx context.Context, r *Request, object *storagev1.CSIDriver, attachment map[string]string) (Mounted, error) {
+	if err := m.exclusive(r); err != nil {
+		return Mounted{}, err
+	}
+	conn, err := m.open(r.Driver)
+	if err != nil {
+		return Mounted{}, err
+	}
+	defer conn.Close()
+	can, err := conn.capabilities(ctx)
+	if err != nil {
+		return Mounted{}, err
+	}
+	staging := ""
+	if !r.ephemeral() {
+		m.mu.Lock()
+		m.inUse[r.id()] = true
+		m.mu.Unlock()
+		if can.stage() {
+			staging = m.staging(r.id())
+			if err := m.stage(ctx, conn, can, r, attachment); err != nil {
+				return Mounted{}, err
+			}
+		}
+	}
+	if err := m.publish(ctx, conn, can, r, object, staging, attachment); err != nil {
+		return Mounted{}, err
+	}
+	return Mounted{Dir: m.target(r), Ownership: r.wantsOwnership(object, can), Republish: object != nil && isTrue(object.Spec.RequiresRepublish)}, nil
+}
+
+// want notes that a pod wants a volume, which is then not detached until Release.
+func (m *Manager) want(r *Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wanted[r.id()] == nil {
+		m.wanted[r.id()] = map[types.UID]bool{}
+	}
+	m.wanted[r.id()][r.Pod.UID] = true
+}
+
+// exclusive refuses a volume for one pod alone that another pod has.
+//
+// Upstream: pkg/kubelet/volumemanager/cache/actual_state_of_world.go IsVolumeMountedElsewhere.
+func (m *Manager) exclusive(r *Request) error {
+	if r.AccessMode != corev1.ReadWriteOncePod {
+		return nil
+	}
+	users, err := m.published()
+	if err != nil {
+		return err
+	}
+	own := filepath.Join(m.podsDir(), string(r.Pod.UID)) + string(filepath.Separator)
+	for dir, d := range users {
+		if d.id() == r.id() && !strings.HasPrefix(dir, own) {
+			return errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+		}
+	}
+	return nil
+}
+
+// stage has the driver prepare the volume for the node, once for all its pods.
+//
+// Upstream: pkg/volume/csi/csi_attacher.go MountDevice.
+func (m *Manager) stage(ctx context.Context, conn *connection, can capabilities, r *Request, attachment map[string]string) error {
+	m.mu.Lock()
+	staged := m.staged[r.id()]
+	m.mu.Unlock()
+	if staged {
+		return nil
+	}
+	dir := m.staging(r.id())
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	secrets, err := m.secret(ctx, r.StageSecret, "NodeStageSecretRef")
+	if err != nil {
+		return err
+	}
+	left := hasData(filepath.Dir(dir)) // by a kubelet before this one
+	if err := (data{Handle: r.Handle, Driver: r.Driver}).save(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err = conn.NodeStageVolume(limited, &csiapi.NodeStageVolumeRequest{
+		VolumeId: r.Handle, PublishContext: attachment, StagingTargetPath: dir, VolumeCapability: can.capability(r),
+		Secrets: secrets, VolumeContext: r.Attributes,
+	})
+	if err != nil {
+		if isFinal(err) && !left {
+			err = errors.Join(err, removeMount(dir))
+		}
+		return fmt.Errorf("stage the volume on the node: %w", err)
+	}
+	m.mu.Lock()
+	m.staged[r.id()] = true
+	m.mu.Unlock()
+	return nil
+}
+
+// publish has the driver give the volume to the pod.
+//
+// Upstream: pkg/volume/csi/csi_mounter.go SetUpAt.
+func (m *Manager) publish(ctx context.Context, conn *connection, can capabilities, r *Request, object *storagev1.CSIDriver, staging string, attachment map[string]string) error {
+	target := m.target(r)
+	dir := filepath.Dir(target)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	attributes, secrets, err := m.context(ctx, r, object)
+	if err != nil {
+		return err
+	}
+	left := hasData(dir)
+	record := data{
+		SpecVolumeID: r.Name, Handle: r.Handle, Driver: r.Driver, NodeName: m.opts.NodeName,
+		AttachmentID: m.attachmentName(r.id()), Lifecycle: r.Lifecycle,
+	}
+	if err := record.save(dir); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err = conn.NodePublishVolume(limited, &csiapi.NodePublishVolumeRequest{
+		VolumeId: r.Handle, PublishContext: attachment, StagingTargetPath: staging, TargetPath: target,
+		VolumeCapability: can.capability(r), Readonly: r.ReadOnly, Secrets: secrets, VolumeContext: attributes,
+	})
+	if err == nil {
+		return nil
+	}
+	// Only what certainly is not mounted is forgotten; a pod that has the volume goes on with it.
+	if isFinal(err) && !left && !r.Remount {
+		err = errors.Join(err, removeMount(target))
+	}
+	return fmt.Errorf("publish the volume to the pod: %w", err)
+}
+
+func hasData(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, dataFile))
+	return err == nil
+}
+
+// removeMount removes a directory that a volume was mounted on, and the data file beside it. While something is still
+// mounted there it leaves everything as it is.
+//
+// Upstream: pkg/volume/csi/csi_mounter.go removeMountDir.
+func removeMount(dir string) error {
+	mounted, err := mountinfo.Mounted(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("tell whether %s is mounted: %w", dir, err)
+	}
+	if mounted {
+		return nil
+	}
+	unfinished, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "."+dataFile+"*")) // of a kubelet that was killed
+	if err != nil {
+		return err
+	}
+	for _, path := range append(unfinished, dir, filepath.Join(filepath.Dir(dir), dataFile), filepath.Dir(dir)) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clean mount dir: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+)
+
+// bundles watches the cluster's ClusterTrustBundles once the first pod needs one.
+//
+// Upstream: pkg/kubelet/clustertrustbundle/clustertrustbundle_manager.go InformerManager.
+type bundles struct {
+	watch   func() cache.ListerWatcher
+	changed func(types.UID)
+
+	mu         sync.Mutex
+	users      map[types.UID]bool
+	cancel     context.CancelFunc // nil until the first pod
+	stopped    chan struct{}
+	store      cache.Store
+	controller cache.Controller
+}
+
+// register notes whether the pod wants to hear of changes.
+func (b *bundles) register(pod *corev1.Pod) {
+	uses := slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ClusterTrustBundle != nil })
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !uses {
+		delete(b.users, pod.UID)
+		return
+	}
+	if b.users == nil {
+		b.users = map[types.UID]bool{}
+	}
+	b.users[pod.UID] = true
+}
+
+func (b *bundles) forget(uid types.UID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.users, uid)
+}
+
+func (b *bundles) tell() {
+	b.mu.Lock()
+	users := make([]types.UID, 0, len(b.users))
+	for uid := range b.users {
+		users = append(users, uid)
+	}
+	b.mu.Unlock()
+	for _, uid := range users {
+		b.changed(uid)
+	}
+}
+
+func (b *bundles) start() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cancel != nil {
+		return
+	}
+	var ctx context.Context
+	ctx, b.cancel = context.WithCancel(context.Background())
+	b.stopped = make(chan struct{})
+	b.store, b.controller = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: b.watch(), ObjectType: &certificatesv1.ClusterTrustBundle{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { b.tell() },
+			UpdateFunc: func(_, _ any) { b.tell() },
+			DeleteFunc: func(any) { b.tell() },
+		},
+		Transform: func(obj any) (any, error) { return trim(obj), nil },
+	})
+	go func() {
+		defer close(b.stopped)
+		b.controller.RunWithContext(ctx)
+	}()
+}
+
+func (b *bundles) stop() {
+	b.mu.Lock()
+	cancel, stopped := b.cancel, b.stopped
+	b.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-stopped
+	}
+}
+
+// TrustAnchors returns the certificates of the ClusterTrustBundles that a projection chooses, each once, as PEM. With
+// nothing chosen that is an error, unless the projection is optional.
+//
+// Upstream: pkg/kubelet/clustertrustbundle/clustertrustbundle_manager.go GetTrustAnchorsByName and GetTrustAnchorsBySigner.
+func (m *Manager) TrustAnchors(ctx context.Context, p *corev1.ClusterTrustBundleProjection) ([]byte, error) {
+	b := m.bundles
+	if b.watch == nil {
+		return nil, fmt.Errorf("read ClusterTrustBundles: %w", ErrStandalone)
+	}
+	b.start()
+	limited, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	select {
+	case <-b.controller.HasSyncedChecker().Done():
+	case <-limited.Done():
+		return nil, errors.New("read ClusterTrustBundles: the apiserver has not listed them yet; it may not serve them")
+	}
+	chosen, err := b.choose(p)
+	if err != nil || len(chosen) == 0 {
+		return nil, err
+	}
+	return anchors(chosen), nil
+}
+
+// choose returns the bundles that a projection means.
+func (b *bundles) choose(p *corev1.ClusterTrustBundleProjection) ([]*certificatesv1.ClusterTrustBundle, error) {
+	optional := p.Optional != nil && *p.Optional
+	switch {
+	case p.Name != nil:
+		object, found, err := b.store.GetByKey(*p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !found && optional {
+			return nil, nil
+		}
+		if !found {
+			return nil, apierrors.NewNotFound(certificatesv1.Resource("clustertrustbundles"), *p.Name)
+		}
+		return []*certificatesv1.ClusterTrustBundle{object.(*certificatesv1.ClusterTrustBundle)}, nil
+	case p.SignerName == nil:
+		return nil, errors.New("clusterTrustBundle projection requires either name or signerName to be set")
+	}
+	selector, err := metav1.LabelSelectorAsSelector(p.LabelSelector)
+	if err != nil {
+		return nil, fmt.Errorf("clusterTrustBundle projection's labelSelector: %w", err)
+	}
+	var chosen []*certificatesv1.ClusterTrustBundle
+	for _, object := range b.store.List() {
+		if bundle := object.(*certificatesv1.ClusterTrustBundle); bundle.Spec.SignerName == *p.SignerName && selector.Matches(labels.Set(bundle.Labels)) {
+			chosen = append(chosen, bundle)
+		}
+	}
+	if len(chosen) == 0 && !optional {
+		return nil, errors.New("combination of signerName and labelSelector matched zero ClusterTrustBundles")
+	}
+	return chosen, nil
+}
+
+// anchors are the certificates of all bundles, each once. Their order says nothing; it is one that stays, so that a
+// volume is not written again for nothing. (Upstream's changes with each start.)
+func anchors(list []*certificatesv1.ClusterTrustBundle) []byte {
+	var all [][]byte
+	for _, bundle := range list {
+		for block, rest := pem.Decode([]byte(bundle.Spec.TrustBundle)); block != nil; block, rest = pem.Decode(rest) {
+			all = append(all, block.Bytes)
+		}
+	}
+	slices.SortFunc(all, bytes.Compare)
+	var out bytes.Buffer
+	for _, certificate := range slices.CompactFunc(all, bytes.Equal) {
+		out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
+	}
+	return out.Bytes()
+}

@@ -1,0 +1,245 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/klog/v2"
+
+	"minikubelet/podworkers/csi"
+	"minikubelet/podworkers/objects"
+)
+
+// Claims reads what PersistentVolumeClaims lead to. A node may get these objects and not watch them, so they are read
+// when a pod mounts them, and no more once it has.
+type Claims interface {
+	Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
+	Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error)
+}
+
+// place is where a volume stands whose pod does not tell, and how containers may use it.
+type place struct {
+	dir      string
+	readOnly bool
+	// relabel lets the runtime set SELinux labels.
+	relabel bool
+	// csi is the request to repeat now and then, nil if it need not be.
+	csi  *csi.Request
+	next time.Time
+}
+
+func (m *Manager) placed(uid types.UID, name string) (place, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.places[uid][name]
+	return p, ok
+}
+
+func (m *Manager) put(uid types.UID, name string, p place) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.places[uid] == nil {
+		m.places[uid] = map[string]place{}
+	}
+	m.places[uid][name] = p
+}
+
+// mountElsewhere mounts a volume that is not made of the pod's spec alone: of a claim, or of a CSI driver.
+func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
+	if p, ok := m.placed(pod.UID, v.Name); ok {
+		m.republish(ctx, pod, v, p)
+		return nil
+	}
+	if v.CSI != nil {
+		return m.mountCSI(ctx, pod, v, csi.Inline(pod, v.Name, v.CSI))
+	}
+	pv, readOnly, err := m.claimed(ctx, pod, v)
+	if err != nil {
+		return err
+	}
+	switch source := pv.Spec.PersistentVolumeSource; {
+	case source.CSI != nil:
+		return m.mountCSI(ctx, pod, v, csi.Persistent(pod, pv, readOnly))
+	case source.HostPath != nil:
+		if err := checkHostPath(source.HostPath); err != nil {
+			return err
+		}
+		m.put(pod.UID, v.Name, place{dir: source.HostPath.Path, readOnly: readOnly})
+		return nil
+	case source.Local != nil:
+		dir := filepath.Join(m.podDir(pod.UID), "volumes", "kubernetes.io~local-volume", pv.Name)
+		if err := mountLocal(pod, source.Local.Path, dir, readOnly); err != nil {
+			return err
+		}
+		m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
+		return nil
+	}
+	return fmt.Errorf("PersistentVolume %s: volumes of kind %s are not supported by this kubelet; their CSI drivers are", pv.Name, memberName(pv.Spec.PersistentVolumeSource))
+}
+
+// claimed returns the PersistentVolume that a volume's claim is bound to.
+//
+// Upstream: pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go createVolumeSpec.
+func (m *Manager) claimed(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (*corev1.PersistentVolume, bool, error) {
+	name, readOnly := pod.Name+"-"+v.Name, false // Upstream: component-helpers/storage/ephemeral VolumeClaimName
+	if v.PersistentVolumeClaim != nil {
+		name, readOnly = v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly
+	}
+	pv, err := m.volumeOf(ctx, pod, name, v.Ephemeral != nil)
+	if err != nil {
+		return nil, false, fmt.Errorf("error processing PVC %s/%s: %w", pod.Namespace, name, err)
+	}
+	if pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode != corev1.PersistentVolumeFilesystem {
+		return nil, false, fmt.Errorf("volume %s has volumeMode %s; this kubelet mounts file systems only", v.Name, *pv.Spec.VolumeMode)
+	}
+	return pv, readOnly, nil
+}
+
+func (m *Manager) volumeOf(ctx context.Context, pod *corev1.Pod, claim string, ephemeral bool) (*corev1.PersistentVolume, error) {
+	if m.opts.Claims == nil {
+		return nil, objects.ErrStandalone
+	}
+	pvc, err := m.opts.Claims.Claim(ctx, pod.Namespace, claim)
+	if err != nil {
+		return nil, fmt.Errorf("failed to fetch PVC from API server: %w", err)
+	}
+	if err := checkClaim(pod, pvc, ephemeral); err != nil {
+		return nil, err
+	}
+	pv, err := m.opts.Claims.Volume(ctx, pvc.Spec.VolumeName)
+	if err != nil {
+		return nil, fmt.Errorf("failed to fetch PV %s from API server: %w", pvc.Spec.VolumeName, err)
+	}
+	return pv, checkVolume(pvc, pv, m.opts.Node())
+}
+
+// checkClaim tells why a claim cannot be used.
+//
+// Upstream: pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go getPVCExtractPV.
+func checkClaim(pod *corev1.Pod, pvc *corev1.PersistentVolumeClaim, ephemeral bool) error {
+	switch {
+	case ephemeral && !metav1.IsControlledBy(pvc, pod):
+		return fmt.Errorf("PVC %s/%s was not created for pod %s/%s (pod is not owner)", pvc.Namespace, pvc.Name, pod.Namespace, pod.Name)
+	case pvc.DeletionTimestamp != nil && !slices.Contains(pvc.Finalizers, "kubernetes.io/pvc-protection"):
+		return errors.New("PVC is being deleted")
+	case pvc.Status.Phase != corev1.ClaimBound:
+		return errors.New("PVC is not bound")
+	case pvc.Spec.VolumeName == "":
+		return errors.New("PVC has empty pvc.Spec.VolumeName")
+	}
+	return nil
+}
+
+// checkVolume tells why a claim's volume cannot be used on the node.
+//
+// Upstream: pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go getPVSpec and
+// pkg/volume/util/operationexecutor/operation_generator.go checkNodeAffinity.
+func checkVolume(pvc *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, node *corev1.Node) error {
+	ref := pv.Spec.ClaimRef
+	switch {
+	case ref == nil:
+		return fmt.Errorf("found PV object %s but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim", pv.Name)
+	case ref.UID != pvc.UID:
+		return fmt.Errorf("found PV object %s but its pv.Spec.ClaimRef.UID %s does not point to claim.UID %s", pv.Name, ref.UID, pvc.UID)
+	case pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil:
+		return nil
+	}
+	terms, err := nodeaffinity.NewNodeSelector(pv.Spec.NodeAffinity.Required)
+	if err != nil {
+		return fmt.Errorf("PV %s has a node affinity that cannot be understood: %w", pv.Name, err)
+	}
+	if !terms.Match(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name, Labels: node.Labels}}) {
+		return fmt.Errorf("PV %s has node affinity that node %s does not match", pv.Name, node.Name)
+	}
+	return nil
+}
+
+// republishPeriod is how often drivers that want it are asked again.
+const republishPeriod = time.Minute
+
+// mountCSI has the volume's driver mount it.
+func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, r *csi.Request) error {
+	if m.opts.CSI == nil {
+		return fmt.Errorf("CSI volumes: %w", objects.ErrStandalone)
+	}
+	mounted, err := m.opts.CSI.Mount(ctx, r)
+	if err != nil {
+		return err
+	}
+	if mounted.Ownership {
+		if err := setOwnership(ctx, mounted.Dir, *r.FSGroup, changePolicy(pod)); err != nil {
+			return fmt.Errorf("applyFSGroup failed for vol %s: %w", r.Handle, err)
+		}
+	}
+	p := place{dir: mounted.Dir, readOnly: r.ReadOnly, relabel: !r.ReadOnly}
+	if mounted.Republish {
+		p.csi, p.next = r, time.Now().Add(republishPeriod)
+	}
+	m.put(pod.UID, v.Name, p)
+	return nil
+}
+
+// republish asks a driver again that wants it, when it is time. The pod goes on with what it has if that fails.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go RequiresRemount.
+func (m *Manager) republish(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, p place) {
+	if p.csi == nil {
+		return
+	}
+	refresh := m.opts.Objects.TokenRefresh(pod.UID)
+	if now := time.Now(); now.Before(p.next) && (refresh.IsZero() || now.Before(refresh)) {
+		return
+	}
+	again := *p.csi
+	again.Pod, again.Remount = pod, true
+	if _, err := m.opts.CSI.Mount(ctx, &again); err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "Publishing a volume again failed, will be retried", "volume", v.Name)
+	}
+	p.next = time.Now().Add(republishPeriod)
+	m.put(pod.UID, v.Name, p)
+}
+
+// nextRepublish is when the first of the pod's volumes wants to be published again, zero for never.
+func (m *Manager) nextRepublish(uid types.UID) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var first time.Time
+	for _, p := range m.places[uid] {
+		if p.csi != nil && (first.IsZero() || p.next.Before(first)) {
+			first = p.next
+		}
+	}
+	return first
+}
+
+// mountLocal binds a directory of the node to the pod's.
+//
+// Upstream: pkg/volume/local/local.go SetUpAt.
+func mountLocal(pod *corev1.Pod, source, dir string, readOnly bool) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return fmt.Errorf("local volume: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("local volume: %s is not a directory; block devices are not formatted and mounted by this kubelet", source)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	if err := bind(source, dir, readOnly); err != nil {
+		return err
+	}
+	if group := fsGroup(pod); group != nil && !readOnly {
+		return setOwnership(context.Background(), dir, *group, changePolicy(pod))
+	}
+	return nil
+}

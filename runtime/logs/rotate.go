@@ -1,0 +1,202 @@
+// Package logs keeps the logs of containers small. The runtime writes them; when one has grown too large this package
+// renames it and tells the runtime to open a new one.
+//
+// A pod that may write to the log directory could put a link where a log was, so every file is opened from its
+// directory's descriptor and no link is followed below PodLogsDir.
+package logs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+)
+
+// Options is everything a Rotator needs; all of it is required.
+type Options struct {
+	CRI        *cri.Client
+	PodLogsDir string        // podLogsDir; logs elsewhere are not touched
+	MaxSize    int64         // containerLogMaxSize in bytes: a log of that size is rotated
+	MaxFiles   int           // containerLogMaxFiles: of one container, the one being written included
+	Workers    int           // containerLogMaxWorkers: logs being rotated at once
+	Interval   time.Duration // containerLogMonitorInterval
+}
+
+// Rotator rotates the logs of running containers.
+//
+// Upstream: pkg/kubelet/logs/container_log_manager.go containerLogManager
+type Rotator struct {
+	Options
+	// paths are the logs of running containers by ID, relative to PodLogsDir. A container never changes its log.
+	paths map[string]string
+}
+
+// New returns a Rotator; Run starts it.
+//
+// Upstream: pkg/kubelet/logs/container_log_manager.go NewContainerLogManager
+func New(options Options) *Rotator {
+	return &Rotator{Options: options, paths: map[string]string{}}
+}
+
+// Run looks at the logs every Interval until ctx ends. No event tells that a file has grown but one for every write,
+// which costs more than to look.
+//
+// Upstream: pkg/kubelet/logs/container_log_manager.go Start
+func (r *Rotator) Run(ctx context.Context) {
+	tick := time.NewTicker(r.Interval)
+	defer tick.Stop()
+	for {
+		if err := r.RotateLogs(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Rotating container logs failed, will be retried", "after", r.Interval)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// RotateLogs looks at every running container's log once. It must not be called twice at once.
+//
+// Upstream: pkg/kubelet/logs/container_log_manager.go rotateLogs
+func (r *Rotator) RotateLogs(ctx context.Context) error {
+	running := &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}}
+	answer, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: running})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	errs := r.findPaths(ctx, answer.GetContainers())
+	ids := make(chan string)
+	var mu sync.Mutex
+	var workers sync.WaitGroup
+	for range max(r.Workers, 1) {
+		workers.Go(func() {
+			for id := range ids {
+				if err := r.check(ctx, id, r.paths[id]); err != nil {
+					mu.Lock()
+					errs = append(errs, fmt.Errorf("rotate the log of container %s, %s: %w", id, r.paths[id], err))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for id := range r.paths {
+		ids <- id
+	}
+	close(ids)
+	workers.Wait()
+	return errors.Join(errs...)
+}
+
+// findPaths asks for the logs of containers that are new and forgets those of containers that are gone.
+func (r *Rotator) findPaths(ctx context.Context, containers []*runtimeapi.Container) (errs []error) {
+	before := r.paths
+	r.paths = map[string]string{}
+	for _, container := range containers {
+		id := container.GetId()
+		if path, known := before[id]; known {
+			r.paths[id] = path
+			continue
+		}
+		answer, err := r.CRI.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+		if cri.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("find the log of container %s: %w", id, err))
+			continue
+		}
+		path, err := filepath.Rel(r.PodLogsDir, answer.GetStatus().GetLogPath())
+		if err != nil || !filepath.IsLocal(path) {
+			klog.FromContext(ctx).V(2).Info("A container's log is not in the log directory and is not rotated",
+				"containerID", id, "path", answer.GetStatus().GetLogPath())
+			continue // somebody else's container, or from before the setting changed
+		}
+		r.paths[id] = path
+	}
+	return errs
+}
+
+// check rotates a log that is large enough.
+//
+// Upstream: pkg/kubelet/logs/container_log_manager.go processContainer
+func (r *Rotator) check(ctx context.Context, id, path string) error {
+	d, err := openDir(r.PodLogsDir, filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the pod is being removed
+	}
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	name := filepath.Base(path)
+	size, err := d.size(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Somebody moved it away, a kubelet that was killed between rename and reopen perhaps.
+		if err := r.reopen(ctx, id); err != nil {
+			return err
+		}
+		size, err = d.size(name)
+	}
+	if err != nil {
+		return err
+	}
+	if size < r.MaxSize {
+		return nil
+	}
+	return r.rotate(ctx, d, id, name)
+}
+
+func (r *Rotator) reopen(ctx context.Context, id string) error {
+	_, err := r.CRI.Runtime.ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
+	if err != nil && !cri.IsNotFound(err) {
+		return fmt.Errorf("reopen the log: %w", err)
+	}
+	return nil
+}
+
+const (
+	timestampFormat = "20060102-150405" // in UTC, so that names sort by age
+	compressSuffix  = ".gz"
+	tmpSuffix       = ".tmp"
+)
+
+// rotate makes room, compresses the logs of earlier rotations and renames the newest. That one is not compressed yet:
+// until it opens the new file the runtime writes to it, and who follows the log reads it to its end.
+//
+// Upstream: pkg/kubelet/logs/container_log_manager.go rotateLog
+func (r *Rotator) rotate(ctx context.Context, d *dir, id, name string) error {
+	entries, err := d.names()
+	if err != nil {
+		return err
+	}
+	keep, remove := plan(entries, name, r.MaxFiles)
+	var errs []error // none is a reason to let the log grow
+	for _, old := range remove {
+		errs = append(errs, d.remove(old))
+	}
+	for _, old := range keep {
+		if !strings.HasSuffix(old, compressSuffix) {
+			errs = append(errs, d.compress(ctx, old))
+		}
+	}
+	rotated := name + "." + time.Now().UTC().Format(timestampFormat)
+	if err := d.rename(name, rotated); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if err := r.reopen(ctx, id); err != nil {
+		// The container goes on writing to the file, so it gets its name back and its turn the next time.
+		errs = append(errs, err, d.rename(rotated, name))
+	}
+	return errors.Join(errs...)
+}
