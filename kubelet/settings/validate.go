@@ -68,6 +68,17 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 	if m := c.CrashLoopBackOff.MaxContainerRestartPeriod; m != nil {
 		add(m.Seconds() < 1 || m.Seconds() > 300, "crashLoopBackOff.maxContainerRestartPeriod", m.Duration.String(), "must be between 1s and 300s")
 	}
+	if f := c.MemoryThrottlingFactor; f != nil {
+		add(!(*f > 0 && *f <= 1), "memoryThrottlingFactor", *f, "must be greater than 0 and at most 1")
+	}
+	policy := c.MemoryReservationPolicy
+	add(policy != kubeletconfig.NoneMemoryReservationPolicy && policy != kubeletconfig.TieredReservationMemoryReservationPolicy,
+		"memoryReservationPolicy", policy, "must be None or TieredReservation")
+	add(policy == kubeletconfig.TieredReservationMemoryReservationPolicy && !c.FeatureGates[memoryQoS],
+		"memoryReservationPolicy", policy, "needs the feature gate MemoryQoS")
+	if u := c.UserNamespaces; u != nil && u.IDsPerPod != nil {
+		add(*u.IDsPerPod <= 0 || *u.IDsPerPod%65536 != 0 || *u.IDsPerPod >= 1<<32, "userNamespaces.idsPerPod", *u.IDsPerPod, "must be a multiple of 65536 below 2^32")
+	}
 	add(*c.PodPidsLimit == 0, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
 	add(*c.OOMScoreAdj < -1000 || *c.OOMScoreAdj > 1000, "oomScoreAdj", *c.OOMScoreAdj, "must be between -1000 and 1000")
 	add(c.Logging.Verbosity > 1<<31-1, "logging.verbosity", c.Logging.Verbosity, "must be at most 2147483647")
