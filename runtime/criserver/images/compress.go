@@ -3,7 +3,7 @@ package images
 import (
 	"bufio"
 	"bytes"
-	"fmt"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
@@ -22,7 +22,7 @@ var (
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	buffered := bufio.NewReaderSize(r, 64<<10)
 	magic, err := buffered.Peek(4)
-	if err != nil && len(magic) == 0 && err != io.EOF { //nolint:errorlint // Peek returns io.EOF itself
+	if err != nil && len(magic) == 0 && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	switch {
@@ -47,7 +47,7 @@ type limitedReader struct {
 func (r *limitedReader) Read(p []byte) (int, error) {
 	n, err := r.inner.Read(p)
 	if r.left -= int64(n); r.left < 0 {
-		return 0, fmt.Errorf("content unpacks to more than the limit")
+		return 0, errors.New("content unpacks to more than the limit")
 	}
 	return n, err
 }

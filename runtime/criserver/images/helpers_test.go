@@ -25,6 +25,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 
 	"minikubelet/runtime/criserver/images"
 )
@@ -126,7 +128,10 @@ func open(t testing.TB, o images.Options) *images.Store {
 	return s
 }
 
-func testContext(t testing.TB) context.Context { return t.Context() }
+// testContext has a logger that shows only what failed tests logged.
+func testContext(t testing.TB) context.Context {
+	return klog.NewContext(t.Context(), ktesting.NewLogger(t, ktesting.DefaultConfig))
+}
 
 // entry is one file of a layer to be.
 type entry = tar.Header
@@ -316,5 +321,5 @@ func wantError(t testing.TB, err error, words ...string) {
 }
 
 func contextWithCancel(t testing.TB) (context.Context, context.CancelFunc) {
-	return context.WithCancel(t.Context())
+	return context.WithCancel(testContext(t))
 }

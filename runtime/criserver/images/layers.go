@@ -155,7 +155,8 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 	if got := fmt.Sprintf("%x", hasher.Sum(nil)); got != diffID.Hex {
 		return layer{}, nil, fmt.Errorf("content has diffID %s, not %s", got, diffID.Hex)
 	}
-	return layer{DiffID: diffID.String(), Bytes: u.bytes, Inodes: u.inodes}, u.impliedDirs(), nil
+	implied := u.impliedDirs()
+	return layer{DiffID: diffID.String(), Bytes: u.bytes, Inodes: u.inodes + uint64(len(implied))}, implied, nil
 }
 
 // place moves a finished layer where it is used. That it outlives a loss of power is commit's task: until then no record

@@ -243,11 +243,11 @@ func (s *Store) Adopt(keys []string) error {
 			continue
 		}
 		dir, err := os.Readlink(s.snapshotPath(key, "mount"))
-		if err == nil {
-			err = s.Unmount(key, dir)
-		}
 		if err != nil {
-			failures = append(failures, fmt.Errorf("remove snapshot %s: %w", key, err))
+			dir = "" // half of it is gone; so is the mount after the crash that did it
+		}
+		if err := s.Unmount(key, dir); err != nil {
+			failures = append(failures, err)
 		}
 	}
 	return errors.Join(failures...)
@@ -275,6 +275,9 @@ func (s *Store) loadSnapshots(ctx context.Context) error {
 		return err
 	}
 	for _, d := range dirs {
+		if !validKey.MatchString(d.Name()) {
+			continue // not ours
+		}
 		chains, err := s.readSnapshot(d.Name())
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "A snapshot cannot be used again; Adopt or Unmount removes it", "snapshot", d.Name())

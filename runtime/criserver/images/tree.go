@@ -60,7 +60,7 @@ func (t *tree) forget() {
 // open opens a directory.
 func (t *tree) open(name string) (int, error) {
 	return unix.Openat2(int(t.dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
 	})
 }
@@ -79,7 +79,9 @@ func (t *tree) openOrMake(name string) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(above)
-	if err := mkdirIn(above, path.Base(name)); err != nil {
+	if err := mkdirIn(above, path.Base(name)); errors.Is(err, unix.EEXIST) {
+		return -1, fmt.Errorf("%q is not a directory", shorten(name))
+	} else if err != nil {
 		return -1, fmt.Errorf("make directory %q: %w", shorten(name), err)
 	}
 	t.implied[name] = true

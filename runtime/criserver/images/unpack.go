@@ -62,11 +62,12 @@ func (u *unpacker) unpack(r io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("read tar after %d entries: %w", u.entries, err)
 		}
-		if u.entries++; u.entries+len(u.tree.implied) > u.limits.LayerEntries {
-			return fmt.Errorf("more than %d entries", u.limits.LayerEntries)
-		}
+		u.entries++
 		if err := u.entry(header, reader); err != nil {
 			return fmt.Errorf("entry %q: %w", shorten(header.Name), err)
+		}
+		if u.entries+len(u.tree.implied) > u.limits.LayerEntries {
+			return fmt.Errorf("more than %d entries", u.limits.LayerEntries)
 		}
 	}
 }
