@@ -82,9 +82,13 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	}
 	dir, base := path.Split(name)
 	switch {
+	case strings.Contains("/"+dir, "/"+whiteoutMeta):
+		return nil
+	case strings.Contains("/"+dir, "/"+whiteoutPrefix):
+		return errors.New("a whiteout is no directory")
 	case base == whiteoutOpaque:
 		return u.tree.makeOpaque(path.Clean(dir))
-	case strings.HasPrefix(name, whiteoutMeta) || strings.Contains(name, "/"+whiteoutMeta):
+	case strings.HasPrefix(base, whiteoutMeta):
 		return nil
 	case strings.HasPrefix(base, whiteoutPrefix):
 		return u.whiteout(dir, strings.TrimPrefix(base, whiteoutPrefix))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func unpack(t *testing.T, o images.Options, layers ...[]byte) (string, error) {
 	below := names(t, filepath.Join(o.Root, "layers"))
 	_, err := s.Pull(testContext(t), registry.push(t, "app:1", imageOf(t, layers...)), nil)
 	for _, name := range names(t, filepath.Join(o.Root, "layers")) {
-		if !contains(below, name) {
+		if !slices.Contains(below, name) {
 			return filepath.Join(o.Root, "layers", name, "fs"), err
 		}
 	}
@@ -37,15 +38,6 @@ func unpack(t *testing.T, o images.Options, layers ...[]byte) (string, error) {
 		t.Errorf("left behind: %v", left)
 	}
 	return "", err
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 func mustUnpack(t *testing.T, layers ...[]byte) string {
@@ -248,6 +240,8 @@ func TestHostileLayers(t *testing.T) {
 		{"file below a file", []entry{regular("x"), regular("x/y")}, "not a directory"},
 		{"root as a link", []entry{symlink("./", outside)}, "root"},
 		{"root removed", []entry{regular(".wh.")}, "whiteout"},
+		{"file in a whiteout", []entry{regular(".wh.a/b")}, "no directory"},
+		{"whiteout in a whiteout", []entry{regular("a/.wh.b/.wh.c")}, "no directory"},
 		{"owner nobody has", []entry{{Name: "x", Typeflag: tar.TypeReg, Uid: 1<<32 - 1}}, "owner"},
 		{"device number nobody has", []entry{{Name: "x", Typeflag: tar.TypeChar, Devmajor: 1 << 20}}, "device"},
 		{"long name", []entry{regular(long + "x")}, "name of"},
