@@ -12,5 +12,8 @@ func SetStallTimeout(t *testing.T) {
 	t.Cleanup(func() { stallTimeout = old })
 }
 
-// MountOld mounts as on kernels that cannot take layers one by one.
-var MountOld = mountOld
+// MountOld mounts a snapshot as on kernels that cannot take layers one by one.
+func (s *Store) MountOld(key string) error {
+	snap := s.snapshots[key]
+	return mountOld(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount)
+}

@@ -226,8 +226,8 @@ func (s *Store) usedLayers() map[string]bool {
 			used[chain] = true
 		}
 	}
-	for _, chains := range s.snapshots {
-		for _, chain := range chains {
+	for _, snap := range s.snapshots {
+		for _, chain := range snap.Chains {
 			used[chain] = true
 		}
 	}

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,19 +11,18 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 )
 
-// A snapshot is a directory Root/snapshots/<key> with
-//
-//	upper, work      for overlayfs
-//	lower/<n>        links to the layers' files, the topmost first
-//	image, mount     links that name the image, and where it is mounted
-//
-// The links are the record of it: they are made before the directory gets its name, and there is nothing to parse.
+// A snapshot is a directory Root/snapshots/<key> with upper and work for overlayfs, and this in snapshot.json, which is
+// written before the directory gets its name.
+type snapshot struct {
+	Image  string   `json:"image"`
+	Mount  string   `json:"mount"`
+	Chains []string `json:"chains"` // of its layers, the lowest first
+}
 
 var validKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
@@ -44,88 +44,71 @@ func (s *Store) Mount(ctx context.Context, key, imageID, dir string) (err error)
 		return err
 	}
 	defer unlock()
+	want := snapshot{Image: imageID, Mount: dir}
 	s.mu.Lock()
-	chains, exists := s.snapshots[key]
+	have, exists := s.snapshots[key]
 	s.mu.Unlock()
-	if exists {
-		err = s.checkSnapshot(key, imageID, dir)
-	} else {
-		chains, err = s.makeSnapshot(key, imageID, dir)
+	switch {
+	case !exists:
+		have, err = s.makeSnapshot(key, want)
+	case have.Image != want.Image || have.Mount != want.Mount:
+		err = fmt.Errorf("it exists, of image %s and mounted at %s", have.Image, have.Mount)
 	}
 	if err != nil {
 		return fmt.Errorf("make snapshot %s of image %s: %w", key, imageID, err)
 	}
-	if err := s.mountSnapshot(key, chains, dir); err != nil {
+	if err := s.mountSnapshot(key, have); err != nil {
 		if !exists {
 			err = errors.Join(err, s.dropSnapshot(key))
 		}
 		return fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
-	klog.FromContext(ctx).V(4).Info("Mounted snapshot", "snapshot", key, "imageID", imageID, "dir", dir, "layers", len(chains))
-	return nil
-}
-
-// checkSnapshot compares a snapshot with what is asked for under its key.
-func (s *Store) checkSnapshot(key, imageID, dir string) error {
-	for name, want := range map[string]string{"image": imageID, "mount": dir} {
-		got, err := os.Readlink(s.snapshotPath(key, name))
-		if err != nil {
-			return err
-		}
-		if got != want {
-			return fmt.Errorf("it exists with %s %s, not %s", name, got, want)
-		}
-	}
+	klog.FromContext(ctx).V(4).Info("Mounted snapshot", "snapshot", key, "imageID", imageID, "dir", dir, "layers", len(have.Chains))
 	return nil
 }
 
 // makeSnapshot makes the directory of a snapshot. From then on its layers stay, whatever becomes of the image.
-func (s *Store) makeSnapshot(key, imageID, dir string) ([]string, error) {
+func (s *Store) makeSnapshot(key string, want snapshot) (snapshot, error) {
 	s.mu.Lock()
-	r := s.images[imageID]
+	r := s.images[want.Image]
 	if r == nil {
 		s.mu.Unlock()
-		return nil, ErrNotFound
+		return snapshot{}, ErrNotFound
 	}
 	release := s.claimLocked(r.Chains)
 	s.mu.Unlock()
 	defer release()
+	want.Chains = r.Chains
 	temp, err := os.MkdirTemp(s.path("tmp"), "snapshot-")
 	if err != nil {
-		return nil, err
+		return snapshot{}, err
 	}
-	defer os.RemoveAll(temp) // after the rename it is gone
-	for _, name := range []string{"upper", "work", "lower"} {
-		if err := os.Mkdir(filepath.Join(temp, name), 0o700); err != nil {
-			return nil, err
-		}
-	}
-	lower := s.lowerDirs(r.Chains)
-	for i, layer := range lower {
-		relative := filepath.Join("..", "..", "..", "layers", filepath.Base(filepath.Dir(layer)), "fs")
-		if len(r.Chains) == 0 {
-			relative = filepath.Join("..", "..", "..", "empty")
-		}
-		if err := os.Symlink(relative, filepath.Join(temp, "lower", strconv.Itoa(i))); err != nil {
-			return nil, err
-		}
-	}
-	if err := copyRoot(lower[0], filepath.Join(temp, "upper"), len(r.Chains) == 0); err != nil {
-		return nil, fmt.Errorf("copy the attributes of the image's root: %w", err)
-	}
-	if err := os.Symlink(imageID, filepath.Join(temp, "image")); err != nil {
-		return nil, err
-	}
-	if err := os.Symlink(dir, filepath.Join(temp, "mount")); err != nil {
-		return nil, err
+	if err := s.fillSnapshot(temp, want); err != nil {
+		return snapshot{}, errors.Join(err, os.RemoveAll(temp))
 	}
 	if err := os.Rename(temp, s.snapshotPath(key)); err != nil {
-		return nil, err
+		return snapshot{}, errors.Join(err, os.RemoveAll(temp))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.snapshots[key] = r.Chains
-	return r.Chains, nil
+	s.snapshots[key] = want
+	return want, nil
+}
+
+func (s *Store) fillSnapshot(dir string, want snapshot) error {
+	for _, name := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := copyRoot(s.lowerDirs(want.Chains)[0], filepath.Join(dir, "upper"), len(want.Chains) == 0); err != nil {
+		return fmt.Errorf("copy the attributes of the image's root: %w", err)
+	}
+	content, err := json.Marshal(want)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "snapshot.json"), content, 0o600)
 }
 
 // lowerDirs are the layers' files, topmost first; an image without layers has an empty directory.
@@ -156,14 +139,14 @@ func copyRoot(from, to string, empty bool) error {
 	return unix.Chmod(to, mode)
 }
 
-func (s *Store) mountSnapshot(key string, chains []string, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+func (s *Store) mountSnapshot(key string, snap snapshot) error {
+	if err := os.MkdirAll(snap.Mount, 0o755); err != nil {
 		return err
 	}
-	if mounted, err := isOverlay(dir); err != nil || mounted {
+	if mounted, err := isOverlay(snap.Mount); err != nil || mounted {
 		return err
 	}
-	return mountOverlay(s.snapshotPath(key), s.lowerDirs(chains), dir)
+	return mountOverlay(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount)
 }
 
 // Unmount unmounts dir and removes the writable layer, and layers that only it still needed. What is gone already is no
@@ -214,7 +197,7 @@ func (s *Store) dropSnapshot(key string) error {
 		return err
 	}
 	s.mu.Lock()
-	chains := s.snapshots[key]
+	chains := s.snapshots[key].Chains
 	delete(s.snapshots, key)
 	s.mu.Unlock()
 	return errors.Join(os.RemoveAll(trash), s.sweepLayers(chains))
@@ -235,19 +218,12 @@ func (s *Store) trash(dir string) (string, error) {
 // Adopt removes the snapshots of other keys: at start, those of containers that are gone.
 func (s *Store) Adopt(keys []string) error {
 	s.mu.Lock()
-	known := slices.Sorted(maps.Keys(s.snapshots))
+	known := maps.Clone(s.snapshots)
 	s.mu.Unlock()
 	var failures []error
-	for _, key := range known {
-		if slices.Contains(keys, key) {
-			continue
-		}
-		dir, err := os.Readlink(s.snapshotPath(key, "mount"))
-		if err != nil {
-			dir = "" // half of it is gone; so is the mount after the crash that did it
-		}
-		if err := s.Unmount(key, dir); err != nil {
-			failures = append(failures, err)
+	for key, snap := range known {
+		if !slices.Contains(keys, key) {
+			failures = append(failures, s.Unmount(key, snap.Mount))
 		}
 	}
 	return errors.Join(failures...)
@@ -278,12 +254,17 @@ func (s *Store) loadSnapshots(ctx context.Context) error {
 		if !validKey.MatchString(d.Name()) {
 			continue // not ours
 		}
-		chains, err := s.readSnapshot(d.Name())
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "A snapshot cannot be used again; Adopt or Unmount removes it", "snapshot", d.Name())
+		content, err := readFile(s.snapshotPath(d.Name(), "snapshot.json"), 1<<20)
+		var snap snapshot
+		if err == nil {
+			err = json.Unmarshal(content, &snap)
 		}
-		s.snapshots[d.Name()] = chains
-		for _, chain := range chains {
+		if err != nil { // only a loss of power does that, and then it is not mounted either
+			klog.FromContext(ctx).Error(err, "A snapshot cannot be used again; Adopt or Unmount removes it", "snapshot", d.Name())
+			snap = snapshot{}
+		}
+		s.snapshots[d.Name()] = snap
+		for _, chain := range snap.Chains {
 			l, err := s.readLayer(chain)
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "A layer in use has no record", "chainID", chain)
@@ -292,24 +273,4 @@ func (s *Store) loadSnapshots(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// readSnapshot returns the chain IDs of a snapshot's layers, the lowest first.
-func (s *Store) readSnapshot(key string) ([]string, error) {
-	links, err := os.ReadDir(s.snapshotPath(key, "lower"))
-	if err != nil {
-		return nil, err
-	}
-	chains := make([]string, 0, len(links))
-	for i := range links {
-		target, err := os.Readlink(s.snapshotPath(key, "lower", strconv.Itoa(len(links)-1-i)))
-		if err != nil {
-			return nil, err
-		}
-		if filepath.Base(target) == "fs" {
-			chains = append(chains, filepath.Base(filepath.Dir(target)))
-		}
-	}
-	_, err = os.Readlink(s.snapshotPath(key, "mount"))
-	return chains, err
 }

@@ -19,7 +19,7 @@ import (
 func mountOverlay(snapshot string, lower []string, dir string) error {
 	failure := mountNew(snapshot, lower, dir)
 	if errors.Is(failure, unix.ENOSYS) || errors.Is(failure, unix.EINVAL) {
-		if err := mountOld(snapshot, len(lower), dir); err != nil {
+		if err := mountOld(snapshot, lower, dir); err != nil {
 			return errors.Join(failure, err)
 		}
 		return nil
@@ -76,10 +76,17 @@ func kernelMessages(fs int) string {
 }
 
 // mountOld uses mount(2) on a thread of its own, which has its own working directory and ends with it.
-func mountOld(snapshot string, layers int, dir string) error {
-	names := make([]string, layers)
-	for i := range names {
+func mountOld(snapshot string, lower []string, dir string) error {
+	links := filepath.Join(snapshot, "lower")
+	if err := errors.Join(os.RemoveAll(links), os.Mkdir(links, 0o700)); err != nil {
+		return err
+	}
+	names := make([]string, len(lower))
+	for i, layer := range lower {
 		names[i] = strconv.Itoa(i)
+		if err := os.Symlink(layer, filepath.Join(links, names[i])); err != nil {
+			return err
+		}
 	}
 	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=../upper,workdir=../work"
 	result := make(chan error)
@@ -89,7 +96,7 @@ func mountOld(snapshot string, layers int, dir string) error {
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {
 				return fmt.Errorf("give a thread its own directory: %w", err)
 			}
-			if err := unix.Chdir(filepath.Join(snapshot, "lower")); err != nil {
+			if err := unix.Chdir(links); err != nil {
 				return err
 			}
 			err := unix.Mount("overlay", dir, "overlay", 0, options+",index=off")
@@ -97,7 +104,7 @@ func mountOld(snapshot string, layers int, dir string) error {
 				err = unix.Mount("overlay", dir, "overlay", 0, options)
 			}
 			if err != nil {
-				return fmt.Errorf("mount overlay of %d layers at %s: %w", layers, dir, err)
+				return fmt.Errorf("mount overlay of %d layers at %s: %w", len(lower), dir, err)
 			}
 			return nil
 		}()

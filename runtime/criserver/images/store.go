@@ -5,7 +5,7 @@
 //	Root/layers/<chain>/fs        a layer, unpacked once for every image that has it on top of the same layers
 //	Root/layers/<chain>/layer.json  its diffID and size
 //	Root/blobs/<algorithm>-<hex>  downloads, perhaps half done: hashed from the start before any use
-//	Root/snapshots/<key>/         upper, work and lower/<n> -> layers of one container's root filesystem
+//	Root/snapshots/<key>/         upper, work and snapshot.json of one container's root filesystem
 //	Root/tmp                      what is being made; emptied by Open
 //
 // An image is there when its record is, and a record is written only after everything it needs has reached the disk.
@@ -112,7 +112,7 @@ type Store struct {
 	mu        sync.Mutex
 	images    map[string]*record  // by ID
 	layers    map[string]layer    // by chain ID
-	snapshots map[string][]string // chain IDs by key
+	snapshots map[string]snapshot // by key
 	claims    map[string]int      // chain IDs and blob names that work in flight needs
 }
 
@@ -120,9 +120,15 @@ type Store struct {
 // second Open of the same directory fails until the first store is closed.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Limits = o.Limits.withDefaults()
-	s := &Store{options: o, images: map[string]*record{}, layers: map[string]layer{}, snapshots: map[string][]string{},
+	s := &Store{options: o, images: map[string]*record{}, layers: map[string]layer{}, snapshots: map[string]snapshot{},
 		claims: map[string]int{}}
+	if o.Root == "" {
+		return nil, errors.New("open image store: no root directory is given")
+	}
 	var err error
+	if s.options.Root, err = filepath.Abs(o.Root); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
 	if s.platform, err = parsePlatform(o.Platform); err != nil {
 		return nil, err
 	}
