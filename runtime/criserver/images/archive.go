@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -72,7 +73,7 @@ func (s *Store) importArchives(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(s.path(importsFile), content)
+	return writeFile(s.path(importsFile), content, false)
 }
 
 // readImports may forget: archives are then only read once more.
@@ -285,11 +286,13 @@ func (i *importer) names(ctx context.Context, names []string) (tags, repositorie
 			continue
 		}
 		if tagged, ok := named.(reference.NamedTagged); ok {
-			tags = addMissing(tags, []string{tagged.String()})
-			repositories = addMissing(repositories, []string{reference.TrimNamed(named).String()})
+			tags = append(tags, tagged.String())
+			repositories = append(repositories, reference.TrimNamed(named).String())
 		}
 	}
-	return tags, repositories
+	slices.Sort(tags)
+	slices.Sort(repositories)
+	return slices.Compact(tags), slices.Compact(repositories)
 }
 
 // importDocker imports what `docker save` writes.

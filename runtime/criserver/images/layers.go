@@ -159,8 +159,7 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 	return layer{DiffID: diffID.String(), Bytes: u.bytes, Inodes: u.inodes + uint64(len(implied))}, implied, nil
 }
 
-// place moves a finished layer where it is used. That it outlives a loss of power is commit's task: until then no record
-// has it.
+// place moves a finished layer where it is used.
 func (s *Store) place(temp, chain string, l layer) error {
 	content, err := json.Marshal(l)
 	if err != nil {

@@ -29,6 +29,7 @@ type record struct {
 	Config  []byte    `json:"config"` // as it was pulled: its digest is the ID
 	Chains  []string  `json:"chains"` // hex chain ID of each layer, the lowest first
 	Updated time.Time `json:"updated"`
+	Boot    string    `json:"boot,omitempty"` // set until all of it is known to be on the disk: good until the machine stops
 
 	config v1.ConfigFile
 }
@@ -112,7 +113,7 @@ func (s *Store) loadRecords(ctx context.Context) error {
 	slices.SortFunc(loaded, func(a, b *record) int { return a.Updated.Compare(b.Updated) })
 	for _, r := range loaded {
 		for _, old := range s.images {
-			old.Tags = slices.DeleteFunc(old.Tags, func(tag string) bool { return slices.Contains(r.Tags, tag) })
+			old.Tags = without(old.Tags, r.Tags)
 		}
 		s.images[r.ID] = r
 	}
@@ -133,10 +134,13 @@ func (s *Store) readRecord(name string) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
+	if stored.Boot != "" && stored.Boot != s.boot {
+		return nil, errors.New("the machine stopped before the image was written to the disk")
+	}
 	if r.ID != stored.ID || recordName(r.ID) != name || !slices.Equal(r.Chains, stored.Chains) {
 		return nil, fmt.Errorf("the config is that of image %s", r.ID)
 	}
-	r.Tags, r.Digests, r.Updated = stored.Tags, stored.Digests, stored.Updated
+	r.Tags, r.Digests, r.Updated, r.Boot = stored.Tags, stored.Digests, stored.Updated, stored.Boot
 	for _, chain := range r.Chains {
 		if _, known := s.layers[chain]; known {
 			continue
@@ -159,54 +163,111 @@ func (s *Store) commit(ctx context.Context, r *record, tags, digests []string) e
 	defer s.commits.Unlock()
 	s.mu.Lock()
 	updated := *r
-	updated.Tags, updated.Digests = nil, nil // the image may have been removed since r was read
+	updated.Tags, updated.Digests, updated.Boot = nil, nil, s.boot // r may be of an image that was removed since
 	if old := s.images[r.ID]; old != nil {
-		updated.Tags, updated.Digests = slices.Clone(old.Tags), slices.Clone(old.Digests)
+		if containsAll(old.Tags, tags) && containsAll(old.Digests, digests) {
+			s.mu.Unlock()
+			return nil
+		}
+		updated.Tags, updated.Digests, updated.Boot = old.Tags, old.Digests, old.Boot
 	}
 	var others []*record
 	for _, other := range s.images {
 		if other.ID != r.ID && slices.ContainsFunc(other.Tags, func(tag string) bool { return slices.Contains(tags, tag) }) {
 			changed := *other
-			changed.Tags = slices.DeleteFunc(slices.Clone(other.Tags), func(tag string) bool { return slices.Contains(tags, tag) })
+			changed.Tags = without(other.Tags, tags)
 			others = append(others, &changed)
 		}
 	}
 	s.mu.Unlock()
 
-	updated.Tags = addMissing(updated.Tags, tags)
-	updated.Digests = addMissing(updated.Digests, digests)
+	updated.Tags = append(without(updated.Tags, tags), tags...)
+	updated.Digests = append(without(updated.Digests, digests), digests...)
 	updated.Digests = updated.Digests[max(0, len(updated.Digests)-maxDigests):]
 	updated.Updated = time.Now()
-	// The layers first: a record on the disk promises them.
-	if err := syncFilesystem(s.options.Root); err != nil {
-		return fmt.Errorf("write the layers to disk: %w", err)
-	}
 	for _, record := range append([]*record{&updated}, others...) {
 		if err := s.writeRecord(record); err != nil {
-			return fmt.Errorf("write the record of image %s: %w", record.ID, err)
+			return err
 		}
-		s.mu.Lock()
-		s.images[record.ID] = record
-		s.mu.Unlock()
 	}
+	s.settle(ctx)
 	for _, other := range others {
 		klog.FromContext(ctx).Info("An image lost its name to a newer one", "imageID", other.ID, "newImageID", r.ID)
 	}
 	return nil
 }
 
-// addMissing moves what is added to the end.
-func addMissing(list, added []string) []string {
-	list = slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(added, s) })
-	return append(list, added...)
+func containsAll(list, elements []string) bool { return len(without(elements, list)) == 0 }
+
+// without returns a new list.
+func without(list, elements []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(elements, s) })
 }
 
+// writeRecord makes a record the valid one, on the disk and here; s.commits must be held. One that is not for this boot
+// only must not be lost with the machine either.
 func (s *Store) writeRecord(r *record) error {
 	content, err := json.Marshal(r)
-	if err != nil {
-		return err
+	if err == nil {
+		err = writeFile(s.path("images", recordName(r.ID)), content, r.Boot == "")
 	}
-	return writeFile(s.path("images", recordName(r.ID)), content)
+	if err != nil {
+		return fmt.Errorf("write the record of image %s: %w", r.ID, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.images[r.ID] = r
+	return nil
+}
+
+// settle has everything written to the disk, and then says so in the records. A process that dies loses nothing of what
+// it wrote, only a machine does; so nobody waits for the disk, which may take seconds.
+func (s *Store) settle(ctx context.Context) {
+	logger := klog.FromContext(ctx)
+	s.settling.Go(func() {
+		unlock, err := s.busy.lock(context.Background(), "settle")
+		if err != nil {
+			return
+		}
+		defer unlock()
+		s.mu.Lock()
+		var unsettled []*record
+		for _, r := range s.images {
+			if r.Boot != "" {
+				unsettled = append(unsettled, r)
+			}
+		}
+		s.mu.Unlock()
+		if len(unsettled) == 0 {
+			return // the one before has done it
+		}
+		if err = syncFilesystem(s.options.Root); err == nil {
+			err = s.markSettled(unsettled)
+		}
+		if err != nil {
+			logger.Error(err, "Images could not be written to the disk; they will be lost if the machine stops now", "images", len(unsettled))
+		}
+	})
+}
+
+// markSettled leaves out those that have changed meanwhile: each change is followed by a call of settle.
+func (s *Store) markSettled(records []*record) error {
+	s.commits.Lock()
+	defer s.commits.Unlock()
+	for _, r := range records {
+		s.mu.Lock()
+		current := s.images[r.ID] == r
+		s.mu.Unlock()
+		if !current {
+			continue
+		}
+		settled := *r
+		settled.Boot = ""
+		if err := s.writeRecord(&settled); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readFile is os.ReadFile of a file that should not be large.
@@ -235,25 +296,26 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 // tempPrefix begins the names of files that a crash may leave beside records.
 const tempPrefix = ".tmp-"
 
-// writeFile replaces a file whole or not at all, also when the machine loses power.
-func writeFile(name string, content []byte) error {
+// writeFile replaces a file whole or not at all; if durable, also when the machine stops.
+func writeFile(name string, content []byte, durable bool) error {
 	f, err := os.CreateTemp(filepath.Dir(name), tempPrefix+"*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails once it is renamed
 	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+	if err == nil && durable {
+		err = f.Sync()
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
 	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(name string) error {
-	dir, err := os.Open(name)
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if !durable {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(name))
 	if err != nil {
 		return err
 	}

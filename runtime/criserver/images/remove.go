@@ -40,10 +40,6 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if r == nil {
 		return nil
 	}
-	// The record must be gone for good before the layers go.
-	if err := syncDir(s.path("images")); err != nil {
-		return fmt.Errorf("remove image %s: %w", ref, err)
-	}
 	klog.FromContext(ctx).Info("Removed image", "imageID", r.ID, "tags", r.Tags)
 	if err := errors.Join(s.sweepLayers(unused), s.sweepBlobs(0)); err != nil {
 		return fmt.Errorf("delete the layers of image %s: %w", ref, err)

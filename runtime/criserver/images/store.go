@@ -8,7 +8,8 @@
 //	Root/snapshots/<key>/         upper, work and snapshot.json of one container's root filesystem
 //	Root/tmp                      what is being made; emptied by Open
 //
-// An image is there when its record is, and a record is written only after everything it needs has reached the disk.
+// An image is there when its record is, which is written after all else. Until everything has reached the disk, the
+// record is good for this boot of the machine only: a process may die at any time, and a machine may lose power.
 // Whatever no record and no snapshot needs is garbage, and Open and Remove delete it. That is all of crash safety here.
 package images
 
@@ -107,7 +108,9 @@ type Store struct {
 	flights  flights
 	busy     locks // one holder per layer, blob and snapshot
 
-	commits sync.Mutex // held while records are written
+	boot     string         // which boot of the machine this is
+	commits  sync.Mutex     // held while records are written
+	settling sync.WaitGroup // see settle
 
 	mu        sync.Mutex
 	images    map[string]*record  // by ID
@@ -142,6 +145,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		}
 		s.pinned = named.String()
 	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's boot ID: %w", err)
+	}
+	s.boot = strings.TrimSpace(string(boot))
 	s.http = newTransport()
 	if err := s.openRoot(); err != nil {
 		return nil, fmt.Errorf("open image store %s: %w", o.Root, err)
@@ -155,8 +163,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close gives the directory up. Mounted snapshots stay mounted.
+// Close gives the directory up, after everything has reached the disk. Mounted snapshots stay mounted.
 func (s *Store) Close() error {
+	s.settling.Wait()
 	s.http.CloseIdleConnections()
 	return s.lock.Close()
 }
@@ -208,6 +217,7 @@ func (s *Store) load(ctx context.Context) error {
 			return err
 		}
 	}
+	s.settle(ctx) // what an earlier process could not
 	return s.sweepBlobs(downloadAge)
 }
 

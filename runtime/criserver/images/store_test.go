@@ -207,3 +207,31 @@ func TestDigestsAreBounded(t *testing.T) {
 		t.Errorf("%d digests, the last is %s", len(image.Digests), image.Digests[len(image.Digests)-1])
 	}
 }
+
+// TestLossOfPower: a record that was not known to be on the disk is good for this boot only.
+func TestLossOfPower(t *testing.T) {
+	registry := newServer(t)
+	root := filepath.Join(t.TempDir(), "images")
+	s := open(t, images.Options{Root: root})
+	ref := registry.push(t, "app:1", imageOf(t, files(t, "a", "1")))
+	id := pull(t, s, ref)
+	s.Close()
+	path := filepath.Join(root, "images", strings.TrimPrefix(id, "sha256:")+".json")
+	settled := read(t, path)
+	if strings.Contains(settled, `"boot"`) {
+		t.Errorf("the record does not say that all is on the disk: %s", settled)
+	}
+	boot := strings.TrimSpace(read(t, "/proc/sys/kernel/random/boot_id"))
+	for id, want := range map[string]bool{boot: true, "another": false} {
+		write(t, path, []byte(strings.Replace(settled, "{", `{"boot":"`+id+`",`, 1)))
+		s = open(t, images.Options{Root: root})
+		if _, ok := s.Image(ref); ok != want {
+			t.Errorf("record of boot %s: image is there: %v", id, ok)
+		}
+		pull(t, s, ref)
+		s.Close()
+		if got := read(t, path); strings.Contains(got, `"boot"`) {
+			t.Errorf("the record does not say that all is on the disk: %s", got)
+		}
+	}
+}
