@@ -169,8 +169,15 @@ func TestDownloadIsGivenUp(t *testing.T) {
 	}
 }
 
+// stalled sends the beginning of something and then nothing, until the client goes.
+func stalled(w http.ResponseWriter, r *http.Request, begin []byte, length int) {
+	w.Header().Set("Content-Length", fmt.Sprint(length))
+	_, _ = w.Write(begin)
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
 func TestStalledDownloadGoesOn(t *testing.T) {
-	images.SetStallTimeout(t)
 	registry := newServer(t)
 	layer, blob := largeLayer(t, 1<<20)
 	ref := registry.push(t, "app:1", imageOfLayers(t, layer))
@@ -179,14 +186,31 @@ func TestStalledDownloadGoesOn(t *testing.T) {
 		if !isBlob(r, layer) || tries.Add(1) > 1 {
 			return false
 		}
-		w.Header().Set("Content-Length", fmt.Sprint(len(blob)))
-		_, _ = w.Write(blob[:1000])
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done() // until the client goes
+		stalled(w, r, blob[:1000], len(blob))
 		return true
 	})
-	pull(t, open(t, images.Options{}), ref)
+	s := open(t, images.Options{})
+	images.SetTimeouts(t)
+	pull(t, s, ref)
 	if tries.Load() != 2 {
 		t.Errorf("%d tries", tries.Load())
+	}
+}
+
+func TestStalledDescriptionFails(t *testing.T) {
+	registry := newServer(t)
+	ref := registry.push(t, "app:1", imageOf(t, files(t, "a", "1")))
+	for _, part := range []string{"/manifests/", "/blobs/"} {
+		registry.onGet(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, part) {
+				return false
+			}
+			stalled(w, r, []byte("{"), 1000)
+			return true
+		})
+		s := open(t, images.Options{})
+		images.SetTimeouts(t)
+		_, err := s.Pull(testContext(t), ref, nil)
+		wantError(t, err, "longer than")
 	}
 }

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// SetStallTimeout makes downloads impatient for one test.
-func SetStallTimeout(t *testing.T) {
-	old := stallTimeout
-	stallTimeout = 300 * time.Millisecond
-	t.Cleanup(func() { stallTimeout = old })
+// SetTimeouts makes pulls impatient for one test.
+func SetTimeouts(t *testing.T) {
+	stall, describe := stallTimeout, describeTimeout
+	stallTimeout, describeTimeout = 300*time.Millisecond, 300*time.Millisecond
+	t.Cleanup(func() { stallTimeout, describeTimeout = stall, describe })
 }
 
 // MountOld mounts a snapshot as on kernels that cannot take layers one by one.

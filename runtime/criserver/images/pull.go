@@ -89,15 +89,7 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeap
 
 func (s *Store) pullFrom(ctx context.Context, e endpoint, named reference.Named, auth *runtimeapi.AuthConfig) (r *record, err error) {
 	s.report(ctx, Event{Image: named.String(), Phase: Resolving})
-	from, err := s.dial(ctx, e, named, auth)
-	if err != nil {
-		return nil, fmt.Errorf("log in: %w", err)
-	}
-	digest, manifest, err := s.resolve(ctx, from, named)
-	if err != nil {
-		return nil, err
-	}
-	r, err = s.remoteConfig(ctx, from, manifest)
+	from, digest, manifest, r, err := s.describe(ctx, e, named, auth)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +121,25 @@ func (s *Store) pullFrom(ctx context.Context, e endpoint, named reference.Named,
 		return nil, err
 	}
 	return r, nil
+}
+
+// describeTimeout is for all that comes before the layers, which is small. Tests shorten it.
+var describeTimeout = 2 * time.Minute
+
+// describe logs in and reads what the image consists of.
+func (s *Store) describe(ctx context.Context, e endpoint, named reference.Named, auth *runtimeapi.AuthConfig) (from *session, digest v1.Hash,
+	manifest *v1.Manifest, r *record, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, fmt.Errorf("the registry takes longer than %s to describe the image", describeTimeout))
+	defer cancel()
+	if from, err = s.dial(ctx, e, named, auth); err != nil {
+		err = fmt.Errorf("log in: %w", err)
+	} else if digest, manifest, err = s.resolve(ctx, from, named); err == nil {
+		r, err = s.remoteConfig(ctx, from, manifest)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return from, digest, manifest, r, err
 }
 
 // resolve reads the manifest for this platform, and the digest by which the image is known: the index's if it has one.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"strings"
 	"time"
 
@@ -242,7 +243,11 @@ func sameServer(address, host string) bool {
 		address = "https://" + address
 	}
 	u, err := url.Parse(address)
-	return err == nil && dockerHub(u.Host) == dockerHub(host)
+	if err != nil {
+		return false
+	}
+	matched, err := path.Match(dockerHub(u.Host), dockerHub(host)) // *.example.com is what the kubelet knows
+	return err == nil && matched || u.Host == host
 }
 
 // dockerHub knows the names that registry has had.

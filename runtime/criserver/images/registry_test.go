@@ -104,6 +104,7 @@ func TestCredentials(t *testing.T) {
 		{"password", &runtimeapi.AuthConfig{Username: "user", Password: "word"}, good, ""},
 		{"auth", &runtimeapi.AuthConfig{Auth: strings.TrimPrefix(good, "Basic ")}, good, ""},
 		{"for this server", &runtimeapi.AuthConfig{Username: "user", Password: "word", ServerAddress: "https://" + registry.host + "/v2/"}, good, ""},
+		{"for servers like this", &runtimeapi.AuthConfig{Username: "user", Password: "word", ServerAddress: "127.*"}, good, ""},
 		{"registry token", &runtimeapi.AuthConfig{RegistryToken: "handed"}, "Bearer handed", ""},
 		{"wrong password", &runtimeapi.AuthConfig{Username: "user", Password: "x"}, good, "not authorized"},
 		{"none", nil, good, "not authorized"},
