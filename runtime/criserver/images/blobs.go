@@ -7,7 +7,9 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -224,6 +226,9 @@ func (s *session) openAt(ctx context.Context, digest v1.Hash, offset, size int64
 	}
 	response, err := s.client.Do(request)
 	if err != nil {
+		if failed, ok := errors.AsType[*url.Error](err); ok { // where it was redirected to may be signed in the query
+			failed.URL, _, _ = strings.Cut(failed.URL, "?")
+		}
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}

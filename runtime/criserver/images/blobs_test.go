@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/images"
 )
@@ -212,5 +213,39 @@ func TestStalledDescriptionFails(t *testing.T) {
 		images.SetTimeouts(t)
 		_, err := s.Pull(testContext(t), ref, nil)
 		wantError(t, err, "longer than")
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	registry, store := newServer(t), newServer(t)
+	layer, blob := largeLayer(t, 1<<10)
+	ref := registry.push(t, "app:1", imageOfLayers(t, layer))
+	broken := true
+	registry.onGet(func(w http.ResponseWriter, r *http.Request) bool {
+		if isBlob(r, layer) {
+			http.Redirect(w, r, store.URL+"/stored?signature=secret", http.StatusTemporaryRedirect)
+			return true
+		}
+		return false
+	})
+	store.onGet(func(w http.ResponseWriter, r *http.Request) bool {
+		if broken {
+			panic(http.ErrAbortHandler)
+		}
+		if r.URL.Query().Get("signature") != "secret" || r.Header.Get("Authorization") != "" {
+			t.Errorf("asked for %s with %q", r.URL, r.Header)
+		}
+		_, _ = w.Write(blob)
+		return true
+	})
+	s := open(t, images.Options{})
+	_, err := s.Pull(testContext(t), ref, nil)
+	wantError(t, err, "/stored")
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error shows the signature: %v", err)
+	}
+	broken = false
+	if _, err := s.Pull(testContext(t), ref, &runtimeapi.AuthConfig{Username: "user", Password: "word"}); err != nil {
+		t.Error(err)
 	}
 }

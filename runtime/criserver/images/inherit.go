@@ -16,56 +16,49 @@ func (s *Store) inheritAll(dir string, implied []string, parents []layerSpec) er
 		return err
 	}
 	defer t.close()
-	below := make([]*tree, 0, len(parents))
-	defer func() {
-		for _, b := range below {
-			b.close()
-		}
-	}()
-	if len(implied) == 0 {
-		return nil
-	}
 	for _, parent := range slices.Backward(parents) { // the topmost first
-		b, err := openTree(s.layerFS(parent.chain))
-		if err != nil {
-			return err
+		if len(implied) == 0 {
+			break
 		}
-		below = append(below, b)
-	}
-	for _, name := range implied {
-		if err := t.inherit(name, below); err != nil {
+		if implied, err = t.inherit(implied, s.layerFS(parent.chain)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *tree) inherit(name string, below []*tree) error {
-	fd, err := t.open(name)
+// inherit takes what one layer has, and returns the names that are left for those further below.
+func (t *tree) inherit(names []string, dir string) ([]string, error) {
+	below, err := openTree(dir)
 	if err != nil {
-		return nil //nolint:nilerr // a later entry replaced it
+		return nil, err
 	}
-	defer unix.Close(fd)
-	if isOpaque(fd) {
-		return nil
-	}
-	for _, b := range below {
-		stat, found, err := b.lookup(name)
+	defer below.close()
+	var left []string
+	for _, name := range names {
+		fd, err := t.open(name)
 		if err != nil {
-			return nil //nolint:nilerr // what is further below is hidden: the directory is new
+			continue // a later entry replaced it
 		}
-		if !found {
-			continue
+		stat, found, err := below.lookup(name)
+		switch {
+		case err != nil || isOpaque(fd): // what is further below is hidden: the directory is new
+		case !found:
+			left = append(left, name)
+		default:
+			if err := copyAttributes(fd, stat); err != nil {
+				unix.Close(fd)
+				return nil, err
+			}
 		}
-		if err := unix.Fchown(fd, int(stat.Uid), int(stat.Gid)); err != nil {
-			return err
-		}
-		if err := unix.Fchmod(fd, stat.Mode&0o7777); err != nil {
-			return err
-		}
-		return unix.UtimesNanoAt(fd, ".", []unix.Timespec{stat.Mtim, stat.Mtim}, 0)
+		unix.Close(fd)
 	}
-	return nil
+	return left, nil
+}
+
+func copyAttributes(fd int, from unix.Stat_t) error {
+	return errors.Join(unix.Fchown(fd, int(from.Uid), int(from.Gid)), unix.Fchmod(fd, from.Mode&0o7777),
+		unix.UtimesNanoAt(fd, ".", []unix.Timespec{from.Mtim, from.Mtim}, 0))
 }
 
 var errHidden = errors.New("a layer above has something else there")

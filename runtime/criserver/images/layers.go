@@ -20,6 +20,7 @@ type layer struct {
 	DiffID string `json:"diffID"`
 	Bytes  uint64 `json:"bytes"`
 	Inodes uint64 `json:"inodes"`
+	Opaque bool   `json:"opaque,omitempty"` // its root hides all layers below, which overlayfs does not do by itself
 }
 
 // layerSpec is a layer that an image needs.
@@ -156,7 +157,8 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 		return layer{}, nil, fmt.Errorf("content has diffID %s, not %s", got, diffID.Hex)
 	}
 	implied := u.impliedDirs()
-	return layer{DiffID: diffID.String(), Bytes: u.bytes, Inodes: u.inodes + uint64(len(implied))}, implied, nil
+	l := layer{DiffID: diffID.String(), Bytes: u.bytes, Inodes: u.inodes + uint64(len(implied)), Opaque: isOpaque(int(u.tree.dir.Fd()))}
+	return l, implied, nil
 }
 
 // place moves a finished layer where it is used.

@@ -116,9 +116,14 @@ func (s *Store) lowerDirs(chains []string) []string {
 	if len(chains) == 0 {
 		return []string{s.path("empty")}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	dirs := make([]string, 0, len(chains))
 	for _, chain := range slices.Backward(chains) {
 		dirs = append(dirs, s.layerFS(chain))
+		if s.layers[chain].Opaque {
+			break
+		}
 	}
 	return dirs
 }

@@ -255,6 +255,9 @@ func TestPullSharesEqualPulls(t *testing.T) {
 	})
 	close(release)
 	group.Wait()
+	if n := registry.count("GET", "/manifests/"); n != 2 {
+		t.Errorf("%d pulls, want one for each of the credentials", n)
+	}
 	if n := registry.count("GET", "/blobs/"); n > 4 { // each config is read by its own pull
 		t.Errorf("%d blobs read, want two layers and at most two configs", n)
 	}

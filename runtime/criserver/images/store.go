@@ -151,7 +151,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.boot = strings.TrimSpace(string(boot))
 	s.http = newTransport()
-	if err := s.openRoot(); err != nil {
+	if err := s.openRoot(ctx); err != nil {
 		return nil, fmt.Errorf("open image store %s: %w", o.Root, err)
 	}
 	if err := s.load(ctx); err != nil {
@@ -171,7 +171,7 @@ func (s *Store) Close() error {
 }
 
 // openRoot makes the directories, and locks them against a second store.
-func (s *Store) openRoot() error {
+func (s *Store) openRoot(ctx context.Context) error {
 	for _, dir := range []string{"", "images", "layers", "blobs", "snapshots", "empty"} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return err
@@ -189,10 +189,13 @@ func (s *Store) openRoot() error {
 		return fmt.Errorf("lock %s, perhaps another process uses it: %w", lock.Name(), err)
 	}
 	s.lock = lock
-	if err := os.RemoveAll(s.path("tmp")); err != nil {
+	if err := os.RemoveAll(s.path("tmp")); err != nil { // perhaps a container has made a file immutable: no reason not to start
+		klog.FromContext(ctx).Error(err, "Could not delete what was left half done")
+	}
+	if err := os.MkdirAll(s.path("tmp"), 0o700); err != nil {
 		return errors.Join(err, lock.Close())
 	}
-	return os.Mkdir(s.path("tmp"), 0o700)
+	return nil
 }
 
 func (s *Store) path(elements ...string) string {

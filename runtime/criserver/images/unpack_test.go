@@ -164,6 +164,11 @@ func TestWhiteouts(t *testing.T) {
 	if err != nil || strings.Join(got, " ") != want {
 		t.Errorf("the container sees\n%s\nwant\n%s (%v)", strings.Join(got, " "), want, err)
 	}
+	root = mount(t, s, "c2", pull(t, s, registry.push(t, "app:2", imageOf(t, lowest, layerTar(t, map[string]string{"only": "1"}, whiteout(".wh..wh..opq"), whiteout("only")),
+		files(t, "above", "1")))))
+	if got := names(t, root); !slices.Equal(got, []string{"above", "only"}) {
+		t.Errorf("the root is opaque, and the container sees %v", got)
+	}
 	_, err = unpack(t, images.Options{}, layerTar(t, nil, whiteout(".wh.")))
 	wantError(t, err, "whiteout of nothing")
 	_, err = unpack(t, images.Options{}, layerTar(t, nil, whiteout("a/.wh..")))
