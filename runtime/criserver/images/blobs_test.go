@@ -220,7 +220,8 @@ func TestRedirects(t *testing.T) {
 	registry, store := newServer(t), newServer(t)
 	layer, blob := largeLayer(t, 1<<10)
 	ref := registry.push(t, "app:1", imageOfLayers(t, layer))
-	broken := true
+	var broken atomic.Bool
+	broken.Store(true)
 	registry.onGet(func(w http.ResponseWriter, r *http.Request) bool {
 		if isBlob(r, layer) {
 			http.Redirect(w, r, store.URL+"/stored?signature=secret", http.StatusTemporaryRedirect)
@@ -229,7 +230,7 @@ func TestRedirects(t *testing.T) {
 		return false
 	})
 	store.onGet(func(w http.ResponseWriter, r *http.Request) bool {
-		if broken {
+		if broken.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		if r.URL.Query().Get("signature") != "secret" || r.Header.Get("Authorization") != "" {
@@ -244,7 +245,7 @@ func TestRedirects(t *testing.T) {
 	if strings.Contains(err.Error(), "secret") {
 		t.Errorf("the error shows the signature: %v", err)
 	}
-	broken = false
+	broken.Store(false)
 	if _, err := s.Pull(testContext(t), ref, &runtimeapi.AuthConfig{Username: "user", Password: "word"}); err != nil {
 		t.Error(err)
 	}

@@ -17,3 +17,14 @@ func (s *Store) MountOld(key string) error {
 	snap := s.snapshots[key]
 	return mountOld(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount)
 }
+
+// Pulling is how many callers wait for pulls.
+func (s *Store) Pulling() int {
+	s.flights.mu.Lock()
+	defer s.flights.mu.Unlock()
+	n := 0
+	for _, f := range s.flights.flying {
+		n += f.callers
+	}
+	return n
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -253,6 +254,9 @@ func TestPullSharesEqualPulls(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	for s.Pulling() < 9 {
+		runtime.Gosched()
+	}
 	close(release)
 	group.Wait()
 	if n := registry.count("GET", "/manifests/"); n != 2 {
