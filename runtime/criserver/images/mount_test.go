@@ -1,6 +1,8 @@
 package images_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
 	"minikubelet/runtime/criserver/images"
@@ -108,16 +111,30 @@ func TestMountErrors(t *testing.T) {
 // TestMountOfManyLayers: their paths together are far longer than the page that mount(2) has for options.
 func TestMountOfManyLayers(t *testing.T) {
 	const n = 500
-	registry := newServer(t)
-	layers := make([][]byte, n)
-	for i := range layers {
-		layers[i] = files(t, fmt.Sprintf("f%d", i), "x", "top", fmt.Sprint(i))
+	var config v1.ConfigFile
+	contents, entries, layers := map[string]string{}, []entry{}, []string{}
+	add := func(name, content string) {
+		contents[name], entries = content, append(entries, entry{Name: name, Typeflag: '0'})
 	}
-	root := filepath.Join(t.TempDir(), "images")
-	s := open(t, images.Options{Root: root})
-	ref := registry.push(t, "app:1", imageOf(t, layers...))
-	id := pull(t, s, ref)
-	dir := mount(t, s, "c1", id)
+	for i := range n {
+		layer := files(t, fmt.Sprintf("f%d", i), "x", "top", fmt.Sprint(i))
+		diffID, _, _ := v1.SHA256(bytes.NewReader(layer))
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
+		layers = append(layers, diffID.Hex)
+		add(diffID.Hex, string(layer))
+	}
+	configFile, _ := json.Marshal(config)
+	manifest, _ := json.Marshal([]map[string]any{{"Config": "config", "RepoTags": []string{"app:1"}, "Layers": layers}})
+	add("config", string(configFile))
+	add("manifest.json", string(manifest))
+	archives := t.TempDir() // no registry: its library takes a square of the layers' number
+	write(t, filepath.Join(archives, "a.tar"), layerTar(t, contents, entries...))
+	s := open(t, images.Options{ArchiveDir: archives})
+	image, ok := s.Image("app:1")
+	if !ok {
+		t.Fatal("the image was not imported")
+	}
+	dir := mount(t, s, "c1", image.ID)
 	if got := read(t, dir, "top"); got != fmt.Sprint(n-1) || len(names(t, dir)) != n+1 {
 		t.Errorf("top layer is %s of %d files", got, len(names(t, dir)))
 	}

@@ -273,11 +273,11 @@ func TestLinkThroughASymbolicLinkAsName(t *testing.T) {
 }
 
 func TestLayerLimits(t *testing.T) {
-	bomb := func() []byte { // 64 MiB of zeros in 64 KiB
+	bomb := func() []byte { // 8 MiB of zeros in 8 KiB
 		var b bytes.Buffer
 		zip := gzip.NewWriter(&b)
 		w := tar.NewWriter(zip)
-		_ = w.WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Size: 64 << 20})
+		_ = w.WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Size: 8 << 20})
 		_, _ = io.CopyN(w, zeros{}, 64<<20)
 		_, _ = w.Close(), zip.Close()
 		return b.Bytes()
