@@ -15,15 +15,21 @@ export GOTOOLCHAIN ?= auto
 # git refuses to describe a clone that belongs to somebody else, as under sudo.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
+# grpc's trace pages bring in text/template, and reflection by name, which keeps every method of every type alive: 7 MB.
+TAGS := grpcnotrace
 LDFLAGS := -s -w -X minikubelet/kubelet/settings.Version=$(VERSION)
 STACK_BIN = $(shell e2e/stack/build.sh "$(CACHE)" stack --print)
 LINT_BIN = $(shell e2e/stack/build.sh "$(CACHE)" lint --print)
+CONFORMANCE_BIN = $(shell e2e/stack/conformance/build.sh "$(CACHE)" --print)
 DEBUG_BIN = $(shell e2e/stack/build.sh "$(CACHE)" debug --print)
 
 RUNTIME ?= containerd
 KUBELET ?= minikubelet
 FUZZTIME ?= 5s
 BENCHFLAGS ?=
+CONFORMANCEFLAGS ?=
+LABEL ?= node
+FOCUS ?=
 E2EFLAGS ?=
 
 ##@ Everyday
@@ -38,7 +44,7 @@ deps: ## install what is missing on Debian 12 or Ubuntu (as root)
 
 .PHONY: build
 build: ## build bin/kubelet
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubelet ./cmd/kubelet
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/kubelet ./cmd/kubelet
 
 .PHONY: run
 run: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd KUBELET=minikubelet|upstream
@@ -86,6 +92,12 @@ fuzz: ## every fuzz target for FUZZTIME
 e2e: stack build ## end-to-end tests on the real stack (as root); E2EFLAGS="-run Name -v"
 	E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
 
+.PHONY: conformance
+conformance: deps stack build ## Kubernetes' own suite (as root); LABEL=node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
+	@e2e/stack/conformance/build.sh "$(CACHE)" >/dev/null
+	@go build -o bin/conformance ./e2e/cmd/conformance
+	@exec bin/conformance -bin "$(STACK_BIN)" -suite "$(CONFORMANCE_BIN)" -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(LABEL)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
+
 ##@ Housekeeping
 
 .PHONY: fmt
@@ -98,4 +110,4 @@ stack: ## build the programs of the test stack (once; about 8 minutes on 2 cores
 
 .PHONY: clean
 clean: ## remove what was built here, and the cached programs
-	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/lint" "$(CACHE)/debug"
+	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/conformance"

@@ -6,10 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -18,18 +14,6 @@ import (
 //
 // Upstream: pkg/kubelet/config/apiserver.go NewSourceApiserver.
 func (c *Config) watchPods(ctx context.Context, send sink) {
-	pods := c.opts.Client.CoreV1().Pods(metav1.NamespaceAll)
-	selector := fields.OneTermEqualSelector("spec.nodeName", string(c.opts.NodeName)).String()
-	listWatch := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = selector
-			return pods.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = selector
-			return pods.Watch(ctx, o)
-		},
-	}
 	store := cache.NewUndeltaStore(func(items []any) {
 		set := make([]*corev1.Pod, 0, len(items))
 		for _, item := range items {
@@ -39,7 +23,7 @@ func (c *Config) watchPods(ctx context.Context, send sink) {
 		}
 		send(ctx, set)
 	}, cache.MetaNamespaceKeyFunc)
-	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(listWatch, c.opts.Client), &corev1.Pod{}, stamping{store}, cache.ReflectorOptions{Name: "kubelet pods"})
+	reflector := cache.NewReflectorWithOptions(c.opts.Pods, &corev1.Pod{}, stamping{store}, cache.ReflectorOptions{Name: "kubelet pods"})
 	reflector.RunWithContext(ctx)
 }
 

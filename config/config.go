@@ -10,7 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 )
 
@@ -54,8 +54,8 @@ type PodUpdate struct {
 
 // Options name the sources; one without a name is left out.
 type Options struct {
-	// Client reaches the apiserver; nil for no such source.
-	Client   kubernetes.Interface
+	// Pods are this node's in the apiserver; nil for no such source.
+	Pods     cache.ListerWatcher
 	NodeName types.NodeName
 	// ManifestPath is a directory or a file, looked at on every change and each FileCheckFrequency.
 	ManifestPath       string
@@ -109,7 +109,7 @@ func New(opts Options) (*Config, error) {
 		}
 		c.sources = append(c.sources, source{SourceHTTP, s.run})
 	}
-	if opts.Client != nil {
+	if opts.Pods != nil {
 		c.sources = append(c.sources, source{SourceAPI, c.watchPods})
 	}
 	return c, nil

@@ -22,6 +22,7 @@ var layers = []struct {
 	{"cmd/...", []string{"kubelet/..."}},
 	{"e2e/...", []string{"..."}},
 	{"kubelet", []string{"kubelet/...", "syncloop", "podworkers/...", "status", "config", "runtime/..."}},
+	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
 	{"kubelet/...", []string{"kubelet/settings", "runtime/cri"}},
 	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/cri", "runtime/pleg", "status"}},

@@ -111,6 +111,11 @@ func startKubelet(ctx context.Context, t *testing.T, o stack.KubeletOptions) {
 	if _, err := shared.WaitNodeReady(ctx); err != nil {
 		t.Fatalf("%v\n%s", err, k.LogTail(60))
 	}
+	// The node may be ready from the time of the kubelet before.
+	eventually(ctx, t, "the kubelet answers", func() bool {
+		_, err := shared.Get(ctx, "http://127.0.0.1:10248/healthz")
+		return err == nil
+	})
 }
 
 func stopKubelet(t *testing.T) {

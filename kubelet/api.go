@@ -5,23 +5,37 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 
+	"minikubelet/kubelet/client"
+	"minikubelet/kubelet/identity"
+	"minikubelet/kubelet/node"
+	"minikubelet/kubelet/server/auth"
 	"minikubelet/kubelet/settings"
+	"minikubelet/podworkers/objects"
+	"minikubelet/status"
 )
 
 // apiClients talk to the apiserver. Events and heartbeats have clients of their own: a
 // flood of events delays neither pods nor the node's lease. All are nil without a kubeconfig.
 type apiClients struct {
-	pods       kubernetes.Interface
-	heartbeats kubernetes.Interface
-	events     typedcorev1.EventsGetter
+	pods       *client.Client
+	events     *client.Client
+	heartbeats *client.Client
+	reviews    *client.Client
+
+	// rotation renews the client certificate; nil if it is not to be renewed.
+	rotation *identity.Client
+	// base is what the clients are made from.
+	base *rest.Config
 
 	broadcaster record.EventBroadcaster
 }
@@ -30,29 +44,32 @@ const protobuf = "application/vnd.kubernetes.protobuf"
 
 // newAPIClients reads the kubeconfig; it does not connect.
 //
-// Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig and kubeClientConfigOverrides.
-func newAPIClients(s *settings.Settings) (*apiClients, error) {
+// Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, kubeClientConfigOverrides and setContentTypeForClient.
+func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Registerer) (*apiClients, error) {
 	c := &apiClients{}
 	if s.Kubeconfig == "" {
 		return c, nil
 	}
-	base, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
+	base, err := c.credentials(ctx, s, r)
 	if err != nil {
-		return nil, fmt.Errorf("read --kubeconfig %s: %w", s.Kubeconfig, err)
+		return nil, err
 	}
 	base.UserAgent = "kubelet/" + s.Version
-	base.ContentType = protobuf
-	base.AcceptContentTypes = protobuf + ",application/json"
+	if base.ContentType = s.ContentType; s.ContentType == protobuf {
+		base.AcceptContentTypes = protobuf + ",application/json"
+	}
+
+	c.base = base
 
 	pods := rest.CopyConfig(base)
 	pods.QPS, pods.Burst = float32(*s.KubeAPIQPS), int(s.KubeAPIBurst)
-	if c.pods, err = kubernetes.NewForConfig(pods); err != nil {
+	if c.pods, err = client.New(pods); err != nil {
 		return nil, fmt.Errorf("make a client from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	heartbeats := rest.CopyConfig(base)
 	heartbeats.QPS = -1
 	heartbeats.Timeout = min(s.NodeStatusUpdateFrequency.Duration, time.Duration(s.NodeLeaseDurationSeconds)*time.Second/4)
-	if c.heartbeats, err = kubernetes.NewForConfig(heartbeats); err != nil {
+	if c.heartbeats, err = client.New(heartbeats); err != nil {
 		return nil, fmt.Errorf("make a client for heartbeats from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	events := rest.CopyConfig(base)
@@ -60,23 +77,124 @@ func newAPIClients(s *settings.Settings) (*apiClients, error) {
 	if events.QPS == 0 {
 		events.QPS = -1 // documented as unlimited; client-go's zero means its own default
 	}
-	if c.events, err = typedcorev1.NewForConfig(events); err != nil {
+	if c.events, err = client.New(events); err != nil {
 		return nil, fmt.Errorf("make a client for events from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
+	// What is asked for the server's sake neither delays the kubelet's own requests nor waits behind them.
+	reviews := rest.CopyConfig(base)
+	reviews.QPS, reviews.Burst, reviews.Timeout = 50, 100, 5*time.Second
+	if c.reviews, err = client.New(reviews); err != nil {
+		return nil, fmt.Errorf("make a client for reviews from --kubeconfig %s: %w", s.Kubeconfig, err)
+	}
 	return c, nil
+}
+
+// tokens and access ask who somebody is and what they may do.
+func (c *apiClients) tokens() auth.TokenReviewer {
+	if c.reviews == nil {
+		return nil
+	}
+	return c.reviews.TokenReviews()
+}
+
+func (c *apiClients) access() auth.AccessReviewer {
+	if c.reviews == nil {
+		return nil
+	}
+	return c.reviews.SubjectAccessReviews()
+}
+
+// credentials reads the kubeconfig. Without one, a bootstrap kubeconfig is a way to get it; with a client certificate in
+// it, that is renewed in time.
+func (c *apiClients) credentials(ctx context.Context, s *settings.Settings, r prometheus.Registerer) (*rest.Config, error) {
+	o := identity.Options{
+		NodeName: s.NodeName, Kubeconfig: s.Kubeconfig, CertDir: s.CertDir, BootstrapKubeconfig: s.BootstrapKubeconfig, Registerer: r,
+	}
+	if s.BootstrapKubeconfig != "" && !s.RotateCertificates {
+		if err := identity.Bootstrap(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	if s.BootstrapKubeconfig == "" || !s.RotateCertificates {
+		base, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read --kubeconfig %s: %w", s.Kubeconfig, err)
+		}
+		if !s.RotateCertificates || base.CertFile == "" && len(base.CertData) == 0 { // tokens are renewed by whoever gave them
+			return base, nil
+		}
+	}
+	var err error
+	if c.rotation, err = identity.ClientCertificates(ctx, o); err != nil {
+		return nil, err
+	}
+	return rest.CopyConfig(c.rotation.Config), nil
+}
+
+// nodePods lists and watches the pods of the node.
+func (c *apiClients) nodePods(name string) cache.ListerWatcher {
+	if c.pods == nil {
+		return nil
+	}
+	return c.pods.ListWatch("pods", "", fields.OneTermEqualSelector("spec.nodeName", name))
+}
+
+// nodeObject lists and watches the node's own object.
+func (c *apiClients) nodeObject(name string) cache.ListerWatcher {
+	if c.pods == nil {
+		return nil
+	}
+	return c.pods.ListWatch("nodes", "", fields.OneTermEqualSelector(metav1.ObjectNameField, name))
+}
+
+func (c *apiClients) nodes() node.Client {
+	if c.heartbeats == nil {
+		return nil
+	}
+	return c.heartbeats.Nodes()
+}
+
+func (c *apiClients) leases() node.LeaseClient {
+	if c.heartbeats == nil {
+		return nil
+	}
+	return c.heartbeats.Leases(corev1.NamespaceNodeLease)
+}
+
+// podClient writes pods.
+func (c *apiClients) podClient() func(namespace string) status.PodClient {
+	if c.pods == nil {
+		return nil
+	}
+	return func(namespace string) status.PodClient { return c.pods.Pods(namespace) }
+}
+
+func (c *apiClients) runtimeClasses() cache.ListerWatcher {
+	if c.pods == nil {
+		return nil
+	}
+	return c.pods.RuntimeClasses()
+}
+
+// objects reads what pods refer to, and tells of changes.
+func (c *apiClients) objects(onChange func(types.UID)) objects.Options {
+	if c.pods == nil {
+		return objects.Options{}
+	}
+	return objects.Options{Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, OnChange: onChange}
 }
 
 // recorder returns the recorder of all events: logged always, sent once startEvents ran.
 func (c *apiClients) recorder(nodeName string) record.EventRecorder {
 	c.broadcaster = record.NewBroadcaster()
-	return c.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})
+	return c.broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})
 }
 
 // startEvents sends events until ctx ends.
 func (c *apiClients) startEvents(ctx context.Context) {
 	c.broadcaster.StartStructuredLogging(3)
 	if c.events != nil {
-		c.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.events.Events("")})
+		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx))
 	}
 	context.AfterFunc(ctx, c.broadcaster.Shutdown)
 }

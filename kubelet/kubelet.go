@@ -4,6 +4,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,9 +19,12 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/config"
+	"minikubelet/kubelet/identity"
+	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/settings"
+	"minikubelet/kubelet/stats"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/probes"
@@ -57,6 +61,11 @@ type Kubelet struct {
 	status   *status.Manager
 	loop     *syncloop.Loop
 	healthz  *server.Healthz
+	server   *server.Server
+	stats    *stats.Provider
+	metrics  registries
+	// rotations keep certificates up to date.
+	rotations []func(context.Context)
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -68,12 +77,12 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	if opts.Registry == nil {
 		opts.Registry = prometheus.NewRegistry()
 	}
-	k := &Kubelet{settings: s}
+	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry()}}
 	if err := makeDirectories(s); err != nil {
 		return nil, err
 	}
 	var err error
-	if k.api, err = newAPIClients(s); err != nil {
+	if k.api, err = newAPIClients(ctx, s, opts.Registry); err != nil {
 		return nil, err
 	}
 	events := k.api.recorder(s.NodeName)
@@ -84,61 +93,65 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		return nil, err
 	}
 	if k.config, err = config.New(config.Options{
-		Client: k.api.pods, NodeName: types.NodeName(s.NodeName),
+		Pods: k.api.nodePods(s.NodeName), NodeName: types.NodeName(s.NodeName),
 		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
 		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
 		Events: events,
 	}); err != nil {
 		return nil, err
 	}
-	return k, k.connect(ctx, opts, events)
+	return k, k.connect(ctx, events)
 }
 
 // connect makes the parts that act on pods, from the runtime up.
-func (k *Kubelet) connect(ctx context.Context, opts Options, events record.EventRecorder) error {
-	s := k.settings
+func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) error {
+	s, r := k.settings, k.metrics.main
 	var err error
 	cache := pleg.NewCache()
-	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: opts.Registry})
-	puller := newImages(k.cri, s, events)
+	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
+	k.status = status.New(status.Options{Pods: k.api.podClient(), Registerer: r})
+	puller := newImages(k, events)
 	if k.node, err = node.New(node.Options{
-		Client: k.api.pods, Heartbeats: k.api.heartbeats, Settings: s, CRI: k.cri, Events: events,
+		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
+		RuntimeSynced:  k.pleg.Synced(), Registerer: r,
 	}); err != nil {
 		return err
 	}
-	if k.cgroups, err = newCgroups(ctx, k.cri, s, k.node); err != nil {
+	if k.cgroups, err = newCgroups(ctx, k); err != nil {
 		return err
 	}
-	k.classes = runtimeclass.New(k.api.pods)
-	k.status = status.New(status.Options{Client: k.api.pods})
+	k.classes = runtimeclass.New(k.api.runtimeClasses())
 	resync := make(chan types.UID, 100)
-	k.objects = objects.New(objects.Options{Client: k.api.pods, NodeName: s.NodeName, OnChange: func(uid types.UID) {
+	k.objects = objects.New(k.api.objects(func(uid types.UID) {
 		select {
 		case resync <- uid:
 		case <-ctx.Done():
 		}
-	}})
-	rt := newRuntime(k, s, puller, cache, events)
+	}))
+	rt := newRuntime(k, puller, cache, events)
 	prober := probes.New(probes.Options{
-		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events,
+		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,
 	})
 	pods := syncloop.NewPods()
 	mirror := k.mirror(pods)
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: k.objects, Probes: prober, Status: k.status, Mirror: mirror, Events: events, Node: k.node,
 		Volumes: volumes.New(volumes.Options{
-			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
+			PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable, Registerer: r,
 		}),
-		RuntimeName: k.node.RuntimeName,
+		Registerer: r, RuntimeName: k.node.RuntimeName,
 	})
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods),
+		Events: events, Node: k.node, Clean: rt.GarbageCollect, MaxPods: int(s.MaxPods), Registerer: r,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
-	return k.listen()
+	if err := k.measure(); err != nil {
+		return err
+	}
+	return k.listen(ctx, cache)
 }
 
 // mirror keeps the API objects of static pods; nil without an apiserver.
@@ -146,21 +159,45 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 	if k.api.pods == nil {
 		return nil
 	}
-	return status.NewMirror(status.MirrorOptions{Client: k.api.pods, Node: k.node.Node, Existing: pods.MirrorOf})
+	return status.NewMirror(status.MirrorOptions{Pods: k.api.podClient(), Node: k.node.Node, Existing: pods.MirrorOf})
 }
 
 // listen opens the kubelet's ports, so that one that is taken is found out at once.
-func (k *Kubelet) listen() error {
-	port := *k.settings.HealthzPort
-	if port == 0 {
+func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
+	var err error
+	syncLoop := server.Check{Name: "syncloop", Check: k.loop.Healthy}
+	if port := *k.settings.HealthzPort; port != 0 {
+		checks := []server.Check{{Name: "ping", Check: func() error { return nil }}, syncLoop}
+		if k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), checks); err != nil {
+			return err
+		}
+	}
+	if !*k.settings.EnableServer {
 		return nil
 	}
-	var err error
-	k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), []server.Check{
-		{Name: "ping", Check: func() error { return nil }},
-		{Name: "syncloop", Check: k.loop.Healthy},
+	certificate, err := k.servingCertificate(ctx)
+	if err != nil {
+		return err
+	}
+	k.server, err = server.Listen(server.Options{
+		GetCertificate: certificate,
+		Settings:       k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
+		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
+		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: metrics.NewHTTP(k.metrics.main).Wrap,
+		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
 	})
 	return err
+}
+
+// pods returns the pods that should run, with the newest status that is known of each.
+func (k *Kubelet) pods() []*corev1.Pod {
+	pods := k.loop.Pods.All()
+	for i, pod := range pods {
+		if status, ok := k.status.Get(pod.UID); ok {
+			pods[i] = &corev1.Pod{TypeMeta: pod.TypeMeta, ObjectMeta: pod.ObjectMeta, Spec: pod.Spec, Status: status}
+		}
+	}
+	return pods
 }
 
 // makeDirectories makes the directories that the kubelet owns.
@@ -177,16 +214,33 @@ func makeDirectories(s *settings.Settings) error {
 //
 // Upstream: pkg/kubelet/kubelet.go Run.
 func (k *Kubelet) Run(ctx context.Context) error {
+	applyOOMScoreAdj(ctx, *k.settings.OOMScoreAdj)
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
-	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run}
+	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run, k.stats.Run}
 	if k.healthz != nil {
 		runs = append(runs, k.healthz.Run)
 	}
-	for _, run := range runs {
+	if k.server != nil {
+		runs = append(runs, k.server.Run)
+	}
+	ctx, expired := context.WithCancelCause(ctx)
+	defer expired(nil)
+	if r := k.api.rotation; r != nil {
+		parts.Go(func() {
+			if err := r.Run(ctx); err != nil {
+				expired(err)
+			}
+		})
+	}
+	for _, run := range append(runs, k.rotations...) {
 		parts.Go(func() { run(ctx) })
 	}
 	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())
 	parts.Wait()
-	return k.cri.Close()
+	err := k.cri.Close()
+	if cause := context.Cause(ctx); errors.Is(cause, identity.ErrExpired) {
+		return cause // for whoever started the kubelet to start it with new credentials
+	}
+	return err
 }

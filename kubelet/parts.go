@@ -11,7 +11,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
-	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime"
 	"minikubelet/runtime/cgroups"
@@ -21,28 +20,30 @@ import (
 )
 
 // newImages makes the puller of images from the settings.
-func newImages(c *cri.Client, s *settings.Settings, events record.EventRecorder) *images.Manager {
+func newImages(k *Kubelet, events record.EventRecorder) *images.Manager {
+	s := k.settings
 	parallel := 0
 	if s.MaxParallelImagePulls != nil {
 		parallel = int(*s.MaxParallelImagePulls)
 	}
 	return images.New(images.Options{
-		CRI: c, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
+		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
-		RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		Registerer: k.metrics.main, Pulled: k.status.Pulled, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
 	})
 }
 
 // newCgroups makes the cgroups above those of pods.
-func newCgroups(ctx context.Context, c *cri.Client, s *settings.Settings, n *node.Node) (*cgroups.Manager, error) {
+func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
+	s := k.settings
 	enforce := s.EnforceNodeAllocatable
 	if slices.Contains(enforce, "none") {
 		enforce = nil
 	}
 	m, err := cgroups.New(cgroups.Options{
-		Driver: cgroupDriver(ctx, c, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
-		Capacity: n.Capacity(), Allocatable: n.Allocatable(), EnforceAllocatable: enforce,
-		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
+		Driver: cgroupDriver(ctx, k.cri, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
+		Capacity: k.node.Capacity(), Allocatable: k.node.Allocatable(), EnforceAllocatable: enforce,
+		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare cgroups: %w", err)
@@ -75,14 +76,15 @@ func cgroupDriver(ctx context.Context, c *cri.Client, s *settings.Settings) stri
 }
 
 // newRuntime makes what turns pods into CRI calls.
-func newRuntime(k *Kubelet, s *settings.Settings, puller *images.Manager, cache *pleg.Cache, events record.EventRecorder) *runtime.Runtime {
+func newRuntime(k *Kubelet, puller *images.Manager, cache *pleg.Cache, events record.EventRecorder) *runtime.Runtime {
+	s := k.settings
 	o := runtime.Options{
 		CRI: k.cri, Images: puller, Classes: k.classes, Cgroups: k.cgroups, Events: events, Cache: cache,
 		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName,
 		ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain, ResolvConf: *s.ResolverConfig,
 		SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,
 		CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
-		SingleProcessOOMKill: s.SingleProcessOOMKill,
+		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: k.metrics.main,
 	}
 	if p := s.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
 		o.CrashLoopMax = p.Duration

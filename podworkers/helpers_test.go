@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,6 +70,8 @@ type bench struct {
 	events *record.FakeRecorder
 	node   *oneNode
 	dir    string
+
+	registry *prometheus.Registry
 }
 
 // newBench starts Workers that hear of the runtime's events, in the bubble of a synctest test.
@@ -97,8 +100,10 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 	object := objects.New(objects.Options{})
 	statuses := status.New(status.Options{})
 	watch := pleg.New(pleg.Options{CRI: client, Cache: cache})
+	registry := prometheus.NewRegistry()
 	ws := New(Options{
-		Runtime: rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Events: events, Node: node,
+		Registerer: registry,
+		Runtime:    rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Events: events, Node: node,
 		Volumes: volumes.New(volumes.Options{
 			PodsDir: filepath.Join(dir, "pods"), Objects: object, HostIPs: func() []string { return nil }, Allocatable: node.Allocatable,
 		}),
@@ -129,7 +134,7 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 	t.Cleanup(stop)
 	<-watch.Synced()
 	time.Sleep(time.Millisecond)
-	return &bench{Workers: ws, t: t, stop: stop, ctx: ctx, fake: fake, events: events, node: node, dir: dir}
+	return &bench{Workers: ws, t: t, stop: stop, ctx: ctx, fake: fake, events: events, node: node, dir: dir, registry: registry}
 }
 
 func testPod(uid types.UID, change func(*corev1.Pod)) *corev1.Pod {

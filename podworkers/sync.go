@@ -100,7 +100,9 @@ func (w *worker) observe(ctx context.Context) (*cri.PodStatus, error) {
 func (w *worker) report(pod *corev1.Pod, observed *cri.PodStatus) corev1.PodStatus {
 	in := w.statusInputs(pod, observed)
 	s := status.Compute(in)
-	w.opts.Status.Set(pod, s)
+	w.opts.Status.Set(pod, status.HoldBack(s, in))
+	w.metrics.running(w.reported, s.Phase, w.seenAt)
+	w.reported = s.Phase
 	return s
 }
 

@@ -28,18 +28,23 @@ type worker struct {
 	failed     map[string]runtime.Failure // why containers wait, by name
 	sandbox    *runtime.Failure           // why the sandbox is missing
 	override   *status.Override           // the end that the node decided on
+	seenAt     time.Time                  // when the kubelet first saw the pod
+	reported   corev1.PodPhase            // in the last status
 
-	mu      sync.Mutex
-	pod     *corev1.Pod
-	kill    *Kill
-	removed bool
-	phase   Phase
-	cancel  context.CancelFunc // of the step in flight
-	wake    chan struct{}      // the mailbox's bell, capacity 1
+	mu          sync.Mutex
+	pod         *corev1.Pod
+	kill        *Kill
+	removed     bool
+	runtimeOnly bool
+	updates     int // in all, and those that steps have seen
+	handled     int
+	phase       Phase
+	cancel      context.CancelFunc // of the step in flight
+	wake        chan struct{}      // the mailbox's bell, capacity 1
 }
 
 func newWorker(ws *Workers, pod *corev1.Pod) *worker {
-	return &worker{Workers: ws, uid: pod.UID, name: fullName(pod), pod: pod, wake: make(chan struct{}, 1)}
+	return &worker{Workers: ws, uid: pod.UID, name: fullName(pod), pod: pod, seenAt: seen(pod), wake: make(chan struct{}, 1)}
 }
 
 func (w *worker) logger(ctx context.Context) klog.Logger {
@@ -54,6 +59,8 @@ func (w *worker) deliver(u Update) {
 	before := w.grace()
 	ending := w.killRequested()
 	w.pod = u.Pod
+	w.runtimeOnly = u.runtimeOnly
+	w.updates++
 	if u.Kill != nil {
 		w.kill = u.Kill.merge(w.kill)
 	}
@@ -139,7 +146,9 @@ func (w *worker) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Stop()
+		start, kind := time.Now(), w.stepKind()
 		again, done := w.step(ctx)
+		w.metrics.step.WithLabelValues(kind).Observe(time.Since(start).Seconds())
 		if done {
 			w.drop(w)
 			return

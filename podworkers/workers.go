@@ -6,6 +6,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -32,6 +33,7 @@ type Options struct {
 	Node    NodeFacts
 	// RuntimeName is what container IDs begin with, before ://.
 	RuntimeName func() string
+	Registerer  prometheus.Registerer // may be nil
 }
 
 // NodeFacts is what pods need to know of the node they run on.
@@ -52,6 +54,8 @@ type Update struct {
 	Kill *Kill
 	// MirrorChanged says that the pod's mirror in the apiserver came, changed or went.
 	MirrorChanged bool
+
+	runtimeOnly bool // the pod has been made up from what the runtime knows
 }
 
 // Kill says how a pod ends. Once given it holds: later kills can only shorten it.
@@ -67,7 +71,8 @@ type Kill struct {
 //
 // Upstream: pkg/kubelet/pod_workers.go podWorkers.
 type Workers struct {
-	opts Options
+	opts    Options
+	metrics *metrics
 
 	mu      sync.Mutex
 	running sync.WaitGroup
@@ -79,7 +84,9 @@ type Workers struct {
 
 // New returns Workers without any pod.
 func New(opts Options) *Workers {
-	return &Workers{opts: opts, byUID: map[types.UID]*worker{}, names: map[string]types.UID{}}
+	ws := &Workers{opts: opts, byUID: map[types.UID]*worker{}, names: map[string]types.UID{}}
+	ws.metrics = newMetrics(opts.Registerer, ws)
+	return ws
 }
 
 // UpdatePod hands an update to the pod's worker, starting the worker if there is
@@ -93,6 +100,7 @@ func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
 	if w == nil {
 		w = newWorker(ws, u.Pod)
 		ws.byUID[u.Pod.UID] = w
+		ws.metrics.began(u.Pod, w.seenAt)
 		run := klog.NewContext(ctx, w.logger(ctx))
 		ws.running.Go(func() { w.run(run) })
 	}
@@ -180,8 +188,9 @@ func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 	if !ok {
 		return
 	}
+	ws.metrics.runtimeOnly.Inc()
 	pod := runtime.OrphanPod(observed)
-	ws.UpdatePod(ctx, Update{Pod: pod, Kill: &Kill{}})
+	ws.UpdatePod(ctx, Update{Pod: pod, Kill: &Kill{}, runtimeOnly: true})
 	ws.Removed(uid)
 }
 

@@ -82,6 +82,7 @@ func (r *Runtime) sleepHook(ctx context.Context, d time.Duration) error {
 	case <-timer.C():
 		return nil
 	case <-ctx.Done():
+		r.metrics.sleepsCut.Inc()
 		return errors.New("container terminated before sleep hook finished")
 	}
 }
@@ -99,6 +100,7 @@ func (r *Runtime) httpHook(ctx context.Context, pod *corev1.Pod, container *core
 		request.URL.Scheme = "http"
 		request.Header.Del("Authorization") // it was meant for an encrypted connection
 		if doHook(request) == nil {
+			r.metrics.httpFallbacks.Inc()
 			r.podEvent(pod, corev1.EventTypeWarning, eventLifecycleHTTPFallback,
 				"request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", request.URL.Host)
 			return nil

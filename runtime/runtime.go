@@ -14,6 +14,7 @@ import (
 	"time"
 
 	libcgroups "github.com/opencontainers/cgroups"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -56,6 +57,8 @@ type Options struct {
 	CPUCFSQuotaPeriod    time.Duration
 	MemoryCapacity       int64 // bytes of the machine, for oom_score_adj; read from the kernel by default
 	SingleProcessOOMKill *bool // singleProcessOOMKill; nil means false on cgroup v2, true on v1
+
+	Registerer prometheus.Registerer // may be nil
 }
 
 // Runtime starts, restarts and ends the containers of pods. Calls for different pods may run at the same time, those
@@ -64,6 +67,7 @@ type Options struct {
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go kubeGenericRuntimeManager
 type Runtime struct {
 	Options
+	metrics    *metrics
 	crash      *crashLoops
 	startGate  chan struct{} // one slot per sandbox being started
 	unified    bool          // cgroup v2
@@ -164,6 +168,7 @@ func New(options Options) *Runtime {
 	}
 	return &Runtime{
 		Options:   options,
+		metrics:   newMetrics(options.Registerer),
 		crash:     newCrashLoops(options.CrashLoopMax),
 		startGate: make(chan struct{}, options.MaxConcurrentSandboxes),
 		unified:   unified,

@@ -128,7 +128,8 @@ func (s *syncRound) run(ctx context.Context) error {
 			return err
 		}
 		defer s.slot.leave()
-		if s.sandbox, err = s.createPodSandbox(ctx, s.pod, config); err != nil {
+		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config)
+		if s.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)
 		}
 		s.touched = true
@@ -204,6 +205,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 			startAction: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
 			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: s.slot.leave,
 		})
+		s.metrics.container(action.Kind, err)
 		if id != "" {
 			s.touched, s.made = true, append(s.made, id)
 		}

@@ -67,36 +67,73 @@ func Compute(in Inputs) corev1.PodStatus {
 		ResourceClaimStatuses: old.ResourceClaimStatuses,
 	}
 	in.setAddresses(&s)
-	s.InitContainerStatuses = in.containers(in.Pod.Spec.InitContainers, old.InitContainerStatuses, kindInit)
-	initialized := allInitialized(in.Pod, s.InitContainerStatuses)
-	s.ContainerStatuses = in.regularContainers(old, initialized)
-	s.EphemeralContainerStatuses = in.containers(ephemeral(in.Pod), old.EphemeralContainerStatuses, kindEphemeral)
-
-	s.Phase = phase(in.Pod, s.InitContainerStatuses, s.ContainerStatuses, in.Terminated)
-	in.override(&s)
-	if ended(old.Phase) && !ended(s.Phase) {
-		s.Phase = old.Phase // an end is final
+	if !in.rejected() {
+		s.InitContainerStatuses = in.containers(in.Pod.Spec.InitContainers, old.InitContainerStatuses, kindInit)
+		s.ContainerStatuses = in.containers(in.Pod.Spec.Containers, old.ContainerStatuses, kindRegular)
+		s.EphemeralContainerStatuses = in.containers(ephemeral(in.Pod), old.EphemeralContainerStatuses, kindEphemeral)
 	}
-	if ended(s.Phase) && !in.anyRunning() {
-		finish(&s)
+	s.Phase = in.phase(&s, old)
+	if in.verdict() {
+		s.Phase, s.Reason, s.Message = in.Override.Phase, in.Override.Reason, in.Override.Message
+	}
+	if in.Terminated {
+		in.endContainers(&s)
 	}
 	in.setConditions(&s, old)
+	normalize(in.Pod, &s)
 	return s
 }
 
-func ended(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
-
-func (in Inputs) anyRunning() bool { return len(in.Observed.Running()) > 0 }
-
-// override applies the node's own verdict, once the containers have stopped.
-func (in Inputs) override(s *corev1.PodStatus) {
-	if in.Override == nil {
-		return
+// phase is what the containers make of the pod, but an end is final.
+func (in Inputs) phase(s, old *corev1.PodStatus) corev1.PodPhase {
+	for _, before := range []corev1.PodPhase{old.Phase, in.Pod.Status.Phase} {
+		if ended(before) {
+			return before
+		}
 	}
-	s.Reason, s.Message = in.Override.Reason, in.Override.Message
-	if in.Terminated || !in.anyRunning() && len(in.Observed.Containers) == 0 {
-		s.Phase = in.Override.Phase
+	return phase(in.Pod, s.InitContainerStatuses, s.ContainerStatuses, in.active(), in.Terminated)
+}
+
+// active tells whether the sandbox in use has a regular container, so that the init containers are done.
+//
+// Upstream: pkg/kubelet/container/helpers.go HasAnyActiveRegularContainerStarted.
+func (in Inputs) active() bool {
+	sandbox := in.Observed.ReadySandbox()
+	if sandbox == nil {
+		return false
 	}
+	return slices.ContainsFunc(in.Observed.Containers, func(c *cri.ContainerStatus) bool {
+		return c.SandboxID == sandbox.GetId() && in.isRegular(c.Name)
+	})
+}
+
+func (in Inputs) isRegular(name string) bool {
+	return slices.ContainsFunc(in.Pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
+}
+
+// verdict tells whether the node's own verdict counts already: not while containers run.
+func (in Inputs) verdict() bool {
+	return in.Override != nil && (in.Terminated || len(in.Observed.Containers) == 0)
+}
+
+// rejected tells whether the pod was refused before any container of it was thought of.
+func (in Inputs) rejected() bool {
+	return in.verdict() && len(in.Observed.Containers)+len(in.Old.ContainerStatuses)+len(in.Old.InitContainerStatuses) == 0
+}
+
+// HoldBack returns the status as the apiserver may see it: while containers run, sidecars for one, the pod has not
+// ended, although Compute says so that they be stopped.
+//
+// Upstream: pkg/kubelet/status/status_manager.go mergePodStatus.
+func HoldBack(s corev1.PodStatus, in Inputs) corev1.PodStatus {
+	if !ended(s.Phase) || ended(in.Old.Phase) || len(in.Observed.Running()) == 0 {
+		return s
+	}
+	s.Phase, s.Reason, s.Message = in.Old.Phase, in.Old.Reason, in.Old.Message
+	if s.Phase == "" {
+		s.Phase = corev1.PodPending
+	}
+	return s
 }
 
 func startTime(old *corev1.PodStatus, now time.Time) *metav1.Time {
@@ -156,32 +193,4 @@ func ephemeral(pod *corev1.Pod) []corev1.Container {
 		list = append(list, corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
 	}
 	return list
-}
-
-// finish gives every container of an ended pod an end: one that never started, or of which the runtime knows
-// nothing any more, has an unknown one.
-//
-// Upstream: pkg/kubelet/status/status_manager.go TerminatePod.
-func finish(s *corev1.PodStatus) {
-	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
-		for i := range list {
-			c := &list[i]
-			no := false
-			c.Started = &no
-			if c.State.Terminated != nil {
-				continue
-			}
-			c.Ready = false
-			if last := c.LastTerminationState.Terminated; last != nil && c.State.Waiting != nil {
-				c.State = corev1.ContainerState{Terminated: last}
-				c.LastTerminationState = corev1.ContainerState{}
-				continue
-			}
-			c.State = corev1.ContainerState{Terminated: unknownEnd("The container could not be located when the pod was terminated")}
-		}
-	}
-}
-
-func unknownEnd(message string) *corev1.ContainerStateTerminated {
-	return &corev1.ContainerStateTerminated{Reason: "ContainerStatusUnknown", Message: message, ExitCode: 137}
 }

@@ -1,8 +1,10 @@
 package status
 
 import (
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +24,7 @@ const (
 // ran is an instance of a container as the runtime reports it.
 func ran(name string, attempt uint32, state runtimeapi.ContainerState, code int32) *cri.ContainerStatus {
 	c := &cri.ContainerStatus{
-		ID: name + "-" + string(rune('0'+attempt)), Name: name, Attempt: attempt, State: state, ExitCode: code,
+		ID: name + "-" + string(rune('0'+attempt)), SandboxID: "sb", Name: name, Attempt: attempt, State: state, ExitCode: code,
 		CreatedAt: noon.Add(time.Duration(attempt) * time.Minute), Image: "app:1", ImageRef: "sha256:1",
 	}
 	if state != createdState {
@@ -107,6 +109,13 @@ func TestPhase(t *testing.T) {
 		{"terminated, ended well", spec(always, nil, nil, "a"), observed(false, ran("a", 0, exitedState, 0)), terminated, corev1.PodSucceeded},
 		{"terminated before it began", spec(always, nil, nil, "a"), observed(false), terminated, corev1.PodFailed},
 		{"an end is final", spec(always, nil, nil, "a"), observed(false), func(in *Inputs) { in.Old = &corev1.PodStatus{Phase: corev1.PodSucceeded} }, corev1.PodSucceeded},
+		{"an end is final without containers", spec(never, nil, nil, "a"), observed(false), func(in *Inputs) {
+			terminated(in)
+			in.Old = &corev1.PodStatus{Phase: corev1.PodSucceeded}
+		}, corev1.PodSucceeded},
+		{"init failed and waits, never", spec(never, []string{"i"}, nil, "a"), observed(false), func(in *Inputs) {
+			in.Old = &corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{{Name: "i", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1}}}}}
+		}, corev1.PodFailed},
 		{"rejected", spec(always, nil, nil, "a"), observed(false), func(in *Inputs) { in.Override = &Override{corev1.PodFailed, "NodePorts", "Pod was rejected: x"} }, corev1.PodFailed},
 		{"past its deadline, still running", spec(always, nil, nil, "a"), observed(true, ran("a", 0, runningState, 0)), func(in *Inputs) {
 			in.Terminating, in.Override = true, &Override{corev1.PodFailed, "DeadlineExceeded", "x"}
@@ -190,6 +199,46 @@ func TestContainerStates(t *testing.T) {
 	s = compute(pod, observed(true, ran("a", 0, runningState, 0)), func(in *Inputs) { in.Ready = func(string, string) bool { return false } })
 	if s.ContainerStatuses[0].Ready || condition(s, corev1.PodReady).Message != "containers with unready status: [a]" {
 		t.Errorf("one that fails its readiness probe: %+v", s)
+	}
+}
+
+// TestHoldBack: the worker ends a pod whose sidecar still runs, the apiserver hears of it when nothing does.
+func TestHoldBack(t *testing.T) {
+	in := Inputs{
+		Pod:      spec(corev1.RestartPolicyNever, nil, []string{"s"}, "a"),
+		Observed: observed(true, ran("s", 0, runningState, 0), ran("a", 0, exitedState, 0)),
+		Old:      &corev1.PodStatus{Phase: corev1.PodRunning}, Now: noon,
+	}
+	s := Compute(in)
+	if s.Phase != corev1.PodSucceeded {
+		t.Fatalf("computed phase %s", s.Phase)
+	}
+	if held := HoldBack(s, in); held.Phase != corev1.PodRunning || held.ContainerStatuses[0].State.Terminated == nil {
+		t.Errorf("told while the sidecar runs: %s, %+v", held.Phase, held.ContainerStatuses)
+	}
+	in.Observed = observed(true, ran("s", 0, exitedState, 0), ran("a", 0, exitedState, 0))
+	if held := HoldBack(Compute(in), in); held.Phase != corev1.PodSucceeded {
+		t.Errorf("told when nothing runs: %s", held.Phase)
+	}
+}
+
+// TestRejectedHasNoContainers: nothing is said of containers that nobody meant to start.
+func TestRejectedHasNoContainers(t *testing.T) {
+	s := compute(spec(corev1.RestartPolicyAlways, nil, nil, "a"), observed(false), func(in *Inputs) {
+		in.Override = &Override{corev1.PodFailed, "OutOfcpu", "Pod was rejected: x"}
+	})
+	if s.Phase != corev1.PodFailed || s.Reason != "OutOfcpu" || len(s.ContainerStatuses) != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestLongMessages: the apiserver takes no more than 12 KiB of last words a pod, and no half characters.
+func TestLongMessages(t *testing.T) {
+	o := observed(true, ran("a", 0, exitedState, 1))
+	o.Containers[0].Message = strings.Repeat("é", 10<<10)
+	s := compute(spec(corev1.RestartPolicyNever, nil, nil, "a", "b"), o)
+	if m := s.ContainerStatuses[0].State.Terminated.Message; len(m) != 6<<10 || !utf8.ValidString(m) {
+		t.Errorf("%d bytes, valid %v", len(m), utf8.ValidString(m))
 	}
 }
 

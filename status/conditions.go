@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Reasons of the pod's conditions.
@@ -19,6 +19,8 @@ const (
 	reasonNotInitialized = "ContainersNotInitialized"
 	reasonNotReady       = "ContainersNotReady"
 	reasonGatesNotReady  = "ReadinessGatesNotReady"
+	// reasonUnknownStatuses says that there are no container statuses to judge by.
+	reasonUnknownStatuses = "UnknownContainerStatuses"
 )
 
 // owned are the conditions that the kubelet writes; those of others stay as they are.
@@ -36,37 +38,74 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 	}
 	containers := in.containersReady(s)
 	list := []corev1.PodCondition{
-		in.sandboxReady(), in.initializedCondition(s), in.podReady(containers, others), containers,
+		in.sandboxReady(), in.initializedCondition(s, old), in.podReady(containers, others), containers,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
 	for i := range list {
-		list[i].ObservedGeneration = in.Pod.Generation
-		list[i].LastTransitionTime = metav1.NewTime(in.Now)
-		if j := slices.IndexFunc(old.Conditions, func(c corev1.PodCondition) bool { return c.Type == list[i].Type }); j >= 0 {
-			before := old.Conditions[j]
-			list[i].LastProbeTime = before.LastProbeTime
-			if before.Status == list[i].Status && !before.LastTransitionTime.IsZero() {
-				list[i].LastTransitionTime = before.LastTransitionTime
-			}
-		}
+		in.date(&list[i], findCondition(old.Conditions, list[i].Type))
 	}
 	s.Conditions = append(list, others...)
 }
 
-// sandboxReady tells whether the pod has a sandbox, and so its network.
+// date says since when a condition has its status, and of which generation of the pod it tells.
+func (in Inputs) date(c, before *corev1.PodCondition) {
+	c.ObservedGeneration = in.Pod.Generation
+	c.LastTransitionTime = metav1.NewTime(in.Now)
+	if before == nil {
+		return
+	}
+	c.LastProbeTime = before.LastProbeTime
+	if before.Status == c.Status && !before.LastTransitionTime.IsZero() {
+		c.LastTransitionTime = before.LastTransitionTime
+	}
+}
+
+func findCondition(list []corev1.PodCondition, kind corev1.PodConditionType) *corev1.PodCondition {
+	if i := slices.IndexFunc(list, func(c corev1.PodCondition) bool { return c.Type == kind }); i >= 0 {
+		return &list[i]
+	}
+	return nil
+}
+
+// sandboxReady tells whether the pod has a sandbox that can be used as it is, and so its network.
 //
-// Upstream: pkg/kubelet/status/generate.go GeneratePodReadyToStartContainersCondition.
+// Upstream: pkg/kubelet/status/generate.go GeneratePodReadyToStartContainersCondition, which asks
+// pkg/kubelet/kuberuntime/util/util.go PodSandboxChanged.
 func (in Inputs) sandboxReady() corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse}
-	if in.Observed.ReadySandbox() != nil && (in.Pod.Spec.HostNetwork || len(in.Observed.IPs) > 0) {
+	ready := 0
+	for _, sandbox := range in.Observed.Sandboxes {
+		if sandbox.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY {
+			ready++
+		}
+	}
+	sandbox := in.Observed.ReadySandbox()
+	if sandbox == nil || ready > 1 {
+		return c
+	}
+	network := runtimeapi.NamespaceMode_POD
+	if in.Pod.Spec.HostNetwork {
+		network = runtimeapi.NamespaceMode_NODE
+	}
+	switch {
+	case sandbox.GetLinux().GetNamespaces().GetOptions().GetNetwork() != network:
+	case !in.Pod.Spec.HostNetwork && sandbox.GetNetwork() != nil && sandbox.GetNetwork().GetIp() == "":
+	default:
 		c.Status = corev1.ConditionTrue
 	}
 	return c
 }
 
+// initializedCondition tells whether the init containers are done. Once they were, init containers that run again in a
+// new sandbox and sidecars that restart do not undo it.
+//
 // Upstream: pkg/kubelet/status/generate.go GeneratePodInitializedCondition.
-func (in Inputs) initializedCondition(s *corev1.PodStatus) corev1.PodCondition {
+func (in Inputs) initializedCondition(s, old *corev1.PodStatus) corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}
+	if len(in.Pod.Spec.InitContainers) > 0 && len(s.InitContainerStatuses)+len(s.ContainerStatuses) == 0 {
+		c.Status, c.Reason = corev1.ConditionFalse, reasonUnknownStatuses
+		return c
+	}
 	if s.Phase == corev1.PodSucceeded {
 		c.Reason = reasonPodCompleted
 		return c
@@ -78,11 +117,11 @@ func (in Inputs) initializedCondition(s *corev1.PodStatus) corev1.PodCondition {
 			incomplete = append(incomplete, container.Name)
 		}
 	}
-	// Once regular containers run, sidecars that restart do not undo the initialisation.
-	begun := slices.ContainsFunc(s.ContainerStatuses, func(c corev1.ContainerStatus) bool {
-		return c.State.Running != nil || c.State.Terminated != nil || c.RestartCount > 0
+	began := slices.ContainsFunc(s.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.State.Running != nil || c.State.Terminated != nil
 	})
-	if len(incomplete) == 0 || begun && !ended(s.Phase) {
+	before := findCondition(old.Conditions, corev1.PodInitialized)
+	if len(incomplete) == 0 || began || before != nil && before.Status == corev1.ConditionTrue {
 		return c
 	}
 	c.Status, c.Reason = corev1.ConditionFalse, reasonNotInitialized
@@ -90,6 +129,8 @@ func (in Inputs) initializedCondition(s *corev1.PodStatus) corev1.PodCondition {
 	return c
 }
 
+// containersReady tells whether all containers, sidecars among them, are ready. Those of an ended pod are not.
+//
 // Upstream: pkg/kubelet/status/generate.go GenerateContainersReadyCondition.
 func (in Inputs) containersReady(s *corev1.PodStatus) corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.ContainersReady, Status: corev1.ConditionFalse}
@@ -127,6 +168,8 @@ func isReady(statuses []corev1.ContainerStatus, name string) bool {
 
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
 
+// podReady tells whether the containers are ready and every readiness gate is open.
+//
 // Upstream: pkg/kubelet/status/generate.go GeneratePodReadyCondition.
 func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCondition) corev1.PodCondition {
 	c := containers
@@ -136,12 +179,11 @@ func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCon
 	}
 	var missing []string
 	for _, gate := range in.Pod.Spec.ReadinessGates {
-		i := slices.IndexFunc(others, func(c corev1.PodCondition) bool { return c.Type == gate.ConditionType })
-		switch {
-		case i < 0:
+		switch have := findCondition(others, gate.ConditionType); {
+		case have == nil:
 			missing = append(missing, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", gate.ConditionType))
-		case others[i].Status != corev1.ConditionTrue:
-			missing = append(missing, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %v", gate.ConditionType, others[i].Status))
+		case have.Status != corev1.ConditionTrue:
+			missing = append(missing, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %v", gate.ConditionType, have.Status))
 		}
 	}
 	if len(missing) > 0 {
@@ -149,42 +191,5 @@ func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCon
 	}
 	return c
 }
-
-// qosClass is the one the pod was given, else what its resources make it.
-//
-// Upstream: pkg/apis/core/v1/helper/qos/qos.go ComputePodQOS.
-func qosClass(pod *corev1.Pod, old *corev1.PodStatus) corev1.PodQOSClass {
-	if old.QOSClass != "" {
-		return old.QOSClass
-	}
-	if pod.Status.QOSClass != "" {
-		return pod.Status.QOSClass
-	}
-	all := []corev1.ResourceRequirements{}
-	if pod.Spec.Resources != nil && len(pod.Spec.Resources.Requests)+len(pod.Spec.Resources.Limits) > 0 {
-		all = append(all, *pod.Spec.Resources)
-	} else {
-		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-			all = append(all, c.Resources)
-		}
-	}
-	any, guaranteed := false, true
-	for _, r := range all {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			request, limit := quantity(r.Requests, name), quantity(r.Limits, name)
-			any = any || !request.IsZero() || !limit.IsZero()
-			guaranteed = guaranteed && !limit.IsZero() && (request.IsZero() || request.Cmp(limit) == 0)
-		}
-	}
-	switch {
-	case !any:
-		return corev1.PodQOSBestEffort
-	case guaranteed:
-		return corev1.PodQOSGuaranteed
-	}
-	return corev1.PodQOSBurstable
-}
-
-func quantity(l corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return l[name] }
 
 func isOwned(t corev1.PodConditionType) bool { return slices.Contains(owned, t) }

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -20,22 +19,8 @@ const (
 	kindEphemeral
 )
 
-// regularContainers are the statuses of the regular containers; until the pod is initialised they wait for that.
-func (in Inputs) regularContainers(old *corev1.PodStatus, initialized bool) []corev1.ContainerStatus {
-	statuses := in.containers(in.Pod.Spec.Containers, old.ContainerStatuses, kindRegular)
-	if initialized || len(in.Pod.Spec.InitContainers) == 0 {
-		return statuses
-	}
-	for i := range statuses {
-		if w := statuses[i].State.Waiting; w != nil && w.Reason == "ContainerCreating" {
-			w.Reason = "PodInitializing"
-		}
-	}
-	return statuses
-}
-
-// containers returns a status for each container of the spec, in the spec's order. An ephemeral container that has
-// not been created has none in upstream either, but waits.
+// containers returns a status for each container of the spec: of init containers in the spec's order, of others by
+// name.
 //
 // Upstream: pkg/kubelet/kubelet_pods.go convertToAPIContainerStatuses.
 func (in Inputs) containers(specs []corev1.Container, old []corev1.ContainerStatus, k kind) []corev1.ContainerStatus {
@@ -43,14 +28,15 @@ func (in Inputs) containers(specs []corev1.Container, old []corev1.ContainerStat
 	for i := range specs {
 		statuses = append(statuses, in.container(&specs[i], find(old, specs[i].Name), k))
 	}
+	if k != kindInit {
+		slices.SortFunc(statuses, func(a, b corev1.ContainerStatus) int { return strings.Compare(a.Name, b.Name) })
+	}
 	return statuses
 }
 
 func (in Inputs) container(spec *corev1.Container, old *corev1.ContainerStatus, k kind) corev1.ContainerStatus {
 	newest, previous := in.attempts(spec.Name)
 	s := corev1.ContainerStatus{Name: spec.Name, Image: spec.Image}
-	no := false
-	s.Started = &no
 	if newest == nil {
 		in.unknownContainer(&s, old, k)
 	} else {
@@ -76,26 +62,36 @@ func (in Inputs) attempts(name string) (newest, previous *cri.ContainerStatus) {
 	return newest, nil
 }
 
+// notBegun is the state of a container that has not been made. kubectl shows PodInitializing as no reason at all.
+func (in Inputs) notBegun() corev1.ContainerState {
+	reason := "ContainerCreating"
+	if len(in.Pod.Spec.InitContainers) > 0 {
+		reason = "PodInitializing"
+	}
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}
+}
+
 // unknownContainer is the status of a container that the runtime does not have: not yet, or not any more.
 func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.ContainerStatus, k kind) {
-	s.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
-	if old == nil {
+	s.State = in.notBegun()
+	if old != nil && old.State.Terminated != nil {
+		*s = *old // the runtime's record was collected; the end it had stays
 		return
 	}
-	s.RestartCount, s.LastTerminationState = old.RestartCount, old.LastTerminationState
+	if old != nil {
+		s.RestartCount, s.LastTerminationState = old.RestartCount, old.LastTerminationState
+	}
 	switch {
-	case old.State.Terminated != nil:
-		// The runtime's record was collected; the end it had stays.
-		s.State, s.ImageID, s.ContainerID = old.State, old.ImageID, old.ContainerID
-	case old.State.Running != nil && in.Terminating:
-		s.State = corev1.ContainerState{Terminated: unknownEnd("The container could not be located when the pod was deleted.  The container used to be Running")}
-	case old.State.Running != nil:
-		s.LastTerminationState = corev1.ContainerState{Terminated: unknownEnd("The container could not be located when the pod was deleted.  The container used to be Running")}
-		s.RestartCount++
-	case k == kindInit && old.Ready:
+	case k == kindInit && in.active() && !in.isSidecar(s.Name):
 		s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			Reason: "Completed", Message: "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally",
 		}}
+	case old == nil || old.State.Running == nil || s.LastTerminationState.Terminated != nil:
+	case in.Terminating:
+		s.LastTerminationState.Terminated = unknownEnd(lostWhenDeleted)
+	default:
+		s.LastTerminationState.Terminated = unknownEnd(lostWhenDeleted)
+		s.RestartCount++
 	}
 }
 
@@ -115,21 +111,22 @@ func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, 
 	case runtimeapi.ContainerState_CONTAINER_EXITED:
 		s.State.Terminated = in.end(c)
 	case runtimeapi.ContainerState_CONTAINER_CREATED:
-		s.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+		s.State = in.notBegun()
 	default:
 		s.State.Waiting = &corev1.ContainerStateWaiting{}
 		if old != nil && old.State.Running != nil {
-			s.State = corev1.ContainerState{Terminated: unknownEnd("The container could not be located when the pod was terminated")}
+			s.State = corev1.ContainerState{Terminated: unknownEnd(lostWhenTerminated)}
 		}
 	}
+	var applied *corev1.ResourceRequirements
+	if old != nil && old.ContainerID == s.ContainerID {
+		applied = old.Resources
+	}
 	s.AllocatedResources = spec.Resources.Requests.DeepCopy()
-	s.Resources = resources(spec, c)
+	s.Resources = resources(spec, c, applied)
 	s.VolumeMounts = volumeMounts(spec)
 	s.User = user(c.User)
-	if c.StopSignal != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT && spec.Lifecycle != nil && spec.Lifecycle.StopSignal != nil {
-		signal := corev1.Signal(strings.TrimPrefix(c.StopSignal.String(), "SIGNAL_"))
-		s.StopSignal = &signal
-	}
+	s.StopSignal = stopSignal(spec, c)
 }
 
 // end is an instance's terminated state.
@@ -184,10 +181,7 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 // Upstream: pkg/kubelet/prober/prober_manager.go UpdatePodStatus.
 func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatus, k kind) {
 	running := s.State.Running != nil && newest != nil
-	if running {
-		started := in.Started == nil || in.Started(newest.ID, s.Name)
-		s.Started = &started
-	}
+	s.Started = new(running && (in.Started == nil || in.Started(newest.ID, s.Name)))
 	switch {
 	case k == kindEphemeral:
 		s.Started = nil
@@ -203,54 +197,4 @@ func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatu
 
 func (in Inputs) isSidecar(name string) bool {
 	return slices.ContainsFunc(in.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name && isSidecar(&c) })
-}
-
-// resources are the spec's, with what the runtime says it applied.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go convertToAPIContainerStatuses' convertContainerStatusResources.
-func resources(spec *corev1.Container, c *cri.ContainerStatus) *corev1.ResourceRequirements {
-	r := &corev1.ResourceRequirements{Limits: spec.Resources.Limits.DeepCopy(), Requests: spec.Resources.Requests.DeepCopy()}
-	linux := c.Resources.GetLinux()
-	if linux == nil || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
-		return r
-	}
-	if limit := linux.GetMemoryLimitInBytes(); limit > 0 && r.Limits != nil {
-		if _, set := r.Limits[corev1.ResourceMemory]; set {
-			r.Limits[corev1.ResourceMemory] = *resource.NewQuantity(limit, resource.BinarySI)
-		}
-	}
-	if quota, period := linux.GetCpuQuota(), linux.GetCpuPeriod(); quota > 0 && period > 0 && r.Limits != nil {
-		if cpu, set := r.Limits[corev1.ResourceCPU]; set && cpu.MilliValue() >= 10 { // less is rounded up by the kernel
-			r.Limits[corev1.ResourceCPU] = *resource.NewMilliQuantity(quota*1000/period, resource.DecimalSI)
-		}
-	}
-	return r
-}
-
-// volumeMounts tell how each volume is mounted.
-func volumeMounts(spec *corev1.Container) []corev1.VolumeMountStatus {
-	var mounts []corev1.VolumeMountStatus
-	for i := range spec.VolumeMounts {
-		m := &spec.VolumeMounts[i]
-		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
-		if m.ReadOnly {
-			mode := corev1.RecursiveReadOnlyDisabled
-			if r := m.RecursiveReadOnly; r != nil && *r == corev1.RecursiveReadOnlyEnabled {
-				mode = corev1.RecursiveReadOnlyEnabled
-			}
-			s.RecursiveReadOnly = &mode
-		}
-		mounts = append(mounts, s)
-	}
-	return mounts
-}
-
-func user(u *runtimeapi.ContainerUser) *corev1.ContainerUser {
-	linux := u.GetLinux()
-	if linux == nil {
-		return nil
-	}
-	return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{
-		UID: linux.GetUid(), GID: linux.GetGid(), SupplementalGroups: linux.GetSupplementalGroups(),
-	}}
 }

@@ -4,26 +4,37 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 )
 
-// Options are the apiserver's client, nil without one, and how many pods are written at once (16 by default).
+// PodClient writes the pods of a namespace, as client-go's typed client does.
+type PodClient interface {
+	Create(ctx context.Context, pod *corev1.Pod, o metav1.CreateOptions) (*corev1.Pod, error)
+	Get(ctx context.Context, name string, o metav1.GetOptions) (*corev1.Pod, error)
+	Patch(ctx context.Context, name string, kind types.PatchType, body []byte, o metav1.PatchOptions, subresources ...string) (*corev1.Pod, error)
+	Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
+}
+
+// Options are the apiserver's pods, nil without one, and how many are written at once (16 by default).
 type Options struct {
-	Client  kubernetes.Interface
-	Workers int
+	Pods       func(namespace string) PodClient
+	Workers    int
+	Registerer prometheus.Registerer // may be nil
 }
 
 // Manager keeps the newest status of every pod and writes it to the apiserver: one write in flight per pod, the
@@ -31,8 +42,9 @@ type Options struct {
 //
 // Upstream: pkg/kubelet/status/status_manager.go manager.
 type Manager struct {
-	client  kubernetes.Interface
+	api     func(namespace string) PodClient
 	workers int
+	metrics *metrics
 	queue   workqueue.TypedRateLimitingInterface[types.UID]
 
 	mu   sync.Mutex
@@ -46,6 +58,9 @@ type entry struct {
 	static bool // written to the mirror, which may be missing
 	finish bool // nothing is left of the pod: delete its object
 	gone   bool // the apiserver does not have it any more
+
+	changed time.Time // when want began to differ from what is written; zero when it does not
+	startup *startup  // nil once started, and for a pod that was there before the kubelet
 }
 
 // apiObject is a pod as the apiserver last showed it.
@@ -63,14 +78,14 @@ func New(opts Options) *Manager {
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 10*time.Second)
 	return &Manager{
-		client: opts.Client, workers: opts.Workers, pods: map[types.UID]*entry{},
+		api: opts.Pods, workers: opts.Workers, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{},
 		queue: workqueue.NewTypedRateLimitingQueue(limiter),
 	}
 }
 
 // Run writes statuses until ctx ends.
 func (m *Manager) Run(ctx context.Context) {
-	if m.client == nil {
+	if m.api == nil {
 		<-ctx.Done()
 		m.queue.ShutDown() // not by AfterFunc: stop could come before it
 		return
@@ -106,6 +121,10 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	e := m.entryOf(pod)
 	if e.want != nil && equality.Semantic.DeepEqual(*e.want, s) {
 		return
+	}
+	m.metrics.countTerminated(e.want, &s)
+	if e.changed.IsZero() {
+		e.changed = time.Now()
 	}
 	first := e.want == nil
 	e.want = &s
@@ -149,6 +168,7 @@ func (m *Manager) Reconcile(pod *corev1.Pod) {
 	defer m.mu.Unlock()
 	for uid, e := range m.pods {
 		if e.object.uid == pod.UID && e.object.uid != "" {
+			m.metrics.started(e, pod, time.Now())
 			if e.object.take(pod) {
 				m.queue.Add(uid)
 			}
@@ -200,6 +220,9 @@ func (m *Manager) entryOf(pod *corev1.Pod) *entry {
 	e := m.pods[pod.UID]
 	if e == nil {
 		e = &entry{static: isStatic(pod)}
+		if !e.static && pod.Status.StartTime.IsZero() {
+			e.startup = &startup{}
+		}
 		m.pods[pod.UID] = e
 	}
 	if !e.static && e.object.uid == "" {
@@ -229,7 +252,8 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 		m.mu.Unlock()
 		return
 	}
-	want, object, finish := *e.want, e.object, e.finish
+	want, object, finish, changed := *e.want, e.object, e.finish, e.changed
+	e.changed = time.Time{}
 	m.mu.Unlock()
 
 	log := klog.FromContext(ctx).WithValues("pod", klog.KRef(object.namespace, object.name), "podUID", uid)
@@ -239,14 +263,40 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	}
 	switch {
 	case err == nil:
+		if !changed.IsZero() {
+			m.metrics.synced.Observe(time.Since(changed).Seconds())
+		}
 		m.queue.Forget(uid)
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case isGone(err):
 		log.V(2).Info("The pod is gone from the apiserver, its status is not written", "err", err)
 		m.setGone(uid)
 	case ctx.Err() != nil:
 	default:
 		log.Error(err, "Writing the pod's status failed, will be retried")
+		m.unwritten(uid, changed)
 		m.queue.AddRateLimited(uid)
+	}
+}
+
+// isGone tells whether the object written to is not there any more, be it that another of the same name is: the
+// apiserver refuses to change a UID. A plain conflict passes.
+func isGone(err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	var answer apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &answer) || answer.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(answer.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
+}
+
+// unwritten notes that a change is still not written.
+func (m *Manager) unwritten(uid types.UID, since time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.pods[uid]; e != nil && !since.IsZero() {
+		e.changed = since
 	}
 }
 
@@ -265,7 +315,7 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 	if err != nil || body == nil {
 		return err
 	}
-	pod, err := m.client.CoreV1().Pods(object.namespace).Patch(ctx, object.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+	pod, err := m.api(object.namespace).Patch(ctx, object.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 	if err != nil {
 		return fmt.Errorf("patch status of pod %s/%s: %w", object.namespace, object.name, err)
 	}
@@ -328,7 +378,7 @@ func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
 
 // delete removes the object of a pod that has a deletion timestamp; nobody else waits for it.
 func (m *Manager) delete(ctx context.Context, object apiObject) error {
-	err := m.client.CoreV1().Pods(object.namespace).Delete(ctx, object.name, metav1.DeleteOptions{
+	err := m.api(object.namespace).Delete(ctx, object.name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(object.uid)),
 	})
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -73,9 +75,13 @@ func (s *server) quiet(t *testing.T) {
 	}
 }
 
+func podsOf(client kubernetes.Interface) func(string) PodClient {
+	return func(namespace string) PodClient { return client.CoreV1().Pods(namespace) }
+}
+
 func start(t *testing.T, s *server) *Manager {
 	t.Helper()
-	m := New(Options{Client: s, Workers: 2})
+	m := New(Options{Pods: podsOf(s), Workers: 2})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { m.Run(ctx); close(done) }()
@@ -142,14 +148,36 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestGone: a pod that is not there, or whose name another pod has by now, is not written again.
 func TestGone(t *testing.T) {
-	s := newServer(t)
-	s.fail = []error{apierrors.NewNotFound(corev1.Resource("pods"), "p")}
+	otherUID := field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "u", "field is immutable")}
+	for name, err := range map[string]error{
+		"no such pod": apierrors.NewNotFound(corev1.Resource("pods"), "p"),
+		"another UID": apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), "p", otherUID),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.fail = []error{err}
+			m := start(t, s)
+			m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodRunning})
+			s.wait(t)
+			m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodFailed})
+			s.quiet(t)
+		})
+	}
+}
+
+// TestConflict: someone else wrote at the same moment; the write is tried again.
+func TestConflict(t *testing.T) {
+	s := newServer(t, apiPod())
+	s.fail = []error{apierrors.NewConflict(corev1.Resource("pods"), "p", errors.New("the object has been modified"))}
 	m := start(t, s)
 	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodRunning})
 	s.wait(t)
-	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodFailed})
-	s.quiet(t)
+	s.wait(t)
+	if len(s.patches) != 1 {
+		t.Errorf("patches: %q", s.patches)
+	}
 }
 
 func TestFinish(t *testing.T) {
@@ -222,7 +250,7 @@ func TestMirror(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "node-uid"}}
 	client := fake.NewClientset()
 	var existing *corev1.Pod
-	m := NewMirror(MirrorOptions{Client: client, Node: func() *corev1.Node { return node }, Existing: func(*corev1.Pod) *corev1.Pod { return existing }})
+	m := NewMirror(MirrorOptions{Pods: podsOf(client), Node: func() *corev1.Node { return node }, Existing: func(*corev1.Pod) *corev1.Pod { return existing }})
 	if err := m.Ensure(t.Context(), static); err != nil {
 		t.Fatal(err)
 	}

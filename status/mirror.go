@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 )
 
@@ -26,9 +25,9 @@ func isStatic(pod *corev1.Pod) bool {
 	return source != "" && source != "api"
 }
 
-// MirrorOptions are the apiserver's client and the node, which owns the mirrors.
+// MirrorOptions are the apiserver's pods and the node, which owns the mirrors.
 type MirrorOptions struct {
-	Client kubernetes.Interface
+	Pods func(namespace string) PodClient
 	// Node returns the node's current object; its UID is empty until it is registered.
 	Node func() *corev1.Node
 	// Existing returns the mirror that the apiserver source has for a static pod, nil if none.
@@ -61,7 +60,7 @@ func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 		return fmt.Errorf("create the mirror of %s/%s: the node is not registered yet", static.Namespace, static.Name)
 	}
 	mirror := mirrorOf(static, node)
-	_, err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{})
+	_, err := m.opts.Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return m.checkExisting(ctx, mirror)
 	}
@@ -75,7 +74,7 @@ func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 // checkExisting settles who has the mirror's name: this very mirror, of which the watch has not told yet, or an
 // outdated one, which goes.
 func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
-	have, err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Get(ctx, mirror.Name, metav1.GetOptions{})
+	have, err := m.opts.Pods(mirror.Namespace).Get(ctx, mirror.Name, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("look at the pod that has the mirror's name: %w", err)
 	}
@@ -88,7 +87,7 @@ func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
 	if err := m.Delete(ctx, have); err != nil {
 		return err
 	}
-	if _, err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{}); err != nil {
+	if _, err := m.opts.Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("create the mirror in place of an outdated one: %w", err)
 	}
 	return nil
@@ -113,7 +112,7 @@ func mirrorOf(static *corev1.Pod, node *corev1.Node) *corev1.Pod {
 //
 // Upstream: pkg/kubelet/pod/mirror_client.go DeleteMirrorPod.
 func (m *Mirror) Delete(ctx context.Context, mirror *corev1.Pod) error {
-	err := m.opts.Client.CoreV1().Pods(mirror.Namespace).Delete(ctx, mirror.Name, metav1.DeleteOptions{
+	err := m.opts.Pods(mirror.Namespace).Delete(ctx, mirror.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(mirror.UID)),
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

@@ -1,116 +1,134 @@
 package status
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
-// tally counts a pod's regular containers by what they do.
-type tally struct{ running, waiting, stopped, succeeded int }
+// tally counts a pod's containers by what they do.
+type tally struct {
+	initPending    int // init containers that are not done
+	initFailed     int // init containers that ended badly, for good
+	sidecarPending int // sidecars that have not started
+	sidecarWaiting int // those of them that were never run
 
-func count(pod *corev1.Pod, statuses []corev1.ContainerStatus) tally {
+	running, waiting int // regular containers
+	stopped          int // regular containers that have ended
+	final            int // those of them that are not restarted
+	succeeded        int // those of them that ended well
+}
+
+func count(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus) tally {
 	var t tally
-	for i := range pod.Spec.Containers {
-		c := find(statuses, pod.Spec.Containers[i].Name)
-		switch {
-		case c == nil:
-			t.waiting++
-		case c.State.Running != nil:
-			t.running++
-		case c.State.Terminated != nil:
-			t.stopped++
-			if c.State.Terminated.ExitCode == 0 {
-				t.succeeded++
-			}
-		case c.LastTerminationState.Terminated != nil:
-			t.stopped++
-		default:
-			t.waiting++
+	for i := range pod.Spec.InitContainers {
+		container := &pod.Spec.InitContainers[i]
+		if isSidecar(container) {
+			t.addSidecar(find(inits, container.Name))
+		} else {
+			t.addInit(pod, container, find(inits, container.Name))
 		}
+	}
+	for i := range pod.Spec.Containers {
+		container := &pod.Spec.Containers[i]
+		t.addRegular(pod, container, find(statuses, container.Name))
 	}
 	return t
 }
 
-// phase sums the containers up.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go getPhase.
-func phase(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus, terminated bool) corev1.PodPhase {
-	t := count(pod, statuses)
-	if terminated {
-		return endPhase(pod, inits, t)
-	}
-	if initFailed(pod, inits) {
-		return corev1.PodFailed
-	}
-	begun := t.running+t.stopped > 0
+func (t *tally) addInit(pod *corev1.Pod, container *corev1.Container, c *corev1.ContainerStatus) {
+	end := lastEnd(c)
 	switch {
-	case !begun && !allInitialized(pod, inits):
-		return corev1.PodPending
-	case t.waiting > 0 && t.stopped > 0:
-		return corev1.PodRunning
-	case t.waiting > 0:
-		return corev1.PodPending
-	case t.running > 0:
-		return corev1.PodRunning
-	case restartsAny(pod, statuses):
-		return corev1.PodRunning // all of them are about to start again
+	case end == nil:
+		t.initPending++
+	case end.ExitCode != 0 && !restarts(pod, container, end.ExitCode):
+		t.initFailed++
+	}
+}
+
+// addSidecar counts a sidecar. One that ended says nothing of the pod: it is restarted, or the pod is over.
+func (t *tally) addSidecar(c *corev1.ContainerStatus) {
+	switch {
+	case c == nil:
+		t.sidecarPending++
+	case c.State.Running != nil:
+		if c.Started == nil || !*c.Started {
+			t.sidecarPending++
+		}
+	case lastEnd(c) == nil:
+		t.sidecarPending++
+		t.sidecarWaiting++
+	}
+}
+
+func (t *tally) addRegular(pod *corev1.Pod, container *corev1.Container, c *corev1.ContainerStatus) {
+	if c != nil && c.State.Running != nil {
+		t.running++
+		return
+	}
+	end := lastEnd(c)
+	if end == nil {
+		t.waiting++
+		return
+	}
+	t.stopped++
+	if !restarts(pod, container, end.ExitCode) {
+		t.final++
+	}
+	// A container that waits after it ended well has not done with it.
+	if c.State.Terminated != nil && end.ExitCode == 0 {
+		t.succeeded++
+	}
+}
+
+// lastEnd is how the container's newest run ended: of one that runs, or has not run, nil.
+func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	switch {
+	case c == nil || c.State.Running != nil:
+		return nil
+	case c.State.Terminated != nil:
+		return c.State.Terminated
+	case c.State.Waiting != nil:
+		return c.LastTerminationState.Terminated
+	}
+	return nil
+}
+
+// phase sums the containers up. active tells that a regular container was made in the present sandbox, so that the
+// pod was initialised; terminated that nothing runs and nothing will.
+//
+// A pod whose regular containers ended for good has its end here although sidecars still run: that is what makes the
+// worker stop them. The apiserver is not told until they have (see HoldBack).
+//
+// Upstream: pkg/kubelet/kubelet_pods.go getPhase; for terminated pods, pkg/kubelet/status/status_manager.go TerminatePod.
+func phase(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus, active, terminated bool) corev1.PodPhase {
+	t := count(pod, inits, statuses)
+	switch {
+	case t.initFailed > 0:
+		return corev1.PodFailed
+	case t.initPending > 0, t.sidecarPending > 0 && !active, t.sidecarWaiting > 0, t.waiting > 0:
+		return unlessTerminated(corev1.PodPending, terminated)
+	case t.running > 0, t.final < t.stopped && !terminated:
+		return unlessTerminated(corev1.PodRunning, terminated)
 	case t.stopped == t.succeeded:
 		return corev1.PodSucceeded
 	}
 	return corev1.PodFailed
 }
 
-// endPhase is the phase of a pod of which nothing runs and nothing will: it failed if one container did.
-func endPhase(pod *corev1.Pod, inits []corev1.ContainerStatus, t tally) corev1.PodPhase {
-	for i := range pod.Spec.InitContainers {
-		c := find(inits, pod.Spec.InitContainers[i].Name)
-		if isSidecar(&pod.Spec.InitContainers[i]) {
-			continue
-		}
-		if c == nil || c.State.Terminated == nil || c.State.Terminated.ExitCode != 0 {
-			return corev1.PodFailed
-		}
+// unlessTerminated is the phase of a pod that has not come to its end by itself: if it was ended, it failed.
+func unlessTerminated(p corev1.PodPhase, terminated bool) corev1.PodPhase {
+	if terminated {
+		return corev1.PodFailed
 	}
-	if t.succeeded == len(pod.Spec.Containers) {
-		return corev1.PodSucceeded
-	}
-	return corev1.PodFailed
+	return p
 }
 
-// initFailed tells whether an init container ended badly and the restart policy leaves it at that.
-func initFailed(pod *corev1.Pod, inits []corev1.ContainerStatus) bool {
-	for i := range pod.Spec.InitContainers {
-		container := &pod.Spec.InitContainers[i]
-		c := find(inits, container.Name)
-		if c == nil || c.State.Terminated == nil || c.State.Terminated.ExitCode == 0 || isSidecar(container) {
-			continue
-		}
-		if !restarts(pod, container, c.State.Terminated.ExitCode) {
-			return true
-		}
-	}
-	return false
-}
-
-// restartsAny tells whether a stopped container will be started again.
-func restartsAny(pod *corev1.Pod, statuses []corev1.ContainerStatus) bool {
-	for i := range pod.Spec.Containers {
-		container := &pod.Spec.Containers[i]
-		c := find(statuses, container.Name)
-		if c == nil {
-			continue
-		}
-		end := c.State.Terminated
-		if end == nil {
-			end = c.LastTerminationState.Terminated
-		}
-		if end != nil && restarts(pod, container, end.ExitCode) {
-			return true
-		}
-	}
-	return false
-}
+func ended(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
 
 // restarts applies the container's own restart rules and policy, then the pod's.
+//
+// Upstream: pkg/api/v1/pod/util.go ContainerShouldRestart.
 func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
 	policy := pod.Spec.RestartPolicy
 	if c.RestartPolicy != nil {
@@ -119,10 +137,7 @@ func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
 			if rule.ExitCodes == nil || rule.Action != corev1.ContainerRestartRuleActionRestart {
 				continue
 			}
-			listed := false
-			for _, v := range rule.ExitCodes.Values {
-				listed = listed || v == code
-			}
+			listed := slices.Contains(rule.ExitCodes.Values, code)
 			if listed == (rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
 				return true
 			}

@@ -50,6 +50,7 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 		u := podworkers.Update{Pod: pod}
 		if rejection := l.admit(pod); rejection != nil {
 			klog.FromContext(ctx).Info("Pod admission denied", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
+			l.metrics.rejections.WithLabelValues(rejection.Reason).Inc()
 			l.Events.Event(pod, corev1.EventTypeWarning, rejection.Reason, rejection.Message)
 			u.Kill = &podworkers.Kill{Override: &status.Override{
 				Phase:   corev1.PodFailed,

@@ -9,16 +9,20 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"minikubelet/config"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/objects"
+	"minikubelet/podworkers/objects/objectstest"
 	"minikubelet/podworkers/probes"
 	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
@@ -69,6 +73,8 @@ type bench struct {
 	resync chan types.UID
 	parts  sync.WaitGroup
 	dir    string
+
+	registry *prometheus.Registry
 }
 
 func newFake() *crifake.Server {
@@ -78,18 +84,25 @@ func newFake() *crifake.Server {
 	return fake
 }
 
+func podsOf(client kubernetes.Interface) cache.ListerWatcher {
+	if client == nil {
+		return nil
+	}
+	return objectstest.Watch(client)("pods", "", fields.Everything())
+}
+
 // newBench makes a loop in the bubble of a synctest test; nothing runs yet. client is the apiserver of the pod source
 // and of mirrors, or nil.
 func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.Interface) *bench {
 	t.Helper()
 	criClient := fake.Direct()
-	b := &bench{t: t, fake: fake, events: record.NewFakeRecorder(1000), node: &oneNode{}, resync: make(chan types.UID), dir: dir}
+	b := &bench{t: t, fake: fake, events: record.NewFakeRecorder(1000), node: &oneNode{}, resync: make(chan types.UID), dir: dir, registry: prometheus.NewRegistry()}
 	cache := pleg.NewCache()
 	groups, err := cgroups.New(cgroups.Options{Root: "/pods"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources, err := config.New(config.Options{Client: client, NodeName: "node", Events: b.events})
+	sources, err := config.New(config.Options{Pods: podsOf(client), NodeName: "node", Events: b.events})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +116,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	object, statuses, pods := objects.New(objects.Options{}), status.New(status.Options{}), NewPods()
 	var mirror *status.Mirror
 	if client != nil {
-		mirror = status.NewMirror(status.MirrorOptions{Client: client, Node: b.node.Node, Existing: pods.MirrorOf})
+		mirror = status.NewMirror(status.MirrorOptions{Pods: func(ns string) status.PodClient { return client.CoreV1().Pods(ns) }, Node: b.node.Node, Existing: pods.MirrorOf})
 	}
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node,
@@ -114,7 +127,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	})
 	b.Loop = New(Options{
 		Config: sources, PLEG: pleg.New(pleg.Options{CRI: criClient, Cache: cache}), Cache: cache, Probes: prober, Resync: b.resync,
-		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10,
+		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10, Registerer: b.registry,
 		Clean: func(context.Context, func(types.UID) bool) error { return nil },
 	})
 	var cancel context.CancelFunc

@@ -15,6 +15,7 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet_pods.go HandlePodCleanups.
 func (l *Loop) housekeeping(ctx context.Context) {
+	l.metrics.count(l.Pods.All(), l.active(), l.Pods.mirrorCount())
 	l.endOrphans(ctx)
 	l.deleteLoneMirrors(ctx)
 	if time.Since(l.lastGC) >= cleanPeriod && l.Config.SeenAll() && l.cleaning.CompareAndSwap(false, true) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -40,6 +41,7 @@ type Options struct {
 	// CheckSysctls tells of a sysctl that a pod may not set here.
 	CheckSysctls func(*corev1.Pod) error
 	MaxPods      int
+	Registerer   prometheus.Registerer // may be nil
 }
 
 // housekeepingPeriod is how often the loop looks for pods that no source has any more.
@@ -51,6 +53,7 @@ const housekeepingPeriod = 2 * time.Second
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
+	metrics                   *metrics
 	lastTurn                  atomic.Int64 // unix nanoseconds of the last turn
 	admitted                  map[types.UID]bool
 	cleaning, deletingMirrors atomic.Bool
@@ -59,7 +62,7 @@ type Loop struct {
 
 // New returns a loop; Run starts it.
 func New(opts Options) *Loop {
-	return &Loop{Options: opts, admitted: map[types.UID]bool{}}
+	return &Loop{Options: opts, metrics: newMetrics(opts.Registerer), admitted: map[types.UID]bool{}}
 }
 
 // Run turns the loop until ctx ends, then waits for the workers to stop. Pods go on running.

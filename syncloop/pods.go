@@ -55,6 +55,12 @@ func (p *Pods) Remove(pod *corev1.Pod) {
 	}
 }
 
+func (p *Pods) mirrorCount() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.mirrors)
+}
+
 // Get returns the pod with this UID. Mirror pods are not found by theirs.
 func (p *Pods) Get(uid types.UID) (*corev1.Pod, bool) {
 	p.mu.RLock()

@@ -29,7 +29,7 @@ func main() {
 // run is the whole program: flags and files become settings, settings a kubelet, and the
 // kubelet runs until the first SIGTERM or SIGINT. A second signal ends it at once.
 func run(args []string) error {
-	s, err := settings.Load(args, os.Stderr)
+	s, err := settings.Load(args, os.Stdout)
 	switch {
 	case errors.Is(err, pflag.ErrHelp), errors.Is(err, settings.ErrVersion):
 		return nil

@@ -72,15 +72,35 @@ func (t cgroupTree) create() error {
 }
 
 // procs is the file that takes the stack's own processes. Any one hierarchy is
-// enough to find them again; pids needs no setting up, unlike cpuset.
-func (t cgroupTree) procs() string {
-	dir := t.dirs[0]
+// enough to find them again; the one that counts CPU time needs no setting up,
+// unlike cpuset.
+func (t cgroupTree) procs() string { return filepath.Join(t.counting(), "stack", "cgroup.procs") }
+
+// counting is the tree's directory that counts CPU time.
+func (t cgroupTree) counting() string {
 	for _, d := range t.dirs {
-		if filepath.Base(filepath.Dir(d)) == "pids" {
-			dir = d
+		if strings.Contains(filepath.Base(filepath.Dir(d)), "cpuacct") {
+			return d
 		}
 	}
-	return filepath.Join(dir, "stack", "cgroup.procs")
+	return t.dirs[0]
+}
+
+// cpuSeconds is the CPU time that everything in the tree has used so far.
+func (t cgroupTree) cpuSeconds() (float64, error) {
+	if data, err := os.ReadFile(filepath.Join(t.counting(), "cpuacct.usage")); err == nil {
+		ns, err := strconv.ParseFloat(strings.TrimSpace(string(data)), 64)
+		return ns / 1e9, err
+	}
+	data, err := os.ReadFile(filepath.Join(t.counting(), "cpu.stat"))
+	if err != nil {
+		return 0, err
+	}
+	var us float64
+	if _, err := fmt.Sscanf(string(data), "usage_usec %f", &us); err != nil {
+		return 0, fmt.Errorf("read cpu.stat %q: %w", data, err)
+	}
+	return us / 1e6, nil
 }
 
 // walk lists the tree's directories, children first.

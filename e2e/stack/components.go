@@ -40,7 +40,7 @@ func (s *Stack) StartComponent(ctx context.Context, name string) error {
 		return fmt.Errorf("stack has no component %s", name)
 	}
 	s.progress("starting %s", name)
-	process, err := s.spawn(name, c.args...)
+	process, err := s.Spawn(name, c.args...)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (s *Stack) controlPlaneComponents() error {
 		"--advertise-address="+NodeIP, "--bind-address=0.0.0.0", "--secure-port=6443",
 		"--tls-cert-file="+serving.Cert, "--tls-private-key-file="+serving.Key, "--client-ca-file="+s.ca.path(),
 		"--kubelet-client-certificate="+toKubelet.Cert, "--kubelet-client-key="+toKubelet.Key, "--kubelet-certificate-authority="+s.ca.path(), "--kubelet-preferred-address-types=InternalIP",
-		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true", "--enable-bootstrap-token-auth",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file="+accounts.Cert,
 		"--service-account-signing-key-file="+accounts.Key, "--service-cluster-ip-range=10.96.0.0/16",
 		"--audit-policy-file="+policy, "--audit-log-path="+s.auditLog(), "--profiling=false")

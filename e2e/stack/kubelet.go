@@ -82,7 +82,7 @@ func (s *Stack) StartKubelet(o KubeletOptions) (*Kubelet, error) {
 	if o.Wrap != nil {
 		args = o.Wrap(args)
 	}
-	k.Process, err = s.spawn(name, args...)
+	k.Process, err = s.Spawn(name, args...)
 	return k, err
 }
 

@@ -18,6 +18,9 @@ import (
 // do not see each other, so they can all use the same one.
 const NodeIP = "10.89.0.2"
 
+// PodCIDR is where pods get their addresses from.
+const PodCIDR = "10.88.0.0/16"
+
 // namespace is a network namespace with one OS thread that lives in it.
 //
 // Everything the stack starts is forked from that thread, for two reasons: a

@@ -91,8 +91,8 @@ func (p *Process) LogTail(n int) string {
 // so that teardown finds it without guessing by name.
 const enroll = `echo 0 > "$0" && exec "$@"`
 
-// spawn starts a program inside the stack's network namespace and cgroup.
-func (s *Stack) spawn(name string, args ...string) (*Process, error) {
+// Spawn starts a program inside the stack's network namespace and cgroup.
+func (s *Stack) Spawn(name string, args ...string) (*Process, error) {
 	p := &Process{Name: name, LogPath: filepath.Join(s.Dir, "log", name+".log"), Args: args, done: make(chan struct{})}
 	log, err := os.OpenFile(p.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {

@@ -93,9 +93,13 @@ func (r *Registry) close() {
 	_ = r.server.Close()
 }
 
-// Push stores an image under a reference such as "busybox:1" or "ns/app:v2".
+// Push stores an image under a reference such as "busybox:1" or "ns/app:v2"; one that begins with a slash, as
+// "/pause:3", is a path of any other registry.
 func (r *Registry) Push(ctx context.Context, reference string, image v1.Image) error {
 	reference = strings.TrimPrefix(reference, registryAddress+"/")
+	if path, exact := strings.CutPrefix(reference, "/"); exact {
+		reference = registryAddress + "/" + path
+	}
 	ref, err := name.ParseReference(reference, name.WithDefaultRegistry(registryAddress), name.Insecure)
 	if err != nil {
 		return fmt.Errorf("parse image reference %q: %w", reference, err)
@@ -170,7 +174,7 @@ func (s *Stack) pushImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	busybox, err := busyboxFiles(ctx)
+	busybox, err := BusyboxFiles(ctx)
 	if err != nil {
 		return err
 	}
@@ -206,8 +210,8 @@ func (s *Stack) buildProgram(ctx context.Context, program string) ([]byte, error
 	return os.ReadFile(out)
 }
 
-// busyboxFiles are the machine's static busybox with a link for each applet.
-func busyboxFiles(ctx context.Context) ([]File, error) {
+// BusyboxFiles are the machine's static busybox with a link for each applet.
+func BusyboxFiles(ctx context.Context) ([]File, error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return nil, fmt.Errorf("find busybox (make deps installs busybox-static): %w", err)

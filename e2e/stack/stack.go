@@ -306,6 +306,9 @@ func (s *Stack) Listen(address string) (net.Listener, error) { return s.ns.liste
 // NetnsPath is a file to enter the stack's network with: nsenter --net=PATH.
 func (s *Stack) NetnsPath() string { return s.ns.path }
 
+// CPUSeconds is the CPU time that the stack's programs, its kubelet and all pods have used so far.
+func (s *Stack) CPUSeconds() (float64, error) { return cgroupOf(s.Name).cpuSeconds() }
+
 // CgroupName is the stack's cgroup, and the kubelet's cgroupRoot without slash.
 func (s *Stack) CgroupName() string { return s.Name }
 

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -28,19 +26,23 @@ type machine struct {
 	hugepages                             map[string]int64
 	machineID, systemUUID, bootID, kernel string
 	osImage                               string
+	cgroupV2                              bool // the only hierarchy
 }
 
 // readMachine reads the machine below root, and the size of the disk that holds dir.
 //
 // Upstream: cadvisor's machine info, pkg/kubelet/nodestatus/setters.go MachineInfo.
 func readMachine(root, dir string) (machine, error) {
-	m := machine{cpus: int64(runtime.NumCPU()), hugepages: map[string]int64{}}
+	m := machine{hugepages: map[string]int64{}}
 	read := func(path string) string {
 		data, err := os.ReadFile(filepath.Join(root, path))
 		if err != nil {
 			return ""
 		}
 		return strings.TrimSpace(string(data))
+	}
+	if m.cpus = countCPUs(read("proc/cpuinfo")); m.cpus == 0 {
+		m.cpus = int64(runtime.NumCPU()) // architectures that list them otherwise
 	}
 	mem, err := readMeminfo(filepath.Join(root, "proc/meminfo"))
 	if err != nil {
@@ -58,14 +60,28 @@ func readMachine(root, dir string) (machine, error) {
 	if err := m.readHugepages(filepath.Join(root, "sys/kernel/mm/hugepages")); err != nil {
 		return m, err
 	}
-	m.machineID = read("etc/machine-id")
+	if m.machineID = read("etc/machine-id"); m.machineID == "" {
+		m.machineID = read("var/lib/dbus/machine-id")
+	}
 	m.bootID = read("proc/sys/kernel/random/boot_id")
 	m.kernel = read("proc/sys/kernel/osrelease")
 	if m.systemUUID = read("sys/class/dmi/id/product_uuid"); m.systemUUID == "" {
 		m.systemUUID = m.machineID
 	}
 	m.osImage = osName(read("etc/os-release"))
+	m.cgroupV2 = read("sys/fs/cgroup/cgroup.controllers") != ""
 	return m, nil
+}
+
+// countCPUs counts the online processors of /proc/cpuinfo. What this process may use of them is no matter: pods are
+// not held to it.
+func countCPUs(cpuinfo string) (n int64) {
+	for line := range strings.Lines(cpuinfo) {
+		if name, _, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "processor" {
+			n++
+		}
+	}
+	return n
 }
 
 // readMeminfo reads /proc/meminfo into bytes.
@@ -151,40 +167,46 @@ func allocatable(capacity corev1.ResourceList, s *settings.Settings) (corev1.Res
 	left := capacity.DeepCopy()
 	for field, reserved := range map[string]map[string]string{"kubeReserved": s.KubeReserved, "systemReserved": s.SystemReserved} {
 		for name, text := range reserved {
-			if name == "pid" {
-				continue
+			quantity, err := resource.ParseQuantity(text)
+			if err == nil && name != "pid" {
+				err = take(left, corev1.ResourceName(name), quantity)
 			}
-			if err := take(left, corev1.ResourceName(name), text); err != nil {
+			if err != nil {
 				return nil, fmt.Errorf("%s[%s]: %w", field, name, err)
 			}
 		}
 	}
-	if text := s.EvictionHard["memory.available"]; text != "" && !strings.HasSuffix(text, "%") {
-		if err := take(left, corev1.ResourceMemory, text); err != nil {
-			return nil, fmt.Errorf("evictionHard[memory.available]: %w", err)
+	for signal, name := range map[string]corev1.ResourceName{"memory.available": corev1.ResourceMemory, "nodefs.available": corev1.ResourceEphemeralStorage} {
+		if s.EvictionHard[signal] == "" {
+			continue
+		}
+		total := capacity[name]
+		bytes, err := settings.Threshold(s.EvictionHard[signal], total.Value())
+		if err == nil {
+			err = take(left, name, *resource.NewQuantity(bytes, resource.BinarySI))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("evictionHard[%s]: %w", signal, err)
 		}
 	}
 	// Huge pages are the machine's memory too.
-	for name, bytes := range left {
+	for name, bytes := range capacity {
 		if strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
-			memory := left[corev1.ResourceMemory]
-			memory.Sub(bytes)
-			left[corev1.ResourceMemory] = memory
+			if err := take(left, corev1.ResourceMemory, bytes); err != nil {
+				return nil, fmt.Errorf("huge pages: %w", err)
+			}
 		}
 	}
 	return left, nil
 }
 
-func take(list corev1.ResourceList, name corev1.ResourceName, text string) error {
-	reserved, err := resource.ParseQuantity(text)
-	if err != nil {
-		return err
-	}
-	left := list[name]
-	left.Sub(reserved)
+// take lessens a resource of a list.
+func take(list corev1.ResourceList, name corev1.ResourceName, amount resource.Quantity) error {
+	have := list[name]
+	left := have.DeepCopy()
+	left.Sub(amount)
 	if left.Sign() < 0 {
-		have := list[name]
-		return fmt.Errorf("%s is more than the machine's %s", text, have.String())
+		return fmt.Errorf("%s is more than the %s that are left of the machine's %s", amount.String(), have.String(), name)
 	}
 	list[name] = left
 	return nil
@@ -195,33 +217,4 @@ func (m machine) labels(name string) map[string]string {
 		corev1.LabelHostname: name, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH,
 		"beta.kubernetes.io/os": runtime.GOOS, "beta.kubernetes.io/arch": runtime.GOARCH,
 	}
-}
-
-// defaultAddress is the address of the interface that the default route leaves by.
-//
-// Upstream: apimachinery/pkg/util/net/interface.go ChooseHostInterface.
-func defaultAddress() (net.IP, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, err
-	}
-	for _, route := range routes {
-		if route.Dst != nil && !route.Dst.IP.IsUnspecified() {
-			continue
-		}
-		link, err := netlink.LinkByIndex(route.LinkIndex)
-		if err != nil {
-			continue
-		}
-		addresses, err := netlink.AddrList(link, netlink.FAMILY_V4)
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range addresses {
-			if a.IP.IsGlobalUnicast() {
-				return a.IP, nil
-			}
-		}
-	}
-	return nil, errors.New("no interface with a default route has a global address")
 }

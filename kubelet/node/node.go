@@ -3,42 +3,59 @@ package node
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/component-helpers/apimachinery/lease"
-	"k8s.io/klog/v2"
-	"k8s.io/utils/clock"
 
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri"
 )
 
+// Client writes nodes, as client-go's typed client does.
+type Client interface {
+	Create(ctx context.Context, node *corev1.Node, o metav1.CreateOptions) (*corev1.Node, error)
+	Get(ctx context.Context, name string, o metav1.GetOptions) (*corev1.Node, error)
+	Patch(ctx context.Context, name string, kind types.PatchType, body []byte, o metav1.PatchOptions, subresources ...string) (*corev1.Node, error)
+}
+
+// LeaseClient writes the leases of nodes, as client-go's typed client does.
+type LeaseClient interface {
+	Create(ctx context.Context, lease *coordinationv1.Lease, o metav1.CreateOptions) (*coordinationv1.Lease, error)
+	Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error)
+	Update(ctx context.Context, lease *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error)
+}
+
 // Options are what a Node is made of.
 type Options struct {
-	// Client is nil without an apiserver. Heartbeats writes status and lease, and gives up sooner.
-	Client, Heartbeats kubernetes.Interface
+	// Watch lists and watches the node's object. Nodes and Leases write it and its lease. All are nil without an apiserver.
+	Watch  cache.ListerWatcher
+	Nodes  Client
+	Leases LeaseClient
 
 	Settings *settings.Settings
 	CRI      *cri.Client
-	// Images lists the images on the node, with at most so many names each.
+	// Images lists the images on the node, the largest first.
 	Images func(ctx context.Context) ([]corev1.ContainerImage, error)
 	// RuntimeHealthy tells why events of the runtime do not come through, nil if they do.
 	RuntimeHealthy func() error
-	Events         record.EventRecorder
+	// RuntimeSynced is closed when they first do; nil if that is not told.
+	RuntimeSynced <-chan struct{}
+	Events        record.EventRecorder
+	// Root is the directory below which the machine is read: "/" if empty.
+	Root       string
+	Registerer prometheus.Registerer // may be nil
 }
 
 // Node is this node.
@@ -46,34 +63,44 @@ type Node struct {
 	opts     Options
 	ref      *corev1.ObjectReference
 	machine  machine
+	ips      []net.IP
+	startup  *startup
 	capacity corev1.ResourceList
 	alloc    corev1.ResourceList
-	check    chan struct{} // asks for a look at the runtime, capacity 1
+	check    chan struct{} // asks for the status to be worked out now, capacity 1
+	appeared chan struct{} // tells that there is a node to keep a lease for, capacity 1
 
-	mu       sync.RWMutex
-	node     *corev1.Node // as the apiserver has it, or as it would be registered
-	runtime  runtimeState
-	reported time.Time // when the status was last written
+	mu            sync.RWMutex
+	node          *corev1.Node // as the apiserver has it, or as it would be registered
+	deleted       bool         // from the apiserver, by somebody else
+	unschedulable bool         // as was last told
+	runtime       runtimeState
+	images        []corev1.ContainerImage // nil until they were listed
+	reported      time.Time               // when the status was last written
 }
 
-// New reads the machine. It fails when it cannot, or when the reservations exceed it.
+// New reads the machine. It fails when it cannot, and when the settings do not fit it: reservations that exceed it,
+// failCgroupV1 on cgroup v1, no address to tell the apiserver.
 func New(opts Options) (*Node, error) {
-	m, err := readMachine("/", opts.Settings.RootDir)
+	s := opts.Settings
+	if opts.Root == "" {
+		opts.Root = "/"
+	}
+	m, err := readMachine(opts.Root, s.RootDir)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1)}
-	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: opts.Settings.NodeName, UID: types.UID(opts.Settings.NodeName)}
-	n.capacity = m.capacity(opts.Settings.MaxPods)
-	if n.alloc, err = allocatable(n.capacity, opts.Settings); err != nil {
+	if *s.FailCgroupV1 && !m.cgroupV2 {
+		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
+	}
+	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1)}
+	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
+	n.capacity = m.capacity(s.MaxPods)
+	if n.alloc, err = allocatable(n.capacity, s); err != nil {
 		return nil, err
 	}
-	if len(opts.Settings.NodeIPs) == 0 {
-		ip, err := defaultAddress()
-		if err != nil {
-			return nil, fmt.Errorf("find the node's address (--node-ip sets it): %w", err)
-		}
-		opts.Settings.NodeIPs = []net.IP{ip}
+	if n.ips, err = addresses(s.NodeIPs, s.NodeName, thisMachine); err != nil && opts.Nodes != nil {
+		return nil, err // nobody asks for that of a kubelet that is alone
 	}
 	n.runtime.err = errNotAsked
 	n.node = n.initial()
@@ -87,11 +114,34 @@ func (n *Node) Node() *corev1.Node {
 	return n.node
 }
 
-// Capacity returns what the machine has.
+// Capacity returns what the machine has. Callers must not change it.
 func (n *Node) Capacity() corev1.ResourceList { return n.capacity }
 
-// Allocatable returns what pods may request in all: the capacity without what is reserved.
-func (n *Node) Allocatable() corev1.ResourceList { return n.alloc }
+// Allocatable returns what pods may request in all: the capacity without what is reserved, and what others wrote into
+// the node's status. Callers must not change it.
+func (n *Node) Allocatable() corev1.ResourceList {
+	others := othersResources(n.Node().Status.Capacity)
+	if len(others) == 0 {
+		return n.alloc
+	}
+	maps.Copy(others, n.alloc)
+	return others
+}
+
+// othersResources returns the resources of a status that are not the kubelet's: extended ones, above all.
+func othersResources(list corev1.ResourceList) corev1.ResourceList {
+	others := corev1.ResourceList{}
+	for name, quantity := range list {
+		switch name {
+		case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, corev1.ResourcePods:
+		default:
+			if !strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
+				others[name] = quantity
+			}
+		}
+	}
+	return others
+}
 
 // NetworkReady tells why pods cannot have a network of their own yet, nil if they can.
 func (n *Node) NetworkReady() error {
@@ -103,166 +153,72 @@ func (n *Node) NetworkReady() error {
 // HostIPs are the node's addresses, the primary first.
 func (n *Node) HostIPs() []string {
 	var ips []string
-	for _, ip := range n.opts.Settings.NodeIPs {
+	for _, ip := range n.ips {
 		ips = append(ips, ip.String())
 	}
 	return ips
 }
 
-// Run registers the node and keeps it up to date until ctx ends.
+// Run registers the node and keeps it up to date until ctx ends. Without an apiserver it follows the runtime only.
 //
-// Upstream: pkg/kubelet/kubelet_node_status.go syncNodeStatus and fastStatusUpdateOnce.
+// Upstream: pkg/kubelet/kubelet.go BirthCry, pkg/kubelet/kubelet_node_status.go syncNodeStatus and fastStatusUpdateOnce.
 func (n *Node) Run(ctx context.Context) {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	parts.Go(func() { n.watchRuntime(ctx) })
-	if n.opts.Client == nil {
+	if n.opts.Nodes == nil {
 		return
 	}
-	if !*n.opts.Settings.RegisterNode || n.register(ctx) {
-		n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "Starting", "Starting kubelet.")
-		parts.Go(func() { n.watchNode(ctx) })
-		parts.Go(func() { n.renewLease(ctx) })
-		n.keepStatus(ctx)
+	parts.Go(func() { n.watchImages(ctx) })
+	n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	if s := n.opts.Settings; *s.CgroupsPerQOS && slices.Contains(s.EnforceNodeAllocatable, "pods") {
+		n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 	}
+	n.settle(ctx)
+	if *n.opts.Settings.RegisterNode && !n.register(ctx) {
+		return
+	}
+	parts.Go(func() { n.watchNode(ctx) })
+	parts.Go(func() { n.keepLease(ctx) })
+	n.keepStatus(ctx)
 }
 
-// register makes the node's object, or brings one that exists up to date. It tries until it works.
-//
-// Upstream: pkg/kubelet/kubelet_node_status.go registerWithAPIServer.
-func (n *Node) register(ctx context.Context) bool {
-	delay := 100 * time.Millisecond
-	for {
-		err := n.registerOnce(ctx)
-		if err == nil {
-			return true
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		klog.FromContext(ctx).Error(err, "Registering the node failed, will be retried", "node", n.ref.Name, "after", delay)
+// settle waits for the first answers of the runtime, so that a kubelet that starts again beside a running runtime does
+// not report the node as not ready in between.
+func (n *Node) settle(ctx context.Context) {
+	start := time.Now()
+	soon, late := time.NewTimer(settleTime), time.NewTimer(settleMost)
+	defer soon.Stop()
+	defer late.Stop()
+	for !n.settled(time.Since(start)) {
 		select {
 		case <-ctx.Done():
-			return false
-		case <-time.After(delay):
+			return
+		case <-n.check:
+		case <-soon.C:
+		case <-late.C:
 		}
-		delay = min(2*delay, 7*time.Second)
 	}
 }
 
-func (n *Node) registerOnce(ctx context.Context) error {
-	nodes := n.opts.Client.CoreV1().Nodes()
-	wanted := n.initial()
-	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
-	if err == nil {
-		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)
-		n.set(made)
-		return nil
-	}
-	if !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("create node %s: %w", wanted.Name, err)
-	}
-	have, err := nodes.Get(ctx, wanted.Name, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("read node %s: %w", wanted.Name, err)
-	}
-	n.reportReboot(have)
-	// Labels that the kubelet was told to set are set again; taints are for a node's first registration only.
-	changed := have.DeepCopy()
-	if changed.Labels == nil {
-		changed.Labels = map[string]string{}
-	}
-	maps.Copy(changed.Labels, wanted.Labels)
-	if changed.Spec.ProviderID == "" {
-		changed.Spec.ProviderID = wanted.Spec.ProviderID
-	}
-	if have, err = n.patch(ctx, have, changed); err != nil {
-		return err
-	}
-	n.set(have)
-	return nil
-}
-
-// reportReboot tells of a reboot since the node was last here.
-func (n *Node) reportReboot(have *corev1.Node) {
-	if before := have.Status.NodeInfo.BootID; before != "" && before != n.machine.bootID {
-		n.opts.Events.Eventf(n.ref, corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", n.ref.Name, n.machine.bootID)
-	}
-}
-
-// patch sends the difference of two versions of the node, if there is any, to the object or, if the status is what
-// differs, to its status.
-func (n *Node) patch(ctx context.Context, have, want *corev1.Node) (*corev1.Node, error) {
-	if equality.Semantic.DeepEqual(have, want) {
-		return have, nil
-	}
-	before, err := json.Marshal(have)
-	if err != nil {
-		return nil, err
-	}
-	after, err := json.Marshal(want)
-	if err != nil {
-		return nil, err
-	}
-	body, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Node{})
-	if err != nil {
-		return nil, fmt.Errorf("compute the patch of node %s: %w", have.Name, err)
-	}
-	var sub []string
-	if !equality.Semantic.DeepEqual(have.Status, want.Status) {
-		sub = []string{"status"}
-	}
-	got, err := n.opts.Heartbeats.CoreV1().Nodes().Patch(ctx, have.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, sub...)
-	if err != nil {
-		return nil, fmt.Errorf("patch node %s: %w", have.Name, err)
-	}
-	return got, nil
-}
-
-func (n *Node) set(node *corev1.Node) {
-	node = node.DeepCopy()
-	node.ManagedFields = nil
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.node = node
-}
-
-// renewLease keeps the node's lease, from which the cluster sees that it lives.
-//
-// Upstream: pkg/kubelet/kubelet.go, component-helpers lease.NewController.
-func (n *Node) renewLease(ctx context.Context) {
-	seconds := n.opts.Settings.NodeLeaseDurationSeconds
-	renew := time.Duration(seconds) * time.Second / 4
-	own := func(l *coordinationv1.Lease) error {
-		node := n.Node()
-		if node.UID == "" {
-			return fmt.Errorf("node %s is not registered", node.Name)
-		}
-		l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}}
-		return nil
-	}
-	c := lease.NewController(clock.RealClock{}, n.opts.Heartbeats, n.ref.Name, seconds, nil, renew, n.ref.Name, corev1.NamespaceNodeLease, own)
-	c.Run(ctx)
-}
-
-// initial is the node as it registers.
-//
-// Upstream: pkg/kubelet/kubelet_node_status.go initialNode.
-func (n *Node) initial() *corev1.Node {
-	s := n.opts.Settings
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: n.machine.labels(s.NodeName)}}
-	maps.Copy(node.Labels, s.NodeLabels)
-	node.Spec.ProviderID = s.ProviderID
-	now := metav1.Now()
-	for _, t := range s.RegisterWithTaints {
-		if t.Effect == corev1.TaintEffectNoExecute && t.TimeAdded == nil {
-			t.TimeAdded = &now
-		}
-		node.Spec.Taints = append(node.Spec.Taints, t)
-	}
+// settled tells whether the node's state can be reported. A runtime that said that it is not ready has a moment to
+// become so; one that did not say anything yet, or whose events were not heard yet, has longer.
+func (n *Node) settled(waited time.Duration) bool {
 	n.mu.RLock()
-	state := n.runtime
-	n.mu.RUnlock()
-	node.Status = n.status(corev1.NodeStatus{}, state, nil, time.Now())
-	return node
+	defer n.mu.RUnlock()
+	s := n.runtime
+	switch {
+	case s.why() == "" && n.images != nil:
+		return true
+	case errors.Is(s.err, errNotAsked), s.err == nil && s.network == nil && s.events != nil:
+		return waited >= settleMost
+	}
+	return waited >= settleTime
+}
+
+// event tells of a state that the node is in now.
+//
+// Upstream: pkg/kubelet/kubelet_node_status.go recordNodeStatusEvent.
+func (n *Node) event(reason string) {
+	n.opts.Events.Eventf(n.ref, corev1.EventTypeNormal, reason, "Node %s status is now: %s", n.ref.Name, reason)
 }

@@ -1,13 +1,18 @@
 package settings
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the generated parts of docs/compatibility.md")
@@ -42,16 +47,66 @@ func TestCompatibilityDocument(t *testing.T) {
 
 func fieldTable() string {
 	var b strings.Builder
-	b.WriteString("| field | support | note |\n|---|---|---|\n")
+	b.WriteString("| field | support | default | note |\n|---|---|---|---|\n")
 	for _, f := range Fields() {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", f.Path, f.Support, f.Note)
+		value := ""
+		if f.Default != nil {
+			data, _ := json.Marshal(f.Default)
+			value = strings.Trim(string(data), `"`)
+		}
+		if f.Upstream != nil {
+			value = fmt.Sprintf("**%s** (upstream: %v)", value, f.Upstream)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", f.Path, f.Support, value, f.Note)
 	}
 	return b.String()
 }
 
 func flagTable() string {
 	var b strings.Builder
-	b.WriteString("| flag | meaning |\n|---|---|\n")
-	newFlags().set.VisitAll(func(f *pflag.Flag) { fmt.Fprintf(&b, "| --%s | %s |\n", f.Name, f.Usage) })
+	b.WriteString("| flag | field | meaning |\n|---|---|---|\n")
+	fields := map[string]string{}
+	for _, c := range configFlags {
+		fields[c.name] = c.field
+	}
+	newFlags(io.Discard).set.VisitAll(func(f *pflag.Flag) { fmt.Fprintf(&b, "| --%s | %s | %s |\n", f.Name, fields[f.Name], f.Usage) })
 	return b.String()
+}
+
+// TestTableIsWhole: every field of the configuration's type is in the table once, itself or through one above it, and
+// every path, default and flag of the table exists.
+func TestTableIsWhole(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range table {
+		if seen[f.Path] {
+			t.Errorf("%s is in the table twice", f.Path)
+		}
+		seen[f.Path] = true
+		for _, value := range append([]any{f.Default, f.Upstream}, f.Also...) {
+			if value != nil {
+				typed(f.Path, value) // panics
+			}
+		}
+		valueAt(&kubeletconfig.KubeletConfiguration{}, f.Path) // panics
+	}
+	var walk func(above string, typ reflect.Type)
+	walk = func(above string, typ reflect.Type) {
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if f.Type == reflect.TypeFor[metav1.TypeMeta]() || seen[above+name] {
+				continue
+			}
+			if f.Type.Kind() != reflect.Struct {
+				t.Errorf("%s is not in the table", above+name)
+				continue
+			}
+			walk(above+name+".", f.Type)
+		}
+	}
+	walk("", reflect.TypeFor[kubeletconfig.KubeletConfiguration]())
+	for _, c := range configFlags {
+		if !seen[c.field] {
+			t.Errorf("--%s sets %s, which is not in the table", c.name, c.field)
+		}
+	}
 }

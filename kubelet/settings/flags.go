@@ -3,6 +3,7 @@ package settings
 import (
 	goflag "flag"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -12,53 +13,279 @@ import (
 
 // flags are the command line. Those that can stand in a configuration file as well are in configFlags.
 type flags struct {
-	set                *pflag.FlagSet
-	config, configDir  string
-	kubeconfig         string
-	hostnameOverride   string
-	nodeIP             string
-	rootDir            string
-	nodeLabels         map[string]string
-	registerWithTaints []string
-	runOnce, version   bool
-	klog               *goflag.FlagSet
+	set                          *pflag.FlagSet
+	config, configDir            string
+	kubeconfig                   string
+	bootstrapKubeconfig, certDir string
+	hostnameOverride             string
+	nodeIP                       string
+	rootDir                      string
+	nodeLabels                   map[string]string
+	vmodule                      string
+	version                      bool
 }
 
 // configFlag is a flag that sets a field of the configuration.
 type configFlag struct {
 	name, field, usage string
-	convert            func(*pflag.Flag) (any, error)
+	convert            func(string) (any, error)
 }
 
-func text(f *pflag.Flag) (any, error) { return f.Value.String(), nil }
-func number(f *pflag.Flag) (any, error) {
-	n, err := strconv.ParseInt(f.Value.String(), 10, 32)
+// configFlags are upstream's flags for fields of the configuration. A field that is refused but for its default is so
+// as a flag, too.
+//
+// Upstream: cmd/kubelet/app/options/options.go AddKubeletConfigFlags.
+var configFlags = []configFlag{
+	{"container-runtime-endpoint", "containerRuntimeEndpoint", "socket of the CRI runtime: unix:///path", text},
+	{"image-service-endpoint", "imageServiceEndpoint", "socket of the CRI image service, if it is another", text},
+	{"pod-manifest-path", "staticPodPath", "directory of static pod manifests, or one file", text},
+	{"manifest-url", "staticPodURL", "URL of a pod or a list of pods", text},
+	{"manifest-url-header", "staticPodURLHeader", "headers for --manifest-url: name:value,name:value", headers},
+	{"file-check-frequency", "fileCheckFrequency", "how often --pod-manifest-path is read even if nothing seems to change there", text},
+	{"http-check-frequency", "httpCheckFrequency", "how often --manifest-url is read", text},
+	{"sync-frequency", "syncFrequency", "ignored: pods are synced by events", text},
+	{"runonce", "runOnce", "start the pods of file and URL, report how they are, and end", yesNo},
+	{"cluster-dns", "clusterDNS", "addresses of the cluster's DNS servers, separated by commas", words},
+	{"cluster-domain", "clusterDomain", "the cluster's domain", text},
+	{"resolv-conf", "resolvConf", "resolver configuration that pods' own is made from", text},
+	{"allowed-unsafe-sysctls", "allowedUnsafeSysctls", "sysctls, or prefixes of them with *, that pods may set besides the safe ones", words},
+	{"seccomp-default", "seccompDefault", "RuntimeDefault where a pod names no seccomp profile", yesNo},
+	{"cgroup-driver", "cgroupDriver", "cgroupfs or systemd; a runtime that tells its own decides", text},
+	{"cgroup-root", "cgroupRoot", "cgroup that holds those of pods", text},
+	{"cgroups-per-qos", "cgroupsPerQOS", "a cgroup for every QoS class and pod", yesNo},
+	{"fail-cgroupv1", "failCgroupV1", "do not start on cgroup v1", yesNo},
+	{"fail-swap-on", "failSwapOn", "ignored: pods get no swap", yesNo},
+	{"cpu-cfs-quota", "cpuCFSQuota", "enforce CPU limits", yesNo},
+	{"cpu-cfs-quota-period", "cpuCFSQuotaPeriod", "period of CPU limits, 1ms to 1s", text},
+	{"max-pods", "maxPods", "how many pods may run here", number},
+	{"pod-max-pids", "podPidsLimit", "how many processes a pod may have; -1 for no limit", number},
+	{"pods-per-core", "podsPerCore", "0: --max-pods is the limit", number},
+	{"pod-cidr", "podCIDR", "empty: the network plugin has its own", text},
+	{"kube-reserved", "kubeReserved", "what pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000", pairs},
+	{"system-reserved", "systemReserved", "the same for the rest of the system", pairs},
+	{"enforce-node-allocatable", "enforceNodeAllocatable", "pods: all pods together get no more than allocatable; none: they do", words},
+	{"system-reserved-cgroup", "systemReservedCgroup", "empty: reservations are not enforced on it", text},
+	{"kube-reserved-cgroup", "kubeReservedCgroup", "empty: reservations are not enforced on it", text},
+	{"reserved-cpus", "reservedSystemCPUs", "empty: " + noManager, text},
+	{"qos-reserved", "qosReserved", "empty: no requests are reserved by QoS class", pairs},
+	{"cpu-manager-policy", "cpuManagerPolicy", "none: " + noManager, text},
+	{"cpu-manager-policy-options", "cpuManagerPolicyOptions", "empty: " + noManager, pairs},
+	{"cpu-manager-reconcile-period", "cpuManagerReconcilePeriod", "ignored: " + noManager, text},
+	{"memory-manager-policy", "memoryManagerPolicy", "None: " + noManager, text},
+	{"topology-manager-policy", "topologyManagerPolicy", "none: " + noManager, text},
+	{"topology-manager-scope", "topologyManagerScope", "container: " + noManager, text},
+	{"topology-manager-policy-options", "topologyManagerPolicyOptions", "empty: " + noManager, pairs},
+	{"eviction-hard", "evictionHard", "what stays free, and is taken from allocatable: memory.available<500Mi; " + noEviction, thresholds},
+	{"eviction-soft", "evictionSoft", "empty: " + noEviction, thresholds},
+	{"eviction-soft-grace-period", "evictionSoftGracePeriod", "empty: " + noEviction, pairs},
+	{"eviction-pressure-transition-period", "evictionPressureTransitionPeriod", "5m: " + noEviction, text},
+	{"eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", "0: " + noEviction, number},
+	{"eviction-minimum-reclaim", "evictionMinimumReclaim", "empty: " + noEviction, pairs},
+	{"kernel-memcg-notification", "kernelMemcgNotification", "false: " + noEviction, yesNo},
+	{"registry-qps", "registryPullQPS", "image pulls a second; 0 for no limit", number},
+	{"registry-burst", "registryBurst", "image pulls at once, while --registry-qps is kept on average", number},
+	{"serialize-image-pulls", "serializeImagePulls", "pull one image at a time", yesNo},
+	{"runtime-request-timeout", "runtimeRequestTimeout", "time limit of calls to the runtime", text},
+	{"minimum-image-ttl-duration", "imageMinimumGCAge", "2m: " + noImageGC, text},
+	{"image-gc-high-threshold", "imageGCHighThresholdPercent", "85, or 100 for never: " + noImageGC, number},
+	{"image-gc-low-threshold", "imageGCLowThresholdPercent", "80: " + noImageGC, number},
+	{"container-log-max-size", "containerLogMaxSize", "10Mi: " + noRotation, text},
+	{"container-log-max-files", "containerLogMaxFiles", "5: " + noRotation, number},
+	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "true: ephemeral storage is counted", yesNo},
+	{"volume-plugin-dir", "volumePluginDir", "the default: there are no flexvolumes", text},
+	{"volume-stats-agg-period", "volumeStatsAggPeriod", "1m: volumes are not measured yet", text},
+	{"enable-controller-attach-detach", "enableControllerAttachDetach", "true: the cluster attaches volumes", yesNo},
+	{"hairpin-mode", "hairpinMode", "ignored: the network plugin's matter", text},
+	{"make-iptables-util-chains", "makeIPTablesUtilChains", "ignored: " + noIPTables, yesNo},
+	{"register-node", "registerNode", "make the node's object in the apiserver", yesNo},
+	{"register-with-taints", "registerWithTaints", "taints to register the node with: key=value:effect,...", taints},
+	{"provider-id", "providerID", "the node's name at its cloud provider", text},
+	{"node-status-update-frequency", "nodeStatusUpdateFrequency", "how often the node's status is worked out", text},
+	{"node-status-max-images", "nodeStatusMaxImages", "how many images the status lists; -1 for all", number},
+	{"kube-api-qps", "kubeAPIQPS", "requests to the apiserver a second", number},
+	{"kube-api-burst", "kubeAPIBurst", "requests to the apiserver at once", number},
+	{"kube-api-content-type", "contentType", "how objects are written to the apiserver: application/vnd.kubernetes.protobuf or application/json", text},
+	{"event-qps", "eventRecordQPS", "events a second", number},
+	{"event-burst", "eventBurst", "events at once", number},
+	{"healthz-port", "healthzPort", "port of /healthz; 0 for none", number},
+	{"healthz-bind-address", "healthzBindAddress", "address of /healthz", text},
+	{"enable-server", "enableServer", "answer requests on --port", yesNo},
+	{"address", "address", "address of the kubelet's server", text},
+	{"port", "port", "port of the kubelet's server", number},
+	{"read-only-port", "readOnlyPort", "port for the metrics, stats and pods without authentication; 0 for none", number},
+	{"anonymous-auth", "authentication.anonymous.enabled", "let requests without credentials on to the authorizer, as system:anonymous", yesNo},
+	{"authentication-token-webhook", "authentication.webhook.enabled", "have the apiserver review bearer tokens", yesNo},
+	{"authorization-mode", "authorization.mode", "Webhook, which asks the apiserver, or AlwaysAllow", text},
+	{"client-ca-file", "authentication.x509.clientCAFile", "authorities of client certificates", text},
+	{"tls-cert-file", "tlsCertFile", "certificate of the kubelet's server", text},
+	{"tls-private-key-file", "tlsPrivateKeyFile", "key of --tls-cert-file", text},
+	{"tls-min-version", "tlsMinVersion", "VersionTLS12 or VersionTLS13", text},
+	{"tls-cipher-suites", "tlsCipherSuites", "cipher suites of TLS 1.2; Go's choice by default", words},
+	{"authentication-token-webhook-cache-ttl", "authentication.webhook.cacheTTL", "how long the review of a token holds", text},
+	{"authorization-webhook-cache-authorized-ttl", "authorization.webhook.cacheAuthorizedTTL", "how long a granted access holds", text},
+	{"authorization-webhook-cache-unauthorized-ttl", "authorization.webhook.cacheUnauthorizedTTL", "how long a refused access holds", text},
+	{"enable-debugging-handlers", "enableDebuggingHandlers", "answer requests into containers, and for logs and the configuration", yesNo},
+	{"contention-profiling", "enableContentionProfiling", "profile contention, if profiling is on", yesNo},
+	{"streaming-connection-idle-timeout", "streamingConnectionIdleTimeout", "how long nothing may pass on a connection into a container; 0 means the default", text},
+	{"rotate-certificates", "rotateCertificates", "renew the client certificate in time", yesNo},
+	{"rotate-server-certificates", "serverTLSBootstrap", "have the cluster sign the serving certificate, and renew it in time", yesNo},
+	{"oom-score-adj", "oomScoreAdj", "the kubelet's own oom_score_adj, -1000 to 1000", number},
+	{"max-open-files", "maxOpenFiles", "1000000: the kubelet keeps the limit it was started with", number},
+	{"kubelet-cgroups", "kubeletCgroups", "empty: the kubelet stays in the cgroup it was started in", text},
+	{"system-cgroups", "systemCgroups", "empty: processes stay in the cgroups they are in", text},
+	{"protect-kernel-defaults", "protectKernelDefaults", "false: kernel settings are not checked", yesNo},
+	{"feature-gates", "featureGates", "empty: there are none", gates},
+	{"v", "logging.verbosity", "log verbosity: 2 tells what happens to pods, 4 why", number},
+}
+
+func newFlags(out io.Writer) *flags {
+	f := &flags{set: pflag.NewFlagSet("kubelet", pflag.ContinueOnError)}
+	f.set.SetOutput(out)
+	f.set.StringVar(&f.config, "config", "", "configuration file: KubeletConfiguration, "+apiVersion)
+	f.set.StringVar(&f.configDir, "config-dir", "", "directory of drop-ins (*.conf) laid over the configuration file in the order of their names")
+	f.set.StringVar(&f.bootstrapKubeconfig, "bootstrap-kubeconfig", "", "file that leads to a first client certificate when --kubeconfig is not there; it is then written")
+	f.set.StringVar(&f.certDir, "cert-dir", "", "directory of the certificates that the kubelet is signed; pki below --root-dir by default")
+	f.set.StringVar(&f.kubeconfig, "kubeconfig", "", "file that leads to the apiserver; without it the kubelet runs standalone")
+	f.set.StringVar(&f.hostnameOverride, "hostname-override", "", "the node's name; the machine's by default")
+	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma; 0.0.0.0 or :: for one of that family that the machine has")
+	f.set.StringVar(&f.rootDir, "root-dir", "/var/lib/kubelet", "directory of pods' files")
+	f.set.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels to register the node with: key=value,key=value")
+	f.set.BoolVar(&f.version, "version", false, "print the version")
+	f.set.StringVar(&f.vmodule, "vmodule", "", "log verbosity by file: pattern=N,...")
+	for _, c := range configFlags {
+		shorthand := ""
+		if len(c.name) == 1 {
+			shorthand = c.name
+		}
+		value := &flagText{}
+		if empty, err := c.convert(""); err == nil {
+			_, isText := empty.(string)
+			value.many = !isText
+		}
+		f.set.VarP(value, c.name, shorthand, c.usage)
+		if value, err := c.convert("true"); err == nil && value == true {
+			f.set.Lookup(c.name).NoOptDefVal = "true"
+		}
+	}
+	return f
+}
+
+// flagText is a flag's value as it was given. One that has many parts grows each time that it is given.
+type flagText struct {
+	text string
+	many bool
+}
+
+func (f *flagText) String() string { return f.text }
+func (f *flagText) Type() string   { return "string" }
+
+// Set is called for every time that the flag is given.
+func (f *flagText) Set(text string) error {
+	if f.many && f.text != "" {
+		text = f.text + "," + text
+	}
+	f.text = text
+	return nil
+}
+
+// apply puts the configuration's flags over what the files said.
+func (f *flags) apply(g *given) error {
+	for _, c := range configFlags {
+		flag := f.set.Lookup(c.name)
+		if !flag.Changed {
+			continue
+		}
+		value, err := c.convert(flag.Value.String())
+		if err == nil {
+			put(g.document, c.field, value)
+			g.origins[c.field] = "--" + c.name
+			_, err = toConfig(g.document)
+		}
+		if err != nil {
+			return fmt.Errorf("--%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+// applyLogging sets klog up.
+func (f *flags) applyLogging(verbosity any) error {
+	set := goflag.NewFlagSet("klog", goflag.ContinueOnError)
+	klog.InitFlags(set)
+	if err := set.Set("v", fmt.Sprint(verbosity)); err != nil {
+		return fmt.Errorf("--v: %w", err)
+	}
+	if err := set.Set("vmodule", f.vmodule); err != nil {
+		return fmt.Errorf("--vmodule: %w", err)
+	}
+	return nil
+}
+
+func text(s string) (any, error) { return s, nil }
+
+func number(s string) (any, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not a number", f.Value.String())
+		return nil, fmt.Errorf("%q is not a number", s)
 	}
 	return n, nil
 }
-func yesNo(f *pflag.Flag) (any, error) {
-	b, err := strconv.ParseBool(f.Value.String())
+
+func yesNo(s string) (any, error) {
+	b, err := strconv.ParseBool(s)
 	if err != nil {
-		return nil, fmt.Errorf("%q is neither true nor false", f.Value.String())
+		return nil, fmt.Errorf("%q is neither true nor false", s)
 	}
 	return b, nil
 }
 
-func words(f *pflag.Flag) (any, error) {
-	var list []any
-	for word := range strings.SplitSeq(f.Value.String(), ",") {
-		list = append(list, strings.TrimSpace(word))
+// words reads a list; "" is an empty one.
+func words(s string) (any, error) {
+	list := []any{}
+	for word := range strings.SplitSeq(s, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			list = append(list, word)
+		}
 	}
 	return list, nil
 }
 
-// headers reads Name:value,Name:value, a name as often as it has values.
-func headers(f *pflag.Flag) (any, error) {
+// pairs reads name=value,name=value.
+func pairs(s string) (any, error) { return split(s, "=") }
+
+// thresholds reads signal<value,signal<value.
+func thresholds(s string) (any, error) { return split(s, "<") }
+
+func split(s, separator string) (map[string]any, error) {
 	all := map[string]any{}
-	for pair := range strings.SplitSeq(f.Value.String(), ",") {
-		name, value, ok := strings.Cut(pair, ":")
+	list, _ := words(s)
+	for _, word := range list.([]any) {
+		name, value, ok := strings.Cut(word.(string), separator)
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return nil, fmt.Errorf("%q: want name%svalue", word, separator)
+		}
+		all[name] = strings.TrimSpace(value)
+	}
+	return all, nil
+}
+
+// gates reads name=true,name=false.
+func gates(s string) (any, error) {
+	all, err := split(s, "=")
+	for name, value := range all {
+		if all[name], err = yesNo(value.(string)); err != nil {
+			return nil, err
+		}
+	}
+	return all, err
+}
+
+// headers reads name:value,name:value, a name as often as it has values.
+func headers(s string) (any, error) {
+	all := map[string]any{}
+	list, _ := words(s)
+	for _, pair := range list.([]any) {
+		name, value, ok := strings.Cut(pair.(string), ":")
 		if name = strings.TrimSpace(name); !ok || name == "" {
 			return nil, fmt.Errorf("%q: want name:value", pair)
 		}
@@ -68,96 +295,19 @@ func headers(f *pflag.Flag) (any, error) {
 	return all, nil
 }
 
-var configFlags = []configFlag{
-	{"container-runtime-endpoint", "containerRuntimeEndpoint", "socket of the CRI runtime: unix:///path", text},
-	{"image-service-endpoint", "imageServiceEndpoint", "socket of the CRI image service, if it is another", text},
-	{"pod-manifest-path", "staticPodPath", "directory of static pod manifests, or one file", text},
-	{"manifest-url", "staticPodURL", "URL of a pod or a list of pods", text},
-	{"manifest-url-header", "staticPodURLHeader", "headers for --manifest-url: name:value,name:value", headers},
-	{"cluster-dns", "clusterDNS", "addresses of the cluster's DNS servers, separated by commas", words},
-	{"cluster-domain", "clusterDomain", "the cluster's domain", text},
-	{"resolv-conf", "resolvConf", "resolver configuration that pods' own is made from", text},
-	{"cgroup-driver", "cgroupDriver", "cgroupfs or systemd", text},
-	{"cgroup-root", "cgroupRoot", "cgroup that holds those of pods", text},
-	{"max-pods", "maxPods", "how many pods may run here", number},
-	{"pod-max-pids", "podPidsLimit", "how many processes a pod may have", number},
-	{"healthz-port", "healthzPort", "port of /healthz on the loopback address; 0 for none", number},
-	{"healthz-bind-address", "healthzBindAddress", "address of /healthz", text},
-	{"register-node", "registerNode", "make the node's object in the apiserver", yesNo},
-	{"provider-id", "providerID", "the node's name at its cloud provider", text},
-	{"seccomp-default", "seccompDefault", "RuntimeDefault where a pod names no seccomp profile", yesNo},
-	{"v", "logging.verbosity", "log verbosity: 2 tells what happens to pods, 4 why", number},
-}
-
-func newFlags() *flags {
-	f := &flags{set: pflag.NewFlagSet("kubelet", pflag.ContinueOnError), klog: goflag.NewFlagSet("klog", goflag.ContinueOnError)}
-	klog.InitFlags(f.klog)
-	f.set.SortFlags = true
-	f.set.StringVar(&f.config, "config", "", "configuration file: KubeletConfiguration, "+apiVersion)
-	f.set.StringVar(&f.configDir, "config-dir", "", "directory of drop-ins (*.conf) laid over the configuration file in the order of their names")
-	f.set.StringVar(&f.kubeconfig, "kubeconfig", "", "file that leads to the apiserver; without it the kubelet runs standalone")
-	f.set.StringVar(&f.hostnameOverride, "hostname-override", "", "the node's name; the machine's by default")
-	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma")
-	f.set.StringVar(&f.rootDir, "root-dir", "/var/lib/kubelet", "directory of pods' files")
-	f.set.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels to register the node with: key=value,key=value")
-	f.set.StringSliceVar(&f.registerWithTaints, "register-with-taints", nil, "taints to register the node with: key=value:effect,...")
-	f.set.BoolVar(&f.runOnce, "runonce", false, "start the pods of file and URL, report how they are, and end")
-	f.set.BoolVar(&f.version, "version", false, "print the version")
-	for _, c := range configFlags {
-		shorthand := ""
-		if c.name == "v" {
-			shorthand = "v" // -v=2 is what Go's own flags take
+// taints reads key=value:effect or key:effect, separated by commas.
+//
+// Upstream: pkg/util/taints/taints.go ParseTaints.
+func taints(s string) (any, error) {
+	all := []any{}
+	list, _ := words(s)
+	for _, word := range list.([]any) {
+		rest, effect, ok := strings.Cut(word.(string), ":")
+		key, value, _ := strings.Cut(rest, "=")
+		if !ok || key == "" {
+			return nil, fmt.Errorf("%q: want key=value:effect", word)
 		}
-		f.set.StringP(c.name, shorthand, "", c.usage)
+		all = append(all, map[string]any{"key": key, "value": value, "effect": effect})
 	}
-	f.set.StringVar(new(string), "vmodule", "", "pattern=N,... log verbosity by file")
-	return f
-}
-
-// apply puts the configuration's flags into the document.
-func (f *flags) apply(document map[string]any) error {
-	for _, c := range configFlags {
-		flag := f.set.Lookup(c.name)
-		if !flag.Changed {
-			continue
-		}
-		value, err := c.convert(flag)
-		if err != nil {
-			return fmt.Errorf("--%s: %w", c.name, err)
-		}
-		object, path := document, c.field
-		if parent, child, nested := strings.Cut(c.field, "."); nested {
-			inner, _ := document[parent].(map[string]any)
-			if inner == nil {
-				inner = map[string]any{}
-			}
-			document[parent], object, path = inner, inner, child
-		}
-		object[path] = value
-	}
-	return nil
-}
-
-// origin names where the configuration came from, for errors.
-func (f *flags) origin() string {
-	switch {
-	case f.config != "" && f.configDir != "":
-		return f.config + " with " + f.configDir + " and flags"
-	case f.config != "":
-		return f.config + " with flags"
-	case f.configDir != "":
-		return f.configDir + " with flags"
-	}
-	return "flags"
-}
-
-// applyLogging sets klog up.
-func (f *flags) applyLogging(verbosity any) error {
-	if err := f.klog.Set("v", fmt.Sprint(verbosity)); err != nil {
-		return fmt.Errorf("--v: %w", err)
-	}
-	if err := f.klog.Set("vmodule", f.set.Lookup("vmodule").Value.String()); err != nil {
-		return fmt.Errorf("--vmodule: %w", err)
-	}
-	return nil
+	return all, nil
 }

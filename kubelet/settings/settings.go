@@ -2,15 +2,15 @@
 package settings
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
+	"github.com/spf13/pflag"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
@@ -29,16 +29,19 @@ type Settings struct {
 	Kubeconfig string
 	// NodeName is --hostname-override or the machine's name, in lower case.
 	NodeName string
-	// NodeIPs are the addresses of --node-ip, none or one, or one of each family.
+	// NodeIPs are the addresses of --node-ip: none, one, or one of each family. 0.0.0.0 or :: alone stands for an
+	// address of the machine, of that family if there is one.
 	NodeIPs []net.IP
 	// RootDir is where the kubelet keeps pods' files.
 	RootDir string
+	// BootstrapKubeconfig leads to the first client certificate, CertDir holds what the kubelet is signed.
+	BootstrapKubeconfig, CertDir string
 	// NodeLabels are put on the node when it registers.
 	NodeLabels map[string]string
-	// RunOnce starts the pods of file and URL, reports and ends.
-	RunOnce bool
 	// Version is the kubelet's.
 	Version string
+	// Flags is the command line, every flag with its value.
+	Flags map[string]string
 }
 
 // Standalone tells whether there is no apiserver.
@@ -50,8 +53,7 @@ func (s *Settings) Standalone() bool { return s.Kubeconfig == "" }
 //
 // Upstream: cmd/kubelet/app/server.go NewKubeletCommand.
 func Load(args []string, out io.Writer) (*Settings, error) {
-	f := newFlags()
-	f.set.SetOutput(out)
+	f := newFlags(out)
 	if err := f.set.Parse(args); err != nil {
 		return nil, err
 	}
@@ -62,21 +64,23 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 	if rest := f.set.Args(); len(rest) > 0 {
 		return nil, fmt.Errorf("unknown command %q: the kubelet takes flags only", rest[0])
 	}
-	document, err := readFiles(f.config, f.configDir)
+	g, err := readFiles(f.config, f.configDir)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.apply(document); err != nil {
+	if err := f.apply(g); err != nil {
 		return nil, err
 	}
-	c, err := decode(document, f.origin())
+	c, err := g.decode()
 	if err != nil {
 		return nil, err
 	}
 	s := &Settings{
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
-		NodeLabels: f.nodeLabels, RunOnce: f.runOnce || c.RunOnce, Version: Version,
+		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir,
+		NodeLabels: f.nodeLabels, Version: Version, Flags: map[string]string{},
 	}
+	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
 	if err := s.complete(f); err != nil {
 		return nil, err
 	}
@@ -93,81 +97,47 @@ func (s *Settings) complete(f *flags) error {
 		}
 		name = host
 	}
+	if s.CertDir == "" {
+		s.CertDir = filepath.Join(s.RootDir, "pki")
+	}
 	s.NodeName = strings.ToLower(strings.TrimSpace(name))
 	var errs []error
-	for part := range strings.SplitSeq(f.nodeIP, ",") {
-		if part == "" {
-			continue
-		}
-		ip := net.ParseIP(strings.TrimSpace(part))
-		if ip == nil {
-			errs = append(errs, fmt.Errorf("--node-ip: %q is not an IP address", part))
-			continue
-		}
-		s.NodeIPs = append(s.NodeIPs, ip)
-	}
-	if len(s.NodeIPs) > 2 || len(s.NodeIPs) == 2 && (s.NodeIPs[0].To4() == nil) == (s.NodeIPs[1].To4() == nil) {
-		errs = append(errs, fmt.Errorf("--node-ip: %q: want one address, or one of each family", f.nodeIP))
-	}
-	if s.RunOnce && !s.Standalone() {
+	if s.NodeIPs, errs = parseNodeIPs(f.nodeIP); s.RunOnce && !s.Standalone() {
 		errs = append(errs, errors.New("--runonce: runs the pods of file and URL without an apiserver; leave out --kubeconfig"))
 	}
-	return errors.Join(append(errs, s.validateNode(f.registerWithTaints)...)...)
+	if s.BootstrapKubeconfig != "" && s.Standalone() {
+		errs = append(errs, errors.New("--bootstrap-kubeconfig: needs --kubeconfig, the file to write"))
+	}
+	if !filepath.IsAbs(s.RootDir) {
+		errs = append(errs, fmt.Errorf("--root-dir: %q is not an absolute path", s.RootDir))
+	}
+	errs = append(errs, validateNodeName(s.NodeName)...)
+	return errors.Join(append(errs, validateNodeLabels(s.NodeLabels)...)...)
 }
 
-// validateNode checks what becomes part of the node object.
-func (s *Settings) validateNode(taints []string) []error {
-	var errs []error
-	errs = append(errs, validateNodeName(s.NodeName)...)
-	errs = append(errs, validateNodeLabels(s.NodeLabels)...)
-	for _, text := range taints {
-		taint, err := parseTaint(text)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--register-with-taints: %w", err))
+// parseNodeIPs reads --node-ip.
+//
+// Upstream: component-helpers/node/util/ips.go ParseNodeIPArgument, pkg/kubelet/kubelet_node_status.go validateNodeIP.
+func parseNodeIPs(text string) (ips []net.IP, errs []error) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		s.RegisterWithTaints = append(s.RegisterWithTaints, taint)
+		ip := net.ParseIP(part)
+		switch {
+		case ip == nil:
+			errs = append(errs, fmt.Errorf("--node-ip: %q is not an IP address", part))
+		case ip.IsLoopback(), ip.IsMulticast(), ip.IsLinkLocalUnicast():
+			errs = append(errs, fmt.Errorf("--node-ip: %s: must not be a loopback, multicast or link-local address", part))
+		default:
+			ips = append(ips, ip)
+		}
 	}
-	return errs
-}
-
-// parseTaint reads key=value:effect or key:effect.
-func parseTaint(text string) (corev1.Taint, error) {
-	rest, effect, ok := strings.Cut(text, ":")
-	key, value, _ := strings.Cut(rest, "=")
-	taint := corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)}
-	if !ok || key == "" {
-		return taint, fmt.Errorf("%q: want key=value:effect", text)
+	switch {
+	case len(ips) > 2 || len(ips) == 2 && (ips[0].To4() == nil) == (ips[1].To4() == nil):
+		errs = append(errs, fmt.Errorf("--node-ip: %q: want one address, or one of each family", text))
+	case len(ips) == 2 && (ips[0].IsUnspecified() || ips[1].IsUnspecified()):
+		errs = append(errs, fmt.Errorf("--node-ip: %q: 0.0.0.0 and :: must stand alone", text))
 	}
-	switch taint.Effect {
-	case corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute:
-		return taint, nil
-	}
-	return taint, fmt.Errorf("%q: effect %q is not one of NoSchedule, PreferNoSchedule, NoExecute", text, effect)
-}
-
-// decode turns the merged document into a configuration: defaults, support, validation.
-func decode(document map[string]any, origin string) (*kubeletconfig.KubeletConfiguration, error) {
-	if _, err := toConfig(document); err != nil {
-		return nil, fmt.Errorf("%s: %w", origin, err)
-	}
-	if errs := unsupported(document); len(errs) > 0 {
-		return nil, fmt.Errorf("%s: %w", origin, errors.Join(errs...))
-	}
-	c, err := toConfig(overlay(defaultDocument(), document))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", origin, err)
-	}
-	if errs := validate(c); len(errs) > 0 {
-		return nil, fmt.Errorf("%s: %w", origin, errors.Join(errs...))
-	}
-	return c, nil
-}
-
-func toConfig(document map[string]any) (*kubeletconfig.KubeletConfiguration, error) {
-	data, err := json.Marshal(document)
-	if err != nil {
-		return nil, err
-	}
-	return strict(data)
+	return ips, errs
 }

@@ -30,7 +30,10 @@ func TestPrecedence(t *testing.T) {
 	write(t, dir+"/d/20-late.conf", head+"clusterDomain: late\nkubeReserved: {memory: null}\n")
 	write(t, dir+"/d/10-early.conf", head+"clusterDomain: early\nmaxPods: 30\nclusterDNS: [10.0.0.2, 10.0.0.3]\n")
 	write(t, dir+"/d/ignored.yaml", "not a drop-in")
-	s, err := Load([]string{"--config=" + file, "--config-dir=" + dir + "/d", "--max-pods=40", "--hostname-override=Node-1"}, &bytes.Buffer{})
+	if err := os.Symlink(dir+"/d", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Load([]string{"--config=" + file, "--config-dir=" + dir + "/link", "--max-pods=40", "--hostname-override=Node-1"}, &bytes.Buffer{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,30 +131,134 @@ func TestRefused(t *testing.T) {
 		{"field given twice", head + "maxPods: 3\nmaxPods: 4\n", "maxPods"},
 		{"wrong type", head + "maxPods: many\n", "maxPods"},
 		{"wrong kind", "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: Pod\n", "KubeletConfiguration"},
-		{"not built", head + "cpuManagerPolicy: static\n", "cpuManagerPolicy: not supported"},
-		{"not built, nested", head + "memorySwap: {swapBehavior: LimitedSwap}\n", "memorySwap: not supported"},
+		{"not built", head + "cpuManagerPolicy: static\n", "cpuManagerPolicy: static is not supported"},
+		{"not built, nested", head + "memorySwap: {swapBehavior: LimitedSwap}\n", "memorySwap.swapBehavior: LimitedSwap is not supported"},
 		{"feature gates", head + "featureGates: {Some: true}\n", "featureGates: not supported"},
 		{"eviction", head + "evictionHard: {nodefs.available: 3%}\n", "evictionHard[nodefs.available]"},
 		{"image collection", head + "imageGCHighThresholdPercent: 70\n", "imageGCHighThresholdPercent"},
 		{"graceful shutdown", head + "shutdownGracePeriod: 30s\n", "shutdownGracePeriod: not supported"},
-		{"read-only port", head + "readOnlyPort: 10255\n", "readOnlyPort"},
+		{"read-only port", head + "readOnlyPort: 99999\n", "readOnlyPort"},
 		{"negative", head + "maxPods: -1\n", "maxPods: Invalid value"},
 		{"address", head + "clusterDNS: [10.0.0.1, here]\n", "clusterDNS[1]"},
 		{"driver", head + "cgroupDriver: other\n", "cgroupDriver"},
 		{"reservation", head + "kubeReserved: {gold: 1}\n", "kubeReserved"},
 		{"quantity", head + "systemReserved: {memory: lots}\n", "systemReserved[memory]"},
-		{"parallel pulls", head + "maxParallelImagePulls: 3\n", "serializeImagePulls"},
+		{"parallel pulls", head + "maxParallelImagePulls: 3\nserializeImagePulls: true\n", "serializeImagePulls"},
 		{"endpoint", head + "containerRuntimeEndpoint: tcp://127.0.0.1:1\n", "containerRuntimeEndpoint"},
+		{"two documents", head + "---\n" + head, "more than one document"},
+		{"log format", head + "logging: {format: json}\n", "logging.format: json is not supported"},
+		{"log options", head + "logging: {options: {text: {splitStream: true}}}\n", "logging.options: not supported"},
+		{"default switched off", head + "enableControllerAttachDetach: false\n", "enableControllerAttachDetach: false is not supported"},
+		{"tracing", head + "tracing: {samplingRatePerMillion: 1}\n", "tracing: not supported"},
+		{"eviction, bad", head + "evictionHard: {memory.available: lots}\n", "evictionHard[memory.available]: Invalid value"},
+		{"eviction, more than all", head + "evictionHard: {memory.available: 200%}\n", "evictionHard[memory.available]: Invalid value"},
+		{"eviction, soft", head + "evictionSoft: {memory.available: 1Gi}\n", "evictionSoft: not supported"},
+		{"port", head + "port: 70000\n", "port: Invalid value"},
+		{"duration", head + "fileCheckFrequency: -1s\n", "fileCheckFrequency: Invalid value"},
+		{"quota period", head + "cpuCFSQuotaPeriod: 2s\n", "cpuCFSQuotaPeriod: Invalid value"},
+		{"pids", head + "podPidsLimit: 0\n", "podPidsLimit: Invalid value"},
+		{"URL", head + "staticPodURL: ftp://x/\n", "staticPodURL: Invalid value"},
+		{"taint key", head + "registerWithTaints: [{key: a b, effect: NoSchedule}]\n", "registerWithTaints[0].key"},
+		{"taint effect", head + "registerWithTaints: [{key: a}]\n", "registerWithTaints[0].effect"},
+		{"taint twice", head + "registerWithTaints: [{key: a, effect: NoSchedule}, {key: a, value: b, effect: NoSchedule}]\n", "registerWithTaints[1]"},
+		{"enforcement", head + "enforceNodeAllocatable: [pods, system-reserved]\n", "enforceNodeAllocatable[1]"},
+		{"enforcement without cgroups", head + "cgroupsPerQOS: false\n", "needs cgroupsPerQOS"},
+		{"sysctl", head + "allowedUnsafeSysctls: ['*']\n", "allowedUnsafeSysctls[0]"},
+		{"TLS version", head + "tlsMinVersion: VersionTLS11\n", "tlsMinVersion"},
+		{"TLS cipher", head + "tlsCipherSuites: [TLS_RSA_WITH_RC4_128_SHA]\n", "tlsCipherSuites[0]"},
+		{"TLS key alone", head + "tlsPrivateKeyFile: /k\n", "tlsPrivateKeyFile"},
+		{"authorization", head + "authorization: {mode: Never}\n", "authorization.mode"},
+		{"OOM score", head + "oomScoreAdj: -1001\n", "oomScoreAdj: Invalid value"},
+		{"content type", head + "contentType: text/plain\n", "contentType: Invalid value"},
+		{"image age", head + "imageMinimumGCAge: 1h\n", "imageMinimumGCAge"},
+		{"pressure period", head + "evictionPressureTransitionPeriod: 1m\n", "evictionPressureTransitionPeriod"},
+		{"flexvolumes", head + "volumePluginDir: /plugins\n", "volumePluginDir: /plugins is not supported"},
 		{"restart period", head + "crashLoopBackOff: {maxContainerRestartPeriod: 10m}\n", "crashLoopBackOff.maxContainerRestartPeriod"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			file := write(t, t.TempDir()+"/kubelet.yaml", tt.content)
 			_, err := Load([]string{"--config=" + file}, &bytes.Buffer{})
-			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), file) {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || tt.name != "enforcement without cgroups" && !strings.Contains(err.Error(), file) {
 				t.Errorf("the error is %v, want one that names the file and %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestTaken: values that ask for nothing that is missing are taken, as are upstream's defaults, however they are written.
+func TestTaken(t *testing.T) {
+	for _, content := range []string{
+		"contentType: application/vnd.kubernetes.protobuf", "imageMinimumGCAge: 120s", "enableProfilingHandler: true", "memoryThrottlingFactor: 0.9",
+		"evictionHard: {memory.available: 5%, nodefs.available: 0%, imagefs.inodesFree: 5%}", "evictionHard: {}", "featureGates: {}", "logging: {format: text, flushFrequency: 5s}",
+		"memorySwap: {swapBehavior: NoSwap}", "enableSystemLogQuery: false", "oomScoreAdj: 0", "contentType: application/json", "evictionPressureTransitionPeriod: 300s",
+		"volumePluginDir: /usr/libexec/kubernetes/kubelet-plugins/volume/exec/", "shutdownGracePeriod: 0s", "tracing: null", "failCgroupV1: true",
+	} {
+		if _, err := Load([]string{"--config=" + write(t, t.TempDir()+"/c.yaml", head+content+"\n")}, &bytes.Buffer{}); err != nil {
+			t.Errorf("%s: %v", content, err)
+		}
+	}
+}
+
+// TestDefaulting: what a zero means depends on the field, and some defaults on others.
+func TestDefaulting(t *testing.T) {
+	tests := []struct {
+		content string
+		want    func(*Settings) bool
+	}{
+		{"maxPods: 0", func(s *Settings) bool { return s.MaxPods == 110 }},
+		{"eventBurst: 0", func(s *Settings) bool { return s.EventBurst == 100 }},
+		{"eventRecordQPS: 0", func(s *Settings) bool { return *s.EventRecordQPS == 0 }},
+		{"healthzPort: 0", func(s *Settings) bool { return *s.HealthzPort == 0 }},
+		{"resolvConf: ''", func(s *Settings) bool { return *s.ResolverConfig == "" }},
+		{"rotateCertificates: false", func(s *Settings) bool { return !s.RotateCertificates }},
+		{"seccompDefault: false", func(s *Settings) bool { return !*s.SeccompDefault }},
+		{"seccompDefault: null", func(s *Settings) bool { return *s.SeccompDefault }},
+		{"enforceNodeAllocatable: []", func(s *Settings) bool { return len(s.EnforceNodeAllocatable) == 0 }},
+		{"evictionHard: {memory.available: 1Gi}", func(s *Settings) bool { return len(s.EvictionHard) == 1 }},
+		{"syncFrequency: 0s", func(s *Settings) bool {
+			return len(s.EvictionHard) == 5 && s.EvictionHard["memory.available"] == "100Mi"
+		}},
+		{"oomScoreAdj: 0", func(s *Settings) bool { return *s.OOMScoreAdj == 0 }},
+		{"oomScoreAdj: null", func(s *Settings) bool { return *s.OOMScoreAdj == -999 }},
+		{"podPidsLimit: -7", func(s *Settings) bool { return *s.PodPidsLimit == -1 }},
+		{"nodeStatusUpdateFrequency: 30s", func(s *Settings) bool { return s.NodeStatusReportFrequency.Seconds() == 30 }},
+		{"maxParallelImagePulls: 3", func(s *Settings) bool { return !*s.SerializeImagePulls }},
+		{"maxParallelImagePulls: 1", func(s *Settings) bool { return *s.SerializeImagePulls }},
+		{"crashLoopBackOff: {}", func(s *Settings) bool { return s.CrashLoopBackOff.MaxContainerRestartPeriod.Minutes() == 5 }},
+		{"logging: {verbosity: 3}", func(s *Settings) bool { return s.Logging.Verbosity == 3 && s.Logging.Format == "text" }},
+	}
+	for _, tt := range tests {
+		s, err := Load([]string{"--config=" + write(t, t.TempDir()+"/c.yaml", head+tt.content+"\n")}, &bytes.Buffer{})
+		if err != nil {
+			t.Errorf("%s: %v", tt.content, err)
+		} else if !tt.want(s) {
+			t.Errorf("%s: %+v", tt.content, s.KubeletConfiguration)
+		}
+	}
+}
+
+// TestErrorsNameTheirSource: a problem is the file's, drop-in's or flag's that the value came from.
+func TestErrorsNameTheirSource(t *testing.T) {
+	dir := t.TempDir()
+	file := write(t, dir+"/kubelet.yaml", head+"maxPods: -1\nport: -1\nauthentication: {webhook: {cacheTTL: -1s}}\n")
+	dropIn := write(t, dir+"/d/10.conf", head+"clusterDNS: [x]\nmaxPods: -2\nregistryBurst: -1\n")
+	_, err := Load([]string{"--config=" + file, "--config-dir=" + dir + "/d", "--registry-burst=-3", "--pods-per-core=1"}, &bytes.Buffer{})
+	if err == nil || !strings.Contains(err.Error(), "pods-per-core") {
+		t.Errorf("a flag that is not supported: %v", err)
+	}
+	_, err = Load([]string{"--config=" + file, "--config-dir=" + dir + "/d", "--registry-burst=-3"}, &bytes.Buffer{})
+	for _, want := range []string{
+		file + ": authentication.webhook.cacheTTL: ", file + ": port: ", dropIn + ": clusterDNS[0]: ", dropIn + ": maxPods: ", "--registry-burst: registryBurst: ",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is\n%v\nwant %q in it", err, want)
+		}
+	}
+	for _, args := range [][]string{{"--config=/none"}, {"--config-dir=/none"}} {
+		if _, err := Load(args, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), strings.TrimSuffix(args[0], "=/none")+": open") && !strings.Contains(err.Error(), ": lstat") {
+			t.Errorf("%v: %v", args, err)
+		}
 	}
 }
 
@@ -159,11 +266,15 @@ func TestFlags(t *testing.T) {
 	good, err := Load([]string{
 		"--node-labels=a=b,topology.kubernetes.io/zone=z", "--register-with-taints=k=v:NoSchedule,x:NoExecute", "--node-ip=10.0.0.1,fd00::1",
 		"--manifest-url=http://127.0.0.1/pods", "--manifest-url-header=A:1,A:2,B:3", "--v=2", "--cluster-dns=10.0.0.1,10.0.0.2", "--runonce",
+		"--kube-reserved=cpu=100m,memory=1Gi", "--enforce-node-allocatable=", "--register-node=false", "--seccomp-default", "--node-status-update-frequency=20s",
 	}, &bytes.Buffer{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(good.NodeLabels) != 2 || len(good.RegisterWithTaints) != 2 || len(good.NodeIPs) != 2 || len(good.ClusterDNS) != 2 || !good.RunOnce {
+		t.Errorf("settings: %+v", good)
+	}
+	if good.KubeReserved["memory"] != "1Gi" || len(good.EnforceNodeAllocatable) != 0 || *good.RegisterNode || !*good.SeccompDefault || good.NodeStatusReportFrequency.Seconds() != 20 {
 		t.Errorf("settings: %+v", good)
 	}
 	if len(good.StaticPodURLHeader["A"]) != 2 || good.Logging.Verbosity != 2 {
@@ -179,6 +290,29 @@ func TestFlags(t *testing.T) {
 		{"--manifest-url-header=A", "--manifest-url-header"},
 		{"--max-pods=many", "--max-pods"},
 		{"--register-node=perhaps", "--register-node"},
+		{"--register-node=", "--register-node"},
+		{"--node-ip=127.0.0.1", "--node-ip"},
+		{"--node-ip=::1", "--node-ip"},
+		{"--node-ip=224.0.0.1", "--node-ip"},
+		{"--node-ip=fe80::1", "--node-ip"},
+		{"--node-ip=0.0.0.0,fd00::1", "--node-ip"},
+		{"--node-labels=a b=c", "--node-labels"},
+		{"--node-labels=a=b c", "--node-labels"},
+		{"--node-labels=node-role.kubernetes.io/control-plane=", "--node-labels"},
+		{"--eviction-hard=memory.available=1Gi", "--eviction-hard"},
+		{"--eviction-hard=nodefs.available<3%", "--eviction-hard: evictionHard[nodefs.available]"},
+		{"--cpu-manager-policy=static", "--cpu-manager-policy: cpuManagerPolicy: static is not supported"},
+		{"--feature-gates=Some=true", "--feature-gates"},
+		{"--feature-gates=Some=perhaps", "--feature-gates"},
+		{"--oom-score-adj=1001", "--oom-score-adj"},
+		{"--root-dir=here", "--root-dir"},
+		{"--kube-reserved=cpu", "--kube-reserved"},
+		{"--kube-reserved=cpu=x", "--kube-reserved"},
+		{"--read-only-port=70000", "--read-only-port"},
+		{"--runtime-request-timeout=soon", "--runtime-request-timeout"},
+		{"--max-pods=99999999999", "--max-pods"},
+		{"--v=-1", "--v"},
+		{"--vmodule=x", "--vmodule"},
 		{"--no-such-flag", "no-such-flag"},
 		{"run", `"run"`},
 	} {
@@ -202,8 +336,57 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+// TestRepeatedFlags: a flag of many values may be given many times, as upstream's; of another the last counts.
+func TestRepeatedFlags(t *testing.T) {
+	s, err := Load([]string{
+		"--cluster-dns=10.0.0.1", "--cluster-dns=10.0.0.2,10.0.0.3", "--kube-reserved=cpu=1", "--kube-reserved=memory=1Gi", "--max-pods=1", "--max-pods=2",
+		"--manifest-url-header=a:1", "--manifest-url-header=a:2", "--register-node", "--eviction-hard=memory.available<5%,nodefs.available<10%",
+		"--node-ip=::", "--kube-api-content-type=application/json", "--node-labels=a=b", "--node-labels=node.kubernetes.io/c=d", "--feature-gates=",
+	}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.ClusterDNS) != 3 || len(s.KubeReserved) != 2 || s.MaxPods != 2 || len(s.StaticPodURLHeader["a"]) != 2 || !*s.RegisterNode || len(s.NodeLabels) != 2 {
+		t.Errorf("settings: %+v", s)
+	}
+	if s.EvictionHard["memory.available"] != "5%" || len(s.EvictionHard) != 2 || !s.NodeIPs[0].IsUnspecified() || s.ContentType != "application/json" {
+		t.Errorf("settings: %+v", s)
+	}
+}
+
+// TestFlagsOfUpstream: every flag of upstream's that sets a field sets it here, or is refused like the field.
+func TestFlagsOfUpstream(t *testing.T) {
+	f := newFlags(&bytes.Buffer{})
+	for name := range strings.FieldsSeq(upstreamFlags) {
+		if f.set.Lookup(name) == nil {
+			t.Errorf("--%s is missing", name)
+		}
+	}
+}
+
+// upstreamFlags are those of cmd/kubelet/app/options/options.go, but for --reserved-memory.
+const upstreamFlags = `fail-swap-on pod-manifest-path sync-frequency file-check-frequency http-check-frequency manifest-url
+manifest-url-header fail-cgroupv1 container-runtime-endpoint image-service-endpoint registry-qps registry-burst event-qps event-burst
+healthz-port healthz-bind-address oom-score-adj cluster-domain volume-plugin-dir cluster-dns node-status-update-frequency
+minimum-image-ttl-duration image-gc-high-threshold image-gc-low-threshold volume-stats-agg-period feature-gates kubelet-cgroups
+system-cgroups provider-id cgroups-per-qos cgroup-driver cgroup-root cpu-manager-policy cpu-manager-policy-options
+cpu-manager-reconcile-period qos-reserved topology-manager-policy runtime-request-timeout hairpin-mode max-pods pod-cidr pod-max-pids
+resolv-conf runonce cpu-cfs-quota cpu-cfs-quota-period enable-controller-attach-detach make-iptables-util-chains
+container-log-max-size container-log-max-files allowed-unsafe-sysctls node-status-max-images kernel-memcg-notification
+local-storage-capacity-isolation max-open-files kube-api-content-type kube-api-qps kube-api-burst serialize-image-pulls eviction-hard
+eviction-soft eviction-soft-grace-period eviction-pressure-transition-period eviction-max-pod-grace-period eviction-minimum-reclaim
+pods-per-core protect-kernel-defaults reserved-cpus topology-manager-scope topology-manager-policy-options system-reserved kube-reserved
+enforce-node-allocatable system-reserved-cgroup kube-reserved-cgroup memory-manager-policy register-node register-with-taints
+config config-dir kubeconfig hostname-override node-ip root-dir seccomp-default node-labels enable-server address port read-only-port anonymous-auth
+authentication-token-webhook authentication-token-webhook-cache-ttl client-ca-file authorization-mode authorization-webhook-cache-authorized-ttl
+authorization-webhook-cache-unauthorized-ttl tls-cert-file tls-private-key-file tls-min-version tls-cipher-suites enable-debugging-handlers
+contention-profiling streaming-connection-idle-timeout`
+
+// FuzzParse: whatever the bytes are, they are refused or make a whole and valid configuration.
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(head + "maxPods: 3\n"))
+	for _, content := range []string{"", "maxPods: 3\n", "evictionHard: {nodefs.available: 0%}\n", "logging: {options: {json: {infoBufferSize: 1}}}\n", "authentication: null\n", "---\n# end\n"} {
+		f.Add([]byte(head + content))
+	}
 	f.Add([]byte(`{"apiVersion":"kubelet.config.k8s.io/v1beta1","kind":"KubeletConfiguration","evictionHard":{"a":"b"}}`))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -211,8 +394,15 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if c, err := decode(document, "fuzz"); err == nil && c.MaxPods < 0 {
-			t.Errorf("an invalid configuration is accepted: %s", data)
+		g := newGiven()
+		g.document = mergePatch(g.document, document)
+		g.note("fuzz", "", document)
+		c, err := g.decode()
+		if err != nil {
+			return
+		}
+		if problems := validate(c); len(problems) > 0 {
+			t.Errorf("an invalid configuration is accepted: %s: %v", data, problems)
 		}
 	})
 }

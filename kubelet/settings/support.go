@@ -1,180 +1,223 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
-// Support is what becomes of a field of KubeletConfiguration.
-type Support string
-
-// The kinds of support.
-const (
-	Supported Support = "supported"
-	Accepted  Support = "accepted" // taken, and without effect for the reason in the note
-	Refused   Support = "refused"  // an error, unless it holds upstream's default
-)
-
-// Field is one line of the compatibility table.
-type Field struct {
-	Path    string
-	Support Support
-	Note    string
+// problem is what is wrong with a field.
+type problem struct {
+	path string
+	err  error
 }
 
-// supported are the fields that do what upstream's do, by path; a path covers what is below it.
-var supported = []string{
-	"staticPodPath", "podLogsDir", "fileCheckFrequency", "httpCheckFrequency", "staticPodURL", "staticPodURLHeader",
-	"registryPullQPS", "registryBurst", "eventRecordQPS", "eventBurst", "healthzPort", "healthzBindAddress", "clusterDomain", "clusterDNS",
-	"nodeStatusUpdateFrequency", "nodeStatusReportFrequency", "nodeLeaseDurationSeconds", "nodeStatusMaxImages", "cgroupRoot", "cgroupsPerQOS", "cgroupDriver",
-	"singleProcessOOMKill", "runtimeRequestTimeout", "maxPods", "podPidsLimit", "resolvConf", "runOnce", "cpuCFSQuota", "cpuCFSQuotaPeriod",
-	"kubeAPIQPS", "kubeAPIBurst", "serializeImagePulls", "maxParallelImagePulls", "systemReserved", "kubeReserved", "enforceNodeAllocatable",
-	"allowedUnsafeSysctls", "providerID", "logging.verbosity", "crashLoopBackOff", "seccompDefault", "registerWithTaints", "registerNode",
-	"containerRuntimeEndpoint", "imageServiceEndpoint",
-}
-
-// accepted are fields that configurations in use carry and that have nothing to act on here, with the reason.
-var accepted = map[string]string{
-	"syncFrequency":                    "pods are synced by events, not by period",
-	"address":                          serverNote,
-	"port":                             serverNote + "; reported in the node's daemonEndpoints",
-	"enableServer":                     serverNote,
-	"tlsCertFile":                      serverNote,
-	"tlsPrivateKeyFile":                serverNote,
-	"tlsCipherSuites":                  serverNote,
-	"tlsMinVersion":                    serverNote,
-	"authentication":                   serverNote,
-	"authorization":                    serverNote,
-	"enableDebuggingHandlers":          serverNote,
-	"streamingConnectionIdleTimeout":   serverNote,
-	"rotateCertificates":               "the credentials of --kubeconfig are used as they are",
-	"contentType":                      "the apiserver is spoken to in protobuf, or JSON where it must be",
-	"evictionPressureTransitionPeriod": evictionNote,
-	"evictionHard":                     evictionNote + "; upstream's default or 0 (off) for each signal, else refused; memory.available counts against allocatable",
-	"imageGCHighThresholdPercent":      "images are not collected; upstream's default or 100 (off), else refused",
-	"imageGCLowThresholdPercent":       "images are not collected",
-	"imageMinimumGCAge":                "images are not collected",
-	"volumeStatsAggPeriod":             "volumes are not measured",
-	"cpuManagerReconcilePeriod":        "only used by the static policy, which is refused",
-	"failSwapOn":                       "swap is neither refused nor given to pods",
-	"failCgroupV1":                     "cgroup v1 is supported; true is accepted and has no effect",
-	"volumePluginDir":                  "there are no flexvolume plugins",
-	"logging":                          "klog's text format; only verbosity can be set",
-	"oomScoreAdj":                      "the kubelet keeps the score it was started with",
-	"makeIPTablesUtilChains":           "no iptables chains are made, as upstream since 1.28",
-	"hairpinMode":                      "the CNI plugin's matter",
-}
-
-const (
-	serverNote   = "there is no server on this port yet, so nobody gets in"
-	evictionNote = "pods are not evicted yet"
-)
-
-// supportOf returns what becomes of a path: that of the longest entry above it.
-func supportOf(path string) (Support, string) {
-	for p := path; p != ""; {
-		if slices.Contains(supported, p) {
-			return Supported, ""
-		}
-		if note, ok := accepted[p]; ok {
-			return Accepted, note
-		}
-		cut := strings.LastIndexByte(p, '.')
-		if cut < 0 {
-			break
-		}
-		p = p[:cut]
-	}
-	return Refused, ""
-}
-
-// Fields returns every top-level field of KubeletConfiguration with its support, for docs/compatibility.md.
-func Fields() []Field {
-	t := reflect.TypeFor[kubeletconfig.KubeletConfiguration]()
-	var fields []Field
-	for f := range t.Fields() {
-		name := jsonName(f)
-		if name == "" {
-			continue // kind and apiVersion
-		}
-		support, note := supportOf(name)
-		fields = append(fields, Field{Path: name, Support: support, Note: note})
-	}
-	return fields
-}
-
-// unsupported names every field of a document that asks for what is not built.
-func unsupported(document map[string]any) []error {
-	defaults := defaultDocument()
-	var errs []error
-	for key, value := range document {
-		if key == "apiVersion" || key == "kind" {
+// unsupported names every field that asks for what is not built. given is the document, decoded.
+func unsupported(document map[string]any, given *kubeletconfig.KubeletConfiguration) []problem {
+	var problems []problem
+	for _, f := range table {
+		if _, present := lookup(document, f.Path); !present || f.Support != Refused {
 			continue
 		}
-		if support, _ := supportOf(key); support != Refused || harmless(key, value) {
+		if f.Path == "evictionHard" {
+			for signal, threshold := range given.EvictionHard {
+				if !tolerable(signal, threshold) {
+					problems = append(problems, f.refusal(f.Path+"["+signal+"]", threshold))
+				}
+			}
 			continue
 		}
-		if !sameValue(value, defaults[key]) {
-			errs = append(errs, fmt.Errorf("%s: not supported by this kubelet yet", key))
+		if value := valueAt(given, f.Path); !f.takes(value) {
+			problems = append(problems, f.refusal(f.Path, value))
 		}
 	}
-	errs = append(errs, unbuilt(document, defaults)...)
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errs
+	return problems
 }
 
-// unbuilt names thresholds that ask for what is not built: they may only be upstream's, or off.
-func unbuilt(document, defaults map[string]any) []error {
-	var errs []error
-	thresholds, _ := document["evictionHard"].(map[string]any)
-	usual, _ := defaults["evictionHard"].(map[string]any)
-	for signal, value := range thresholds {
-		text := fmt.Sprint(value)
-		off := strings.Trim(text, "0%KMGTi") == ""
-		if signal != "memory.available" && !off && !sameValue(value, usual[signal]) {
-			errs = append(errs, fmt.Errorf("evictionHard[%s]: %s: pods are not evicted by this kubelet yet; 0%% is off", signal, text))
-		}
+func (f Field) refusal(path string, value any) problem {
+	text := path + ": not supported yet"
+	switch reflect.ValueOf(value).Kind() {
+	case reflect.String, reflect.Bool, reflect.Int32, reflect.Int64, reflect.Float64:
+		text = fmt.Sprintf("%s: %v is not supported yet", path, value)
 	}
-	if high, given := document["imageGCHighThresholdPercent"]; given && !sameValue(high, defaults["imageGCHighThresholdPercent"]) && !sameValue(high, 100) {
-		errs = append(errs, fmt.Errorf("imageGCHighThresholdPercent: %v: images are not collected by this kubelet yet; 100 is off", high))
+	if f.Note != "" {
+		text += " (" + f.Note + ")"
 	}
-	return errs
+	return problem{path, errors.New(text)}
 }
 
-// harmless tells whether a value asks for nothing, or switches off what is not built anyway.
-func harmless(key string, value any) bool {
-	if off, ok := value.(bool); ok {
-		return !off && defaultDocument()[key] != true
+// takes tells whether a value is upstream's default, or asks for nothing that is missing.
+func (f Field) takes(value any) bool {
+	root := reflect.ValueOf(&kubeletconfig.KubeletConfiguration{}).Elem()
+	v, _ := fieldAt(root, f.Path)
+	if v.Kind() != reflect.Pointer && equality.Semantic.DeepEqual(value, reflect.Zero(reflect.TypeOf(value)).Interface()) {
+		return true // the same as not given
 	}
-	return empty(value)
+	return slices.ContainsFunc(append([]any{f.Default, f.Upstream}, f.Also...), func(other any) bool {
+		return other != nil && equality.Semantic.DeepEqual(value, typed(f.Path, other))
+	})
 }
 
-// sameValue compares values as JSON has them, where 5, 5.0 and int64(5) are one.
-func sameValue(a, b any) bool { return equality.Semantic.DeepEqual(normal(a), normal(b)) }
-
-func normal(v any) any {
-	switch n := v.(type) {
-	case int:
-		return float64(n)
-	case int64:
-		return float64(n)
-	case []any:
-		out := make([]any, len(n))
-		for i := range n {
-			out[i] = normal(n[i])
-		}
-		return out
-	case map[string]any:
-		out := map[string]any{}
-		for k, e := range n {
-			out[k] = normal(e)
-		}
-		return out
+// tolerable tells whether a hard eviction threshold is the default or off. That of memory may be any: it is kept free
+// by taking it from allocatable. Others are validate's to find.
+func tolerable(signal, threshold string) bool {
+	amount, percent, err := parseThreshold(threshold)
+	if err != nil || amount == 0 || signal == "memory.available" {
+		return true
 	}
-	return v
+	text, _ := defaultEviction[signal].(string)
+	usual, usualPercent, err := parseThreshold(text)
+	return err == nil && amount == usual && percent == usualPercent
+}
+
+// parseThreshold reads 10% or a quantity.
+func parseThreshold(text string) (amount float64, percent bool, err error) {
+	if number, ok := strings.CutSuffix(text, "%"); ok {
+		amount, err = strconv.ParseFloat(number, 64)
+		if err == nil && !(amount >= 0 && amount <= 100) {
+			err = fmt.Errorf("%q: must be between 0%% and 100%%", text)
+		}
+		return amount, true, err
+	}
+	q, err := resource.ParseQuantity(text)
+	if err == nil && q.Sign() < 0 {
+		err = fmt.Errorf("%q: must not be negative", text)
+	}
+	return q.AsApproximateFloat64(), false, err
+}
+
+// Threshold is the value of a hard eviction signal out of a total: "10%" of it, or a quantity.
+func Threshold(text string, total int64) (int64, error) {
+	amount, percent, err := parseThreshold(text)
+	if percent {
+		amount *= float64(total) / 100
+	}
+	return int64(amount), err
+}
+
+// withDefaults returns the document with the defaults of all that is not given. As upstream reads them, a zero
+// number, duration or string means the default too, where the field cannot tell it from none.
+func withDefaults(document map[string]any, given *kubeletconfig.KubeletConfiguration) map[string]any {
+	full := clone(document)
+	root := reflect.ValueOf(given).Elem()
+	for _, f := range table {
+		if f.Default == nil {
+			continue
+		}
+		v, _ := fieldAt(root, f.Path)
+		if _, present := lookup(document, f.Path); !present || v.Kind() != reflect.Bool && v.IsZero() {
+			put(full, f.Path, f.Default)
+		}
+	}
+	return full
+}
+
+// derive sets the defaults that depend on other fields or on the machine.
+//
+// Upstream: pkg/kubelet/apis/config/v1beta1/defaults.go SetDefaults_KubeletConfiguration.
+func derive(c, given *kubeletconfig.KubeletConfiguration) {
+	if given.NodeStatusReportFrequency.Duration == 0 && given.NodeStatusUpdateFrequency.Duration != 0 {
+		c.NodeStatusReportFrequency = given.NodeStatusUpdateFrequency
+	}
+	if given.SerializeImagePulls == nil && given.MaxParallelImagePulls != nil {
+		*c.SerializeImagePulls = *given.MaxParallelImagePulls < 2
+	}
+	if *c.PodPidsLimit < 0 {
+		*c.PodPidsLimit = -1
+	}
+	const containerd, crio = "/run/containerd/containerd.sock", "/run/crio/crio.sock"
+	if given.ContainerRuntimeEndpoint == "" && !exists(containerd) && exists(crio) {
+		c.ContainerRuntimeEndpoint = "unix://" + crio
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// lookup finds the value at a path of a document; null is no value.
+func lookup(document map[string]any, path string) (any, bool) {
+	name, rest, nested := strings.Cut(path, ".")
+	value := document[name]
+	if inner, ok := value.(map[string]any); ok && nested {
+		return lookup(inner, rest)
+	}
+	return value, value != nil && !nested
+}
+
+// put sets the value at a path of a document, which must not share its objects with another.
+func put(document map[string]any, path string, value any) {
+	name, rest, nested := strings.Cut(path, ".")
+	if !nested {
+		document[name] = value
+		return
+	}
+	inner, ok := document[name].(map[string]any)
+	if !ok {
+		inner = map[string]any{}
+		document[name] = inner
+	}
+	put(inner, rest, value)
+}
+
+// clone copies a document and the objects in it.
+func clone(document map[string]any) map[string]any {
+	out := maps.Clone(document)
+	for key, value := range out {
+		if inner, ok := value.(map[string]any); ok {
+			out[key] = clone(inner)
+		}
+	}
+	return out
+}
+
+// fieldAt finds the field at a path of JSON names.
+func fieldAt(v reflect.Value, path string) (reflect.Value, bool) {
+	name, rest, nested := strings.Cut(path, ".")
+	for f := range v.Type().Fields() {
+		if jsonName, _, _ := strings.Cut(f.Tag.Get("json"), ","); jsonName != name {
+			continue
+		}
+		if nested {
+			return fieldAt(v.FieldByIndex(f.Index), rest)
+		}
+		return v.FieldByIndex(f.Index), true
+	}
+	return reflect.Value{}, false
+}
+
+// valueAt returns the value at a path of the table, without what tells only how it was written.
+func valueAt(c *kubeletconfig.KubeletConfiguration, path string) any {
+	v, ok := fieldAt(reflect.ValueOf(c).Elem(), path)
+	if !ok {
+		panic("settings: the table names " + path + ", which is no field")
+	}
+	if v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	if path == "logging.flushFrequency" {
+		v = v.FieldByName("Duration")
+	}
+	return v.Interface()
+}
+
+// typed is a value of the table as the configuration's type holds it.
+func typed(path string, value any) any {
+	document := map[string]any{}
+	put(document, path, value)
+	c, err := toConfig(document)
+	if err != nil {
+		panic(fmt.Sprintf("settings: the table's value of %s: %v", path, err))
+	}
+	return valueAt(c, path)
 }

@@ -1,12 +1,15 @@
 package settings
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -17,21 +20,21 @@ import (
 // validate checks a complete configuration. Every error names its field.
 //
 // Upstream: pkg/kubelet/apis/config/validation/validation.go ValidateKubeletConfiguration.
-func validate(c *kubeletconfig.KubeletConfiguration) []error {
+func validate(c *kubeletconfig.KubeletConfiguration) []problem {
 	p := &problems{}
 	p.numbers(c)
 	p.places(c)
 	p.lists(c)
-	slices.SortFunc(p.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return p.errs
+	p.server(c)
+	return p.list
 }
 
 // problems collects what is wrong with a configuration.
-type problems struct{ errs []error }
+type problems struct{ list []problem }
 
 func (p *problems) add(bad bool, path string, value any, detail string) {
 	if bad {
-		p.errs = append(p.errs, field.Invalid(field.NewPath(path), value, detail))
+		p.list = append(p.list, problem{path, field.Invalid(field.NewPath(path), value, detail)})
 	}
 }
 
@@ -53,7 +56,6 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 	add(*c.NodeStatusMaxImages < -1, "nodeStatusMaxImages", *c.NodeStatusMaxImages, "must be -1 (no limit) or greater")
 	add(c.NodeLeaseDurationSeconds <= 0, "nodeLeaseDurationSeconds", c.NodeLeaseDurationSeconds, "must be greater than 0")
 	add(c.Port < 1 || c.Port > 65535, "port", c.Port, "must be between 1 and 65535")
-	add(c.ReadOnlyPort != 0, "readOnlyPort", c.ReadOnlyPort, "a port without authentication is not offered; must be 0")
 	add(*c.HealthzPort < 0 || *c.HealthzPort > 65535, "healthzPort", *c.HealthzPort, "must be between 0 (off) and 65535")
 	if m := c.MaxParallelImagePulls; m != nil {
 		add(*m < 1, "maxParallelImagePulls", *m, "must be greater than 0")
@@ -63,14 +65,21 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 	if m := c.CrashLoopBackOff.MaxContainerRestartPeriod; m != nil {
 		add(m.Seconds() < 1 || m.Seconds() > 300, "crashLoopBackOff.maxContainerRestartPeriod", m.Duration.String(), "must be between 1s and 300s")
 	}
-	add(*c.PodPidsLimit == 0 || *c.PodPidsLimit < -1, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
+	add(*c.PodPidsLimit == 0, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
+	add(*c.OOMScoreAdj < -1000 || *c.OOMScoreAdj > 1000, "oomScoreAdj", *c.OOMScoreAdj, "must be between -1000 and 1000")
+	add(c.Logging.Verbosity > 1<<31-1, "logging.verbosity", c.Logging.Verbosity, "must be at most 2147483647")
 }
 
 // places checks addresses, paths and names.
 func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
 	add := p.add
+	for signal, threshold := range c.EvictionHard {
+		_, _, err := parseThreshold(threshold)
+		add(err != nil, "evictionHard["+signal+"]", threshold, fmt.Sprint(err))
+	}
 	add(net.ParseIP(c.HealthzBindAddress) == nil, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address")
 	add(!slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver), "cgroupDriver", c.CgroupDriver, "must be cgroupfs or systemd")
+	add(!slices.Contains([]string{protobuf, "application/json"}, c.ContentType), "contentType", c.ContentType, "must be "+protobuf+" or application/json")
 	add(c.CgroupRoot != "" && !strings.HasPrefix(c.CgroupRoot, "/"), "cgroupRoot", c.CgroupRoot, "must be an absolute path")
 	add(!strings.HasPrefix(c.PodLogsDir, "/"), "podLogsDir", c.PodLogsDir, "must be an absolute path")
 	if c.StaticPodURL != "" {
@@ -88,32 +97,82 @@ func (p *problems) lists(c *kubeletconfig.KubeletConfiguration) {
 	for i, ip := range c.ClusterDNS {
 		p.add(net.ParseIP(ip) == nil, fmt.Sprintf("clusterDNS[%d]", i), ip, "must be an IP address")
 	}
-	for path, reserved := range map[string]map[string]string{"kubeReserved": c.KubeReserved, "systemReserved": c.SystemReserved} {
-		for _, err := range validateReserved(field.NewPath(path), reserved) {
-			p.errs = append(p.errs, err)
+	p.reserved("kubeReserved", c.KubeReserved)
+	p.reserved("systemReserved", c.SystemReserved)
+	for i, what := range c.EnforceNodeAllocatable {
+		path := fmt.Sprintf("enforceNodeAllocatable[%d]", i)
+		switch what {
+		case "pods":
+			p.add(!*c.CgroupsPerQOS, path, what, "needs cgroupsPerQOS")
+		case "none":
+			p.add(len(c.EnforceNodeAllocatable) > 1, path, what, "must stand alone")
+		default:
+			p.add(true, path, what, "must be pods or none; the others are not supported yet")
 		}
 	}
-	for i, what := range c.EnforceNodeAllocatable {
-		p.add(what != "pods" && what != "none", fmt.Sprintf("enforceNodeAllocatable[%d]", i), what, "must be pods or none")
+	for i, sysctl := range c.AllowedUnsafeSysctls {
+		p.add(!sysctlPattern.MatchString(sysctl), fmt.Sprintf("allowedUnsafeSysctls[%d]", i), sysctl, "must be a sysctl's name, or a prefix of names with * at its end")
+	}
+	for i, t := range c.RegisterWithTaints {
+		path := fmt.Sprintf("registerWithTaints[%d]", i)
+		for _, detail := range validation.IsQualifiedName(t.Key) {
+			p.add(true, path+".key", t.Key, detail)
+		}
+		for _, detail := range validation.IsValidLabelValue(t.Value) {
+			p.add(true, path+".value", t.Value, detail)
+		}
+		p.add(!slices.Contains(taintEffects, t.Effect), path+".effect", t.Effect, "must be NoSchedule, PreferNoSchedule or NoExecute")
+		p.add(t.TimeAdded != nil, path+".timeAdded", t.TimeAdded, "must not be set")
+		same := func(o corev1.Taint) bool { return o.Key == t.Key && o.Effect == t.Effect }
+		p.add(slices.ContainsFunc(c.RegisterWithTaints[:i], same), path, t.ToString(), "is there twice")
 	}
 }
 
-func validateReserved(path *field.Path, reserved map[string]string) field.ErrorList {
-	var errs field.ErrorList
+var (
+	sysctlPattern = regexp.MustCompile(`^[a-z0-9][-_a-z0-9./]*\*?$`)
+	taintEffects  = []corev1.TaintEffect{corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute}
+)
+
+// reserved checks kubeReserved and systemReserved.
+func (p *problems) reserved(path string, reserved map[string]string) {
 	for name, value := range reserved {
-		at := path.Key(name)
+		at := path + "[" + name + "]"
 		if !slices.Contains([]string{"cpu", "memory", "ephemeral-storage", "pid"}, name) {
-			errs = append(errs, field.NotSupported(path, name, []string{"cpu", "memory", "ephemeral-storage", "pid"}))
+			p.add(true, at, value, "must be cpu, memory, ephemeral-storage or pid")
 			continue
 		}
 		q, err := resource.ParseQuantity(value)
 		if err != nil {
-			errs = append(errs, field.Invalid(at, value, err.Error()))
-		} else if q.Sign() < 0 {
-			errs = append(errs, field.Invalid(at, value, "must not be negative"))
+			p.add(true, at, value, err.Error())
+		} else {
+			p.add(q.Sign() < 0, at, value, "must not be negative")
 		}
 	}
-	return errs
+}
+
+// server checks the fields of the server.
+func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
+	p.add(net.ParseIP(c.Address) == nil, "address", c.Address, "must be an IP address")
+	p.add(!slices.Contains([]string{"", "VersionTLS12", "VersionTLS13"}, c.TLSMinVersion), "tlsMinVersion", c.TLSMinVersion, "must be VersionTLS12 or VersionTLS13")
+	p.add(c.ReadOnlyPort < 0 || c.ReadOnlyPort > 65535, "readOnlyPort", c.ReadOnlyPort, "must be between 0 (off) and 65535")
+	p.add(c.ReadOnlyPort != 0 && c.ReadOnlyPort == c.Port, "readOnlyPort", c.ReadOnlyPort, "must not be port")
+	for i, curve := range c.TLSCurvePreferences {
+		p.add(curve < 1 || curve > 65535, fmt.Sprintf("tlsCurvePreferences[%d]", i), curve, "must be the number of a curve")
+	}
+	mode := string(c.Authorization.Mode)
+	p.add(mode != "Webhook" && mode != "AlwaysAllow", "authorization.mode", mode, "must be Webhook or AlwaysAllow")
+	p.add(c.TLSCertFile != "" && c.TLSPrivateKeyFile == "", "tlsCertFile", c.TLSCertFile, "needs tlsPrivateKeyFile")
+	p.add(c.TLSCertFile == "" && c.TLSPrivateKeyFile != "", "tlsPrivateKeyFile", c.TLSPrivateKeyFile, "needs tlsCertFile")
+	for i, name := range c.TLSCipherSuites {
+		known := slices.ContainsFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
+		p.add(!known, fmt.Sprintf("tlsCipherSuites[%d]", i), name, "must be the name of a secure cipher suite")
+	}
+	for path, d := range map[string]metav1.Duration{
+		"streamingConnectionIdleTimeout": c.StreamingConnectionIdleTimeout, "authentication.webhook.cacheTTL": c.Authentication.Webhook.CacheTTL,
+		"authorization.webhook.cacheAuthorizedTTL": c.Authorization.Webhook.CacheAuthorizedTTL, "authorization.webhook.cacheUnauthorizedTTL": c.Authorization.Webhook.CacheUnauthorizedTTL,
+	} {
+		p.add(d.Duration < 0, path, d.Duration.String(), "must not be negative")
+	}
 }
 
 func validateNodeName(name string) []error {

@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/watchlist"
 )
 
 // object is one watched Secret or ConfigMap.
@@ -33,12 +33,12 @@ type object struct {
 	denied error         // why the last list or watch was refused
 }
 
-func newObject(client kubernetes.Interface, k key, changed func()) *object {
+func newObject(watch Watch, k key, changed func()) *object {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := &object{key: k, cancel: cancel, changed: changed, stopped: make(chan struct{}), news: make(chan struct{})}
 	go func() {
 		defer close(o.stopped)
-		o.run(ctx, client)
+		o.run(ctx, watch)
 	}()
 	return o
 }
@@ -50,40 +50,50 @@ func (o *object) stop() {
 
 // run lists and watches the one object. Right after a pod was bound the node authorizer may not know yet that this
 // node may read what the pod refers to, so a refusal is asked again soon.
-func (o *object) run(ctx context.Context, client kubernetes.Interface) {
-	selector := fields.OneTermEqualSelector("metadata.name", o.key.name).String()
+func (o *object) run(ctx context.Context, watch Watch) {
 	var kind runtime.Object = &corev1.Secret{}
-	list := func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-		return client.CoreV1().Secrets(o.key.namespace).List(ctx, opts)
-	}
-	start := func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-		return client.CoreV1().Secrets(o.key.namespace).Watch(ctx, opts)
-	}
+	resource := "secrets"
 	if o.key.kind == configMap {
-		kind = &corev1.ConfigMap{}
-		list = func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-			return client.CoreV1().ConfigMaps(o.key.namespace).List(ctx, opts)
-		}
-		start = func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-			return client.CoreV1().ConfigMaps(o.key.namespace).Watch(ctx, opts)
-		}
+		kind, resource = &corev1.ConfigMap{}, "configmaps"
 	}
-	listWatch := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-			opts.FieldSelector = selector
-			return patiently(ctx, func() (runtime.Object, error) { return o.note(list(ctx, opts)) })
-		},
-		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-			opts.FieldSelector = selector
-			return patiently(ctx, func() (watch.Interface, error) {
-				w, err := start(ctx, opts)
-				o.deny(err)
-				return w, err
-			})
-		},
-	}
-	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(listWatch, client), kind, store{o}, cache.ReflectorOptions{Name: o.key.String()})
+	from := watch(resource, o.key.namespace, fields.OneTermEqualSelector("metadata.name", o.key.name))
+	reflector := cache.NewReflectorWithOptions(patient{o, cache.ToListerWatcherWithContext(from)}, kind, store{o}, cache.ReflectorOptions{Name: o.key.String()})
 	reflector.RunWithContext(ctx)
+}
+
+// patient is a ListerWatcher that bears refusals for a while, and has the object know of them.
+type patient struct {
+	o *object
+	cache.ListerWatcherWithContext
+}
+
+func (p patient) List(opts metav1.ListOptions) (runtime.Object, error) {
+	return p.ListWithContext(context.Background(), opts)
+}
+
+func (p patient) Watch(opts metav1.ListOptions) (watch.Interface, error) {
+	return p.WatchWithContext(context.Background(), opts)
+}
+
+func (p patient) ListWithContext(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+	return patiently(ctx, func() (runtime.Object, error) {
+		list, err := p.ListerWatcherWithContext.ListWithContext(ctx, opts)
+		p.o.deny(err)
+		return list, err
+	})
+}
+
+func (p patient) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+	return patiently(ctx, func() (watch.Interface, error) {
+		w, err := p.ListerWatcherWithContext.WatchWithContext(ctx, opts)
+		p.o.deny(err)
+		return w, err
+	})
+}
+
+// IsWatchListSemanticsUnSupported passes on what the reflector wants to know of a client.
+func (p patient) IsWatchListSemanticsUnSupported() bool {
+	return watchlist.DoesClientNotSupportWatchListSemantics(p.ListerWatcherWithContext)
 }
 
 // patiently asks again for a second when access is refused.
@@ -102,11 +112,6 @@ func patiently[T any](ctx context.Context, ask func() (T, error)) (answer T, err
 		case <-timer.C:
 		}
 	}
-}
-
-func (o *object) note(list runtime.Object, err error) (runtime.Object, error) {
-	o.deny(err)
-	return list, err
 }
 
 // deny remembers why the object cannot be read, for whoever waits for it.

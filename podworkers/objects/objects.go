@@ -11,18 +11,22 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 )
 
 // ErrStandalone is wrapped by the error for an object while there is no apiserver.
 var ErrStandalone = errors.New("there is no apiserver to ask")
 
-// Options are the apiserver's client, nil without one, and whom to tell of changes.
+// Watch lists and watches the objects of a core resource that a field selector chooses; no namespace means all.
+type Watch func(resource, namespace string, selector fields.Selector) cache.ListerWatcher
+
+// Options are the ways to the apiserver, nil without one, and whom to tell of changes.
 type Options struct {
-	Client   kubernetes.Interface
-	NodeName string
+	Watch       Watch
+	CreateToken func(ctx context.Context, namespace, serviceAccount string, request *authv1.TokenRequest) (*authv1.TokenRequest, error)
 	// OnChange is told of every pod that refers to an object that changed. It must not block for long.
 	OnChange func(types.UID)
 	Clock    clock.PassiveClock
@@ -60,7 +64,7 @@ func New(opts Options) *Manager {
 		opts.OnChange = func(types.UID) {}
 	}
 	return &Manager{
-		opts: opts, tokens: newTokens(opts), services: &services{client: opts.Client},
+		opts: opts, tokens: newTokens(opts), services: &services{watch: opts.Watch},
 		objects: map[key]*object{}, pods: map[types.UID][]key{},
 	}
 }
@@ -86,7 +90,7 @@ func (m *Manager) Run(ctx context.Context) {
 //
 // Upstream: pkg/kubelet/util/manager/cache_based_manager.go RegisterPod.
 func (m *Manager) Register(pod *corev1.Pod) {
-	if m.opts.Client == nil {
+	if m.opts.Watch == nil {
 		return
 	}
 	wanted := references(pod)
@@ -96,7 +100,7 @@ func (m *Manager) Register(pod *corev1.Pod) {
 	for _, k := range wanted {
 		o := m.objects[k]
 		if o == nil {
-			o = newObject(m.opts.Client, k, func() { m.changed(k) })
+			o = newObject(m.opts.Watch, k, func() { m.changed(k) })
 			m.objects[k] = o
 		}
 		o.users++
@@ -170,7 +174,7 @@ func (m *Manager) ConfigMap(ctx context.Context, namespace, name string) (*corev
 }
 
 func (m *Manager) get(ctx context.Context, k key) (any, error) {
-	if m.opts.Client == nil {
+	if m.opts.Watch == nil {
 		return nil, fmt.Errorf("read %s: %w", k, ErrStandalone)
 	}
 	m.mu.Lock()

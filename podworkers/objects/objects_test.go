@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"minikubelet/podworkers/objects/objectstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,7 +33,7 @@ func user(uid, config string) *corev1.Pod {
 
 func newManager(t *testing.T, client *fake.Clientset, change func(types.UID)) *Manager {
 	t.Helper()
-	m := New(Options{Client: client, NodeName: "n", OnChange: change})
+	m := New(Options{Watch: objectstest.Watch(client), CreateToken: objectstest.CreateToken(client), OnChange: change})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { m.Run(ctx); close(done) }()
@@ -129,7 +131,7 @@ func TestTokens(t *testing.T) {
 		request.Status = authv1.TokenRequestStatus{Token: "t", ExpirationTimestamp: metav1.NewTime(clock.Now().Add(time.Hour))}
 		return true, request, nil
 	})
-	tokens := newTokens(Options{Client: client, Clock: clock})
+	tokens := newTokens(Options{CreateToken: objectstest.CreateToken(client), Clock: clock})
 	get := func(audience string, wantAsked int, wantErr bool) {
 		t.Helper()
 		_, err := tokens.get(t.Context(), user("1", "c"), &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{Audiences: []string{audience}}})

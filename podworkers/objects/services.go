@@ -3,67 +3,67 @@ package objects
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
 )
 
 // services watches the cluster's services once the first pod needs them.
 type services struct {
-	client kubernetes.Interface
+	watch Watch
 
-	mu       sync.Mutex
-	cancel   context.CancelFunc
-	factory  informers.SharedInformerFactory
-	informer cache.SharedIndexInformer
-	lister   corelisters.ServiceLister
+	mu         sync.Mutex
+	cancel     context.CancelFunc // nil until the first pod
+	stopped    chan struct{}
+	store      cache.Store
+	controller cache.Controller
 }
 
 func (s *services) list(ctx context.Context) ([]*corev1.Service, error) {
-	if s.client == nil {
+	if s.watch == nil {
 		return nil, nil // no apiserver, no services
 	}
-	informer, lister := s.start()
+	s.start()
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	if !informer.HasSynced() && !cache.WaitForNamedCacheSyncWithContext(ctx, informer.HasSynced) {
+	select {
+	case <-s.controller.HasSyncedChecker().Done():
+	case <-ctx.Done():
 		return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
 	}
-	list, err := lister.List(labels.Everything())
-	if err != nil {
-		return nil, fmt.Errorf("list services: %w", err)
+	var list []*corev1.Service
+	for _, service := range s.store.List() {
+		list = append(list, service.(*corev1.Service))
 	}
 	return list, nil
 }
 
-func (s *services) start() (cache.SharedIndexInformer, corelisters.ServiceLister) {
+func (s *services) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.factory == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		s.cancel = cancel
-		s.factory = informers.NewSharedInformerFactoryWithOptions(s.client, 0*time.Second, informers.WithTransform(func(obj any) (any, error) {
-			return trim(obj), nil
-		}))
-		svc := s.factory.Core().V1().Services()
-		s.informer, s.lister = svc.Informer(), svc.Lister()
-		s.factory.StartWithContext(ctx)
+	if s.cancel != nil {
+		return
 	}
-	return s.informer, s.lister
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(context.Background())
+	s.stopped = make(chan struct{})
+	s.store, s.controller = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: s.watch("services", "", fields.Everything()), ObjectType: &corev1.Service{}, Handler: cache.ResourceEventHandlerFuncs{},
+		Transform: func(obj any) (any, error) { return trim(obj), nil },
+	})
+	go func() {
+		defer close(s.stopped)
+		s.controller.RunWithContext(ctx)
+	}()
 }
 
 func (s *services) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.factory != nil {
+	if s.cancel != nil {
 		s.cancel()
-		s.factory.Shutdown()
+		<-s.stopped
 	}
 }

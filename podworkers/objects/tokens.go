@@ -10,7 +10,6 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 )
@@ -41,7 +40,7 @@ func newTokens(opts Options) *tokens {
 // get returns a token, asking for one when there is none or it is time for a new one. A token that could not be
 // replaced serves until it expires.
 func (t *tokens) get(ctx context.Context, pod *corev1.Pod, request *authv1.TokenRequest) (*authv1.TokenRequest, error) {
-	if t.opts.Client == nil {
+	if t.opts.CreateToken == nil {
 		return nil, fmt.Errorf("fetch a service account token: %w", ErrStandalone)
 	}
 	id, err := json.Marshal(request.Spec)
@@ -56,9 +55,8 @@ func (t *tokens) get(ctx context.Context, pod *corev1.Pod, request *authv1.Token
 	if have && now.Before(cached.refresh) {
 		return cached.answer, nil
 	}
-	client := t.opts.Client.CoreV1().ServiceAccounts(pod.Namespace)
 	answer, err := patiently(ctx, func() (*authv1.TokenRequest, error) {
-		return client.CreateToken(ctx, pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
+		return t.opts.CreateToken(ctx, pod.Namespace, pod.Spec.ServiceAccountName, request)
 	})
 	if err != nil {
 		if have && now.Before(cached.answer.Status.ExpirationTimestamp.Time) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -44,6 +45,8 @@ type Options struct {
 	// HostIPs are the node's addresses, for pods on its network.
 	HostIPs func() []string
 	Events  record.EventRecorder
+	// Registerer is that of /metrics/probes; may be nil.
+	Registerer prometheus.Registerer
 }
 
 // Manager runs probes.
@@ -51,6 +54,7 @@ type Options struct {
 // Upstream: pkg/kubelet/prober/prober_manager.go manager.
 type Manager struct {
 	opts    Options
+	metrics *metrics
 	updates chan Update
 	started time.Time
 
@@ -73,7 +77,7 @@ type resultKey struct {
 // New returns a Manager.
 func New(opts Options) *Manager {
 	return &Manager{
-		opts: opts, updates: make(chan Update, 100), started: time.Now(),
+		opts: opts, metrics: newMetrics(opts.Registerer), updates: make(chan Update, 100), started: time.Now(),
 		workers: map[probeKey]*worker{}, results: map[resultKey]bool{},
 	}
 }
@@ -162,6 +166,7 @@ func (m *Manager) end(uid types.UID, kinds ...Kind) {
 	for _, w := range ended {
 		w.cancel()
 		<-w.done
+		m.metrics.forget(w)
 		if w.kind == Readiness || len(kinds) == 3 {
 			m.forget(w.containerID, w.kind)
 		}

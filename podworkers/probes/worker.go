@@ -112,8 +112,10 @@ func (w *worker) once(ctx context.Context) time.Duration {
 	if w.kind != Startup && w.container.StartupProbe != nil && !w.passed(Startup) {
 		return 0 // its pass wakes this probe
 	}
+	start := time.Now()
 	outcome := w.try(ctx, observed)
 	if ctx.Err() == nil {
+		w.manager.metrics.probed(w, outcome, start)
 		w.judge(ctx, outcome)
 	}
 	return 0

@@ -52,7 +52,12 @@ func isMountpoint(dir string) (bool, error) {
 // the files. Nothing is removed while something is still mounted, since that might be the host's.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForUnmount, then kubelet_volumes.go cleanupOrphanedPodDirs.
-func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
+func (m *Manager) Unmount(ctx context.Context, uid types.UID) (err error) {
+	defer func() {
+		if err == nil {
+			m.metrics.forget(uid)
+		}
+	}()
 	if uid == "" || strings.ContainsAny(string(uid), "/\x00") || uid == "." || uid == ".." {
 		return fmt.Errorf("unmount volumes: %q is not a pod's UID", uid)
 	}

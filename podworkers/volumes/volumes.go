@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -27,15 +28,19 @@ type Options struct {
 	// HostIPs and Allocatable are the node's, for downward API volumes.
 	HostIPs     func() []string
 	Allocatable func() corev1.ResourceList
+	Registerer  prometheus.Registerer // may be nil
 }
 
 // Manager mounts and unmounts volumes. Calls for one pod must not overlap: a pod has one worker.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go volumeManager.
-type Manager struct{ opts Options }
+type Manager struct {
+	opts    Options
+	metrics *metrics
+}
 
 // New returns a Manager.
-func New(opts Options) *Manager { return &Manager{opts: opts} }
+func New(opts Options) *Manager { return &Manager{opts, newMetrics(opts.Registerer)} }
 
 // plugins are upstream's directory names of the kinds that have a directory.
 var plugins = map[string]string{
@@ -79,9 +84,13 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
+	m.metrics.begin(pod.UID)
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if err := m.mount(ctx, pod, v); err != nil {
+		start := time.Now()
+		err := m.mount(ctx, pod, v)
+		m.metrics.mounted(pod.UID, v, start, err)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err))
 		}
 	}

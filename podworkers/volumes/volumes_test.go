@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"minikubelet/podworkers/objects"
+	"minikubelet/podworkers/objects/objectstest"
 )
 
 func read(t *testing.T, path string) string {
@@ -103,7 +104,7 @@ func manager(t *testing.T, objs ...any) (*Manager, string) {
 			t.Fatal(err)
 		}
 	}
-	m := objects.New(objects.Options{Client: client, NodeName: "node"})
+	m := objects.New(objects.Options{Watch: objectstest.Watch(client), CreateToken: objectstest.CreateToken(client)})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { m.Run(ctx); close(done) }()

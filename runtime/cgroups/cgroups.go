@@ -23,6 +23,8 @@ import (
 
 	libcgroups "github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -40,15 +42,16 @@ const (
 
 // Options says how the tree looks. The zero value of Driver is cgroupfs, of Root is "/".
 type Options struct {
-	Driver             string              // cgroupDriver: cgroupfs or systemd
-	Root               string              // cgroupRoot: the existing cgroup kubepods is made in
-	PerQOS             bool                // cgroupsPerQOS: false makes no cgroups at all; pods then run in Root
-	Capacity           corev1.ResourceList // the machine; "pids" is its process limit
-	Allocatable        corev1.ResourceList // what is left for pods
-	EnforceAllocatable []string            // enforceNodeAllocatable; only "pods" is known here
-	PodPidsLimit       int64               // podPidsLimit: processes per pod; 0 or less for none
-	CPUCFSQuota        bool                // cpuCFSQuota: enforce CPU limits
-	CPUCFSQuotaPeriod  time.Duration       // cpuCFSQuotaPeriod, 100 ms by default
+	Driver             string                // cgroupDriver: cgroupfs or systemd
+	Root               string                // cgroupRoot: the existing cgroup kubepods is made in
+	PerQOS             bool                  // cgroupsPerQOS: false makes no cgroups at all; pods then run in Root
+	Capacity           corev1.ResourceList   // the machine; "pids" is its process limit
+	Allocatable        corev1.ResourceList   // what is left for pods
+	EnforceAllocatable []string              // enforceNodeAllocatable; only "pods" is known here
+	PodPidsLimit       int64                 // podPidsLimit: processes per pod; 0 or less for none
+	CPUCFSQuota        bool                  // cpuCFSQuota: enforce CPU limits
+	CPUCFSQuotaPeriod  time.Duration         // cpuCFSQuotaPeriod, 100 ms by default
+	Registerer         prometheus.Registerer // may be nil
 }
 
 // Manager makes and removes the kubelet's cgroups. Its methods may be called at the same time.
@@ -56,6 +59,7 @@ type Options struct {
 // Upstream: pkg/kubelet/cm/pod_container_manager_linux.go podContainerManagerImpl
 type Manager struct {
 	options Options
+	took    *prometheus.HistogramVec // by operation, under upstream's name
 	root    name
 	systemd bool
 	unified bool
@@ -81,6 +85,9 @@ func New(options Options) (*Manager, error) {
 	}
 	m := &Manager{
 		options: options,
+		took: promauto.With(options.Registerer).NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kubelet_cgroup_manager_duration_seconds", Help: "Seconds that making, changing or removing a cgroup took.", Buckets: prometheus.DefBuckets,
+		}, []string{"operation_type"}),
 		root:    parseName(options.Root),
 		systemd: options.Driver == DriverSystemd,
 		unified: libcgroups.IsCgroup2UnifiedMode(),
@@ -196,6 +203,7 @@ func (m *Manager) EnsurePod(pod *corev1.Pod) error {
 	if done {
 		return nil
 	}
+	defer m.time("create", time.Now())
 	if err := m.apply(m.podName(pod), m.options.podLimits(pod)); err != nil {
 		return fmt.Errorf("make cgroup of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
@@ -219,11 +227,17 @@ func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
 	if m.burstable == shares {
 		return nil
 	}
+	defer m.time("update", time.Now())
 	if err := m.apply(m.root.child(burstable), limits{shares: &shares}); err != nil {
 		return err
 	}
 	m.burstable = shares
 	return nil
+}
+
+// time is deferred by what is timed.
+func (m *Manager) time(operation string, start time.Time) {
+	m.took.WithLabelValues(operation).Observe(time.Since(start).Seconds())
 }
 
 // controllers are the hierarchies the kubelet itself sets, of those this machine has.

@@ -295,3 +295,21 @@ func TestWithoutQOS(t *testing.T) {
 		t.Errorf("parent %s", got)
 	}
 }
+
+func TestPaths(t *testing.T) {
+	m := &Manager{options: Options{PerQOS: true}, root: name{"top", "kubepods"}}
+	pod := podOf(corev1.ResourceRequirements{})
+	if got := m.PodsCgroup(); got != "/top/kubepods" {
+		t.Errorf("all pods are in %q", got)
+	}
+	if got := m.PodCgroup(pod); got != "/top/kubepods/besteffort/pod1234-56" {
+		t.Errorf("the pod is in %q", got)
+	}
+	pod.UID = "../.."
+	if got := m.PodCgroup(pod); got != "" {
+		t.Errorf("a pod with a strange UID is in %q", got)
+	}
+	if m = (&Manager{}); m.PodsCgroup() != "" || m.PodCgroup(podOf()) != "" {
+		t.Error("pods without cgroups of their own are somewhere")
+	}
+}

@@ -83,6 +83,22 @@ func (m *Manager) podName(pod *corev1.Pod) name {
 	return parent.child(podPrefix + string(pod.UID))
 }
 
+// PodsCgroup is the path of the cgroup of all pods in every hierarchy, "" when pods have none of their own.
+func (m *Manager) PodsCgroup() string {
+	if !m.options.PerQOS {
+		return ""
+	}
+	return m.path(m.root)
+}
+
+// PodCgroup is the path of a pod's cgroup in every hierarchy, "" when pods have none of their own.
+func (m *Manager) PodCgroup(pod *corev1.Pod) string {
+	if !m.options.PerQOS || checkUID(pod.UID) != nil {
+		return ""
+	}
+	return m.path(m.podName(pod))
+}
+
 func (m *Manager) path(n name) string {
 	if m.systemd {
 		return n.systemd()

@@ -42,6 +42,7 @@ func (m *Manager) RemovePod(uid types.UID) error {
 		if len(dirs) == 0 {
 			continue
 		}
+		defer m.time("destroy", time.Now())
 		if err := m.remove(n, dirs); err != nil {
 			return fmt.Errorf("remove cgroup %s: %w", m.path(n), err)
 		}

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel"
 	otelcodes "go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
@@ -28,30 +29,35 @@ type caller struct {
 	total    *prometheus.CounterVec
 	failed   *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+
+	sandbox       *prometheus.HistogramVec // RunPodSandbox, by the class's handler
+	sandboxFailed *prometheus.CounterVec
 }
 
 func newCaller(timeout time.Duration, registerer prometheus.Registerer) *caller {
-	labels := []string{"operation_type"}
-	c := &caller{
+	labels, f := []string{"operation_type"}, promauto.With(registerer)
+	return &caller{
 		timeout: timeout,
-		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+		total: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_runtime_operations_total",
 			Help: "Calls to the container runtime.",
 		}, labels),
-		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+		failed: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_runtime_operations_errors_total",
 			Help: "Calls to the container runtime that failed.",
 		}, labels),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "kubelet_runtime_operations_duration_seconds",
 			Help:    "Seconds that calls to the container runtime took.",
 			Buckets: prometheus.ExponentialBuckets(.005, 2.5, 14),
 		}, labels),
+		sandbox: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kubelet_run_podsandbox_duration_seconds", Help: "Seconds that starting a sandbox took.", Buckets: prometheus.DefBuckets,
+		}, []string{"runtime_handler"}),
+		sandboxFailed: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_run_podsandbox_errors_total", Help: "Sandboxes that failed to start.",
+		}, []string{"runtime_handler"}),
 	}
-	if registerer != nil {
-		registerer.MustRegister(c.total, c.failed, c.duration)
-	}
-	return c
 }
 
 // begin counts a call and opens its span; end closes it.
@@ -84,8 +90,15 @@ func (c *caller) unary(ctx context.Context, method string, request, reply any, c
 		defer cancel()
 	}
 	ctx, end := c.begin(ctx, method)
+	start := time.Now()
 	err := invoke(ctx, method, request, reply, conn, options...)
 	end(err)
+	if r, ok := request.(*runtimeapi.RunPodSandboxRequest); ok {
+		c.sandbox.WithLabelValues(r.RuntimeHandler).Observe(time.Since(start).Seconds())
+		if err != nil {
+			c.sandboxFailed.WithLabelValues(r.RuntimeHandler).Inc()
+		}
+	}
 	return err
 }
 

@@ -85,18 +85,25 @@ func TestMetrics(t *testing.T) {
 	}
 	cancel()
 	_, _ = stream.Recv()
+	fake.FailNext("RunPodSandbox", context.Canceled)
+	_, _ = client.Runtime.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{RuntimeHandler: "kata"})
 	want := `
+# HELP kubelet_run_podsandbox_errors_total Sandboxes that failed to start.
+# TYPE kubelet_run_podsandbox_errors_total counter
+kubelet_run_podsandbox_errors_total{runtime_handler="kata"} 1
 # HELP kubelet_runtime_operations_errors_total Calls to the container runtime that failed.
 # TYPE kubelet_runtime_operations_errors_total counter
 kubelet_runtime_operations_errors_total{operation_type="get_container_events"} 1
 kubelet_runtime_operations_errors_total{operation_type="podsandbox_status"} 1
+kubelet_runtime_operations_errors_total{operation_type="run_podsandbox"} 1
 # HELP kubelet_runtime_operations_total Calls to the container runtime.
 # TYPE kubelet_runtime_operations_total counter
 kubelet_runtime_operations_total{operation_type="get_container_events"} 1
 kubelet_runtime_operations_total{operation_type="podsandbox_status"} 1
+kubelet_runtime_operations_total{operation_type="run_podsandbox"} 1
 kubelet_runtime_operations_total{operation_type="version"} 1
 `
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "kubelet_runtime_operations_total", "kubelet_runtime_operations_errors_total"); err != nil {
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "kubelet_runtime_operations_total", "kubelet_runtime_operations_errors_total", "kubelet_run_podsandbox_errors_total"); err != nil {
 		t.Error(err)
 	}
 }

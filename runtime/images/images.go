@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -68,14 +70,17 @@ func (e *Error) Unwrap() error { return e.Err }
 // Options is everything a Manager needs. CRI is required.
 type Options struct {
 	CRI         *cri.Client
-	Events      record.EventRecorder // may be nil
-	Serialize   bool                 // serializeImagePulls: one at a time
-	MaxParallel int                  // maxParallelImagePulls; 0 for no limit
-	QPS         float32              // registryPullQPS; 0 for no limit. Pulls above it wait.
-	Burst       int                  // registryBurst
-	Clock       clock.WithTicker     // RealClock by default
-	BackoffBase time.Duration        // 10 s by default
-	BackoffMax  time.Duration        // 5 min by default
+	Events      record.EventRecorder  // may be nil
+	Serialize   bool                  // serializeImagePulls: one at a time
+	MaxParallel int                   // maxParallelImagePulls; 0 for no limit
+	QPS         float32               // registryPullQPS; 0 for no limit. Pulls above it wait.
+	Burst       int                   // registryBurst
+	Clock       clock.WithTicker      // RealClock by default
+	Registerer  prometheus.Registerer // may be nil
+	// Pulled, if there is one, is told of every pull for a pod.
+	Pulled      func(pod types.UID, began, ended time.Time)
+	BackoffBase time.Duration // 10 s by default
+	BackoffMax  time.Duration // 5 min by default
 
 	// RecordsDir, image_manager below the kubelet's root directory, is where pulls with secrets are remembered, so
 	// that an image stays with those who may pull it. "" turns that off.
@@ -93,6 +98,7 @@ type Options struct {
 // Upstream: pkg/kubelet/images/image_manager.go
 type Manager struct {
 	Options
+	metrics *metrics
 	backoff *backoff
 	records *records // nil: everybody may use every image
 	limiter flowcontrol.RateLimiter
@@ -111,6 +117,7 @@ func New(options Options) *Manager {
 	}
 	m := &Manager{
 		Options: options,
+		metrics: newMetrics(options.Registerer),
 		backoff: newBackoff(options.BackoffBase, options.BackoffMax),
 		limiter: flowcontrol.NewFakeAlwaysRateLimiter(),
 		pulls:   map[string]*pull{},
@@ -169,7 +176,10 @@ func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef st
 		if err != nil {
 			return "", err
 		}
-		if imageRef != "" && !m.mustPull(ctx, r.Image, imageRef, credentials) {
+		here := imageRef != ""
+		use := here && !m.mustPull(ctx, r.Image, imageRef, credentials)
+		m.metrics.request(policy, &here, new(!use))
+		if use {
 			m.event(r, corev1.EventTypeNormal, eventPulled, m.presentMessage(r.Image))
 			return imageRef, nil
 		}
@@ -178,6 +188,9 @@ func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef st
 			message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
 			return "", m.fail(r, eventNeverPull, message, &Error{Reason: ErrImageNeverPull, Message: message})
 		}
+	}
+	if policy == corev1.PullAlways {
+		m.metrics.request(policy, nil, new(true))
 	}
 	return m.pullImage(ctx, r, name.image, credentials())
 }
@@ -218,6 +231,9 @@ func (m *Manager) pullImage(ctx context.Context, r Request, image string, creden
 	}
 	m.event(r, corev1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.Image))
 	result := m.join(ctx, r, image, credentials)
+	if m.Pulled != nil {
+		m.Pulled(r.Pod.UID, start, m.Clock.Now())
+	}
 	if result.err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err() // interrupted, not failed
@@ -226,6 +242,7 @@ func (m *Manager) pullImage(ctx context.Context, r Request, image string, creden
 		m.backoff.next(key, m.Clock.Now(), failure)
 		return "", m.fail(r, eventFailed, fmt.Sprintf("Failed to pull image %q: %v", r.Image, result.err), failure)
 	}
+	m.metrics.pulls.WithLabelValues(sizeLabel(result.size)).Observe(m.Clock.Since(start).Seconds())
 	m.event(r, corev1.EventTypeNormal, eventPulled, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 		r.Image, result.took.Truncate(time.Millisecond), m.Clock.Since(start).Truncate(time.Millisecond), result.size))
 	return result.ref, nil

@@ -65,7 +65,7 @@ func New(options Options) *PLEG {
 	}
 	return &PLEG{
 		Options: options,
-		metrics: newMetrics(options.Registerer),
+		metrics: newMetrics(options.Registerer, options.Cache),
 		events:  make(chan Event, eventCapacity),
 		synced:  make(chan struct{}),
 		kick:    make(chan struct{}, 1),

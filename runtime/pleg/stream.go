@@ -91,6 +91,9 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 	}
 	listed := at.Before(p.relisted)
 	p.mu.Unlock()
+	if age.Abs() <= plausible {
+		p.metrics.latency.Observe(max(age, 0).Seconds())
+	}
 	switch {
 	case age.Abs() > plausible:
 		p.relistNow()

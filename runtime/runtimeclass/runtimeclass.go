@@ -8,10 +8,7 @@ import (
 	"time"
 
 	nodev1 "k8s.io/api/node/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	nodelisters "k8s.io/client-go/listers/node/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 // ErrNotFound is wrapped when there is no class of that name.
@@ -25,30 +22,28 @@ const syncWait = time.Second
 //
 // Upstream: pkg/kubelet/runtimeclass/runtimeclass_manager.go Manager
 type Lookup struct {
-	factory informers.SharedInformerFactory // nil without an apiserver
-	lister  nodelisters.RuntimeClassLister
-	synced  <-chan struct{}
+	classes    cache.Store
+	controller cache.Controller // nil without an apiserver
 }
 
-// New returns a lookup; Run fills it. Without a client, when there is no apiserver, there are no classes.
-func New(client kubernetes.Interface) *Lookup {
-	if client == nil {
+// New returns a lookup; Run fills it. Without an apiserver, when classes is nil, there are none.
+func New(classes cache.ListerWatcher) *Lookup {
+	if classes == nil {
 		return &Lookup{}
 	}
-	factory := informers.NewSharedInformerFactory(client, 0)
-	classes := factory.Node().V1().RuntimeClasses()
-	return &Lookup{factory: factory, lister: classes.Lister(), synced: classes.Informer().HasSyncedChecker().Done()}
+	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: classes, ObjectType: &nodev1.RuntimeClass{}, Handler: cache.ResourceEventHandlerFuncs{},
+	})
+	return &Lookup{classes: store, controller: controller}
 }
 
 // Run follows the classes until ctx ends.
 func (l *Lookup) Run(ctx context.Context) {
-	if l.factory == nil {
+	if l.controller == nil {
 		<-ctx.Done()
 		return
 	}
-	l.factory.StartWithContext(ctx)
-	<-ctx.Done()
-	l.factory.Shutdown()
+	l.controller.RunWithContext(ctx)
 }
 
 // LookupRuntimeHandler returns the handler of the class, "" for no class: the runtime's default. A class that does not
@@ -68,27 +63,27 @@ func (l *Lookup) Class(name *string) (*nodev1.RuntimeClass, error) {
 	if name == nil || *name == "" {
 		return nil, nil
 	}
-	if l.lister == nil {
+	if l.controller == nil {
 		return nil, fmt.Errorf("failed to get RuntimeClass %q: %w: there is no apiserver to have it", *name, ErrNotFound)
 	}
 	if !l.waitForSync() {
 		return nil, fmt.Errorf("failed to get RuntimeClass %q: the RuntimeClasses have not been listed yet", *name)
 	}
-	class, err := l.lister.Get(*name)
-	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("failed to get RuntimeClass %q: %w", *name, ErrNotFound)
-	}
+	class, found, err := l.classes.GetByKey(*name)
 	if err != nil {
 		return nil, fmt.Errorf("failed to get RuntimeClass %q: %w", *name, err)
 	}
-	return class, nil
+	if !found {
+		return nil, fmt.Errorf("failed to get RuntimeClass %q: %w", *name, ErrNotFound)
+	}
+	return class.(*nodev1.RuntimeClass), nil
 }
 
 func (l *Lookup) waitForSync() bool {
 	timer := time.NewTimer(syncWait)
 	defer timer.Stop()
 	select {
-	case <-l.synced:
+	case <-l.controller.HasSyncedChecker().Done():
 		return true
 	case <-timer.C:
 		return false

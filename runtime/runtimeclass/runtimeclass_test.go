@@ -9,17 +9,32 @@ import (
 	"go.uber.org/goleak"
 	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func classes(client kubernetes.Interface) cache.ListerWatcher {
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return client.NodeV1().RuntimeClasses().List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.NodeV1().RuntimeClasses().Watch(ctx, o)
+		},
+	}, client)
+}
 
 func TestLookupRuntimeHandler(t *testing.T) {
 	client := fake.NewClientset(
 		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "sandboxed"}, Handler: "runsc"},
 		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "plain"}, Handler: ""},
 	)
-	lookup := New(client)
+	lookup := New(classes(client))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); lookup.Run(ctx) }()
@@ -60,7 +75,7 @@ func TestStandalone(t *testing.T) {
 
 // Before the first list nobody can say that a class does not exist.
 func TestNotListedYet(t *testing.T) {
-	if _, err := New(fake.NewClientset()).LookupRuntimeHandler(new("x")); err == nil || errors.Is(err, ErrNotFound) {
+	if _, err := New(classes(fake.NewClientset())).LookupRuntimeHandler(new("x")); err == nil || errors.Is(err, ErrNotFound) {
 		t.Errorf("LookupRuntimeHandler = %v", err)
 	}
 }

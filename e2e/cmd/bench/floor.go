@@ -33,11 +33,12 @@ func (b *bench) measureFloor(ctx context.Context, n int) (result, error) {
 		if round == 0 {
 			count = 1 // warm-up
 		}
-		ready, wall, deletion, err := b.floorRound(ctx, round, count)
+		ready, wall, deletion, machine, err := b.floorRound(ctx, round, count)
 		if err != nil {
 			return r, err
 		}
 		if round > 0 {
+			r.machine += machine
 			r.ready = append(r.ready, ready...)
 			r.wall += wall
 			r.deletion += deletion
@@ -46,13 +47,17 @@ func (b *bench) measureFloor(ctx context.Context, n int) (result, error) {
 	return r, b.emptyRuntime(ctx)
 }
 
-// floorRound starts and removes n pods.
-func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Duration, wall, deletion time.Duration, err error) {
+// floorRound starts and removes n pods; machine is the CPU time of the starts.
+func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Duration, wall, deletion time.Duration, machine float64, err error) {
 	pods := make([]*floorPod, n)
 	for i := range pods {
 		pods[i] = &floorPod{config: b.sandboxConfig(fmt.Sprintf("floor%d-%d", round, i))}
 	}
 	var mu sync.Mutex
+	before, err := b.s.CPUSeconds()
+	if err != nil {
+		return nil, 0, 0, 0, err
+	}
 	start := time.Now() // waiting for a turn counts, as it does behind a kubelet's gate
 	wall, err = b.atOnce(ctx, pods, func(ctx context.Context, p *floorPod) error {
 		err := b.startFloorPod(ctx, p)
@@ -62,10 +67,14 @@ func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Dura
 		return err
 	})
 	if err != nil {
-		return nil, 0, 0, err
+		return nil, 0, 0, 0, err
+	}
+	after, err := b.s.CPUSeconds()
+	if err != nil {
+		return nil, 0, 0, 0, err
 	}
 	deletion, err = b.atOnce(ctx, pods, b.stopFloorPod)
-	return ready, wall, deletion, err
+	return ready, wall, deletion, after - before, err
 }
 
 // atOnce does fn for the pods at the floor's concurrency and returns the time

@@ -47,6 +47,10 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 		if err != nil {
 			return r, err
 		}
+		machine, err := b.s.CPUSeconds()
+		if err != nil {
+			return r, err
+		}
 		ready, last, err := b.createPods(ctx, fmt.Sprintf("pod%d", round), n)
 		if err != nil {
 			return r, err
@@ -58,6 +62,10 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 		r.ready = append(r.ready, ready...)
 		r.wall += last
 		r.cpu += after - cpu
+		if after, err = b.s.CPUSeconds(); err != nil {
+			return r, err
+		}
+		r.machine += after - machine
 		if round == rounds(n)-1 {
 			if err := b.measureSteady(ctx, k, &r, start); err != nil {
 				return r, err

@@ -15,6 +15,7 @@ type result struct {
 	wall         time.Duration   // from the first create to the last Ready, all rounds
 	deletion     time.Duration   // until the last one is gone, all rounds
 	cpu          float64         // seconds of the kubelet's CPU meanwhile
+	machine      float64         // of the whole stack's, runtime and pods included
 	statusWrites int             // of the last round, until it has settled
 	binaryMB     float64
 	idle         *idleResult // with the largest number of pods only
@@ -62,6 +63,7 @@ var rows = []row{
 	{"deletions/s", always(func(r result) float64 { return r.pods() / r.deletion.Seconds() }), true},
 	{"deletion, s", always(func(r result) float64 { return r.deletion.Seconds() / float64(rounds(r.n)) }), true},
 	{"kubelet CPU per pod, ms", always(func(r result) float64 { return 1000 * r.cpu / r.pods() }), false},
+	{"whole stack's CPU per pod, ms", always(func(r result) float64 { return 1000 * r.machine / r.pods() }), true},
 	{"status writes per pod", always(func(r result) float64 { return float64(r.statusWrites) / float64(r.n) }), false},
 	{"binary, MB", always(func(r result) float64 { return r.binaryMB }), false},
 	{"idle CPU, cores", ofIdle(func(i *idleResult) float64 { return i.cores }), false},

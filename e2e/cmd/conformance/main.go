@@ -1,0 +1,131 @@
+// Command conformance runs Kubernetes' own end-to-end suite against a cluster of one node of ours, or of upstream's
+// for comparison, and prints what passed, what failed and what did not apply. `make conformance` is this command.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"minikubelet/e2e/stack"
+)
+
+// presets are the labels' short names. Serial, disruptive and flaky specs have no place beside others.
+var presets = map[string]string{
+	"node":        "NodeConformance && !Serial && !Flaky && !Disruptive",
+	"conformance": "Conformance && !Serial && !Flaky && !Disruptive && (sig-node, sig-storage, sig-network)",
+}
+
+type flags struct {
+	bin, suite, kubelet, runtime string
+	label, focus, skip, known    string
+	procs                        int
+	timeout                      time.Duration
+	keep                         bool
+}
+
+func main() {
+	var f flags
+	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
+	flag.StringVar(&f.suite, "suite", "", "directory of the suite's programs: e2e.test, agnhost, ginkgo, kube-proxy")
+	flag.StringVar(&f.kubelet, "kubelet", "minikubelet", "which kubelet: minikubelet or upstream")
+	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI runtime to run pods with")
+	flag.StringVar(&f.label, "label", "node", "specs to run: node, conformance, or a ginkgo label filter")
+	flag.StringVar(&f.focus, "focus", "", "run only specs whose name matches")
+	flag.StringVar(&f.skip, "skip", "", "leave out specs whose name matches")
+	flag.StringVar(&f.known, "known", "e2e/testdata/conformance-known.txt", "specs that fail here for every kubelet, one a line")
+	flag.IntVar(&f.procs, "procs", 6, "how many specs run at once")
+	flag.DurationVar(&f.timeout, "timeout", 2*time.Hour, "limit of the whole run")
+	flag.BoolVar(&f.keep, "keep", false, "leave the stack's directory, with logs and report, behind")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	if err := run(ctx, f); err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+// run starts the cluster, runs the suite and reports. It fails when a spec failed that is not known to.
+func run(ctx context.Context, f flags) (err error) {
+	known, err := readKnown(f.known)
+	if err != nil {
+		return err
+	}
+	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: f.runtime, Scheduler: true, KeepDir: f.keep})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if f.keep {
+		fmt.Println("logs and report:", s.Dir)
+	}
+	if err := pushImages(ctx, s, f.suite); err != nil {
+		return err
+	}
+	k, err := s.StartKubelet(stack.KubeletOptions{Upstream: f.kubelet == "upstream"})
+	if err != nil {
+		return err
+	}
+	if _, err := s.WaitNodeReady(ctx); err != nil {
+		return fmt.Errorf("%w; the kubelet's log ends:\n%s", err, k.LogTail(20))
+	}
+	proxy, err := startProxy(s, f.suite)
+	if err != nil {
+		return err
+	}
+	report := filepath.Join(s.Dir, "report.json")
+	runErr := runSuite(ctx, s, f, report)
+	results, err := readReport(report)
+	if err != nil {
+		return errors.Join(runErr, err)
+	}
+	results.print(os.Stdout, f.kubelet, known)
+	if err := errors.Join(proxy.Stop(10*time.Second), k.Stop(30*time.Second)); err != nil {
+		return err
+	}
+	return results.verdict(known)
+}
+
+// runSuite runs the specs in parallel processes; that some fail is no error.
+func runSuite(ctx context.Context, s *stack.Stack, f flags, report string) error {
+	label := f.label
+	if preset, ok := presets[label]; ok {
+		label = preset
+	}
+	args := []string{
+		filepath.Join(f.suite, "ginkgo"), fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--label-filter=" + label,
+		"--output-dir=" + filepath.Dir(report), "--json-report=" + filepath.Base(report), "--timeout=" + f.timeout.String(), "--keep-going",
+	}
+	if f.focus != "" {
+		args = append(args, "--focus="+f.focus)
+	}
+	if f.skip != "" {
+		args = append(args, "--skip="+f.skip)
+	}
+	args = append(args, filepath.Join(f.suite, "e2e.test"), "--",
+		"--kubeconfig="+s.AdminKubeconfig, "--provider=local", "--kubectl-path="+s.Program("kubectl"), "--minStartupPods=0",
+		"--node-os-distro=custom", "--delete-namespace=true", "--report-dir=", "--container-runtime-process-name=containerd",
+	)
+	log, err := os.Create(filepath.Join(s.Dir, "log", "suite.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	text, err := s.Exec(ctx, args...)
+	_, _ = log.WriteString(text)
+	if _, statErr := os.Stat(report); statErr != nil {
+		return fmt.Errorf("run the suite: %w: %s", err, tail(text, 4000))
+	}
+	return nil
+}
+
+func tail(text string, n int) string { return text[max(0, len(text)-n):] }

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Builds Kubernetes' end-to-end suite and the programs that it needs, and prints the directory they are in.
+#
+# usage: build.sh CACHE_DIR [--print]
+set -euo pipefail
+cache=$1
+cd "$(dirname "$0")"
+dir=$cache/conformance/$(cat go.mod go.sum suite_test.go build.sh | sha256sum | cut -c1-16)
+echo "$dir/bin"
+[ "${2:-}" != --print ] || exit 0
+[ ! -e "$dir/complete" ] || exit 0
+
+mkdir -p "$dir/bin"
+exec 9>"$dir/lock"
+flock 9 # another clone may be building the same
+[ ! -e "$dir/complete" ] || exit 0
+
+export CGO_ENABLED=0 GOFLAGS=
+echo "building the conformance suite" >&2
+go test -c -trimpath -buildvcs=false -ldflags "-s -w" -o "$dir/bin/e2e.test" . >&2
+go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$dir/bin/" tool >&2
+touch "$dir/complete"

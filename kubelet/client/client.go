@@ -1,0 +1,147 @@
+// Package client talks to the apiserver about the few kinds of objects that a kubelet knows.
+//
+// client-go's clientset would do as well, but it links every type of every API group, which is half of a binary.
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Scheme knows the kinds that the client does.
+var Scheme = newScheme()
+
+// groups are the API groups that a Client has a connection for.
+var groups = []schema.GroupVersion{
+	corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion, nodev1.SchemeGroupVersion,
+	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion,
+}
+
+func newScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, coordinationv1.AddToScheme, nodev1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme,
+	} {
+		utilruntime.Must(add(s))
+	}
+	return s
+}
+
+var parameters = runtime.NewParameterCodec(Scheme)
+
+// Client is a set of REST clients over one pool of connections. Its typed clients have the methods of client-go's.
+type Client struct {
+	groups map[schema.GroupVersion]rest.Interface
+}
+
+// New makes a client from a kubeconfig's content; it does not connect.
+func New(config *rest.Config) (*Client, error) {
+	transport, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make an HTTP client for the apiserver: %w", err)
+	}
+	if config.RateLimiter == nil && config.QPS > 0 { // one for all groups, not one each
+		config = rest.CopyConfig(config)
+		config.RateLimiter = rateLimiter(config.QPS, config.Burst)
+	}
+	c := &Client{groups: map[schema.GroupVersion]rest.Interface{}}
+	for _, group := range groups {
+		if c.groups[group], err = restClient(config, group, transport); err != nil {
+			return nil, fmt.Errorf("make a client for %s: %w", group, err)
+		}
+	}
+	return c, nil
+}
+
+func restClient(config *rest.Config, group schema.GroupVersion, transport *http.Client) (rest.Interface, error) {
+	own := rest.CopyConfig(config)
+	own.GroupVersion, own.APIPath = &group, "/apis"
+	if group.Group == "" {
+		own.APIPath = "/api"
+	}
+	own.NegotiatedSerializer = serializer.NewCodecFactory(Scheme).WithoutConversion()
+	return rest.RESTClientForConfigAndClient(own, transport)
+}
+
+func (c *Client) core() rest.Interface { return c.groups[corev1.SchemeGroupVersion] }
+
+// Pods writes and reads the pods of a namespace.
+func (c *Client) Pods(namespace string) *gentype.ClientWithList[*corev1.Pod, *corev1.PodList] {
+	return gentype.NewClientWithList("pods", c.core(), parameters, namespace,
+		func() *corev1.Pod { return &corev1.Pod{} }, func() *corev1.PodList { return &corev1.PodList{} }, gentype.PrefersProtobuf[*corev1.Pod]())
+}
+
+// Nodes writes and reads nodes.
+func (c *Client) Nodes() *gentype.Client[*corev1.Node] {
+	return gentype.NewClient("nodes", c.core(), parameters, "", func() *corev1.Node { return &corev1.Node{} }, gentype.PrefersProtobuf[*corev1.Node]())
+}
+
+// Leases writes and reads the leases of a namespace.
+func (c *Client) Leases(namespace string) *gentype.Client[*coordinationv1.Lease] {
+	return gentype.NewClient("leases", c.groups[coordinationv1.SchemeGroupVersion], parameters, namespace,
+		func() *coordinationv1.Lease { return &coordinationv1.Lease{} }, gentype.PrefersProtobuf[*coordinationv1.Lease]())
+}
+
+// TokenReviews asks whose tokens are.
+func (c *Client) TokenReviews() *gentype.Client[*authenticationv1.TokenReview] {
+	return gentype.NewClient("tokenreviews", c.groups[authenticationv1.SchemeGroupVersion], parameters, "",
+		func() *authenticationv1.TokenReview { return &authenticationv1.TokenReview{} }, gentype.PrefersProtobuf[*authenticationv1.TokenReview]())
+}
+
+// SubjectAccessReviews asks what users may do.
+func (c *Client) SubjectAccessReviews() *gentype.Client[*authorizationv1.SubjectAccessReview] {
+	return gentype.NewClient("subjectaccessreviews", c.groups[authorizationv1.SchemeGroupVersion], parameters, "",
+		func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} }, gentype.PrefersProtobuf[*authorizationv1.SubjectAccessReview]())
+}
+
+// CreateToken asks for a token of a service account.
+func (c *Client) CreateToken(ctx context.Context, namespace, serviceAccount string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	answer := &authenticationv1.TokenRequest{}
+	err := c.core().Post().Namespace(namespace).Resource("serviceaccounts").Name(serviceAccount).SubResource("token").
+		Body(request).Do(ctx).Into(answer)
+	return answer, err
+}
+
+// ListWatch lists and watches the objects of a core resource that the field selector chooses. No namespace means all.
+func (c *Client) ListWatch(resource, namespace string, selector fields.Selector) cache.ListerWatcher {
+	return listWatch(c.core(), resource, namespace, selector)
+}
+
+// RuntimeClasses lists and watches the cluster's RuntimeClasses.
+func (c *Client) RuntimeClasses() cache.ListerWatcher {
+	return listWatch(c.groups[nodev1.SchemeGroupVersion], "runtimeclasses", "", fields.Everything())
+}
+
+func listWatch(c rest.Interface, resource, namespace string, selector fields.Selector) cache.ListerWatcher {
+	request := func(o *metav1.ListOptions) *rest.Request {
+		o.FieldSelector = selector.String()
+		return c.Get().Namespace(namespace).Resource(resource).VersionedParams(o, parameters)
+	}
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return request(&o).Do(ctx).Get()
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.Watch = true
+			return request(&o).Watch(ctx)
+		},
+	}
+}

@@ -1,0 +1,172 @@
+package identity
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/certificate"
+	"k8s.io/client-go/util/certificate/csr"
+	"k8s.io/client-go/util/keyutil"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// keyFile keeps the key while its certificate is being waited for, so that a kubelet that is restarted meanwhile asks
+	// for the same one again.
+	keyFile = "kubelet-client.key.tmp"
+
+	serverWait  = time.Minute // for the apiserver to answer, before it is asked for anything
+	serverRetry = 2 * time.Second
+	signingWait = time.Hour // for somebody to approve the request
+)
+
+// Bootstrap makes sure that there is a kubeconfig with a valid client certificate: it does nothing when there is one,
+// and otherwise asks the apiserver, with the credentials of the bootstrap kubeconfig, for a certificate, waits until it
+// has been signed, and writes it and the kubeconfig.
+//
+// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go LoadClientCert
+func Bootstrap(ctx context.Context, o Options) error {
+	log := klog.FromContext(ctx)
+	ok, why, err := usable(o.Kubeconfig, time.Now())
+	if err != nil {
+		return err
+	}
+	if ok {
+		log.V(2).Info("The kubeconfig is valid, there is no need to bootstrap", "kubeconfig", o.Kubeconfig)
+		return nil
+	}
+	log.Info("Bootstrapping a client certificate", "why", why, "bootstrapKubeconfig", o.BootstrapKubeconfig)
+	config, err := load(o.BootstrapKubeconfig)
+	if err != nil {
+		return fmt.Errorf("read --bootstrap-kubeconfig %s: %w", o.BootstrapKubeconfig, err)
+	}
+	client, err := NewClientset(config)
+	if err != nil {
+		return fmt.Errorf("make a client from --bootstrap-kubeconfig %s: %w", o.BootstrapKubeconfig, err)
+	}
+	store, err := certificate.NewFileStoreWithLogger(log.V(4), clientPrefix, o.CertDir, o.CertDir, "", "")
+	if err != nil {
+		return fmt.Errorf("open --cert-dir %s: %w", o.CertDir, err)
+	}
+	key, signer, err := bootstrapKey(filepath.Join(o.CertDir, keyFile))
+	if err != nil {
+		return err
+	}
+	if err := awaitServer(ctx, client); err != nil {
+		return err
+	}
+	cert, err := requestNodeCertificate(ctx, client, o.NodeName, signer)
+	if err != nil {
+		return fmt.Errorf("bootstrap a client certificate for node %s: %w", o.NodeName, err)
+	}
+	if _, err := store.Update(cert, key); err != nil {
+		return fmt.Errorf("keep the client certificate: %w", err)
+	}
+	if err := os.Remove(filepath.Join(o.CertDir, keyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Error(err, "The key's temporary file could not be removed")
+	}
+	return writeKubeconfig(o.Kubeconfig, config, store.CurrentPath())
+}
+
+// bootstrapKey is the key of an earlier attempt, or a new one.
+func bootstrapKey(path string) (pem []byte, signer crypto.Signer, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, nil, fmt.Errorf("make --cert-dir: %w", err)
+	}
+	if pem, err = os.ReadFile(path); err == nil {
+		if key, err := keyutil.ParsePrivateKeyPEM(pem); err == nil {
+			if signer, ok := key.(crypto.Signer); ok {
+				return pem, signer, nil
+			}
+		}
+	}
+	if pem, err = keyutil.MakeEllipticPrivateKeyPEM(); err != nil {
+		return nil, nil, fmt.Errorf("make a private key: %w", err)
+	}
+	key, err := keyutil.ParsePrivateKeyPEM(pem)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a private key: %w", err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, nil, fmt.Errorf("make a private key: %T cannot sign", key)
+	}
+	return pem, signer, writePrivate(path, pem)
+}
+
+// awaitServer returns when the apiserver answers, whatever it answers. Nothing announces that it does.
+//
+// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go waitForServer
+func awaitServer(ctx context.Context, client kubernetes.Interface) error {
+	limited, cancel := context.WithTimeout(ctx, serverWait)
+	defer cancel()
+	for {
+		err := client.CertificatesV1().RESTClient().Get().AbsPath("/healthz").Timeout(serverRetry).Do(limited).Error()
+		if status := apierrors.APIStatus(nil); err == nil || errors.As(err, &status) && status.Status().Code < 500 {
+			return nil
+		}
+		klog.FromContext(ctx).Info("The apiserver does not answer, will be asked again", "err", err)
+		select {
+		case <-time.After(serverRetry):
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("wait for the apiserver: %w", err)
+		}
+	}
+}
+
+// requestNodeCertificate asks for a client certificate and waits, by watch, until it is signed.
+//
+// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go requestNodeCertificate
+func requestNodeCertificate(ctx context.Context, client kubernetes.Interface, nodeName string, signer crypto.Signer) ([]byte, error) {
+	name := subject(nodeName)
+	request, err := certutil.MakeCSR(signer, &name, nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate request: %w", err)
+	}
+	usages := certificate.DefaultKubeletClientGetUsages(signer)
+	digest, err := requestName(signer.Public(), nodeName)
+	if err != nil {
+		return nil, err
+	}
+	made, uid, err := csr.RequestCertificateWithContext(ctx, client, request, digest, certificatesv1.KubeAPIServerClientKubeletSignerName, nil, usages, signer)
+	if err != nil {
+		return nil, err
+	}
+	klog.FromContext(ctx).Info("Waiting for the client certificate to be signed", "certificateSigningRequest", made)
+	ctx, cancel := context.WithTimeout(ctx, signingWait)
+	defer cancel()
+	cert, err := csr.WaitForCertificate(ctx, client, made, uid)
+	if err != nil {
+		return nil, fmt.Errorf("certificate signing request %s: %w", made, err)
+	}
+	return cert, nil
+}
+
+// requestName follows from the key and the node, so that the same request made twice is one.
+//
+// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go digestedName
+func requestName(public crypto.PublicKey, nodeName string) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("name the certificate request: %w", err)
+	}
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%d|%s|%s", len(nodeName), nodeName, der)
+	return "node-csr-" + hex.EncodeToString(hash.Sum(nil)), nil
+}

@@ -1,0 +1,234 @@
+package identity
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/certificate"
+	"k8s.io/client-go/util/connrotation"
+	"k8s.io/klog/v2"
+)
+
+// Client is a connection to the apiserver whose certificate is renewed before it expires.
+type Client struct {
+	// Config is for every client of the kubelet. Its transport always shows the newest certificate; content type and
+	// limits are the caller's to set, on copies.
+	Config *rest.Config
+
+	manager certificate.Manager
+	store   *watchedStore
+	dialer  *connrotation.Dialer
+	made    time.Time
+	retry   time.Duration // between looks whether the apiserver answers
+}
+
+// ClientCertificates reads the kubeconfig, or writes one that names the certificate to come when there is none that can
+// be used and a bootstrap kubeconfig says how to get a certificate. It asks the apiserver for nothing yet: Run does, so
+// that a kubelet can start its static pods before anybody approves its certificate.
+//
+// Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, pkg/kubelet/certificate/bootstrap/bootstrap.go
+// LoadClientConfig, pkg/kubelet/certificate/kubelet.go NewKubeletClientCertificateManager
+func ClientCertificates(ctx context.Context, o Options) (*Client, error) {
+	files, err := certificate.NewFileStoreWithLogger(klog.FromContext(ctx).V(4), clientPrefix, o.CertDir, o.CertDir, "", "")
+	if err != nil {
+		return nil, fmt.Errorf("open --cert-dir %s: %w", o.CertDir, err)
+	}
+	bootstrap, config, err := clientConfig(ctx, o, files.CurrentPath())
+	if err != nil {
+		return nil, err
+	}
+	if files, err = certificate.NewFileStoreWithLogger(klog.FromContext(ctx).V(4), clientPrefix, o.CertDir, o.CertDir, config.CertFile, config.KeyFile); err != nil {
+		return nil, fmt.Errorf("open --cert-dir %s: %w", o.CertDir, err)
+	}
+	c := &Client{made: time.Now(), retry: expiryRetry, dialer: connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)}
+	c.store = newWatchedStore(files, func() {
+		klog.FromContext(ctx).Info("There is a new client certificate, the connections made with the one before are closed")
+		c.dialer.CloseAll()
+	})
+	own := rest.CopyConfig(config)
+	if c.manager, err = certificate.NewManager(&certificate.Config{
+		Ctx: &ctx,
+		ClientsetFn: func(current *tls.Certificate) (kubernetes.Interface, error) {
+			if current == nil {
+				return NewClientset(bootstrap)
+			}
+			return NewClientset(c.Config)
+		},
+		Template:   &x509.CertificateRequest{Subject: subject(o.NodeName)},
+		SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName, GetUsages: certificate.DefaultKubeletClientGetUsages,
+		// A certificate inside of the kubeconfig may be somebody's with more rights: it is replaced at once.
+		BootstrapCertificatePEM: own.CertData, BootstrapKeyPEM: own.KeyData,
+		CertificateStore: c.store,
+		CertificateRenewFailure: promauto.With(o.Registerer).NewCounter(prometheus.CounterOpts{
+			Name: "kubelet_certificate_manager_client_expiration_renew_errors", Help: "Attempts to renew the client certificate that failed.",
+		}),
+	}); err != nil {
+		return nil, fmt.Errorf("prepare the rotation of the client certificate: %w", err)
+	}
+	c.store.current.CompareAndSwap(nil, c.manager.Current())
+	timeToLive(o.Registerer, "kubelet_certificate_manager_client_ttl_seconds", c.Certificate)
+	c.Config, err = c.rotating(config)
+	return c, err
+}
+
+// clientConfig returns what to ask for the first certificate with, and what the kubelet uses once it has one.
+func clientConfig(ctx context.Context, o Options, pemPath string) (bootstrap, config *rest.Config, err error) {
+	if o.BootstrapKubeconfig != "" {
+		ok, why, err := usable(o.Kubeconfig, time.Now())
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			klog.FromContext(ctx).Info("A client certificate will be bootstrapped", "why", why, "bootstrapKubeconfig", o.BootstrapKubeconfig)
+			if bootstrap, err = load(o.BootstrapKubeconfig); err != nil {
+				return nil, nil, fmt.Errorf("read --bootstrap-kubeconfig %s: %w", o.BootstrapKubeconfig, err)
+			}
+			config = rest.AnonymousClientConfig(bootstrap)
+			config.CertFile, config.KeyFile = pemPath, pemPath
+			return bootstrap, config, writeKubeconfig(o.Kubeconfig, bootstrap, pemPath)
+		}
+	}
+	if config, err = load(o.Kubeconfig); err != nil {
+		return nil, nil, fmt.Errorf("read --kubeconfig %s: %w", o.Kubeconfig, err)
+	}
+	return config, config, nil
+}
+
+// rotating is the config with a transport that asks for the certificate at each handshake. A config without any
+// certificate, of a token for example, goes on without.
+//
+// Upstream: pkg/kubelet/certificate/transport.go UpdateTransport
+func (c *Client) rotating(config *rest.Config) (*rest.Config, error) {
+	out := rest.CopyConfig(config)
+	out.CertFile, out.KeyFile, out.CertData, out.KeyData = "", "", nil, nil
+	tlsConfig, err := rest.TLSConfigFor(out)
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig's certificates: %w", err)
+	}
+	if tlsConfig == nil {
+		tlsConfig = &tls.Config{}
+	}
+	tlsConfig.MinVersion = tls.VersionTLS12
+	tlsConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if cert := c.Certificate(); cert != nil {
+			return cert, nil
+		}
+		return &tls.Certificate{}, nil
+	}
+	proxy := http.ProxyFromEnvironment
+	if config.Proxy != nil {
+		proxy = config.Proxy
+	}
+	out.Transport = utilnet.SetTransportDefaults(&http.Transport{
+		Proxy: proxy, TLSHandshakeTimeout: 10 * time.Second, TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: 25, DialContext: c.dialer.DialContext,
+	})
+	if !strings.Contains(out.Host, "://") { // without certificates client-go would take it for plain HTTP
+		out.Host = "https://" + out.Host
+	}
+	out.TLSClientConfig, out.Proxy = rest.TLSClientConfig{}, nil // the transport has them
+	return out, nil
+}
+
+// Certificate is the current one, nil as long as there is none.
+func (c *Client) Certificate() *tls.Certificate { return c.store.current.Load() }
+
+// Ready is closed when there is a certificate.
+func (c *Client) Ready() <-chan struct{} { return c.store.ready() }
+
+// CloseConnections has every request made from now on connect anew.
+func (c *Client) CloseConnections() { c.dialer.CloseAll() }
+
+// ErrExpired is returned by Run: whoever started the kubelet may have new credentials for it.
+var ErrExpired = errors.New("there is no valid client certificate and the apiserver answers")
+
+const (
+	withoutCertificate = 5 * time.Minute // how long the first one may take
+	expiryRetry        = 10 * time.Second
+)
+
+// Run asks for certificates in time, until ctx ends or the certificate has expired although the apiserver answers: it
+// then returns ErrExpired, and the kubelet ends.
+func (c *Client) Run(ctx context.Context) error {
+	c.manager.Start()
+	defer c.manager.Stop()
+	for {
+		wait := time.Until(c.deadline())
+		if wait <= 0 {
+			if c.manager.ServerHealthy() {
+				return ErrExpired
+			}
+			klog.FromContext(ctx).Error(nil, "There is no valid client certificate, and the apiserver does not answer")
+			wait = c.retry
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-c.store.changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// deadline is when the kubelet can no longer go on as it is.
+func (c *Client) deadline() time.Time {
+	if l := leaf(c.Certificate()); l != nil {
+		return l.NotAfter
+	}
+	return c.made.Add(withoutCertificate)
+}
+
+// watchedStore is a store that tells of new certificates when they come.
+type watchedStore struct {
+	certificate.FileStore
+	current  atomic.Pointer[tls.Certificate]
+	changed  chan struct{} // capacity 1
+	onUpdate func()
+
+	once  sync.Once
+	first chan struct{}
+}
+
+func newWatchedStore(files certificate.FileStore, onUpdate func()) *watchedStore {
+	return &watchedStore{FileStore: files, changed: make(chan struct{}, 1), onUpdate: onUpdate, first: make(chan struct{})}
+}
+
+// Update keeps a certificate; whoever connects from now on shows it.
+func (s *watchedStore) Update(cert, key []byte) (*tls.Certificate, error) {
+	c, err := s.FileStore.Update(cert, key)
+	if err != nil {
+		return nil, err
+	}
+	s.current.Store(c)
+	s.onUpdate()
+	s.ready()
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+	return c, nil
+}
+
+func (s *watchedStore) ready() <-chan struct{} {
+	if s.current.Load() != nil {
+		s.once.Do(func() { close(s.first) })
+	}
+	return s.first
+}

@@ -1,0 +1,210 @@
+package identity
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+)
+
+type named struct {
+	crypto.Signer
+	node string
+}
+
+func (n named) Name() (string, error) { return requestName(n.Public(), n.node) }
+
+// whoAmI answers with the serial of the client's certificate and the client's address.
+func whoAmI(w http.ResponseWriter, r *http.Request) {
+	serial := "none"
+	if len(r.TLS.PeerCertificates) > 0 {
+		serial = r.TLS.PeerCertificates[0].SerialNumber.String()
+	}
+	fmt.Fprintf(w, "%s %s", serial, r.RemoteAddr)
+}
+
+func ask(t *testing.T, config *rest.Config, url string) (serial, connection string) {
+	t.Helper()
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(body), &serial, &connection); err != nil {
+		t.Fatalf("answer %q: %v", body, err)
+	}
+	return serial, connection
+}
+
+// TestNewCertificateNewConnection: connections live as long as the certificate that they were made with.
+func TestNewCertificateNewConnection(t *testing.T) {
+	a := newAuthority(t)
+	s := a.server(whoAmI)
+	cert, key := a.issue("n", time.Now().Add(time.Hour))
+	dir := t.TempDir()
+	c, err := ClientCertificates(t.Context(), Options{NodeName: "n", CertDir: dir, Kubeconfig: kubeconfig(t, s, embedded(cert, key))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	private(t, filepath.Join(dir, "kubelet-client-current.pem"))
+	<-c.Ready()
+	serial, first := ask(t, c.Config, s.URL)
+	if _, same := ask(t, c.Config, s.URL); serial != "2" || same != first {
+		t.Errorf("certificate %s, connections %s and %s", serial, first, same)
+	}
+	if _, err := c.store.Update(a.issue("n", time.Now().Add(time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	if serial, second := ask(t, c.Config, s.URL); serial != "3" || second == first {
+		t.Errorf("after the rotation: certificate %s, the connection before was %s and is %s", serial, first, second)
+	}
+	c.CloseConnections()
+	if l := leaf(c.Certificate()); l.SerialNumber.Int64() != 3 || !c.deadline().Equal(l.NotAfter) {
+		t.Errorf("the certificate is %v, it is good until %v", l.SerialNumber, c.deadline())
+	}
+}
+
+// TestBootstrapConfig: without a kubeconfig one is written that names the certificate to come, and nothing is shown
+// until it comes.
+func TestBootstrapConfig(t *testing.T) {
+	a := newAuthority(t)
+	s := a.server(whoAmI)
+	dir := t.TempDir()
+	o := Options{NodeName: "n", CertDir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig"), BootstrapKubeconfig: kubeconfig(t, s, "{token: x}")}
+	c, err := ClientCertificates(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private(t, o.Kubeconfig)
+	if serial, _ := ask(t, c.Config, s.URL); serial != "none" || c.Certificate() != nil {
+		t.Errorf("before there is a certificate it is %s", serial)
+	}
+	select {
+	case <-c.Ready():
+		t.Error("ready without a certificate")
+	default:
+	}
+	if _, err := c.store.Update(a.issue("n", time.Now().Add(time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Ready()
+	if serial, _ := ask(t, c.Config, s.URL); serial != "2" {
+		t.Errorf("the certificate is %s", serial)
+	}
+	if ok, why, err := usable(o.Kubeconfig, time.Now()); !ok || err != nil {
+		t.Errorf("the kubeconfig cannot be used: %v, %v", why, err)
+	}
+	if again, err := ClientCertificates(t.Context(), o); err != nil || again.Certificate() == nil {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
+func TestNoConfig(t *testing.T) {
+	dir := t.TempDir()
+	for _, o := range []Options{
+		{Kubeconfig: "/none", CertDir: dir}, {Kubeconfig: filepath.Join(dir, "new"), BootstrapKubeconfig: "/none", CertDir: dir},
+	} {
+		if _, err := ClientCertificates(t.Context(), o); err == nil {
+			t.Errorf("ClientCertificates(%+v) succeeded", o)
+		}
+		if err := Bootstrap(t.Context(), o); err == nil {
+			t.Errorf("Bootstrap(%+v) succeeded", o)
+		}
+	}
+}
+
+// TestExpired: an expired certificate ends the kubelet only when the apiserver is there to tell.
+func TestExpired(t *testing.T) {
+	a := newAuthority(t)
+	var away atomic.Bool
+	away.Store(true)
+	var refused atomic.Int32
+	s := a.server(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		refused.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}`)
+	})
+	cert, key := a.issue("n", time.Now().Add(-time.Minute))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	c, err := ClientCertificates(ctx, Options{NodeName: "n", CertDir: t.TempDir(), Kubeconfig: kubeconfig(t, s, embedded(cert, key))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.made, c.retry = time.Now().Add(-time.Hour), 50*time.Millisecond
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended while the apiserver was away: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	away.Store(false)
+	select {
+	case err := <-ended:
+		if !errors.Is(err, ErrExpired) || refused.Load() == 0 {
+			t.Errorf("Run = %v after %d refusals", err, refused.Load())
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it goes on with an expired certificate")
+	}
+}
+
+func TestRunEnds(t *testing.T) {
+	a := newAuthority(t)
+	s := a.server(whoAmI)
+	cert, key := a.issue("n", time.Now().Add(time.Hour))
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := ClientCertificates(ctx, Options{NodeName: "n", CertDir: t.TempDir(), Kubeconfig: kubeconfig(t, s, embedded(cert, key))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := c.Run(ctx); err != nil {
+		t.Errorf("Run = %v at the end of its context", err)
+	}
+}
+
+// TestAwaitServer: an answer is an answer, whatever it says; a server that is not there is waited for.
+func TestAwaitServer(t *testing.T) {
+	for _, code := range []int{http.StatusOK, http.StatusUnauthorized, http.StatusForbidden} {
+		if err := awaitServer(t.Context(), clientOf(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })); err != nil {
+			t.Errorf("an answer of %d: %v", code, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	down := clientOf(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	if err := awaitServer(ctx, down); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without a server: %v", err)
+	}
+}
+
+func serverOf(t *testing.T, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s
+}

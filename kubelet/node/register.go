@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/klog/v2"
+)
+
+// register makes the node's object, or brings one that exists up to date. It tries until it works, and returns false
+// if ctx ends first.
+//
+// Upstream: pkg/kubelet/kubelet_node_status.go registerWithAPIServer.
+func (n *Node) register(ctx context.Context) bool {
+	retry := backoff{most: 7 * time.Second}
+	for {
+		err := n.registerOnce(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		delay := retry.next()
+		klog.FromContext(ctx).Error(err, "Registering the node failed, will be retried", "node", n.ref.Name, "after", delay)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(delay):
+		}
+	}
+}
+
+func (n *Node) registerOnce(ctx context.Context) error {
+	nodes := n.opts.Nodes
+	wanted := n.initial()
+	n.startup.registering()
+	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
+	if err == nil {
+		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)
+		n.startup.registered()
+		n.events(&corev1.NodeStatus{}, &made.Status)
+		n.set(made)
+		return nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create node %s: %w", wanted.Name, err)
+	}
+	have, err := nodes.Get(ctx, wanted.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read node %s: %w", wanted.Name, err)
+	}
+	// Labels that the kubelet was told to set are set again; taints are for a node's first registration only.
+	changed := have.DeepCopy()
+	if changed.Labels == nil {
+		changed.Labels = map[string]string{}
+	}
+	maps.Copy(changed.Labels, wanted.Labels)
+	if changed.Spec.ProviderID == "" {
+		changed.Spec.ProviderID = wanted.Spec.ProviderID
+	}
+	if have, err = n.patch(ctx, have, changed, ""); err != nil {
+		return err
+	}
+	n.reportReboot(have)
+	n.set(have)
+	return nil
+}
+
+// reportReboot tells of a reboot since the node was last here.
+func (n *Node) reportReboot(have *corev1.Node) {
+	if before := have.Status.NodeInfo.BootID; before != "" && before != n.machine.bootID {
+		n.opts.Events.Eventf(n.ref, corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", n.ref.Name, n.machine.bootID)
+	}
+}
+
+// patch sends the difference of two versions of the node, if there is any, to the object or its subresource.
+func (n *Node) patch(ctx context.Context, have, want *corev1.Node, subresource string) (*corev1.Node, error) {
+	if equality.Semantic.DeepEqual(have, want) {
+		return have, nil
+	}
+	body, err := patchBody(have, want)
+	if err != nil {
+		return nil, fmt.Errorf("compute the patch of node %s: %w", have.Name, err)
+	}
+	var sub []string
+	if subresource != "" {
+		sub = []string{subresource}
+	}
+	got, err := n.opts.Nodes.Patch(ctx, have.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, sub...)
+	if err != nil {
+		return nil, fmt.Errorf("patch node %s: %w", have.Name, err)
+	}
+	return got, nil
+}
+
+// patchBody is the strategic merge patch from have to want. The API merges addresses by type, which cannot hold two of
+// one, so a changed list replaces the old one whole.
+//
+// Upstream: component-helpers/node/util/status.go preparePatchBytesforNodeStatus.
+func patchBody(have, want *corev1.Node) ([]byte, error) {
+	before, err := json.Marshal(have)
+	if err != nil {
+		return nil, err
+	}
+	moved := !equality.Semantic.DeepEqual(have.Status.Addresses, want.Status.Addresses)
+	addresses := want.Status.Addresses
+	if moved {
+		want = want.DeepCopy()
+		want.Status.Addresses = have.Status.Addresses
+	}
+	after, err := json.Marshal(want)
+	if err != nil {
+		return nil, err
+	}
+	body, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Node{})
+	if err != nil || !moved {
+		return body, err
+	}
+	patch := map[string]any{}
+	if err := json.Unmarshal(body, &patch); err != nil {
+		return nil, err
+	}
+	status, ok := patch["status"].(map[string]any)
+	if !ok {
+		status = map[string]any{}
+		patch["status"] = status
+	}
+	list := []any{map[string]string{"$patch": "replace"}}
+	for _, a := range addresses {
+		list = append(list, a)
+	}
+	status["addresses"] = list
+	return json.Marshal(patch)
+}
+
+// initial is the node as it registers.
+//
+// Upstream: pkg/kubelet/kubelet_node_status.go initialNode.
+func (n *Node) initial() *corev1.Node {
+	s := n.opts.Settings
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: n.machine.labels(s.NodeName)}}
+	maps.Copy(node.Labels, s.NodeLabels)
+	node.Spec.ProviderID = s.ProviderID
+	now := metav1.Now()
+	for _, t := range s.RegisterWithTaints {
+		if t.Effect == corev1.TaintEffectNoExecute {
+			t.TimeAdded = &now
+		}
+		node.Spec.Taints = append(node.Spec.Taints, t)
+	}
+	n.mu.RLock()
+	state, images := n.runtime, n.images
+	n.mu.RUnlock()
+	node.Status = n.status(corev1.NodeStatus{}, state, images, now.Time)
+	return node
+}

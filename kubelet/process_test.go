@@ -1,0 +1,67 @@
+package kubelet
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"minikubelet/kubelet/settings"
+)
+
+// TestOOMScoreAdj raises the score of the test's own process, which needs no capability.
+func TestOOMScoreAdj(t *testing.T) {
+	read := func() int {
+		data, err := os.ReadFile("/proc/self/oom_score_adj")
+		if err != nil {
+			t.Fatal(err)
+		}
+		score, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return score
+	}
+	want := min(read()+1, 1000)
+	applyOOMScoreAdj(t.Context(), int32(want))
+	if got := read(); got != want {
+		t.Errorf("the score is %d, want %d", got, want)
+	}
+}
+
+// TestContentType: objects are written to the apiserver as contentType says.
+func TestContentType(t *testing.T) {
+	for _, want := range []string{protobuf, "application/json"} {
+		var contentType, accept string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			contentType, accept = r.Header.Get("Content-Type"), r.Header.Get("Accept")
+			w.WriteHeader(http.StatusForbidden)
+		}))
+		kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+		content := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: " + server.URL + "}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"
+		if err := os.WriteFile(kubeconfig, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := settings.Load([]string{"--kubeconfig=" + kubeconfig, "--kube-api-content-type=" + want, "--hostname-override=node-1"}, t.Output())
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients, err := newAPIClients(t.Context(), s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := clients.heartbeats.Nodes().Create(t.Context(), &corev1.Node{}, metav1.CreateOptions{}); err == nil {
+			t.Error("no error from a server that forbids all")
+		}
+		server.Close()
+		if contentType != want || !strings.Contains(accept, want) {
+			t.Errorf("%s: Content-Type %q, Accept %q", want, contentType, accept)
+		}
+	}
+}

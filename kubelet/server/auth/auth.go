@@ -1,0 +1,131 @@
+// Package auth says who sends a request to the node and whether they may: client certificates and TokenReviews,
+// SubjectAccessReviews, and bounded caches of what the apiserver answered. It does without k8s.io/apiserver, which would
+// add more to the binary than the rest of the server has.
+package auth
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Names that stand for who has shown what.
+//
+// Upstream: staging/src/k8s.io/apiserver/pkg/authentication/user/user.go
+const (
+	anonymous       = "system:anonymous"
+	unauthenticated = "system:unauthenticated"
+	authenticated   = "system:authenticated"
+)
+
+// User is who sends a request.
+type User struct {
+	Name, UID string
+	Groups    []string
+	Extra     map[string][]string
+}
+
+// TokenReviewer asks the apiserver whose a token is.
+type TokenReviewer interface {
+	Create(context.Context, *authenticationv1.TokenReview, metav1.CreateOptions) (*authenticationv1.TokenReview, error)
+}
+
+// AccessReviewer asks the apiserver whether a user may do something.
+type AccessReviewer interface {
+	Create(context.Context, *authorizationv1.SubjectAccessReview, metav1.CreateOptions) (*authorizationv1.SubjectAccessReview, error)
+}
+
+// Options say who is let in. The zero value lets nobody in.
+type Options struct {
+	// ClientCAs returns the authorities of client certificates; nil if certificates do not count. It is asked for
+	// each request, so that authorities can change.
+	ClientCAs func() (*x509.CertPool, error)
+	// Tokens reviews bearer tokens; nil if they do not count.
+	Tokens   TokenReviewer
+	TokenTTL time.Duration
+	// Anonymous lets requests without credentials on to the authorizer, as system:anonymous.
+	Anonymous bool
+
+	// Access reviews what users want to do. AlwaysAllow lets every user do everything instead.
+	Access                    AccessReviewer
+	AlwaysAllow               bool
+	AuthorizedTTL, RefusedTTL time.Duration
+	// NodeName is the node whose subresources are asked for.
+	NodeName string
+}
+
+// Auth decides over requests. It is safe for concurrent use.
+type Auth struct {
+	options  Options
+	tokens   *reviews[*User]
+	accesses *reviews[bool]
+}
+
+// New makes an Auth; it asks nobody yet.
+func New(o Options) *Auth {
+	return &Auth{options: o, tokens: newReviews[*User](), accesses: newReviews[bool]()}
+}
+
+// ErrUnauthenticated says that a request has no valid credentials.
+var ErrUnauthenticated = errors.New("unauthenticated")
+
+// Authenticate returns who sends the request. Bad credentials are an error even where anonymous requests are let in.
+//
+// Upstream: staging/src/k8s.io/apiserver/pkg/authentication/authenticatorfactory/delegating.go
+func (a *Auth) Authenticate(r *http.Request) (*User, error) {
+	var problems []error
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && a.options.ClientCAs != nil {
+		user, err := a.certificateUser(r.TLS.PeerCertificates, time.Now())
+		if err == nil {
+			return user, nil
+		}
+		problems = append(problems, err)
+	}
+	token, given := bearerToken(r)
+	if given && a.options.Tokens != nil {
+		user, err := a.tokenUser(r.Context(), token)
+		if err == nil {
+			return user, nil
+		}
+		problems = append(problems, err)
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("%w: %w", ErrUnauthenticated, errors.Join(problems...))
+	}
+	if a.options.Anonymous && !given {
+		return &User{Name: anonymous, Groups: []string{unauthenticated}}, nil
+	}
+	return nil, ErrUnauthenticated
+}
+
+// certificateUser verifies a client certificate: its common name is the user, its organizations are the groups.
+//
+// Upstream: staging/src/k8s.io/apiserver/pkg/authentication/request/x509/x509.go CommonNameUserConversion
+func (a *Auth) certificateUser(chain []*x509.Certificate, now time.Time) (*User, error) {
+	roots, err := a.options.ClientCAs()
+	if err != nil {
+		return nil, err
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	_, err = chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("verify client certificate %q: %w", chain[0].Subject, err)
+	}
+	subject := chain[0].Subject
+	if subject.CommonName == "" {
+		return nil, fmt.Errorf("client certificate %q names no user", subject)
+	}
+	return &User{Name: subject.CommonName, Groups: withAuthenticated(subject.Organization)}, nil
+}

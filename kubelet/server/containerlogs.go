@@ -1,0 +1,226 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/kubelet/server/logs"
+	"minikubelet/runtime/cri"
+)
+
+// logBuffer is how much of a log is gathered before it goes to the client.
+const logBuffer = 32 << 10
+
+// getContainerLogs answers with what a container wrote.
+//
+// Upstream: pkg/kubelet/server/server.go getContainerLogs
+func (s *Server) getContainerLogs(w http.ResponseWriter, r *http.Request) error {
+	request, previous, err := logRequest(r.URL.Query(), time.Now())
+	if err != nil {
+		return err
+	}
+	pod, err := s.pod(r)
+	if err != nil {
+		return err
+	}
+	name := r.PathValue("container")
+	if !hasContainer(pod, name) {
+		return notFound("container %q not found in pod %q", name, pod.Name)
+	}
+	observed, _ := s.options.Observed(pod.UID)
+	container, err := loggedContainer(pod, observed, name, previous)
+	if err != nil {
+		return err
+	}
+	request.Root = s.settings.PodLogsDir
+	if request.Path, err = s.logPath(r, container); err != nil {
+		return err
+	}
+	request.Running = func() bool {
+		now, _ := s.options.Observed(pod.UID)
+		c := now.ContainerByID(container.ID)
+		return c != nil && (c.State == runtimeapi.ContainerState_CONTAINER_RUNNING || c.State == runtimeapi.ContainerState_CONTAINER_CREATED)
+	}
+	out := newLogWriter(w, s.settings.StreamingConnectionIdleTimeout.Duration)
+	err = logs.Copy(r.Context(), out, &s.watcher, request)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return notFound("the log of container %q of pod %q is not there: %v", name, pod.Name, err)
+	case err != nil:
+		return fmt.Errorf("read log of container %q of pod %q: %w", name, pod.Name, err)
+	}
+	return nil
+}
+
+// logPath is where the runtime says it writes the container's log; a list does not say it.
+func (s *Server) logPath(r *http.Request, container *cri.ContainerStatus) (string, error) {
+	if container.LogPath != "" {
+		return container.LogPath, nil
+	}
+	full, err := cri.ReadContainer(r.Context(), s.options.CRI, container.ID, container.SandboxID)
+	if err != nil {
+		return "", err
+	}
+	if full.LogPath == "" {
+		return "", notFound("container %q has no log", container.Name)
+	}
+	return full.LogPath, nil
+}
+
+// loggedContainer is the attempt of a container that a client means: the newest that was started, or the one before.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go validateContainerLogStatus
+func loggedContainer(pod *corev1.Pod, observed *cri.PodStatus, name string, previous bool) (*cri.ContainerStatus, error) {
+	var started []*cri.ContainerStatus
+	if observed != nil {
+		for _, c := range observed.Containers {
+			if c.Name == name && c.State != runtimeapi.ContainerState_CONTAINER_CREATED {
+				started = append(started, c)
+			}
+		}
+	}
+	running := len(started) > 0 && started[0].State == runtimeapi.ContainerState_CONTAINER_RUNNING
+	wanted := 0
+	if previous && (running || waitingStatus(pod, name) == nil) {
+		wanted = 1 // while it waits for its restart, the newest is the previous one
+	}
+	if wanted < len(started) {
+		return started[wanted], nil
+	}
+	if previous {
+		return nil, badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
+	}
+	return nil, badRequest("container %q in pod %q is %s", name, pod.Name, waitingText(pod, name))
+}
+
+// waitingText says what a container without log is waiting for.
+func waitingText(pod *corev1.Pod, name string) string {
+	waiting := waitingStatus(pod, name)
+	if waiting == nil || waiting.Reason == "" {
+		return "not available"
+	}
+	switch waiting.Reason {
+	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError":
+		return "waiting to start: image can't be pulled (" + waiting.Reason + ")"
+	}
+	return "waiting to start: " + waiting.Reason
+}
+
+// waitingStatus is what the pod's status says of a container that waits; nil for others.
+func waitingStatus(pod *corev1.Pod, name string) *corev1.ContainerStateWaiting {
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		if c.Name == name {
+			return c.State.Waiting
+		}
+	}
+	return nil
+}
+
+// logRequest reads the query of a request for logs.
+//
+// Upstream: pkg/apis/core/validation/validation.go ValidatePodLogOptions
+func logRequest(query url.Values, now time.Time) (request logs.Request, previous bool, err error) {
+	p := logQuery{values: query}
+	request.Follow, request.Timestamps, previous = p.flag("follow"), p.flag("timestamps"), p.flag("previous")
+	request.Limit = p.number("limitBytes", 1)
+	tail := "tailLines"
+	if query.Get("tail") != "" { // older clients
+		tail = "tail"
+	}
+	if query.Get(tail) != "all" {
+		request.Tail = p.number(tail, 0)
+	}
+	seconds := p.number("sinceSeconds", 1)
+	since := query.Get("sinceTime")
+	switch {
+	case seconds != nil && since != "":
+		p.fail("sinceSeconds and sinceTime: at most one of them may be given")
+	case seconds != nil:
+		request.Since = now.Add(-time.Duration(min(*seconds, maxSeconds)) * time.Second)
+	case since != "":
+		if request.Since, err = time.Parse(time.RFC3339, since); err != nil {
+			p.fail("sinceTime: %q is not a time of RFC 3339", since)
+		}
+	}
+	switch stream := query.Get("stream"); stream {
+	case "", corev1.LogStreamAll:
+	case corev1.LogStreamStdout:
+		request.Stream = runtimeapi.Stdout
+	case corev1.LogStreamStderr:
+		request.Stream = runtimeapi.Stderr
+	default:
+		p.fail("stream: %q is not one of All, Stdout, Stderr", stream)
+	}
+	if request.Stream != "" && request.Tail != nil {
+		p.fail("tailLines and one stream cannot be asked for together")
+	}
+	return request, previous, p.err
+}
+
+// maxSeconds is as far back as a duration goes.
+const maxSeconds = int64(1<<63-1) / int64(time.Second)
+
+// logQuery reads values and keeps the first error.
+type logQuery struct {
+	values url.Values
+	err    error
+}
+
+func (q *logQuery) fail(format string, args ...any) {
+	if q.err == nil {
+		q.err = &httpError{http.StatusUnprocessableEntity, fmt.Sprintf(format, args...)}
+	}
+}
+
+func (q *logQuery) flag(name string) bool {
+	text := q.values.Get(name)
+	on, err := strconv.ParseBool(text)
+	if text != "" && err != nil {
+		q.fail("%s: %q is neither true nor false", name, text)
+	}
+	return on
+}
+
+func (q *logQuery) number(name string, least int64) *int64 {
+	text := q.values.Get(name)
+	if text == "" {
+		return nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < least {
+		q.fail("%s: %q is not a number of at least %d", name, text, least)
+	}
+	return &n
+}
+
+// logWriter gathers pieces of a log. A client that takes nothing for the idle timeout is given up.
+type logWriter struct {
+	*bufio.Writer
+	to http.ResponseWriter
+}
+
+func newLogWriter(w http.ResponseWriter, idle time.Duration) *logWriter {
+	if p, ok := w.(*patient); ok && idle > 0 {
+		p.timeout = idle
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	return &logWriter{Writer: bufio.NewWriterSize(w, logBuffer), to: w}
+}
+
+// Flush sends what was gathered.
+func (l *logWriter) Flush() error {
+	if err := l.Writer.Flush(); err != nil {
+		return err
+	}
+	return http.NewResponseController(l.to).Flush()
+}

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/pprof"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// masked stands for what is secret.
+const masked = "<masked>"
+
+// getConfigz answers with the configuration that is in force, without the secrets in it.
+//
+// Upstream: staging/src/k8s.io/component-base/configz/configz.go
+func (s *Server) getConfigz(w http.ResponseWriter, _ *http.Request) error {
+	config := s.settings.DeepCopy()
+	for name := range config.StaticPodURLHeader {
+		config.StaticPodURLHeader[name] = []string{masked}
+	}
+	return writeJSON(w, map[string]any{"kubeletconfig": config})
+}
+
+const notForMachines = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only."
+
+// getFlagz answers with the command line.
+//
+// Upstream: staging/src/k8s.io/apiserver/pkg/server/flagz/flagz.go
+func (s *Server) getFlagz(w http.ResponseWriter, _ *http.Request) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "kubelet flagz\n%s\n\n", notForMachines)
+	for _, name := range slices.Sorted(maps.Keys(s.settings.Flags)) {
+		value := s.settings.Flags[name]
+		if name == "manifest-url-header" && value != "" {
+			value = masked
+		}
+		fmt.Fprintf(&text, "%s=%s\n", name, value)
+	}
+	return writeText(w, text.String())
+}
+
+// getStatusz answers with what the kubelet is and since when it runs.
+//
+// Upstream: staging/src/k8s.io/apiserver/pkg/server/statusz/statusz.go
+func (s *Server) getStatusz(w http.ResponseWriter, _ *http.Request) error {
+	up := time.Since(s.started).Round(time.Second)
+	return writeText(w, fmt.Sprintf("kubelet statusz\n%s\n\nStarted: %s\nUp: %d hr %02d min %02d sec\nGo version: %s\nBinary version: %s\n\nPaths: %s\n",
+		notForMachines, s.started.Format(time.RFC1123), int(up.Hours()), int(up.Minutes())%60, int(up.Seconds())%60,
+		runtime.Version(), s.settings.Version, strings.Join(s.paths, " ")))
+}
+
+func writeText(w http.ResponseWriter, text string) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// debugRoutes are off unless the settings say otherwise.
+//
+// Upstream: pkg/kubelet/server/server.go InstallProfilingHandler and InstallDebugFlagsHandler
+func (s *Server) debugRoutes() []route {
+	var all []route
+	if on := s.settings.EnableProfilingHandler; on != nil && *on {
+		if s.settings.EnableContentionProfiling {
+			runtime.SetBlockProfileRate(1)
+		}
+		for path, h := range map[string]http.HandlerFunc{"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace} {
+			all = appendHandler(all, route{pattern: "GET /debug/pprof/" + path, subresource: []string{nodesProxy}, stream: true}, h)
+		}
+	} else {
+		all = append(all, disabled("profiling endpoint is disabled.", "/debug/pprof/")...)
+	}
+	if on := s.settings.EnableDebugFlagsHandler; on != nil && *on {
+		return append(all, route{pattern: "PUT /debug/flags/v", subresource: []string{nodesProxy}, handler: putVerbosity})
+	}
+	return append(all, disabled("flags endpoint is disabled.", "/debug/flags/v")...)
+}
+
+// putVerbosity sets how much is logged from now on.
+//
+// Upstream: staging/src/k8s.io/apiserver/pkg/server/routes/flags.go StringFlagPutHandler
+func putVerbosity(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 64))
+	if err != nil {
+		return badRequest("read body: %v", err)
+	}
+	var flags flag.FlagSet
+	klog.InitFlags(&flags)
+	text := strings.TrimSpace(string(body))
+	if err := flags.Set("v", text); err != nil {
+		return badRequest("%q is not a verbosity: %v", text, err)
+	}
+	return writeText(w, fmt.Sprintf("successfully set klog.logging.verbosity to %s\n", text))
+}

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri"
+)
+
+// getPods answers with the pods that should run here.
+//
+// Upstream: pkg/kubelet/server/server.go getPods
+func (s *Server) getPods(w http.ResponseWriter, _ *http.Request) error {
+	return writePods(w, s.options.Pods())
+}
+
+// getRunningPods answers with the pods that the runtime has something running of, as far as it knows them.
+//
+// Upstream: pkg/kubelet/server/server.go getRunningPods
+func (s *Server) getRunningPods(w http.ResponseWriter, r *http.Request) error {
+	observed, err := cri.ListPods(r.Context(), s.options.CRI)
+	if err != nil {
+		return err
+	}
+	var pods []*corev1.Pod
+	for _, pod := range observed {
+		if !pod.Gone() {
+			pods = append(pods, runningPod(pod))
+		}
+	}
+	return writePods(w, pods)
+}
+
+// runningPod is what the runtime knows of a pod, in the form of one.
+//
+// Upstream: pkg/kubelet/container/runtime.go ToAPIPod
+func runningPod(observed *cri.PodStatus) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: observed.UID, Name: observed.Name, Namespace: observed.Namespace}}
+	for _, c := range observed.Containers {
+		if c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			continue
+		}
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: c.Name, Image: c.Image})
+	}
+	return pod
+}
+
+func writePods(w http.ResponseWriter, pods []*corev1.Pod) error {
+	list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{}}
+	for _, pod := range pods {
+		list.Items = append(list.Items, *pod)
+	}
+	slices.SortFunc(list.Items, func(a, b corev1.Pod) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
+	return writeJSON(w, list)
+}
+
+func writeJSON(w http.ResponseWriter, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("write answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err = w.Write(data)
+	return err
+}

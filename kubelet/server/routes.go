@@ -1,0 +1,301 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/server/auth"
+)
+
+// route is one kind of request. What it needs to be allowed stands beside its handler, so that no way of writing a
+// path leads to one handler by the rights of another.
+type route struct {
+	pattern     string
+	subresource []string // of nodes; one of them is enough
+	verb        string   // "" for that of the method
+	stream      bool     // lasts as long as its user likes
+	readOnly    bool     // answered on the read-only port too
+	handler     func(http.ResponseWriter, *http.Request) error
+}
+
+// nodesProxy is the subresource of whatever has none of its own, and stands in for the finer ones.
+const nodesProxy = "proxy"
+
+// routes are all that the server answers.
+//
+// Upstream: pkg/kubelet/server/server.go InstallAuthNotRequiredHandlers and InstallAuthRequiredHandlers
+func (s *Server) routes() []route {
+	checks := append([]Check{{Name: "ping", Check: func() error { return nil }}, {Name: "log", Check: newLogCheck()}}, s.options.Checks...)
+	all := []route{
+		{pattern: "/healthz", subresource: []string{"healthz", nodesProxy}, readOnly: true, handler: healthz(checks)},
+		{pattern: "GET /pods", subresource: []string{"pods", nodesProxy}, readOnly: true, handler: s.getPods},
+		{pattern: "GET /pods/{$}", subresource: []string{"pods", nodesProxy}, readOnly: true, handler: s.getPods},
+	}
+	for _, c := range checks {
+		all = append(all, route{pattern: "/healthz/" + c.Name, subresource: []string{"healthz", nodesProxy}, readOnly: true, handler: healthz([]Check{c})})
+	}
+	for pattern, h := range map[string]http.Handler{
+		"GET /metrics": s.options.Metrics, "GET /metrics/resource": s.options.Resource,
+		"GET /metrics/probes": s.options.Probes, "GET /metrics/cadvisor": s.options.Cadvisor,
+	} {
+		all = appendHandler(all, route{pattern: pattern, subresource: []string{"metrics"}, readOnly: true}, h)
+	}
+	for _, method := range []string{"GET", "POST"} {
+		all = appendHandler(all, route{pattern: method + " /stats/summary", subresource: []string{"stats"}, readOnly: true}, s.options.Summary)
+	}
+	if !*s.settings.EnableDebuggingHandlers {
+		return append(all, disabled("Debug endpoints are disabled.",
+			"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/", "/logs/")...)
+	}
+	return slices.Concat(all, s.containerRoutes(), s.nodeRoutes())
+}
+
+// containerRoutes lead into containers. They are "create" whatever the method: who may only look must not get a shell.
+func (s *Server) containerRoutes() []route {
+	all := []route{
+		{pattern: "GET /containerLogs/{namespace}/{pod}/{container}", subresource: []string{nodesProxy}, stream: true, handler: s.getContainerLogs},
+		{pattern: "POST /checkpoint/{namespace}/{pod}/{container}", subresource: []string{"checkpoint"}, stream: true, handler: s.checkpoint},
+	}
+	for _, method := range []string{"GET", "POST"} {
+		for _, uid := range []string{"", "/{uid}"} {
+			for path, handler := range map[string]func(http.ResponseWriter, *http.Request) error{
+				"/exec/{namespace}/{pod}" + uid + "/{container}":   s.getExec,
+				"/attach/{namespace}/{pod}" + uid + "/{container}": s.getAttach,
+				"/portForward/{namespace}/{pod}" + uid:             s.getPortForward,
+				"/run/{namespace}/{pod}" + uid + "/{container}":    s.getRun,
+			} {
+				if method == "GET" && strings.HasPrefix(path, "/run/") {
+					continue
+				}
+				all = append(all, route{pattern: method + " " + path, subresource: []string{nodesProxy}, verb: "create", stream: true, handler: handler})
+			}
+		}
+	}
+	return all
+}
+
+// nodeRoutes tell of the node and the kubelet itself.
+func (s *Server) nodeRoutes() []route {
+	all := []route{
+		{pattern: "GET /runningpods/{$}", subresource: []string{"pods", nodesProxy}, handler: s.getRunningPods},
+		{pattern: "GET /runningpods", subresource: []string{"pods", nodesProxy}, handler: s.getRunningPods},
+		{pattern: "GET /configz", subresource: []string{"configz", nodesProxy}, handler: s.getConfigz},
+		{pattern: "GET /flagz", subresource: []string{"configz"}, handler: s.getFlagz},
+		{pattern: "GET /statusz", subresource: []string{"statusz"}, handler: s.getStatusz},
+	}
+	if s.settings.EnableSystemLogHandler == nil || *s.settings.EnableSystemLogHandler {
+		all = append(all, route{pattern: "GET /logs/", subresource: []string{"log"}, stream: true, handler: s.getLogs})
+	} else {
+		all = append(all, disabled("logs endpoint is disabled.", "/logs/")...)
+	}
+	return append(all, s.debugRoutes()...)
+}
+
+// disabled answers that paths are switched off.
+func disabled(message string, paths ...string) []route {
+	var all []route
+	for _, path := range paths {
+		subresource := nodesProxy
+		if path == "/logs/" {
+			subresource = "log"
+		}
+		all = append(all, route{pattern: path, subresource: []string{subresource}, handler: func(http.ResponseWriter, *http.Request) error {
+			return &httpError{http.StatusMethodNotAllowed, message}
+		}})
+	}
+	return all
+}
+
+func appendHandler(all []route, r route, h http.Handler) []route {
+	if h == nil {
+		return all
+	}
+	r.handler = func(w http.ResponseWriter, req *http.Request) error {
+		h.ServeHTTP(w, req)
+		return nil
+	}
+	return append(all, r)
+}
+
+// handler puts the routes together: who it is, what is asked for, whether that is allowed, and then the answer.
+// The read-only port knows some routes only, and nobody's name.
+func (s *Server) handler(secure bool) http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range s.routes() {
+		if secure {
+			mux.Handle(r.pattern, s.allowed(r, s.bounded(r)))
+			_, path, _ := strings.Cut(r.pattern, "/")
+			s.paths = append(s.paths, "/"+path)
+		} else if r.readOnly {
+			mux.Handle(r.pattern, s.bounded(r))
+		}
+	}
+	rest := route{subresource: []string{nodesProxy}, handler: func(http.ResponseWriter, *http.Request) error { return notFound("404 page not found") }}
+	if !secure {
+		mux.Handle("/", s.bounded(rest))
+		return s.instrumented("readonly", mux)
+	}
+	mux.Handle("/", s.allowed(rest, s.bounded(rest)))
+	slices.Sort(s.paths)
+	s.paths = slices.Compact(s.paths)
+	return s.instrumented("readwrite", s.authenticated(mux))
+}
+
+// instrumented bounds what a request may bring and how long it may take to do so, and has it counted.
+func (s *Server) instrumented(port string, h http.Handler) http.Handler {
+	if s.options.Instrument != nil {
+		h = s.options.Instrument(port, h)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if r.ContentLength != 0 && r.Body != nil { // a body that never comes must not hold the connection
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			w.Header().Set("Connection", "close")
+		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		h.ServeHTTP(w, r)
+	})
+}
+
+// authenticated lets requests of known users through.
+func (s *Server) authenticated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, err := s.user(r)
+		if err != nil {
+			klog.FromContext(r.Context()).V(2).Info("Unauthenticated request", "path", r.URL.Path, "from", r.RemoteAddr, "reason", err)
+			w.Header().Set("Connection", "close") // strangers do not keep connections
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		r = r.WithContext(withUser(r.Context(), user))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// allowed lets requests through that their user may make.
+func (s *Server) allowed(of route, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		verb := of.verb
+		if verb == "" {
+			verb = auth.Verb(r.Method)
+		}
+		user := userOf(r.Context())
+		ok, err := s.auth.Authorize(r.Context(), user, verb, of.subresource...)
+		log := klog.FromContext(r.Context())
+		switch {
+		case err != nil:
+			log.Error(err, "Request could not be authorized", "user", user.Name, "verb", verb, "subresources", of.subresource)
+			http.Error(w, fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Name, verb, of.subresource), http.StatusInternalServerError)
+		case !ok:
+			log.V(2).Info("Forbidden", "user", user.Name, "verb", verb, "path", r.URL.Path, "subresources", of.subresource)
+			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Name, verb, of.subresource), http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// bounded answers while there is room, and turns a handler's error into an answer if none has begun.
+func (s *Server) bounded(of route) http.Handler {
+	slots := s.requests
+	if of.stream {
+		slots = s.streams
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many requests, try again", http.StatusTooManyRequests)
+			return
+		}
+		if of.stream {
+			klog.FromContext(r.Context()).V(3).Info("Request", "method", r.Method, "path", r.URL.Path, "user", userOf(r.Context()).Name)
+		}
+		p := &patient{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
+		err := of.handler(p, r)
+		if err == nil || r.Context().Err() != nil {
+			return
+		}
+		klog.FromContext(r.Context()).V(2).Info("Request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+		if p.begun {
+			panic(http.ErrAbortHandler) // a cut-off answer must not look whole
+		}
+		http.Error(p, err.Error(), statusOf(err))
+	})
+}
+
+// httpError is an error with a status for the client.
+type httpError struct {
+	status  int
+	message string
+}
+
+func (e *httpError) Error() string { return e.message }
+
+func notFound(format string, args ...any) error {
+	return &httpError{http.StatusNotFound, fmt.Sprintf(format, args...)}
+}
+
+func badRequest(format string, args ...any) error {
+	return &httpError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*httpError](err); ok {
+		return e.status
+	}
+	return http.StatusInternalServerError
+}
+
+// patient waits for a slow client as long as each write may take, however many there are.
+type patient struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	begun   bool
+}
+
+// Unwrap is for http.ResponseController.
+func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (p *patient) WriteHeader(status int) {
+	p.begun = true
+	p.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements io.Writer.
+func (p *patient) Write(data []byte) (int, error) {
+	p.begun = true
+	p.extend()
+	return p.ResponseWriter.Write(data)
+}
+
+// Flush implements http.Flusher.
+func (p *patient) Flush() { _ = p.FlushError() }
+
+// FlushError is Flush for http.ResponseController.
+func (p *patient) FlushError() error {
+	p.begun = true
+	p.extend()
+	return p.control.Flush()
+}
+
+// Hijack implements http.Hijacker.
+func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	p.begun = true
+	return p.control.Hijack()
+}
+
+func (p *patient) extend() { _ = p.control.SetWriteDeadline(time.Now().Add(p.timeout)) }

@@ -1,0 +1,263 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/server/auth"
+	"minikubelet/kubelet/server/logs"
+	"minikubelet/kubelet/settings"
+	"minikubelet/runtime/cri"
+)
+
+// What the server takes on at most. Whoever comes later is asked to try again.
+const (
+	maxConnections = 1024
+	maxStreams     = 512 // of which logs that are followed, and exec, attach and port-forward
+	maxRequests    = 128 // all others at a time
+	maxHeader      = 512 << 10
+	maxBody        = 1 << 20
+
+	headerTimeout = 10 * time.Second // the TLS handshake included
+	bodyTimeout   = 10 * time.Second
+	writeTimeout  = 30 * time.Second // for each piece of an answer
+	idleTimeout   = 90 * time.Second // between requests
+)
+
+// Options are what the server answers from. Handlers that are nil are not there.
+type Options struct {
+	Settings *settings.Settings
+	CRI      *cri.Client
+	// Pods returns the pods that should run here, with their newest status.
+	Pods func() []*corev1.Pod
+	// Observed returns what the runtime has of a pod.
+	Observed func(types.UID) (*cri.PodStatus, bool)
+	// Checks are answered below /healthz, beside ping and log.
+	Checks []Check
+
+	// Tokens and Access ask the apiserver; nil without one.
+	Tokens auth.TokenReviewer
+	Access auth.AccessReviewer
+	// Addresses are the node's, for a certificate that the server signs itself.
+	Addresses []string
+	// GetCertificate returns the serving certificate; nil for tlsCertFile, or one that the server signs itself.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	// Metrics, Resource, Probes and Cadvisor answer /metrics and what is below it, Summary /stats/summary.
+	Metrics, Resource, Probes, Cadvisor, Summary http.Handler
+	// Instrument goes around all handlers of a port, "readwrite" or "readonly".
+	Instrument func(port string, handler http.Handler) http.Handler
+}
+
+// Server answers requests about the node and its pods over HTTPS, and over HTTP on the read-only port if there is one.
+//
+// Upstream: pkg/kubelet/server/server.go Server
+type Server struct {
+	options  Options
+	settings *settings.Settings
+	auth     *auth.Auth
+	open     bool // standalone and without client authority: the loopback interface is the door
+	started  time.Time
+	paths    []string
+	watcher  logs.Watcher
+	root     string
+
+	streams, requests chan struct{} // who is inside
+	stopped           context.Context
+
+	secure, readOnly *listener
+}
+
+// listener is one open port.
+type listener struct {
+	net.Listener
+	server *http.Server
+}
+
+// Listen opens the ports, so that one that is taken is found out at once, and makes what cannot fail later.
+// Without an apiserver only the loopback interface is listened on.
+//
+// Upstream: pkg/kubelet/server/server.go ListenAndServeKubeletServer
+func Listen(o Options) (*Server, error) {
+	s := &Server{
+		options: o, settings: o.Settings, started: time.Now(), root: systemLogs,
+		streams: make(chan struct{}, maxStreams), requests: make(chan struct{}, maxRequests),
+	}
+	if err := s.prepareAuth(); err != nil {
+		return nil, err
+	}
+	config, err := s.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	handler := s.handler(true)
+	if s.secure, err = listen(s.address(o.Settings.Port), "port", handler); err != nil {
+		return nil, err
+	}
+	s.secure.Listener = tls.NewListener(s.secure.Listener, config)
+	if port := o.Settings.ReadOnlyPort; port != 0 {
+		if s.readOnly, err = listen(s.address(port), "readOnlyPort", s.handler(false)); err != nil {
+			return nil, errors.Join(err, s.secure.Close())
+		}
+	}
+	return s, nil
+}
+
+// address is where to listen.
+func (s *Server) address(port int32) string {
+	host := s.settings.Address
+	if s.settings.Standalone() {
+		host = "127.0.0.1"
+		if ip := net.ParseIP(s.settings.Address); ip != nil && ip.To4() == nil {
+			host = "::1"
+		}
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// listen makes a server of HTTP/1.1 only: its connections can all be taken over for streams, and one request at a
+// time on each makes the bounds above hold.
+func listen(address, setting string, handler http.Handler) (*listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for requests (address, %s): %w", setting, err)
+	}
+	return &listener{
+		Listener: limit(l, maxConnections),
+		server: &http.Server{
+			Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+			ErrorLog: log.New(quietErrors{}, "", 0), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		},
+	}, nil
+}
+
+// Addr is the address that HTTPS is answered on.
+func (s *Server) Addr() string { return s.secure.Addr().String() }
+
+// Run serves until ctx ends, and returns when the ports are closed and every request has ended.
+func (s *Server) Run(ctx context.Context) {
+	s.stopped = ctx
+	var ports sync.WaitGroup
+	var inside sync.RWMutex // held for reading by each request
+	for _, l := range []*listener{s.secure, s.readOnly} {
+		if l == nil {
+			continue
+		}
+		next := l.server.Handler
+		l.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			inside.RLock()
+			defer inside.RUnlock()
+			if ctx.Err() == nil {
+				next.ServeHTTP(w, r)
+			}
+		})
+		l.server.BaseContext = func(net.Listener) context.Context { return ctx }
+		ports.Go(func() {
+			stop := context.AfterFunc(ctx, func() { _ = l.server.Close() })
+			defer stop()
+			if err := l.server.Serve(l.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				klog.FromContext(ctx).Error(err, "Server stopped", "address", l.Addr())
+			}
+		})
+	}
+	ports.Wait()
+	inside.Lock()
+	defer inside.Unlock()
+	_ = s.watcher.Close()
+}
+
+// quietErrors takes what net/http says of single connections. Anybody can cause most of it, but not a panic.
+type quietErrors struct{}
+
+func (quietErrors) Write(line []byte) (int, error) {
+	if text := strings.TrimSpace(string(line)); strings.Contains(text, "panic serving") {
+		klog.Background().Error(nil, "A request made its handler panic", "reason", text)
+	} else {
+		klog.Background().V(4).Info("Connection failed", "reason", text)
+	}
+	return len(line), nil
+}
+
+// limit lets so many connections be open at a time; others wait to be accepted.
+func limit(l net.Listener, most int) net.Listener {
+	return &limited{Listener: l, slots: make(chan struct{}, most), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	slots  chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &counted{Conn: conn, leave: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+func (c *counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// pod returns the pod of that name, and of that UID if one is given. A mirror pod's UID counts as its static pod's.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go GetPodByName
+func (s *Server) pod(r *http.Request) (*corev1.Pod, error) {
+	namespace, name, uid := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid")
+	pods := s.options.Pods()
+	i := slices.IndexFunc(pods, func(p *corev1.Pod) bool { return p.Namespace == namespace && p.Name == name })
+	if i < 0 {
+		return nil, notFound("pod %q does not exist", name)
+	}
+	if static := pods[i].Annotations[configHash]; uid != "" && uid != string(pods[i].UID) && static == "" {
+		return nil, notFound("pod %q with UID %q does not exist", name, uid)
+	}
+	return pods[i], nil
+}
+
+// configHash is the annotation that static pods carry; the apiserver knows them by the UID of their mirror.
+const configHash = "kubernetes.io/config.hash"
+
+// spec tells whether the pod has a container of that name.
+func hasContainer(pod *corev1.Pod, name string) bool {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if c.Name == name {
+			return true
+		}
+	}
+	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == name })
+}

@@ -1,0 +1,496 @@
+package server
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
+)
+
+func TestPods(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	root := f.asRoot(t)
+	for path, want := range map[string][]string{"/pods": {"app", "other"}, "/runningpods/": {"app"}} {
+		_, body := f.do(t, root, http.MethodGet, path)
+		var list corev1.PodList
+		if err := json.Unmarshal([]byte(body), &list); err != nil || list.Kind != "PodList" || len(list.Items) != 1 {
+			t.Fatalf("%s: %v, %s", path, err, body)
+		}
+		var containers []string
+		for _, c := range list.Items[0].Spec.Containers {
+			containers = append(containers, c.Name)
+		}
+		if pod := list.Items[0]; pod.Name != "web" || pod.UID != "u1" || !reflect.DeepEqual(containers, want) {
+			t.Errorf("%s: %s", path, body)
+		}
+	}
+}
+
+// TestDebugPages: what the kubelet says of itself holds no secret.
+func TestDebugPages(t *testing.T) {
+	f := newFixture(t, map[string]any{
+		"staticPodURL": "http://127.0.0.1/pods", "staticPodURLHeader": map[string]any{"X-Key": []string{"sesame"}}, "enableDebugFlagsHandler": true,
+	}, nil)
+	f.settings.Flags["manifest-url-header"] = "X-Key:sesame"
+	root := f.asRoot(t)
+	for path, want := range map[string]string{
+		"/configz": `"X-Key":["\u003cmasked\u003e"]`, "/flagz": "manifest-url-header=<masked>\n", "/statusz": "Paths: /attach/",
+		"/metrics": "metrics", "/metrics/cadvisor": "cadvisor", "/metrics/probes": "probes", "/metrics/resource": "resource", "/stats/summary": "summary",
+		"/healthz?verbose": "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n",
+	} {
+		code, body := f.do(t, root, http.MethodGet, path)
+		if code != http.StatusOK || !strings.Contains(body, want) || strings.Contains(body, "sesame") {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	if f.settings.StaticPodURLHeader["X-Key"][0] != "sesame" {
+		t.Error("the page changed the settings")
+	}
+}
+
+// TestContainerLogs: which attempt's log is meant, and what is said where there is none.
+func TestContainerLogs(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	root := f.asRoot(t)
+	container := func(id string, state runtimeapi.ContainerState) *cri.ContainerStatus {
+		path := filepath.Join(f.logDir(), "app", id+".log")
+		writeFile(t, path, "2026-01-01T00:00:00Z stdout F "+id+"\n")
+		return &cri.ContainerStatus{ID: id, Name: "app", State: state, LogPath: path}
+	}
+	running, exited, created := runtimeapi.ContainerState_CONTAINER_RUNNING, runtimeapi.ContainerState_CONTAINER_EXITED, runtimeapi.ContainerState_CONTAINER_CREATED
+	waiting := []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}
+	pulling := []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}}
+	const none = "400 previous terminated container \"app\" in pod \"web\" not found\n"
+	for name, tt := range map[string]struct {
+		containers    []*cri.ContainerStatus
+		status        []corev1.ContainerStatus
+		now, previous string
+	}{
+		"running":          {[]*cri.ContainerStatus{container("2", running), container("1", exited)}, nil, "200 2\n", "200 1\n"},
+		"first":            {[]*cri.ContainerStatus{container("2", running)}, nil, "200 2\n", none},
+		"ended":            {[]*cri.ContainerStatus{container("2", exited), container("1", exited)}, nil, "200 2\n", "200 1\n"},
+		"ended, the first": {[]*cri.ContainerStatus{container("2", exited)}, nil, "200 2\n", none},
+		"waiting":          {[]*cri.ContainerStatus{container("2", exited), container("1", exited)}, waiting, "200 2\n", "200 2\n"},
+		"started since":    {[]*cri.ContainerStatus{container("2", running), container("1", exited)}, waiting, "200 2\n", "200 1\n"},
+		"created":          {[]*cri.ContainerStatus{container("2", created), container("1", exited)}, waiting, "200 1\n", "200 1\n"},
+		"not pulled":       {nil, pulling, "400 container \"app\" in pod \"web\" is waiting to start: image can't be pulled (ErrImagePull)\n", none},
+		"nothing known":    {nil, nil, "400 container \"app\" in pod \"web\" is not available\n", none},
+	} {
+		f.observed.Containers, f.pod.Status.ContainerStatuses = tt.containers, tt.status
+		for query, want := range map[string]string{"": tt.now, "?previous=true": tt.previous} {
+			code, body := f.do(t, root, http.MethodGet, "/containerLogs/default/web/app"+query)
+			if got := fmt.Sprint(code, " ", body); got != want {
+				t.Errorf("%s%s: %q, want %q", name, query, got, want)
+			}
+		}
+	}
+	f.observed.Containers = []*cri.ContainerStatus{container("2", running)}
+	f.observed.Containers[0].LogPath = "/etc/passwd"
+	for path, want := range map[string]int{
+		"/containerLogs/default/web/none": 404, "/containerLogs/default/none/app": 404, "/containerLogs/default/web/app?tailLines=x": 422,
+		"/containerLogs/default/web/app": 500,
+	} {
+		if code, body := f.do(t, root, http.MethodGet, path); code != want || strings.Contains(body, "root:") {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+}
+
+func TestLogRequest(t *testing.T) {
+	now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	for query, want := range map[string]string{
+		"":                                    "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false  false} false",
+		"tailLines=3&limitBytes=5":            "{3 5 0001-01-01 00:00:00 +0000 UTC false  false} false",
+		"tail=3":                              "{3 <nil> 0001-01-01 00:00:00 +0000 UTC false  false} false",
+		"tail=all":                            "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false  false} false",
+		"follow=true&previous=1&timestamps=t": "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC true  true} true",
+		"sinceSeconds=60":                     "{<nil> <nil> 2026-04-30 23:59:00 +0000 UTC false  false} false",
+		"sinceTime=2026-04-01T00:00:00Z":      "{<nil> <nil> 2026-04-01 00:00:00 +0000 UTC false  false} false",
+		"stream=Stdout":                       "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false stdout false} false",
+		"stream=Stderr":                       "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false stderr false} false",
+		"stream=All&tailLines=0":              "{0 <nil> 0001-01-01 00:00:00 +0000 UTC false  false} false",
+		"tailLines=-1":                        "error", "tailLines=x": "error", "limitBytes=0": "error", "sinceSeconds=0": "error", "follow=maybe": "error",
+		"sinceTime=yesterday": "error", "sinceSeconds=1&sinceTime=2026-04-01T00:00:00Z": "error", "stream=stdlog": "error", "stream=Stdout&tailLines=1": "error",
+	} {
+		values, err := http.NewRequest(http.MethodGet, "/?"+query, http.NoBody)
+		must(t, err)
+		r, previous, err := logRequest(values.URL.Query(), now)
+		text := func(n *int64) any {
+			if n == nil {
+				return n
+			}
+			return *n
+		}
+		got := fmt.Sprint("{", text(r.Tail), " ", text(r.Limit), " ", r.Since, " ", r.Timestamps, " ", r.Stream, " ", r.Follow, "} ", previous)
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%q: %s, %v; want %s", query, got, err, want)
+		}
+	}
+}
+
+// TestFollowedLog: it comes as it is written, a client that goes frees what it held, and the server does not wait.
+func TestFollowedLog(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	path := f.observed.Containers[0].LogPath
+	writeFile(t, path, "2026-01-01T00:00:00Z stdout F a\n")
+	root := f.asRoot(t)
+	for _, end := range []func(io.Closer){func(body io.Closer) { _ = body.Close() }, func(io.Closer) { f.stop() }} {
+		answer, err := root.Get("https://" + f.Addr() + "/containerLogs/default/web/app?follow=true&tailLines=1")
+		must(t, err)
+		line, err := bufio.NewReader(answer.Body).ReadString('\n')
+		if err != nil || line != "a\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		if n := len(f.streams); n != 1 {
+			t.Errorf("%d streams while one log is followed", n)
+		}
+		end(answer.Body)
+		for start := time.Now(); len(f.streams) != 0; time.Sleep(time.Millisecond) {
+			if time.Since(start) > 10*time.Second {
+				t.Fatal("the log is followed for nobody")
+			}
+		}
+		_ = answer.Body.Close()
+	}
+}
+
+// TestSlowClient: who does not take his log holds nothing for longer than the idle timeout.
+func TestSlowClient(t *testing.T) {
+	f := newFixture(t, map[string]any{"streamingConnectionIdleTimeout": "300ms"}, nil)
+	writeFile(t, f.observed.Containers[0].LogPath, strings.Repeat("2026-01-01T00:00:00Z stdout F "+strings.Repeat("x", 1000)+"\n", 30000))
+	conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*f.ca.issue(t, pkix.Name{CommonName: "root"})}}) //nolint:gosec // see TestServingCertificate
+	must(t, err)
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /containerLogs/default/web/app HTTP/1.1\r\nHost: node\r\n\r\n")
+	must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, err = conn.Read(make([]byte, 1))
+	must(t, err)
+	for start := time.Now(); len(f.streams) != 0; time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("a client that reads nothing holds its place")
+		}
+	}
+}
+
+// TestSystemLogs: files and directories, and nothing outside.
+func TestSystemLogs(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	f.root = t.TempDir()
+	outside := filepath.Join(t.TempDir(), "secret")
+	writeFile(t, outside, "s3cret")
+	writeFile(t, filepath.Join(f.root, "sys log"), "<b>hello</b>")
+	writeFile(t, filepath.Join(f.root, "sub", "x.log"), "world")
+	must(t, os.Symlink(outside, filepath.Join(f.root, "link")), os.Symlink(filepath.Dir(outside), filepath.Join(f.root, "dirlink")),
+		os.Symlink("sub/x.log", filepath.Join(f.root, "inside")), unix.Mkfifo(filepath.Join(f.root, "pipe"), 0o644))
+	root := f.asRoot(t)
+	for path, want := range map[string]string{
+		"/logs/sys%20log": "200 <b>hello</b>", "/logs/sub/x.log": "200 world", "/logs/inside": "200 world",
+		"/logs/link": "403", "/logs/dirlink/secret": "403", "/logs/dirlink/": "403", "/logs/pipe": "403", "/logs/none": "404", "/logs/sub/x.log/y": "404",
+		"/logs/..%2f..%2fetc/passwd": "404", "/logs/%2fetc/passwd": "404", "/logs/sub": "301",
+		"/logs/":     "200 <!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n<a href=\"dirlink\">dirlink</a>\n<a href=\"inside\">inside</a>\n<a href=\"link\">link</a>\n<a href=\"pipe\">pipe</a>\n<a href=\"sub/\">sub/</a>\n<a href=\"sys%20log\">sys log</a>\n</pre>\n",
+		"/logs/sub/": "200 <!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n<a href=\"x.log\">x.log</a>\n</pre>\n",
+	} {
+		code, body := f.do(t, root, http.MethodGet, path)
+		got := fmt.Sprint(code, " ", body)
+		if !strings.HasPrefix(got, want) || strings.Contains(body, "s3cret") {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
+// TestBounds: who comes when it is full is told so, and nobody holds a place by doing nothing.
+func TestBounds(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	root := f.asRoot(t)
+	for range maxRequests {
+		f.requests <- struct{}{}
+	}
+	if code, _ := f.do(t, root, http.MethodGet, "/pods"); code != http.StatusTooManyRequests {
+		t.Errorf("one request too many: %d", code)
+	}
+	<-f.requests
+	if code, _ := f.do(t, root, http.MethodGet, "/pods"); code != http.StatusOK {
+		t.Errorf("with room for one: %d", code)
+	}
+	for range maxStreams {
+		f.streams <- struct{}{}
+	}
+	if code, _ := f.do(t, root, http.MethodGet, "/containerLogs/default/web/app"); code != http.StatusTooManyRequests {
+		t.Errorf("one stream too many: %d", code)
+	}
+	if code, _ := f.do(t, root, http.MethodGet, "/pods", "X-Big", strings.Repeat("x", 2*maxHeader)); code != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("big headers: %d", code)
+	}
+	stranger := f.client(t, nil)
+	answer, err := stranger.Get("https://" + f.Addr() + "/pods")
+	must(t, err)
+	_ = answer.Body.Close()
+	if !answer.Close {
+		t.Error("a stranger's connection is kept")
+	}
+}
+
+// TestConnections: a full server lets the next connection in when one has gone.
+func TestConnections(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	l := limit(inner, 1)
+	accepted := make(chan net.Conn, 2)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	for range 2 {
+		conn, err := net.Dial("tcp", inner.Addr().String())
+		must(t, err)
+		defer conn.Close()
+	}
+	first := <-accepted
+	select {
+	case <-accepted:
+		t.Error("two connections were accepted where one may be")
+	case <-time.After(50 * time.Millisecond):
+	}
+	must(t, first.Close())
+	_ = first.Close() // counts once
+	<-accepted
+	must(t, l.Close())
+	if _, open := <-accepted; open {
+		t.Error("a closed listener accepted a connection")
+	}
+}
+
+// TestServingCertificate: its own where none is given, private and kept; given ones are read again when they change.
+func TestServingCertificate(t *testing.T) {
+	f := newFixture(t, nil, func(o *Options) { o.GetCertificate, o.Addresses = nil, []string{"10.1.2.3", "fd00::1"} })
+	served := func(f *fixture) *x509.Certificate {
+		t.Helper()
+		conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is looked at below
+		must(t, err)
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0]
+	}
+	own := served(f)
+	for _, host := range []string{"node", "localhost", "127.0.0.1", "10.1.2.3", "fd00::1"} {
+		if err := own.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"kubelet.key", "kubelet.crt"} {
+		if info, err := os.Stat(filepath.Join(f.dir, "pki", name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	get, err := f.certificates()
+	must(t, err)
+	if again, err := get(nil); err != nil || !again.Leaf.Equal(own) {
+		t.Errorf("a restart made another certificate: %v", err)
+	}
+	f.options.Addresses = []string{"10.1.2.4"}
+	get, err = f.certificates()
+	must(t, err)
+	if again, err := get(nil); err != nil || again.Leaf.Equal(own) || again.Leaf.VerifyHostname("10.1.2.4") != nil {
+		t.Errorf("the certificate does not follow the node's address: %v", err)
+	}
+	own = served(f)
+	writeFile(t, filepath.Join(f.dir, "pki", "kubelet.crt"), "junk")
+	if conn := served(f); !conn.Equal(own) {
+		t.Error("a broken file took the certificate away")
+	}
+
+	pair := func(dir string, a *authority) {
+		c := a.issue(t, pkix.Name{CommonName: "system:node:node"})
+		key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+		must(t, err)
+		writeFile(t, filepath.Join(dir, "tls.crt"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})))
+		writeFile(t, filepath.Join(dir, "tls.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	}
+	dir, a := t.TempDir(), newAuthority(t)
+	pair(dir, a)
+	g := newFixture(t, map[string]any{"tlsCertFile": dir + "/tls.crt", "tlsPrivateKeyFile": dir + "/tls.key", "tlsMinVersion": "VersionTLS13"}, func(o *Options) { o.GetCertificate = nil })
+	before := served(g)
+	pair(dir, a)
+	if after := served(g); after.Equal(before) || after.CheckSignatureFrom(a.cert) != nil {
+		t.Error("the changed certificate is not served")
+	}
+	if _, err := tls.Dial("tcp", g.Addr(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}); err == nil { //nolint:gosec // it must fail
+		t.Error("TLS 1.2 is spoken where 1.3 is the least")
+	}
+	if _, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil { //nolint:gosec // it must fail
+		t.Error("TLS 1.1 is spoken")
+	}
+}
+
+// TestClientAuthorityChanges: a new authority counts at once, and a broken file does not open or close the door.
+func TestClientAuthorityChanges(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	old, next := f.asRoot(t), newAuthority(t)
+	fresh := f.client(t, next.issue(t, pkix.Name{CommonName: "root"}))
+	for _, step := range []struct {
+		file     string
+		old, new int
+	}{
+		{string(f.ca.pem), 200, 401}, {string(f.ca.pem) + string(next.pem), 200, 200}, {string(next.pem), 401, 200}, {"junk", 401, 200},
+	} {
+		writeFile(t, filepath.Join(f.dir, "ca.crt"), step.file)
+		for client, want := range map[*http.Client]int{old: step.old, fresh: step.new} {
+			if code, _ := f.do(t, client, http.MethodGet, "/pods"); code != want {
+				t.Errorf("file %.40q: %d, want %d", step.file, code, want)
+			}
+		}
+	}
+}
+
+// TestReadOnlyPort: only what upstream shows there, without credentials.
+func TestReadOnlyPort(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	port := free.Addr().(*net.TCPAddr).Port
+	must(t, free.Close())
+	f := newFixture(t, map[string]any{"readOnlyPort": port}, nil)
+	for path, want := range map[string]int{
+		"/healthz": 200, "/pods": 200, "/metrics": 200, "/metrics/cadvisor": 200, "/stats/summary": 200,
+		"/configz": 404, "/runningpods/": 404, "/exec/default/web/app": 404, "/containerLogs/default/web/app": 404, "/logs/": 404, "/run/default/web/app": 404, "/debug/pprof/": 404,
+	} {
+		answer, err := http.Get(fmt.Sprintf("http://%s%s", f.readOnly.Addr(), path))
+		must(t, err)
+		_ = answer.Body.Close()
+		if answer.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, answer.StatusCode, want)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestStandalone: without an apiserver the loopback interface is all there is, and a browser is no program of this machine.
+func TestStandalone(t *testing.T) {
+	dir := t.TempDir()
+	config := map[string]any{"authentication": map[string]any{}}
+	f := &fixture{dir: dir, settings: load(t, dir, config), runtime: &fakeRuntime{}, reviews: &reviews{}}
+	if got := (&Server{settings: f.settings}).address(10250); got != "127.0.0.1:10250" {
+		t.Errorf("it listens on %s", got)
+	}
+	f.settings.Address = "::"
+	if got := (&Server{settings: f.settings}).address(10250); got != "[::1]:10250" {
+		t.Errorf("it listens on %s", got)
+	}
+	f.settings.Address, f.settings.Port = "0.0.0.0", 0
+	var err error
+	f.Server, err = Listen(Options{Settings: f.settings, CRI: &cri.Client{Runtime: f.runtime}, Pods: func() []*corev1.Pod { return nil }})
+	must(t, err)
+	done := make(chan struct{})
+	go func() { f.Run(t.Context()); close(done) }()
+	t.Cleanup(func() { <-done })
+	client := f.client(t, nil)
+	if code, body := f.do(t, client, http.MethodGet, "/pods"); code != http.StatusOK {
+		t.Errorf("/pods: %d %s", code, body)
+	}
+	for header, value := range map[string]string{"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"} {
+		if code, _ := f.do(t, client, http.MethodGet, "/pods", header, value); code != http.StatusUnauthorized {
+			t.Errorf("%s: %d", header, code)
+		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+f.Addr()+"/pods", http.NoBody)
+	must(t, err)
+	r.Host = "evil.example"
+	answer, err := client.Do(r)
+	must(t, err)
+	_ = answer.Body.Close()
+	if answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("another host's name: %d", answer.StatusCode)
+	}
+	if err := fromHere(&http.Request{RemoteAddr: "10.0.0.1:1", Host: "localhost"}); err == nil {
+		t.Error("a request from elsewhere is taken")
+	}
+
+	// With a client authority its certificates are asked for, and their users may do everything.
+	g := newFixtureStandalone(t)
+	if code, _ := g.do(t, g.client(t, nil), http.MethodGet, "/pods"); code != http.StatusUnauthorized {
+		t.Errorf("with clientCAFile and without certificate: %d", code)
+	}
+	if code, _ := g.do(t, g.client(t, g.ca.issue(t, pkix.Name{CommonName: "me"})), http.MethodGet, "/pods"); code != http.StatusOK {
+		t.Errorf("with clientCAFile and a certificate: %d", code)
+	}
+}
+
+func newFixtureStandalone(t *testing.T) *fixture {
+	return newFixture(t, nil, func(o *Options) {
+		o.Settings.Kubeconfig = ""
+		o.Tokens, o.Access = nil, nil
+	})
+}
+
+// TestListenErrors: they name the setting.
+func TestListenErrors(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "ca.crt"), string(newAuthority(t).pem))
+	for want, change := range map[string]func(*Options){
+		"listen for requests (address, port)": func(o *Options) { o.Settings.Port = int32(taken.Addr().(*net.TCPAddr).Port) },
+		"authentication.x509.clientCAFile":    func(o *Options) { o.Settings.Authentication.X509.ClientCAFile = "/none" },
+		"tlsCertFile, tlsPrivateKeyFile":      func(o *Options) { o.Settings.TLSCertFile, o.Settings.TLSPrivateKeyFile = "/none", "/none" },
+	} {
+		o := Options{Settings: load(t, dir, nil, "--kubeconfig=/none")}
+		o.Settings.Address, o.Settings.Port = "127.0.0.1", 0
+		change(&o)
+		if _, err := Listen(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s in it", err, want)
+		}
+	}
+}
+
+// TestVerbosity: what is logged changes by request, if that is switched on.
+func TestVerbosity(t *testing.T) {
+	f := newFixture(t, map[string]any{"enableDebugFlagsHandler": true, "enableProfilingHandler": true}, nil)
+	root := f.asRoot(t)
+	t.Cleanup(func() { load(t, t.TempDir(), nil, "--kubeconfig=/none") }) // sets the verbosity back
+	put := func(body string) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://"+f.Addr()+"/debug/flags/v", strings.NewReader(body))
+		must(t, err)
+		answer, err := root.Do(r)
+		must(t, err)
+		_ = answer.Body.Close()
+		return answer.StatusCode
+	}
+	if code := put("4"); code != http.StatusOK || !klog.V(4).Enabled() || klog.V(5).Enabled() {
+		t.Errorf("4: %d, V(4) %v, V(5) %v", code, klog.V(4).Enabled(), klog.V(5).Enabled())
+	}
+	if code := put("many"); code != http.StatusBadRequest {
+		t.Errorf("many: %d", code)
+	}
+	if code, body := f.do(t, root, http.MethodGet, "/debug/pprof/goroutine?debug=1"); code != http.StatusOK || !strings.Contains(body, "goroutine profile") {
+		t.Errorf("/debug/pprof/goroutine: %d %.100s", code, body)
+	}
+}

@@ -1,0 +1,271 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/proxy"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/streaming/pkg/httpstream"
+
+	"minikubelet/runtime/cri"
+)
+
+const (
+	dialTimeout = 10 * time.Second
+	// runTimeout ends a command of /run, which has no terminal that somebody would close.
+	runTimeout = 10 * time.Minute
+)
+
+// getExec starts a command in a container and connects the client with it.
+//
+// Upstream: pkg/kubelet/server/server.go getExec
+func (s *Server) getExec(w http.ResponseWriter, r *http.Request) error {
+	options, err := streamOptions(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	container, err := s.runningContainer(r)
+	if err != nil {
+		return err
+	}
+	answer, err := s.options.CRI.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
+		ContainerId: container.ID, Cmd: r.URL.Query()["command"],
+		Stdin: options.stdin, Stdout: options.stdout, Stderr: options.stderr, Tty: options.tty,
+	})
+	if err != nil {
+		return fmt.Errorf("ask the runtime to run a command: %w", err)
+	}
+	return s.connect(w, r, answer.Url)
+}
+
+// getAttach connects the client with what a container was started with.
+//
+// Upstream: pkg/kubelet/server/server.go getAttach
+func (s *Server) getAttach(w http.ResponseWriter, r *http.Request) error {
+	options, err := streamOptions(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	container, err := s.runningContainer(r)
+	if err != nil {
+		return err
+	}
+	answer, err := s.options.CRI.Runtime.Attach(r.Context(), &runtimeapi.AttachRequest{
+		ContainerId: container.ID, Stdin: options.stdin, Stdout: options.stdout, Stderr: options.stderr, Tty: options.tty,
+	})
+	if err != nil {
+		return fmt.Errorf("ask the runtime to attach: %w", err)
+	}
+	return s.connect(w, r, answer.Url)
+}
+
+// getPortForward connects the client with ports in the pod's network.
+//
+// Upstream: pkg/kubelet/server/server.go getPortForward
+func (s *Server) getPortForward(w http.ResponseWriter, r *http.Request) error {
+	ports, err := forwardedPorts(r)
+	if err != nil {
+		return err
+	}
+	pod, err := s.pod(r)
+	if err != nil {
+		return err
+	}
+	observed, _ := s.options.Observed(pod.UID)
+	sandbox := observed.ReadySandbox()
+	if sandbox == nil {
+		return notFound("pod %q is not running", pod.Name)
+	}
+	answer, err := s.options.CRI.Runtime.PortForward(r.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: sandbox.Id, Port: ports})
+	if err != nil {
+		return fmt.Errorf("ask the runtime to forward ports: %w", err)
+	}
+	return s.connect(w, r, answer.Url)
+}
+
+// getRun runs a command without input and answers with what it wrote.
+//
+// Upstream: pkg/kubelet/server/server.go getRun
+func (s *Server) getRun(w http.ResponseWriter, r *http.Request) error {
+	command := strings.Fields(r.URL.Query().Get("cmd"))
+	if len(command) == 0 {
+		return badRequest("query parameter cmd is required")
+	}
+	container, err := s.runningContainer(r)
+	if err != nil {
+		return err
+	}
+	answer, err := s.options.CRI.Runtime.ExecSync(r.Context(), &runtimeapi.ExecSyncRequest{
+		ContainerId: container.ID, Cmd: command, Timeout: int64(runTimeout.Seconds()),
+	})
+	if err != nil {
+		return fmt.Errorf("run a command: %w", err)
+	}
+	output := append(answer.Stdout, answer.Stderr...)
+	if answer.ExitCode != 0 {
+		return fmt.Errorf("command %q exited with %d: %s", command, answer.ExitCode, output)
+	}
+	w.Header().Set("Content-Type", "application/json") // which it is not; clients know it as that
+	_, err = w.Write(output)
+	return err
+}
+
+// runningContainer is the container that the path names, if it runs.
+func (s *Server) runningContainer(r *http.Request) (*cri.ContainerStatus, error) {
+	pod, err := s.pod(r)
+	if err != nil {
+		return nil, err
+	}
+	name := r.PathValue("container")
+	if !hasContainer(pod, name) {
+		return nil, notFound("container not found (%q)", name)
+	}
+	observed, _ := s.options.Observed(pod.UID)
+	container := observed.Container(name)
+	if container == nil || container.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return nil, notFound("container %q of pod %q is not running", name, pod.Name)
+	}
+	return container, nil
+}
+
+// streams say which of a command's streams are wanted.
+type streams struct{ stdin, stdout, stderr, tty bool }
+
+// streamOptions reads the query of exec and attach. A terminal has no error stream of its own.
+//
+// Upstream: staging/src/k8s.io/cri-streaming/pkg/streaming/remotecommand/httpstream.go NewOptions
+func streamOptions(query url.Values) (streams, error) {
+	on := func(name string) bool { return query.Get(name) == yes }
+	o := streams{
+		stdin: on(corev1.ExecStdinParam), stdout: on(corev1.ExecStdoutParam),
+		stderr: on(corev1.ExecStderrParam), tty: on(corev1.ExecTTYParam),
+	}
+	if o.tty {
+		o.stderr = false
+	}
+	if !o.stdin && !o.stdout && !o.stderr {
+		return o, badRequest("you must specify at least 1 of stdin, stdout, stderr")
+	}
+	return o, nil
+}
+
+// yes is how clients write true in these queries.
+const yes = "1"
+
+// forwardedPorts reads the ports of a WebSocket's query; SPDY names them later, with each stream.
+//
+// Upstream: staging/src/k8s.io/cri-streaming/pkg/streaming/portforward/websocket.go NewV4Options
+func forwardedPorts(r *http.Request) ([]int32, error) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return nil, nil
+	}
+	given := r.URL.Query()["port"]
+	if len(given) == 0 {
+		return nil, badRequest("query parameter port is required")
+	}
+	var ports []int32
+	for text := range strings.SplitSeq(strings.Join(given, ","), ",") {
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || port == 0 {
+			return nil, badRequest("query parameter port: %q is not a port", text)
+		}
+		ports = append(ports, int32(port))
+	}
+	return ports, nil
+}
+
+// connect joins the client's connection to the runtime's streaming server until one of them ends, nothing at all
+// passes for streamingConnectionIdleTimeout, or the kubelet stops.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request, location string) error {
+	target, err := url.Parse(location)
+	if err != nil || target.Host == "" {
+		return fmt.Errorf("the runtime's answer is not a URL: %q", location)
+	}
+	if !httpstream.IsUpgradeRequest(r) {
+		return badRequest("Upgrade request required")
+	}
+	for _, secret := range []string{"Authorization", "Cookie"} {
+		r.Header.Del(secret) // the runtime has no use for the client's credentials
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return newIdleConn(s.stopped, conn, s.settings.StreamingConnectionIdleTimeout.Duration), nil
+	}}
+	handler := proxy.NewUpgradeAwareHandler(target, transport, false, true, responder{})
+	handler.UseLocationHost = true
+	handler.ServeHTTP(w, r)
+	return nil
+}
+
+// responder answers when there is nothing to connect to.
+type responder struct{}
+
+// Error implements proxy.ErrorResponder.
+func (responder) Error(w http.ResponseWriter, r *http.Request, err error) {
+	klog.FromContext(r.Context()).Error(err, "Stream could not be connected to the container runtime", "path", r.URL.Path)
+	http.Error(w, "connect to the container runtime: "+err.Error(), http.StatusInternalServerError)
+}
+
+// idleConn closes itself when nothing passes either way for a time, and when ctx ends. Closing one side of a proxied
+// connection closes the other.
+type idleConn struct {
+	net.Conn
+	timeout time.Duration
+	timer   *time.Timer // nil without a timeout
+	detach  func() bool
+	once    sync.Once
+}
+
+func newIdleConn(ctx context.Context, conn net.Conn, timeout time.Duration) *idleConn {
+	c := &idleConn{Conn: conn, timeout: timeout}
+	c.detach = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	if timeout > 0 {
+		c.timer = time.AfterFunc(timeout, func() { _ = conn.Close() })
+	}
+	return c
+}
+
+// Read implements net.Conn.
+func (c *idleConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.moved(n)
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *idleConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.moved(n)
+	return n, err
+}
+
+func (c *idleConn) moved(n int) {
+	if n > 0 && c.timer != nil {
+		c.timer.Reset(c.timeout)
+	}
+}
+
+// Close implements net.Conn.
+func (c *idleConn) Close() error {
+	c.once.Do(func() {
+		c.detach()
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+	})
+	return c.Conn.Close()
+}

@@ -1,0 +1,190 @@
+package server
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/util/cert"
+	"k8s.io/klog/v2"
+)
+
+// tlsConfig is the server's side of every connection. Client certificates are asked for and not looked at here:
+// a wrong one gets an answer that says so.
+//
+// Upstream: cmd/kubelet/app/server.go InitializeTLS
+func (s *Server) tlsConfig() (*tls.Config, error) {
+	get, err := s.certificates()
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: get, ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"},
+	}
+	if s.settings.TLSMinVersion == "VersionTLS13" {
+		config.MinVersion = tls.VersionTLS13
+	}
+	for _, suite := range tls.CipherSuites() {
+		if slices.Contains(s.settings.TLSCipherSuites, suite.Name) {
+			config.CipherSuites = append(config.CipherSuites, suite.ID)
+		}
+	}
+	for _, curve := range s.settings.TLSCurvePreferences {
+		config.CurvePreferences = append(config.CurvePreferences, tls.CurveID(curve))
+	}
+	return config, nil
+}
+
+// certificates returns where the serving certificate comes from: the caller, files that may change, or a certificate
+// that the server makes for itself once.
+func (s *Server) certificates() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	if s.options.GetCertificate != nil {
+		return s.options.GetCertificate, nil
+	}
+	certFile, keyFile := s.settings.TLSCertFile, s.settings.TLSPrivateKeyFile
+	if certFile == "" {
+		dir := filepath.Join(s.settings.RootDir, "pki")
+		certFile, keyFile = filepath.Join(dir, "kubelet.crt"), filepath.Join(dir, "kubelet.key")
+		if err := selfSigned(append([]string{s.settings.NodeName, "localhost"}, s.options.Addresses...), certFile, keyFile); err != nil {
+			return nil, fmt.Errorf("make a serving certificate (or set tlsCertFile and tlsPrivateKeyFile): %w", err)
+		}
+	}
+	pair := newReloaded(parsePair, certFile, keyFile)
+	if _, err := pair.get(); err != nil {
+		return nil, fmt.Errorf("tlsCertFile, tlsPrivateKeyFile: %w", err)
+	}
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.get() }, nil
+}
+
+func parsePair(files [][]byte) (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(files[0], files[1])
+	return &pair, err
+}
+
+// selfSigned makes a certificate for the names and addresses and its key, unless there is one that still is good for them.
+//
+// Upstream: cmd/kubelet/app/server.go InitializeTLS
+func selfSigned(hosts []string, certFile, keyFile string) error {
+	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
+		wrong := func(host string) bool { return pair.Leaf.VerifyHostname(host) != nil }
+		if !slices.ContainsFunc(hosts, wrong) && time.Until(pair.Leaf.NotAfter) > 24*time.Hour {
+			return os.Chmod(keyFile, 0o600)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		klog.Background().Info("The serving certificate cannot be used, making another", "file", certFile, "err", err)
+	}
+	ips, names := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, []string{}
+	for _, host := range hosts[1:] {
+		if ip := net.ParseIP(host); ip != nil {
+			ips = append(ips, ip)
+		} else {
+			names = append(names, host)
+		}
+	}
+	certPEM, keyPEM, err := cert.GenerateSelfSignedCertKey(hosts[0], ips, names)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(keyFile), 0o700); err != nil {
+		return err
+	}
+	return errors.Join(writePrivate(keyFile, keyPEM), writePrivate(certFile, certPEM))
+}
+
+// writePrivate puts a whole new file in the place of the old, for the owner's eyes only.
+func writePrivate(path string, data []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name()) // fails once it is renamed
+	_, err = temp.Write(data)
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), path)
+}
+
+const maxCertificateFile = 1 << 20
+
+// reloaded is what files hold, read again when one of them has changed. While the new content is no good the old one counts.
+type reloaded[T any] struct {
+	paths []string
+	parse func([][]byte) (T, error)
+
+	mu    sync.Mutex
+	value T
+	seen  []stamp // of the files that were read last, good or not
+	good  bool
+}
+
+// stamp tells versions of a file apart.
+type stamp struct {
+	modified time.Time
+	size     int64
+	inode    os.FileInfo
+}
+
+func newReloaded[T any](parse func([][]byte) (T, error), paths ...string) *reloaded[T] {
+	return &reloaded[T]{paths: paths, parse: parse}
+}
+
+func (r *reloaded[T]) get() (T, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var seen []stamp
+	for _, path := range r.paths {
+		info, err := os.Stat(path)
+		if err != nil && !r.good {
+			return r.value, err
+		} else if err != nil {
+			return r.value, nil
+		}
+		seen = append(seen, stamp{info.ModTime(), info.Size(), info})
+	}
+	same := func(a, b stamp) bool {
+		return a.modified.Equal(b.modified) && a.size == b.size && os.SameFile(a.inode, b.inode)
+	}
+	if r.good && slices.EqualFunc(seen, r.seen, same) {
+		return r.value, nil
+	}
+	value, err := r.read()
+	r.seen = seen
+	switch {
+	case err == nil:
+		r.value, r.good = value, true
+	case r.good:
+		klog.Background().Error(err, "Changed file cannot be used, the old content counts", "files", r.paths)
+		err = nil
+	}
+	return r.value, err
+}
+
+func (r *reloaded[T]) read() (T, error) {
+	var none T
+	var contents [][]byte
+	for _, path := range r.paths {
+		file, err := os.Open(path)
+		if err != nil {
+			return none, err
+		}
+		data, err := io.ReadAll(io.LimitReader(file, maxCertificateFile))
+		if err = errors.Join(err, file.Close()); err != nil {
+			return none, err
+		}
+		contents = append(contents, data)
+	}
+	value, err := r.parse(contents)
+	if err != nil {
+		return none, fmt.Errorf("read %v: %w", r.paths, err)
+	}
+	return value, nil
+}

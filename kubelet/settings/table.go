@@ -1,0 +1,209 @@
+package settings
+
+import "slices"
+
+// Support is what becomes of a field of KubeletConfiguration.
+type Support string
+
+// The kinds of support.
+const (
+	Supported Support = "supported"
+	Accepted  Support = "accepted" // any value is taken and has no effect, for the reason in the note
+	Refused   Support = "refused"  // an error, unless the value is upstream's default or what the note names
+)
+
+// Field is one line of the table: a field of KubeletConfiguration, its default, and what becomes of it here.
+type Field struct {
+	// Path is the field's name in a file, with the names above it before dots. It covers what is below it.
+	Path    string
+	Support Support
+	// Default is the value of a field that is not given, as JSON has it; nil for the zero value.
+	Default any
+	// Upstream is upstream's default where it is another.
+	Upstream any
+	// Also are further values of a refused field that ask for nothing that is missing.
+	Also []any
+	Note string
+}
+
+const (
+	noEviction = "pods are not evicted yet"
+	noImageGC  = "images are not removed yet"
+	noManager  = "no resource managers yet"
+	noRotation = "the kubelet rotates no logs yet"
+	noShutdown = "no graceful node shutdown yet"
+	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
+)
+
+const protobuf = "application/vnd.kubernetes.protobuf"
+
+// table holds every field of KubeletConfiguration once: defaults, support and notes come from here and nowhere else,
+// and docs/compatibility.md is written from it. A default that differs from upstream's is this kubelet's own, the
+// same whether or not there is a configuration file.
+//
+// Upstream: pkg/kubelet/apis/config/v1beta1/defaults.go SetDefaults_KubeletConfiguration.
+var table = []Field{
+	// Which pods.
+	{Path: "staticPodPath", Support: Supported},
+	{Path: "staticPodURL", Support: Supported},
+	{Path: "staticPodURLHeader", Support: Supported},
+	{Path: "fileCheckFrequency", Support: Supported, Default: "20s"},
+	{Path: "httpCheckFrequency", Support: Supported, Default: "20s"},
+	{Path: "syncFrequency", Support: Accepted, Default: "1m0s", Note: "pods are synced by events, not by period"},
+	{Path: "runOnce", Support: Supported, Note: "upstream removed it; only without an apiserver"},
+	{Path: "maxPods", Support: Supported, Default: 110},
+	{Path: "podsPerCore", Support: Refused},
+	{Path: "podCIDR", Support: Refused, Note: "the network plugin has its own"},
+
+	// The kubelet's own ports.
+	{Path: "healthzPort", Support: Supported, Default: 10248},
+	{Path: "healthzBindAddress", Support: Supported, Default: "127.0.0.1"},
+	{Path: "enableServer", Support: Supported, Default: true},
+	{Path: "address", Support: Supported, Default: "0.0.0.0", Note: "without an apiserver the loopback address counts instead"},
+	{Path: "port", Support: Supported, Default: 10250},
+	{Path: "readOnlyPort", Support: Supported, Note: "no port unless one is given: it asks nobody who they are"},
+	{Path: "tlsCertFile", Support: Supported, Note: "read again when it changes; without it a self-signed certificate is made in pki below --root-dir"},
+	{Path: "tlsPrivateKeyFile", Support: Supported},
+	{Path: "tlsCipherSuites", Support: Supported, Note: "those that Go calls insecure are an error"},
+	{Path: "tlsCurvePreferences", Support: Supported},
+	{Path: "tlsMinVersion", Support: Supported, Note: "VersionTLS12 or VersionTLS13"},
+	{Path: "authentication.x509.clientCAFile", Support: Supported, Note: "read again when it changes"},
+	{Path: "authentication.webhook.enabled", Support: Supported, Default: true, Note: "without an apiserver it has no effect"},
+	{Path: "authentication.webhook.cacheTTL", Support: Supported, Default: "2m0s"},
+	{Path: "authentication.anonymous.enabled", Support: Supported, Default: false},
+	{Path: "authorization.mode", Support: Supported, Default: "Webhook", Note: "without an apiserver every known user may do everything"},
+	{Path: "authorization.webhook.cacheAuthorizedTTL", Support: Supported, Default: "5m0s"},
+	{Path: "authorization.webhook.cacheUnauthorizedTTL", Support: Supported, Default: "30s"},
+	{Path: "streamingConnectionIdleTimeout", Support: Supported, Default: "5m0s", Upstream: "4h0m0s", Note: "a connection on which not even keepalives pass"},
+	{Path: "enableDebuggingHandlers", Support: Supported, Default: true},
+	{Path: "enableProfilingHandler", Support: Supported, Default: false, Upstream: true},
+	{Path: "enableDebugFlagsHandler", Support: Supported, Default: false, Upstream: true},
+	{Path: "enableSystemLogHandler", Support: Supported, Default: true},
+	{Path: "enableContentionProfiling", Support: Supported},
+	{Path: "enableSystemLogQuery", Support: Refused, Also: []any{false}},
+	{Path: "serverTLSBootstrap", Support: Supported},
+	{Path: "rotateCertificates", Support: Supported, Default: true, Upstream: false},
+
+	// The node.
+	{Path: "registerNode", Support: Supported, Default: true},
+	{Path: "registerWithTaints", Support: Supported},
+	{Path: "providerID", Support: Supported},
+	{Path: "nodeStatusUpdateFrequency", Support: Supported, Default: "10s"},
+	{Path: "nodeStatusReportFrequency", Support: Supported, Default: "5m0s", Note: "as upstream, nodeStatusUpdateFrequency if only that is given"},
+	{Path: "nodeLeaseDurationSeconds", Support: Supported, Default: 40},
+	{Path: "nodeStatusMaxImages", Support: Supported, Default: 50},
+	{Path: "systemReserved", Support: Supported},
+	{Path: "kubeReserved", Support: Supported},
+	{Path: "enforceNodeAllocatable", Support: Supported, Default: []any{"pods"}, Note: "pods or none"},
+	{Path: "systemReservedCgroup", Support: Refused},
+	{Path: "kubeReservedCgroup", Support: Refused},
+	{Path: "reservedSystemCPUs", Support: Refused, Note: noManager},
+	{Path: "reservedMemory", Support: Refused, Note: noManager},
+	{Path: "qosReserved", Support: Refused},
+	{Path: "shutdownGracePeriod", Support: Refused, Note: noShutdown},
+	{Path: "shutdownGracePeriodCriticalPods", Support: Refused, Note: noShutdown},
+	{Path: "shutdownGracePeriodByPodPriority", Support: Refused, Note: noShutdown},
+
+	// The apiserver.
+	{Path: "kubeAPIQPS", Support: Supported, Default: 50},
+	{Path: "kubeAPIBurst", Support: Supported, Default: 100},
+	{Path: "eventRecordQPS", Support: Supported, Default: 50},
+	{Path: "eventBurst", Support: Supported, Default: 100},
+	{Path: "contentType", Support: Supported, Default: protobuf, Note: "that, or application/json"},
+	{Path: "configMapAndSecretChangeDetectionStrategy", Support: Refused, Default: "Watch"},
+
+	// The runtime and its images.
+	{Path: "containerRuntimeEndpoint", Support: Supported, Default: "unix:///run/containerd/containerd.sock", Note: "CRI-O's socket if it exists and containerd's does not"},
+	{Path: "imageServiceEndpoint", Support: Supported},
+	{Path: "runtimeRequestTimeout", Support: Supported, Default: "2m0s"},
+	{Path: "registryPullQPS", Support: Supported, Default: 5},
+	{Path: "registryBurst", Support: Supported, Default: 10},
+	{Path: "serializeImagePulls", Support: Supported, Default: true, Note: "as upstream, false if only maxParallelImagePulls is given and greater than 1"},
+	{Path: "maxParallelImagePulls", Support: Supported},
+	{Path: "imagePullCredentialsVerificationPolicy", Support: Refused, Default: "NeverVerifyPreloadedImages"},
+	{Path: "preloadedImagesVerificationAllowlist", Support: Refused},
+	{Path: "imageMinimumGCAge", Support: Refused, Default: "2m0s", Note: noImageGC},
+	{Path: "imageMaximumGCAge", Support: Refused, Note: noImageGC},
+	{Path: "imageGCHighThresholdPercent", Support: Refused, Default: 85, Also: []any{100}, Note: noImageGC + "; 100, for never, is taken"},
+	{Path: "imageGCLowThresholdPercent", Support: Refused, Default: 80, Note: noImageGC},
+
+	// Cgroups.
+	{Path: "cgroupRoot", Support: Supported},
+	{Path: "cgroupsPerQOS", Support: Supported, Default: true},
+	{Path: "cgroupDriver", Support: Supported, Default: "cgroupfs", Note: "a runtime that tells its driver decides"},
+	{Path: "podPidsLimit", Support: Supported, Default: 4096, Upstream: -1},
+	{Path: "cpuCFSQuota", Support: Supported, Default: true},
+	{Path: "cpuCFSQuotaPeriod", Support: Supported, Default: "100ms"},
+	{Path: "singleProcessOOMKill", Support: Supported},
+	{Path: "failCgroupV1", Support: Supported, Default: false, Upstream: true, Note: "cgroup v1 works here, so it is no reason to fail unless asked for"},
+	{Path: "kubeletCgroups", Support: Refused},
+	{Path: "systemCgroups", Support: Refused},
+	{Path: "memoryThrottlingFactor", Support: Refused, Also: []any{0.9}, Note: "no memory QoS; 0.9, upstream's default until 1.36, is taken"},
+	{Path: "memoryReservationPolicy", Support: Refused, Default: "None"},
+	{Path: "memorySwap.swapBehavior", Support: Refused, Also: []any{"NoSwap"}},
+	{Path: "failSwapOn", Support: Accepted, Default: true, Note: "pods get no swap, so a machine that has some is no reason to fail"},
+	{Path: "cpuManagerPolicy", Support: Refused, Default: "none", Note: noManager},
+	{Path: "cpuManagerPolicyOptions", Support: Refused, Note: noManager},
+	{Path: "cpuManagerReconcilePeriod", Support: Accepted, Default: "10s", Note: "only the static policy has use for it, which is refused"},
+	{Path: "memoryManagerPolicy", Support: Refused, Default: "None", Note: noManager},
+	{Path: "topologyManagerPolicy", Support: Refused, Default: "none", Note: noManager},
+	{Path: "topologyManagerScope", Support: Refused, Default: "container", Note: noManager},
+	{Path: "topologyManagerPolicyOptions", Support: Refused, Note: noManager},
+
+	// What pods get.
+	{Path: "clusterDomain", Support: Supported},
+	{Path: "clusterDNS", Support: Supported},
+	{Path: "resolvConf", Support: Supported, Default: "/etc/resolv.conf"},
+	{Path: "podLogsDir", Support: Supported, Default: "/var/log/pods"},
+	{Path: "crashLoopBackOff.maxContainerRestartPeriod", Support: Supported, Default: "5m0s"},
+	{Path: "seccompDefault", Support: Supported, Default: true, Upstream: false},
+	{Path: "allowedUnsafeSysctls", Support: Supported},
+	{Path: "defaultPodSysctls", Support: Refused},
+	{Path: "userNamespaces", Support: Refused},
+	{Path: "hairpinMode", Support: Accepted, Default: "promiscuous-bridge", Note: "the network plugin's matter"},
+	{Path: "containerLogMaxSize", Support: Refused, Default: "10Mi", Note: noRotation},
+	{Path: "containerLogMaxFiles", Support: Refused, Default: 5, Note: noRotation},
+	{Path: "containerLogMaxWorkers", Support: Refused, Default: 1, Note: noRotation},
+	{Path: "containerLogMonitorInterval", Support: Refused, Default: "10s", Note: noRotation},
+	{Path: "localStorageCapacityIsolation", Support: Refused, Default: true},
+	{Path: "volumePluginDir", Support: Refused, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Note: "no flexvolumes"},
+	{Path: "volumeStatsAggPeriod", Support: Refused, Default: "1m0s", Note: "volumes are not measured yet"},
+	{Path: "enableControllerAttachDetach", Support: Refused, Default: true},
+
+	// Eviction.
+	{Path: "evictionHard", Support: Refused, Default: defaultEviction,
+		Note: noEviction + "; memory.available may be any and counts against allocatable, as nodefs.available does, and each other may be 0% for none"},
+	{Path: "evictionSoft", Support: Refused, Note: noEviction},
+	{Path: "evictionSoftGracePeriod", Support: Refused, Note: noEviction},
+	{Path: "evictionPressureTransitionPeriod", Support: Refused, Default: "5m0s", Note: noEviction},
+	{Path: "evictionMaxPodGracePeriod", Support: Refused, Note: noEviction},
+	{Path: "evictionMinimumReclaim", Support: Refused, Note: noEviction},
+	{Path: "mergeDefaultEvictionSettings", Support: Refused, Default: false, Note: noEviction},
+	{Path: "kernelMemcgNotification", Support: Refused, Note: noEviction},
+
+	// The kubelet's process and the machine.
+	{Path: "logging.verbosity", Support: Supported},
+	{Path: "logging.format", Support: Refused, Default: "text"},
+	{Path: "logging.flushFrequency", Support: Refused, Default: "5s", Note: "logs are not buffered"},
+	{Path: "logging.vmodule", Support: Refused, Note: "--vmodule sets it"},
+	{Path: "logging.options", Support: Refused},
+	{Path: "tracing", Support: Refused},
+	{Path: "featureGates", Support: Refused, Note: "there are none"},
+	{Path: "showHiddenMetricsForVersion", Support: Refused},
+	{Path: "oomScoreAdj", Support: Supported, Default: -999, Note: "as upstream, a kubelet that may not set it says so and goes on"},
+	{Path: "maxOpenFiles", Support: Refused, Default: 1000000, Note: "the kubelet keeps the limit it was started with"},
+	{Path: "protectKernelDefaults", Support: Refused},
+	{Path: "makeIPTablesUtilChains", Support: Accepted, Default: true, Note: noIPTables},
+	{Path: "iptablesMasqueradeBit", Support: Accepted, Default: 14, Note: noIPTables},
+	{Path: "iptablesDropBit", Support: Accepted, Default: 15, Note: noIPTables},
+}
+
+// defaultEviction are upstream's thresholds on Linux.
+//
+// Upstream: pkg/kubelet/eviction/defaults_linux.go DefaultEvictionHard.
+var defaultEviction = map[string]any{
+	"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%",
+}
+
+// Fields returns what becomes of every field of KubeletConfiguration, in groups that belong together.
+func Fields() []Field { return slices.Clone(table) }

@@ -1,0 +1,160 @@
+// Package stats tells what the node, its pods and their containers use: CPU, memory, swap, pressure, filesystems and
+// network. It asks the container runtime, and the kernel's own files where the runtime has no answer.
+//
+// Reading order: stats.go, summary.go, cri.go, cgroup.go, node.go; resource.go and cadvisor.go are the same as metrics.
+package stats
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"minikubelet/runtime/cri"
+)
+
+// Options say whose statistics to tell. CRI, NodeName and RootDir are required.
+type Options struct {
+	CRI      *cri.Client
+	NodeName string
+	RootDir  string // --root-dir: its filesystem is the node's, pods/ below it holds volumes
+	// PodLogsDir holds the containers' logs; "" leaves them out.
+	PodLogsDir string
+
+	// Pods returns the pods of the node, whose volumes are looked at; may be nil.
+	Pods func() []*corev1.Pod
+	// PodCgroup returns the path of a pod's cgroup in every hierarchy, "" for none of its own; may be nil.
+	PodCgroup func(*corev1.Pod) string
+	// PodsCgroup is the path of the cgroup of all pods; "" or "/" for none of their own.
+	PodsCgroup string
+	// KubeletCgroup and RuntimeCgroup are kubeletCgroups and runtimeCgroups; looked up by default.
+	KubeletCgroup, RuntimeCgroup string
+	// Endpoint is the runtime's socket, by which its cgroup is found; unix:///path.
+	Endpoint string
+
+	// Root has proc and sys below it; "/" by default.
+	Root string
+	// MaxAge is how old an answer may be; 1 s by default.
+	MaxAge time.Duration
+}
+
+// answerTimeout bounds the work on one answer, whoever waits for it.
+const answerTimeout = 30 * time.Second
+
+// Provider answers questions. It is safe for concurrent use: those who ask at the same time get the same answer.
+//
+// Upstream: pkg/kubelet/stats/provider.go Provider
+type Provider struct {
+	opts    Options
+	machine *machine
+	rates   *rates
+	disk    *disk
+	flight  singleflight.Group
+
+	mu     sync.Mutex
+	latest map[bool]*snapshot // by whether it is of CPU and memory only
+}
+
+// snapshot is one answer, which nobody changes.
+type snapshot struct {
+	statsapi.Summary
+	at   time.Time
+	pods []*criPod // in the order of Summary.Pods
+}
+
+// New finds the cgroup hierarchies; it asks the runtime nothing.
+func New(opts Options) (*Provider, error) {
+	if opts.Root == "" {
+		opts.Root = "/"
+	}
+	if opts.MaxAge <= 0 {
+		opts.MaxAge = time.Second
+	}
+	m, err := openMachine(opts.Root)
+	if err != nil {
+		return nil, err
+	}
+	return &Provider{opts: opts, machine: m, rates: newRates(), disk: newDisk(), latest: map[bool]*snapshot{}}, nil
+}
+
+// Get returns the summary of the node and its pods, at most MaxAge old. Callers must not change it.
+//
+// Upstream: pkg/kubelet/server/stats/summary.go Get
+func (p *Provider) Get(ctx context.Context) (*statsapi.Summary, error) {
+	s, err := p.snapshot(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	return &s.Summary, nil
+}
+
+// GetCPUAndMemory is Get without filesystems and networks, which is much less work.
+//
+// Upstream: pkg/kubelet/server/stats/summary.go GetCPUAndMemoryStats
+func (p *Provider) GetCPUAndMemory(ctx context.Context) (*statsapi.Summary, error) {
+	s, err := p.snapshot(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	return &s.Summary, nil
+}
+
+// Run reads the counters of the node and of the system's containers now and then until ctx ends, so that the first one
+// to ask learns their usage per second, too. Pods' comes from the runtime, or takes two questions.
+//
+// Upstream: vendor/github.com/google/cadvisor/manager/container.go housekeeping
+func (p *Provider) Run(ctx context.Context) {
+	tick := time.NewTicker(rateWindow)
+	defer tick.Stop()
+	for {
+		if root, err := p.machine.node(); err == nil {
+			p.rates.fill("/", root.cpu)
+		}
+		p.systemContainers()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// snapshot returns the latest answer or works a new one out. A caller that leaves does not spoil it for the others.
+func (p *Provider) snapshot(ctx context.Context, small bool) (*snapshot, error) {
+	p.mu.Lock()
+	latest := p.latest[small]
+	p.mu.Unlock()
+	if latest != nil && time.Since(latest.at) < p.opts.MaxAge {
+		return latest, nil
+	}
+	result := p.flight.DoChan(fmt.Sprint(small), func() (any, error) {
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+		defer cancel()
+		s, err := p.collect(detached, small)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Statistics could not be collected")
+			return nil, err
+		}
+		p.mu.Lock()
+		p.latest[small] = s
+		p.mu.Unlock()
+		return s, nil
+	})
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*snapshot), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *Provider) podDir(uid string) string { return filepath.Join(p.opts.RootDir, "pods", uid) }

@@ -1,0 +1,70 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// metrics count starts of pods and containers, under upstream's names.
+//
+// Upstream: pkg/kubelet/metrics/metrics.go StartedPodsTotal and those after it.
+type metrics struct {
+	pods, podErrors             prometheus.Counter
+	containers, containerErrors *prometheus.CounterVec
+	volumes, mounted, unmounted prometheus.Counter
+	httpFallbacks, sleepsCut    prometheus.Counter
+}
+
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	f := promauto.With(registerer)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "kubelet_" + name, Help: help})
+	}
+	vector := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_" + name, Help: help}, labels)
+	}
+	return &metrics{
+		pods:            counter("started_pods_total", "Sandboxes that were begun."),
+		podErrors:       counter("started_pods_errors_total", "Sandboxes that failed to start."),
+		containers:      vector("started_containers_total", "Containers whose start was begun.", "container_type"),
+		containerErrors: vector("started_containers_errors_total", "Containers that failed to start, with the reason.", "container_type", "code"),
+		volumes:         counter("image_volume_requested_total", "Image volumes that containers asked for."),
+		mounted:         counter("image_volume_mounted_succeed_total", "Image volumes whose image is there to be mounted."),
+		unmounted:       counter("image_volume_mounted_errors_total", "Image volumes whose image could not be had."),
+		httpFallbacks:   counter("lifecycle_handler_http_fallbacks_total", "Lifecycle hooks that went to plain HTTP after HTTPS failed."),
+		sleepsCut:       counter("sleep_action_terminated_early_total", "Sleep hooks that were ended before their time."),
+	}
+}
+
+// sandbox counts an attempt to make a sandbox.
+func (m *metrics) sandbox(ctx context.Context, err error) {
+	m.pods.Inc()
+	if err != nil && ctx.Err() == nil {
+		m.podErrors.Inc()
+	}
+}
+
+// container counts an attempt to start a container; the code is the failure's reason.
+func (m *metrics) container(kind containerKind, err error) {
+	label := map[containerKind]string{initContainer: "init_container", ephemeralContainer: "ephemeral_container"}[kind]
+	if label == "" {
+		label = "container"
+	}
+	m.containers.WithLabelValues(label).Inc()
+	if failed, ok := errors.AsType[*containerError](err); ok {
+		m.containerErrors.WithLabelValues(label, failed.Reason).Inc()
+	}
+}
+
+// imageVolume counts the image of one image volume.
+func (m *metrics) imageVolume(err error) {
+	m.volumes.Inc()
+	if err != nil {
+		m.unmounted.Inc()
+	} else {
+		m.mounted.Inc()
+	}
+}

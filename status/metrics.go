@@ -1,0 +1,148 @@
+package status
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// metrics tell how long pods and their statuses take, under upstream's names.
+//
+// Upstream: pkg/kubelet/metrics/metrics.go PodStatusSyncDuration, PodStartSLIDuration and those near them.
+type metrics struct {
+	synced       prometheus.Histogram
+	total, sli   prometheus.Histogram
+	firstNetwork prometheus.Gauge
+	terminated   *prometheus.CounterVec
+
+	networkSeen bool // the first pod with a network of its own has started
+}
+
+// startBuckets reach from half a second to an hour.
+var startBuckets = []float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600}
+
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	f := promauto.With(registerer)
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return f.NewHistogram(prometheus.HistogramOpts{Name: "kubelet_" + name, Help: help, Buckets: buckets})
+	}
+	return &metrics{
+		synced: histogram("pod_status_sync_duration_seconds", "Seconds from a change of a pod's status to its being written.",
+			[]float64{0.01, 0.05, 0.1, 0.5, 1, 5, 10, 20, 30, 45, 60}),
+		total: histogram("pod_start_total_duration_seconds", "Seconds from a pod's creation to the watch showing all its containers started.", startBuckets),
+		sli: histogram("pod_start_sli_duration_seconds",
+			"The same without the time for image pulls and init containers, of pods without persistent volumes.", startBuckets),
+		firstNetwork: f.NewGauge(prometheus.GaugeOpts{
+			Name: "kubelet_first_network_pod_start_sli_duration_seconds", Help: "The same, of the first pod with a network of its own.",
+		}),
+		terminated: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_terminated_containers_total", Help: "Containers that ended.",
+		}, []string{"container_type", "exit_code", "reason"}),
+	}
+}
+
+// countTerminated counts the containers that ended between two statuses. before may be nil.
+//
+// Upstream: pkg/kubelet/status/status_manager.go checkAndRecordTerminations
+func (m *metrics) countTerminated(before, now *corev1.PodStatus) {
+	if before == nil {
+		before = &corev1.PodStatus{}
+	}
+	for kind, lists := range map[string][2][]corev1.ContainerStatus{
+		"init_container":      {before.InitContainerStatuses, now.InitContainerStatuses},
+		"container":           {before.ContainerStatuses, now.ContainerStatuses},
+		"ephemeral_container": {before.EphemeralContainerStatuses, now.EphemeralContainerStatuses},
+	} {
+		ended := map[string]bool{}
+		for i := range lists[0] {
+			ended[lists[0][i].Name] = lists[0][i].State.Terminated != nil
+		}
+		for i := range lists[1] {
+			if t := lists[1][i].State.Terminated; t != nil && !ended[lists[1][i].Name] {
+				m.terminated.WithLabelValues(kind, strconv.Itoa(int(t.ExitCode)), t.Reason).Inc()
+			}
+		}
+	}
+}
+
+// startup is a pod on its way up.
+type startup struct {
+	pulling time.Duration // spent on pulls, those at the same time counted once
+	pulled  time.Time     // the latest end of a pull
+}
+
+// Pulled notes that an image of the pod was pulled, so that the time does not count as the kubelet's own.
+//
+// Upstream: pkg/kubelet/util/pod_startup_latency_tracker.go RecordImageStartedPulling, RecordImageFinishedPulling
+func (m *Manager) Pulled(pod types.UID, began, ended time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.pods[pod]
+	if e == nil || e.startup == nil || !ended.After(e.startup.pulled) {
+		return
+	}
+	if began.Before(e.startup.pulled) {
+		began = e.startup.pulled
+	}
+	e.startup.pulling += ended.Sub(began)
+	e.startup.pulled = ended
+}
+
+// started records, once, how long a pod took to start, when the watch shows all its containers running. Callers hold
+// the manager's mu.
+//
+// Upstream: pkg/kubelet/util/pod_startup_latency_tracker.go ObservedPodOnWatch
+func (m *metrics) started(e *entry, pod *corev1.Pod, now time.Time) {
+	if e.startup == nil || !allRunning(pod.Status.ContainerStatuses) {
+		return
+	}
+	took := now.Sub(pod.CreationTimestamp.Time)
+	own := took - e.startup.pulling - initTime(pod)
+	e.startup = nil
+	m.total.Observe(took.Seconds())
+	if isStateful(pod) {
+		return
+	}
+	m.sli.Observe(own.Seconds())
+	if !pod.Spec.HostNetwork && !m.networkSeen {
+		m.networkSeen = true
+		m.firstNetwork.Set(own.Seconds())
+	}
+}
+
+func allRunning(containers []corev1.ContainerStatus) bool {
+	for i := range containers {
+		if r := containers[i].State.Running; r == nil || r.StartedAt.IsZero() {
+			return false
+		}
+	}
+	return len(containers) > 0
+}
+
+// initTime is how long the init containers ran.
+func initTime(pod *corev1.Pod) time.Duration {
+	var sum time.Duration
+	for i := range pod.Status.InitContainerStatuses {
+		if t := pod.Status.InitContainerStatuses[i].State.Terminated; t != nil && !t.StartedAt.IsZero() {
+			sum += max(0, t.FinishedAt.Sub(t.StartedAt.Time))
+		}
+	}
+	return sum
+}
+
+// isStateful tells whether the pod has volumes that may be slow to come.
+//
+// Upstream: pkg/kubelet/util/pod_startup_latency_tracker.go isStatefulPod
+func isStateful(pod *corev1.Pod) bool {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Secret == nil && v.ConfigMap == nil && v.DownwardAPI == nil && v.EmptyDir == nil && v.Projected == nil {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,155 @@
+package status
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri"
+)
+
+// The least that cgroups can express; the runtime's answer for less says nothing of what was asked for.
+//
+// Upstream: pkg/kubelet/cm/helpers_linux.go MinShares and MinMilliCPULimit.
+const (
+	minShares        = 2
+	minMilliCPULimit = 10
+)
+
+// resources are the spec's with what the runtime says it applied to a running container. What the runtime does not
+// say stays as it was said of the same instance before.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go convertToAPIContainerStatuses' convertContainerStatusResources.
+func resources(spec *corev1.Container, c *cri.ContainerStatus, old *corev1.ResourceRequirements) *corev1.ResourceRequirements {
+	r := spec.Resources.DeepCopy()
+	if c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return r
+	}
+	if old == nil {
+		old = &corev1.ResourceRequirements{}
+	}
+	linux := c.Resources.GetLinux()
+	if r.Limits != nil {
+		apply(r.Limits, old.Limits, corev1.ResourceCPU, cpuLimit(linux), minMilliCPULimit)
+		apply(r.Limits, old.Limits, corev1.ResourceMemory, memoryLimit(linux), 0)
+	}
+	if r.Requests != nil {
+		apply(r.Requests, old.Requests, corev1.ResourceCPU, cpuRequest(linux), minShares)
+	}
+	return r
+}
+
+// apply sets an amount that the runtime tells; amounts of CPU at or below the least do not replace one as small.
+func apply(list, old corev1.ResourceList, name corev1.ResourceName, actual *resource.Quantity, least int64) {
+	if actual == nil {
+		if before, ok := old[name]; ok {
+			list[name] = before.DeepCopy()
+		}
+		return
+	}
+	wanted := list[name]
+	if least == 0 || actual.MilliValue() > least || wanted.MilliValue() > least {
+		list[name] = *actual
+	}
+}
+
+func cpuLimit(linux *runtimeapi.LinuxContainerResources) *resource.Quantity {
+	if linux.GetCpuPeriod() <= 0 || linux.GetCpuQuota() <= 0 {
+		return nil
+	}
+	return resource.NewMilliQuantity(linux.GetCpuQuota()*1000/linux.GetCpuPeriod(), resource.DecimalSI)
+}
+
+func memoryLimit(linux *runtimeapi.LinuxContainerResources) *resource.Quantity {
+	if linux.GetMemoryLimitInBytes() <= 0 {
+		return nil
+	}
+	return resource.NewQuantity(linux.GetMemoryLimitInBytes(), resource.BinarySI)
+}
+
+// cpuRequest translates CPU shares, 1024 of which are one CPU.
+func cpuRequest(linux *runtimeapi.LinuxContainerResources) *resource.Quantity {
+	if linux.GetCpuShares() < minShares {
+		return nil
+	}
+	return resource.NewMilliQuantity((linux.GetCpuShares()*1000+1023)/1024, resource.DecimalSI)
+}
+
+// volumeMounts tell how each volume is mounted.
+func volumeMounts(spec *corev1.Container) []corev1.VolumeMountStatus {
+	var mounts []corev1.VolumeMountStatus
+	for i := range spec.VolumeMounts {
+		m := &spec.VolumeMounts[i]
+		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
+		if m.ReadOnly {
+			// IfPossible is refused before a container is made, so that there is nothing to find out here.
+			mode := corev1.RecursiveReadOnlyDisabled
+			if r := m.RecursiveReadOnly; r != nil && *r == corev1.RecursiveReadOnlyEnabled {
+				mode = corev1.RecursiveReadOnlyEnabled
+			}
+			s.RecursiveReadOnly = &mode
+		}
+		mounts = append(mounts, s)
+	}
+	return mounts
+}
+
+func user(u *runtimeapi.ContainerUser) *corev1.ContainerUser {
+	linux := u.GetLinux()
+	if linux == nil {
+		return nil
+	}
+	return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{
+		UID: linux.GetUid(), GID: linux.GetGid(), SupplementalGroups: linux.GetSupplementalGroups(),
+	}}
+}
+
+// stopSignal is told only of a container that asks for one: upstream fills the field in for all when its feature gate
+// ContainerStopSignals is on, and clears it while, as by default, it is off.
+func stopSignal(spec *corev1.Container, c *cri.ContainerStatus) *corev1.Signal {
+	if c.StopSignal == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT || spec.Lifecycle == nil || spec.Lifecycle.StopSignal == nil {
+		return nil
+	}
+	name := strings.TrimPrefix(c.StopSignal.String(), "SIGNAL_")
+	return new(corev1.Signal(strings.NewReplacer("PLUS", "+", "MINUS", "-").Replace(name)))
+}
+
+// qosClass is the one the pod was given, else what its resources make it.
+//
+// Upstream: pkg/apis/core/v1/helper/qos/qos.go ComputePodQOS.
+func qosClass(pod *corev1.Pod, old *corev1.PodStatus) corev1.PodQOSClass {
+	if old.QOSClass != "" {
+		return old.QOSClass
+	}
+	if pod.Status.QOSClass != "" {
+		return pod.Status.QOSClass
+	}
+	all := []corev1.ResourceRequirements{}
+	if pod.Spec.Resources != nil && len(pod.Spec.Resources.Requests)+len(pod.Spec.Resources.Limits) > 0 {
+		all = append(all, *pod.Spec.Resources)
+	} else {
+		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+			all = append(all, c.Resources)
+		}
+	}
+	some, guaranteed := false, true
+	for _, r := range all {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			request, limit := quantity(r.Requests, name), quantity(r.Limits, name)
+			some = some || !request.IsZero() || !limit.IsZero()
+			guaranteed = guaranteed && !limit.IsZero() && (request.IsZero() || request.Cmp(limit) == 0)
+		}
+	}
+	switch {
+	case !some:
+		return corev1.PodQOSBestEffort
+	case guaranteed:
+		return corev1.PodQOSGuaranteed
+	}
+	return corev1.PodQOSBurstable
+}
+
+func quantity(l corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return l[name] }

@@ -1,0 +1,59 @@
+package syncloop
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/config"
+)
+
+// metrics count the pods that should run, under upstream's names.
+//
+// Upstream: pkg/kubelet/metrics/metrics.go DesiredPodCount and those after it.
+type metrics struct {
+	desired, active   *prometheus.GaugeVec
+	mirrors, ephemera prometheus.Gauge
+	rejections        *prometheus.CounterVec
+}
+
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	f := promauto.With(registerer)
+	return &metrics{
+		desired: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kubelet_desired_pods", Help: "Pods that the node's sources want to run; static ones do not come from the apiserver.",
+		}, []string{"static"}),
+		active: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kubelet_active_pods", Help: "Pods that count in the admission of new ones; static ones do not come from the apiserver.",
+		}, []string{"static"}),
+		mirrors: f.NewGauge(prometheus.GaugeOpts{Name: "kubelet_mirror_pods", Help: "Mirror pods of this node's static pods."}),
+		ephemera: f.NewGauge(prometheus.GaugeOpts{
+			Name: "kubelet_managed_ephemeral_containers", Help: "Ephemeral containers in the pods of this node.",
+		}),
+		rejections: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_admission_rejections_total", Help: "Pods that the kubelet did not admit, by reason.",
+		}, []string{"reason"}),
+	}
+}
+
+// count is called by every housekeeping.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go HandlePodCleanups
+func (m *metrics) count(desired, active []*corev1.Pod, mirrors int) {
+	for gauge, pods := range map[*prometheus.GaugeVec][]*corev1.Pod{m.desired: desired, m.active: active} {
+		static := 0
+		for _, pod := range pods {
+			if config.IsStatic(pod) {
+				static++
+			}
+		}
+		gauge.WithLabelValues("true").Set(float64(static))
+		gauge.WithLabelValues("").Set(float64(len(pods) - static))
+	}
+	ephemeral := 0
+	for _, pod := range desired {
+		ephemeral += len(pod.Spec.EphemeralContainers)
+	}
+	m.ephemera.Set(float64(ephemeral))
+	m.mirrors.Set(float64(mirrors))
+}
