@@ -27,11 +27,17 @@ func (s *Stack) PushCritestImages(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	busybox = slices.DeleteFunc(busybox, func(f File) bool { return f.Path == "/etc/passwd" || f.Path == "/etc/group" })
+	busybox = slices.DeleteFunc(busybox, func(f File) bool {
+
+		// A mask over the link would be one over busybox itself.
+		return f.Path == "/etc/passwd" || f.Path == "/etc/group" || f.Path == "/bin/ls"
+	})
 	busybox = append(busybox,
-		File{Path: "/etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/:/bin/sh\ndefault-user:x:1000:1000::/home:/bin/sh\nuser:x:1002:1002::/:/bin/sh\n")},
+		File{Path: "/etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/:/bin/sh\ndefault-user:x:1000:1000::/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\nuser:x:1002:1002::/:/bin/sh\n")},
 		File{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n")},
 		File{Path: "/var", Dir: true, Mode: 0o755}, File{Path: "/var/run", Dir: true, Mode: 0o755}, File{Path: "/home", Dir: true, Mode: 0o755},
+		File{Path: "/bin/ls", Data: busybox[slices.IndexFunc(busybox, func(f File) bool { return f.Path == "/bin/busybox" })].Data, Mode: 0o755},
+		File{Path: "/bin/pgrep", Link: "/standin", Mode: 0o777}, File{Path: "/pause", Link: "/standin", Mode: 0o777},
 		File{Path: "/standin", Data: program, Mode: 0o755})
 	shell := v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}
 	web := func(address string) v1.Config {

@@ -32,6 +32,14 @@ func containerName(sandboxID string, m *runtimeapi.ContainerMetadata) string {
 
 func (c *container) rootfs() string { return filepath.Join(c.task.bundle, "rootfs") }
 
+// cgroupParent is the cgroup of the pod, which a kubelet names.
+func (s *Server) cgroupParent(sb *sandbox) string {
+	if parent := sb.Config.Config.GetLinux().GetCgroupParent(); parent != "" {
+		return parent
+	}
+	return s.options.CgroupParent
+}
+
 // kill ends the container now, if it has not ended, and waits until its cgroup is gone too.
 func (c *container) kill(ctx context.Context) error {
 	if err := c.task.kill(ctx); err != nil {

@@ -28,14 +28,9 @@ const (
 	maxVolumes        = 256
 )
 
-// pidMode is whose processes the container sees. Only who sets namespace options means the zero
-// value, which is the pod's.
+// pidMode is whose processes the container sees. The CRI's zero value is the pod's.
 func pidMode(config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
-	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	if options == nil {
-		return runtimeapi.NamespaceMode_CONTAINER
-	}
-	return options.GetPid()
+	return config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
 }
 
 // namespacesOf are the namespaces that the container joins or gets.

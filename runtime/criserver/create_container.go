@@ -148,7 +148,7 @@ func (s *Server) containerConfig(sb *sandbox, id, name string, config *runtimeap
 	}
 	var err error
 	runtime := s.runtimes[sb.Config.RuntimeHandler]
-	if record.CgroupsPath, err = oci.CgroupsPath(sb.Config.Config.GetLinux().GetCgroupParent(), id, runtime.Systemd); err != nil {
+	if record.CgroupsPath, err = oci.CgroupsPath(s.cgroupParent(sb), id, runtime.Systemd); err != nil {
 		return record, err
 	}
 	if dir, path := sb.Config.Config.GetLogDirectory(), config.GetLogPath(); dir != "" && path != "" {

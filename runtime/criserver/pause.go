@@ -44,7 +44,7 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 	if err != nil {
 		return err
 	}
-	cgroups, err := oci.CgroupsPath(sb.Config.Config.GetLinux().GetCgroupParent(), sb.ID, runtime.Systemd)
+	cgroups, err := oci.CgroupsPath(s.cgroupParent(sb), sb.ID, runtime.Systemd)
 	if err != nil {
 		return err
 	}

@@ -175,8 +175,8 @@ func (s *Server) existingSandbox(name, owner string) (string, error) {
 func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest) (*sandbox, error) {
 	config := store.SandboxConfig{Name: name, Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler(), CreatedAt: time.Now(), PauseImage: s.options.PauseImage}
 	options := r.GetConfig().GetLinux().GetSecurityContext().GetNamespaceOptions()
-	// A PID namespace for the pod is the CRI's zero value; only who sets options means it.
-	config.Pause = s.options.Pause == PauseAlways || options != nil && options.GetPid() == runtimeapi.NamespaceMode_POD
+	// One PID namespace for the pod is the CRI's zero value. Kubelets ask for it where a pod does.
+	config.Pause = s.options.Pause == PauseAlways || options.GetPid() == runtimeapi.NamespaceMode_POD
 	state := store.SandboxState{Phase: store.SandboxCreating, Resources: r.GetConfig().GetLinux().GetResources(), Overhead: r.GetConfig().GetLinux().GetOverhead()}
 	record, err := store.Create(s.path("sandboxes"), id, config, state)
 	if err != nil {

@@ -63,6 +63,7 @@ type Options struct {
 	Pause          string
 	PauseImage     string
 	CgroupManager  string
+	CgroupParent   string // of pods that name none; "" for the default
 	StreamAddress  string
 	// Images configures the image store but for its directory and the pause image.
 	Images images.Options
@@ -97,6 +98,9 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		options: o, conmon: &monitor.Conmon{Path: o.Conmon}, events: newBroker(),
 		runtimes: map[string]*monitor.Runtime{}, versions: map[string]string{},
 		sandboxes: store.NewIndex[*sandbox](), containers: store.NewIndex[*container](),
+	}
+	if s.options.CgroupParent == "" {
+		s.options.CgroupParent = map[string]string{Cgroupfs: "/crid", Systemd: "crid.slice"}[o.CgroupManager]
 	}
 	s.stopped, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	for _, dir := range []string{o.Root, o.State, s.path("sandboxes"), s.path("containers"), s.state("sandboxes"), s.state("containers"), s.state("tmp")} {

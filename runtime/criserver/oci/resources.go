@@ -84,14 +84,8 @@ func either[T comparable](first, second T) T {
 // CgroupsPath is the cgroup of a container below its pod's, in the form that runtimes expect.
 func CgroupsPath(parent, id string, systemd bool) (string, error) {
 	if systemd {
-		if parent == "" {
-			parent = "system.slice"
-		}
 		slice, err := sliceName(parent)
 		return slice + ":cri:" + id, err
-	}
-	if parent == "" {
-		parent = "/crid"
 	}
 	return joinCgroup(parent, id)
 }

@@ -2,8 +2,10 @@ package oci
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"slices"
@@ -42,7 +44,7 @@ func ReadUserFiles(rootfs string) (UserFiles, error) {
 
 func readInRoot(rootfs, name string) ([]byte, error) {
 	handle, err := pathrs.OpenInRoot(rootfs, name)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("open /%s of image: %w", name, err)

@@ -3,17 +3,28 @@
 //
 //	standin web :80 TITLE   serves a page; what critest greps of nginx is in TITLE and in files
 //	standin euid            prints its effective user
+//	pgrep NAME              prints the PIDs of that name: not every busybox has it
+//	pause                   waits
 package main
 
 import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
 func main() {
+	switch filepath.Base(os.Args[0]) {
+	case "pause":
+		select {}
+	case "pgrep":
+		pgrep(os.Args[len(os.Args)-1])
+		return
+	}
 	if len(os.Args) == 2 && os.Args[1] == "euid" {
 		fmt.Printf("Effective uid: %d\n", os.Geteuid())
 		return
@@ -29,4 +40,13 @@ func main() {
 	server := &http.Server{Addr: os.Args[2], ReadHeaderTimeout: 10 * time.Second}
 	fmt.Fprintln(os.Stderr, server.ListenAndServe())
 	os.Exit(1)
+}
+
+func pgrep(name string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, file := range files {
+		if comm, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(comm)) == name {
+			fmt.Println(filepath.Base(filepath.Dir(file)))
+		}
+	}
 }
