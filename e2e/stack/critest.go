@@ -37,11 +37,11 @@ func (s *Stack) PushCritestImages(ctx context.Context) (string, error) {
 		File{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n")},
 		File{Path: "/var", Dir: true, Mode: 0o755}, File{Path: "/var/run", Dir: true, Mode: 0o755}, File{Path: "/home", Dir: true, Mode: 0o755},
 		File{Path: "/bin/ls", Data: busybox[slices.IndexFunc(busybox, func(f File) bool { return f.Path == "/bin/busybox" })].Data, Mode: 0o755},
-		File{Path: "/bin/pgrep", Link: "/standin", Mode: 0o777}, File{Path: "/pause", Link: "/standin", Mode: 0o777},
+		File{Path: "/bin/pgrep", Link: "/standin", Mode: 0o777}, File{Path: "/bin/ipcs", Link: "/standin", Mode: 0o777}, File{Path: "/bin/nginx", Data: program, Mode: 0o755}, File{Path: "/pause", Link: "/standin", Mode: 0o777},
 		File{Path: "/standin", Data: program, Mode: 0o755})
 	shell := v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}
 	web := func(address string) v1.Config {
-		return v1.Config{Entrypoint: []string{"/standin", "web", address, "nginx: master process"}, Env: []string{"PATH=/bin"}}
+		return v1.Config{Entrypoint: []string{"/bin/nginx", "web", address, "nginx: master process"}, Env: []string{"PATH=/bin"}}
 	}
 	images := map[string]v1.Config{
 		e2eImages + "busybox:1.29-2": shell, e2eImages + "nginx:1.14-2": web(":80"), e2eImages + "httpd:2.4.39-4": web(":80"),

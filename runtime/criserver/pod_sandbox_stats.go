@@ -65,7 +65,7 @@ func (s *Server) podUsage(sb *sandbox) stats.Usage {
 		sum.RSS += usage.RSS
 		sum.PageFaults += usage.PageFaults
 		sum.MajorPageFaults += usage.MajorPageFaults
-		sum.Processes += usage.Processes
+		sum.Threads += usage.Threads
 	}
 	return sum
 }
@@ -75,7 +75,7 @@ func (s *Server) sandboxStats(sb *sandbox) (*runtimeapi.PodSandboxStats, error) 
 	usage := s.podUsage(sb)
 	linux := &runtimeapi.LinuxPodSandboxStats{
 		Cpu: cpuUsage(&sb.cpu, now, usage), Memory: memoryUsage(now, usage),
-		Process: &runtimeapi.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(usage.Processes)},
+		Process: &runtimeapi.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(usage.Threads)},
 	}
 	if text := usage.Pressure["io"]; text != "" {
 		linux.Io = &runtimeapi.IoUsage{Timestamp: now.UnixNano(), Psi: stats.PSI(text)}

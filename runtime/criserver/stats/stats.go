@@ -23,18 +23,25 @@ const Root = "/sys/fs/cgroup"
 
 // Usage is what a cgroup uses and has used.
 type Usage struct {
-	CPUNanoseconds   uint64
-	MemoryUsage      uint64
-	WorkingSet       uint64
-	RSS              uint64
-	MemoryLimit      uint64 // 0 for none
-	PageFaults       uint64
-	MajorPageFaults  uint64
-	Swap             uint64
-	Processes        uint64
-	OOMKills         uint64
-	Pressure         map[string]string // files of pressure stall information by resource, on v2
-	ThrottledPeriods uint64
+	CPUNanoseconds, UserNanoseconds, SystemNanoseconds uint64
+	Periods, ThrottledPeriods, ThrottledNanoseconds    uint64
+
+	MemoryUsage, MaxMemoryUsage, WorkingSet uint64
+	RSS, Cache, MappedFile, Kernel, Swap    uint64
+	MemoryLimit                             uint64 // 0 for none
+	PageFaults, MajorPageFaults             uint64
+	LimitHits, OOMKills                     uint64
+
+	Threads, MaxThreads uint64 // no maximum is 0
+
+	IO       []DeviceIO
+	Pressure map[string]string // files of pressure stall information by resource, on v2
+}
+
+// DeviceIO is what a cgroup has read from and written to a block device.
+type DeviceIO struct {
+	Device                                     string // major:minor
+	ReadBytes, WrittenBytes, ReadOps, WriteOps uint64
 }
 
 // Cgroups reads from one machine's cgroup file systems.
@@ -55,17 +62,19 @@ func (c Cgroups) readV2(dir string) (Usage, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return Usage{}, fmt.Errorf("read cgroup: %w", err)
 	}
-	cpu, memory := table(filepath.Join(dir, "cpu.stat")), table(filepath.Join(dir, "memory.stat"))
+	file := func(name string) string { return filepath.Join(dir, name) }
+	cpu, memory, events := table(file("cpu.stat")), table(file("memory.stat")), table(file("memory.events"))
 	u := Usage{
-		CPUNanoseconds: cpu["usage_usec"] * 1000, ThrottledPeriods: cpu["nr_throttled"],
-		MemoryUsage: number(filepath.Join(dir, "memory.current")), MemoryLimit: number(filepath.Join(dir, "memory.max")),
-		RSS: memory["anon"], PageFaults: memory["pgfault"], MajorPageFaults: memory["pgmajfault"],
-		Swap: number(filepath.Join(dir, "memory.swap.current")), Processes: number(filepath.Join(dir, "pids.current")),
-		OOMKills: table(filepath.Join(dir, "memory.events"))["oom_kill"], Pressure: map[string]string{},
+		CPUNanoseconds: cpu["usage_usec"] * 1000, UserNanoseconds: cpu["user_usec"] * 1000, SystemNanoseconds: cpu["system_usec"] * 1000,
+		Periods: cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"], ThrottledNanoseconds: cpu["throttled_usec"] * 1000,
+		MemoryUsage: number(file("memory.current")), MaxMemoryUsage: number(file("memory.peak")), MemoryLimit: number(file("memory.max")),
+		RSS: memory["anon"], Cache: memory["file"], MappedFile: memory["file_mapped"], Kernel: memory["kernel"], Swap: number(file("memory.swap.current")),
+		PageFaults: memory["pgfault"], MajorPageFaults: memory["pgmajfault"], LimitHits: events["max"], OOMKills: events["oom_kill"],
+		Threads: number(file("pids.current")), MaxThreads: number(file("pids.max")), IO: ioV2(read(file("io.stat"))), Pressure: map[string]string{},
 	}
 	u.WorkingSet = u.MemoryUsage - min(u.MemoryUsage, memory["inactive_file"])
 	for _, name := range []string{"cpu", "memory", "io"} {
-		if text := read(filepath.Join(dir, name+".pressure")); text != "" {
+		if text := read(file(name + ".pressure")); text != "" {
 			u.Pressure[name] = text
 		}
 	}
@@ -77,19 +86,119 @@ func (c Cgroups) readV1(path string) (Usage, error) {
 	if _, err := os.Stat(file("memory", "")); err != nil {
 		return Usage{}, fmt.Errorf("read cgroup: %w", err)
 	}
-	memory := table(file("memory", "memory.stat"))
+	cpu, ticks, memory := table(file("cpu", "cpu.stat")), table(file("cpuacct", "cpuacct.stat")), table(file("memory", "memory.stat"))
 	u := Usage{
-		CPUNanoseconds: number(file("cpuacct", "cpuacct.usage")), ThrottledPeriods: table(file("cpu", "cpu.stat"))["nr_throttled"],
-		MemoryUsage: number(file("memory", "memory.usage_in_bytes")), MemoryLimit: number(file("memory", "memory.limit_in_bytes")),
-		RSS: memory["total_rss"], PageFaults: memory["total_pgfault"], MajorPageFaults: memory["total_pgmajfault"],
-		Swap: memory["total_swap"], Processes: number(file("pids", "pids.current")),
+		CPUNanoseconds: number(file("cpuacct", "cpuacct.usage")), UserNanoseconds: ticks["user"] * tick, SystemNanoseconds: ticks["system"] * tick,
+		Periods: cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"], ThrottledNanoseconds: cpu["throttled_time"],
+		MemoryUsage: number(file("memory", "memory.usage_in_bytes")), MaxMemoryUsage: number(file("memory", "memory.max_usage_in_bytes")),
+		MemoryLimit: number(file("memory", "memory.limit_in_bytes")), Kernel: number(file("memory", "memory.kmem.usage_in_bytes")),
+		RSS: memory["total_rss"], Cache: memory["total_cache"], MappedFile: memory["total_mapped_file"], Swap: memory["total_swap"],
+		PageFaults: memory["total_pgfault"], MajorPageFaults: memory["total_pgmajfault"], LimitHits: number(file("memory", "memory.failcnt")),
 		OOMKills: table(file("memory", "memory.oom_control"))["oom_kill"],
+		Threads:  number(file("pids", "pids.current")), MaxThreads: number(file("pids", "pids.max")),
+		IO: ioV1(read(file("blkio", "blkio.throttle.io_service_bytes")), read(file("blkio", "blkio.throttle.io_serviced"))),
 	}
 	u.WorkingSet = u.MemoryUsage - min(u.MemoryUsage, memory["total_inactive_file"])
 	if u.MemoryLimit >= 1<<62 {
 		u.MemoryLimit = 0 // v1's way of saying none
 	}
 	return u, nil
+}
+
+// tick is the unit of cpuacct.stat, which Linux fixed for user space.
+const tick = 1e9 / 100
+
+// ioV2 reads lines such as 8:0 rbytes=1 wbytes=2 rios=3 wios=4.
+func ioV2(text string) []DeviceIO {
+	var devices []DeviceIO
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		d := DeviceIO{Device: fields[0]}
+		for _, field := range fields[1:] {
+			name, value, _ := strings.Cut(field, "=")
+			n, _ := strconv.ParseUint(value, 10, 64)
+			switch name {
+			case "rbytes":
+				d.ReadBytes = n
+			case "wbytes":
+				d.WrittenBytes = n
+			case "rios":
+				d.ReadOps = n
+			case "wios":
+				d.WriteOps = n
+			}
+		}
+		devices = append(devices, d)
+	}
+	return devices
+}
+
+// ioV1 reads two files of lines such as 8:0 Read 1.
+func ioV1(bytes, operations string) []DeviceIO {
+	var devices []DeviceIO
+	index := map[string]int{}
+	each := func(text string, set func(d *DeviceIO, operation string, n uint64)) {
+		for line := range strings.Lines(text) {
+			fields := strings.Fields(line)
+			if len(fields) != 3 {
+				continue
+			}
+			i, ok := index[fields[0]]
+			if !ok {
+				i = len(devices)
+				index[fields[0]] = i
+				devices = append(devices, DeviceIO{Device: fields[0]})
+			}
+			n, _ := strconv.ParseUint(fields[2], 10, 64)
+			set(&devices[i], fields[1], n)
+		}
+	}
+	each(bytes, func(d *DeviceIO, operation string, n uint64) {
+		switch operation {
+		case "Read":
+			d.ReadBytes = n
+		case "Write":
+			d.WrittenBytes = n
+		}
+	})
+	each(operations, func(d *DeviceIO, operation string, n uint64) {
+		switch operation {
+		case "Read":
+			d.ReadOps = n
+		case "Write":
+			d.WriteOps = n
+		}
+	})
+	return devices
+}
+
+// maxProcesses bounds how many processes of a cgroup are looked at.
+const maxProcesses = 1000
+
+// Open counts a cgroup's processes, and the files and sockets that they have open.
+func (c Cgroups) Open(path string) (processes, files, sockets uint64) {
+	controller := "memory"
+	if c.V2 {
+		controller = ""
+	}
+	pids := strings.Fields(read(filepath.Join(c.Root, controller, path, "cgroup.procs")))
+	for _, pid := range pids[:min(len(pids), maxProcesses)] {
+		dir := "/proc/" + pid + "/fd"
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		files += uint64(len(entries))
+		for _, entry := range entries {
+			if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil && strings.HasPrefix(target, "socket:") {
+				sockets++
+			}
+		}
+	}
+	return uint64(len(pids)), files, sockets
 }
 
 // OOMKills is how many processes of a cgroup were killed for memory.

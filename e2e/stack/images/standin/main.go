@@ -4,6 +4,7 @@
 //	standin web :80 TITLE   serves a page; what critest greps of nginx is in TITLE and in files
 //	standin euid            prints its effective user
 //	pgrep NAME              prints the PIDs of that name: not every busybox has it
+//	ipcs                    prints the IDs of shared memory segments
 //	pause                   waits
 package main
 
@@ -23,6 +24,9 @@ func main() {
 		select {}
 	case "pgrep":
 		pgrep(os.Args[len(os.Args)-1])
+		return
+	case "ipcs":
+		ipcs()
 		return
 	}
 	if len(os.Args) == 2 && os.Args[1] == "euid" {
@@ -47,6 +51,19 @@ func pgrep(name string) {
 	for _, file := range files {
 		if comm, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(comm)) == name {
 			fmt.Println(filepath.Base(filepath.Dir(file)))
+		}
+	}
+}
+
+func ipcs() {
+	segments, err := os.ReadFile("/proc/sysvipc/shm")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for line := range strings.Lines(string(segments)) {
+		if fields := strings.Fields(line); len(fields) > 3 {
+			fmt.Println(fields[1], fields[3])
 		}
 	}
 }
