@@ -46,7 +46,7 @@ func (s *Stack) startCrid(ctx context.Context) error {
 		binary, "--listen=unix://" + s.RuntimeSocket, "--root=" + filepath.Join(s.Dir, "crid"), "--state=" + filepath.Join(s.Dir, "run", "crid"),
 		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--runtime=runc=" + s.Program("runc"),
 		"--pause-image=" + PauseImage, "--registry-config=" + registries,
-		"--cgroup-parent=/" + s.Name + "/pods", "--v=4",
+		"--cgroup-parent=/" + s.Name + "/pods", "--v=2",
 	}
 	s.addComponent(Crid, s.runtimeReady, append(args, s.options.CridArgs...)...)
 	return s.StartComponent(ctx, Crid)
