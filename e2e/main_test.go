@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -51,7 +52,7 @@ func run(m *testing.M) int {
 			code = 1
 		}
 	}
-	if err := shared.Close(); err != nil {
+	if err := errors.Join(closeCrid(), shared.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
