@@ -23,6 +23,13 @@ import (
 	"minikubelet/e2e/stack"
 )
 
+// limited is a context that a call which never ends does not outlive, and that cleanups may use.
+func limited(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second) //nolint:usetesting // for cleanups, too
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // criServer is a CRI server under test.
 type criServer struct {
 	runtimeapi.RuntimeServiceClient
@@ -68,7 +75,7 @@ func newCRIServer(t *testing.T, s *stack.Stack, name string) *criServer {
 	t.Helper()
 	c := &criServer{runtimeapi.NewRuntimeServiceClient(s.CRI), runtimeapi.NewImageServiceClient(s.CRI), s, name}
 	for _, image := range []string{stack.PauseImage, stack.BusyboxImage} {
-		if _, err := c.images.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}}); err != nil {
+		if _, err := c.images.PullImage(limited(t), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,7 +120,7 @@ func (c *criServer) sandboxConfig(t *testing.T) *runtimeapi.PodSandboxConfig {
 // run makes a sandbox, which is removed when the test ends.
 func (c *criServer) run(t *testing.T, config *runtimeapi.PodSandboxConfig) *criPod {
 	t.Helper()
-	made, err := c.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: config})
+	made, err := c.RunPodSandbox(limited(t), &runtimeapi.RunPodSandboxRequest{Config: config})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +131,7 @@ func (c *criServer) run(t *testing.T, config *runtimeapi.PodSandboxConfig) *criP
 
 func (p *criPod) remove(t *testing.T) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
+	ctx := limited(t)
 	if _, err := p.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
 		t.Error(err)
 	}
@@ -152,7 +159,7 @@ const forever = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 func (p *criPod) create(t *testing.T, config *runtimeapi.ContainerConfig) string {
 	t.Helper()
-	made, err := p.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	made, err := p.CreateContainer(limited(t), &runtimeapi.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +169,7 @@ func (p *criPod) create(t *testing.T, config *runtimeapi.ContainerConfig) string
 func (p *criPod) start(t *testing.T, config *runtimeapi.ContainerConfig) string {
 	t.Helper()
 	id := p.create(t, config)
-	if _, err := p.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+	if _, err := p.StartContainer(limited(t), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		t.Fatal(err)
 	}
 	return id
@@ -170,7 +177,7 @@ func (p *criPod) start(t *testing.T, config *runtimeapi.ContainerConfig) string 
 
 func (c *criServer) status(t *testing.T, id string) *runtimeapi.ContainerStatus {
 	t.Helper()
-	s, err := c.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: id})
+	s, err := c.ContainerStatus(limited(t), &runtimeapi.ContainerStatusRequest{ContainerId: id})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +187,7 @@ func (c *criServer) status(t *testing.T, id string) *runtimeapi.ContainerStatus 
 // ended waits for a container's end.
 func (c *criServer) ended(t *testing.T, id string) *runtimeapi.ContainerStatus {
 	t.Helper()
-	eventually(t.Context(), t, "the container ends", func() bool {
+	eventually(limited(t), t, "the container ends", func() bool {
 		return c.status(t, id).GetState() == runtimeapi.ContainerState_CONTAINER_EXITED
 	})
 	return c.status(t, id)
@@ -188,7 +195,7 @@ func (c *criServer) ended(t *testing.T, id string) *runtimeapi.ContainerStatus {
 
 func (c *criServer) stop(t *testing.T, id string, grace int64) {
 	t.Helper()
-	if _, err := c.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: grace}); err != nil {
+	if _, err := c.StopContainer(limited(t), &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: grace}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -196,7 +203,7 @@ func (c *criServer) stop(t *testing.T, id string, grace int64) {
 // sh runs a script in a container and returns its output.
 func (c *criServer) sh(t *testing.T, id, text string) string {
 	t.Helper()
-	r, err := c.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", text}, Timeout: 20})
+	r, err := c.ExecSync(limited(t), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", text}, Timeout: 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,11 +300,11 @@ func (c *criServer) reach(t *testing.T, address string) *url.URL {
 // listed are the IDs of all sandboxes and containers.
 func (c *criServer) listed(t *testing.T) []string {
 	t.Helper()
-	sandboxes, err := c.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
+	sandboxes, err := c.ListPodSandbox(limited(t), &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	containers, err := c.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{})
+	containers, err := c.ListContainers(limited(t), &runtimeapi.ListContainersRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

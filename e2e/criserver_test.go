@@ -14,13 +14,15 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/e2e/stack"
 )
 
 // TestCRILifecycle: what a kubelet does with every pod, in order.
 func TestCRILifecycle(t *testing.T) {
 	onRuntimes(t, func(t *testing.T, c *criServer) {
 		p := c.run(t, c.sandboxConfig(t))
-		ctx := t.Context()
+		ctx := limited(t)
 		sandbox, err := c.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.id})
 		if err != nil {
 			t.Fatal(err)
@@ -101,9 +103,9 @@ func TestCRIEnds(t *testing.T) {
 		}
 		missing := script("missing", "")
 		missing.Command = []string{"/not/there"}
-		made, err := c.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: p.id, Config: missing, SandboxConfig: p.config})
+		made, err := c.CreateContainer(limited(t), &runtimeapi.CreateContainerRequest{PodSandboxId: p.id, Config: missing, SandboxConfig: p.config})
 		if err == nil { // containerd says so on start
-			_, err = c.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: made.GetContainerId()})
+			_, err = c.StartContainer(limited(t), &runtimeapi.StartContainerRequest{ContainerId: made.GetContainerId()})
 		}
 		if err == nil || !strings.Contains(err.Error(), "/not/there") {
 			t.Errorf("a program that is not there: %v", err)
@@ -116,21 +118,25 @@ func TestCRIExecSync(t *testing.T) {
 	onRuntimes(t, func(t *testing.T, c *criServer) {
 		p := c.run(t, c.sandboxConfig(t))
 		id := p.start(t, script("app", forever))
-		r, err := c.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "echo out; echo err >&2; exit 5"}})
+		r, err := c.ExecSync(limited(t), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "echo out; echo err >&2; exit 5"}})
 		if err != nil || string(r.GetStdout()) != "out\n" || string(r.GetStderr()) != "err\n" || r.GetExitCode() != 5 {
 			t.Errorf("%v, %v", r, err)
 		}
-		_, err = c.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "sleep 4321 & sleep 4321"}, Timeout: 1})
+		long := "exec sleep 4321"
+		if c.name == stack.Crid { // containerd kills the first process only, and waits for ever for the output of others
+			long = "(setsid sleep 4321 &); sleep 4321 & sleep 4321"
+		}
+		_, err = c.ExecSync(limited(t), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", long}, Timeout: 1})
 		wantCode(t, "a command that takes too long", err, codes.DeadlineExceeded)
 		if left := c.sh(t, id, "ps | grep -c '[s]leep 4321' || true"); left != "0" {
 			t.Errorf("%s processes of the command are left", left)
 		}
-		_, err = c.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"/not/there"}})
+		_, err = c.ExecSync(limited(t), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"/not/there"}})
 		if err == nil {
 			t.Error("a program that is not there: no error")
 		}
 		c.stop(t, id, 5)
-		if _, err = c.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"true"}}); err == nil {
+		if _, err = c.ExecSync(limited(t), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"true"}}); err == nil {
 			t.Error("exec in a container that has ended: no error")
 		}
 	})
@@ -176,6 +182,7 @@ func TestCRINamespaces(t *testing.T) {
 		}
 
 		host := c.sandboxConfig(t)
+		host.Hostname = ""
 		host.Linux.SecurityContext.NamespaceOptions = &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE, Pid: runtimeapi.NamespaceMode_NODE, Ipc: runtimeapi.NamespaceMode_NODE}
 		p = c.run(t, host)
 		on := script("on", forever)
@@ -218,7 +225,7 @@ func TestCRISecurity(t *testing.T) {
 			{"masked", "cat /proc/version; ls /tmp; touch /proc/sys/kernel/x 2>/dev/null || echo no", "no", func(s *runtimeapi.LinuxContainerSecurityContext) {
 				s.MaskedPaths, s.ReadonlyPaths = []string{"/proc/version", "/tmp"}, []string{"/proc/sys"}
 			}},
-			{"system-read-only", "mkdir /sys/fs/cgroup/x 2>/dev/null || echo no; mount -t tmpfs x /tmp 2>/dev/null || echo no", "no\nno", nil},
+			{"system-read-only", "(echo 1 >/sys/kernel/mm/ksm/run) 2>/dev/null || echo no; mount -t tmpfs x /tmp 2>/dev/null || echo no", "no\nno", nil},
 		} {
 			config := script(tc.name, tc.script)
 			if tc.change != nil {
@@ -255,17 +262,17 @@ func TestCRIFiles(t *testing.T) {
 		}
 		talk := script("talk", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done")
 		id := p.start(t, talk)
-		eventually(t.Context(), t, "a line", func() bool { return strings.Contains(p.logText(t, talk), "line 1\n") })
+		eventually(limited(t), t, "a line", func() bool { return strings.Contains(p.logText(t, talk), "line 1\n") })
 		old := p.logPath(talk) + ".old"
 		if err := os.Rename(p.logPath(talk), old); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: id}); err != nil {
+		if _, err := c.ReopenContainerLog(limited(t), &runtimeapi.ReopenContainerLogRequest{ContainerId: id}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t.Context(), t, "a line in the new log", func() bool { return strings.Contains(p.logText(t, talk), "line ") })
+		eventually(limited(t), t, "a line in the new log", func() bool { return strings.Contains(p.logText(t, talk), "line ") })
 		c.stop(t, id, 0)
-		_, err := c.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
+		_, err := c.ReopenContainerLog(limited(t), &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
 		if err == nil {
 			t.Error("reopened the log of a container that has ended")
 		}
@@ -292,7 +299,7 @@ func TestCRIResources(t *testing.T) {
 		if got := limit(); got != fmt.Sprint(64<<20) {
 			t.Errorf("memory limit %s", got)
 		}
-		_, err := c.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20}})
+		_, err := c.UpdateContainerResources(limited(t), &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,11 +309,11 @@ func TestCRIResources(t *testing.T) {
 		if got := c.status(t, id).GetResources().GetLinux(); got.GetMemoryLimitInBytes() != 128<<20 || got.GetCpuShares() != 512 {
 			t.Errorf("resources in the status: %v", got)
 		}
-		r, err := c.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: id})
+		r, err := c.ContainerStats(limited(t), &runtimeapi.ContainerStatsRequest{ContainerId: id})
 		if err != nil || r.GetStats().GetMemory().GetWorkingSetBytes().GetValue() == 0 || r.GetStats().GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 {
 			t.Errorf("stats of the container: %v, %v", r, err)
 		}
-		s, err := c.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: p.id})
+		s, err := c.PodSandboxStats(limited(t), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: p.id})
 		if err != nil || s.GetStats().GetLinux().GetNetwork().GetDefaultInterface().GetName() != "eth0" || len(s.GetStats().GetLinux().GetContainers()) != 1 {
 			t.Errorf("stats of the pod: %v, %v", s, err)
 		}
@@ -316,7 +323,7 @@ func TestCRIResources(t *testing.T) {
 // TestCRIEvents: a kubelet need not ask what it is told.
 func TestCRIEvents(t *testing.T) {
 	onRuntimes(t, func(t *testing.T, c *criServer) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(limited(t), time.Minute)
 		defer cancel()
 		stream, err := c.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 		if err != nil {
@@ -382,12 +389,12 @@ func TestCRIStreaming(t *testing.T) {
 			if stdin != "" {
 				o.Stdin = strings.NewReader(stdin)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(limited(t), 30*time.Second)
 			defer cancel()
 			err = executor.StreamWithContext(ctx, o)
 			return stdout.String(), err
 		}
-		exec, err := c.Exec(t.Context(), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"cat"}, Stdin: true, Stdout: true})
+		exec, err := c.Exec(limited(t), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"cat"}, Stdin: true, Stdout: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -397,14 +404,14 @@ func TestCRIStreaming(t *testing.T) {
 		if _, err := stream(exec.GetUrl(), "some text", false); err == nil {
 			t.Error("a URL works twice")
 		}
-		exec, err = c.Exec(t.Context(), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"sh", "-c", "tty; exit 3"}, Stdout: true, Tty: true})
+		exec, err = c.Exec(limited(t), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"sh", "-c", "tty; exit 3"}, Stdout: true, Tty: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got, err := stream(exec.GetUrl(), "", true); !strings.Contains(got, "/dev/pts/") || err == nil || !strings.Contains(err.Error(), "exit code 3") {
 			t.Errorf("exec with a terminal: %q, %v", got, err)
 		}
-		attach, err := c.Attach(t.Context(), &runtimeapi.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
+		attach, err := c.Attach(limited(t), &runtimeapi.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -420,7 +427,7 @@ func TestCRIStreaming(t *testing.T) {
 // TestCRIRefusals: what cannot be is refused with a code that says so.
 func TestCRIRefusals(t *testing.T) {
 	onRuntimes(t, func(t *testing.T, c *criServer) {
-		ctx := t.Context()
+		ctx := limited(t)
 		config := c.sandboxConfig(t)
 		_, err := c.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: "unheard-of"})
 		if err == nil {
@@ -434,8 +441,10 @@ func TestCRIRefusals(t *testing.T) {
 				c.Linux.SecurityContext.RunAsGroup = &runtimeapi.Int64Value{Value: 1}
 			},
 			"privilege in a plain sandbox": func(c *runtimeapi.ContainerConfig) { c.Linux.SecurityContext.Privileged = true },
-			"a mount without a path":       func(c *runtimeapi.ContainerConfig) { c.Mounts = []*runtimeapi.Mount{{HostPath: "/tmp"}} },
-			"a device that is not there":   func(c *runtimeapi.ContainerConfig) { c.Devices = []*runtimeapi.Device{{HostPath: "/dev/unheard-of"}} },
+			"a seccomp profile that is not there": func(c *runtimeapi.ContainerConfig) {
+				c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/not/there"}
+			},
+			"a device that is not there": func(c *runtimeapi.ContainerConfig) { c.Devices = []*runtimeapi.Device{{HostPath: "/dev/unheard-of"}} },
 		} {
 			config := script("refused", "true")
 			change(config)

@@ -40,7 +40,8 @@ func (s streams) Exec(ctx context.Context, id string, command []string, in io.Re
 	if err := c.running(); err != nil {
 		return err
 	}
-	e := monitor.Exec{ID: c.ID, Command: command, Stdin: in, TTY: tty, Resize: sizes(ctx, resize), TempDir: s.state("tmp")}
+	e := s.execIn(c, command)
+	e.Stdin, e.TTY, e.Resize = in, tty, sizes(ctx, resize)
 	// An interface of a nil writer is not nil.
 	if out != nil {
 		e.Stdout = out

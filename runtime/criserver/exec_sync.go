@@ -35,11 +35,22 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 		defer cancel()
 	}
 	var stdout, stderr head
-	code, err := c.task.runtime.Exec(ctx, monitor.Exec{ID: c.ID, Command: r.GetCmd(), Stdout: &stdout, Stderr: &stderr, TempDir: s.state("tmp")})
+	command := s.execIn(c, r.GetCmd())
+	command.Stdout, command.Stderr = &stdout, &stderr
+	code, err := c.task.runtime.Exec(ctx, command)
 	if err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
 	return &runtimeapi.ExecSyncResponse{Stdout: stdout.bytes(), Stderr: stderr.bytes(), ExitCode: code}, nil
+}
+
+// execIn describes a command in a container.
+func (s *Server) execIn(c *container, command []string) monitor.Exec {
+	e := monitor.Exec{ID: c.ID, Command: command, TempDir: s.state("tmp")}
+	if c.task.runtime.SubCgroups {
+		e.Cgroup, e.Controller = s.cgroups().ForProcesses(oci.CgroupDir(c.Config.CgroupsPath))
+	}
+	return e
 }
 
 // head keeps the beginning of an output. Children of a command may go on writing while it is read.

@@ -32,6 +32,10 @@ type Exec struct {
 	TTY            bool
 	Resize         <-chan Size
 	TempDir        string // for a PID file
+	// Cgroup is the container's directory in a cgroup file system, and Controller what a runtime
+	// calls that one on v1. The command gets a cgroup of its own below, by which all its processes
+	// are found. Empty for a runtime that cannot do so.
+	Cgroup, Controller string
 }
 
 // Size is one of a terminal.
@@ -50,6 +54,11 @@ func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 		args = append(args, "--systemd-cgroup")
 	}
 	args = append(args, "exec", "--pid-file", filepath.Join(dir, pidFile))
+	group, arg := e.makeCgroup(filepath.Base(dir))
+	if group != "" {
+		defer os.Remove(group) // processes that stay behind keep it until the container ends
+		args = append(args, "--cgroup="+arg)
+	}
 	if e.TTY {
 		args = append(args, "--tty")
 	}
@@ -70,7 +79,7 @@ func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 		defer close(killed)
 		select {
 		case <-ctx.Done():
-			killExec(filepath.Join(dir, pidFile), cmd.Process, done)
+			killExec(group, filepath.Join(dir, pidFile), cmd.Process, done)
 		case <-done:
 		}
 	}()
@@ -211,18 +220,55 @@ func openPTY() (master, slave *os.File, err error) {
 	return master, slave, nil
 }
 
-// killExec kills the command's processes, and runc too if it does not end by that.
-func killExec(pidFile string, runc *os.Process, done <-chan struct{}) {
-	if pid, err := readPID(pidFile); err == nil {
-		killTree(pid)
+// makeCgroup makes the command's cgroup; "" when that cannot be.
+func (e *Exec) makeCgroup(name string) (dir, argument string) {
+	if e.Cgroup == "" {
+		return "", ""
 	}
+	dir = filepath.Join(e.Cgroup, name)
+	if os.Mkdir(dir, 0o755) != nil {
+		return "", ""
+	}
+	if e.Controller != "" {
+		return dir, e.Controller + ":/" + name
+	}
+	return dir, "/" + name
+}
+
+// killExec kills the command's processes, and runc too if it does not end by that.
+func killExec(group, pidFile string, runc *os.Process, done <-chan struct{}) {
+	kill := func() {
+		if group != "" {
+			killCgroup(group)
+		} else if pid, err := readPID(pidFile); err == nil {
+			killTree(pid)
+		}
+	}
+	kill()
 	select {
 	case <-done:
 	case <-time.After(2 * drain):
-		if pid, err := readPID(pidFile); err == nil {
-			killTree(pid)
-		}
+		kill()
 		_ = runc.Kill()
+	}
+}
+
+// killCgroup kills the processes of a cgroup until there are none.
+func killCgroup(dir string) {
+	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) == nil {
+		return // v2 does so at once
+	}
+	for range 100 {
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil || len(text) == 0 {
+			return
+		}
+		for field := range strings.FieldsSeq(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		time.Sleep(time.Millisecond) // nothing tells when a killed process has left
 	}
 }
 

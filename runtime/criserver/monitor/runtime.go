@@ -23,6 +23,8 @@ type Runtime struct {
 	Path    string
 	Root    string
 	Systemd bool // cgroups are made by systemd
+	// SubCgroups is set by Check for a runtime that can run a command in a cgroup below the container's.
+	SubCgroups bool
 }
 
 // Name is the runtime's name for messages.
@@ -138,7 +140,9 @@ func (r *Runtime) Check(ctx context.Context) (version string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("ask OCI runtime %s for its version: %w", r.Path, err)
 	}
-	return checkVersion(string(out))
+	version, err = checkVersion(string(out))
+	r.SubCgroups = strings.HasPrefix(version, "runc ")
+	return version, err
 }
 
 func checkVersion(out string) (string, error) {

@@ -175,6 +175,15 @@ func ioV1(bytes, operations string) []DeviceIO {
 	return devices
 }
 
+// ForProcesses is a directory by which the processes of a cgroup are found, and on v1 the
+// controller that it belongs to: pids needs no setting up, unlike cpuset.
+func (c Cgroups) ForProcesses(path string) (dir, controller string) {
+	if c.V2 {
+		return filepath.Join(c.Root, path), ""
+	}
+	return filepath.Join(c.Root, "pids", path), "pids"
+}
+
 // maxProcesses bounds how many processes of a cgroup are looked at.
 const maxProcesses = 1000
 
