@@ -5,6 +5,7 @@ package cni
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -145,21 +146,33 @@ func loadFile(file string) (*libcni.NetworkConfigList, error) {
 	if info.Size() > maxConfig {
 		return nil, fmt.Errorf("file has %d bytes, more than %d", info.Size(), maxConfig)
 	}
-	if strings.HasSuffix(file, ".conflist") {
-		list, err := libcni.NetworkConfFromFile(file)
-		if err == nil && len(list.Plugins) == 0 {
-			err = errors.New("no plugins")
-		}
-		return list, err
-	}
-	conf, err := libcni.ConfFromFile(file)
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	if conf.Network.Type == "" {
+	if !strings.HasSuffix(file, ".conflist") {
+		if data, err = listOfOne(data); err != nil {
+			return nil, err
+		}
+	}
+	list, err := libcni.NetworkConfFromBytes(data)
+	if err == nil && len(list.Plugins) == 0 {
+		err = errors.New("no plugins")
+	}
+	return list, err
+}
+
+// listOfOne makes a list of the configuration of a single plugin, as files from before there
+// were lists have it.
+func listOfOne(plugin []byte) ([]byte, error) {
+	var conf struct{ CNIVersion, Name, Type string }
+	if err := json.Unmarshal(plugin, &conf); err != nil {
+		return nil, err
+	}
+	if conf.Type == "" {
 		return nil, errors.New("no plugin type")
 	}
-	return libcni.ConfListFromConf(conf)
+	return json.Marshal(map[string]any{"cniVersion": conf.CNIVersion, "name": conf.Name, "plugins": []json.RawMessage{plugin}})
 }
 
 // Status is nil when pods can be connected.
@@ -253,8 +266,8 @@ func (p *Plugins) forget(id string) error {
 
 // teardownUncached gives plugins the chance to clean up after an ADD that did not succeed.
 func (p *Plugins) teardownUncached(ctx context.Context, pod Pod) error {
-	network, err := p.current()
-	if err != nil {
+	network, _ := p.current()
+	if network == nil {
 		return nil // nothing was ever added
 	}
 	if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, network, pod.runtimeConf()); err != nil {

@@ -117,10 +117,8 @@ func receive(conn *net.UnixConn, s Streams) error {
 			case fromStderr:
 				to = s.Stderr
 			}
-			if to != nil {
-				if _, err := to.Write(buffer[1:n]); err != nil {
-					return nil // the client has gone
-				}
+			if to != nil && !delivered(to, buffer[1:n]) {
+				return nil // the client has gone
 			}
 		}
 		if err != nil || n == 0 {
@@ -130,6 +128,11 @@ func receive(conn *net.UnixConn, s Streams) error {
 			return fmt.Errorf("read from container: %w", err)
 		}
 	}
+}
+
+func delivered(to io.Writer, data []byte) bool {
+	_, err := to.Write(data)
+	return err == nil
 }
 
 // control sends a line to conmon.

@@ -77,12 +77,10 @@ func devicesBelow(dir, target string) ([]specs.LinuxDevice, error) {
 		if entry.Type()&fs.ModeDevice == 0 || entry.Name() == "console" || entry.Name() == "ptmx" {
 			return nil
 		}
-		info, err := entry.Info()
-		if err != nil {
-			return nil // gone by now
-		}
-		if device, ok := deviceOf(info, path.Join(target, strings.TrimPrefix(p, dir))); ok {
-			devices = append(devices, device)
+		if info, gone := entry.Info(); gone == nil {
+			if device, ok := deviceOf(info, path.Join(target, strings.TrimPrefix(p, dir))); ok {
+				devices = append(devices, device)
+			}
 		}
 		if len(devices) > maxDevices {
 			return invalid("more than %d devices in %s", maxDevices, dir)

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -64,11 +65,8 @@ func MergeResources(old, update *runtimeapi.LinuxContainerResources) *runtimeapi
 	}
 	if len(update.GetUnified()) > 0 {
 		merged.Unified = map[string]string{}
-		for _, from := range []map[string]string{old.GetUnified(), update.GetUnified()} {
-			for key, value := range from {
-				merged.Unified[key] = value
-			}
-		}
+		maps.Copy(merged.Unified, old.GetUnified())
+		maps.Copy(merged.Unified, update.GetUnified())
 	}
 	return merged
 }
