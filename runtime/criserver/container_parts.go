@@ -291,6 +291,9 @@ func signalNumber(name string) (unix.Signal, bool) {
 		}
 		return unix.Signal(value + offset), true
 	}
+	if other, ok := map[string]string{"SIGCLD": "SIGCHLD", "SIGIOT": "SIGABRT", "SIGPOLL": "SIGIO"}[name]; ok {
+		name = other
+	}
 	number := unix.SignalNum(name)
 	return number, number != 0
 }
