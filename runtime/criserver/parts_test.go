@@ -173,3 +173,20 @@ func TestRollback(t *testing.T) {
 		t.Errorf("taken back: %v", done)
 	}
 }
+
+func TestListen(t *testing.T) {
+	path := t.TempDir() + "/dir/crid.sock"
+	if _, _, err := Listen("tcp://127.0.0.1:1"); err == nil {
+		t.Error("listens on TCP")
+	}
+	for range 2 { // what a killed server leaves is no hindrance
+		_, release, err := Listen("unix://" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Listen("unix://" + path); err == nil || !strings.Contains(err.Error(), "another server") {
+			t.Errorf("a second server: %v", err)
+		}
+		release()
+	}
+}
