@@ -91,6 +91,9 @@ func newCRIServer(t *testing.T, s *stack.Stack, name string) *criServer {
 func onRuntimes(t *testing.T, test func(*testing.T, *criServer)) {
 	t.Run(stack.Containerd, func(t *testing.T) {
 		onStack(t)
+		if shared.Component(stack.Containerd) == nil {
+			t.Skip("the stack has another runtime")
+		}
 		test(t, newCRIServer(t, shared, stack.Containerd))
 	})
 	t.Run(stack.Crid, func(t *testing.T) { test(t, crid(t)) })
