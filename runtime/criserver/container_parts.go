@@ -151,6 +151,17 @@ func (s *Server) imageVolume(ctx context.Context, c *container, i int, mount *ru
 	return specs.Mount{Destination: filepath.Join("/", mount.GetContainerPath()), Type: "bind", Source: source, Options: []string{"rbind", "rprivate", "ro"}}, nil
 }
 
+// imageRefs are the IDs of the images that a container mounts, by where.
+func (s *Server) imageRefs(config *runtimeapi.ContainerConfig) map[string]string {
+	refs := map[string]string{}
+	for _, mount := range config.GetMounts() {
+		if image, ok := s.images.Image(mount.GetImage().GetImage()); ok {
+			refs[mount.GetContainerPath()] = image.ID
+		}
+	}
+	return refs
+}
+
 // pin bind mounts what a path inside an image means, links followed inside it only, so that the
 // OCI runtime need not look it up again.
 func pin(root, sub, target string) (string, error) {

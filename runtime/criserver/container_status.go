@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/store"
@@ -40,7 +41,7 @@ func (c *container) status() *runtimeapi.ContainerStatus {
 		Id: c.ID, Metadata: config.GetMetadata(), State: containerStates[state.Phase], CreatedAt: c.Config.CreatedAt.UnixNano(),
 		StartedAt: nanoseconds(state.StartedAt), FinishedAt: nanoseconds(state.FinishedAt), ExitCode: state.ExitCode,
 		Reason: state.Reason, Message: state.Message, Image: config.GetImage(), ImageRef: c.Config.ImageRef, ImageId: c.Config.ImageID,
-		Labels: config.GetLabels(), Annotations: config.GetAnnotations(), Mounts: config.GetMounts(), LogPath: c.Config.LogPath,
+		Labels: config.GetLabels(), Annotations: config.GetAnnotations(), Mounts: c.mounts(), LogPath: c.Config.LogPath,
 		User: state.User, Resources: &runtimeapi.ContainerResources{Linux: state.Resources},
 	}
 	if state.Resources == nil {
@@ -50,6 +51,23 @@ func (c *container) status() *runtimeapi.ContainerStatus {
 		status.StopSignal = runtimeapi.Signal(value)
 	}
 	return status
+}
+
+// mounts are those that were asked for, with what the images among them turned out to be.
+func (c *container) mounts() []*runtimeapi.Mount {
+	refs := c.State().ImageRefs
+	if len(refs) == 0 {
+		return c.Config.Config.GetMounts()
+	}
+	var mounts []*runtimeapi.Mount
+	for _, mount := range c.Config.Config.GetMounts() {
+		if ref, ok := refs[mount.GetContainerPath()]; ok && mount.GetImage() != nil {
+			mount = proto.Clone(mount).(*runtimeapi.Mount)
+			mount.Image.ImageRef = ref
+		}
+		mounts = append(mounts, mount)
+	}
+	return mounts
 }
 
 // nanoseconds are 0 for a time that never was.

@@ -104,7 +104,7 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 
 	// 7. Write down that it is there. The sandbox may have been stopped meanwhile.
 	err = c.Update(func(state *store.ContainerState) {
-		state.Phase, state.Process, state.User = store.ContainerCreated, process, user.Status()
+		state.Phase, state.Process, state.User, state.ImageRefs = store.ContainerCreated, process, user.Status(), s.imageRefs(config)
 	})
 	if err != nil {
 		return "", err

@@ -67,6 +67,7 @@ const (
 type ContainerState struct {
 	Phase      ContainerPhase                      `json:"phase"`
 	User       *runtimeapi.ContainerUser           `json:"user,omitempty"`
+	ImageRefs  map[string]string                   `json:"imageRefs,omitempty"` // IDs of mounted images by container path
 	Process    Process                             `json:"process,omitzero"`
 	StartedAt  time.Time                           `json:"startedAt,omitzero"`
 	FinishedAt time.Time                           `json:"finishedAt,omitzero"`
