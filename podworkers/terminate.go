@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/runtime/cri"
 )
 
 // terminatePod stops the pod's containers and then its sandbox, within the grace period.
@@ -24,7 +26,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	w.report(m.pod, observed)
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
 	if !observed.Gone() {
-		err := w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace)
+		err := w.killPod(ctx, m, observed)
 		w.fresh, w.lastAction = nil, time.Now() // what was read while containers ended does not count
 		if err != nil {
 			if ctx.Err() == nil {
@@ -43,6 +45,22 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	w.advance(ctx, stopped)
 	w.report(m.pod, observed)
 	return nil
+}
+
+// killPod ends the pod's containers and sandbox, and reports meanwhile what the readiness probes find: who is about to
+// go should get no more requests.
+func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) error {
+	done := make(chan error, 1)
+	go func() { done <- w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-w.wake:
+			defer w.poke() // whatever else it was that rang
+			w.report(m.pod, observed)
+		}
+	}
 }
 
 // cleanupPod gives back what an ended pod still holds: volumes, cgroups and, once the

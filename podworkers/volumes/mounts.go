@@ -136,7 +136,7 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 	defer root.Close()
 	source, err := pathrs.OpenatInRoot(root, sub)
 	if errors.Is(err, fs.ErrNotExist) {
-		source, err = pathrs.MkdirAllHandle(root, sub, 0o750)
+		source, err = makeInVolume(root, sub)
 	}
 	if err != nil {
 		return "", err
@@ -157,6 +157,39 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 		return "", fmt.Errorf("bind to %s: %w", target, err)
 	}
 	return target, nil
+}
+
+// makeInVolume makes the directories of a path in a volume, open to those whom the volume is open to. The kubelet's
+// umask has no say in it.
+//
+// Upstream: pkg/volume/util/subpath/subpath_linux.go doSafeMakeDir.
+func makeInVolume(root *os.File, sub string) (*os.File, error) {
+	info, err := root.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var dir *os.File
+	parts := strings.Split(path.Clean(sub), "/")
+	for i := range parts {
+		if dir != nil {
+			dir.Close()
+		}
+		prefix := strings.Join(parts[:i+1], "/")
+		if dir, err = pathrs.OpenatInRoot(root, prefix); err == nil {
+			continue
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if dir, err = pathrs.MkdirAllHandle(root, prefix, 0o750); err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), info.Mode()&(fs.ModePerm|fs.ModeSetgid)); err != nil {
+			dir.Close()
+			return nil, err
+		}
+	}
+	return dir, nil
 }
 
 // makeTarget makes the directory, or the file, that a bind mount needs.
