@@ -174,7 +174,7 @@ func makeDirs(root *os.File, sub string) (*os.File, error) {
 		made, err := pathrs.OpenatInRoot(root, at)
 		if errors.Is(err, fs.ErrNotExist) {
 			if made, err = pathrs.MkdirAllHandle(root, at, 0o750); err == nil {
-				err = os.Chmod(fmt.Sprintf("/proc/self/fd/%d", made.Fd()), top.Mode()&(fs.ModePerm|fs.ModeSetgid))
+				err = os.Chmod(fmt.Sprintf("/proc/self/fd/%d", made.Fd()), top.Mode()&(fs.ModePerm|fs.ModeSetgid|fs.ModeSticky))
 			}
 		}
 		if err != nil {
