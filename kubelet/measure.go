@@ -9,8 +9,8 @@ import (
 	"minikubelet/kubelet/stats"
 )
 
-// registries hold the metrics: those of /metrics, and those of /metrics/probes.
-type registries struct{ main, probes *prometheus.Registry }
+// registries hold the metrics: those of /metrics, of /metrics/probes and of /metrics/slis.
+type registries struct{ main, probes, slis *prometheus.Registry }
 
 func (r registries) handler() http.Handler { return metrics.Handler(r.main) }
 

@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 
@@ -12,7 +13,9 @@ import (
 
 	"minikubelet/kubelet/eviction"
 	"minikubelet/kubelet/settings"
+	"minikubelet/kubelet/shutdown"
 	"minikubelet/podworkers"
+	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/logs"
@@ -71,6 +74,38 @@ func newEviction(k *Kubelet, pods *syncloop.Pods, workers *podworkers.Workers, r
 		}
 	}
 	return eviction.New(o)
+}
+
+// newShutdown makes what ends pods before the machine goes down; nil where pods get no time for that.
+func newShutdown(k *Kubelet, pods *syncloop.Pods, workers *podworkers.Workers, events record.EventRecorder, registry prometheus.Registerer) *shutdown.Manager {
+	return shutdown.New(shutdown.Options{
+		Settings: k.settings, Events: events, Node: k.node.Ref(), Registerer: registry,
+		ActivePods: func() []*corev1.Pod { return activePods(pods, workers) },
+		Kill: func(pod *corev1.Pod, gracePeriod int64) {
+			workers.Kill(pod.UID, podworkers.Kill{GracePeriod: &gracePeriod, Override: &status.Override{
+				Phase: corev1.PodFailed, Reason: shutdown.Reason, Message: shutdown.Message, Condition: &corev1.PodCondition{
+					Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: shutdown.Message,
+				},
+			}})
+		},
+		Cleaned: workers.Cleaned, SetShuttingDown: k.node.SetShuttingDown,
+	})
+}
+
+// newCleaner makes what removes the leftovers of pods: containers, sandboxes, logs, cgroups, directories.
+//
+// Upstream: pkg/kubelet/kubelet.go StartGarbageCollection, pkg/kubelet/kubelet_pods.go HandlePodCleanups.
+func newCleaner(k *Kubelet, rt *runtime.Runtime, vols *volumes.Manager, events record.EventRecorder) func(context.Context, func(types.UID) bool) error {
+	return func(ctx context.Context, known func(types.UID) bool) error {
+		err := rt.GarbageCollect(ctx, known)
+		if err != nil && ctx.Err() == nil {
+			events.Event(k.node.Ref(), corev1.EventTypeWarning, "ContainerGCFailed", err.Error())
+		}
+		return errors.Join(err, vols.RemoveOrphans(ctx, func(uid types.UID) bool {
+			_, inRuntime := rt.Cache.Get(uid) // a worker will end it
+			return known(uid) || inRuntime
+		}))
+	}
 }
 
 // activePods are the pods that may use the node's resources.

@@ -77,6 +77,9 @@ func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 	if err := w.opts.Runtime.RemovePod(ctx, w.uid); err != nil {
 		return false, fmt.Errorf("remove the pod's containers: %w", err)
 	}
+	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
+		return false, fmt.Errorf("remove the pod's directory: %w", err)
+	}
 	w.opts.Cache.Delete(w.uid)
 	w.opts.Runtime.Allocation.Forget(w.uid)
 	if !m.removed {

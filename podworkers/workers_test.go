@@ -31,6 +31,9 @@ func TestPodStartsAndGoes(t *testing.T) {
 		b.Removed("u")
 		b.settle()
 		b.wantGone("u")
+		if entries, err := os.ReadDir(filepath.Join(b.dir, "pods")); err != nil || len(entries) > 0 {
+			t.Errorf("directories of pods are left: %v, %v", entries, err)
+		}
 		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30}) {
 			t.Errorf("grace periods %v, want the pod's", got)
 		}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -113,6 +114,21 @@ func (c *Client) TokenReviews() *gentype.Client[*authenticationv1.TokenReview] {
 func (c *Client) SubjectAccessReviews() *gentype.Client[*authorizationv1.SubjectAccessReview] {
 	return gentype.NewClient("subjectaccessreviews", c.groups[authorizationv1.SchemeGroupVersion], parameters, "",
 		func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} }, gentype.PrefersProtobuf[*authorizationv1.SubjectAccessReview]())
+}
+
+// CertificateSigningRequests asks for certificates.
+func (c *Client) CertificateSigningRequests() *gentype.ClientWithList[*certificatesv1.CertificateSigningRequest, *certificatesv1.CertificateSigningRequestList] {
+	return gentype.NewClientWithList("certificatesigningrequests", c.groups[certificatesv1.SchemeGroupVersion], parameters, "",
+		func() *certificatesv1.CertificateSigningRequest { return &certificatesv1.CertificateSigningRequest{} },
+		func() *certificatesv1.CertificateSigningRequestList {
+			return &certificatesv1.CertificateSigningRequestList{}
+		},
+		gentype.PrefersProtobuf[*certificatesv1.CertificateSigningRequest]())
+}
+
+// Healthz asks the apiserver how it is. An error that is an answer has a status.
+func (c *Client) Healthz(ctx context.Context, timeout time.Duration) error {
+	return c.core().Get().AbsPath("/healthz").Timeout(timeout).Do(ctx).Error()
 }
 
 // CreateToken asks for a token of a service account.

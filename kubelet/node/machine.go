@@ -23,6 +23,7 @@ import (
 type machine struct {
 	cpus                                  int64
 	memory, swap, storage                 int64 // bytes
+	pids                                  int64 // processes there may be, 0 if unknown
 	hugepages                             map[string]int64
 	machineID, systemUUID, bootID, kernel string
 	osImage                               string
@@ -59,6 +60,11 @@ func readMachine(root, dir string) (machine, error) {
 	m.storage = int64(disk.Blocks) * disk.Bsize
 	if err := m.readHugepages(filepath.Join(root, "sys/kernel/mm/hugepages")); err != nil {
 		return m, err
+	}
+	for _, file := range []string{"proc/sys/kernel/pid_max", "proc/sys/kernel/threads-max"} {
+		if n, err := strconv.ParseInt(read(file), 10, 64); err == nil && (m.pids == 0 || n < m.pids) {
+			m.pids = n
+		}
 	}
 	if m.machineID = read("etc/machine-id"); m.machineID == "" {
 		m.machineID = read("var/lib/dbus/machine-id")
@@ -160,9 +166,24 @@ func (m machine) capacity(maxPods int32) corev1.ResourceList {
 	return list
 }
 
-// reserve takes what is reserved from the capacity: what is left is what pods may use in all.
+// withPIDs adds the number of processes, of which the apiserver is not told.
 //
-// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableAbsolute.
+// Upstream: pkg/kubelet/cm/container_manager_linux.go NewContainerManager's internalCapacity.
+func (m machine) withPIDs(capacity corev1.ResourceList) corev1.ResourceList {
+	list := capacity.DeepCopy()
+	if m.pids > 0 {
+		list[pid] = *resource.NewQuantity(m.pids, resource.DecimalSI)
+	}
+	return list
+}
+
+// pid is the name of the number of processes in reservations and among what all pods together are held to.
+const pid corev1.ResourceName = "pid"
+
+// reserve takes what is reserved from the capacity: what is left is what pods may use in all. They must be able to
+// reach the threshold of eviction, or nobody would ever be evicted.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableAbsoluteImpl.
 func reserve(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
 	left := capacity.DeepCopy()
 	for field, reserved := range map[string]map[string]string{"kubeReserved": s.KubeReserved, "systemReserved": s.SystemReserved} {

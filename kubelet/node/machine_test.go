@@ -157,6 +157,26 @@ func TestAllocatable(t *testing.T) {
 	}
 }
 
+// TestEnforceable: eviction comes before what all pods together are held to, and processes count too.
+func TestEnforceable(t *testing.T) {
+	m := machine{cpus: 4, memory: 8 << 30, pids: 32768, hugepages: map[string]int64{"hugepages-2Mi": 1 << 30}}
+	got, err := reserve(m.withPIDs(m.capacity(110)), &settings.Settings{KubeletConfiguration: kubeletconfig.KubeletConfiguration{
+		KubeReserved: map[string]string{"memory": "1Gi", "pid": "1000"}, SystemReserved: map[string]string{"cpu": "1", "pid": "768"},
+		EvictionHard: map[string]string{"memory.available": "1Gi"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[corev1.ResourceName]string{"cpu": "3", "memory": "7Gi", "pid": "31000", "hugepages-2Mi": "1Gi"} {
+		if have := got[name]; have.Cmp(resource.MustParse(want)) != 0 {
+			t.Errorf("%s of %s, want %s", have.String(), name, want)
+		}
+	}
+	if _, told := m.capacity(110)["pid"]; told {
+		t.Error("the apiserver is told of processes")
+	}
+}
+
 func TestAddresses(t *testing.T) {
 	const v4, v6, other = "192.0.2.1", "2001:db8::1", "198.51.100.7"
 	tests := []struct {

@@ -68,10 +68,10 @@ type Node struct {
 	ips      []net.IP
 	startup  *startup
 	capacity corev1.ResourceList
-	usable   corev1.ResourceList // capacity less what is reserved
-	alloc    corev1.ResourceList // that less what must stay free
-	check    chan struct{}       // asks for the status to be worked out now, capacity 1
-	appeared chan struct{}       // tells that there is a node to keep a lease for, capacity 1
+	enforced [2]corev1.ResourceList // capacity and that less what is reserved, both with processes
+	alloc    corev1.ResourceList    // that less what must stay free
+	check    chan struct{}          // asks for the status to be worked out now, capacity 1
+	appeared chan struct{}          // tells that there is a node to keep a lease for, capacity 1
 
 	mu            sync.RWMutex
 	node          *corev1.Node  // as the apiserver has it, or as it would be registered
@@ -79,6 +79,7 @@ type Node struct {
 	deleted       bool          // from the apiserver, by somebody else
 	unschedulable bool          // as was last told
 	runtime       runtimeState
+	stopping      bool // the machine goes down
 	pressure      []corev1.NodeConditionType
 	images        []corev1.ContainerImage // nil until they were listed
 	reported      time.Time               // when the status was last written
@@ -104,12 +105,14 @@ func New(opts Options) (*Node, error) {
 	if isolate := s.LocalStorageCapacityIsolation; isolate != nil && !*isolate {
 		delete(n.capacity, corev1.ResourceEphemeralStorage)
 	}
-	if n.usable, err = reserve(n.capacity, s); err != nil {
+	n.enforced[0] = m.withPIDs(n.capacity)
+	if n.enforced[1], err = reserve(n.enforced[0], s); err != nil {
 		return nil, err
 	}
-	if n.alloc, err = allocatable(n.capacity, n.usable, s); err != nil {
+	if n.alloc, err = allocatable(n.capacity, n.enforced[1], s); err != nil {
 		return nil, err
 	}
+	delete(n.alloc, pid)
 	if n.ips, err = addresses(s.NodeIPs, s.NodeName, thisMachine); err != nil && opts.Nodes != nil {
 		return nil, err // nobody asks for that of a kubelet that is alone
 	}
@@ -135,13 +138,6 @@ func (n *Node) Current() (*corev1.Node, <-chan struct{}) {
 // CheckStatus has the node's status worked out, and written if it is another, without waiting for the usual time.
 func (n *Node) CheckStatus() { wake(n.check) }
 
-// Capacity returns what the machine has. Callers must not change it.
-func (n *Node) Capacity() corev1.ResourceList { return n.capacity }
-
-// Usable returns what pods may use in all: the capacity without what is reserved. They may request less, lest they
-// come to eviction by using what they requested. Callers must not change it.
-func (n *Node) Usable() corev1.ResourceList { return n.usable }
-
 // Allocatable returns what pods may request in all: the capacity without what is reserved, and what others wrote into
 // the node's status. Callers must not change it.
 func (n *Node) Allocatable() corev1.ResourceList {
@@ -151,6 +147,14 @@ func (n *Node) Allocatable() corev1.ResourceList {
 	}
 	maps.Copy(others, n.alloc)
 	return others
+}
+
+// Enforceable returns what all pods together can be held to: what the machine has, or what is not reserved of it, with
+// the number of processes, "pid", in both. Callers must not change it.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableInternalAbsolute
+func (n *Node) Enforceable() (capacity, unreserved corev1.ResourceList) {
+	return n.enforced[0], n.enforced[1]
 }
 
 // othersResources returns the resources of a status that are not the kubelet's: extended ones, above all.
@@ -177,6 +181,14 @@ func (n *Node) SetPressure(conditions []corev1.NodeConditionType) {
 		n.pressure = slices.Clone(conditions)
 		wake(n.check)
 	}
+}
+
+// SetShuttingDown says whether the machine goes down: the node is not ready then.
+func (n *Node) SetShuttingDown(stopping bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stopping = stopping
+	wake(n.check)
 }
 
 // Ref is the object of the node's events.

@@ -169,7 +169,7 @@ func (n *Node) initial() *corev1.Node {
 		node.Spec.Taints = append(node.Spec.Taints, t)
 	}
 	n.mu.RLock()
-	state, images, pressure := n.runtime, n.images, n.pressure
+	state, images, pressure := n.state(), n.images, n.pressure
 	n.mu.RUnlock()
 	node.Status = n.status(corev1.NodeStatus{}, state, images, pressure, now.Time)
 	return node
