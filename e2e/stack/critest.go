@@ -19,11 +19,11 @@ const (
 // PushCritestImages makes stand-ins for the images of critest, by the names that it asks for,
 // and returns the file for its --test-images-file. An image that is asked for by digest has none.
 func (s *Stack) PushCritestImages(ctx context.Context) (string, error) {
-	busybox, err := busyboxFiles(ctx)
+	busybox, err := BusyboxFiles(ctx)
 	if err != nil {
 		return "", err
 	}
-	program, err := s.buildProgram(ctx, "standin")
+	program, err := s.BuildProgram(ctx, "standin")
 	if err != nil {
 		return "", err
 	}
