@@ -3,6 +3,7 @@ package volumes
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -33,11 +34,15 @@ func (m *Manager) mountEmptyDir(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource,
 	if err != nil || !fresh {
 		return err // an older one's contents, and who may see them, are the pod's by now
 	}
-	if err := os.Chmod(dir, 0o777); err != nil {
+	mode := fs.FileMode(0o777)
+	if e.Medium == corev1.StorageMediumMemory {
+		mode |= fs.ModeSticky // as the kernel makes a tmpfs
+	}
+	if err := os.Chmod(dir, mode); err != nil {
 		return err
 	}
 	if group := fsGroup(pod); group != nil {
-		return setGroup(dir, int(*group))
+		return setGroup(dir, int(*group), mode)
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 	defer root.Close()
 	source, err := pathrs.OpenatInRoot(root, sub)
 	if errors.Is(err, fs.ErrNotExist) {
-		source, err = makeInVolume(root, sub)
+		source, err = makeDirs(root, sub)
 	}
 	if err != nil {
 		return "", err
@@ -159,37 +159,32 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 	return target, nil
 }
 
-// makeInVolume makes the directories of a path in a volume, open to those whom the volume is open to. The kubelet's
-// umask has no say in it.
+// makeDirs makes what is missing of a path inside a volume, and returns its end. New directories get the permissions of
+// the volume, whatever the umask, so that the pod's users can write to them as they can to the volume.
 //
 // Upstream: pkg/volume/util/subpath/subpath_linux.go doSafeMakeDir.
-func makeInVolume(root *os.File, sub string) (*os.File, error) {
-	info, err := root.Stat()
+func makeDirs(root *os.File, sub string) (*os.File, error) {
+	top, err := root.Stat()
 	if err != nil {
 		return nil, err
 	}
-	var dir *os.File
 	parts := strings.Split(path.Clean(sub), "/")
-	for i := range parts {
-		if dir != nil {
-			dir.Close()
+	for i := 1; ; i++ {
+		at := path.Join(parts[:i]...)
+		made, err := pathrs.OpenatInRoot(root, at)
+		if errors.Is(err, fs.ErrNotExist) {
+			if made, err = pathrs.MkdirAllHandle(root, at, 0o750); err == nil {
+				err = os.Chmod(fmt.Sprintf("/proc/self/fd/%d", made.Fd()), top.Mode()&(fs.ModePerm|fs.ModeSetgid|fs.ModeSticky))
+			}
 		}
-		prefix := strings.Join(parts[:i+1], "/")
-		if dir, err = pathrs.OpenatInRoot(root, prefix); err == nil {
-			continue
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
 			return nil, err
 		}
-		if dir, err = pathrs.MkdirAllHandle(root, prefix, 0o750); err != nil {
-			return nil, err
+		if i == len(parts) {
+			return made, nil
 		}
-		if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), info.Mode()&(fs.ModePerm|fs.ModeSetgid)); err != nil {
-			dir.Close()
-			return nil, err
-		}
+		made.Close()
 	}
-	return dir, nil
 }
 
 // makeTarget makes the directory, or the file, that a bind mount needs.

@@ -157,11 +157,11 @@ func fsGroup(pod *corev1.Pod) *int64 {
 // setGroup makes a fresh directory the group's, and what is put into it later.
 //
 // Upstream: pkg/volume/volume_linux.go SetVolumeOwnership.
-func setGroup(dir string, group int) error {
+func setGroup(dir string, group int, mode os.FileMode) error {
 	if err := os.Lchown(dir, -1, group); err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o777|os.ModeSetgid)
+	return os.Chmod(dir, mode|os.ModeSetgid)
 }
 
 // Next is when the pod's volumes want looking at though nothing happened: a token to be replaced, a driver to be asked

@@ -215,6 +215,11 @@ func TestSubPath(t *testing.T) {
 	if read(t, volume+"/a/b/f") != "x" {
 		t.Error("the mount leads elsewhere")
 	}
+	for _, made := range []string{"/a", "/a/b"} { // whatever the umask
+		if info, err := os.Stat(volume + made); err != nil || info.Mode().Perm() != 0o777 {
+			t.Errorf("%s: %v, %v; want the volume's permissions", made, info.Mode(), err)
+		}
+	}
 	if at, err := mount(corev1.VolumeMount{SubPathExpr: "$(DIR)/c"}, map[string]string{"DIR": "d"}); err != nil || at == "" {
 		t.Errorf("subPathExpr: %q, %v", at, err)
 	}
