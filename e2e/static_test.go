@@ -112,7 +112,7 @@ func TestStaticPodPutBack(t *testing.T) {
 	removeFile(t, file)
 	eventually(ctx, t, "the pod ends", func() bool {
 		for line := range strings.Lines(kubelet.Log()) {
-			if strings.Contains(line, "Pod changes phase") && strings.Contains(line, full) && strings.Contains(line, `to="terminating"`) {
+			if strings.Contains(line, "Pod changes phase") && strings.Contains(line, full) && strings.Contains(line, `to="Terminating"`) {
 				return true
 			}
 		}
