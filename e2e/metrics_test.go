@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -22,10 +23,19 @@ func metricNames(ctx context.Context, t *testing.T, upstream bool) map[string]bo
 	if kubelet != nil {
 		stopKubelet(t)
 	}
+	file := filepath.Join(shared.ManifestDir(), "measured.yaml")
+	write(t, file, fmt.Sprintf(manifest, "measured", "red"))
+	defer removeFile(t, file)
 	startKubelet(ctx, t, stack.KubeletOptions{Upstream: upstream})
-	defer stopKubelet(t)
+	defer func() {
+		if t.Failed() {
+			t.Logf("the kubelet's log:\n%s", kubelet.LogTail(60))
+		}
+		stopKubelet(t)
+	}()
 	pod := newPod(t)
 	app := &pod.Spec.Containers[0]
+	app.ImagePullPolicy = corev1.PullAlways
 	app.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1}
 	app.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/none"}}}, PeriodSeconds: 100, InitialDelaySeconds: 100}
 	pod.Spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
@@ -37,9 +47,6 @@ func metricNames(ctx context.Context, t *testing.T, upstream bool) map[string]bo
 	missing := newPod(t)
 	missing.Spec.Containers[0].Image, missing.Spec.Containers[0].ImagePullPolicy = stack.TestappImage+"-none", corev1.PullAlways
 	waitingFor(ctx, t, create(ctx, t, missing), "ErrImagePull")
-	manifest := filepath.Join(shared.ManifestDir(), "measured.yaml")
-	write(t, manifest, `{apiVersion: v1, kind: Pod, metadata: {name: measured}, spec: {containers: [{name: app, image: "`+stack.TestappImage+`", imagePullPolicy: IfNotPresent}]}}`)
-	defer removeFile(t, manifest)
 	static := newPod(t)
 	static.Name = "measured-" + shared.NodeName
 	if _, err := shared.WaitPodReady(ctx, static.Namespace, static.Name); err != nil {

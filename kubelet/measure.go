@@ -19,6 +19,7 @@ func (k *Kubelet) measure() error {
 	s := k.settings
 	metrics.Register(k.metrics.main, metrics.Options{NodeName: s.NodeName, Version: s.Version})
 	metrics.StartTime(k.metrics.probes)
+	metrics.StartTime(k.metrics.slis)
 	var err error
 	k.stats, err = stats.New(stats.Options{
 		CRI: k.cri, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.ContainerRuntimeEndpoint,

@@ -281,3 +281,26 @@ func TestRetryBackOff(t *testing.T) {
 		}
 	}
 }
+
+// TestComesBack: a pod that is removed and comes back with its UID while it ends, as a static pod does whose manifest
+// was away for a moment, ends and starts again; one that goes again does not.
+func TestComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		pod := testPod("u", nil)
+		b.update(Update{Pod: pod})
+		b.want("u", "box a:run")
+		b.Removed("u")
+		b.UpdatePod(b.ctx, Update{Pod: pod})
+		b.settle()
+		b.wantPhase("u", Syncing)
+		b.want("u", "box a:run")
+		wantMetrics(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`, `kubelet_restarted_pods_total{static="true"} 0`)
+		b.Removed("u")
+		b.UpdatePod(b.ctx, Update{Pod: pod})
+		b.Removed("u")
+		b.settle()
+		b.wantGone("u")
+		wantMetrics(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`)
+	})
+}
