@@ -35,7 +35,7 @@ func TestCgroupV2(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "complete")); err != nil {
 		t.Skipf("qemu and a kernel are not fetched: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
 	work := t.TempDir()
 	initramfs := filepath.Join(work, "initramfs")
