@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,7 +120,7 @@ func contents(ctx context.Context, t *testing.T, bin, dir, work string) []stack.
 	if err != nil {
 		t.Fatal(err)
 	}
-	busybox := files[:len(files):len(files)]
+	busybox := slices.Clip(files)
 	files = append(files, stack.File{Path: "/init", Data: initScript, Mode: 0o755})
 
 	programs := map[string]string{"/programs/kubelet": "../../bin/kubelet"}

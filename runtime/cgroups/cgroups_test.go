@@ -155,7 +155,7 @@ func TestSystemd(t *testing.T) {
 		"a-kubepods.slice a-kubepods-besteffort.slice":                     m.root.child(bestEffort),
 	} {
 		c := m.config(n, m.options.podLimits(pod))
-		if got := c.Parent + " " + c.Name; got != unit || !c.Systemd || c.Path != "" || c.Resources.CpuWeight != 20 || c.Resources.CpuShares != 0 {
+		if got := c.Parent + " " + c.Name; got != unit || !c.Systemd || c.Path != "" || c.CpuWeight != 20 || c.CpuShares != 0 {
 			t.Errorf("%v is %q (%+v), want %q", n, got, c, unit)
 		}
 	}
