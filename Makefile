@@ -20,6 +20,7 @@ TAGS := grpcnotrace
 LDFLAGS := -s -w -X minikubelet/kubelet/settings.Version=$(VERSION)
 STACK_BIN = $(shell e2e/stack/build.sh "$(CACHE)" stack --print)
 LINT_BIN = $(shell e2e/stack/build.sh "$(CACHE)" lint --print)
+VM_DIR = $(shell e2e/vm/fetch.sh "$(CACHE)" --print)
 CONFORMANCE_BIN = $(shell e2e/stack/conformance/build.sh "$(CACHE)" --print)
 DEBUG_BIN = $(shell e2e/stack/build.sh "$(CACHE)" debug --print)
 
@@ -93,6 +94,11 @@ fuzz: ## every fuzz target for FUZZTIME
 e2e: stack build ## end-to-end tests on the real stack (as root); E2EFLAGS="-run Name -v"
 	E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
 
+.PHONY: test-v2
+test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulated machine (2 to 5 minutes; Debian, amd64)
+	@e2e/vm/fetch.sh "$(CACHE)" >/dev/null
+	E2E_BIN="$(STACK_BIN)" E2E_VM="$(VM_DIR)" go test -count=1 -timeout 15m -v $(E2EFLAGS) ./e2e/vm
+
 .PHONY: conformance
 conformance: deps stack build ## Kubernetes' own suite (as root); LABEL=node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
 	@e2e/stack/conformance/build.sh "$(CACHE)" >/dev/null
@@ -117,4 +123,4 @@ critest: deps stack build ## the validation suite of CRI runtimes (as root); CRI
 
 .PHONY: clean
 clean: ## remove what was built here, and the cached programs
-	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/conformance"
+	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/conformance"

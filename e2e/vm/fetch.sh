@@ -17,7 +17,7 @@ flock 9 # another clone may be fetching the same
 [ ! -e "$dir/complete" ] || exit 0
 
 # Packages land in a directory of our own, so that neither root nor apt's lock is needed.
-apt() { apt-get -qq -o Debug::NoLocking=1 -o "Dir::Cache::archives=$dir/debs" "$@" </dev/null; }
+apt() { apt-get -qq -o Debug::NoLocking=1 -o APT::Sandbox::User=root -o "Dir::Cache::archives=$dir/debs" "$@" </dev/null; }
 meta=linux-image-cloud-amd64
 if ! apt-cache show qemu-system-x86 "$meta" >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
   apt-get update -qq </dev/null

@@ -38,10 +38,11 @@ func (m Machine) Run(ctx context.Context) error {
 	}
 	root := filepath.Join(m.Dir, "root")
 	kernel := append([]string{
-		"console=ttyS0", "quiet", "loglevel=4", "panic=-1", "oops=panic", "mitigations=off", "random.trust_cpu=on", "rdinit=/init",
+		"console=ttyS0", "quiet", "loglevel=4", "panic=-1", "oops=panic", "mitigations=off", "rdinit=/init",
 	}, m.Arguments...)
+	// To emulate a newer processor takes longer: programs then use wide vectors.
 	cmd := exec.CommandContext(ctx, filepath.Join(root, "usr/bin/qemu-system-x86_64"),
-		"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max", "-smp", fmt.Sprint(m.CPUs), "-m", fmt.Sprint(m.MemoryMB),
+		"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "Nehalem", "-smp", fmt.Sprint(m.CPUs), "-m", fmt.Sprint(m.MemoryMB),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-nic", "none",
 		"-serial", "file:"+m.Console, "-serial", "stdio", "-L", filepath.Join(root, "usr/share/qemu"), "-L", filepath.Join(root, "usr/share/seabios"),
 		"-kernel", filepath.Join(m.Dir, "vmlinuz"), "-initrd", m.Initramfs, "-append", strings.Join(kernel, " "))

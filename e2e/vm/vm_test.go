@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestCgroupV2(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "complete")); err != nil {
 		t.Skipf("qemu and a kernel are not fetched: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
 	work := t.TempDir()
 	initramfs := filepath.Join(work, "initramfs")
@@ -119,7 +120,7 @@ func contents(ctx context.Context, t *testing.T, bin, dir, work string) []stack.
 	if err != nil {
 		t.Fatal(err)
 	}
-	busybox := files[:len(files):len(files)]
+	busybox := slices.Clip(files)
 	files = append(files, stack.File{Path: "/init", Data: initScript, Mode: 0o755})
 
 	programs := map[string]string{"/programs/kubelet": "../../bin/kubelet"}

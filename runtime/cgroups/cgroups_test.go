@@ -137,6 +137,30 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestSystemd: slices nest by their names, and the pods' cgroups are where the runtime is told they are.
+func TestSystemd(t *testing.T) {
+	m := &Manager{options: Options{PerQOS: true}, systemd: true, unified: true, root: name{"a", kubepods}}
+	pod := podOf(corev1.ResourceRequirements{Requests: list("500m", "")})
+	const want = "/a.slice/a-kubepods.slice/a-kubepods-burstable.slice/a-kubepods-burstable-pod1234_56.slice"
+	if parent, path := m.PodParent(pod), m.PodCgroup(pod); parent != want || path != want {
+		t.Errorf("parent %s, cgroup %s", parent, path)
+	}
+	for unit, n := range map[string]name{
+		"-.slice kubepods.slice":                                           {kubepods},
+		"a.slice a-kubepods.slice":                                         m.root,
+		"a-kubepods.slice a-kubepods-pod1234_56.slice":                     m.root.child("pod1234-56"),
+		"a-kubepods-burstable.slice a-kubepods-burstable-pod1234_56.slice": m.podName(pod),
+		"a_b.slice a_b-kubepods.slice":                                     {"a-b", kubepods},
+		"a-kubepods-besteffort.slice a-kubepods-besteffort-podabc.slice":   m.root.child(bestEffort).child("podabc"),
+		"a-kubepods.slice a-kubepods-besteffort.slice":                     m.root.child(bestEffort),
+	} {
+		c := m.config(n, m.options.podLimits(pod))
+		if got := c.Parent + " " + c.Name; got != unit || !c.Systemd || c.Path != "" || c.CpuWeight != 20 || c.CpuShares != 0 {
+			t.Errorf("%v is %q (%+v), want %q", n, got, c, unit)
+		}
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	for want, options := range map[string]Options{
 		"cgroupDriver": {Driver: "dockerfs"},

@@ -85,16 +85,15 @@ func readFile(t *testing.T, path string) []byte {
 
 // TestPods: the cgroups of a pod of each class, of its containers, and that they go with it.
 func TestPods(t *testing.T) {
-	static(t, "guaranteed", shell("c", forever, corev1.ResourceRequirements{Limits: amounts("200m", "64Mi")}))
+	static(t, "guaranteed", shell("c", forever, corev1.ResourceRequirements{Limits: amounts("600m", "64Mi")}))
 	static(t, "burstable",
-		shell("limited", forever, corev1.ResourceRequirements{Requests: amounts("300m", "32Mi"), Limits: amounts("500m", "48Mi")}),
+		shell("limited", forever, corev1.ResourceRequirements{Requests: amounts("300m", "32Mi"), Limits: amounts("800m", "48Mi")}),
 		shell("open", forever, corev1.ResourceRequirements{Requests: amounts("100m", "")}))
 	static(t, "besteffort", shell("c", forever, corev1.ResourceRequirements{}))
 	guaranteed, burstable, besteffort := running(t, "guaranteed"), running(t, "burstable"), running(t, "besteffort")
 	pids := fmt.Sprint(podPids)
 	for pod, want := range map[*corev1.Pod]map[string]string{
-		// A static pod's requests are not set from its limits: that is the apiserver's work.
-		guaranteed: {"cpu.weight": weight(204), "cpu.max": "20000 100000", "memory.max": fmt.Sprint(64 << 20), "pids.max": pids},
+		guaranteed: {"cpu.weight": weight(614), "cpu.max": "60000 100000", "memory.max": fmt.Sprint(64 << 20), "pids.max": pids},
 		burstable:  {"cpu.weight": weight(409), "cpu.max": "max 100000", "memory.max": "max", "pids.max": pids},
 		besteffort: {"cpu.weight": "1", "cpu.max": "max 100000", "memory.max": "max", "pids.max": pids},
 	} {
@@ -108,11 +107,11 @@ func TestPods(t *testing.T) {
 			}
 		}
 	}
-	expect(t, containerGroup(guaranteed, "c"), map[string]string{"cpu.weight": runcWeight(204), "cpu.max": "20000 100000", "memory.max": fmt.Sprint(64 << 20)})
-	expect(t, containerGroup(burstable, "limited"), map[string]string{"cpu.weight": runcWeight(307), "cpu.max": "50000 100000", "memory.max": fmt.Sprint(48 << 20)})
+	expect(t, containerGroup(guaranteed, "c"), map[string]string{"cpu.weight": runcWeight(614), "cpu.max": "60000 100000", "memory.max": fmt.Sprint(64 << 20)})
+	expect(t, containerGroup(burstable, "limited"), map[string]string{"cpu.weight": runcWeight(307), "cpu.max": "80000 100000", "memory.max": fmt.Sprint(48 << 20)})
 	expect(t, containerGroup(burstable, "open"), map[string]string{"cpu.weight": runcWeight(102), "cpu.max": "max 100000", "memory.max": "max"})
 	expect(t, containerGroup(besteffort, "c"), map[string]string{"cpu.weight": runcWeight(2), "cpu.max": "max 100000", "memory.max": "max"})
-	expect(t, "kubepods/burstable", map[string]string{"cpu.weight": weight(409)})
+	tier(t, 409)
 
 	for _, pod := range []*corev1.Pod{guaranteed, burstable, besteffort} {
 		if err := os.Remove(manifest(strings.TrimSuffix(pod.Name, "-"+nodeName))); err != nil {
@@ -122,9 +121,15 @@ func TestPods(t *testing.T) {
 	for _, pod := range []*corev1.Pod{guaranteed, burstable, besteffort} {
 		gone(t, pod)
 	}
-	eventually(t, "the burstable tier asks for nothing", func() error {
-		if got := value(t, "kubepods/burstable", "cpu.weight"); got != "1" {
-			return errors.New(got)
+	tier(t, 2)
+}
+
+// tier waits until the burstable pods together have the CPU shares that they ask for together.
+func tier(t *testing.T, shares uint64) {
+	t.Helper()
+	eventually(t, "the burstable tier has its weight", func() error {
+		if got := value(t, "kubepods/burstable", "cpu.weight"); got != weight(shares) {
+			return fmt.Errorf("it is %s, not %s", got, weight(shares))
 		}
 		return nil
 	})
@@ -187,11 +192,11 @@ func TestProcessLimit(t *testing.T) {
 
 // TestCPULimit: who uses more CPU than allowed is held back.
 func TestCPULimit(t *testing.T) {
-	static(t, "busy", shell("c", "while :; do :; done", corev1.ResourceRequirements{Limits: amounts("50m", "")}))
+	static(t, "busy", shell("c", "while :; do :; done", corev1.ResourceRequirements{Limits: amounts("500m", "")}))
 	pod := running(t, "busy")
 	eventually(t, "the container is throttled", func() error {
 		for _, group := range []string{groupOf(pod), containerGroup(pod, "c")} {
-			expect(t, group, map[string]string{"cpu.max": "5000 100000"})
+			expect(t, group, map[string]string{"cpu.max": "50000 100000"})
 		}
 		if keyed(t, groupOf(pod), "cpu.stat", "nr_throttled")+keyed(t, containerGroup(pod, "c"), "cpu.stat", "nr_throttled") == 0 {
 			return errors.New(value(t, groupOf(pod), "cpu.stat"))

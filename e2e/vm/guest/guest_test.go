@@ -129,16 +129,28 @@ func startNode() (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := await(time.Minute, func() error { _, err := os.Stat(socket); return err }); err != nil {
+	if err := await(patience, func() error { _, err := os.Stat(socket); return err }); err != nil {
 		return nil, fmt.Errorf("wait for containerd: %w", err)
 	}
-	kubelet, err := start("kubelet", "--config=/run/kubelet.yaml", "--hostname-override="+nodeName, "--root-dir=/var/lib/kubelet", "--v=3")
-	if err != nil {
-		return nil, err
-	}
-	err = await(time.Minute, func() error { return fetch("/pods", new(corev1.PodList)) })
-	return func() error { return errors.Join(end(kubelet), end(containerd)) }, err
+	return func() error { return errors.Join(end(kubelet), end(containerd)) }, startKubelet()
 }
+
+// kubelet is the one that runs.
+var kubelet *exec.Cmd
+
+func startKubelet() (err error) {
+	kubelet, err = start("kubelet", "--config=/run/kubelet.yaml", "--hostname-override="+nodeName, "--root-dir=/var/lib/kubelet", "--v=2")
+	if err != nil {
+		return err
+	}
+	if err := await(patience, func() error { return fetch("/pods", new(corev1.PodList)) }); err != nil {
+		return fmt.Errorf("wait for the kubelet: %w", err)
+	}
+	return nil
+}
+
+// patience is for a machine that is emulated on one that is busy. Nothing is tested with it but that things happen.
+const patience = 3 * time.Minute
 
 // serveImages serves the images of the initramfs on the loopback interface, so that pulls are real.
 func serveImages() error {
@@ -181,7 +193,7 @@ func start(program string, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	log, err := os.Create("/var/log/" + program + ".log")
+	log, err := os.OpenFile("/var/log/"+program+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +227,7 @@ func await(limit time.Duration, try func() error) error {
 // eventually is await for a test.
 func eventually(t *testing.T, what string, try func() error) {
 	t.Helper()
-	if err := await(90*time.Second, try); err != nil {
+	if err := await(patience, try); err != nil {
 		t.Fatalf("never came true: %s: %v", what, err)
 	}
 }

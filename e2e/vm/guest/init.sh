@@ -42,7 +42,7 @@ failed=0
 for test in /tests/*.test; do
   echo "=== PROGRAM $(basename "$test")"
   cd "$(dirname "$test")"
-  "$test" -test.v -test.timeout=4m $TESTFLAGS || failed=1
+  "$test" -test.v -test.timeout=8m $TESTFLAGS || failed=1
 done
 [ $failed = 0 ] || tail -n 60 /var/log/*.log
 echo "=== END $failed"
