@@ -28,6 +28,6 @@ func (k *Kubelet) servingCertificate(ctx context.Context) (func(*tls.ClientHello
 	if err != nil {
 		return nil, err
 	}
-	k.rotations = append(k.rotations, run)
+	k.runs = append(k.runs, run)
 	return get, nil
 }

@@ -22,7 +22,6 @@ import (
 	"minikubelet/kubelet/identity"
 	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
-	"minikubelet/kubelet/plugins"
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/stats"
@@ -61,16 +60,11 @@ type Kubelet struct {
 	objects  *objects.Manager
 	classes  *runtimeclass.Lookup
 	status   *status.Manager
-	csi      *csi.Manager     // nil without an apiserver
-	plugins  *plugins.Watcher // nil without an apiserver
+	csi      *csi.Manager // nil without an apiserver
 	loop     *syncloop.Loop
-	healthz  *server.Healthz
-	server   *server.Server
 	stats    *stats.Provider
 	metrics  registries
-	// rotations keep certificates up to date.
-	rotations []func(context.Context)
-	upkeep    []func(context.Context) // what keeps disk and memory from filling up
+	runs     []func(context.Context) // of all parts
 }
 
 // New makes every part and connects them; nothing runs yet. It fails on settings that do
@@ -160,13 +154,13 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	})
 	collector := newCollector(k, pulled, events)
 	evictions := newEviction(k, pods, workers, rt, collector, events, r)
-	k.upkeep = []func(context.Context){collector.Run, evictions.Run}
+	k.runs = append(k.runs, collector.Run, evictions.Run)
 	if rotator := newRotator(k); rotator != nil {
-		k.upkeep = append(k.upkeep, rotator.Run)
+		k.runs = append(k.runs, rotator.Run)
 	}
 	var shuttingDown func() bool
 	if ends := newShutdown(k, pods, workers, events, r); ends != nil {
-		k.upkeep, shuttingDown = append(k.upkeep, ends.Run), ends.ShuttingDown
+		k.runs, shuttingDown = append(k.runs, ends.Run), ends.ShuttingDown
 	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
@@ -174,6 +168,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		Clean: newCleaner(k, rt, vols, events), Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
+	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run)
 	if err := k.measure(); err != nil {
 		return err
 	}
@@ -190,14 +185,15 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 
 // listen opens the kubelet's ports, so that one that is taken is found out at once.
 func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
-	var err error
 	slis := metrics.NewSLIs(k.metrics.slis)
 	syncLoop := server.Check{Name: "syncloop", Check: k.loop.Healthy}
 	if port := *k.settings.HealthzPort; port != 0 {
 		checks := []server.Check{{Name: "ping", Check: func() error { return nil }}, syncLoop}
-		if k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), server.Observed(checks, slis.Observe)); err != nil {
+		healthz, err := server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), server.Observed(checks, slis.Observe))
+		if err != nil {
 			return err
 		}
+		k.runs = append(k.runs, healthz.Run)
 	}
 	if !*k.settings.EnableServer {
 		return nil
@@ -206,7 +202,7 @@ func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 	if err != nil {
 		return err
 	}
-	k.server, err = server.Listen(server.Options{
+	https, err := server.Listen(server.Options{
 		GetCertificate: certificate,
 		Settings:       k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
 		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
@@ -214,7 +210,11 @@ func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
 		SLIs: metrics.Plain(k.metrics.slis), ObserveCheck: slis.Observe,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	k.runs = append(k.runs, https.Run)
+	return nil
 }
 
 // pods returns the pods that should run, with the newest status that is known of each.
@@ -245,17 +245,6 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	applyOOMScoreAdj(ctx, *k.settings.OOMScoreAdj)
 	k.api.startEvents(ctx)
 	var parts sync.WaitGroup
-	runs := []func(context.Context){k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run, k.stats.Run}
-	if k.csi != nil {
-		runs = append(runs, k.csi.Run, k.plugins.Run)
-	}
-	runs = append(runs, k.upkeep...)
-	if k.healthz != nil {
-		runs = append(runs, k.healthz.Run)
-	}
-	if k.server != nil {
-		runs = append(runs, k.server.Run)
-	}
 	ctx, expired := context.WithCancelCause(ctx)
 	defer expired(nil)
 	if r := k.api.rotation; r != nil {
@@ -265,7 +254,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			}
 		})
 	}
-	for _, run := range append(runs, k.rotations...) {
+	for _, run := range k.runs {
 		parts.Go(func() { run(ctx) })
 	}
 	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())

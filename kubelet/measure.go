@@ -28,5 +28,6 @@ func (k *Kubelet) measure() error {
 	if err != nil {
 		return err
 	}
+	k.runs = append(k.runs, k.stats.Run)
 	return k.metrics.main.Register(k.stats.Collector())
 }

@@ -33,7 +33,8 @@ func (k *Kubelet) connectPlugins() error {
 	}); err != nil {
 		return err
 	}
-	k.plugins = plugins.New(filepath.Join(s.RootDir, "plugins_registry"), map[string]plugins.Handler{registerapi.CSIPlugin: k.csi})
+	watcher := plugins.New(filepath.Join(s.RootDir, "plugins_registry"), map[string]plugins.Handler{registerapi.CSIPlugin: k.csi})
+	k.runs = append(k.runs, k.csi.Run, watcher.Run)
 	return nil
 }
 

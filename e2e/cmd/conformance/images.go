@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,6 +22,8 @@ type content func(p parts) ([]stack.File, v1.Config)
 // parts are what images are made from: busybox's files, the suite's agnhost, and nnp of the stack's own programs.
 type parts struct {
 	base         []stack.File
+	curl         []stack.File // with its libraries
+	certificate  []stack.File
 	agnhost, nnp []byte
 }
 
@@ -50,7 +55,7 @@ func withAgnhost(c v1.Config) content {
 		files := append([]stack.File{
 			{Path: "/agnhost", Data: p.agnhost, Mode: 0o755}, {Path: "/agnhost-2", Link: "agnhost", Mode: 0o777},
 			{Path: "/uploads", Dir: true, Mode: 0o755},
-		}, p.base...)
+		}, slices.Concat(p.base, p.curl, p.certificate)...)
 		for i := range files { // a user whom only the image knows, for supplemental groups
 			switch files[i].Path {
 			case "/etc/passwd":
@@ -73,6 +78,16 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	p := parts{agnhost: agnhost}
 	if p.base, err = stack.BusyboxFiles(ctx); err != nil {
 		return err
+	}
+	if p.curl, err = curlFiles(ctx); err != nil {
+		return err
+	}
+	for _, name := range []string{"localhost.crt", "localhost.key"} {
+		data, err := os.ReadFile(filepath.Join(suite, name))
+		if err != nil {
+			return fmt.Errorf("read the certificate of the suite's agnhost: %w", err)
+		}
+		p.certificate = append(p.certificate, stack.File{Path: "/" + name, Data: data, Mode: 0o644})
 	}
 	if p.nnp, err = s.BuildProgram(ctx, "nnp"); err != nil {
 		return err
@@ -98,4 +113,31 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 		}
 	}
 	return nil
+}
+
+// curlFiles are the machine's curl and the libraries that it is linked with: many specs run it in a container.
+func curlFiles(ctx context.Context) ([]stack.File, error) {
+	program, err := exec.LookPath("curl")
+	if err != nil {
+		return nil, fmt.Errorf("the suite's images need curl: install it: %w", err)
+	}
+	list, err := exec.CommandContext(ctx, "ldd", program).Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the libraries of curl: %w", err)
+	}
+	paths := map[string]string{"/bin/curl": program} // where to, where from
+	for field := range strings.FieldsSeq(string(list)) {
+		if strings.HasPrefix(field, "/") {
+			paths[field] = field
+		}
+	}
+	var files []stack.File
+	for _, to := range slices.Sorted(maps.Keys(paths)) {
+		data, err := os.ReadFile(paths[to])
+		if err != nil {
+			return nil, fmt.Errorf("read a part of curl: %w", err)
+		}
+		files = append(files, stack.File{Path: to, Data: data, Mode: 0o755})
+	}
+	return files, nil
 }

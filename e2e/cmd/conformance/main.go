@@ -103,7 +103,7 @@ func runSuite(ctx context.Context, s *stack.Stack, f flags, report string) error
 	}
 	args := []string{
 		filepath.Join(f.suite, "ginkgo"), fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--label-filter=" + label,
-		"--output-dir=" + filepath.Dir(report), "--json-report=" + filepath.Base(report), "--timeout=" + f.timeout.String(), "--keep-going",
+		"--output-dir=" + filepath.Dir(report), "--json-report=" + filepath.Base(report), "--timeout=" + (f.timeout - 2*time.Minute).String(), "--keep-going",
 	}
 	if f.focus != "" {
 		args = append(args, "--focus="+f.focus)

@@ -19,4 +19,6 @@ export CGO_ENABLED=0 GOFLAGS=
 echo "building the conformance suite" >&2
 go test -c -trimpath -buildvcs=false -ldflags "-s -w" -o "$dir/bin/e2e.test" . >&2
 go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$dir/bin/" tool >&2
+# The certificate that agnhost serves HTTPS with is a file of its image.
+install -m 644 "$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)"/test/images/agnhost/porter/localhost.{crt,key} "$dir/bin/"
 touch "$dir/complete"
