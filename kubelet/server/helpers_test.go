@@ -74,7 +74,7 @@ func newFixture(t *testing.T, config map[string]any, change func(*Options)) *fix
 			return f.observed, uid == f.pod.UID
 		},
 		Checks:  []Check{{Name: "syncloop", Check: func() error { return nil }}},
-		Metrics: page("metrics"), Resource: page("resource"), Probes: page("probes"), Cadvisor: page("cadvisor"), Summary: page("summary"),
+		Metrics: page("metrics"), Resource: page("resource"), Probes: page("probes"), Cadvisor: page("cadvisor"), SLIs: page("slis"), Summary: page("summary"),
 	}
 	if change != nil {
 		change(&o)

@@ -28,6 +28,7 @@ var requests = []struct{ method, path, verb, subresources string }{
 	{"GET", "/metrics/cadvisor", "get", "metrics"},
 	{"GET", "/metrics/probes", "get", "metrics"},
 	{"GET", "/metrics/resource", "get", "metrics"},
+	{"GET", "/metrics/slis", "get", "metrics"},
 	{"GET", "/stats/summary", "get", "stats"},
 	{"POST", "/stats/summary", "create", "stats"},
 	{"GET", "/logs/", "get", "log"},
@@ -51,6 +52,9 @@ var requests = []struct{ method, path, verb, subresources string }{
 	{"GET", "/debug/pprof/", "get", "proxy"},
 	{"GET", "/debug/pprof/heap", "get", "proxy"},
 	{"GET", "/debug/pprof/cmdline", "get", "proxy"},
+	{"GET", "/debug/pprof/profile?seconds=1", "get", "proxy"},
+	{"GET", "/debug/pprof/symbol", "get", "proxy"},
+	{"GET", "/debug/pprof/trace?seconds=0.01", "get", "proxy"},
 	{"PUT", "/debug/flags/v", "update", "proxy"},
 	{"GET", "/", "get", "proxy"},
 	{"GET", "/nothing", "get", "proxy"},
@@ -108,6 +112,26 @@ func TestAccess(t *testing.T) {
 		client.CloseIdleConnections()
 	}
 	alice.CloseIdleConnections()
+}
+
+// TestEveryRoute: TestAccess asks for everything that the server answers.
+func TestEveryRoute(t *testing.T) {
+	f := newFixture(t, map[string]any{"enableProfilingHandler": true, "enableDebugFlagsHandler": true}, nil)
+	defer f.stop()
+	for _, r := range f.routes() {
+		mux := http.NewServeMux()
+		mux.Handle(r.pattern, http.NotFoundHandler())
+		if !slices.ContainsFunc(requests, func(q struct{ method, path, verb, subresources string }) bool {
+			asked, err := http.NewRequestWithContext(t.Context(), q.method, q.path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, pattern := mux.Handler(asked)
+			return pattern == r.pattern
+		}) {
+			t.Errorf("nothing asks for %s", r.pattern)
+		}
+	}
 }
 
 // without returns every right but these.
