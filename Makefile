@@ -44,8 +44,9 @@ deps: ## install what is missing on Debian 12 or Ubuntu (as root)
 	@e2e/stack/deps.sh "$(CACHE)"
 
 .PHONY: build
-build: ## build bin/kubelet
+build: ## build bin/kubelet and bin/crid
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/kubelet ./cmd/kubelet
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/crid ./cmd/crid
 
 .PHONY: run
 run: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd KUBELET=minikubelet|upstream
@@ -113,6 +114,12 @@ fmt: ## format the code
 .PHONY: stack
 stack: ## build the programs of the test stack (once; about 8 minutes on 2 cores)
 	@e2e/stack/build.sh "$(CACHE)" stack >/dev/null
+
+.PHONY: critest
+critest: deps stack build ## the validation suite of CRI runtimes (as root); CRITEST=path of the program, CRITESTFLAGS="-ginkgo.focus=Exec", RUNTIME=crid|containerd
+	@[ -n "$(CRITEST)" ] || { echo "make critest: CRITEST must name the critest program: docs/critest.md says how to build it"; exit 1; }
+	@go build -o bin/critest-stack ./e2e/cmd/critest
+	@exec bin/critest-stack -bin "$(STACK_BIN)" -critest "$(CRITEST)" -runtime "$(if $(filter command line,$(origin RUNTIME)),$(RUNTIME),crid)" -- $(CRITESTFLAGS)
 
 .PHONY: clean
 clean: ## remove what was built here, and the cached programs

@@ -60,7 +60,7 @@ func serverPaths(pod *corev1.Pod) []string {
 	in := "/default/" + pod.Name
 	return []string{
 		"GET /healthz", "GET /healthz/syncloop", "GET /pods", "GET /runningpods/", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
-		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
+		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /metrics/slis", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
 		"GET /containerLogs" + in + "/app", "POST /checkpoint" + in + "/app", "POST /run" + in + "/app?cmd=id", "GET /nothing", "GET /",
 		"GET /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/" + string(pod.UID) + "/app?command=id&output=1",
 		"GET /attach" + in + "/app?output=1", "POST /attach" + in + "/app?output=1", "GET /portForward" + in, "POST /portForward" + in,
@@ -101,7 +101,7 @@ func TestServerRefuses(t *testing.T) {
 		{"an account without rights on the node's parts", plain, powerless, http.StatusForbidden, nil},
 		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/runningpods/": true, "/logs/": true}},
 		{"a collector of metrics", plain, scraper, http.StatusForbidden, map[string]bool{
-			"/metrics": true, "/metrics/resource": true, "/metrics/cadvisor": true, "/metrics/probes": true, "/stats/summary": true,
+			"/metrics": true, "/metrics/resource": true, "/metrics/cadvisor": true, "/metrics/probes": true, "/metrics/slis": true, "/stats/summary": true,
 		}},
 	} {
 		for _, request := range serverPaths(pod) {
@@ -128,6 +128,7 @@ func TestServerRefuses(t *testing.T) {
 	for request, want := range map[string]string{
 		"GET /healthz": "ok", "GET /pods": pod.Name, "GET /runningpods/": pod.Name, "GET /configz": `"kubeletconfig"`, "GET /statusz": "kubelet statusz", "GET /flagz": "root-dir=",
 		"GET /metrics": "kubelet_http_requests_total{", "GET /metrics/resource": "node_cpu_usage_seconds_total", "GET /stats/summary": `"nodeName"`,
+		"GET /metrics/slis": `kubernetes_healthcheck{name="syncloop",type="healthz"} 1`,
 		"POST /run/default/" + pod.Name + "/app?cmd=echo%20hi": "hi\n",
 	} {
 		if code, body := ask(admin, "", request); code != http.StatusOK || !strings.Contains(body, want) {
@@ -223,7 +224,7 @@ func TestClientsThatLeave(t *testing.T) {
 // TestCIS: section 4.2 of the CIS Kubernetes Benchmark (kubelet configuration), with this kubelet's own defaults and only what a
 // node must be told. Looked at from outside where that is possible, else in /configz.
 func TestCIS(t *testing.T) {
-	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{"authorization": nil, "podPidsLimit": nil}})
+	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{"authorization": nil, "podPidsLimit": nil, "featureGates": map[string]any{"RotateKubeletServerCertificate": true}}})
 	admin, stranger := kubeletClient(t, "admin", "system:masters"), kubeletClient(t, "")
 	connects := func(address string) bool {
 		conn, err := s.DialContext(ctx, "tcp", address)
@@ -269,6 +270,7 @@ func TestCIS(t *testing.T) {
 		"4.2.8 eventRecordQPS captures events":             *c.EventRecordQPS > 0,
 		"4.2.9 tls-cert-file and tls-private-key-file":     c.TLSCertFile != "" && c.TLSPrivateKeyFile != "",
 		"4.2.10 rotate-certificates is not false":          c.RotateCertificates,
+		"4.2.11 the serving certificate is renewed":        c.FeatureGates["RotateKubeletServerCertificate"],                                 // TestKubeletServingCertificate shows what comes of it
 		"4.2.12 TLS 1.2 is the least":                      !speaks(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}), //nolint:gosec // it must fail
 		"4.2.12 only strong ciphers":                       !speaks(&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: weak}),           //nolint:gosec // it must fail
 		"4.2.12 strong ciphers":                            speaks(&tls.Config{MaxVersion: tls.VersionTLS12}),                                //nolint:gosec // nothing is sent

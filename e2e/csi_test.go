@@ -269,22 +269,6 @@ func TestGenericEphemeral(t *testing.T) {
 	}
 }
 
-// TestSizeLimit: a pod that writes more than its volume may hold is evicted.
-func TestSizeLimit(t *testing.T) {
-	ctx, _ := node(t)
-	pod := newPod(t)
-	c := shell("app", "sleep 1; dd if=/dev/zero of=/data/big bs=1M count=3; sleep 1000")
-	c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
-	pod.Spec.Containers = []corev1.Container{c}
-	pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: new(resource.MustParse("2Mi"))}}}}
-	create(ctx, t, pod)
-	failed := phase(ctx, t, pod, corev1.PodFailed)
-	if want := `Usage of EmptyDir volume "data" exceeds the limit "2Mi". `; failed.Status.Reason != "Evicted" || failed.Status.Message != want {
-		t.Errorf("status: %s: %q", failed.Status.Reason, failed.Status.Message)
-	}
-	event(ctx, t, pod.Name, "Evicted")
-}
-
 // TestEnvFile: a container's environment from a file that an init container wrote.
 func TestEnvFile(t *testing.T) {
 	ctx, _ := node(t)

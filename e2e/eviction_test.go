@@ -214,12 +214,12 @@ func nodeCondition(ctx testContext, t *testing.T, kind corev1.NodeConditionType,
 // TestMemoryPressure: a node that is short of memory says so, ends pods that use more than they request first, takes in
 // no more of those that request none, and is well again when the shortage is over.
 func TestMemoryPressure(t *testing.T) {
-	ctx, s := node(t)
+	ctx, _ := node(t)
 	greedy, modest := newPod(t), newPod(t)
 	modest.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("200Mi")}
 	greedy, modest = ready(ctx, t, greedy), ready(ctx, t, modest)
 	stopKubelet(t)
-	ctx, s = nodeWith(t, stack.KubeletOptions{Config: map[string]any{
+	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{
 		"evictionHard": map[string]string{"memory.available": "99%"}, "evictionPressureTransitionPeriod": "5s", "enforceNodeAllocatable": []string{"none"},
 	}})
 	t.Cleanup(func() { stopKubelet(t) })
@@ -243,13 +243,13 @@ func TestMemoryPressure(t *testing.T) {
 
 // TestDiskPressure: a node that is short of disk removes unused images, and ended pods' containers, before it ends pods.
 func TestDiskPressure(t *testing.T) {
-	ctx, s := node(t)
+	ctx, _ := node(t)
 	ended := newPod(t)
 	ended.Spec.RestartPolicy, ended.Spec.Containers = corev1.RestartPolicyNever, []corev1.Container{shell("app", "true")}
 	ended = create(ctx, t, ended)
 	phase(ctx, t, ended, corev1.PodSucceeded)
 	stopKubelet(t)
-	ctx, s = nodeWith(t, stack.KubeletOptions{Config: map[string]any{
+	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{
 		"evictionHard": map[string]string{"imagefs.available": "99.99%"}, "imageMinimumGCAge": "1s",
 	}})
 	t.Cleanup(func() { stopKubelet(t) })
@@ -267,4 +267,28 @@ func TestDiskPressure(t *testing.T) {
 	if p := phase(ctx, t, ended, corev1.PodSucceeded); p.Status.ContainerStatuses[0].State.Terminated == nil || p.Status.ContainerStatuses[0].State.Terminated.ExitCode != 0 {
 		t.Errorf("the ended pod's status: %v", p.Status.ContainerStatuses)
 	}
+}
+
+// TestPodDirectories: a pod's directory goes with it, and so does that of a pod which went while no kubelet ran.
+func TestPodDirectories(t *testing.T) {
+	ctx, s := node(t)
+	pod := ready(ctx, t, newPod(t))
+	dir := filepath.Join(s.RootDir(), "pods", string(pod.UID))
+	if _, err := os.Stat(dir); err != nil {
+		t.Fatal(err)
+	}
+	remove(ctx, t, pod)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory of a pod that is gone: %v", err)
+	}
+	stopKubelet(t)
+	orphan := filepath.Join(s.RootDir(), "pods/00000000-0000-0000-0000-000000000000/volumes/kubernetes.io~empty-dir/v")
+	if err := os.MkdirAll(orphan, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	startKubelet(ctx, t, stack.KubeletOptions{})
+	eventually(ctx, t, "the orphan's directory is removed", func() bool {
+		entries, err := os.ReadDir(filepath.Join(s.RootDir(), "pods"))
+		return err == nil && !strings.Contains(fmt.Sprint(entries), "00000000-0000")
+	})
 }

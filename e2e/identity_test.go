@@ -269,7 +269,7 @@ func TestServingRotation(t *testing.T) {
 	defer cancel()
 	dir := t.TempDir()
 	get, run, err := identity.Serving(ctx, identity.ServingOptions{
-		NodeName: shared.NodeName, CertDir: dir, Bootstrap: true, Client: clientset(t, given),
+		NodeName: shared.NodeName, CertDir: dir, Bootstrap: true, Requests: clientset(t, given).CertificatesV1().CertificateSigningRequests(),
 		Addresses: func() []corev1.NodeAddress {
 			return []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address.Load().(string)}, {Type: corev1.NodeHostName, Address: shared.NodeName}}
 		},

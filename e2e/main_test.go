@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -28,6 +29,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // run starts the stack when its programs are there, and fails when it leaves anything behind.
+// E2E_RUNTIME=crid has all tests run on this project's own CRI server.
 func run(m *testing.M) int {
 	klog.LogToStderr(false) // client-go complains of connections that tests break on purpose
 	klog.SetOutput(discard{})
@@ -37,7 +39,7 @@ func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	var err error
-	if shared, err = stack.Start(ctx, stack.Options{}); err != nil {
+	if shared, err = stack.Start(ctx, stack.Options{Runtime: os.Getenv("E2E_RUNTIME")}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -51,7 +53,7 @@ func run(m *testing.M) int {
 			code = 1
 		}
 	}
-	if err := shared.Close(); err != nil {
+	if err := errors.Join(closeCrid(), shared.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

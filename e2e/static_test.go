@@ -93,6 +93,40 @@ func TestStaticPodWithoutAPIServer(t *testing.T) {
 	}
 }
 
+// TestStaticPodPutBack: a manifest that is put back while its pod still ends is the same pod, and is started again.
+func TestStaticPodPutBack(t *testing.T) {
+	ctx, s := node(t)
+	name := podName(t)
+	file, full := filepath.Join(s.ManifestDir(), name+".yaml"), name+"-"+s.NodeName
+	t.Cleanup(func() { _ = os.Remove(file) })
+	slow := fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec:\n  terminationGracePeriodSeconds: 4\n  containers:\n"+
+		"  - {name: app, image: %q, command: [sh, -c, \"trap '' TERM; while :; do sleep 1; done\"]}\n", name, stack.BusyboxImage)
+	write(t, file, slow)
+	var first string
+	eventually(ctx, t, "the static pod runs", func() bool {
+		for _, c := range running(ctx, t, full) {
+			first = c.GetId()
+		}
+		return first != ""
+	})
+	removeFile(t, file)
+	eventually(ctx, t, "the pod ends", func() bool {
+		for line := range strings.Lines(kubelet.Log()) {
+			if strings.Contains(line, "Pod changes phase") && strings.Contains(line, full) && strings.Contains(line, `to="Terminating"`) {
+				return true
+			}
+		}
+		return false
+	})
+	write(t, file, slow)
+	eventually(ctx, t, "it runs again", func() bool {
+		now := running(ctx, t, full)
+		return len(now) == 1 && now[0].GetId() != first
+	})
+	removeFile(t, file)
+	eventually(ctx, t, "it is gone", func() bool { return len(running(ctx, t, full)) == 0 })
+}
+
 // running lists the running containers of a pod, as the runtime knows them.
 func running(ctx testContext, t *testing.T, pod string) []*runtimeapi.Container {
 	t.Helper()

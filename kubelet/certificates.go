@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"minikubelet/kubelet/client"
 	"minikubelet/kubelet/identity"
 )
 
@@ -15,12 +16,12 @@ func (k *Kubelet) servingCertificate(ctx context.Context) (func(*tls.ClientHello
 	if !k.settings.ServerTLSBootstrap || k.api.base == nil {
 		return nil, nil
 	}
-	client, err := identity.NewClientset(k.api.base)
+	api, err := client.New(k.api.base)
 	if err != nil {
 		return nil, err
 	}
 	get, run, err := identity.Serving(ctx, identity.ServingOptions{
-		NodeName: k.settings.NodeName, CertDir: k.settings.CertDir, Bootstrap: true, Client: client,
+		NodeName: k.settings.NodeName, CertDir: k.settings.CertDir, Bootstrap: true, Requests: api.CertificateSigningRequests(),
 		Addresses: func() []corev1.NodeAddress { return k.node.Node().Status.Addresses },
 		CertFile:  k.settings.TLSCertFile, KeyFile: k.settings.TLSPrivateKeyFile, Registerer: k.metrics.main,
 	})

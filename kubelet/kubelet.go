@@ -82,7 +82,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	if opts.Registry == nil {
 		opts.Registry = prometheus.NewRegistry()
 	}
-	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry()}}
+	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry(), prometheus.NewRegistry()}}
 	if err := makeDirectories(s); err != nil {
 		return nil, err
 	}
@@ -164,13 +164,14 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	if rotator := newRotator(k); rotator != nil {
 		k.upkeep = append(k.upkeep, rotator.Run)
 	}
+	var shuttingDown func() bool
+	if ends := newShutdown(k, pods, workers, events, r); ends != nil {
+		k.upkeep, shuttingDown = append(k.upkeep, ends.Run), ends.ShuttingDown
+	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
 		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, MaxPods: int(s.MaxPods), Registerer: r,
-		Clean: func(ctx context.Context, known func(types.UID) bool) error {
-			return errors.Join(rt.GarbageCollect(ctx, known), vols.Clean(ctx, known))
-		},
-		Pressure:     evictions.Pressure,
+		Clean: newCleaner(k, rt, vols, events), Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
 	if err := k.measure(); err != nil {
@@ -190,10 +191,11 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 // listen opens the kubelet's ports, so that one that is taken is found out at once.
 func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 	var err error
+	slis := metrics.NewSLIs(k.metrics.slis)
 	syncLoop := server.Check{Name: "syncloop", Check: k.loop.Healthy}
 	if port := *k.settings.HealthzPort; port != 0 {
 		checks := []server.Check{{Name: "ping", Check: func() error { return nil }}, syncLoop}
-		if k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), checks); err != nil {
+		if k.healthz, err = server.ListenHealthz(net.JoinHostPort(k.settings.HealthzBindAddress, strconv.Itoa(int(port))), server.Observed(checks, slis.Observe)); err != nil {
 			return err
 		}
 	}
@@ -210,6 +212,7 @@ func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
 		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: metrics.NewHTTP(k.metrics.main).Wrap,
 		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
+		SLIs: metrics.Plain(k.metrics.slis), ObserveCheck: slis.Observe,
 	})
 	return err
 }

@@ -9,8 +9,8 @@ import (
 	"minikubelet/kubelet/stats"
 )
 
-// registries hold the metrics: those of /metrics, and those of /metrics/probes.
-type registries struct{ main, probes *prometheus.Registry }
+// registries hold the metrics: those of /metrics, of /metrics/probes and of /metrics/slis.
+type registries struct{ main, probes, slis *prometheus.Registry }
 
 func (r registries) handler() http.Handler { return metrics.Handler(r.main) }
 
@@ -19,6 +19,7 @@ func (k *Kubelet) measure() error {
 	s := k.settings
 	metrics.Register(k.metrics.main, metrics.Options{NodeName: s.NodeName, Version: s.Version})
 	metrics.StartTime(k.metrics.probes)
+	metrics.StartTime(k.metrics.slis)
 	var err error
 	k.stats, err = stats.New(stats.Options{
 		CRI: k.cri, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.ContainerRuntimeEndpoint,

@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime"
@@ -52,6 +53,7 @@ func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
 		Driver: cgroupDriver(ctx, k.cri, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
 		Capacity: capacity, Allocatable: unreserved, EnforceAllocatable: enforce,
 		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
+		ReserveMemory: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare cgroups: %w", err)
@@ -98,6 +100,15 @@ func newRuntime(ctx context.Context, k *Kubelet, puller *images.Manager, cache *
 		CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
 		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: k.metrics.main,
 		UserNamespaces: users, Handler: k.node.HandlerFeatures,
+	}
+	if s.FeatureGates["MemoryQoS"] {
+		q := &runtime.MemoryQoS{Factor: 0.9, Tiered: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy}
+		if s.MemoryThrottlingFactor != nil {
+			q.Factor = *s.MemoryThrottlingFactor
+		}
+		allocatable := k.node.Allocatable()
+		q.Allocatable = allocatable.Memory().Value()
+		o.MemoryQoS = q
 	}
 	if p := s.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
 		o.CrashLoopMax = p.Duration

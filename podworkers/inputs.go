@@ -26,6 +26,9 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 	if err != nil {
 		return nil, err
 	}
+	if pod.Spec.HostNetwork {
+		podIPs = hostIPs(in.opts.Node.Node())
+	}
 	return env.Container(env.Inputs{
 		Pod: pod, Container: c, PodIPs: podIPs, HostIPs: hostIPs(in.opts.Node.Node()), Allocatable: in.opts.Node.Allocatable(), Services: services,
 		Secret: func(name string) (*corev1.Secret, error) { return in.opts.Objects.Secret(ctx, pod.Namespace, name) },

@@ -17,6 +17,7 @@ type metrics struct {
 	podStart     prometheus.Histogram
 	containers   prometheus.Histogram
 	runtimeOnly  prometheus.Counter
+	restarted    *prometheus.CounterVec
 	describeWork *prometheus.Desc
 }
 
@@ -38,12 +39,27 @@ func newMetrics(registerer prometheus.Registerer, ws *Workers) *metrics {
 		runtimeOnly: f.NewCounter(prometheus.CounterOpts{
 			Name: "kubelet_orphaned_runtime_pods_total", Help: "Pods that only the container runtime knew of.",
 		}),
+		restarted: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_restarted_pods_total", Help: "Pods that were removed and came back with their UID while they ended.",
+		}, []string{"static"}),
 		describeWork: prometheus.NewDesc("kubelet_working_pods", "Pods that have a worker.", []string{"lifecycle", "config", "static"}, nil),
+	}
+	for _, static := range []string{"", "true"} {
+		m.restarted.WithLabelValues(static)
 	}
 	if registerer != nil {
 		registerer.MustRegister(workingPods{m, ws})
 	}
 	return m
+}
+
+// restart notes that a pod came back.
+func (m *metrics) restart(pod *corev1.Pod) {
+	static := ""
+	if isStatic(pod) {
+		static = "true"
+	}
+	m.restarted.WithLabelValues(static).Inc()
 }
 
 // began notes that a pod gets a worker.

@@ -19,7 +19,7 @@ import (
 //  2. a pod that ended, or ran past its deadline, goes on to Terminating
 //  3. the mirror pod of a static pod
 //  4. the node's network must be up, unless the pod uses the host's
-//  5. volumes; a pod whose files outgrew a limit is evicted
+//  5. volumes
 //  6. the runtime: sandbox and containers
 //  7. probes of what runs now
 //  8. the status again
@@ -47,10 +47,6 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	}
 	if err := w.mountVolumes(ctx, pod); err != nil {
 		return 0, err
-	}
-	if message := w.opts.Volumes.OverLimit(ctx, pod); message != "" {
-		w.evict(ctx, message)
-		return 0, nil
 	}
 
 	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
@@ -129,25 +125,6 @@ func (w *worker) checkEnd(ctx context.Context, pod *corev1.Pod, s corev1.PodStat
 		return true
 	}
 	return false
-}
-
-// evict ends a pod that uses more than it may.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go evictPod.
-func (w *worker) evict(ctx context.Context, message string) {
-	pod := w.takeKill(&Kill{GracePeriod: new(int64(1))})
-	w.override = &status.Override{Phase: corev1.PodFailed, Reason: "Evicted", Message: message}
-	w.opts.Events.Event(pod, corev1.EventTypeWarning, "Evicted", message)
-	klog.FromContext(ctx).Info("Evicting the pod", "message", message)
-	w.advance(ctx, killed)
-}
-
-// takeKill has the worker's own step end the pod.
-func (w *worker) takeKill(kill *Kill) *corev1.Pod {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.kill = kill.merge(w.kill)
-	return w.pod
 }
 
 // untilDeadline is the time that activeDeadlineSeconds leaves, and whether there is one.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/runtime/cri"
 )
 
 // terminatePod stops the pod's containers and then its sandbox, within the grace period.
@@ -24,7 +26,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	w.report(m.pod, observed)
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
 	if !observed.Gone() {
-		err := w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace)
+		err := w.killPod(ctx, m, observed)
 		w.fresh, w.lastAction = nil, time.Now() // what was read while containers ended does not count
 		if err != nil {
 			if ctx.Err() == nil {
@@ -45,12 +47,31 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	return nil
 }
 
+// killPod ends the pod's containers and sandbox, and reports meanwhile what the readiness probes find: who is about to
+// go should get no more requests.
+func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) error {
+	done := make(chan error, 1)
+	go func() { done <- w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-w.wake:
+			defer w.poke() // whatever else it was that rang
+			w.report(m.pod, observed)
+		}
+	}
+}
+
 // cleanupPod gives back what an ended pod still holds: volumes, cgroups and, once the
 // pod is deleted, its containers.
 //
 // Upstream: pkg/kubelet/kubelet.go SyncTerminatedPod.
 func (w *worker) cleanupPod(ctx context.Context, m mail) error {
 	if err := w.opts.Volumes.Unmount(ctx, w.uid); err != nil {
+		if ctx.Err() == nil {
+			w.opts.Events.Event(m.pod, corev1.EventTypeWarning, "FailedUnMount", err.Error())
+		}
 		return fmt.Errorf("unmount volumes: %w", err)
 	}
 	w.opts.Objects.Unregister(w.uid)
@@ -73,6 +94,9 @@ func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 	}
 	if err := w.opts.Runtime.RemovePod(ctx, w.uid); err != nil {
 		return false, fmt.Errorf("remove the pod's containers: %w", err)
+	}
+	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
+		return false, fmt.Errorf("remove the pod's directory: %w", err)
 	}
 	w.opts.Cache.Delete(w.uid)
 	w.opts.Runtime.Allocation.Forget(w.uid)

@@ -36,6 +36,7 @@ type worker struct {
 	pod         *corev1.Pod
 	kill        *Kill
 	removed     bool
+	next        *Update // what the pod comes back with after it was removed
 	runtimeOnly bool
 	updates     int // in all, and those that steps have seen
 	handled     int
@@ -53,10 +54,15 @@ func (w *worker) logger(ctx context.Context) klog.Logger {
 }
 
 // deliver puts an update into the mailbox. An update that ends the pod, or ends it
-// sooner, cancels the step in flight.
+// sooner, cancels the step in flight. A pod that was removed and comes back with its UID, as a static pod does whose
+// manifest is put back, ends first.
 func (w *worker) deliver(u Update) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.removed && !u.runtimeOnly && u.Kill == nil && u.Pod.DeletionTimestamp == nil {
+		w.next = &u
+		return
+	}
 	before := w.grace()
 	ending := w.killRequested()
 	if u.Pod != nil {
@@ -80,7 +86,7 @@ func (w *worker) remove() {
 	if !w.killRequested() && w.cancel != nil {
 		w.cancel()
 	}
-	w.removed = true
+	w.removed, w.next = true, nil
 	w.ring()
 }
 
@@ -153,7 +159,7 @@ func (w *worker) run(ctx context.Context) {
 		again, done := w.step(ctx)
 		w.metrics.step.WithLabelValues(kind).Observe(time.Since(start).Seconds())
 		if done {
-			w.drop(w)
+			w.drop(ctx, w)
 			return
 		}
 		if again > 0 {

@@ -96,6 +96,11 @@ func New(opts Options) *Workers {
 func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	ws.update(ctx, u)
+}
+
+// update is UpdatePod for callers that hold mu.
+func (ws *Workers) update(ctx context.Context, u Update) {
 	w := ws.byUID[u.Pod.UID]
 	if w == nil {
 		w = newWorker(ws, u.Pod)
@@ -245,11 +250,21 @@ func (ws *Workers) release(pod *corev1.Pod) {
 	}
 }
 
-// drop forgets a worker that is done.
-func (ws *Workers) drop(w *worker) {
+// drop forgets a worker that is done. If its pod has come back meanwhile, it gets another.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go HandlePodCleanups
+func (ws *Workers) drop(ctx context.Context, w *worker) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	delete(ws.byUID, w.uid)
+	w.mu.Lock()
+	next := w.next
+	w.mu.Unlock()
+	if next != nil {
+		klog.FromContext(ctx).Info("The pod has come back while it ended, and starts again")
+		ws.metrics.restart(next.Pod)
+		ws.update(ctx, *next)
+	}
 }
 
 func fullName(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }

@@ -31,6 +31,9 @@ func TestPodStartsAndGoes(t *testing.T) {
 		b.Removed("u")
 		b.settle()
 		b.wantGone("u")
+		if entries, err := os.ReadDir(filepath.Join(b.dir, "pods")); err != nil || len(entries) > 0 {
+			t.Errorf("directories of pods are left: %v, %v", entries, err)
+		}
 		if got := b.stopTimeouts(); !slices.Equal(got, []int64{30}) {
 			t.Errorf("grace periods %v, want the pod's", got)
 		}
@@ -277,4 +280,27 @@ func TestRetryBackOff(t *testing.T) {
 			t.Errorf("after %d failures %v, want %v", failures, got, want)
 		}
 	}
+}
+
+// TestComesBack: a pod that is removed and comes back with its UID while it ends, as a static pod does whose manifest
+// was away for a moment, ends and starts again; one that goes again does not.
+func TestComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		pod := testPod("u", nil)
+		b.update(Update{Pod: pod})
+		b.want("u", "box a:run")
+		b.Removed("u")
+		b.UpdatePod(b.ctx, Update{Pod: pod})
+		b.settle()
+		b.wantPhase("u", Syncing)
+		b.want("u", "box a:run")
+		wantMetrics(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`, `kubelet_restarted_pods_total{static="true"} 0`)
+		b.Removed("u")
+		b.UpdatePod(b.ctx, Update{Pod: pod})
+		b.Removed("u")
+		b.settle()
+		b.wantGone("u")
+		wantMetrics(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`)
+	})
 }

@@ -138,6 +138,26 @@ func TestGarbageCollect(t *testing.T) {
 	}
 }
 
+// TestPodDirectories: what the kubelet keeps of a pod goes with it.
+func TestPodDirectories(t *testing.T) {
+	b := newBench(t, nil)
+	pods := filepath.Join(b.RootDir, "pods")
+	for _, uid := range []string{"uid-1", "known"} {
+		for _, file := range []string{"etc-hosts", "containers/a/00000000", "resources.json"} {
+			touch(t, filepath.Join(pods, uid, file))
+		}
+	}
+	if err := b.RemovePod(t.Context(), "uid-1"); err != nil {
+		t.Fatal(err)
+	}
+	if exists(filepath.Join(pods, "uid-1")) {
+		t.Error("the directory of a removed pod is left")
+	}
+	if !exists(filepath.Join(pods, "known", "etc-hosts")) {
+		t.Error("a known pod's file is gone")
+	}
+}
+
 // TestDeleteUnusedContainers: ended pods lose everything but their log directory, running ones what is long dead.
 func TestDeleteUnusedContainers(t *testing.T) {
 	b := newBench(t, nil)

@@ -40,7 +40,7 @@ func (s *syncRound) resize(ctx context.Context) error {
 	if err != nil {
 		return &ResizeError{err}
 	}
-	klog.FromContext(ctx).V(2).Info("Resized the pod", "pod", klog.KObj(s.pod), "podUID", s.pod.UID, "resized", r.resizeAction.String())
+	klog.FromContext(ctx).V(2).Info("Resized the pod", "pod", klog.KObj(s.pod), "podUID", s.pod.UID, "resized", r.String())
 	return nil
 }
 

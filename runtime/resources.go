@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -68,6 +69,14 @@ func (r *Runtime) containerResources(pod *corev1.Pod, container *corev1.Containe
 			out.Unified = map[string]string{}
 		}
 		out.Unified["memory.swap.max"] = "0"
+	}
+	if r.unified && r.MemoryQoS != nil {
+		own := container.Resources // the pod's limit does not count here
+		of := r.MemoryQoS.unified(cgroups.QOSClass(pod), own.Requests.Memory().Value(), own.Limits.Memory().Value(), pageSize)
+		if out.Unified == nil {
+			out.Unified = map[string]string{}
+		}
+		maps.Copy(out.Unified, of)
 	}
 	return out
 }

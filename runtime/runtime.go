@@ -63,8 +63,9 @@ type Options struct {
 	AllowedUnsafeSysctls []string // allowedUnsafeSysctls: names, or prefixes that end in *
 	CPUCFSQuota          bool     // cpuCFSQuota
 	CPUCFSQuotaPeriod    time.Duration
-	MemoryCapacity       int64 // bytes of the machine, for oom_score_adj; read from the kernel by default
-	SingleProcessOOMKill *bool // singleProcessOOMKill; nil means false on cgroup v2, true on v1
+	MemoryCapacity       int64      // bytes of the machine, for oom_score_adj; read from the kernel by default
+	SingleProcessOOMKill *bool      // singleProcessOOMKill; nil means false on cgroup v2, true on v1
+	MemoryQoS            *MemoryQoS // nil for none; cgroup v2 only
 
 	Registerer prometheus.Registerer // may be nil
 }

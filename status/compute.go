@@ -82,7 +82,7 @@ func Compute(in Inputs) corev1.PodStatus {
 		s.EphemeralContainerStatuses = in.containers(ephemeral(in.Pod), old.EphemeralContainerStatuses, kindEphemeral)
 	}
 	s.Phase = in.phase(&s, old)
-	if in.verdict() {
+	if in.verdict() && !ended(in.Pod.Status.Phase) { // who had ended before is not judged again
 		s.Phase, s.Reason, s.Message = in.Override.Phase, in.Override.Reason, in.Override.Message
 	}
 	if in.Terminated {

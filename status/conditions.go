@@ -52,7 +52,7 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 	for i := range list {
 		in.date(&list[i], findCondition(old.Conditions, list[i].Type))
 	}
-	if in.verdict() && in.Override.Condition != nil {
+	if in.verdict() && in.Override.Condition != nil && !ended(in.Pod.Status.Phase) {
 		c := *in.Override.Condition
 		in.date(&c, findCondition(others, c.Type))
 		others = slices.DeleteFunc(others, func(o corev1.PodCondition) bool { return o.Type == c.Type })

@@ -29,6 +29,12 @@ func TestEvicted(t *testing.T) {
 	if s.Phase != corev1.PodFailed || s.Reason != "Evicted" || s.Message != "low" || c == nil || c.Reason != condition.Reason || c.LastTransitionTime.IsZero() {
 		t.Errorf("ended: %s %q %q, condition %v", s.Phase, s.Reason, s.Message, c)
 	}
+	done := pod.DeepCopy()
+	done.Status.Phase = corev1.PodSucceeded
+	if s := compute(done, observed(false), func(in *Inputs) { in.Terminating, in.Terminated, in.Override = true, true, override }); s.Phase != corev1.PodSucceeded || s.Reason != "" ||
+		findCondition(s.Conditions, corev1.DisruptionTarget) != nil {
+		t.Errorf("a pod that had ended before: %s %q", s.Phase, s.Reason)
+	}
 	count := 0
 	for _, c := range WithForeign(s.Conditions, []corev1.PodCondition{theirs, {Type: "example.com/Foreign"}}) {
 		if c.Type == corev1.DisruptionTarget {

@@ -27,6 +27,8 @@ type AdmissionInput struct {
 	Allocatable corev1.ResourceList
 	MaxPods     int
 	GOOS        string
+	// ShuttingDown says that the machine is about to go down.
+	ShuttingDown bool
 	// Pressure is what the node is short of.
 	Pressure []corev1.NodeConditionType
 	// CheckSysctls tells of a sysctl that the pod may not set.
@@ -37,12 +39,22 @@ type AdmissionInput struct {
 //
 // Upstream: pkg/kubelet/lifecycle/predicate.go Admit, generalFilter and rejectPodAdmissionBasedOnOSSelector.
 func Admit(in AdmissionInput) *Rejection {
-	for _, check := range []func(AdmissionInput) *Rejection{checkPressure, checkOS, checkSysctls, checkResources, checkPlacement, checkPorts, checkTaints} {
+	for _, check := range []func(AdmissionInput) *Rejection{checkShutdown, checkPressure, checkOS, checkSysctls, checkResources, checkPlacement, checkPorts, checkTaints} {
 		if r := check(in); r != nil {
 			return r
 		}
 	}
 	return nil
+}
+
+// checkShutdown keeps all pods from a machine that goes down.
+//
+// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go Admit.
+func checkShutdown(in AdmissionInput) *Rejection {
+	if !in.ShuttingDown {
+		return nil
+	}
+	return &Rejection{"NodeShutdown", "Pod was rejected as the node is shutting down."}
 }
 
 // checkPressure keeps pods from a node that evicts others. Critical ones come in all the same, and where only memory

@@ -81,6 +81,7 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) *Rejection {
 	if _, here := l.Cache.Get(pod.UID); !here && l.Pressure != nil {
 		in.Pressure = l.Pressure()
 	}
+	in.ShuttingDown = l.ShuttingDown != nil && l.ShuttingDown()
 	rejection := Admit(in)
 	l.admitted[pod.UID] = rejection == nil
 	if rejection == nil {

@@ -43,6 +43,8 @@ type Options struct {
 	// Clean removes what ended pods left on disk; called now and then, never twice at once.
 	Clean func(ctx context.Context, known func(types.UID) bool) error
 
+	// ShuttingDown tells whether the machine goes down; nil for never.
+	ShuttingDown func() bool
 	// Pressure is what the node is short of; nil for never anything.
 	Pressure func() []corev1.NodeConditionType
 	// CheckSysctls tells of a sysctl that a pod may not set here.

@@ -44,4 +44,7 @@ func TestAdmitUnderPressure(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.message)
 		}
 	}
+	if r := Admit(AdmissionInput{Pod: &corev1.Pod{}, ShuttingDown: true, Node: &corev1.Node{}, MaxPods: 10}); r == nil || r.Reason != "NodeShutdown" {
+		t.Errorf("on a machine that goes down: %v", r)
+	}
 }

@@ -75,7 +75,11 @@ func (l *Loop) resizePods(ctx context.Context) {
 func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 	logger := klog.FromContext(ctx)
 	others := slices.DeleteFunc(l.active(), func(p *corev1.Pod) bool { return p.UID == pod.UID })
-	rejection := Admit(l.admission(pod, others))
+	in := l.admission(pod, others)
+	if l.Pressure != nil {
+		in.Pressure = l.Pressure()
+	}
+	rejection := Admit(in)
 	if rejection != nil {
 		logger.V(2).Info("Pod resize is deferred", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
 		news := l.Allocation.Pend(pod, corev1.PodReasonDeferred, rejection.Message)

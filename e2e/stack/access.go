@@ -18,6 +18,20 @@ func (s *Stack) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", all...)
 }
 
+// NodeKubeconfigFor writes a kubeconfig with a certificate of the node that is valid between two times.
+func (s *Stack) NodeKubeconfigFor(name string, from, until time.Time) (string, error) {
+	pair, err := s.ca.issueFor(from, until, name, pkix.Name{CommonName: "system:node:" + s.NodeName, Organization: []string{"system:nodes"}})
+	if err != nil {
+		return "", err
+	}
+	return s.ca.writeKubeconfig(name, fmt.Sprintf("client-certificate: %s, client-key: %s", pair.Cert, pair.Key))
+}
+
+// TokenKubeconfig writes a kubeconfig with a bearer token.
+func (s *Stack) TokenKubeconfig(name, token string) (string, error) {
+	return s.ca.writeKubeconfig(name, "token: "+token)
+}
+
 // KubeletURL is where the node's server answers.
 func (s *Stack) KubeletURL() string { return "https://" + NodeIP + ":10250" }
 

@@ -50,9 +50,13 @@ func newAuthority(dir string) (*authority, error) {
 
 func (a *authority) path() string { return filepath.Join(a.dir, "ca.crt") }
 
-// issue signs a certificate for both client and server use and writes it as
-// NAME.crt and NAME.key.
+// issue signs a certificate of a day for both client and server use and writes
+// it as NAME.crt and NAME.key.
 func (a *authority) issue(name string, subject pkix.Name, hosts ...string) (KeyPair, error) {
+	return a.issueFor(time.Now().Add(-time.Minute), time.Now().Add(24*time.Hour), name, subject, hosts...)
+}
+
+func (a *authority) issueFor(from, until time.Time, name string, subject pkix.Name, hosts ...string) (KeyPair, error) {
 	pair := KeyPair{filepath.Join(a.dir, name+".crt"), filepath.Join(a.dir, name+".key")}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -60,8 +64,7 @@ func (a *authority) issue(name string, subject pkix.Name, hosts ...string) (KeyP
 	}
 	a.serial++
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(a.serial), Subject: subject,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
+		SerialNumber: big.NewInt(a.serial), Subject: subject, NotBefore: from, NotAfter: until,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
@@ -96,6 +99,11 @@ func (a *authority) kubeconfig(name string, subject pkix.Name) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return a.writeKubeconfig(name, fmt.Sprintf("client-certificate: %s, client-key: %s", pair.Cert, pair.Key))
+}
+
+// writeKubeconfig writes NAME.kubeconfig with a user's credentials, in YAML's flow form.
+func (a *authority) writeKubeconfig(name, user string) (string, error) {
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters:
@@ -103,12 +111,12 @@ clusters:
   cluster: {server: "https://%s:6443", certificate-authority: %s}
 users:
 - name: %s
-  user: {client-certificate: %s, client-key: %s}
+  user: {%s}
 contexts:
 - name: stack
   context: {cluster: stack, user: %s}
 current-context: stack
-`, NodeIP, a.path(), name, pair.Cert, pair.Key, name)
+`, NodeIP, a.path(), name, user, name)
 	path := filepath.Join(a.dir, name+".kubeconfig")
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }

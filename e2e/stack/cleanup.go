@@ -231,7 +231,7 @@ func (f footprint) remove() error {
 		return err
 	}
 	// What is bulky and tells nothing; logs, configuration and keys stay.
-	for _, sub := range []string{"etcd", "containerd", "run", "images", "sockets", "kubelet"} {
+	for _, sub := range []string{"etcd", "containerd", "crid", "run", "images", "sockets", "kubelet"} {
 		if err := os.RemoveAll(filepath.Join(f.Dir, sub)); err != nil {
 			return err
 		}

@@ -204,6 +204,8 @@ func (s *Stack) controlPlaneComponents() error {
 			"namespace-controller", "garbage-collector-controller", "pod-garbage-collector-controller",
 			"node-lifecycle-controller", "taint-eviction-controller", "deployment-controller", "replicaset-controller",
 			"daemonset-controller", "job-controller", "endpointslice-controller",
+			"persistentvolume-binder-controller", "persistentvolume-attach-detach-controller", "ephemeral-volume-controller",
+			"persistentvolumeclaim-protection-controller",
 			"certificatesigningrequest-approving-controller", "certificatesigningrequest-signing-controller",
 		}, ","))
 	if !s.options.Scheduler {

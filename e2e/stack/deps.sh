@@ -12,6 +12,7 @@ packages=(
   gcc libc6-dev make             # the race detector and runc need cgo
   libseccomp-dev pkg-config      # runc without seccomp runs no pod
   iproute2 iptables mount util-linux
+  conmon                         # keeps the containers of crid
   busybox-static                 # the shell in the test images
 )
 

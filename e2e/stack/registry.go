@@ -104,7 +104,7 @@ func (r *Registry) Push(ctx context.Context, reference string, image v1.Image) e
 	if err != nil {
 		return fmt.Errorf("parse image reference %q: %w", reference, err)
 	}
-	if !strings.Contains(reference, "/") && reference != "pause:1" {
+	if !strings.Contains(reference, "/") && !strings.HasPrefix(reference, "pause:") {
 		// Where runtimes look for a short name.
 		ref, err = name.ParseReference(registryAddress+"/library/"+reference, name.Insecure)
 		if err != nil {

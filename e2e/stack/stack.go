@@ -48,8 +48,12 @@ type Options struct {
 	ParentDir string
 	// KeepDir leaves the directory, with the logs, behind.
 	KeepDir bool
-	// Runtime is the CRI server. Default and so far only: containerd.
+	// Runtime is the CRI server: containerd, the default, or crid.
 	Runtime string
+	// CridBinary is this project's CRI server. Default: bin/crid in the module.
+	CridBinary string
+	// CridArgs are added to its command line.
+	CridArgs []string
 	// NodeName is the name of the node. Default: node.
 	NodeName string
 	// NoControlPlane leaves out etcd, kube-apiserver and controllers.
@@ -95,6 +99,7 @@ type Stack struct {
 // runtimes are the CRI servers a stack can run, by Options.Runtime.
 var runtimes = map[string]func(*Stack, context.Context) error{
 	Containerd: (*Stack).startContainerd,
+	Crid:       (*Stack).startCrid,
 }
 
 // Start starts a stack and waits until it can take a kubelet. On error nothing

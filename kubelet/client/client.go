@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -115,6 +116,21 @@ func (c *Client) SubjectAccessReviews() *gentype.Client[*authorizationv1.Subject
 		func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} }, gentype.PrefersProtobuf[*authorizationv1.SubjectAccessReview]())
 }
 
+// CertificateSigningRequests asks for certificates.
+func (c *Client) CertificateSigningRequests() *gentype.ClientWithList[*certificatesv1.CertificateSigningRequest, *certificatesv1.CertificateSigningRequestList] {
+	return gentype.NewClientWithList("certificatesigningrequests", c.groups[certificatesv1.SchemeGroupVersion], parameters, "",
+		func() *certificatesv1.CertificateSigningRequest { return &certificatesv1.CertificateSigningRequest{} },
+		func() *certificatesv1.CertificateSigningRequestList {
+			return &certificatesv1.CertificateSigningRequestList{}
+		},
+		gentype.PrefersProtobuf[*certificatesv1.CertificateSigningRequest]())
+}
+
+// Healthz asks the apiserver how it is. An error that is an answer has a status.
+func (c *Client) Healthz(ctx context.Context, timeout time.Duration) error {
+	return c.core().Get().AbsPath("/healthz").Timeout(timeout).Do(ctx).Error()
+}
+
 // CreateToken asks for a token of a service account.
 func (c *Client) CreateToken(ctx context.Context, namespace, serviceAccount string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 	answer := &authenticationv1.TokenRequest{}
@@ -133,9 +149,9 @@ func (c *Client) RuntimeClasses() cache.ListerWatcher {
 	return listWatch(c.groups[nodev1.SchemeGroupVersion], "runtimeclasses", "", fields.Everything())
 }
 
-// Get reads one object of a core resource into an object of its kind.
+// Get reads one object of a core resource into an object of its kind. No namespace is for resources that have none.
 func (c *Client) Get(ctx context.Context, resource, namespace, name string, into runtime.Object) error {
-	return c.core().Get().Namespace(namespace).Resource(resource).Name(name).Do(ctx).Into(into)
+	return c.core().Get().NamespaceIfScoped(namespace, namespace != "").Resource(resource).Name(name).Do(ctx).Into(into)
 }
 
 func listWatch(c rest.Interface, resource, namespace string, selector fields.Selector) cache.ListerWatcher {

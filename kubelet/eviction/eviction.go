@@ -8,6 +8,7 @@ package eviction
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -91,10 +92,12 @@ type Manager struct {
 	configured []settings.EvictionThreshold
 	isolate    bool
 	tracker    tracker
-	evicted    map[types.UID]bool      // pods that were ended and may still be there
 	measureAt  map[types.UID]time.Time // when the files of a pod with limits are measured again
 	pressure   atomic.Pointer[[]corev1.NodeConditionType]
 	evictions  *prometheus.CounterVec
+
+	mu      sync.Mutex
+	evicted map[types.UID]bool // pods that were ended and may still be there
 }
 
 // New returns a Manager; Run starts it.
@@ -125,13 +128,23 @@ func New(o Options) *Manager {
 // Upstream: pkg/kubelet/eviction/eviction_manager.go IsUnderMemoryPressure and its like.
 func (m *Manager) Pressure() []corev1.NodeConditionType { return *m.pressure.Load() }
 
-// Run looks at the resources every 10 seconds, and at once when tasks wait for memory, until ctx ends.
+// Run watches the node's resources and the pods' own limits until ctx ends. Pods with many files take long to measure,
+// and a node that is short of memory cannot wait for that.
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go Start.
 func (m *Manager) Run(ctx context.Context) {
-	if len(m.configured) == 0 && !m.isolate {
-		return
+	var parts sync.WaitGroup
+	if m.isolate {
+		parts.Go(func() { m.watchLimits(ctx) })
 	}
+	if len(m.configured) > 0 {
+		m.watchResources(ctx)
+	}
+	parts.Wait()
+}
+
+// watchResources looks every 10 seconds, and at once when tasks wait for memory.
+func (m *Manager) watchResources(ctx context.Context) {
 	stalls := watchStalls(ctx, m.Proc)
 	tick := time.NewTicker(monitoringPeriod)
 	defer tick.Stop()
@@ -180,12 +193,6 @@ func (m *Manager) synchronize(ctx context.Context) []*corev1.Pod {
 	m.pressure.Store(&pressure)
 	m.SetPressure(pressure)
 
-	pods := m.candidates()
-	if m.isolate {
-		if gone := m.enforceLimits(ctx, pods, disks); len(gone) > 0 {
-			return gone
-		}
-	}
 	if len(acting) == 0 {
 		return nil
 	}
@@ -197,42 +204,22 @@ func (m *Manager) synchronize(ctx context.Context) []*corev1.Pod {
 	if m.reclaim(ctx, threshold.Signal, disks, thresholds) {
 		return nil
 	}
-	return m.evictOne(ctx, pods, threshold, observed, disks)
+	return m.evictOne(ctx, m.candidates(), threshold, observed, disks)
 }
 
 // candidates are the active pods that are not on their way out by the manager's own hand.
 func (m *Manager) candidates() []*corev1.Pod {
 	pods := m.ActivePods()
-	still, at := map[types.UID]bool{}, map[types.UID]time.Time{}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	still := map[types.UID]bool{}
 	for _, pod := range pods {
 		if m.evicted[pod.UID] {
 			still[pod.UID] = true
 		}
-		at[pod.UID] = m.measureAt[pod.UID]
 	}
-	m.evicted, m.measureAt = still, at
+	m.evicted = still
 	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return m.evicted[pod.UID] })
-}
-
-// enforceLimits ends the pods that keep more on the node's disk than they may.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
-func (m *Manager) enforceLimits(ctx context.Context, pods []*corev1.Pod, disks layout) (gone []*corev1.Pod) {
-	for _, pod := range pods {
-		if !isolated(pod) || time.Now().Before(m.measureAt[pod.UID]) {
-			continue
-		}
-		start := time.Now()
-		u := m.gauge.usages(ctx, []*corev1.Pod{pod}, true)[pod.UID]
-		m.measureAt[pod.UID] = time.Now().Add(restAfter(time.Since(start)))
-		if u == nil {
-			continue
-		}
-		if message, signal := overLimit(pod, u, disks); message != "" && m.evict(ctx, Eviction{Pod: pod, GracePeriod: new(immediately), Message: message}, nil, signal) {
-			gone = append(gone, pod)
-		}
-	}
-	return gone
 }
 
 // reclaim frees what no pod misses, and tells whether that was enough.
@@ -327,10 +314,16 @@ func (m *Manager) evict(ctx context.Context, e Eviction, annotations map[string]
 		log.Info("Eviction: not evicting a critical pod", "message", e.Message)
 		return false
 	}
+	m.mu.Lock()
+	again := m.evicted[e.Pod.UID]
+	m.evicted[e.Pod.UID] = true
+	m.mu.Unlock()
+	if again {
+		return false
+	}
 	log.Info("Eviction: evicting a pod", "message", e.Message)
 	m.Events.AnnotatedEventf(e.Pod, annotations, corev1.EventTypeWarning, Reason, "%s", e.Message)
 	m.evictions.WithLabelValues(signal).Inc()
-	m.evicted[e.Pod.UID] = true
 	m.Kill(ctx, e)
 	return true
 }

@@ -1,11 +1,14 @@
 package eviction
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/klog/v2"
 )
 
 // isolated tells whether a pod has a limit of its own for what it keeps on the node's disk.
@@ -70,9 +73,58 @@ func overLimit(pod *corev1.Pod, u *usage, l layout) (message, signal string) {
 	return "", ""
 }
 
+// watchLimits looks every 10 seconds at the pods that have limits of their own.
+func (m *Manager) watchLimits(ctx context.Context) {
+	places := m.machine // a copy: each loop asks for itself where things are
+	tick := time.NewTicker(monitoringPeriod)
+	defer tick.Stop()
+	for {
+		m.enforceLimits(ctx, &places)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// enforceLimits ends the pods that keep more on the node's disk than they may.
+//
+// Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
+func (m *Manager) enforceLimits(ctx context.Context, places *machine) {
+	var due []*corev1.Pod
+	at := map[types.UID]time.Time{}
+	for _, pod := range m.candidates() {
+		if !isolated(pod) {
+			continue
+		}
+		at[pod.UID] = m.measureAt[pod.UID]
+		if !time.Now().Before(at[pod.UID]) {
+			due = append(due, pod)
+		}
+	}
+	m.measureAt = at
+	if len(due) == 0 {
+		return
+	}
+	disks, err := places.disks(ctx, observations{})
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Eviction: a filesystem cannot be observed")
+		return
+	}
+	used := m.gauge.usages(ctx, due, true)
+	for _, pod := range due {
+		u := used[pod.UID]
+		if u == nil || ctx.Err() != nil {
+			continue
+		}
+		at[pod.UID] = time.Now().Add(restFactor * u.took)
+		if message, signal := overLimit(pod, u, disks); message != "" {
+			m.evict(ctx, Eviction{Pod: pod, GracePeriod: new(immediately), Message: message}, nil, signal)
+		}
+	}
+}
+
 // restFactor is how many times as long as its last measurement took a pod's files are left alone: a pod with a million
 // of them must not keep the node busy.
 const restFactor = 20
-
-// restAfter is the time until a pod's files are measured again.
-func restAfter(took time.Duration) time.Duration { return restFactor * took }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -45,7 +46,10 @@ func (g *gauge) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usage
 	for _, pod := range pods {
 		u := g.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
 		if disk {
-			if err := g.files(ctx, pod, u); err != nil {
+			start := time.Now()
+			err := g.files(ctx, pod, u)
+			u.took = time.Since(start)
+			if err != nil {
 				klog.FromContext(ctx).V(2).Info("Eviction: a pod's files cannot be measured now", "pod", klog.KObj(pod), "podUID", pod.UID, "err", err)
 				continue
 			}

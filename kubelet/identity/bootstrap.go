@@ -15,12 +15,10 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/kubernetes"
-	certutil "k8s.io/client-go/util/cert"
-	"k8s.io/client-go/util/certificate"
-	"k8s.io/client-go/util/certificate/csr"
 	"k8s.io/client-go/util/keyutil"
 	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/client"
 )
 
 const (
@@ -53,32 +51,32 @@ func Bootstrap(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("read --bootstrap-kubeconfig %s: %w", o.BootstrapKubeconfig, err)
 	}
-	client, err := NewClientset(config)
+	api, err := client.New(config)
 	if err != nil {
 		return fmt.Errorf("make a client from --bootstrap-kubeconfig %s: %w", o.BootstrapKubeconfig, err)
 	}
-	store, err := certificate.NewFileStoreWithLogger(log.V(4), clientPrefix, o.CertDir, o.CertDir, "", "")
+	files, err := newStore(o.CertDir, clientPrefix)
 	if err != nil {
-		return fmt.Errorf("open --cert-dir %s: %w", o.CertDir, err)
+		return err
 	}
 	key, signer, err := bootstrapKey(filepath.Join(o.CertDir, keyFile))
 	if err != nil {
 		return err
 	}
-	if err := awaitServer(ctx, client); err != nil {
+	if err := awaitServer(ctx, api); err != nil {
 		return err
 	}
-	cert, err := requestNodeCertificate(ctx, client, o.NodeName, signer)
+	cert, err := requestNodeCertificate(ctx, api.CertificateSigningRequests(), o.NodeName, signer)
 	if err != nil {
 		return fmt.Errorf("bootstrap a client certificate for node %s: %w", o.NodeName, err)
 	}
-	if _, err := store.Update(cert, key); err != nil {
+	if _, err := files.update(cert, key); err != nil {
 		return fmt.Errorf("keep the client certificate: %w", err)
 	}
 	if err := os.Remove(filepath.Join(o.CertDir, keyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Error(err, "The key's temporary file could not be removed")
 	}
-	return writeKubeconfig(o.Kubeconfig, config, store.CurrentPath())
+	return writeKubeconfig(o.Kubeconfig, config, files.currentPath())
 }
 
 // bootstrapKey is the key of an earlier attempt, or a new one.
@@ -110,11 +108,11 @@ func bootstrapKey(path string) (pem []byte, signer crypto.Signer, err error) {
 // awaitServer returns when the apiserver answers, whatever it answers. Nothing announces that it does.
 //
 // Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go waitForServer
-func awaitServer(ctx context.Context, client kubernetes.Interface) error {
+func awaitServer(ctx context.Context, api *client.Client) error {
 	limited, cancel := context.WithTimeout(ctx, serverWait)
 	defer cancel()
 	for {
-		err := client.CertificatesV1().RESTClient().Get().AbsPath("/healthz").Timeout(serverRetry).Do(limited).Error()
+		err := api.Healthz(limited, serverRetry)
 		if status := apierrors.APIStatus(nil); err == nil || errors.As(err, &status) && status.Status().Code < 500 {
 			return nil
 		}
@@ -133,29 +131,22 @@ func awaitServer(ctx context.Context, client kubernetes.Interface) error {
 // requestNodeCertificate asks for a client certificate and waits, by watch, until it is signed.
 //
 // Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go requestNodeCertificate
-func requestNodeCertificate(ctx context.Context, client kubernetes.Interface, nodeName string, signer crypto.Signer) ([]byte, error) {
-	name := subject(nodeName)
-	request, err := certutil.MakeCSR(signer, &name, nil, nil)
-	if err != nil {
-		return nil, fmt.Errorf("make a certificate request: %w", err)
-	}
-	usages := certificate.DefaultKubeletClientGetUsages(signer)
-	digest, err := requestName(signer.Public(), nodeName)
+func requestNodeCertificate(ctx context.Context, requests Requests, nodeName string, key crypto.Signer) ([]byte, error) {
+	name, err := requestName(key.Public(), nodeName)
 	if err != nil {
 		return nil, err
 	}
-	made, uid, err := csr.RequestCertificateWithContext(ctx, client, request, digest, certificatesv1.KubeAPIServerClientKubeletSignerName, nil, usages, signer)
+	made, err := request(ctx, requests, wanted{
+		name: name, signer: certificatesv1.KubeAPIServerClientKubeletSignerName, use: certificatesv1.UsageClientAuth,
+		template: &x509.CertificateRequest{Subject: subject(nodeName)}, key: key,
+	})
 	if err != nil {
 		return nil, err
 	}
-	klog.FromContext(ctx).Info("Waiting for the client certificate to be signed", "certificateSigningRequest", made)
+	klog.FromContext(ctx).Info("Waiting for the client certificate to be signed", "certificateSigningRequest", made.Name)
 	ctx, cancel := context.WithTimeout(ctx, signingWait)
 	defer cancel()
-	cert, err := csr.WaitForCertificate(ctx, client, made, uid)
-	if err != nil {
-		return nil, fmt.Errorf("certificate signing request %s: %w", made, err)
-	}
-	return cert, nil
+	return await(ctx, requests, made, nil)
 }
 
 // requestName follows from the key and the node, so that the same request made twice is one.

@@ -10,18 +10,17 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/certificate"
 	"k8s.io/client-go/util/connrotation"
 	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/client"
 )
 
 // Client is a connection to the apiserver whose certificate is renewed before it expires.
@@ -30,11 +29,11 @@ type Client struct {
 	// limits are the caller's to set, on copies.
 	Config *rest.Config
 
-	manager certificate.Manager
-	store   *watchedStore
-	dialer  *connrotation.Dialer
-	made    time.Time
-	retry   time.Duration // between looks whether the apiserver answers
+	rotation *rotation
+	store    *store
+	dialer   *connrotation.Dialer
+	made     time.Time
+	retry    time.Duration // between looks whether the apiserver answers
 }
 
 // ClientCertificates reads the kubeconfig, or writes one that names the certificate to come when there is none that can
@@ -44,46 +43,49 @@ type Client struct {
 // Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, pkg/kubelet/certificate/bootstrap/bootstrap.go
 // LoadClientConfig, pkg/kubelet/certificate/kubelet.go NewKubeletClientCertificateManager
 func ClientCertificates(ctx context.Context, o Options) (*Client, error) {
-	files, err := certificate.NewFileStoreWithLogger(klog.FromContext(ctx).V(4), clientPrefix, o.CertDir, o.CertDir, "", "")
-	if err != nil {
-		return nil, fmt.Errorf("open --cert-dir %s: %w", o.CertDir, err)
-	}
-	bootstrap, config, err := clientConfig(ctx, o, files.CurrentPath())
+	files, err := newStore(o.CertDir, clientPrefix)
 	if err != nil {
 		return nil, err
 	}
-	if files, err = certificate.NewFileStoreWithLogger(klog.FromContext(ctx).V(4), clientPrefix, o.CertDir, o.CertDir, config.CertFile, config.KeyFile); err != nil {
-		return nil, fmt.Errorf("open --cert-dir %s: %w", o.CertDir, err)
+	bootstrap, config, err := clientConfig(ctx, o, files.currentPath())
+	if err != nil {
+		return nil, err
 	}
-	c := &Client{made: time.Now(), retry: expiryRetry, dialer: connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)}
-	c.store = newWatchedStore(files, func() {
-		klog.FromContext(ctx).Info("There is a new client certificate, the connections made with the one before are closed")
-		c.dialer.CloseAll()
-	})
-	own := rest.CopyConfig(config)
-	if c.manager, err = certificate.NewManager(&certificate.Config{
-		Ctx: &ctx,
-		ClientsetFn: func(current *tls.Certificate) (kubernetes.Interface, error) {
-			if current == nil {
-				return NewClientset(bootstrap)
+	files.certFile, files.keyFile = config.CertFile, config.KeyFile
+	c := &Client{made: time.Now(), retry: expiryRetry, store: files, dialer: connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)}
+	template := &x509.CertificateRequest{Subject: subject(o.NodeName)}
+	c.rotation = &rotation{
+		store: files, signer: certificatesv1.KubeAPIServerClientKubeletSignerName, use: certificatesv1.UsageClientAuth,
+		template: func() *x509.CertificateRequest { return template },
+		requests: func() (Requests, error) {
+			if files.valid() == nil {
+				return requestsFor(bootstrap)
 			}
-			return NewClientset(c.Config)
+			return requestsFor(c.Config)
 		},
-		Template:   &x509.CertificateRequest{Subject: subject(o.NodeName)},
-		SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName, GetUsages: certificate.DefaultKubeletClientGetUsages,
-		// A certificate inside of the kubeconfig may be somebody's with more rights: it is replaced at once.
-		BootstrapCertificatePEM: own.CertData, BootstrapKeyPEM: own.KeyData,
-		CertificateStore: c.store,
-		CertificateRenewFailure: promauto.With(o.Registerer).NewCounter(prometheus.CounterOpts{
+		failures: promauto.With(o.Registerer).NewCounter(prometheus.CounterOpts{
 			Name: "kubelet_certificate_manager_client_expiration_renew_errors", Help: "Attempts to renew the client certificate that failed.",
 		}),
-	}); err != nil {
-		return nil, fmt.Errorf("prepare the rotation of the client certificate: %w", err)
 	}
-	c.store.current.CompareAndSwap(nil, c.manager.Current())
+	if err := c.rotation.start(ctx, config.CertData, config.KeyData, bootstrap == config); err != nil {
+		return nil, err
+	}
+	files.onUpdate = func() {
+		klog.FromContext(ctx).Info("There is a new client certificate, the connections made with the one before are closed")
+		c.dialer.CloseAll()
+	}
 	timeToLive(o.Registerer, "kubelet_certificate_manager_client_ttl_seconds", c.Certificate)
 	c.Config, err = c.rotating(config)
 	return c, err
+}
+
+// requestsFor asks for certificates with the credentials of a config.
+func requestsFor(config *rest.Config) (Requests, error) {
+	c, err := client.New(config)
+	if err != nil {
+		return nil, err
+	}
+	return c.CertificateSigningRequests(), nil
 }
 
 // clientConfig returns what to ask for the first certificate with, and what the kubelet uses once it has one.
@@ -148,7 +150,7 @@ func (c *Client) rotating(config *rest.Config) (*rest.Config, error) {
 func (c *Client) Certificate() *tls.Certificate { return c.store.current.Load() }
 
 // Ready is closed when there is a certificate.
-func (c *Client) Ready() <-chan struct{} { return c.store.ready() }
+func (c *Client) Ready() <-chan struct{} { return c.store.first }
 
 // CloseConnections has every request made from now on connect anew.
 func (c *Client) CloseConnections() { c.dialer.CloseAll() }
@@ -164,12 +166,15 @@ const (
 // Run asks for certificates in time, until ctx ends or the certificate has expired although the apiserver answers: it
 // then returns ErrExpired, and the kubelet ends.
 func (c *Client) Run(ctx context.Context) error {
-	c.manager.Start()
-	defer c.manager.Stop()
+	asking, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { c.rotation.run(asking) })
+	defer running.Wait()
+	defer stop()
 	for {
 		wait := time.Until(c.deadline())
 		if wait <= 0 {
-			if c.manager.ServerHealthy() {
+			if c.rotation.healthy.Load() {
 				return ErrExpired
 			}
 			klog.FromContext(ctx).Error(nil, "There is no valid client certificate, and the apiserver does not answer")
@@ -193,42 +198,4 @@ func (c *Client) deadline() time.Time {
 		return l.NotAfter
 	}
 	return c.made.Add(withoutCertificate)
-}
-
-// watchedStore is a store that tells of new certificates when they come.
-type watchedStore struct {
-	certificate.FileStore
-	current  atomic.Pointer[tls.Certificate]
-	changed  chan struct{} // capacity 1
-	onUpdate func()
-
-	once  sync.Once
-	first chan struct{}
-}
-
-func newWatchedStore(files certificate.FileStore, onUpdate func()) *watchedStore {
-	return &watchedStore{FileStore: files, changed: make(chan struct{}, 1), onUpdate: onUpdate, first: make(chan struct{})}
-}
-
-// Update keeps a certificate; whoever connects from now on shows it.
-func (s *watchedStore) Update(cert, key []byte) (*tls.Certificate, error) {
-	c, err := s.FileStore.Update(cert, key)
-	if err != nil {
-		return nil, err
-	}
-	s.current.Store(c)
-	s.onUpdate()
-	s.ready()
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-	return c, nil
-}
-
-func (s *watchedStore) ready() <-chan struct{} {
-	if s.current.Load() != nil {
-		s.once.Do(func() { close(s.first) })
-	}
-	return s.first
 }

@@ -55,6 +55,7 @@ func ask(t *testing.T, config *rest.Config, url string) (serial, connection stri
 
 // TestNewCertificateNewConnection: connections live as long as the certificate that they were made with.
 func TestNewCertificateNewConnection(t *testing.T) {
+	noLeaks(t)
 	a := newAuthority(t)
 	s := a.server(whoAmI)
 	cert, key := a.issue("n", time.Now().Add(time.Hour))
@@ -69,7 +70,7 @@ func TestNewCertificateNewConnection(t *testing.T) {
 	if _, same := ask(t, c.Config, s.URL); serial != "2" || same != first {
 		t.Errorf("certificate %s, connections %s and %s", serial, first, same)
 	}
-	if _, err := c.store.Update(a.issue("n", time.Now().Add(time.Hour))); err != nil {
+	if _, err := c.store.update(a.issue("n", time.Now().Add(time.Hour))); err != nil {
 		t.Fatal(err)
 	}
 	if serial, second := ask(t, c.Config, s.URL); serial != "3" || second == first {
@@ -101,7 +102,7 @@ func TestBootstrapConfig(t *testing.T) {
 		t.Error("ready without a certificate")
 	default:
 	}
-	if _, err := c.store.Update(a.issue("n", time.Now().Add(time.Hour))); err != nil {
+	if _, err := c.store.update(a.issue("n", time.Now().Add(time.Hour))); err != nil {
 		t.Fatal(err)
 	}
 	<-c.Ready()
@@ -132,6 +133,7 @@ func TestNoConfig(t *testing.T) {
 
 // TestExpired: an expired certificate ends the kubelet only when the apiserver is there to tell.
 func TestExpired(t *testing.T) {
+	noLeaks(t)
 	a := newAuthority(t)
 	var away atomic.Bool
 	away.Store(true)
@@ -173,6 +175,7 @@ func TestExpired(t *testing.T) {
 }
 
 func TestRunEnds(t *testing.T) {
+	noLeaks(t)
 	a := newAuthority(t)
 	s := a.server(whoAmI)
 	cert, key := a.issue("n", time.Now().Add(time.Hour))

@@ -17,7 +17,17 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+// noLeaks checks, when everything else is cleaned up, that no goroutine is left. A TestMain that does so for all tests
+// would hang where there are fuzz targets.
+func noLeaks(t *testing.T) {
+	t.Helper()
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+}
 
 // authority signs what tests need.
 type authority struct {
@@ -72,6 +82,26 @@ func (a *authority) issue(node string, until time.Time) (cert, key []byte) {
 		a.t.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
+}
+
+// sign signs a certificate request, in PEM.
+func (a *authority) sign(request []byte, life time.Duration) []byte {
+	a.t.Helper()
+	r, err := parseRequest(request)
+	if err != nil {
+		a.t.Error(err)
+		return nil
+	}
+	a.serial++
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(a.serial + 1), Subject: r.Subject, DNSNames: r.DNSNames, IPAddresses: r.IPAddresses,
+		NotBefore: time.Now(), NotAfter: time.Now().Add(life),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, r.PublicKey, a.key)
+	if err != nil {
+		a.t.Error(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 // server is an apiserver in that it asks for clients' certificates and lets the handler judge them.

@@ -17,10 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
 	certutil "k8s.io/client-go/util/cert"
-	"k8s.io/client-go/util/certificate"
-	"k8s.io/klog/v2"
 )
 
 // ServingOptions say where the certificate of the kubelet's own port comes from: the apiserver with Bootstrap, else
@@ -29,9 +26,9 @@ type ServingOptions struct {
 	NodeName string
 	CertDir  string // --cert-dir
 
-	// Bootstrap is serverTLSBootstrap. It needs Client, nil without an apiserver, and Addresses, the node's.
+	// Bootstrap is serverTLSBootstrap. It needs Requests, nil without an apiserver, and Addresses, the node's.
 	Bootstrap bool
-	Client    kubernetes.Interface
+	Requests  Requests
 	Addresses func() []corev1.NodeAddress
 
 	CertFile, KeyFile string // tlsCertFile, tlsPrivateKeyFile
@@ -50,7 +47,7 @@ type GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 // Upstream: cmd/kubelet/app/server.go InitializeTLS, pkg/kubelet/certificate/kubelet.go
 // NewKubeletServerCertificateManager, NewKubeletServerCertificateDynamicFileManager
 func Serving(ctx context.Context, o ServingOptions) (get GetCertificate, run func(context.Context), err error) {
-	if o.Bootstrap && o.Client != nil {
+	if o.Bootstrap && o.Requests != nil {
 		return signedByCluster(ctx, o)
 	}
 	if (o.CertFile == "") != (o.KeyFile == "") {
@@ -81,41 +78,35 @@ var errNoCertificate = errors.New("no serving certificate available for the kube
 
 // signedByCluster has the cluster's signer sign the certificate; approving the request is an administrator's matter.
 func signedByCluster(ctx context.Context, o ServingOptions) (GetCertificate, func(context.Context), error) {
-	store, err := certificate.NewFileStoreWithLogger(klog.FromContext(ctx).V(4), servingPrefix, o.CertDir, o.CertDir, o.CertFile, o.KeyFile)
+	files, err := newStore(o.CertDir, servingPrefix)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open --cert-dir %s: %w", o.CertDir, err)
+		return nil, nil, err
 	}
+	files.certFile, files.keyFile = o.CertFile, o.KeyFile
 	f := promauto.With(o.Registerer)
-	manager, err := certificate.NewManager(&certificate.Config{
-		Ctx:         &ctx,
-		ClientsetFn: func(*tls.Certificate) (kubernetes.Interface, error) { return o.Client, nil },
-		GetTemplate: func() *x509.CertificateRequest { return servingTemplate(o.NodeName, o.Addresses()) },
-		SignerName:  certificatesv1.KubeletServingSignerName, GetUsages: certificate.DefaultKubeletServingGetUsages,
-		CertificateStore: store,
-		CertificateRenewFailure: f.NewCounter(prometheus.CounterOpts{
+	r := &rotation{
+		store: files, signer: certificatesv1.KubeletServingSignerName, use: certificatesv1.UsageServerAuth,
+		template: func() *x509.CertificateRequest { return servingTemplate(o.NodeName, o.Addresses()) }, dynamic: true,
+		requests: func() (Requests, error) { return o.Requests, nil },
+		failures: f.NewCounter(prometheus.CounterOpts{
 			Name: "kubelet_server_expiration_renew_errors", Help: "Attempts to renew the serving certificate that failed.",
 		}),
-		CertificateRotation: f.NewHistogram(prometheus.HistogramOpts{
+		lives: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "kubelet_certificate_manager_server_rotation_seconds", Help: "Seconds that serving certificates lived before they were replaced.",
 			Buckets: []float64{60, 3600, 14400, 86400, 604800, 2592000, 7776000, 15552000, 31104000, 124416000}, // a minute to four years
 		}),
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("prepare the rotation of the serving certificate: %w", err)
 	}
-	timeToLive(o.Registerer, "kubelet_certificate_manager_server_ttl_seconds", manager.Current)
+	if err := r.start(ctx, nil, nil, false); err != nil {
+		return nil, nil, err
+	}
+	timeToLive(o.Registerer, "kubelet_certificate_manager_server_ttl_seconds", files.valid)
 	get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if c := manager.Current(); c != nil {
+		if c := files.valid(); c != nil {
 			return c, nil
 		}
 		return nil, errNoCertificate
 	}
-	run := func(ctx context.Context) {
-		manager.Start()
-		<-ctx.Done()
-		manager.Stop()
-	}
-	return get, run, nil
+	return get, r.run, nil
 }
 
 // servingTemplate asks for a certificate of all the node's addresses, nil while it has no IP.

@@ -14,18 +14,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
+
+	"minikubelet/kubelet/client"
 )
 
-func clientOf(t *testing.T, h http.HandlerFunc) kubernetes.Interface {
+func clientOf(t *testing.T, h http.HandlerFunc) *client.Client {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: serverOf(t, h).URL})
+	c, err := client.New(&rest.Config{Host: serverOf(t, h).URL})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client
+	return c
 }
 
 func TestServingTemplate(t *testing.T) {
@@ -160,7 +161,7 @@ func TestFiles(t *testing.T) {
 // TestNoCertificateYet: until the request has been approved handshakes fail, and say why.
 func TestNoCertificateYet(t *testing.T) {
 	get, _, err := Serving(t.Context(), ServingOptions{
-		NodeName: "n", CertDir: t.TempDir(), Bootstrap: true, Client: fake.NewClientset(), Addresses: func() []corev1.NodeAddress { return nil },
+		NodeName: "n", CertDir: t.TempDir(), Bootstrap: true, Requests: fake.NewClientset().CertificatesV1().CertificateSigningRequests(), Addresses: func() []corev1.NodeAddress { return nil },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -77,6 +78,23 @@ func TestMajorMinor(t *testing.T) {
 	for version, want := range map[string][2]string{"v1.2.3": {"1", "2"}, "v1": {"1", ""}, "": {"", ""}, "v1.37.0-dev+x": {"1", "37"}} {
 		if major, minor := majorMinor(version); major != want[0] || minor != want[1] {
 			t.Errorf("majorMinor(%q) = %q, %q", version, major, minor)
+		}
+	}
+}
+
+func TestSLIs(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	slis := NewSLIs(registry)
+	slis.Observe("a", nil)
+	slis.Observe("b", nil)
+	slis.Observe("b", errors.New("ill"))
+	text := scrape(t, Plain(registry))
+	for _, want := range []string{
+		`kubernetes_healthcheck{name="a",type="healthz"} 1`, `kubernetes_healthcheck{name="b",type="healthz"} 0`,
+		`kubernetes_healthchecks_total{name="b",status="error",type="healthz"} 1`, `kubernetes_healthchecks_total{name="b",status="success",type="healthz"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
 		}
 	}
 }

@@ -79,6 +79,7 @@ type Node struct {
 	deleted       bool          // from the apiserver, by somebody else
 	unschedulable bool          // as was last told
 	runtime       runtimeState
+	stopping      bool // the machine goes down
 	pressure      []corev1.NodeConditionType
 	images        []corev1.ContainerImage // nil until they were listed
 	reported      time.Time               // when the status was last written
@@ -180,6 +181,14 @@ func (n *Node) SetPressure(conditions []corev1.NodeConditionType) {
 		n.pressure = slices.Clone(conditions)
 		wake(n.check)
 	}
+}
+
+// SetShuttingDown says whether the machine goes down: the node is not ready then.
+func (n *Node) SetShuttingDown(stopping bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stopping = stopping
+	wake(n.check)
 }
 
 // Ref is the object of the node's events.

@@ -49,6 +49,22 @@ func TestPressure(t *testing.T) {
 	})
 }
 
+// TestShuttingDown: a node that goes down is not ready, at once.
+func TestShuttingDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(nil)
+		defer w.stop()
+		for _, down := range []bool{true, false} {
+			w.node.SetShuttingDown(down)
+			w.wait(time.Second)
+			if c := w.ready(); (c.Status == corev1.ConditionFalse) != down || (c.Message == "node is shutting down") != down {
+				t.Errorf("going down %v: Ready is %s, %q", down, c.Status, c.Message)
+			}
+		}
+	})
+}
+
 func reasons(events []string) string {
 	var out []string
 	for _, e := range events {

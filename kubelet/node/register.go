@@ -65,6 +65,10 @@ func (n *Node) registerOnce(ctx context.Context) error {
 		changed.Labels = map[string]string{}
 	}
 	maps.Copy(changed.Labels, wanted.Labels)
+	if changed.Annotations == nil {
+		changed.Annotations = map[string]string{}
+	}
+	maps.Copy(changed.Annotations, wanted.Annotations)
 	if changed.Spec.ProviderID == "" {
 		changed.Spec.ProviderID = wanted.Spec.ProviderID
 	}
@@ -143,6 +147,11 @@ func patchBody(have, want *corev1.Node) ([]byte, error) {
 	return json.Marshal(patch)
 }
 
+// attachedByController says that a controller attaches volumes to the node.
+//
+// Upstream: pkg/volume/util/util.go ControllerManagedAttachAnnotation.
+const attachedByController = "volumes.kubernetes.io/controller-managed-attach-detach"
+
 // initial is the node as it registers.
 //
 // Upstream: pkg/kubelet/kubelet_node_status.go initialNode.
@@ -150,6 +159,7 @@ func (n *Node) initial() *corev1.Node {
 	s := n.opts.Settings
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: n.machine.labels(s.NodeName)}}
 	maps.Copy(node.Labels, s.NodeLabels)
+	node.Annotations = map[string]string{attachedByController: "true"}
 	node.Spec.ProviderID = s.ProviderID
 	now := metav1.Now()
 	for _, t := range s.RegisterWithTaints {
@@ -159,7 +169,7 @@ func (n *Node) initial() *corev1.Node {
 		node.Spec.Taints = append(node.Spec.Taints, t)
 	}
 	n.mu.RLock()
-	state, images, pressure := n.runtime, n.images, n.pressure
+	state, images, pressure := n.state(), n.images, n.pressure
 	n.mu.RUnlock()
 	node.Status = n.status(corev1.NodeStatus{}, state, images, pressure, now.Time)
 	return node

@@ -20,6 +20,7 @@ type runtimeState struct {
 	err      error // why it is not ready
 	network  error // why its network is not
 	events   error // why what happens in it is not heard of
+	stopping error // that the machine goes down
 	version  string
 	handlers []corev1.NodeRuntimeHandler
 	features *corev1.NodeFeatures
@@ -30,7 +31,7 @@ type runtimeState struct {
 // Upstream: pkg/kubelet/nodestatus/setters.go ReadyCondition.
 func (s runtimeState) why() string {
 	var reasons []string
-	for _, err := range []error{s.err, s.network, s.events} {
+	for _, err := range []error{s.err, s.network, s.events, s.stopping} {
 		if err != nil && !slices.Contains(reasons, err.Error()) {
 			reasons = append(reasons, err.Error())
 		}
@@ -84,6 +85,18 @@ func (n *Node) watchRuntime(ctx context.Context) {
 		}
 	}
 }
+
+// state is what the runtime last said, and whether the machine goes down. Callers hold mu.
+func (n *Node) state() runtimeState {
+	s := n.runtime
+	if n.stopping {
+		s.stopping = errStopping
+	}
+	return s
+}
+
+// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go ShutdownStatus.
+var errStopping = errors.New("node is shutting down")
 
 // RuntimeName is what the runtime calls itself; container IDs in statuses begin with it.
 func (n *Node) RuntimeName() string {

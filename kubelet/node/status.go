@@ -46,7 +46,7 @@ func (n *Node) syncStatus(ctx context.Context) error {
 		return nil
 	}
 	n.mu.RLock()
-	state, images, pressure, reported := n.runtime, n.images, n.pressure, n.reported
+	state, images, pressure, reported := n.state(), n.images, n.pressure, n.reported
 	n.mu.RUnlock()
 	now := time.Now()
 	want := have.DeepCopy()

@@ -19,6 +19,22 @@ type Check struct {
 	Check func() error
 }
 
+// Observed has somebody told what each of the checks finds, nobody if observe is nil.
+func Observed(checks []Check, observe func(name string, err error)) []Check {
+	if observe == nil {
+		return checks
+	}
+	all := make([]Check, len(checks))
+	for i, c := range checks {
+		all[i] = Check{Name: c.Name, Check: func() error {
+			err := c.Check()
+			observe(c.Name, err)
+			return err
+		}}
+	}
+	return all
+}
+
 // Healthz is the plain HTTP server of /healthz, meant for the loopback address.
 //
 // Upstream: pkg/kubelet/kubelet.go ListenAndServe's healthz twin in cmd/kubelet/app/server.go RunKubelet.

@@ -34,6 +34,7 @@ const nodesProxy = "proxy"
 // Upstream: pkg/kubelet/server/server.go InstallAuthNotRequiredHandlers and InstallAuthRequiredHandlers
 func (s *Server) routes() []route {
 	checks := append([]Check{{Name: "ping", Check: func() error { return nil }}, {Name: "log", Check: newLogCheck()}}, s.options.Checks...)
+	checks = Observed(checks, s.options.ObserveCheck)
 	all := []route{
 		{pattern: "/healthz", subresource: []string{"healthz", nodesProxy}, readOnly: true, handler: healthz(checks)},
 		{pattern: "GET /pods", subresource: []string{"pods", nodesProxy}, readOnly: true, handler: s.getPods},
@@ -45,6 +46,7 @@ func (s *Server) routes() []route {
 	for pattern, h := range map[string]http.Handler{
 		"GET /metrics": s.options.Metrics, "GET /metrics/resource": s.options.Resource,
 		"GET /metrics/probes": s.options.Probes, "GET /metrics/cadvisor": s.options.Cadvisor,
+		"GET /metrics/slis": s.options.SLIs,
 	} {
 		all = appendHandler(all, route{pattern: pattern, subresource: []string{"metrics"}, readOnly: true}, h)
 	}

@@ -57,8 +57,10 @@ type Options struct {
 	// GetCertificate returns the serving certificate; nil for tlsCertFile, or one that the server signs itself.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	// Metrics, Resource, Probes and Cadvisor answer /metrics and what is below it, Summary /stats/summary.
-	Metrics, Resource, Probes, Cadvisor, Summary http.Handler
+	// Metrics, Resource, Probes, Cadvisor and SLIs answer /metrics and what is below it, Summary /stats/summary.
+	Metrics, Resource, Probes, Cadvisor, SLIs, Summary http.Handler
+	// ObserveCheck is told what the checks of /healthz find; may be nil.
+	ObserveCheck func(name string, err error)
 	// Instrument goes around all handlers of a port, "readwrite" or "readonly".
 	Instrument func(port string, handler http.Handler) http.Handler
 }

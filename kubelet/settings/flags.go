@@ -134,7 +134,7 @@ var configFlags = []configFlag{
 	{"kubelet-cgroups", "kubeletCgroups", "empty: the kubelet stays in the cgroup it was started in", text},
 	{"system-cgroups", "systemCgroups", "empty: processes stay in the cgroups they are in", text},
 	{"protect-kernel-defaults", "protectKernelDefaults", "false: kernel settings are not checked", yesNo},
-	{"feature-gates", "featureGates", "empty: there are none", gates},
+	{"feature-gates", "featureGates", "MemoryQoS=true or nothing; RotateKubeletServerCertificate=true, as benchmarks ask for, is taken", gates},
 	{"v", "logging.verbosity", "log verbosity: 2 tells what happens to pods, 4 why", number},
 }
 

@@ -134,9 +134,13 @@ func TestRefused(t *testing.T) {
 		{"not built", head + "cpuManagerPolicy: static\n", "cpuManagerPolicy: static is not supported"},
 		{"not built, nested", head + "memorySwap: {swapBehavior: LimitedSwap}\n", "memorySwap.swapBehavior: LimitedSwap is not supported"},
 		{"feature gates", head + "featureGates: {Some: true}\n", "featureGates: not supported"},
+		{"throttling", head + "memoryThrottlingFactor: 1.5\n", "memoryThrottlingFactor"},
+		{"reservation without its gate", head + "memoryReservationPolicy: TieredReservation\n", "needs the feature gate MemoryQoS"},
+		{"reservation of no kind", head + "memoryReservationPolicy: Some\n", "must be None or TieredReservation"},
+		{"IDs of a pod", head + "userNamespaces: {idsPerPod: 1000}\n", "userNamespaces.idsPerPod"},
 		{"eviction", head + "evictionHard: {nodefs.free: 3%}\n", "evictionHard[nodefs.free]"},
 		{"image collection", head + "imageGCHighThresholdPercent: 70\n", "imageGCHighThresholdPercent"},
-		{"graceful shutdown", head + "shutdownGracePeriod: 30s\n", "shutdownGracePeriod: not supported"},
+		{"graceful shutdown", head + "shutdownGracePeriod: 30ms\n", "shutdownGracePeriod: Invalid value"},
 		{"read-only port", head + "readOnlyPort: 99999\n", "readOnlyPort"},
 		{"negative", head + "maxPods: -1\n", "maxPods: Invalid value"},
 		{"address", head + "clusterDNS: [10.0.0.1, here]\n", "clusterDNS[1]"},
@@ -189,7 +193,7 @@ func TestRefused(t *testing.T) {
 func TestTaken(t *testing.T) {
 	for _, content := range []string{
 		"contentType: application/vnd.kubernetes.protobuf", "imageMinimumGCAge: 120s", "enableProfilingHandler: true", "memoryThrottlingFactor: 0.9",
-		"evictionHard: {memory.available: 5%, nodefs.available: 0%, imagefs.inodesFree: 5%}", "evictionHard: {}", "featureGates: {}", "logging: {format: text, flushFrequency: 5s}",
+		"evictionHard: {memory.available: 5%, nodefs.available: 0%, imagefs.inodesFree: 5%}", "evictionHard: {}", "featureGates: {}", "featureGates: {MemoryQoS: true}\nmemoryReservationPolicy: TieredReservation", "userNamespaces: {idsPerPod: 131072}", "logging: {format: text, flushFrequency: 5s}",
 		"memorySwap: {swapBehavior: NoSwap}", "enableSystemLogQuery: false", "oomScoreAdj: 0", "contentType: application/json", "evictionPressureTransitionPeriod: 300s",
 		"volumePluginDir: /usr/libexec/kubernetes/kubelet-plugins/volume/exec/", "shutdownGracePeriod: 0s", "tracing: null", "failCgroupV1: true",
 	} {

@@ -49,8 +49,13 @@ func TestSupport(t *testing.T) {
 		{"evictionSoft: {memory.available: 1Gi}\nevictionSoftGracePeriod: {memory.available: 1m}\nevictionMaxPodGracePeriod: 60", ""},
 		{"evictionMinimumReclaim: {nodefs.available: 1Gi}\nevictionPressureTransitionPeriod: 30s\nkernelMemcgNotification: true", ""},
 		{"localStorageCapacityIsolation: false", ""},
+		{"shutdownGracePeriod: 30s\nshutdownGracePeriodCriticalPods: 10s", ""},
+		{"shutdownGracePeriodByPodPriority: [{priority: 0, shutdownGracePeriodSeconds: 10}, {priority: 100, shutdownGracePeriodSeconds: 5}]", ""},
 		{"evictionHard: {memory.available: 500Mi, nodefs.available: 10%}", ""},
 
+		{"featureGates: {RotateKubeletServerCertificate: true}", ""},
+		{"featureGates: {RotateKubeletServerCertificate: false}", "featureGates"},
+		{"featureGates: {RotateKubeletServerCertificate: true, Some: true}", "featureGates"},
 		{"cpuManagerPolicyOptions: {full-pcpus-only: \"true\"}", "cpuManagerPolicyOptions"},
 		{"memoryManagerPolicy: Static", "memoryManagerPolicy"},
 		{"topologyManagerPolicy: best-effort", "topologyManagerPolicy"},
@@ -58,7 +63,6 @@ func TestSupport(t *testing.T) {
 		{"podsPerCore: 10", "podsPerCore"},
 		{"podCIDR: 10.0.0.0/24", "podCIDR"},
 		{"protectKernelDefaults: true", "protectKernelDefaults"},
-		{"shutdownGracePeriodCriticalPods: 10s", "shutdownGracePeriodCriticalPods"},
 		{"configMapAndSecretChangeDetectionStrategy: Get", "configMapAndSecretChangeDetectionStrategy"},
 		{"tracing: {endpoint: \"localhost:4317\"}", "tracing"},
 		{"enableControllerAttachDetach: false", "enableControllerAttachDetach"},
@@ -191,6 +195,15 @@ func TestValidate(t *testing.T) {
 		},
 		"evictionMinimumReclaim[memory.available]": func(c *kubeletconfig.KubeletConfiguration) {
 			c.EvictionMinimumReclaim = map[string]string{"memory.available": "-1Gi"}
+		},
+		"shutdownGracePeriod":             func(c *kubeletconfig.KubeletConfiguration) { c.ShutdownGracePeriod.Duration = 1e6 },
+		"shutdownGracePeriodCriticalPods": func(c *kubeletconfig.KubeletConfiguration) { c.ShutdownGracePeriodCriticalPods.Duration = 1e9 },
+		"shutdownGracePeriodByPodPriority[1].priority": func(c *kubeletconfig.KubeletConfiguration) {
+			c.ShutdownGracePeriodByPodPriority = []kubeletconfig.ShutdownGracePeriodByPodPriority{{Priority: 1}, {Priority: 1}}
+		},
+		"shutdownGracePeriodByPodPriority": func(c *kubeletconfig.KubeletConfiguration) {
+			c.ShutdownGracePeriod.Duration = 1e9
+			c.ShutdownGracePeriodByPodPriority = []kubeletconfig.ShutdownGracePeriodByPodPriority{{Priority: 1}}
 		},
 		"evictionPressureTransitionPeriod": func(c *kubeletconfig.KubeletConfiguration) { c.EvictionPressureTransitionPeriod.Duration = -1 },
 		"nodeStatusMaxImages":              func(c *kubeletconfig.KubeletConfiguration) { *c.NodeStatusMaxImages = -2 },

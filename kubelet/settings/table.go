@@ -28,9 +28,11 @@ type Field struct {
 
 const (
 	noManager  = "no resource managers yet"
-	noShutdown = "no graceful node shutdown yet"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
+
+// memoryQoS is the one feature gate.
+const memoryQoS = "MemoryQoS"
 
 const protobuf = "application/vnd.kubernetes.protobuf"
 
@@ -97,9 +99,9 @@ var table = []Field{
 	{Path: "reservedSystemCPUs", Support: Refused, Note: noManager},
 	{Path: "reservedMemory", Support: Refused, Note: noManager},
 	{Path: "qosReserved", Support: Refused},
-	{Path: "shutdownGracePeriod", Support: Refused, Note: noShutdown},
-	{Path: "shutdownGracePeriodCriticalPods", Support: Refused, Note: noShutdown},
-	{Path: "shutdownGracePeriodByPodPriority", Support: Refused, Note: noShutdown},
+	{Path: "shutdownGracePeriod", Support: Supported, Note: "needs systemd-logind"},
+	{Path: "shutdownGracePeriodCriticalPods", Support: Supported},
+	{Path: "shutdownGracePeriodByPodPriority", Support: Supported},
 
 	// The apiserver.
 	{Path: "kubeAPIQPS", Support: Supported, Default: 50},
@@ -135,8 +137,8 @@ var table = []Field{
 	{Path: "failCgroupV1", Support: Supported, Default: false, Upstream: true, Note: "cgroup v1 works here, so it is no reason to fail unless asked for"},
 	{Path: "kubeletCgroups", Support: Refused},
 	{Path: "systemCgroups", Support: Refused},
-	{Path: "memoryThrottlingFactor", Support: Refused, Also: []any{0.9}, Note: "no memory QoS; 0.9, upstream's default until 1.36, is taken"},
-	{Path: "memoryReservationPolicy", Support: Refused, Default: "None"},
+	{Path: "memoryThrottlingFactor", Support: Supported, Note: "with the feature gate MemoryQoS; then 0.9 by default"},
+	{Path: "memoryReservationPolicy", Support: Supported, Default: "None", Note: "TieredReservation needs the feature gate MemoryQoS"},
 	{Path: "memorySwap.swapBehavior", Support: Refused, Also: []any{"NoSwap"}},
 	{Path: "failSwapOn", Support: Accepted, Default: true, Note: "pods get no swap, so a machine that has some is no reason to fail"},
 	{Path: "cpuManagerPolicy", Support: Refused, Default: "none", Note: noManager},
@@ -156,7 +158,7 @@ var table = []Field{
 	{Path: "seccompDefault", Support: Supported, Default: true, Upstream: false},
 	{Path: "allowedUnsafeSysctls", Support: Supported},
 	{Path: "defaultPodSysctls", Support: Refused},
-	{Path: "userNamespaces", Support: Refused},
+	{Path: "userNamespaces", Support: Supported, Note: "idsPerPod, 65536 by default"},
 	{Path: "hairpinMode", Support: Accepted, Default: "promiscuous-bridge", Note: "the network plugin's matter"},
 	{Path: "containerLogMaxSize", Support: Supported, Default: "10Mi", Note: "negative for no rotation"},
 	{Path: "containerLogMaxFiles", Support: Supported, Default: 5},
@@ -184,7 +186,8 @@ var table = []Field{
 	{Path: "logging.vmodule", Support: Refused, Note: "--vmodule sets it"},
 	{Path: "logging.options", Support: Refused},
 	{Path: "tracing", Support: Refused},
-	{Path: "featureGates", Support: Refused, Note: "there are none"},
+	{Path: "featureGates", Support: Refused, Note: "there is one, MemoryQoS, off as upstream; it takes effect on cgroup v2",
+		Also: []any{map[string]any{"RotateKubeletServerCertificate": true}, map[string]any{memoryQoS: true}, map[string]any{memoryQoS: false}}},
 	{Path: "showHiddenMetricsForVersion", Support: Refused},
 	{Path: "oomScoreAdj", Support: Supported, Default: -999, Note: "as upstream, a kubelet that may not set it says so and goes on"},
 	{Path: "maxOpenFiles", Support: Refused, Default: 1000000, Note: "the kubelet keeps the limit it was started with"},

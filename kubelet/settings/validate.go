@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -27,6 +28,7 @@ func validate(c *kubeletconfig.KubeletConfiguration) []problem {
 	p.lists(c)
 	p.server(c)
 	p.garbage(c)
+	p.shutdown(c)
 	return p.list
 }
 
@@ -65,6 +67,17 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 	add(c.CPUCFSQuotaPeriod.Duration < 1e6 || c.CPUCFSQuotaPeriod.Duration > 1e9, "cpuCFSQuotaPeriod", c.CPUCFSQuotaPeriod.Duration.String(), "must be between 1ms and 1s")
 	if m := c.CrashLoopBackOff.MaxContainerRestartPeriod; m != nil {
 		add(m.Seconds() < 1 || m.Seconds() > 300, "crashLoopBackOff.maxContainerRestartPeriod", m.Duration.String(), "must be between 1s and 300s")
+	}
+	if f := c.MemoryThrottlingFactor; f != nil {
+		add(!(*f > 0 && *f <= 1), "memoryThrottlingFactor", *f, "must be greater than 0 and at most 1")
+	}
+	policy := c.MemoryReservationPolicy
+	add(policy != kubeletconfig.NoneMemoryReservationPolicy && policy != kubeletconfig.TieredReservationMemoryReservationPolicy,
+		"memoryReservationPolicy", policy, "must be None or TieredReservation")
+	add(policy == kubeletconfig.TieredReservationMemoryReservationPolicy && !c.FeatureGates[memoryQoS],
+		"memoryReservationPolicy", policy, "needs the feature gate MemoryQoS")
+	if u := c.UserNamespaces; u != nil && u.IDsPerPod != nil {
+		add(*u.IDsPerPod <= 0 || *u.IDsPerPod%65536 != 0 || *u.IDsPerPod >= 1<<32, "userNamespaces.idsPerPod", *u.IDsPerPod, "must be a multiple of 65536 below 2^32")
 	}
 	add(*c.PodPidsLimit == 0, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
 	add(*c.OOMScoreAdj < -1000 || *c.OOMScoreAdj > 1000, "oomScoreAdj", *c.OOMScoreAdj, "must be between -1000 and 1000")
@@ -191,6 +204,22 @@ func (p *problems) garbage(c *kubeletconfig.KubeletConfiguration) {
 	p.add(*c.ContainerLogMaxFiles < 2, "containerLogMaxFiles", *c.ContainerLogMaxFiles, "must be greater than 1")
 	p.add(*c.ContainerLogMaxWorkers < 1, "containerLogMaxWorkers", *c.ContainerLogMaxWorkers, "must be greater than 0")
 	p.add(c.ContainerLogMonitorInterval.Seconds() < 3, "containerLogMonitorInterval", c.ContainerLogMonitorInterval.Duration.String(), "must be at least 3s")
+}
+
+// shutdown checks the grace periods of a machine that goes down.
+func (p *problems) shutdown(c *kubeletconfig.KubeletConfiguration) {
+	all, critical := c.ShutdownGracePeriod.Duration, c.ShutdownGracePeriodCriticalPods.Duration
+	p.add(all != 0 && all < time.Second, "shutdownGracePeriod", all.String(), "must be 0 or at least 1s")
+	p.add(critical != 0 && critical < time.Second, "shutdownGracePeriodCriticalPods", critical.String(), "must be 0 or at least 1s")
+	p.add(critical > all, "shutdownGracePeriodCriticalPods", critical.String(), "must not be greater than shutdownGracePeriod, of which it is the last part")
+	seen := map[int32]bool{}
+	for i, g := range c.ShutdownGracePeriodByPodPriority {
+		path := fmt.Sprintf("shutdownGracePeriodByPodPriority[%d]", i)
+		p.add(g.ShutdownGracePeriodSeconds < 0, path+".shutdownGracePeriodSeconds", g.ShutdownGracePeriodSeconds, "must not be negative")
+		p.add(seen[g.Priority], path+".priority", g.Priority, "is there twice")
+		seen[g.Priority] = true
+	}
+	p.add(len(seen) > 0 && all > 0, "shutdownGracePeriodByPodPriority", len(seen), "must not be given together with shutdownGracePeriod")
 }
 
 // ContainerLogMaxSize is the field of that name in bytes.

@@ -123,8 +123,10 @@ func (s sink) pod(pod *statsapi.PodStats) {
 }
 
 func (s sink) container(c *statsapi.ContainerStats, labels ...string) {
-	if started, err := prometheus.NewConstMetric(containerStart, prometheus.GaugeValue, float64(c.StartTime.UnixNano())/1e9, labels...); err == nil {
-		s <- started
+	if c.StartTime.Unix() > 0 {
+		if started, err := prometheus.NewConstMetric(containerStart, prometheus.GaugeValue, float64(c.StartTime.UnixNano())/1e9, labels...); err == nil {
+			s <- started
+		}
 	}
 	if c.CPU != nil {
 		s.seconds(containerCPU, c.CPU.Time.Time, c.CPU.UsageCoreNanoSeconds, labels...)

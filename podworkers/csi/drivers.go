@@ -130,11 +130,14 @@ const readLimit = 10 * time.Second
 // Upstream: pkg/volume/csi/csi_plugin.go getCSIDriver.
 func (d *driverObjects) get(ctx context.Context, name string) (*storagev1.CSIDriver, error) {
 	d.start()
-	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	limited, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	select {
 	case <-d.controller.HasSyncedChecker().Done():
-	case <-ctx.Done():
+	case <-limited.Done():
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, errors.New("CSIDriver objects have not yet been read at least once")
 	}
 	object, found, err := d.store.GetByKey(name)

@@ -77,7 +77,7 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 		return nil
 	case source.Local != nil:
 		dir := filepath.Join(m.podDir(pod.UID), "volumes", "kubernetes.io~local-volume", pv.Name)
-		if err := mountLocal(pod, source.Local.Path, dir, readOnly); err != nil {
+		if err := mountLocal(ctx, pod, source.Local.Path, dir, readOnly); err != nil {
 			return err
 		}
 		m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
@@ -224,7 +224,7 @@ func (m *Manager) nextRepublish(uid types.UID) time.Time {
 // mountLocal binds a directory of the node to the pod's.
 //
 // Upstream: pkg/volume/local/local.go SetUpAt.
-func mountLocal(pod *corev1.Pod, source, dir string, readOnly bool) error {
+func mountLocal(ctx context.Context, pod *corev1.Pod, source, dir string, readOnly bool) error {
 	info, err := os.Stat(source)
 	if err != nil {
 		return fmt.Errorf("local volume: %w", err)
@@ -239,7 +239,7 @@ func mountLocal(pod *corev1.Pod, source, dir string, readOnly bool) error {
 		return err
 	}
 	if group := fsGroup(pod); group != nil && !readOnly {
-		return setOwnership(context.Background(), dir, *group, changePolicy(pod))
+		return setOwnership(ctx, dir, *group, changePolicy(pod))
 	}
 	return nil
 }

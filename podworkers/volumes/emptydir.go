@@ -1,19 +1,15 @@
 package volumes
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // mountEmptyDir makes the directory, with memory or huge pages mounted on it if it is to be of these.
@@ -38,11 +34,15 @@ func (m *Manager) mountEmptyDir(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource,
 	if err != nil || !fresh {
 		return err // an older one's contents, and who may see them, are the pod's by now
 	}
-	if err := os.Chmod(dir, 0o777); err != nil {
+	mode := fs.FileMode(0o777)
+	if e.Medium == corev1.StorageMediumMemory {
+		mode |= fs.ModeSticky // as the kernel makes a tmpfs
+	}
+	if err := os.Chmod(dir, mode); err != nil {
 		return err
 	}
 	if group := fsGroup(pod); group != nil {
-		return setGroup(dir, int(*group))
+		return setGroup(dir, int(*group), mode)
 	}
 	return nil
 }
@@ -130,111 +130,4 @@ func pageSize(pod *corev1.Pod, medium corev1.StorageMedium) (resource.Quantity, 
 		want = sizes[0]
 	}
 	return resource.ParseQuantity(want)
-}
-
-// usagePeriod is how often what a volume with a limit holds is measured, at most: a walk over many files makes the next
-// one later.
-//
-// Upstream: pkg/kubelet/kubelet.go evictionMonitoringPeriod.
-const (
-	usagePeriod = 10 * time.Second
-	usageShare  = 20 // a walk may take a twentieth of the time
-	usageFiles  = 1 << 20
-)
-
-// usage is when a pod's volumes are measured next.
-type usage struct{ next time.Time }
-
-// OverLimit measures the volumes on disk that have a limit, when it is time, and returns the message for a pod that
-// uses more, "" for one that does not.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go emptyDirLimitEviction.
-func (m *Manager) OverLimit(ctx context.Context, pod *corev1.Pod) string {
-	if !limited(pod) {
-		return ""
-	}
-	begin := time.Now()
-	m.mu.Lock()
-	due := m.usages[pod.UID].next
-	m.mu.Unlock()
-	if begin.Before(due) {
-		return ""
-	}
-	message := ""
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
-		if !hasLimit(v) || message != "" {
-			continue
-		}
-		if used := usedBytes(ctx, m.dir(pod.UID, v)); used > v.EmptyDir.SizeLimit.Value() {
-			message = fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, v.EmptyDir.SizeLimit.String())
-		}
-	}
-	end := time.Now()
-	m.mu.Lock()
-	m.usages[pod.UID] = usage{next: end.Add(max(usagePeriod, usageShare*end.Sub(begin)))}
-	m.mu.Unlock()
-	return message
-}
-
-// nextUsage is when OverLimit measures again, zero for never.
-func (m *Manager) nextUsage(uid types.UID) time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.usages[uid].next
-}
-
-// hasLimit tells whether a limit is the kubelet's to watch; that of memory is the kernel's.
-func hasLimit(v *corev1.Volume) bool {
-	return v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumDefault && v.EmptyDir.SizeLimit != nil && v.EmptyDir.SizeLimit.Sign() > 0
-}
-
-func limited(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return hasLimit(&v) })
-}
-
-// usedBytes is the disk space that a directory takes, as du counts it: blocks, each file once, links not followed,
-// nothing of other file systems. After very many files it ends with what it has counted.
-func usedBytes(ctx context.Context, dir string) int64 {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return 0
-	}
-	defer root.Close()
-	type inode struct{ device, number uint64 }
-	var total int64
-	var device uint64
-	files, linked := 0, map[inode]bool{}
-	_ = fs.WalkDir(root.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
-		if files++; files > usageFiles || ctx.Err() != nil {
-			return fs.SkipAll
-		}
-		if err != nil {
-			return nil // it went meanwhile
-		}
-		info, err := root.Lstat(path)
-		if err != nil {
-			return nil
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return nil
-		}
-		if path == "." {
-			device = stat.Dev
-		}
-		if stat.Dev != device && entry.IsDir() {
-			return fs.SkipDir
-		}
-		id := inode{stat.Dev, stat.Ino}
-		if stat.Dev != device || linked[id] {
-			return nil
-		}
-		if stat.Nlink > 1 && !entry.IsDir() {
-			linked[id] = true
-		}
-		total += stat.Blocks * 512
-		return nil
-	})
-	return total
 }

@@ -136,7 +136,7 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 	defer root.Close()
 	source, err := pathrs.OpenatInRoot(root, sub)
 	if errors.Is(err, fs.ErrNotExist) {
-		source, err = pathrs.MkdirAllHandle(root, sub, 0o750)
+		source, err = makeDirs(root, sub)
 	}
 	if err != nil {
 		return "", err
@@ -157,6 +157,34 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 		return "", fmt.Errorf("bind to %s: %w", target, err)
 	}
 	return target, nil
+}
+
+// makeDirs makes what is missing of a path inside a volume, and returns its end. New directories get the permissions of
+// the volume, whatever the umask, so that the pod's users can write to them as they can to the volume.
+//
+// Upstream: pkg/volume/util/subpath/subpath_linux.go doSafeMakeDir.
+func makeDirs(root *os.File, sub string) (*os.File, error) {
+	top, err := root.Stat()
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(path.Clean(sub), "/")
+	for i := 1; ; i++ {
+		at := path.Join(parts[:i]...)
+		made, err := pathrs.OpenatInRoot(root, at)
+		if errors.Is(err, fs.ErrNotExist) {
+			if made, err = pathrs.MkdirAllHandle(root, at, 0o750); err == nil {
+				err = os.Chmod(fmt.Sprintf("/proc/self/fd/%d", made.Fd()), top.Mode()&(fs.ModePerm|fs.ModeSetgid|fs.ModeSticky))
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if i == len(parts) {
+			return made, nil
+		}
+		made.Close()
+	}
 }
 
 // makeTarget makes the directory, or the file, that a bind mount needs.

@@ -26,7 +26,6 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	}
 	m.mu.Lock()
 	delete(m.places, uid)
-	delete(m.usages, uid)
 	m.mu.Unlock()
 	m.metrics.forget(uid)
 	if m.opts.CSI != nil {
@@ -75,31 +74,6 @@ func (m *Manager) unmountCSI(ctx context.Context, dir string) error {
 		if err := m.opts.CSI.Unmount(ctx, filepath.Join(dir, entry.Name())); err != nil {
 			errs = append(errs, fmt.Errorf("UnmountVolume.TearDown failed for volume %q : %w", entry.Name(), err))
 		}
-	}
-	return errors.Join(errs...)
-}
-
-// Clean takes the volumes away of pods that went while no kubelet ran, and those that drivers hold for no pod. A pod
-// without a directory of volumes has none.
-//
-// Upstream: pkg/kubelet/volumemanager/reconciler/reconstruct.go reconstructVolumes and cleanOrphanVolumes.
-func (m *Manager) Clean(ctx context.Context, known func(types.UID) bool) error {
-	dirs, err := filepath.Glob(filepath.Join(m.opts.PodsDir, "*", "volume*"))
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, dir := range dirs {
-		uid := types.UID(filepath.Base(filepath.Dir(dir)))
-		if known(uid) { // asked after the directory was seen, so one that a new pod made is known
-			continue
-		}
-		if err := m.Unmount(ctx, uid); err != nil {
-			errs = append(errs, fmt.Errorf("clean up the volumes of pod %s: %w", uid, err))
-		}
-	}
-	if m.opts.CSI != nil {
-		errs = append(errs, m.opts.CSI.Sweep(ctx))
 	}
 	return errors.Join(errs...)
 }

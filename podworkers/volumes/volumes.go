@@ -49,12 +49,11 @@ type Manager struct {
 
 	mu     sync.Mutex
 	places map[types.UID]map[string]place // of volumes of claims and CSI drivers, by pod and name
-	usages map[types.UID]usage            // of pods whose volumes are measured
 }
 
 // New returns a Manager.
 func New(opts Options) *Manager {
-	return &Manager{opts: opts, metrics: newMetrics(opts.Registerer), places: map[types.UID]map[string]place{}, usages: map[types.UID]usage{}}
+	return &Manager{opts: opts, metrics: newMetrics(opts.Registerer), places: map[types.UID]map[string]place{}}
 }
 
 // plugins are upstream's directory names of the kinds that have a directory.
@@ -158,18 +157,18 @@ func fsGroup(pod *corev1.Pod) *int64 {
 // setGroup makes a fresh directory the group's, and what is put into it later.
 //
 // Upstream: pkg/volume/volume_linux.go SetVolumeOwnership.
-func setGroup(dir string, group int) error {
+func setGroup(dir string, group int, mode os.FileMode) error {
 	if err := os.Lchown(dir, -1, group); err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o777|os.ModeSetgid)
+	return os.Chmod(dir, mode|os.ModeSetgid)
 }
 
 // Next is when the pod's volumes want looking at though nothing happened: a token to be replaced, a driver to be asked
-// again, a limit to be watched. Zero for never.
+// again. Zero for never.
 func (m *Manager) Next(uid types.UID) time.Time {
 	var first time.Time
-	for _, at := range []time.Time{m.opts.Objects.TokenRefresh(uid), m.nextRepublish(uid), m.nextUsage(uid)} {
+	for _, at := range []time.Time{m.opts.Objects.TokenRefresh(uid), m.nextRepublish(uid)} {
 		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}

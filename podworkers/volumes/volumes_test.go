@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -214,6 +215,11 @@ func TestSubPath(t *testing.T) {
 	if read(t, volume+"/a/b/f") != "x" {
 		t.Error("the mount leads elsewhere")
 	}
+	for _, made := range []string{"/a", "/a/b"} { // whatever the umask
+		if info, err := os.Stat(volume + made); err != nil || info.Mode().Perm() != 0o777 {
+			t.Errorf("%s: %v, %v; want the volume's permissions", made, info.Mode(), err)
+		}
+	}
 	if at, err := mount(corev1.VolumeMount{SubPathExpr: "$(DIR)/c"}, map[string]string{"DIR": "d"}); err != nil || at == "" {
 		t.Errorf("subPathExpr: %q, %v", at, err)
 	}
@@ -278,5 +284,43 @@ func TestUnsupported(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "data") {
 			t.Errorf("%s: %v", want, err)
 		}
+	}
+}
+
+// TestRemoveOrphans: the directories of pods that nobody knows go with all that is mounted in them; what else is there
+// stays, and so does what the mounts showed.
+func TestRemoveOrphans(t *testing.T) {
+	dir, shown := t.TempDir(), t.TempDir()
+	m := New(Options{PodsDir: filepath.Join(dir, "pods")})
+	if err := m.RemoveOrphans(t.Context(), nil); err != nil {
+		t.Errorf("without any pods: %v", err)
+	}
+	for _, path := range []string{"pods/known/volumes", "pods/gone/containers/a", "pods/gone/volumes/kubernetes.io~empty-dir/v", "pods/gone/extra"} {
+		if err := os.MkdirAll(filepath.Join(dir, path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := filepath.Join(shown, "kept")
+	for _, path := range []string{filepath.Join(dir, "pods/gone/etc-hosts"), filepath.Join(dir, "pods/file"), kept} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, at := range []string{"volumes/kubernetes.io~empty-dir/v", "extra"} {
+		target := filepath.Join(dir, "pods/gone", at)
+		if err := unix.Mount(shown, target, "", unix.MS_BIND, ""); err != nil {
+			t.Skip("needs the right to mount: ", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(target, unix.MNT_DETACH) })
+	}
+	if err := m.RemoveOrphans(t.Context(), func(uid types.UID) bool { return uid == "known" }); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "pods"))
+	if err != nil || len(entries) != 2 || entries[0].Name() != "file" || entries[1].Name() != "known" {
+		t.Errorf("left are %v, %v", entries, err)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("what was mounted is gone: %v", err)
 	}
 }

@@ -51,6 +51,7 @@ type Options struct {
 	PodPidsLimit       int64                 // podPidsLimit: processes per pod; 0 or less for none
 	CPUCFSQuota        bool                  // cpuCFSQuota: enforce CPU limits
 	CPUCFSQuotaPeriod  time.Duration         // cpuCFSQuotaPeriod, 100 ms by default
+	ReserveMemory      bool                  // memoryReservationPolicy TieredReservation; cgroup v2 only
 	Registerer         prometheus.Registerer // may be nil
 }
 
@@ -68,7 +69,8 @@ type Manager struct {
 
 	mu        sync.Mutex
 	ensured   map[types.UID]sizeKey
-	burstable uint64 // shares last written
+	burstable uint64   // shares last written
+	reserved  [2]int64 // bytes last written: of all pods, of the burstable ones
 }
 
 // New reads the cgroup mounts once and checks the options; it makes nothing. It fails for an unknown driver, a
@@ -215,8 +217,8 @@ func (m *Manager) EnsurePod(pod *corev1.Pod) error {
 	return nil
 }
 
-// UpdateQOS sets the burstable tier's CPU shares to what the given pods ask for together; all other pods of the
-// node must be ended. It writes only when the sum has changed.
+// UpdateQOS sets the burstable tier's CPU shares to what the given pods ask for together, and reserves memory for them if
+// that is asked for; all other pods of the node must be ended. It writes only what has changed.
 //
 // Upstream: pkg/kubelet/cm/qos_container_manager_linux.go UpdateCgroups
 func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
@@ -226,6 +228,9 @@ func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
 	shares := burstableShares(pods)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.reserve(pods); err != nil {
+		return err
+	}
 	if m.burstable == shares {
 		return nil
 	}
@@ -234,6 +239,28 @@ func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
 		return err
 	}
 	m.burstable = shares
+	return nil
+}
+
+// reserve gives the tiers the memory that those of their pods need: a cgroup protects no more than its parent does.
+//
+// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go setMemoryQoS
+func (m *Manager) reserve(pods []*corev1.Pod) error {
+	if !m.unified || !m.options.ReserveMemory {
+		return nil
+	}
+	low := memoryRequests(pods, corev1.PodQOSBurstable)
+	reserved := [2]int64{memoryRequests(pods, corev1.PodQOSGuaranteed) + low, low}
+	if m.reserved == reserved {
+		return nil
+	}
+	if err := m.apply(m.root, limits{unified: MemoryReservation(corev1.PodQOSGuaranteed, reserved[0])}); err != nil {
+		return err
+	}
+	if err := m.apply(m.root.child(burstable), limits{unified: MemoryReservation(corev1.PodQOSBurstable, reserved[1])}); err != nil {
+		return err
+	}
+	m.reserved = reserved
 	return nil
 }
 
@@ -280,6 +307,9 @@ func (m *Manager) apply(n name, l limits) error {
 
 func (m *Manager) config(n name, l limits) *libcgroups.Cgroup {
 	r := &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true, PidsLimit: l.pids}
+	if m.unified {
+		r.Unified = l.unified
+	}
 	if l.shares != nil && m.unified {
 		r.CpuWeight = sharesToWeight(*l.shares)
 	} else if l.shares != nil {

@@ -1,76 +1,109 @@
 package cgroups
 
 import (
-	"os/exec"
-	"path/filepath"
+	"fmt"
 	"testing"
+	"time"
 
-	libcgroups "github.com/opencontainers/cgroups"
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestResizeOnThisMachine: a pod's size is what was set, on whichever version of cgroups the machine has.
+func TestParseAmount(t *testing.T) {
+	for text, want := range map[string]int64{
+		"1024\n": 1024, "max 100000\n": -1, "50000 100000\n": 50000, "max": -1, "-1\n": -1,
+		"9223372036854771712\n": -1, "9223372036854775807": -1, "0": 0,
+	} {
+		if got, err := parseAmount(text); got != want || err != nil {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "x", "1x 2", "99999999999999999999"} {
+		if got, err := parseAmount(text); err == nil {
+			t.Errorf("%q: %d", text, got)
+		}
+	}
+}
+
+// TestWeightToShares: shares survive the way to a weight and back as near as weights are fine.
+func TestWeightToShares(t *testing.T) {
+	for shares := uint64(minShares); shares <= maxShares; shares += 17 {
+		if back := weightToShares(sharesToWeight(shares)); sharesToWeight(back) != sharesToWeight(shares) {
+			t.Fatalf("%d shares are weight %d, which is %d shares, weight %d", shares, sharesToWeight(shares), back, sharesToWeight(back))
+		}
+	}
+	for _, weight := range []uint64{0, 10001} {
+		if back := weightToShares(weight); back < minShares || back > maxShares {
+			t.Errorf("weight %d is %d shares", weight, back)
+		}
+	}
+}
+
+func TestResources(t *testing.T) {
+	m := &Manager{options: Options{CPUCFSQuotaPeriod: 100 * time.Millisecond}}
+	write := func(list corev1.ResourceList) string { return list.Cpu().String() + " " + list.Memory().String() }
+	for _, tc := range []struct {
+		size             Size
+		requests, limits string
+	}{
+		{Size{}, "0 0", "0 0"},
+		{Size{new(uint64(2)), new(int64(-1)), new(int64(-1))}, "0 0", "0 0"},
+		{Size{new(uint64(1024)), new(int64(150000)), new(int64(64 << 20))}, "1 0", "1500m 64Mi"},
+		{Size{new(uint64(MilliCPUToShares(101))), nil, nil}, "101m 0", "0 0"},
+	} {
+		requests, limits := m.Resources(tc.size)
+		if write(requests) != tc.requests || write(limits) != tc.limits {
+			t.Errorf("%s, limits %s; want %s, %s", write(requests), write(limits), tc.requests, tc.limits)
+		}
+	}
+}
+
+// TestResizeOnThisMachine: a pod's cgroup is made as asked, read back, and changed only in what is given.
 func TestResizeOnThisMachine(t *testing.T) {
 	m := machine(t)
 	pod := podOf(corev1.ResourceRequirements{Requests: list("500m", "64Mi"), Limits: list("1", "64Mi")})
 	if err := m.EnsurePod(pod); err != nil {
 		t.Fatal(err)
 	}
-	is := func(when string, shares uint64, quota, memory int64) {
+	want := func(shares, quota, memory int64) {
 		t.Helper()
-		got, err := m.ReadPodSize(pod)
+		size, err := m.ReadPodSize(pod)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A weight of cgroup v2 stands for 26 shares or so.
-		if *got.Shares > shares || *got.Shares+27 < shares || !m.unified && *got.Shares != shares || *got.Quota != quota || *got.Memory != memory {
-			t.Errorf("%s: shares %d, quota %d, memory %d; want %d, %d, %d", when, *got.Shares, *got.Quota, *got.Memory, shares, quota, memory)
+		if m.unified { // weights are coarser
+			shares = int64(weightToShares(sharesToWeight(uint64(shares))))
+		}
+		if got, want := fmt.Sprint(*size.Shares, *size.Quota, *size.Memory), fmt.Sprint(shares, quota, memory); got != want {
+			t.Errorf("size %s, want %s", got, want)
 		}
 	}
-	is("made", 512, 100000, 64<<20)
-	if err := m.ResizePod(pod, m.PodSize(podOf(corev1.ResourceRequirements{Requests: list("1", "32Mi"), Limits: list("2", "128Mi")}))); err != nil {
+	want(512, 100000, 64<<20)
+	if err := m.ResizePod(pod, Size{Memory: new(int64(32 << 20))}); err != nil {
 		t.Fatal(err)
 	}
-	is("more", 1024, 200000, 128<<20)
-	if err := m.ResizePod(pod, Size{Memory: new(int64(16 << 20))}); err != nil {
+	want(512, 100000, 32<<20)
+	if err := m.ResizePod(pod, Size{Shares: new(uint64(256)), Quota: new(int64(50000))}); err != nil {
 		t.Fatal(err)
 	}
-	is("less memory, the rest left alone", 1024, 200000, 16<<20)
-	if err := m.ResizePod(pod, Size{Quota: new(int64(-1)), Memory: new(int64(-1))}); err != nil {
+	want(256, 50000, 32<<20)
+	if err := m.ResizePod(pod, Size{}); err != nil {
 		t.Fatal(err)
 	}
-	is("no limits", 1024, -1, -1)
-}
+	want(256, 50000, 32<<20)
+	if usage, err := m.PodMemoryUsage(pod); err != nil || usage < 0 {
+		t.Errorf("usage %d, %v", usage, err)
+	}
 
-// TestUsageOnThisMachine: a pod's processes are counted to it and to all pods.
-func TestUsageOnThisMachine(t *testing.T) {
-	m := machine(t)
-	pod := podOf(corev1.ResourceRequirements{})
+	// A pod that was given other resources is not left with those its cgroup was made with.
+	pod.Spec.Containers[0].Resources.Limits = list("2", "128Mi")
 	if err := m.EnsurePod(pod); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(t.Context(), "sleep", "3600")
-	if err := command.Start(); err != nil {
+	want(512, 200000, 128<<20)
+	if err := m.RemovePod(pod.UID); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { // before the cgroups are removed
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	}()
-	for _, controller := range m.controllers() {
-		if err := libcgroups.WriteCgroupProc(filepath.Join(m.mounts[controller], m.path(m.podName(pod))), command.Process.Pid); err != nil {
-			t.Fatal(err)
-		}
-	}
-	workingSet, processes, err := m.PodUsage(pod)
-	if err != nil || processes != 1 {
-		t.Errorf("the pod uses %d bytes with %d processes: %v", workingSet, processes, err)
-	}
-	memory, err := m.PodMemoryUsage(pod)
-	if err != nil || memory < workingSet || memory > 1<<30 {
-		t.Errorf("the pod has %d bytes, %d of them in use: %v", memory, workingSet, err)
-	}
-	if all, limit, err := m.PodsMemory(); err != nil || limit != 1<<30 || all < workingSet {
-		t.Errorf("all pods use %d bytes of %d: %v", all, limit, err)
+	if _, err := m.ReadPodSize(pod); err == nil {
+		t.Error("a pod without cgroup has a size")
 	}
 }

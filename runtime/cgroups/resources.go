@@ -102,6 +102,31 @@ type limits struct {
 	memory *int64           // bytes
 	pids   *int64           // processes
 	huge   map[string]int64 // page size as the kernel names it ("2MB") -> bytes
+	// unified are files of cgroup v2 and what goes into them.
+	unified map[string]string
+}
+
+// MemoryReservation keeps memory from being reclaimed: of guaranteed pods whatever happens, of burstable ones as long as
+// there is other memory.
+//
+// Upstream: pkg/kubelet/cm/helpers_linux.go ResourceConfigForPod
+func MemoryReservation(class corev1.PodQOSClass, bytes int64) map[string]string {
+	file := "memory.low"
+	if class == corev1.PodQOSGuaranteed {
+		file = "memory.min"
+	}
+	return map[string]string{file: strconv.FormatInt(bytes, 10)}
+}
+
+// memoryRequests is the sum of what the pods of a class ask for.
+func memoryRequests(pods []*corev1.Pod, class corev1.PodQOSClass) (bytes int64) {
+	for _, pod := range pods {
+		if QOSClass(pod) == class {
+			requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+			bytes += requests.Memory().Value()
+		}
+	}
+	return bytes
 }
 
 // podLimits works out a pod's cgroup from its spec.
@@ -141,6 +166,9 @@ func (o Options) podLimits(pod *corev1.Pod) limits {
 	}
 	if o.PodPidsLimit > 0 {
 		out.pids = new(o.PodPidsLimit)
+	}
+	if memory := requests.Memory().Value(); o.ReserveMemory && memory > 0 {
+		out.unified = MemoryReservation(class, memory)
 	}
 	return out
 }

@@ -36,6 +36,7 @@ type flags struct {
 	idle        time.Duration
 	settle      time.Duration
 	bin         string
+	runtime     string
 	concurrency int
 	timeout     time.Duration
 }
@@ -47,6 +48,7 @@ func main() {
 	flag.DurationVar(&f.idle, "idle", time.Minute, "how long to watch the kubelet idle, with the largest number of pods")
 	flag.DurationVar(&f.settle, "settle", 10*time.Second, "how long to wait after the last pod is Ready before counting status writes and idling")
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
+	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server: containerd or crid")
 	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
 	flag.DurationVar(&f.timeout, "timeout", 5*time.Minute, "limit for one number of pods to become Ready, and to go")
 	flag.Parse()
@@ -79,7 +81,7 @@ func run(ctx context.Context, f flags) error {
 			return fmt.Errorf("-kubelets: unknown %q", c)
 		}
 	}
-	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin})
+	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: f.runtime, NoControlPlane: slices.Equal(f.contenders, []string{floor})})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,225 @@
+package identity
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/keyutil"
+	"k8s.io/klog/v2"
+)
+
+const (
+	rotationWait = 15 * time.Minute // for a request to be signed, before it is made anew with another key
+	minPause     = time.Second
+	maxLook      = 10 * time.Second // between looks whether the addresses have changed: nothing announces it
+	maxSleep     = 10 * time.Minute // a machine that was suspended has lost time
+)
+
+// rotation has certificates of one kind replaced before they expire.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go manager
+type rotation struct {
+	store  *store
+	signer string
+	use    certificatesv1.KeyUsage
+	// template is what to ask for, nil as long as that is not known. One that changes is asked for at once.
+	template func() *x509.CertificateRequest
+	dynamic  bool // the template may change
+	requests func() (Requests, error)
+
+	failures prometheus.Counter
+	lives    prometheus.Observer // seconds that certificates were used; may be nil
+
+	force   bool                     // ask at once, whatever there is
+	healthy atomic.Bool              // the apiserver answered the last request itself
+	last    *x509.CertificateRequest // what was signed last
+	due     time.Time                // when dueOf is to be replaced
+	dueOf   *x509.Certificate
+}
+
+// run asks for certificates in time, until ctx ends.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go run
+func (r *rotation) run(ctx context.Context) {
+	fresh := wait.Backoff{Duration: 2 * time.Second, Factor: 2, Jitter: 0.1, Steps: 5, Cap: 32 * time.Second}
+	backoff := fresh
+	for {
+		pause := r.pause()
+		if template := r.template(); template != nil && pause <= 0 {
+			if err := r.rotate(ctx, template); err == nil || errors.Is(err, errStale) {
+				pause, backoff = minPause, fresh
+			} else if ctx.Err() == nil {
+				pause = backoff.Step()
+				r.failures.Inc()
+				klog.FromContext(ctx).Error(err, "There is no new certificate, it will be asked for again", "signer", r.signer, "after", pause)
+			}
+		}
+		if r.dynamic {
+			pause = min(pause, maxLook)
+		}
+		timer := time.NewTimer(min(max(pause, minPause), maxSleep))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// pause is how long the certificate is still good enough, at most 0 if it is not.
+func (r *rotation) pause() time.Duration {
+	c := leaf(r.store.valid())
+	if r.force || c == nil {
+		return 0
+	}
+	// A signer that leaves out a name would leave it out again.
+	if t := r.template(); t != nil && !covers(c, t) && !sameRequest(t, r.last) {
+		return 0
+	}
+	if r.dueOf != c {
+		r.due, r.dueOf = rotationDeadline(c), c
+	}
+	return time.Until(r.due)
+}
+
+// rotationDeadline is at a random point between 70 and 90 % of a certificate's life, so that nodes that were made
+// together do not ask together.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go nextRotationDeadline
+func rotationDeadline(c *x509.Certificate) time.Time {
+	life := float64(c.NotAfter.Sub(c.NotBefore))
+	return c.NotBefore.Add(wait.Jitter(time.Duration(life*0.7), 0.2/0.7))
+}
+
+// covers tells whether a certificate has all the names that are wanted.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go certSatisfiesTemplate
+func covers(c *x509.Certificate, want *x509.CertificateRequest) bool {
+	if c.Subject.CommonName != want.Subject.CommonName {
+		return false
+	}
+	for _, o := range want.Subject.Organization {
+		if !slices.Contains(c.Subject.Organization, o) {
+			return false
+		}
+	}
+	for _, name := range want.DNSNames {
+		if !slices.Contains(c.DNSNames, name) {
+			return false
+		}
+	}
+	for _, ip := range want.IPAddresses {
+		if !slices.ContainsFunc(c.IPAddresses, ip.Equal) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameRequest compares the names that are asked for.
+func sameRequest(a, b *x509.CertificateRequest) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Subject.String() == b.Subject.String() && slices.Equal(a.DNSNames, b.DNSNames) && slices.EqualFunc(a.IPAddresses, b.IPAddresses, net.IP.Equal)
+}
+
+// rotate asks for a certificate with a new key, waits until it is signed, and uses it.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go rotateCerts
+func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make a private key: %w", err)
+	}
+	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
+	if err != nil {
+		return fmt.Errorf("make a private key: %w", err)
+	}
+	requests, err := r.requests()
+	if err != nil {
+		return err
+	}
+	made, err := request(ctx, requests, wanted{signer: r.signer, use: r.use, template: template, key: key})
+	r.healthy.Store(serverAnswered(err))
+	if err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Waiting for a certificate to be signed", "certificateSigningRequest", made.Name, "signer", r.signer)
+	ctx, cancel := context.WithTimeout(ctx, rotationWait)
+	defer cancel()
+	var stale func() bool
+	if r.dynamic {
+		stale = func() bool { return !sameRequest(template, r.template()) }
+	}
+	cert, err := await(ctx, requests, made, stale)
+	if err != nil {
+		return err
+	}
+	old := leaf(r.store.current.Load())
+	if _, err := r.store.update(cert, keyPEM); err != nil {
+		return err
+	}
+	r.last, r.force = template, false
+	if old != nil && r.lives != nil {
+		r.lives.Observe(time.Since(old.NotBefore).Seconds())
+	}
+	return nil
+}
+
+// serverAnswered tells whether it was the apiserver that gave this answer, and not a proxy in front of it.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go updateServerError
+func serverAnswered(err error) bool {
+	if err == nil || apierrors.IsUnauthorized(err) {
+		return true
+	}
+	return !apierrors.IsUnexpectedServerError(err) && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err))
+}
+
+// start takes the certificate that is there, or the one that the kubeconfig has in it, which is to be replaced at once:
+// it may be somebody's with more rights. One that has expired is taken if there is no other way to get one, so that the
+// kubelet soon knows.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go getCurrentCertificateOrBootstrap
+func (r *rotation) start(ctx context.Context, cert, key []byte, onlyWay bool) error {
+	have, err := r.store.load()
+	if err != nil {
+		return err
+	}
+	if have != nil && time.Now().Before(have.Leaf.NotAfter) {
+		r.store.set(have)
+		return nil
+	}
+	r.force = true
+	if len(cert) == 0 || len(key) == 0 {
+		if have != nil && onlyWay {
+			r.store.set(have)
+		}
+		return nil
+	}
+	given, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return fmt.Errorf("read the kubeconfig's client certificate: %w", err)
+	}
+	if _, err := r.store.update(cert, key); err != nil {
+		klog.FromContext(ctx).Error(err, "The kubeconfig's client certificate is not kept")
+		r.store.set(&given)
+	}
+	return nil
+}

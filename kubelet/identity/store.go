@@ -1,0 +1,151 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	certutil "k8s.io/client-go/util/cert"
+)
+
+// store keeps a certificate and its key together in DIR/PREFIX-TIME.pem, to which DIR/PREFIX-current.pem is a link, and
+// has the newest at hand.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_store.go fileStore
+type store struct {
+	dir, prefix string
+	// certFile and keyFile are where a certificate is as long as there is none in dir; "" for none.
+	certFile, keyFile string
+	// onUpdate is told of new certificates; may be nil.
+	onUpdate func()
+
+	current atomic.Pointer[tls.Certificate]
+	changed chan struct{} // capacity 1
+	once    sync.Once
+	first   chan struct{} // closed when there is a certificate
+}
+
+// newStore opens a store. What an interrupted update of upstream's kubelet left, which has a moment without a current
+// certificate, is mended.
+func newStore(dir, prefix string) (*store, error) {
+	s := &store{dir: dir, prefix: prefix, changed: make(chan struct{}, 1), first: make(chan struct{})}
+	_, err := os.Stat(s.currentPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err = os.Stat(s.path("updated")); err == nil {
+			err = s.switchTo("updated")
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open --cert-dir %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *store) path(name string) string { return filepath.Join(s.dir, s.prefix+"-"+name+".pem") }
+
+// currentPath is the link to the certificate in use.
+func (s *store) currentPath() string { return s.path("current") }
+
+// load reads the certificate and its key; both are nil if there is none.
+func (s *store) load() (*tls.Certificate, error) {
+	for _, files := range [][2]string{
+		{s.currentPath(), s.currentPath()}, {s.certFile, s.keyFile}, {filepath.Join(s.dir, s.prefix+".crt"), filepath.Join(s.dir, s.prefix+".key")},
+	} {
+		c, err := tls.LoadX509KeyPair(files[0], files[1])
+		if errors.Is(err, fs.ErrNotExist) || files[0] == "" {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate %s and its key %s: %w", files[0], files[1], err)
+		}
+		return &c, nil
+	}
+	return nil, nil
+}
+
+// update keeps a certificate that goes with the key; whoever connects from now on shows it.
+func (s *store) update(cert, key []byte) (*tls.Certificate, error) {
+	certs, err := certutil.ParseCertsPEM(cert)
+	if err != nil {
+		return nil, fmt.Errorf("read the new certificate: %w", err)
+	}
+	var file bytes.Buffer // without what may stand between the certificates
+	for _, c := range certs {
+		if err := pem.Encode(&file, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}); err != nil {
+			return nil, fmt.Errorf("write the new certificate: %w", err)
+		}
+	}
+	file.Write(key)
+	c, err := tls.X509KeyPair(file.Bytes(), key)
+	if err != nil {
+		return nil, fmt.Errorf("read the new certificate and its key: %w", err)
+	}
+	if err := s.keep(file.Bytes()); err != nil {
+		return nil, err
+	}
+	s.set(&c)
+	return &c, nil
+}
+
+// keep writes a file and then makes it the current one: there is a whole one at any time.
+func (s *store) keep(data []byte) error {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return fmt.Errorf("make --cert-dir: %w", err)
+	}
+	path, err := filepath.Abs(s.path(time.Now().Format("2006-01-02-15-04-05")))
+	if err != nil {
+		return fmt.Errorf("find --cert-dir: %w", err)
+	}
+	if err := writePrivate(path, data); err != nil {
+		return err
+	}
+	if err := os.Remove(s.path("updated")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep the new certificate: %w", err)
+	}
+	if err := os.Symlink(path, s.path("updated")); err != nil {
+		return fmt.Errorf("keep the new certificate: %w", err)
+	}
+	return s.switchTo("updated")
+}
+
+// switchTo makes a link the current one. What is no link was put there by somebody, and stays.
+func (s *store) switchTo(name string) error {
+	if info, err := os.Lstat(s.currentPath()); err == nil && info.Mode().Type() != fs.ModeSymlink {
+		return fmt.Errorf("keep the new certificate: %s is not a link", s.currentPath())
+	}
+	if err := os.Rename(s.path(name), s.currentPath()); err != nil {
+		return fmt.Errorf("keep the new certificate: %w", err)
+	}
+	return nil
+}
+
+// set tells everybody of a certificate.
+func (s *store) set(c *tls.Certificate) {
+	s.current.Store(c)
+	s.once.Do(func() { close(s.first) })
+	if s.onUpdate != nil {
+		s.onUpdate()
+	}
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// valid is the current certificate, nil if there is none or it has expired.
+func (s *store) valid() *tls.Certificate {
+	if c := s.current.Load(); c != nil && time.Now().Before(c.Leaf.NotAfter) {
+		return c
+	}
+	return nil
+}

@@ -1,0 +1,324 @@
+package shutdown
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+
+	"minikubelet/kubelet/settings"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func podOf(name string, priority int32, grace int64) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns", UID: types.UID(name)},
+		Spec:       corev1.PodSpec{Priority: &priority, TerminationGracePeriodSeconds: &grace},
+	}
+}
+
+func TestGroups(t *testing.T) {
+	group := func(priority int32, seconds int64) kubeletconfig.ShutdownGracePeriodByPodPriority {
+		return kubeletconfig.ShutdownGracePeriodByPodPriority{Priority: priority, ShutdownGracePeriodSeconds: seconds}
+	}
+	c := kubeletconfig.KubeletConfiguration{}
+	if got := groupsOf(&settings.Settings{KubeletConfiguration: c}); len(got) != 0 {
+		t.Errorf("without settings: %v", got)
+	}
+	c.ShutdownGracePeriod.Duration, c.ShutdownGracePeriodCriticalPods.Duration = 30*time.Second, 10*time.Second
+	two := groupsOf(&settings.Settings{KubeletConfiguration: c})
+	if !slices.Equal(two, []kubeletconfig.ShutdownGracePeriodByPodPriority{group(0, 20), group(2_000_000_000, 10)}) {
+		t.Errorf("of two periods: %v", two)
+	}
+	given := []kubeletconfig.ShutdownGracePeriodByPodPriority{group(100, 1), group(-5, 2), group(10, 3)}
+	three := groupsOf(&settings.Settings{KubeletConfiguration: kubeletconfig.KubeletConfiguration{ShutdownGracePeriodByPodPriority: given}})
+	if !slices.Equal(three, []kubeletconfig.ShutdownGracePeriodByPodPriority{group(-5, 2), group(10, 3), group(100, 1)}) || given[0].Priority != 100 {
+		t.Errorf("by priority: %v, given %v", three, given)
+	}
+	var pods []*corev1.Pod
+	for _, priority := range []int32{-100, -5, 0, 10, 99, 100, 2_000_000_000} {
+		pods = append(pods, podOf(fmt.Sprint(priority), priority, 0))
+	}
+	var got []string
+	for _, pods := range byPriority(three, append(pods, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "none"}})) {
+		var names []string
+		for _, pod := range pods {
+			names = append(names, pod.Name)
+		}
+		got = append(got, strings.Join(names, ","))
+	}
+	if want := "-100,-5,0,none 10,99 100,2000000000"; strings.Join(got, " ") != want {
+		t.Errorf("pods are in groups %q, want %q", got, want)
+	}
+}
+
+// fakeLogind answers on a bus of its own as systemd-logind and systemd do.
+type fakeLogind struct {
+	bus *dbus.Conn
+
+	mu    sync.Mutex
+	delay time.Duration
+	after time.Duration // the delay once it was reloaded
+	held  *os.File      // the other end of the newest lock
+	asked string
+}
+
+func (f *fakeLogind) Inhibit(what, who, why, mode string) (dbus.UnixFD, *dbus.Error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return 0, dbus.MakeFailedError(err)
+	}
+	f.held, f.asked = ours, strings.Join([]string{what, who, why, mode}, "|")
+	fd := dbus.UnixFD(theirs.Fd())
+	time.AfterFunc(time.Second, func() { _ = theirs.Close() }) // sent by then
+	return fd, nil
+}
+
+func (f *fakeLogind) Get(_, name string) (dbus.Variant, *dbus.Error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name != "InhibitDelayMaxUSec" {
+		return dbus.Variant{}, dbus.MakeFailedError(errors.New(name))
+	}
+	return dbus.MakeVariant(uint64(f.delay / time.Microsecond)), nil
+}
+
+func (f *fakeLogind) KillUnit(unit, _ string, signal int32) *dbus.Error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if unit == "systemd-logind.service" && signal == 1 {
+		f.delay = f.after
+	}
+	return nil
+}
+
+func (f *fakeLogind) set(delay, after time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.delay, f.after = delay, after
+}
+
+func (f *fakeLogind) announce(t *testing.T, start bool) {
+	t.Helper()
+	if err := f.bus.Emit(logindPath, logindManager+".PrepareForShutdown", start); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lock waits until the kubelet has taken a lock and returns its other end, which ends when it is released.
+func (f *fakeLogind) lock(t *testing.T) *os.File {
+	t.Helper()
+	for range 200 {
+		f.mu.Lock()
+		held := f.held
+		f.held = nil
+		f.mu.Unlock()
+		if held != nil {
+			t.Cleanup(func() { _ = held.Close() })
+			return held
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("the kubelet did not inhibit shutdowns")
+	return nil
+}
+
+// startBus runs a message bus with a fake logind on it.
+func startBus(t *testing.T) *fakeLogind {
+	t.Helper()
+	program, err := exec.LookPath("dbus-daemon")
+	if err != nil {
+		t.Skip("no dbus-daemon: ", err)
+	}
+	dir := t.TempDir()
+	address, config := "unix:path="+filepath.Join(dir, "bus"), filepath.Join(dir, "bus.conf")
+	text := `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>system</type><listen>` + address + `</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	daemon := exec.Command(program, "--config-file="+config, "--nofork", "--nopidfile", "--print-address")
+	ready, err := daemon.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = daemon.Process.Kill(); _ = daemon.Wait() })
+	if _, err := ready.Read(make([]byte, 100)); err != nil {
+		t.Fatal("the bus did not start: ", err)
+	}
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+	f := &fakeLogind{delay: 5 * time.Second, after: time.Minute}
+	if f.bus, err = dbus.Connect(address); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.bus.Close() })
+	for _, name := range []string{logindName, systemdName} {
+		if _, err := f.bus.RequestName(name, dbus.NameFlagDoNotQueue); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(
+		f.bus.ExportMethodTable(map[string]any{"Inhibit": f.Inhibit}, logindPath, logindManager),
+		f.bus.ExportMethodTable(map[string]any{"Get": f.Get}, logindPath, "org.freedesktop.DBus.Properties"),
+		f.bus.ExportMethodTable(map[string]any{"KillUnit": f.KillUnit}, systemdPath, systemdManager),
+	); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// released waits until the kubelet lets go of the lock.
+func released(t *testing.T, lock *os.File) {
+	t.Helper()
+	if err := lock.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Fatalf("the lock is not released: %v", err)
+	}
+}
+
+// TestShutdown: the pods end group by group, then the machine may go down; when that is called off all is as before.
+func TestShutdown(t *testing.T) {
+	bus := startBus(t)
+	c := kubeletconfig.KubeletConfiguration{}
+	c.ShutdownGracePeriod.Duration, c.ShutdownGracePeriodCriticalPods.Duration = 7*time.Second, time.Second
+	var mu sync.Mutex
+	var did []string
+	cleaned := map[types.UID]chan struct{}{"web": make(chan struct{}), "db": make(chan struct{}), "slow-critical": make(chan struct{})}
+	events := record.NewFakeRecorder(10)
+	dir := filepath.Join(t.TempDir(), "logind.conf.d")
+	note := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		did = append(did, what)
+	}
+	m := New(Options{
+		Settings: &settings.Settings{KubeletConfiguration: c}, Events: events, Node: &corev1.ObjectReference{Kind: "Node", Name: "n"}, ConfDir: dir,
+		ActivePods: func() []*corev1.Pod {
+			return []*corev1.Pod{podOf("slow-critical", 2_000_000_000, 30), podOf("web", 0, 2), podOf("db", 10, 30)}
+		},
+		Kill: func(pod *corev1.Pod, grace int64) {
+			note(fmt.Sprintf("%s/%d", pod.Name, grace))
+			if pod.Name != "slow-critical" {
+				time.AfterFunc(50*time.Millisecond, func() { note(pod.Name + " gone"); close(cleaned[pod.UID]) })
+			}
+		},
+		Cleaned:         func(uid types.UID) <-chan struct{} { return cleaned[uid] },
+		SetShuttingDown: func(on bool) { note(fmt.Sprint("stopping ", on)) },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); m.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+
+	lock := bus.lock(t)
+	if bus.asked != "shutdown|kubelet|Kubelet needs time to handle node shutdown|delay" {
+		t.Errorf("asked for %q", bus.asked)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, confFile)); err != nil || !strings.Contains(string(text), "[Login]\nInhibitDelayMaxSec=7\n") {
+		t.Errorf("logind's settings: %q, %v", text, err)
+	}
+	time.Sleep(1500 * time.Millisecond) // the fake's own copy of the lock is closed by then
+	bus.announce(t, true)
+	released(t, lock)
+	if !m.ShuttingDown() {
+		t.Error("the machine goes down and the manager does not say so")
+	}
+	bus.announce(t, false)
+	bus.lock(t)
+	for range 100 {
+		if !m.ShuttingDown() {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	last := slices.Sorted(slices.Values(did[1:5])) // the order within a group is no matter
+	if did[0] != "stopping true" || strings.Join(last, " ") != "db gone db/6 web gone web/2" || strings.Join(did[5:], " ") != "slow-critical/1 stopping false" {
+		t.Errorf("did %q", did)
+	}
+	for _, want := range []string{"Shutdown manager detected shutdown event", "Shutdown manager detected shutdown cancellation"} {
+		if got := <-events.Events; got != "Normal NodeShutdown "+want {
+			t.Errorf("event %q", got)
+		}
+	}
+}
+
+// TestReconnect: a bus that goes away is looked for again.
+func TestReconnect(t *testing.T) {
+	bus := startBus(t)
+	bus.set(time.Minute, time.Minute)
+	c := kubeletconfig.KubeletConfiguration{}
+	c.ShutdownGracePeriod.Duration = 2 * time.Second
+	m := New(Options{Settings: &settings.Settings{KubeletConfiguration: c}, ConfDir: filepath.Join(t.TempDir(), "none")})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); m.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	bus.lock(t)
+	if _, err := os.Stat(m.ConfDir); !os.IsNotExist(err) {
+		t.Error("logind's settings are written although its delay is long enough")
+	}
+	if err := m.watch(canceled(t)); err == nil {
+		t.Error("no error of a connection that ended")
+	}
+}
+
+func canceled(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func TestErrors(t *testing.T) {
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "none"))
+	c := kubeletconfig.KubeletConfiguration{}
+	if New(Options{Settings: &settings.Settings{KubeletConfiguration: c}}) != nil {
+		t.Error("a manager although pods get no time")
+	}
+	c.ShutdownGracePeriod.Duration = 2 * time.Second
+	m := New(Options{Settings: &settings.Settings{KubeletConfiguration: c}})
+	if err := m.watch(t.Context()); err == nil || !strings.Contains(err.Error(), "system bus") {
+		t.Errorf("without a bus: %v", err)
+	}
+}
+
+// TestStubbornLogind: one that does not take the setting is an error that names it.
+func TestStubbornLogind(t *testing.T) {
+	bus := startBus(t)
+	bus.set(5*time.Second, 5*time.Second)
+	l, err := connect(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.close() }()
+	if err := l.extend(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), confFile) {
+		t.Errorf("the error is %v", err)
+	}
+}

@@ -1,0 +1,76 @@
+package cgroups
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	libcgroups "github.com/opencontainers/cgroups"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestPodSizesOnThisMachine: a pod's size is what was set, on whichever version of cgroups the machine has.
+func TestPodSizesOnThisMachine(t *testing.T) {
+	m := machine(t)
+	pod := podOf(corev1.ResourceRequirements{Requests: list("500m", "64Mi"), Limits: list("1", "64Mi")})
+	if err := m.EnsurePod(pod); err != nil {
+		t.Fatal(err)
+	}
+	is := func(when string, shares uint64, quota, memory int64) {
+		t.Helper()
+		got, err := m.ReadPodSize(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A weight of cgroup v2 stands for 26 shares or so.
+		if *got.Shares > shares || *got.Shares+27 < shares || !m.unified && *got.Shares != shares || *got.Quota != quota || *got.Memory != memory {
+			t.Errorf("%s: shares %d, quota %d, memory %d; want %d, %d, %d", when, *got.Shares, *got.Quota, *got.Memory, shares, quota, memory)
+		}
+	}
+	is("made", 512, 100000, 64<<20)
+	if err := m.ResizePod(pod, m.PodSize(podOf(corev1.ResourceRequirements{Requests: list("1", "32Mi"), Limits: list("2", "128Mi")}))); err != nil {
+		t.Fatal(err)
+	}
+	is("more", 1024, 200000, 128<<20)
+	if err := m.ResizePod(pod, Size{Memory: new(int64(16 << 20))}); err != nil {
+		t.Fatal(err)
+	}
+	is("less memory, the rest left alone", 1024, 200000, 16<<20)
+	if err := m.ResizePod(pod, Size{Quota: new(int64(-1)), Memory: new(int64(-1))}); err != nil {
+		t.Fatal(err)
+	}
+	is("no limits", 1024, -1, -1)
+}
+
+// TestUsageOnThisMachine: a pod's processes are counted to it and to all pods.
+func TestUsageOnThisMachine(t *testing.T) {
+	m := machine(t)
+	pod := podOf(corev1.ResourceRequirements{})
+	if err := m.EnsurePod(pod); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), "sleep", "3600")
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // before the cgroups are removed
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	}()
+	for _, controller := range m.controllers() {
+		if err := libcgroups.WriteCgroupProc(filepath.Join(m.mounts[controller], m.path(m.podName(pod))), command.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	workingSet, processes, err := m.PodUsage(pod)
+	if err != nil || processes != 1 {
+		t.Errorf("the pod uses %d bytes with %d processes: %v", workingSet, processes, err)
+	}
+	memory, err := m.PodMemoryUsage(pod)
+	if err != nil || memory < workingSet || memory > 1<<30 {
+		t.Errorf("the pod has %d bytes, %d of them in use: %v", memory, workingSet, err)
+	}
+	if all, limit, err := m.PodsMemory(); err != nil || limit != 1<<30 || all < workingSet {
+		t.Errorf("all pods use %d bytes of %d: %v", all, limit, err)
+	}
+}

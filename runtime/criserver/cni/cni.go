@@ -1,0 +1,355 @@
+// Package cni connects pods to networks with CNI plugins. It uses libcni as go-cni does, but
+// with a cache of its own: what a pod is disconnected with is what it was connected with, also
+// when the configuration has changed since.
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/fsnotify/fsnotify"
+	"k8s.io/klog/v2"
+)
+
+// Interface is the name of the pod's interface.
+const Interface = "eth0"
+
+const maxAddresses = 16
+
+// ErrNotReady is returned when there is no network configuration.
+var ErrNotReady = errors.New("no CNI network configuration")
+
+// PortMapping asks a plugin such as portmap to forward a port of the node.
+type PortMapping struct {
+	HostPort      int32  `json:"hostPort"`
+	ContainerPort int32  `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+// DNS is what a plugin such as dnsname may want to know.
+type DNS struct {
+	Servers  []string `json:"servers,omitempty"`
+	Searches []string `json:"searches,omitempty"`
+	Options  []string `json:"options,omitempty"`
+}
+
+// Pod is what a plugin is told of a pod.
+type Pod struct {
+	SandboxID, NetNS     string
+	Name, Namespace, UID string
+	Ports                []PortMapping
+	DNS                  DNS
+	CgroupParent         string
+	Ingress, Egress      int64 // bits a second, 0 for no limit
+}
+
+// Plugins are the CNI plugins and the network that pods are connected to: the first
+// configuration in the directory, as everywhere.
+type Plugins struct {
+	confDir  string
+	binDirs  []string
+	cacheDir string
+
+	mu      sync.RWMutex
+	network *libcni.NetworkConfigList
+	problem error
+}
+
+// New reads the configuration; there may be none yet.
+func New(confDir string, binDirs []string, cacheDir string) *Plugins {
+	p := &Plugins{confDir: confDir, binDirs: binDirs, cacheDir: cacheDir}
+	p.Reload()
+	return p
+}
+
+// forPod has a cache for each pod: with one for all libcni would read that of every pod to
+// disconnect one.
+func (p *Plugins) forPod(id string) *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(p.binDirs, filepath.Join(p.cacheDir, id), newExec())
+}
+
+// Watch reads the configuration again whenever its directory changes, until ctx ends.
+func (p *Plugins) Watch(ctx context.Context) error {
+	if err := os.MkdirAll(p.confDir, 0o755); err != nil {
+		return fmt.Errorf("make directory of CNI configuration: %w", err)
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch CNI configuration: %w", err)
+	}
+	defer watcher.Close()
+	if err := watcher.Add(p.confDir); err != nil {
+		return fmt.Errorf("watch CNI configuration: %w", err)
+	}
+	p.Reload() // what came before the watch
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-watcher.Errors:
+			klog.FromContext(ctx).Error(err, "Watching CNI configuration")
+			p.Reload()
+		case event := <-watcher.Events:
+			if !event.Has(fsnotify.Chmod) {
+				p.Reload()
+			}
+		}
+	}
+}
+
+// Reload reads the first valid configuration in the order of file names.
+func (p *Plugins) Reload() {
+	network, err := load(p.confDir)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.network, p.problem = network, err
+}
+
+func load(dir string) (*libcni.NetworkConfigList, error) {
+	files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
+	if err != nil {
+		return nil, fmt.Errorf("%w: read %s: %w", ErrNotReady, dir, err)
+	}
+	sort.Strings(files)
+	problems := []error{fmt.Errorf("%w in %s", ErrNotReady, dir)}
+	for _, file := range files {
+		list, err := loadFile(file)
+		if err == nil {
+			return list, nil
+		}
+		problems = append(problems, fmt.Errorf("%s: %w", filepath.Base(file), err))
+	}
+	return nil, errors.Join(problems...)
+}
+
+// maxConfig bounds a configuration file.
+const maxConfig = 1 << 20
+
+func loadFile(file string) (*libcni.NetworkConfigList, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxConfig {
+		return nil, fmt.Errorf("file has %d bytes, more than %d", info.Size(), maxConfig)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasSuffix(file, ".conflist") {
+		if data, err = listOfOne(data); err != nil {
+			return nil, err
+		}
+	}
+	list, err := libcni.NetworkConfFromBytes(data)
+	if err == nil && len(list.Plugins) == 0 {
+		err = errors.New("no plugins")
+	}
+	return list, err
+}
+
+// listOfOne makes a list of the configuration of a single plugin, as files from before there
+// were lists have it.
+func listOfOne(plugin []byte) ([]byte, error) {
+	var conf struct{ CNIVersion, Name, Type string }
+	if err := json.Unmarshal(plugin, &conf); err != nil {
+		return nil, err
+	}
+	if conf.Type == "" {
+		return nil, errors.New("no plugin type")
+	}
+	return json.Marshal(map[string]any{"cniVersion": conf.CNIVersion, "name": conf.Name, "plugins": []json.RawMessage{plugin}})
+}
+
+// Status is nil when pods can be connected.
+func (p *Plugins) Status(ctx context.Context) error {
+	network, err := p.current()
+	if err != nil {
+		return err
+	}
+	return p.forPod("").GetStatusNetworkList(ctx, network) // asks only plugins of CNI 1.1
+}
+
+func (p *Plugins) current() (*libcni.NetworkConfigList, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.network, p.problem
+}
+
+// Setup connects a pod and returns its addresses, the primary one first. On error the caller is
+// expected to call Teardown, since a plugin may have done half of its work.
+func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
+	network, err := p.current()
+	if err != nil {
+		return nil, err
+	}
+	result, err := p.forPod(pod.SandboxID).AddNetworkList(ctx, network, pod.runtimeConf())
+	if err != nil {
+		return nil, fmt.Errorf("add pod to network %s: %w", network.Name, err)
+	}
+	return addresses(result)
+}
+
+// addresses are those of the pod's interface in a plugin's answer.
+func addresses(result types.Result) ([]string, error) {
+	r, err := types100.NewResultFromResult(result)
+	if err != nil {
+		return nil, fmt.Errorf("read result of CNI plugin: %w", err)
+	}
+	var ips []string
+	for _, ip := range r.IPs {
+		if ip == nil || ip.Address.IP == nil {
+			continue
+		}
+		if i := ip.Interface; i != nil && (*i < 0 || *i >= len(r.Interfaces) || r.Interfaces[*i] == nil || r.Interfaces[*i].Sandbox == "") {
+			continue // one of the host's
+		}
+		ips = append(ips, ip.Address.IP.String())
+	}
+	if len(ips) == 0 {
+		return nil, errors.New("read result of CNI plugin: no address for the pod")
+	}
+	if len(ips) > maxAddresses {
+		return nil, fmt.Errorf("read result of CNI plugin: %d addresses for the pod", len(ips))
+	}
+	return ips, nil
+}
+
+// Teardown disconnects a pod. One that is not connected is no error. NetNS may be empty when
+// the namespace is gone.
+func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {
+	cni := p.forPod(pod.SandboxID)
+	attached, err := cni.GetCachedAttachments(pod.SandboxID)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look up networks of pod: %w", err)
+	}
+	if len(attached) == 0 {
+		return p.teardownUncached(ctx, pod)
+	}
+	var failed []error
+	for _, a := range attached {
+		list, err := libcni.NetworkConfFromBytes(a.Config)
+		if err == nil {
+			conf := &libcni.RuntimeConf{ContainerID: pod.SandboxID, NetNS: pod.NetNS, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs}
+			err = cni.DelNetworkList(ctx, list, conf)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("remove pod from network %s: %w", a.Network, err))
+		}
+	}
+	if len(failed) > 0 {
+		return errors.Join(failed...)
+	}
+	return p.forget(pod.SandboxID)
+}
+
+func (p *Plugins) forget(id string) error {
+	if err := os.RemoveAll(filepath.Join(p.cacheDir, id)); err != nil {
+		return fmt.Errorf("forget networks of pod: %w", err)
+	}
+	return nil
+}
+
+// teardownUncached gives plugins the chance to clean up after an ADD that did not succeed.
+func (p *Plugins) teardownUncached(ctx context.Context, pod Pod) error {
+	network, _ := p.current()
+	if network == nil {
+		return nil // nothing was ever added
+	}
+	if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, network, pod.runtimeConf()); err != nil {
+		return fmt.Errorf("remove pod from network %s: %w", network.Name, err)
+	}
+	return p.forget(pod.SandboxID)
+}
+
+// runtimeConf puts the pod into CNI's terms.
+func (p Pod) runtimeConf() *libcni.RuntimeConf {
+	capabilities := map[string]any{}
+	if len(p.Ports) > 0 {
+		capabilities["portMappings"] = p.Ports
+	}
+	if len(p.DNS.Servers)+len(p.DNS.Searches)+len(p.DNS.Options) > 0 {
+		capabilities["dns"] = p.DNS
+	}
+	if p.Ingress > 0 || p.Egress > 0 {
+		capabilities["bandwidth"] = bandwidth(p.Ingress, p.Egress)
+	}
+	if p.CgroupParent != "" {
+		capabilities["cgroupPath"] = p.CgroupParent
+	}
+	return &libcni.RuntimeConf{
+		ContainerID: p.SandboxID, NetNS: p.NetNS, IfName: Interface, CapabilityArgs: capabilities,
+		Args: [][2]string{
+			{"IgnoreUnknown", "1"},
+			{"K8S_POD_NAMESPACE", p.Namespace}, {"K8S_POD_NAME", p.Name},
+			{"K8S_POD_INFRA_CONTAINER_ID", p.SandboxID}, {"K8S_POD_UID", p.UID},
+		},
+	}
+}
+
+// bandwidth are the parameters of the bandwidth plugin, with bursts that never bind.
+func bandwidth(ingress, egress int64) map[string]uint64 {
+	const burst = 1<<31 - 1
+	limits := map[string]uint64{}
+	if ingress > 0 {
+		limits["ingressRate"], limits["ingressBurst"] = uint64(ingress), burst
+	}
+	if egress > 0 {
+		limits["egressRate"], limits["egressBurst"] = uint64(egress), burst
+	}
+	return limits
+}
+
+// Protocol is CNI's name of a protocol by the number that the CRI gives it.
+func Protocol(number int32) (string, error) {
+	names := []string{"tcp", "udp", "sctp"}
+	if number < 0 || int(number) >= len(names) {
+		return "", fmt.Errorf("port mapping has unknown protocol %d", number)
+	}
+	return names[number], nil
+}
+
+// CheckHostIP refuses what no plugin could bind to.
+func CheckHostIP(ip string) error {
+	if ip != "" && net.ParseIP(ip) == nil {
+		return fmt.Errorf("port mapping has host IP %q, which is none", ip)
+	}
+	return nil
+}
+
+// Addresses are those that a pod was given, as far as the cache tells.
+func (p *Plugins) Addresses(sandboxID string) []string {
+	cni := p.forPod(sandboxID)
+	attached, err := cni.GetCachedAttachments(sandboxID)
+	if err != nil {
+		return nil
+	}
+	var ips []string
+	for _, a := range attached {
+		list, err := libcni.NetworkConfFromBytes(a.Config)
+		if err != nil {
+			continue
+		}
+		result, err := cni.GetNetworkListCachedResult(list, &libcni.RuntimeConf{ContainerID: sandboxID, IfName: a.IfName})
+		if err != nil || result == nil {
+			continue
+		}
+		found, _ := addresses(result)
+		ips = append(ips, found...)
+	}
+	return ips
+}

@@ -1,0 +1,131 @@
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+)
+
+// plugin is a program that answers like a CNI plugin and notes what it was asked.
+func plugin(t *testing.T, dir, answer string) (calls string) {
+	t.Helper()
+	calls = filepath.Join(dir, "calls")
+	script := "#!/bin/sh\necho $CNI_COMMAND $CNI_NETNS $CNI_ARGS >>" + calls + "\ncat >>" + calls + "\n" + answer + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "fake"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return calls
+}
+
+func configure(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const (
+	network = `{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"fake","capabilities":{"portMappings":true,"bandwidth":true,"dns":true}}]}`
+	answer  = `[ $CNI_COMMAND != ADD ] || echo '{"cniVersion":"1.0.0","interfaces":[{"name":"br"},{"name":"eth0","sandbox":"/ns"}],"ips":[{"address":"10.0.0.1/8","interface":0},{"address":"10.0.0.2/8","interface":1},{"address":"fd00::2/64","interface":1}]}'`
+)
+
+func TestPlugins(t *testing.T) {
+	conf, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
+	p := New(conf, []string{bin}, cache)
+	if err := p.Status(t.Context()); !errors.Is(err, ErrNotReady) {
+		t.Errorf("without configuration: %v", err)
+	}
+	configure(t, conf, "00-broken.conflist", "{")
+	configure(t, conf, "10-net.conflist", network)
+	p.Reload()
+	if err := p.Status(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	calls := plugin(t, bin, answer)
+	pod := Pod{
+		SandboxID: "abc", NetNS: "/ns", Name: "pod", Namespace: "default", UID: "u", Ports: []PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
+		DNS: DNS{Servers: []string{"10.96.0.10"}}, Ingress: 1000,
+	}
+	ips, err := p.Setup(t.Context(), pod)
+	if err != nil || !slices.Equal(ips, []string{"10.0.0.2", "fd00::2"}) || !slices.Equal(p.Addresses("abc"), ips) {
+		t.Errorf("addresses %v, %v, cached %v", ips, err, p.Addresses("abc"))
+	}
+	asked, err := os.ReadFile(calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"ADD /ns", "K8S_POD_NAME=pod", "K8S_POD_UID=u", `"hostPort":80`, `"ingressRate":1000`, `"servers":["10.96.0.10"]`} {
+		if !strings.Contains(string(asked), want) {
+			t.Errorf("%s is missing in %s", want, asked)
+		}
+	}
+	// What was connected is disconnected by the configuration of then.
+	configure(t, conf, "10-net.conflist", strings.Replace(network, `"net"`, `"other"`, 1))
+	p.Reload()
+	if err := p.Teardown(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	if asked, err = os.ReadFile(calls); err != nil || !strings.Contains(string(asked), "DEL /ns") || strings.Contains(string(asked), "other") {
+		t.Errorf("%s, %v", asked, err)
+	}
+	if left, err := os.ReadDir(cache); err != nil || len(left) > 0 {
+		t.Errorf("cache: %v, %v", left, err)
+	}
+	if err := p.Teardown(t.Context(), pod); err != nil { // nothing is connected
+		t.Error(err)
+	}
+}
+
+func TestPluginFailures(t *testing.T) {
+	for what, answer := range map[string]string{
+		"error":     `echo '{"cniVersion":"1.0.0","code":11,"msg":"no more addresses"}'; exit 1`,
+		"garbage":   "echo what",
+		"nothing":   "true",
+		"no IPs":    `echo '{"cniVersion":"1.0.0"}'`,
+		"too much":  "head -c 3000000 /dev/zero | tr '\\0' ' '",
+		"end":       "exit 3",
+		"bad index": `echo '{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.1/8","interface":7}]}'`,
+	} {
+		conf, bin := t.TempDir(), t.TempDir()
+		configure(t, conf, "10-net.conf", `{"cniVersion":"1.0.0","name":"net","type":"fake"}`)
+		plugin(t, bin, answer)
+		ips, err := New(conf, []string{bin}, t.TempDir()).Setup(t.Context(), Pod{SandboxID: "abc", NetNS: "/ns"})
+		if err == nil || what == "error" && !strings.Contains(err.Error(), "no more addresses") {
+			t.Errorf("%s: %v, %v", what, ips, err)
+		}
+	}
+}
+
+func FuzzAddresses(f *testing.F) {
+	f.Add([]byte(`{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"/ns"}],"ips":[{"address":"10.0.0.2/8","interface":0}]}`))
+	f.Add([]byte(`{"cniVersion":"1.0.0","ips":[null]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		result, err := types100.NewResult(data)
+		if err != nil {
+			return
+		}
+		if ips, err := addresses(result); err == nil && (len(ips) == 0 || len(ips) > maxAddresses) {
+			t.Errorf("%d addresses", len(ips))
+		}
+	})
+}
+
+func FuzzListOfOne(f *testing.F) {
+	f.Add([]byte(`{"name":"a","type":"b"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := listOfOne(data)
+		if err != nil {
+			return
+		}
+		var made struct{ Plugins []json.RawMessage }
+		if err := json.Unmarshal(list, &made); err != nil || len(made.Plugins) != 1 {
+			t.Errorf("%s became %s: %v", data, list, err)
+		}
+	})
+}

@@ -1,0 +1,71 @@
+package cni
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// maxOutput bounds what a plugin may answer.
+const maxOutput = 1 << 20
+
+// boundedExec runs plugins as libcni does, but does not keep whatever they print.
+type boundedExec struct {
+	version.PluginDecoder
+}
+
+func newExec() invoke.Exec { return &boundedExec{} }
+
+// FindInPath implements invoke.Exec.
+func (*boundedExec) FindInPath(plugin string, paths []string) (string, error) {
+	return invoke.FindInPath(plugin, paths)
+}
+
+// ExecPlugin implements invoke.Exec.
+func (*boundedExec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	var stdout, stderr bounded
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = environ
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Run(); err != nil {
+		return nil, pluginError(err, stdout.Bytes(), stderr.String())
+	}
+	if stdout.cut {
+		return nil, fmt.Errorf("plugin answered more than %d bytes", maxOutput)
+	}
+	return stdout.Bytes(), nil
+}
+
+// pluginError is the error that a plugin wrote to stdout, or what else is known.
+func pluginError(err error, stdout []byte, stderr string) error {
+	reported := &types.Error{}
+	if json.Unmarshal(stdout, reported) == nil && (reported.Msg != "" || reported.Code != 0) {
+		return reported
+	}
+	return errors.Join(err, errors.New(strings.TrimSpace(stderr)))
+}
+
+// bounded keeps the first bytes it is given.
+type bounded struct {
+	bytes.Buffer
+	cut bool
+}
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	n := min(len(p), maxOutput-b.Len())
+	b.cut = b.cut || n < len(p)
+	b.Buffer.Write(p[:n])
+	return len(p), nil
+}

@@ -1,0 +1,129 @@
+package criserver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/stats"
+)
+
+// ContainerStats measures a container.
+func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
+	c, err := s.findContainer(r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ContainerStatsResponse{Stats: s.containerStats(c)}, nil
+}
+
+// ListContainerStats measures the containers that match a filter.
+func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+	return &runtimeapi.ListContainerStatsResponse{Stats: s.listContainerStats(r.GetFilter())}, nil
+}
+
+// StreamContainerStats is ListContainerStats for answers of any length.
+func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
+	return inPieces(s.listContainerStats(r.GetFilter()), func(part []*runtimeapi.ContainerStats) error {
+		return stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: part})
+	})
+}
+
+func (s *Server) listContainerStats(filter *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
+	var items []*runtimeapi.ContainerStats
+	for _, item := range s.listContainers(&runtimeapi.ContainerFilter{Id: filter.GetId(), PodSandboxId: filter.GetPodSandboxId(), LabelSelector: filter.GetLabelSelector()}) {
+		if c, ok, _ := s.containers.Get(item.Id); ok {
+			items = append(items, s.containerStats(c))
+		}
+	}
+	return items
+}
+
+func (s *Server) cgroups() stats.Cgroups {
+	return stats.Cgroups{Root: stats.Root, V2: s.machine.CgroupV2}
+}
+
+// oomKilled tells whether a process of a container was killed for memory.
+func (s *Server) oomKilled(c *container) bool {
+	return s.cgroups().OOMKills(oci.CgroupDir(c.Config.CgroupsPath)) > 0
+}
+
+// containerStats are a container's statistics. One that has ended uses nothing but disk.
+func (s *Server) containerStats(c *container) *runtimeapi.ContainerStats {
+	config := c.Config.Config
+	result := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{
+		Id: c.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
+	}}
+	now := time.Now()
+	if bytes, inodes, err := s.images.SnapshotUsage(c.ID); err == nil {
+		result.WritableLayer = s.filesystemUsage(now, bytes, inodes)
+	}
+	usage, err := s.cgroups().Read(oci.CgroupDir(c.Config.CgroupsPath))
+	if err != nil {
+		usage = stats.Usage{}
+	}
+	result.Cpu = cpuUsage(&c.cpu, now, usage)
+	result.Memory = memoryUsage(now, usage)
+	result.Swap = &runtimeapi.SwapUsage{Timestamp: now.UnixNano(), SwapUsageBytes: value(usage.Swap)}
+	if text := usage.Pressure["io"]; text != "" {
+		result.Io = &runtimeapi.IoUsage{Timestamp: now.UnixNano(), Psi: stats.PSI(text)}
+	}
+	return result
+}
+
+func value(v uint64) *runtimeapi.UInt64Value { return &runtimeapi.UInt64Value{Value: v} }
+
+// cpuSample is an earlier measurement, to tell how busy something is now.
+type cpuSample struct {
+	mu    sync.Mutex
+	at    time.Time
+	nanos uint64
+	rate  uint64
+}
+
+// shortest is the least time between measurements that a rate is made of.
+const shortest = 500 * time.Millisecond
+
+func cpuUsage(last *cpuSample, now time.Time, usage stats.Usage) *runtimeapi.CpuUsage {
+	last.mu.Lock()
+	defer last.mu.Unlock()
+	if passed := now.Sub(last.at); passed >= shortest {
+		if !last.at.IsZero() && usage.CPUNanoseconds >= last.nanos {
+			last.rate = uint64(float64(usage.CPUNanoseconds-last.nanos) / passed.Seconds())
+		}
+		last.at, last.nanos = now, usage.CPUNanoseconds
+	}
+	return &runtimeapi.CpuUsage{
+		Timestamp: now.UnixNano(), UsageCoreNanoSeconds: value(usage.CPUNanoseconds), UsageNanoCores: value(last.rate),
+		Psi: stats.PSI(usage.Pressure["cpu"]),
+	}
+}
+
+func memoryUsage(now time.Time, usage stats.Usage) *runtimeapi.MemoryUsage {
+	result := &runtimeapi.MemoryUsage{
+		Timestamp: now.UnixNano(), WorkingSetBytes: value(usage.WorkingSet), UsageBytes: value(usage.MemoryUsage), RssBytes: value(usage.RSS),
+		PageFaults: value(usage.PageFaults), MajorPageFaults: value(usage.MajorPageFaults), AvailableBytes: value(0),
+		Psi: stats.PSI(usage.Pressure["memory"]),
+	}
+	if usage.MemoryLimit > 0 {
+		result.AvailableBytes = value(usage.MemoryLimit - min(usage.MemoryLimit, usage.WorkingSet))
+	}
+	return result
+}
+
+// PodSandboxStats measures a pod.
+func (s *Server) PodSandboxStats(_ context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
+	sb, err := s.findSandbox(r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.sandboxStats(sb)
+	if err != nil {
+		return nil, fmt.Errorf("measure pod sandbox %s: %w", sb.ID, err)
+	}
+	return &runtimeapi.PodSandboxStatsResponse{Stats: result}, nil
+}

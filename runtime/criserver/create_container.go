@@ -1,0 +1,231 @@
+package criserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/images"
+	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/store"
+)
+
+// CreateContainer makes a container in a sandbox, ready to be started. Whoever asks again for
+// the same attempt, because the answer was lost, gets the first container.
+func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	if r.GetConfig().GetMetadata().GetName() == "" {
+		return nil, fmt.Errorf("%w: a container needs a name", oci.ErrInvalid)
+	}
+	sb, err := s.findSandbox(r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	name := containerName(sb.ID, r.GetConfig().GetMetadata())
+	id, err := s.once(ctx, "container "+name, func(ctx context.Context) (string, error) {
+		return s.createContainer(ctx, sb, name, r.GetConfig())
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c, err := s.findContainer(id); err == nil && !proto.Equal(c.Config.Config, r.GetConfig()) {
+		return nil, fmt.Errorf("container %s: %w with another configuration as %s", name, errAlreadyExists, id)
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// createContainer makes the container step by step; when one fails those before are taken back.
+func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, config *runtimeapi.ContainerConfig) (_ string, err error) {
+	var steps rollback
+	defer func() {
+		if err != nil {
+			steps.run(ctx)
+		}
+	}()
+
+	// 1. Reserve the name. A finished container that was not started is what the caller wants.
+	id := store.NewID()
+	if owner, ok := s.containers.Reserve(name, id); !ok {
+		if c, ok, _ := s.containers.Get(owner); ok && c.State().Phase == store.ContainerCreated {
+			return owner, nil
+		}
+		return "", fmt.Errorf("container %s: %w as %s: remove it first", name, errAlreadyExists, owner)
+	}
+	steps.add("reserve name", func(context.Context) error { s.containers.Release(name, id); return nil })
+
+	// 2. Find what it needs: sandbox, image, PID namespace, log.
+	image, err := s.imageOf(config)
+	if err != nil {
+		return "", err
+	}
+	if !sb.ready() {
+		return "", fmt.Errorf("pod sandbox %s is not ready: %w", sb.ID, errPrecondition)
+	}
+	record, err := s.containerConfig(sb, id, name, config, image)
+	if err != nil {
+		return "", err
+	}
+
+	// 3. Write down what is to be made: a server that is killed meanwhile removes it at its next start.
+	c, err := s.newContainer(sb, id, record)
+	if err != nil {
+		return "", err
+	}
+	steps.add("write record", func(context.Context) error { return errors.Join(os.RemoveAll(c.task.bundle), c.Remove()) })
+
+	// 4. Mount its root file system and its image volumes.
+	steps.add("mount root file system", func(context.Context) error { return s.unmountAll(c) })
+	if err := s.images.Mount(ctx, id, image.ID, c.rootfs()); err != nil {
+		return "", fmt.Errorf("mount image %s: %w", image.ID, err)
+	}
+
+	// 5. Generate its OCI specification.
+	user, err := s.specify(ctx, sb, c, image)
+	if err != nil {
+		return "", err
+	}
+
+	// 6. Have conmon have the OCI runtime create it.
+	steps.add("create in OCI runtime", c.task.destroy)
+	process, err := c.task.create(ctx, s.conmon, monitor.Container{
+		LogPath: c.Config.LogPath, Stdin: config.GetStdin(), StdinOnce: config.GetStdinOnce(), TTY: config.GetTty(),
+	})
+	if err != nil {
+		return "", err
+	}
+
+	// 7. Write down that it is there. The sandbox may have been stopped meanwhile.
+	err = c.Update(func(state *store.ContainerState) {
+		state.Phase, state.Process, state.User, state.ImageRefs = store.ContainerCreated, process, user.Status(), s.imageRefs(config)
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := s.publish(sb, c); err != nil {
+		return "", err
+	}
+	klog.FromContext(ctx).V(2).Info("Created container", "container", id, "sandbox", sb.ID, "name", config.GetMetadata().GetName())
+	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, id, sb.ID)
+	return id, nil
+}
+
+// publish makes the container visible, unless its sandbox is being stopped: then nobody would
+// stop the container.
+func (s *Server) publish(sb *sandbox, c *container) error {
+	sb.ops.Lock()
+	defer sb.ops.Unlock()
+	if !sb.ready() {
+		return fmt.Errorf("pod sandbox %s was stopped: %w", sb.ID, errPrecondition)
+	}
+	s.containers.Add(c.ID, c)
+	s.watchContainer(c)
+	return nil
+}
+
+// imageOf finds the image that the kubelet has pulled for the container.
+func (s *Server) imageOf(config *runtimeapi.ContainerConfig) (*images.Image, error) {
+	image, ok := s.images.Image(config.GetImage().GetImage())
+	if !ok {
+		return nil, fmt.Errorf("image %q: %w", config.GetImage().GetImage(), errNotFound)
+	}
+	return image, nil
+}
+
+// containerConfig is what is remembered of the container for ever.
+func (s *Server) containerConfig(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig, image *images.Image) (store.ContainerConfig, error) {
+	record := store.ContainerConfig{
+		Name: name, SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),
+		ImageID: image.ID, ImageRef: imageRef(image), StopSignal: stopSignal(config, image),
+		OwnPIDs: pidMode(config) == runtimeapi.NamespaceMode_CONTAINER,
+	}
+	var err error
+	runtime := s.runtimes[sb.Config.RuntimeHandler]
+	if record.CgroupsPath, err = oci.CgroupsPath(s.cgroupParent(sb), id, runtime.Systemd); err != nil {
+		return record, err
+	}
+	if dir, path := sb.Config.Config.GetLogDirectory(), config.GetLogPath(); dir != "" && path != "" {
+		if !filepath.IsLocal(path) {
+			return record, fmt.Errorf("%w: log path %q leads out of the pod's log directory", oci.ErrInvalid, path)
+		}
+		record.LogPath = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(record.LogPath), 0o755); err != nil {
+			return record, fmt.Errorf("make log directory: %w", err)
+		}
+	}
+	return record, nil
+}
+
+// newContainer writes the record of a container and makes its bundle.
+func (s *Server) newContainer(sb *sandbox, id string, config store.ContainerConfig) (*container, error) {
+	state := store.ContainerState{Phase: store.ContainerCreating, Resources: config.Config.GetLinux().GetResources()}
+	record, err := store.Create(s.path("containers"), id, config, state)
+	if err != nil {
+		return nil, err
+	}
+	c := &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[sb.Config.RuntimeHandler], config.OwnPIDs)}
+	if err := os.MkdirAll(c.rootfs(), 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("make bundle: %w", err), record.Remove())
+	}
+	return c, nil
+}
+
+// specify writes the container's OCI specification. It returns the user, whom only the image may know.
+func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *images.Image) (oci.User, error) {
+	config := c.Config.Config
+	security := config.GetLinux().GetSecurityContext()
+	files, err := oci.ReadUserFiles(c.rootfs())
+	if err != nil {
+		return oci.User{}, err
+	}
+	user, err := oci.ResolveUser(security, image.Config.Config.User, files)
+	if err != nil {
+		return user, err
+	}
+	in := oci.Container{
+		ID: c.ID, Config: config, Image: image.Config.Config, Sandbox: sb.Config.Config, RootFS: c.rootfs(), User: user,
+		CgroupsPath: c.Config.CgroupsPath, Hostname: sb.hostname(), HostnameFile: sb.hostnameFile(), ResolvConf: sb.resolvConf(), ShmDir: sb.shm(),
+	}
+	if in.Devices, in.DeviceAccess, err = oci.Devices(config.GetDevices(), security.GetPrivileged()); err != nil {
+		return user, err
+	}
+	if in.SeccompProfile, err = seccompProfile(security.GetSeccomp()); err != nil {
+		return user, err
+	}
+	if in.Namespaces, err = s.namespacesOf(ctx, sb, config); err != nil {
+		return user, err
+	}
+	if in.Mounts, err = s.volumes(ctx, c, image); err != nil {
+		return user, err
+	}
+	if err := prepareMounts(config.GetMounts()); err != nil {
+		return user, err
+	}
+	if in.Annotations, err = annotations(c); err != nil {
+		return user, err
+	}
+	spec, err := oci.Generate(in, s.machine)
+	if err != nil {
+		return user, err
+	}
+	return user, writeSpec(c.task.bundle, spec)
+}
+
+// annotations say to others what the container is, and to a server that lost its record everything.
+func annotations(c *container) (map[string]string, error) {
+	record, err := json.Marshal(c.Config)
+	if err != nil {
+		return nil, fmt.Errorf("encode record of container: %w", err)
+	}
+	return map[string]string{
+		oci.AnnotationType: "container", oci.AnnotationSandboxID: c.Config.SandboxID, oci.AnnotationRecord: string(record),
+		oci.AnnotationName: c.Config.Config.GetMetadata().GetName(), oci.AnnotationImage: c.Config.Config.GetImage().GetImage(),
+	}, nil
+}

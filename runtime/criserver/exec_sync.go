@@ -1,0 +1,74 @@
+package criserver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/oci"
+)
+
+// maxExecOutput bounds what ExecSync returns of each stream, so that both fit into a message.
+const maxExecOutput = (maxMessage - 1<<20) / 2
+
+// ExecSync runs a command in a container and returns its output. When it takes longer than
+// asked for, every process of it is killed.
+func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	c, err := s.findContainer(r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	if err := c.running(); err != nil {
+		return nil, err
+	}
+	if len(r.GetCmd()) == 0 {
+		return nil, fmt.Errorf("%w: no command", oci.ErrInvalid)
+	}
+	if seconds := r.GetTimeout(); seconds > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
+		defer cancel()
+	}
+	var stdout, stderr head
+	command := s.execIn(c, r.GetCmd())
+	command.Stdout, command.Stderr = &stdout, &stderr
+	code, err := c.task.runtime.Exec(ctx, command)
+	if err != nil {
+		return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
+	}
+	return &runtimeapi.ExecSyncResponse{Stdout: stdout.bytes(), Stderr: stderr.bytes(), ExitCode: code}, nil
+}
+
+// execIn describes a command in a container.
+func (s *Server) execIn(c *container, command []string) monitor.Exec {
+	e := monitor.Exec{ID: c.ID, Command: command, TempDir: s.state("tmp")}
+	if c.task.runtime.SubCgroups {
+		e.Cgroup, e.Controller = s.cgroups().ForProcesses(oci.CgroupDir(c.Config.CgroupsPath))
+	}
+	return e
+}
+
+// head keeps the beginning of an output. Children of a command may go on writing while it is read.
+type head struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (h *head) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.buffer.Write(p[:min(len(p), maxExecOutput-h.buffer.Len())])
+	return len(p), nil
+}
+
+func (h *head) bytes() []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return bytes.Clone(h.buffer.Bytes())
+}

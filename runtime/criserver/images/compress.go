@@ -1,0 +1,53 @@
+package images
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxWindow is what `zstd --ultra -22` needs; more would be somebody's attempt on the memory.
+const maxWindow = 128 << 20
+
+var (
+	gzipMagic = []byte{0x1f, 0x8b}
+	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+)
+
+// decompress goes by the content, as media types have been wrong before.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	buffered := bufio.NewReaderSize(r, 64<<10)
+	magic, err := buffered.Peek(4)
+	if err != nil && len(magic) == 0 && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, gzipMagic):
+		return gzip.NewReader(buffered)
+	case bytes.HasPrefix(magic, zstdMagic):
+		d, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	}
+	return io.NopCloser(buffered), nil
+}
+
+// limitedReader fails where io.LimitReader would pretend that the content ended.
+type limitedReader struct {
+	inner io.Reader
+	left  int64
+}
+
+func (r *limitedReader) Read(p []byte) (int, error) {
+	n, err := r.inner.Read(p)
+	if r.left -= int64(n); r.left < 0 {
+		return 0, errors.New("content unpacks to more than the limit")
+	}
+	return n, err
+}

@@ -1,0 +1,30 @@
+package images
+
+import (
+	"testing"
+	"time"
+)
+
+// SetTimeouts makes pulls impatient for one test.
+func SetTimeouts(t *testing.T) {
+	stall, describe := stallTimeout, describeTimeout
+	stallTimeout, describeTimeout = 300*time.Millisecond, 300*time.Millisecond
+	t.Cleanup(func() { stallTimeout, describeTimeout = stall, describe })
+}
+
+// MountOld mounts a snapshot as on kernels that cannot take layers one by one.
+func (s *Store) MountOld(key string) error {
+	snap := s.snapshots[key]
+	return mountOld(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount)
+}
+
+// Pulling is how many callers wait for pulls.
+func (s *Store) Pulling() int {
+	s.flights.mu.Lock()
+	defer s.flights.mu.Unlock()
+	n := 0
+	for _, f := range s.flights.flying {
+		n += f.callers
+	}
+	return n
+}

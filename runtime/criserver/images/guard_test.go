@@ -1,0 +1,79 @@
+package images
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+type answering string
+
+func (a answering) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(string(a)))}, nil
+}
+
+// TestGuard checks what no test server can show: names that are not of this machine.
+func TestGuard(t *testing.T) {
+	for _, c := range []struct {
+		url      string
+		insecure bool
+		blob     bool
+		says     string
+	}{
+		{"https://registry.example/v2/", false, false, ""},
+		{"http://registry.example/v2/", false, false, "not configured as insecure"},
+		{"http://10.0.0.1:5000/v2/", false, false, "not configured as insecure"},
+		{"http://registry.example/v2/", true, false, ""},
+		{"http://127.0.0.1:5000/v2/", false, false, ""},
+		{"http://[::1]:5000/v2/", false, false, ""},
+		{"https://registry.example/large", false, false, "larger than 10 bytes"},
+		{"https://registry.example/large", false, true, ""},
+	} {
+		content := "ten bytes!"
+		if strings.Contains(c.url, "large") {
+			content += "!"
+		}
+		ctx := context.Background()
+		if c.blob {
+			ctx = context.WithValue(ctx, blobKey{}, true)
+		}
+		request, _ := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
+		response, err := (&guard{inner: answering(content), insecure: c.insecure, limit: 10}).RoundTrip(request)
+		if err == nil {
+			_, err = io.ReadAll(response.Body)
+			response.Body.Close()
+		}
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+func TestCheckRedirect(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		allowed  bool
+	}{
+		{"https://registry.example/", "https://cdn.example/", true},
+		{"https://registry.example/", "https://169.254.169.254/", false},
+		{"https://registry.example/", "https://[::ffff:10.1.2.3]/", false},
+		{"https://registry.example/", "https://localhost/", false},
+		{"https://registry.example/", "https://127.0.0.1/", false},
+		{"https://registry.example/", "https://0.0.0.0/", false},
+		{"http://127.0.0.1:5000/", "http://127.0.0.1:6000/", true},
+		{"http://10.0.0.1/", "http://10.0.0.2/", true},
+	} {
+		from, _ := url.Parse(c.from)
+		to, _ := url.Parse(c.to)
+		err := checkRedirect(&http.Request{URL: to}, []*http.Request{{URL: from}})
+		if (err == nil) != c.allowed {
+			t.Errorf("from %s to %s: %v", c.from, c.to, err)
+		}
+	}
+	if err := checkRedirect(&http.Request{URL: &url.URL{}}, make([]*http.Request, 10)); err == nil {
+		t.Error("redirects have no end")
+	}
+}

@@ -1,0 +1,175 @@
+package criserver
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/stats"
+)
+
+// measured is what the metrics of a container, or of a pod, are made of.
+type measured struct {
+	stats.Usage
+	labels                    []string // id, name, image
+	now                       time.Time
+	startedAt                 time.Time
+	resources                 *runtimeapi.LinuxContainerResources
+	processes, files, sockets uint64
+	fs                        syscall.Statfs_t
+	fsUsage                   uint64
+	interfaces                []stats.Interface
+}
+
+// sample is one value of a metric, with the labels that only this metric has.
+type sample struct {
+	value  uint64
+	labels []string
+}
+
+// metric is one that the kubelet shows at /metrics/cadvisor, by cAdvisor's name. Values are
+// whole numbers in the CRI, also those of seconds.
+type metric struct {
+	name, help string
+	kind       runtimeapi.MetricType
+	labels     []string // beside id, name and image
+	of         func(measured) []sample
+}
+
+// counter and gauge are metrics of one value.
+func counter(name, help string, of func(measured) uint64) metric {
+	return metric{name, help, runtimeapi.MetricType_COUNTER, nil, func(m measured) []sample { return []sample{{value: of(m)}} }}
+}
+
+func gauge(name, help string, of func(measured) uint64) metric {
+	return metric{name, help, runtimeapi.MetricType_GAUGE, nil, func(m measured) []sample { return []sample{{value: of(m)}} }}
+}
+
+// perInterface is a metric with a value for each network interface, which only pods have.
+func perInterface(name, help string, of func(stats.Interface) uint64) metric {
+	return metric{name, help, runtimeapi.MetricType_COUNTER, []string{"interface"}, func(m measured) (all []sample) {
+		for _, i := range m.interfaces {
+			all = append(all, sample{of(i), []string{i.Name}})
+		}
+		return all
+	}}
+}
+
+// perDevice is a metric with a value for each block device.
+func perDevice(name, help string, of func(stats.DeviceIO) uint64) metric {
+	return metric{name, help, runtimeapi.MetricType_COUNTER, []string{"device"}, func(m measured) (all []sample) {
+		for _, d := range m.IO {
+			all = append(all, sample{of(d), []string{d.Device}})
+		}
+		return all
+	}}
+}
+
+// pressure is a metric of pressure stall information, where the kernel has it.
+func pressure(name, help, resource string, of func(*runtimeapi.PsiStats) *runtimeapi.PsiData) metric {
+	return metric{name, help, runtimeapi.MetricType_COUNTER, nil, func(m measured) []sample {
+		psi := stats.PSI(m.Pressure[resource])
+		if psi == nil {
+			return nil
+		}
+		return []sample{{value: of(psi).GetTotal() / 1e9}}
+	}}
+}
+
+// ListMetricDescriptors names the metrics and what their labels mean.
+func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
+	response := &runtimeapi.ListMetricDescriptorsResponse{}
+	for _, m := range metrics {
+		keys := append([]string{"id", "name", "image"}, m.labels...)
+		response.Descriptors = append(response.Descriptors, &runtimeapi.MetricDescriptor{Name: m.name, Help: m.help, LabelKeys: keys})
+	}
+	return response, nil
+}
+
+// ListPodSandboxMetrics measures all pods that run.
+func (s *Server) ListPodSandboxMetrics(context.Context, *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
+	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: s.podMetrics()}, nil
+}
+
+// StreamPodSandboxMetrics is ListPodSandboxMetrics for answers of any length.
+func (s *Server) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxMetricsServer) error {
+	return inPieces(s.podMetrics(), func(part []*runtimeapi.PodSandboxMetrics) error {
+		return stream.Send(&runtimeapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: part})
+	})
+}
+
+func (s *Server) podMetrics() []*runtimeapi.PodSandboxMetrics {
+	var pods []*runtimeapi.PodSandboxMetrics
+	for _, sb := range s.sandboxes.All() {
+		if !sb.ready() {
+			continue
+		}
+		pod := &runtimeapi.PodSandboxMetrics{PodSandboxId: sb.ID, Metrics: s.measureSandbox(sb).metrics()}
+		for _, c := range s.containersOf(sb.ID) {
+			if m, ok := s.measureContainer(c); ok {
+				pod.ContainerMetrics = append(pod.ContainerMetrics, &runtimeapi.ContainerMetrics{ContainerId: c.ID, Metrics: m.metrics()})
+			}
+		}
+		pods = append(pods, pod)
+	}
+	return pods
+}
+
+func (s *Server) measureSandbox(sb *sandbox) measured {
+	m := measured{
+		Usage: s.podUsage(sb), labels: []string{sb.ID, "POD", ""}, now: time.Now(), startedAt: sb.Config.CreatedAt, resources: sb.State().Resources,
+	}
+	if sb.netns() != "" {
+		m.interfaces, _ = stats.Interfaces(sb.netns()) // it may be stopped just now
+	}
+	_ = syscall.Statfs(s.path("images"), &m.fs)
+	return m
+}
+
+// measureContainer measures a container; not one that has ended.
+func (s *Server) measureContainer(c *container) (measured, bool) {
+	dir := oci.CgroupDir(c.Config.CgroupsPath)
+	usage, err := s.cgroups().Read(dir)
+	if err != nil {
+		return measured{}, false
+	}
+	m := measured{
+		Usage: usage, labels: []string{c.ID, c.Config.Config.GetMetadata().GetName(), c.Config.ImageRef}, now: time.Now(),
+		startedAt: c.State().StartedAt, resources: c.State().Resources,
+	}
+	m.processes, m.files, m.sockets = s.cgroups().Open(dir)
+	m.fsUsage, _, _ = s.images.SnapshotUsage(c.ID)
+	_ = syscall.Statfs(s.path("images"), &m.fs)
+	return m, true
+}
+
+// metrics are the values of all metrics.
+func (m measured) metrics() []*runtimeapi.Metric {
+	var all []*runtimeapi.Metric
+	for _, metric := range metrics {
+		for _, one := range metric.of(m) {
+			all = append(all, &runtimeapi.Metric{
+				Name: metric.name, Timestamp: m.now.UnixNano(), MetricType: metric.kind,
+				LabelValues: append(m.labels[:3:3], one.labels...), Value: value(one.value),
+			})
+		}
+	}
+	return all
+}
+
+// blockIO splits a device into cAdvisor's labels.
+func blockIO(m measured) (all []sample) {
+	for _, d := range m.IO {
+		major, minor, _ := strings.Cut(d.Device, ":")
+		all = append(all, sample{d.ReadBytes, []string{"", major, minor, "Read"}}, sample{d.WrittenBytes, []string{"", major, minor, "Write"}})
+	}
+	return all
+}
+
+func failures(m measured) []sample {
+	return []sample{{m.PageFaults, []string{"pgfault", "hierarchy"}}, {m.MajorPageFaults, []string{"pgmajfault", "hierarchy"}}}
+}

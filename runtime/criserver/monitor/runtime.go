@@ -1,0 +1,177 @@
+package monitor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Runtime is an OCI runtime and where it keeps its containers.
+type Runtime struct {
+	Path    string
+	Root    string
+	Systemd bool // cgroups are made by systemd
+	// SubCgroups is set by Check for a runtime that can run a command in a cgroup below the container's.
+	SubCgroups bool
+}
+
+// Name is the runtime's name for messages.
+func (r *Runtime) Name() string { return filepath.Base(r.Path) }
+
+// arguments come before the runtime's subcommand.
+func (r *Runtime) arguments(bundle string) []string {
+	return []string{"--root=" + r.Root, "--log=" + filepath.Join(bundle, runtimeLog), "--log-format=json"}
+}
+
+// run executes a subcommand and returns its output.
+func (r *Runtime) run(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	all := append([]string{"--root=" + r.Root}, args...)
+	if r.Systemd {
+		all = append([]string{"--systemd-cgroup"}, all...)
+	}
+	cmd := exec.CommandContext(ctx, r.Path, all...)
+	cmd.Env = environment()
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Stdout = &limited{w: &stdout, left: 4 << 20}
+	cmd.Stderr = &limited{w: &stderr, left: maxMessage}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s %s: %w: %s", r.Name(), args[0], err, runtimeError(stderr.String()))
+	}
+	return stdout.Bytes(), nil
+}
+
+// Start lets the first process of a created container go.
+func (r *Runtime) Start(ctx context.Context, id string) error {
+	_, err := r.run(ctx, nil, "start", id)
+	return err
+}
+
+// Delete removes what the runtime keeps of a container that has ended, and its cgroup. With
+// force it kills what is left first. A container that is not there is no error.
+func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
+	if !r.Knows(id) {
+		return nil
+	}
+	args := []string{"delete", id}
+	if force {
+		args = []string{"delete", "--force", id}
+	}
+	_, err := r.run(ctx, nil, args...)
+	if err != nil && !r.Knows(id) {
+		return nil
+	}
+	return err
+}
+
+// Knows tells whether the runtime has a container of that ID. runc and crun keep a directory
+// for each, and looking costs no process.
+func (r *Runtime) Knows(id string) bool {
+	_, err := os.Stat(filepath.Join(r.Root, id))
+	return err == nil
+}
+
+// List returns the IDs of the runtime's containers.
+func (r *Runtime) List() ([]string, error) {
+	entries, err := os.ReadDir(r.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("list containers of %s: %w", r.Name(), err)
+	}
+	ids := make([]string, 0, len(entries))
+	for _, entry := range entries {
+		if entry.IsDir() {
+			ids = append(ids, entry.Name())
+		}
+	}
+	return ids, nil
+}
+
+// State asks the runtime for a container's state.
+func (r *Runtime) State(ctx context.Context, id string) (*specs.State, error) {
+	out, err := r.run(ctx, nil, "state", id)
+	if err != nil {
+		return nil, err
+	}
+	state := new(specs.State)
+	if err := json.Unmarshal(out, state); err != nil {
+		return nil, fmt.Errorf("read state of %s from %s: %w", id, r.Name(), err)
+	}
+	return state, nil
+}
+
+// Update changes the cgroup of a container.
+func (r *Runtime) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
+	data, err := json.Marshal(resources)
+	if err != nil {
+		return fmt.Errorf("encode resources: %w", err)
+	}
+	_, err = r.run(ctx, data, "update", "--resources", "-", id)
+	return err
+}
+
+var versionPattern = regexp.MustCompile(`(?m)^(runc|crun|youki) version (\d+)\.(\d+)(?:\.(\d+))?`)
+
+// oldest are the releases without known ways out of a container: runc CVE-2025-31133, -52565
+// and -52881; crun CVE-2025-24965.
+var oldest = map[string][][3]int{
+	"runc": {{1, 2, 8}, {1, 3, 3}, {1, 4, 0}},
+	"crun": {{1, 20, 0}},
+}
+
+// Check asks the program for its version and refuses one that is known to be unsafe. The first
+// of several safe releases count for their minor version only.
+func (r *Runtime) Check(ctx context.Context) (version string, err error) {
+	out, err := exec.CommandContext(ctx, r.Path, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask OCI runtime %s for its version: %w", r.Path, err)
+	}
+	version, err = checkVersion(string(out))
+	r.SubCgroups = strings.HasPrefix(version, "runc ")
+	return version, err
+}
+
+func checkVersion(out string) (string, error) {
+	match := versionPattern.FindStringSubmatch(out)
+	if match == nil {
+		first, _, _ := strings.Cut(out, "\n")
+		return strings.TrimSpace(first), nil // another runtime: its user knows
+	}
+	var v [3]int
+	for i := range v {
+		v[i], _ = strconv.Atoi(match[i+2])
+	}
+	text := fmt.Sprintf("%s %d.%d.%d", match[1], v[0], v[1], v[2])
+	safe := oldest[match[1]]
+	if len(safe) == 0 {
+		return text, nil
+	}
+	for _, s := range safe[:len(safe)-1] {
+		if v[0] == s[0] && v[1] == s[1] && v[2] >= s[2] {
+			return text, nil
+		}
+	}
+	last := safe[len(safe)-1]
+	if v[0] > last[0] || v[0] == last[0] && (v[1] > last[1] || v[1] == last[1] && v[2] >= last[2]) {
+		return text, nil
+	}
+	var names []string
+	for _, s := range safe {
+		names = append(names, fmt.Sprintf("%d.%d.%d", s[0], s[1], s[2]))
+	}
+	return text, fmt.Errorf("%s has known ways out of a container: use one of %s or newer", text, strings.Join(names, ", "))
+}

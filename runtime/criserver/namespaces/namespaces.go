@@ -1,0 +1,200 @@
+// Package namespaces makes the namespaces of a pod and pins them in the file system, so that
+// no process has to stay behind to hold them.
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The kinds of namespaces that can be pinned; each is also the name of its file.
+const (
+	Network = "net"
+	IPC     = "ipc"
+	UTS     = "uts"
+)
+
+var cloneFlags = map[string]int{Network: unix.CLONE_NEWNET, IPC: unix.CLONE_NEWIPC, UTS: unix.CLONE_NEWUTS}
+
+// Options describe the namespaces of a pod.
+type Options struct {
+	Dir      string            // where they are pinned, one file a kind
+	Kinds    []string          // which ones; the others are the host's
+	Hostname string            // of the UTS namespace
+	Sysctls  map[string]string // set in the new namespaces
+}
+
+// Path is the file of a pinned namespace.
+func Path(dir, kind string) string { return filepath.Join(dir, kind) }
+
+// Pin makes the namespaces and bind mounts each over a file of Dir. On error the caller is
+// expected to Unpin.
+func Pin(o Options) error {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return fmt.Errorf("make directory for namespaces: %w", err)
+	}
+	result := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread is no longer like the others and ends with this goroutine.
+		runtime.LockOSThread()
+		result <- pinHere(o)
+	}()
+	return <-result
+}
+
+// pinHere turns the calling thread into a member of new namespaces. They exist as long as the
+// thread or the bind mount does.
+func pinHere(o Options) error {
+	flags := 0
+	for _, kind := range o.Kinds {
+		flags |= cloneFlags[kind]
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("make namespaces %s: %w", strings.Join(o.Kinds, ", "), err)
+	}
+	for _, kind := range o.Kinds {
+		if err := bind(fmt.Sprintf("/proc/thread-self/ns/%s", kind), Path(o.Dir, kind)); err != nil {
+			return fmt.Errorf("pin %s namespace: %w", kind, err)
+		}
+	}
+	if flags&unix.CLONE_NEWUTS != 0 && o.Hostname != "" {
+		if err := unix.Sethostname([]byte(o.Hostname)); err != nil {
+			return fmt.Errorf("set hostname %q: %w", o.Hostname, err)
+		}
+	}
+	if flags&unix.CLONE_NEWNET != 0 {
+		// What the loopback plugin of CNI would start a process for.
+		if err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}); err != nil {
+			return fmt.Errorf("bring up lo: %w", err)
+		}
+	}
+	for name, value := range o.Sysctls {
+		if err := setSysctl(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bind(source, target string) error {
+	file, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o400)
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	return unix.Mount(source, target, "", unix.MS_BIND, "")
+}
+
+// setSysctl writes below /proc/sys, which shows each thread the values of its own namespaces.
+func setSysctl(name, value string) error {
+	path, err := SysctlPath(name)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot("/proc/sys")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	file, err := root.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("set sysctl %s: %w", name, err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(value); err != nil {
+		return fmt.Errorf("set sysctl %s to %q: %w", name, value, err)
+	}
+	return nil
+}
+
+// SysctlPath is the file of a sysctl below /proc/sys. Its name is parted by dots or by slashes,
+// whichever comes first: net.ipv4.conf.eth0/1.rp_filter is net/ipv4/conf/eth0.1/rp_filter.
+func SysctlPath(name string) (string, error) {
+	path := name
+	if dot, slash := strings.IndexByte(name, '.'), strings.IndexByte(name, '/'); dot >= 0 && (slash < 0 || dot < slash) {
+		path = strings.Map(func(r rune) rune {
+			switch r {
+			case '.':
+				return '/'
+			case '/':
+				return '.'
+			}
+			return r
+		}, name)
+	}
+	if !filepath.IsLocal(path) || path != filepath.Clean(path) {
+		return "", fmt.Errorf("sysctl %q is no name below /proc/sys", name)
+	}
+	return path, nil
+}
+
+// Namespaced tells which kind of namespace a sysctl belongs to, or "" for one of the whole machine.
+func Namespaced(name string) string {
+	path, err := SysctlPath(name)
+	if err != nil {
+		return ""
+	}
+	switch {
+	case strings.HasPrefix(path, "net/"):
+		return Network
+	case path == "kernel/sem", strings.HasPrefix(path, "kernel/shm"), strings.HasPrefix(path, "kernel/msg"), strings.HasPrefix(path, "fs/mqueue/"):
+		return IPC
+	case path == "kernel/hostname", path == "kernel/domainname":
+		return UTS
+	}
+	return ""
+}
+
+// Unpin lets go of the namespaces. What is not there is no error.
+func Unpin(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var failed []error
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			failed = append(failed, fmt.Errorf("unmount %s: %w", path, err))
+		}
+	}
+	if err := errors.Join(append(failed, err)...); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// Pinned tells whether a namespace is mounted over its file. After a reboot it is not.
+func Pinned(dir, kind string) bool {
+	var stat unix.Statfs_t
+	return unix.Statfs(Path(dir, kind), &stat) == nil && stat.Type == unix.NSFS_MAGIC
+}
+
+// Do runs a function on a thread that has joined a namespace.
+func Do(path string, fn func() error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open namespace: %w", err)
+	}
+	defer file.Close()
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		if err := unix.Setns(int(file.Fd()), 0); err != nil {
+			result <- fmt.Errorf("enter namespace %s: %w", path, err)
+			return
+		}
+		result <- fn()
+	}()
+	return <-result
+}

@@ -1,0 +1,110 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// maxDevices bounds how many devices a directory may mean.
+const maxDevices = 4096
+
+// Devices looks up the devices that a container asks for, and, for a privileged one, all of the
+// machine's. A directory means all devices in it.
+func Devices(wanted []*runtimeapi.Device, privileged bool) (devices []specs.LinuxDevice, access []string, err error) {
+	if privileged {
+		if devices, err = devicesBelow("/dev", "/dev"); err != nil {
+			return nil, nil, err
+		}
+		return devices, nil, nil
+	}
+	for _, device := range wanted {
+		if err := checkAccess(device.GetPermissions()); err != nil {
+			return nil, nil, err
+		}
+		source, err := filepath.EvalSymlinks(device.GetHostPath())
+		if err != nil {
+			return nil, nil, invalid("find device: %w", err)
+		}
+		info, err := os.Stat(source)
+		if err != nil {
+			return nil, nil, invalid("find device: %w", err)
+		}
+		var found []specs.LinuxDevice
+		if info.IsDir() {
+			found, err = devicesBelow(source, device.GetContainerPath())
+		} else if one, ok := deviceOf(info, device.GetContainerPath()); ok {
+			found = []specs.LinuxDevice{one}
+		} else {
+			err = invalid("%s is no device", device.GetHostPath())
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		for range found {
+			access = append(access, device.GetPermissions())
+		}
+		devices = append(devices, found...)
+	}
+	return devices, access, nil
+}
+
+// devicesBelow are the devices in a directory, but for those that every container has its own of.
+func devicesBelow(dir, target string) ([]specs.LinuxDevice, error) {
+	var devices []specs.LinuxDevice
+	err := filepath.WalkDir(dir, func(p string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			switch entry.Name() {
+			case "pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev":
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if entry.Type()&fs.ModeDevice == 0 || entry.Name() == "console" || entry.Name() == "ptmx" {
+			return nil
+		}
+		if info, gone := entry.Info(); gone == nil {
+			if device, ok := deviceOf(info, path.Join(target, strings.TrimPrefix(p, dir))); ok {
+				devices = append(devices, device)
+			}
+		}
+		if len(devices) > maxDevices {
+			return invalid("more than %d devices in %s", maxDevices, dir)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list devices of %s: %w", dir, err)
+	}
+	return devices, nil
+}
+
+func deviceOf(info fs.FileInfo, target string) (specs.LinuxDevice, bool) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&fs.ModeDevice == 0 {
+		return specs.LinuxDevice{}, false
+	}
+	kind := "b"
+	if info.Mode()&fs.ModeCharDevice != 0 {
+		kind = "c"
+	}
+	mode := info.Mode().Perm()
+	return specs.LinuxDevice{
+		Path: path.Join("/", target), Type: kind, Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)),
+		FileMode: &mode, UID: &stat.Uid, GID: &stat.Gid,
+	}, true
+}

@@ -1,0 +1,118 @@
+package oci
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// mountsOf are the mounts of a container, parents before children, and the propagation that its
+// root needs for them. What the container asks for takes the place of a default.
+func mountsOf(c Container) ([]specs.Mount, string, error) {
+	wanted := slices.Clone(c.Mounts)
+	propagation := ""
+	for _, mount := range c.Config.GetMounts() {
+		if mount.GetImage().GetImage() != "" {
+			continue // mounted by the caller, in c.Mounts
+		}
+		spec, needs, err := bindMount(mount)
+		if err != nil {
+			return nil, "", err
+		}
+		wanted = append(wanted, spec)
+		if propagation != "rshared" && needs != "" {
+			propagation = needs
+		}
+	}
+	taken := map[string]bool{}
+	for _, mount := range wanted {
+		taken[path.Clean(mount.Destination)] = true
+	}
+	var mounts []specs.Mount
+	for _, mount := range defaultMounts(c) {
+		if !taken[mount.Destination] {
+			mounts = append(mounts, mount)
+		}
+	}
+	// Below a mount that comes later a default would be out of sight.
+	slices.SortStableFunc(wanted, func(a, b specs.Mount) int {
+		return depth(a.Destination) - depth(b.Destination)
+	})
+	mounts = append(mounts, wanted...)
+	return mounts, propagation, nil
+}
+
+func depth(p string) int { return strings.Count(path.Clean(p), "/") }
+
+// bindMount translates a mount of the CRI.
+func bindMount(mount *runtimeapi.Mount) (spec specs.Mount, propagation string, err error) {
+	where := mount.GetContainerPath()
+	if where == "" || mount.GetHostPath() == "" || strings.ContainsRune(where+mount.GetHostPath(), 0) {
+		return spec, "", invalid("mount of %q at %q lacks a path", mount.GetHostPath(), where)
+	}
+	if len(mount.GetMountOptions()) > 0 {
+		return spec, "", invalid("mount at %s: mount options are not supported", where)
+	}
+	if len(mount.GetUidMappings())+len(mount.GetGidMappings()) > 0 {
+		return spec, "", invalid("mount at %s: ID-mapped mounts are not supported", where)
+	}
+	spec = specs.Mount{Destination: path.Join("/", where), Source: mount.GetHostPath(), Type: "bind", Options: []string{"rbind"}}
+	switch mount.GetPropagation() {
+	case runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
+		spec.Options = append(spec.Options, "rprivate")
+	case runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
+		spec.Options = append(spec.Options, "rslave")
+		propagation = "rslave"
+	case runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		spec.Options = append(spec.Options, "rshared")
+		propagation = "rshared"
+	default:
+		return spec, "", invalid("mount at %s has unknown propagation %d", where, mount.GetPropagation())
+	}
+	switch {
+	case mount.GetRecursiveReadOnly() && !mount.GetReadonly():
+		return spec, "", invalid("mount at %s is recursively read-only but not read-only", where)
+	case mount.GetRecursiveReadOnly() && propagation != "":
+		return spec, "", invalid("mount at %s is recursively read-only, which needs private propagation", where)
+	case mount.GetRecursiveReadOnly():
+		spec.Options = append(spec.Options, "rro")
+	case mount.GetReadonly():
+		spec.Options = append(spec.Options, "ro")
+	default:
+		spec.Options = append(spec.Options, "rw")
+	}
+	return spec, propagation, nil
+}
+
+// defaultMounts are those that every container has.
+func defaultMounts(c Container) []specs.Mount {
+	security := c.Config.GetLinux().GetSecurityContext()
+	system := "ro"
+	if security.GetPrivileged() {
+		system = "rw"
+	}
+	mounts := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", system}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", system}},
+	}
+	bind := func(where, source string, options ...string) {
+		if source != "" {
+			mounts = append(mounts, specs.Mount{Destination: where, Type: "bind", Source: source, Options: append([]string{"rbind", "rprivate"}, options...)})
+		}
+	}
+	files := "rw"
+	if security.GetReadonlyRootfs() {
+		files = "ro"
+	}
+	bind("/dev/shm", c.ShmDir, "rw")
+	bind("/etc/hostname", c.HostnameFile, files)
+	bind("/etc/resolv.conf", c.ResolvConf, files)
+	return mounts
+}

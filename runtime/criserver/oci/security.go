@@ -1,0 +1,139 @@
+package oci
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/moby/profiles/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// defaultCapabilities are what a container has that says nothing of them, as everywhere.
+var defaultCapabilities = []string{
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+}
+
+// KnownCapabilities are those of the kernel, by number.
+var KnownCapabilities = []string{
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
+	"CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW",
+	"CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
+	"CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD",
+	"CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
+	"CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+}
+
+// capabilitiesOf are what the process may do: the defaults, with what is added and without what
+// is dropped; a drop of one wins over an addition of all, an addition of one over a drop of all.
+func capabilitiesOf(security *runtimeapi.LinuxContainerSecurityContext, m Machine) (*specs.LinuxCapabilities, error) {
+	set := slices.Clone(defaultCapabilities)
+	if security.GetPrivileged() {
+		set = slices.Clone(m.Capabilities)
+	}
+	add, addAll, err := capabilityNames(security.GetCapabilities().GetAddCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	drop, dropAll, err := capabilityNames(security.GetCapabilities().GetDropCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	ambient, _, err := capabilityNames(security.GetCapabilities().GetAddAmbientCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	if dropAll {
+		set = nil
+	}
+	if addAll {
+		set = append(set, m.Capabilities...)
+	}
+	set = append(append(set, add...), ambient...)
+	set = slices.DeleteFunc(set, func(name string) bool { return slices.Contains(drop, name) })
+	slices.Sort(set)
+	set = slices.Compact(set)
+	ambient = slices.DeleteFunc(ambient, func(name string) bool { return !slices.Contains(set, name) })
+	return &specs.LinuxCapabilities{Bounding: set, Effective: set, Permitted: set, Inheritable: ambient, Ambient: ambient}, nil
+}
+
+// capabilityNames completes the names that users write, as in NET_ADMIN.
+func capabilityNames(names []string) (full []string, all bool, err error) {
+	for _, name := range names {
+		upper := strings.ToUpper(name)
+		if upper == "ALL" {
+			all = true
+			continue
+		}
+		if !strings.HasPrefix(upper, "CAP_") {
+			upper = "CAP_" + upper
+		}
+		if !slices.Contains(KnownCapabilities, upper) {
+			return nil, false, invalid("unknown capability %q", name)
+		}
+		full = append(full, upper)
+	}
+	return full, all, nil
+}
+
+// seccompOf is the filter of system calls.
+func seccompOf(c Container, m Machine, spec *specs.Spec) (*specs.LinuxSeccomp, error) {
+	security := c.Config.GetLinux().GetSecurityContext()
+	profile := security.GetSeccomp()
+	if profile == nil || profile.GetProfileType() == runtimeapi.SecurityProfile_Unconfined || security.GetPrivileged() {
+		return nil, nil
+	}
+	if !m.Seccomp {
+		return nil, invalid("a seccomp profile is asked for but the kernel has no seccomp")
+	}
+	switch profile.GetProfileType() {
+	case runtimeapi.SecurityProfile_RuntimeDefault:
+		filter, err := seccomp.GetDefaultProfile(spec)
+		if err != nil {
+			return nil, invalid("make default seccomp profile: %w", err)
+		}
+		// Distributions switch the x32 ABI off, and a filter for it would cost as much again as
+		// that for x86-64 whenever a container is made: what there may be of it is refused.
+		filter.Architectures = slices.DeleteFunc(filter.Architectures, func(a specs.Arch) bool { return a == specs.ArchX32 })
+		return filter, nil
+	case runtimeapi.SecurityProfile_Localhost:
+		filter, err := seccomp.LoadProfile(c.SeccompProfile, spec)
+		if err != nil {
+			return nil, invalid("read seccomp profile %s: %w", profile.GetLocalhostRef(), err)
+		}
+		return filter, nil
+	}
+	return nil, invalid("unknown type %d of seccomp profile", profile.GetProfileType())
+}
+
+// appArmorProfile is the name of a loaded profile, or "" for none.
+func appArmorProfile(security *runtimeapi.LinuxContainerSecurityContext, m Machine) (string, error) {
+	profile := security.GetApparmor()
+	if profile == nil || profile.GetProfileType() == runtimeapi.SecurityProfile_Unconfined || security.GetPrivileged() {
+		return "", nil
+	}
+	if profile.GetProfileType() == runtimeapi.SecurityProfile_RuntimeDefault {
+		if m.AppArmor {
+			return "", invalid("the default AppArmor profile is not supported: name one that is loaded, or Unconfined")
+		}
+		return "", nil
+	}
+	if !m.AppArmor {
+		return "", invalid("AppArmor profile %q is asked for but the machine has no AppArmor", profile.GetLocalhostRef())
+	}
+	return strings.TrimPrefix(profile.GetLocalhostRef(), "localhost/"), nil
+}
+
+// seLinuxLabel is the context of the process where SELinux is on.
+func seLinuxLabel(security *runtimeapi.LinuxContainerSecurityContext, m Machine) (string, error) {
+	o := security.GetSelinuxOptions()
+	if !m.SELinux || o == nil || o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() == "" || security.GetPrivileged() {
+		return "", nil
+	}
+	parts := []string{o.GetUser(), o.GetRole(), o.GetType(), o.GetLevel()}
+	if slices.Contains(parts, "") {
+		return "", invalid("SELinux options need user, role, type and level: there are no defaults here")
+	}
+	return strings.Join(parts, ":"), nil
+}

@@ -1,0 +1,111 @@
+package criserver
+
+import (
+	"context"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/cni"
+	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/stats"
+)
+
+// ListPodSandboxStats measures the pods that match a filter.
+func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+	return &runtimeapi.ListPodSandboxStatsResponse{Stats: s.listSandboxStats(ctx, r.GetFilter())}, nil
+}
+
+// StreamPodSandboxStats is ListPodSandboxStats for answers of any length.
+func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
+	return inPieces(s.listSandboxStats(stream.Context(), r.GetFilter()), func(part []*runtimeapi.PodSandboxStats) error {
+		return stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: part})
+	})
+}
+
+func (s *Server) listSandboxStats(ctx context.Context, filter *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
+	var items []*runtimeapi.PodSandboxStats
+	for _, item := range s.listSandboxes(&runtimeapi.PodSandboxFilter{Id: filter.GetId(), LabelSelector: filter.GetLabelSelector()}) {
+		sb, ok, _ := s.sandboxes.Get(item.Id)
+		if !ok || !sb.ready() {
+			continue
+		}
+		result, err := s.sandboxStats(sb)
+		if err != nil { // it may be stopped just now
+			klog.FromContext(ctx).V(4).Info("Could not measure sandbox", "sandbox", sb.ID, "err", err)
+			continue
+		}
+		items = append(items, result)
+	}
+	return items
+}
+
+// podUsage is what a pod's cgroup uses, which is the kubelet's; without one it is the sum of its
+// containers.
+func (s *Server) podUsage(sb *sandbox) stats.Usage {
+	if parent := sb.Config.Config.GetLinux().GetCgroupParent(); parent != "" {
+		dir := parent
+		if s.options.CgroupManager == Systemd {
+			dir = oci.ExpandSlice(parent)
+		}
+		if usage, err := s.cgroups().Read(dir); err == nil {
+			return usage
+		}
+	}
+	var sum stats.Usage
+	for _, c := range s.containersOf(sb.ID) {
+		usage, err := s.cgroups().Read(oci.CgroupDir(c.Config.CgroupsPath))
+		if err != nil {
+			continue
+		}
+		sum.CPUNanoseconds += usage.CPUNanoseconds
+		sum.MemoryUsage += usage.MemoryUsage
+		sum.WorkingSet += usage.WorkingSet
+		sum.RSS += usage.RSS
+		sum.PageFaults += usage.PageFaults
+		sum.MajorPageFaults += usage.MajorPageFaults
+		sum.Threads += usage.Threads
+	}
+	return sum
+}
+
+func (s *Server) sandboxStats(sb *sandbox) (*runtimeapi.PodSandboxStats, error) {
+	config, now := sb.Config.Config, time.Now()
+	usage := s.podUsage(sb)
+	linux := &runtimeapi.LinuxPodSandboxStats{
+		Cpu: cpuUsage(&sb.cpu, now, usage), Memory: memoryUsage(now, usage),
+		Process: &runtimeapi.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(usage.Threads)},
+	}
+	if text := usage.Pressure["io"]; text != "" {
+		linux.Io = &runtimeapi.IoUsage{Timestamp: now.UnixNano(), Psi: stats.PSI(text)}
+	}
+	if sb.netns() != "" && sb.ready() {
+		interfaces, err := stats.Interfaces(sb.netns())
+		if err != nil {
+			return nil, err
+		}
+		linux.Network = networkUsage(now, interfaces)
+	}
+	for _, c := range s.containersOf(sb.ID) {
+		linux.Containers = append(linux.Containers, s.containerStats(c))
+	}
+	return &runtimeapi.PodSandboxStats{Linux: linux, Attributes: &runtimeapi.PodSandboxAttributes{
+		Id: sb.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
+	}}, nil
+}
+
+func networkUsage(now time.Time, interfaces []stats.Interface) *runtimeapi.NetworkUsage {
+	usage := &runtimeapi.NetworkUsage{Timestamp: now.UnixNano()}
+	for _, i := range interfaces {
+		one := &runtimeapi.NetworkInterfaceUsage{
+			Name: i.Name, RxBytes: value(i.RxBytes), RxErrors: value(i.RxErrors), TxBytes: value(i.TxBytes), TxErrors: value(i.TxErrors),
+		}
+		if i.Name == cni.Interface {
+			usage.DefaultInterface = one
+		} else {
+			usage.Interfaces = append(usage.Interfaces, one)
+		}
+	}
+	return usage
+}

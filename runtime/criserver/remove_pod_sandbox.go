@@ -1,0 +1,41 @@
+package criserver
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// RemovePodSandbox removes a sandbox with all its containers. One that is not there is no error.
+func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	sb, err := s.findSandbox(r.GetPodSandboxId())
+	if errors.Is(err, errNotFound) {
+		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	// 1. Stop it, if nobody has.
+	if err := s.stopSandbox(ctx, sb); err != nil {
+		return nil, err
+	}
+	// 2. Remove its containers.
+	group := errgroup.Group{}
+	for _, c := range s.containersOf(sb.ID) {
+		group.Go(func() error { return s.removeContainer(ctx, c) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	// 3. Remove its files, and last its record and its name.
+	sb.ops.Lock()
+	defer sb.ops.Unlock()
+	if err := errors.Join(sb.removeFiles(), sb.Remove()); err != nil {
+		return nil, err
+	}
+	s.emit(runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, sb.ID, sb.ID)
+	s.sandboxes.Delete(sb.ID)
+	s.sandboxes.Release(sb.Config.Name, sb.ID)
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}

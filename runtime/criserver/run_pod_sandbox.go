@@ -1,0 +1,205 @@
+package criserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/cni"
+	"minikubelet/runtime/criserver/namespaces"
+	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/store"
+)
+
+// RunPodSandbox makes a pod's sandbox and starts it. Whoever asks again for the same pod and
+// attempt, because the answer was lost, gets the first sandbox: its making goes on when the
+// caller has gone.
+func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	if err := s.validateSandbox(r); err != nil {
+		return nil, err
+	}
+	name := sandboxName(r.GetConfig().GetMetadata())
+	id, err := s.once(ctx, "sandbox "+name, func(ctx context.Context) (string, error) {
+		return s.runPodSandbox(ctx, name, r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if sb, err := s.findSandbox(id); err == nil && !proto.Equal(sb.Config.Config, r.GetConfig()) {
+		return nil, fmt.Errorf("pod sandbox %s: %w with another configuration as %s", name, errAlreadyExists, id)
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// once does work for a name once at a time: all who ask meanwhile get the result, and it goes
+// on when they stop waiting.
+func (s *Server) once(ctx context.Context, name string, work func(context.Context) (string, error)) (string, error) {
+	result := s.work.DoChan(name, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
+		defer cancel()
+		return work(ctx)
+	})
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return "", r.Err
+		}
+		return r.Val.(string), nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// validateSandbox refuses what cannot work before anything is done.
+func (s *Server) validateSandbox(r *runtimeapi.RunPodSandboxRequest) error {
+	config := r.GetConfig()
+	if m := config.GetMetadata(); m.GetName() == "" || m.GetNamespace() == "" || m.GetUid() == "" {
+		return fmt.Errorf("%w: a pod sandbox needs name, namespace and UID", oci.ErrInvalid)
+	}
+	if s.runtimes[r.GetRuntimeHandler()] == nil {
+		return fmt.Errorf("%w: no runtime handler %q is configured", oci.ErrInvalid, r.GetRuntimeHandler())
+	}
+	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if options.GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD && options.GetUsernsOptions() != nil {
+		return fmt.Errorf("run pod in a user namespace: %w", errors.ErrUnsupported)
+	}
+	if len(config.GetHostname()) > 64 {
+		return fmt.Errorf("%w: hostname %q is longer than 64 bytes", oci.ErrInvalid, config.GetHostname())
+	}
+	sb := &sandbox{Record: &store.Record[store.SandboxConfig, store.SandboxState]{Config: store.SandboxConfig{Config: config}}}
+	for name := range config.GetLinux().GetSysctls() {
+		kind := namespaces.Namespaced(name)
+		if kind == "" || !contains(sb.kinds(), kind) {
+			return fmt.Errorf("%w: sysctl %q would change the node, not the pod", oci.ErrInvalid, name)
+		}
+	}
+	_, err := sb.network()
+	return err
+}
+
+// runPodSandbox makes the sandbox step by step; when one fails those before are taken back.
+func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.RunPodSandboxRequest) (_ string, err error) {
+	var steps rollback
+	defer func() {
+		if err != nil {
+			steps.run(ctx)
+		}
+	}()
+
+	// 1. Reserve the name. If a finished sandbox has it, that is what the caller wants.
+	id := store.NewID()
+	if owner, ok := s.sandboxes.Reserve(name, id); !ok {
+		return s.existingSandbox(name, owner)
+	}
+	steps.add("reserve name", func(context.Context) error { s.sandboxes.Release(name, id); return nil })
+
+	// 2. Write down what is to be made: a server that is killed meanwhile takes it down at its next start.
+	sb, err := s.newSandbox(id, name, r)
+	if err != nil {
+		return "", err
+	}
+	steps.add("write record", func(context.Context) error { return errors.Join(sb.removeFiles(), sb.Remove()) })
+
+	// 3. Make the namespaces, with hostname and sysctls.
+	steps.add("make namespaces", func(context.Context) error { return namespaces.Unpin(sb.namespaceDir()) })
+	config := sb.Config.Config
+	if err := namespaces.Pin(namespaces.Options{Dir: sb.namespaceDir(), Kinds: sb.kinds(), Hostname: sb.hostname(), Sysctls: config.GetLinux().GetSysctls()}); err != nil {
+		return "", err
+	}
+
+	// 4. Connect the network, and meanwhile do 5 to 7.
+	group, groupCtx := errgroup.WithContext(ctx)
+	var ips []string
+	if !sb.hostNetwork() {
+		steps.add("connect network", func(ctx context.Context) error { return s.disconnect(ctx, sb) })
+		group.Go(func() (err error) {
+			ips, err = s.connect(groupCtx, sb)
+			return err
+		})
+	}
+	group.Go(func() error {
+		// 5. Make resolv.conf, hostname and the directory of the logs.
+		if err := sb.writeFiles(); err != nil {
+			return err
+		}
+		if dir := config.GetLogDirectory(); dir != "" {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return fmt.Errorf("make log directory: %w", err)
+			}
+		}
+		// 6. Make /dev/shm. It is unmounted with the files of step 2.
+		if err := sb.mountShm(); err != nil {
+			return err
+		}
+		// 7. Start a process to hold a PID namespace, if there is to be one.
+		if !sb.Config.Pause {
+			return nil
+		}
+		return s.startPause(groupCtx, sb)
+	})
+	steps.add("start pause process", func(ctx context.Context) error { return s.stopPause(ctx, sb) })
+	if err := group.Wait(); err != nil {
+		return "", err
+	}
+
+	// 8. Write down that it runs.
+	if err := sb.Update(func(state *store.SandboxState) { state.Phase, state.IPs = store.SandboxReady, ips }); err != nil {
+		return "", err
+	}
+	s.sandboxes.Add(id, sb)
+	if sb.pause != nil {
+		s.watchPause(sb)
+	}
+	klog.FromContext(ctx).V(2).Info("Started pod sandbox", "sandbox", id, "pod", klog.KRef(config.GetMetadata().GetNamespace(), config.GetMetadata().GetName()), "ips", ips)
+	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, id, id)
+	s.emit(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, id, id)
+	return id, nil
+}
+
+// existingSandbox answers a request for a name that is taken.
+func (s *Server) existingSandbox(name, owner string) (string, error) {
+	if sb, ok, _ := s.sandboxes.Get(owner); ok && sb.ready() {
+		return owner, nil
+	}
+	return "", fmt.Errorf("pod sandbox %s: %w as %s, which does not run: remove it first", name, errAlreadyExists, owner)
+}
+
+// newSandbox writes the record of a sandbox.
+func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest) (*sandbox, error) {
+	config := store.SandboxConfig{Name: name, Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler(), CreatedAt: time.Now(), PauseImage: s.options.PauseImage}
+	options := r.GetConfig().GetLinux().GetSecurityContext().GetNamespaceOptions()
+	// One PID namespace for the pod is the CRI's zero value. Kubelets ask for it where a pod does.
+	config.Pause = s.options.Pause == PauseAlways || options.GetPid() == runtimeapi.NamespaceMode_POD
+	state := store.SandboxState{Phase: store.SandboxCreating, Resources: r.GetConfig().GetLinux().GetResources(), Overhead: r.GetConfig().GetLinux().GetOverhead()}
+	record, err := store.Create(s.path("sandboxes"), id, config, state)
+	if err != nil {
+		return nil, err
+	}
+	sb := &sandbox{Record: record, stateDir: s.state("sandboxes", id)}
+	if err := os.Mkdir(sb.stateDir, 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("make directory of sandbox: %w", err), record.Remove())
+	}
+	return sb, nil
+}
+
+// connect has CNI plugins connect the pod. That they may hold something of it is written down first.
+func (s *Server) connect(ctx context.Context, sb *sandbox) ([]string, error) {
+	pod, err := sb.network()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cni.Status(ctx); errors.Is(err, cni.ErrNotReady) {
+		return nil, err
+	}
+	if err := sb.Update(func(state *store.SandboxState) { state.Network = true }); err != nil {
+		return nil, err
+	}
+	return s.cni.Setup(ctx, pod)
+}

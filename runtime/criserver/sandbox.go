@@ -1,0 +1,191 @@
+package criserver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"k8s.io/apimachinery/pkg/api/resource"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/criserver/cni"
+	"minikubelet/runtime/criserver/namespaces"
+	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/store"
+)
+
+// sandbox is a pod's sandbox: namespaces, a few files and perhaps a pause process.
+type sandbox struct {
+	*store.Record[store.SandboxConfig, store.SandboxState]
+
+	ops   sync.Mutex // held by what changes the sandbox
+	pause *task      // guarded by ops; nil without a pause process
+	// stateDir holds what does not survive a reboot.
+	stateDir string
+	cpu      cpuSample
+}
+
+// sandboxName is the name by which a sandbox is reserved.
+func sandboxName(m *runtimeapi.PodSandboxMetadata) string {
+	return strings.Join([]string{m.GetName(), m.GetNamespace(), m.GetUid(), fmt.Sprint(m.GetAttempt())}, "_")
+}
+
+func (sb *sandbox) ready() bool { return sb.State().Phase == store.SandboxReady }
+
+// options are the namespaces that the pod asks for.
+func (sb *sandbox) options() *runtimeapi.NamespaceOption {
+	return sb.Config.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+}
+
+func (sb *sandbox) hostNetwork() bool {
+	return sb.options().GetNetwork() == runtimeapi.NamespaceMode_NODE
+}
+func (sb *sandbox) hostIPC() bool { return sb.options().GetIpc() == runtimeapi.NamespaceMode_NODE }
+
+// kinds are the namespaces that the pod has of its own. As everywhere, one in the host's network
+// has the host's name too.
+func (sb *sandbox) kinds() []string {
+	var kinds []string
+	if !sb.hostNetwork() {
+		kinds = append(kinds, namespaces.Network, namespaces.UTS)
+	}
+	if !sb.hostIPC() {
+		kinds = append(kinds, namespaces.IPC)
+	}
+	return kinds
+}
+
+func (sb *sandbox) namespaceDir() string { return filepath.Join(sb.stateDir, "ns") }
+func (sb *sandbox) shmDir() string       { return filepath.Join(sb.stateDir, "shm") }
+func (sb *sandbox) pauseDir() string     { return filepath.Join(sb.stateDir, "pause") }
+func (sb *sandbox) rootfsKey() string    { return sb.ID + "-pause" }
+
+// netns is the pod's network namespace, or "" for the host's.
+func (sb *sandbox) netns() string {
+	if sb.hostNetwork() {
+		return ""
+	}
+	return namespaces.Path(sb.namespaceDir(), namespaces.Network)
+}
+
+// hostname is the pod's name in its UTS namespace.
+func (sb *sandbox) hostname() string {
+	if name := sb.Config.Config.GetHostname(); name != "" {
+		return name
+	}
+	if sb.hostNetwork() {
+		name, _ := os.Hostname()
+		return name
+	}
+	return sb.ID[:12]
+}
+
+// joined are the pinned namespaces in an OCI specification.
+func (sb *sandbox) joined() []specs.LinuxNamespace {
+	kindOf := map[string]specs.LinuxNamespaceType{namespaces.Network: specs.NetworkNamespace, namespaces.IPC: specs.IPCNamespace, namespaces.UTS: specs.UTSNamespace}
+	joined := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	for _, kind := range sb.kinds() {
+		joined = append(joined, specs.LinuxNamespace{Type: kindOf[kind], Path: namespaces.Path(sb.namespaceDir(), kind)})
+	}
+	return joined
+}
+
+// network is what CNI plugins are told of the pod.
+func (sb *sandbox) network() (cni.Pod, error) {
+	config := sb.Config.Config
+	pod := cni.Pod{
+		SandboxID: sb.ID, NetNS: sb.netns(), CgroupParent: config.GetLinux().GetCgroupParent(),
+		Name: config.GetMetadata().GetName(), Namespace: config.GetMetadata().GetNamespace(), UID: config.GetMetadata().GetUid(),
+		DNS: cni.DNS{Servers: config.GetDnsConfig().GetServers(), Searches: config.GetDnsConfig().GetSearches(), Options: config.GetDnsConfig().GetOptions()},
+	}
+	for _, mapping := range config.GetPortMappings() {
+		if mapping.GetHostPort() <= 0 {
+			continue
+		}
+		protocol, err := cni.Protocol(int32(mapping.GetProtocol()))
+		if err == nil {
+			err = cni.CheckHostIP(mapping.GetHostIp())
+		}
+		if err != nil {
+			return pod, fmt.Errorf("%w: %w", oci.ErrInvalid, err)
+		}
+		pod.Ports = append(pod.Ports, cni.PortMapping{HostPort: mapping.GetHostPort(), ContainerPort: mapping.GetContainerPort(), Protocol: protocol, HostIP: mapping.GetHostIp()})
+	}
+	var err error
+	if pod.Ingress, err = bandwidth(config.GetAnnotations()["kubernetes.io/ingress-bandwidth"]); err != nil {
+		return pod, err
+	}
+	pod.Egress, err = bandwidth(config.GetAnnotations()["kubernetes.io/egress-bandwidth"])
+	return pod, err
+}
+
+// bandwidth reads an annotation such as 10M.
+func bandwidth(annotation string) (int64, error) {
+	if annotation == "" {
+		return 0, nil
+	}
+	quantity, err := resource.ParseQuantity(annotation)
+	if err != nil || quantity.Value() <= 0 {
+		return 0, fmt.Errorf("%w: bandwidth %q of the pod", oci.ErrInvalid, annotation)
+	}
+	return quantity.Value(), nil
+}
+
+// containersOf are the containers of a sandbox, the oldest first.
+func (s *Server) containersOf(sandboxID string) []*container {
+	var found []*container
+	for _, c := range s.containers.All() {
+		if c.Config.SandboxID == sandboxID {
+			found = append(found, c)
+		}
+	}
+	slices.SortFunc(found, func(a, b *container) int { return a.Config.CreatedAt.Compare(b.Config.CreatedAt) })
+	return found
+}
+
+// takeDown lets go of all that a sandbox holds but its record: the opposite of RunPodSandbox.
+// It may be called again after an error.
+func (s *Server) takeDown(ctx context.Context, sb *sandbox) error {
+	// The network first, while its namespace is there for plugins to look into.
+	if err := s.disconnect(ctx, sb); err != nil {
+		return err
+	}
+	if sb.pause != nil {
+		if err := sb.pause.kill(ctx); err != nil {
+			return err
+		}
+		if err := sb.pause.waitCleaned(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.images.Unmount(sb.rootfsKey(), filepath.Join(sb.pauseDir(), "rootfs")); err != nil {
+		return fmt.Errorf("unmount pause image: %w", err)
+	}
+	if err := namespaces.Unpin(sb.namespaceDir()); err != nil {
+		return err
+	}
+	return nil
+}
+
+// disconnect has CNI plugins take the pod from its network.
+func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
+	if !sb.State().Network {
+		return nil
+	}
+	pod, err := sb.network()
+	if err != nil {
+		return err
+	}
+	if !namespaces.Pinned(sb.namespaceDir(), namespaces.Network) {
+		pod.NetNS = "" // as after a reboot
+	}
+	if err := s.cni.Teardown(ctx, pod); err != nil {
+		return err
+	}
+	return sb.Update(func(state *store.SandboxState) { state.Network = false })
+}

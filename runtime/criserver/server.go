@@ -1,0 +1,203 @@
+// Package criserver is the embedded CRI server: it runs pods on a bare Linux machine with an
+// OCI runtime, conmon and CNI plugins, and answers kubelets, crictl and critest over a unix
+// socket. Read run_pod_sandbox.go, create_container.go and start_container.go in this order;
+// each method has a file of its name.
+package criserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/cni"
+	"minikubelet/runtime/criserver/images"
+	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/store"
+	"minikubelet/runtime/criserver/streaming"
+)
+
+// Ways to have pause processes.
+const (
+	PauseNeeded = "needed" // where a pod shares its PID namespace
+	PauseAlways = "always"
+)
+
+// Cgroup managers.
+const (
+	Cgroupfs = "cgroupfs"
+	Systemd  = "systemd"
+)
+
+const (
+	maxMessage = 16 << 20
+	// workTimeout bounds what goes on when its caller has gone.
+	workTimeout = 4 * time.Minute
+	// undoTimeout bounds the taking back of a step.
+	undoTimeout = time.Minute
+)
+
+// Options configure a server.
+type Options struct {
+	Root  string // what survives a reboot: images, records
+	State string // what does not: namespaces, mounts, bundles
+	// Runtimes are the OCI runtimes by the name of their handler. The default is that of
+	// DefaultRuntime.
+	Runtimes       map[string]string
+	DefaultRuntime string
+	Conmon         string
+	CNIConfDir     string
+	CNIBinDirs     []string
+	Pause          string
+	PauseImage     string
+	CgroupManager  string
+	CgroupParent   string // of pods that name none; "" for the default
+	StreamAddress  string
+	// Images configures the image store but for its directory and the pause image.
+	Images images.Options
+}
+
+// Server answers the CRI.
+type Server struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+	runtimeapi.UnimplementedImageServiceServer
+
+	options  Options
+	runtimes map[string]*monitor.Runtime // by handler; "" is the default
+	versions map[string]string           // of the runtimes' programs, by handler
+	conmon   *monitor.Conmon
+	machine  oci.Machine
+	images   ImageStore
+	cni      *cni.Plugins
+	streams  *streaming.Server
+	events   *broker
+	work     singleflight.Group // sandboxes and containers being made, by reserved name
+	watches  sync.WaitGroup     // goroutines beside containers
+	stopped  context.Context    // ends with the server; containers go on
+	stop     context.CancelFunc
+
+	sandboxes  *store.Index[*sandbox]
+	containers *store.Index[*container]
+}
+
+// New opens the server's directories and takes over the pods in them.
+func New(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{
+		options: o, conmon: &monitor.Conmon{Path: o.Conmon}, events: newBroker(),
+		runtimes: map[string]*monitor.Runtime{}, versions: map[string]string{},
+		sandboxes: store.NewIndex[*sandbox](), containers: store.NewIndex[*container](),
+	}
+	if s.options.CgroupParent == "" {
+		s.options.CgroupParent = map[string]string{Cgroupfs: "/crid", Systemd: "crid.slice"}[o.CgroupManager]
+	}
+	s.stopped, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	for _, dir := range []string{o.Root, o.State, s.path("sandboxes"), s.path("containers"), s.state("sandboxes"), s.state("containers"), s.state("tmp")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make directories of the CRI server: %w", err)
+		}
+	}
+	if err := s.findPrograms(ctx); err != nil {
+		return nil, err
+	}
+	s.machine = oci.ReadMachine()
+	imageOptions := o.Images
+	imageOptions.Root, imageOptions.PauseImage = s.path("images"), o.PauseImage
+	imageStore, err := images.Open(ctx, imageOptions)
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	s.images = imageStore
+	s.cni = cni.New(o.CNIConfDir, o.CNIBinDirs, s.path("cni"))
+	if err := s.adopt(ctx); err != nil {
+		return nil, errors.Join(err, imageStore.Close())
+	}
+	if s.streams, err = streaming.New(o.StreamAddress, streams{s}); err != nil {
+		return nil, errors.Join(err, imageStore.Close())
+	}
+	return s, nil
+}
+
+// path is a path below the directory that survives a reboot.
+func (s *Server) path(elements ...string) string {
+	return filepath.Join(append([]string{s.options.Root}, elements...)...)
+}
+
+// state is a path below the directory that does not.
+func (s *Server) state(elements ...string) string {
+	return filepath.Join(append([]string{s.options.State}, elements...)...)
+}
+
+// findPrograms checks that conmon and the OCI runtimes are there and fit to be used.
+func (s *Server) findPrograms(ctx context.Context) error {
+	path, err := exec.LookPath(s.options.Conmon)
+	if err != nil {
+		return fmt.Errorf("find conmon (distributions package it): %w", err)
+	}
+	s.conmon.Path = path
+	// Console sockets of conmon must have short names; elsewhere they would be in /tmp.
+	if dir := s.state("tmp"); len(dir) < 60 {
+		s.conmon.TempDir = dir
+	}
+	for name, program := range s.options.Runtimes {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			return fmt.Errorf("find OCI runtime %s: %w", name, err)
+		}
+		r := &monitor.Runtime{Path: path, Root: s.state("runtimes", name), Systemd: s.options.CgroupManager == Systemd}
+		if s.versions[name], err = r.Check(ctx); err != nil {
+			return err
+		}
+		s.runtimes[name] = r
+	}
+	s.runtimes[""] = s.runtimes[s.options.DefaultRuntime]
+	if s.runtimes[""] == nil {
+		return fmt.Errorf("the default OCI runtime %q is not among the configured ones", s.options.DefaultRuntime)
+	}
+	return nil
+}
+
+// Serve answers calls on a listener until the context ends. Containers go on after it.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
+	)
+	runtimeapi.RegisterRuntimeServiceServer(server, s)
+	runtimeapi.RegisterImageServiceServer(server, s)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.cni.Watch(ctx) })
+	group.Go(s.streams.Serve)
+	group.Go(func() error {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			return fmt.Errorf("serve the CRI: %w", err)
+		}
+		return nil
+	})
+	klog.FromContext(ctx).Info("CRI server is ready", "address", listener.Addr(), "sandboxes", len(s.sandboxes.All()), "containers", len(s.containers.All()))
+	<-ctx.Done()
+	s.events.close() // or those who listen would hold up the end
+	// What is being made gets a moment to be finished rather than be taken back at the next start.
+	done := time.AfterFunc(10*time.Second, server.Stop)
+	server.GracefulStop()
+	done.Stop()
+	return errors.Join(s.streams.Close(), group.Wait(), s.close())
+}
+
+// close lets go of containers and images.
+func (s *Server) close() error {
+	s.stop()
+	s.watches.Wait()
+	return s.images.Close()
+}

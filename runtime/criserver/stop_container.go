@@ -1,0 +1,51 @@
+package criserver
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/criserver/store"
+)
+
+// StopContainer asks a container to end, and kills it when it has not by the timeout. One that
+// is not there or has ended is no error. Of several calls at once each keeps its own time: the
+// shortest wins.
+func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	c, err := s.findContainer(r.GetContainerId())
+	if errors.Is(err, errNotFound) {
+		return &runtimeapi.StopContainerResponse{}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StopContainerResponse{}, c.stop(ctx, time.Duration(r.GetTimeout())*time.Second)
+}
+
+func (c *container) stop(ctx context.Context, grace time.Duration) error {
+	if c.task.hasEnded() {
+		return nil
+	}
+	// One that was never started could not understand.
+	if grace > 0 && c.State().Phase == store.ContainerRunning {
+		number, ok := signalNumber(c.Config.StopSignal)
+		if !ok {
+			number = syscall.SIGTERM
+		}
+		if err := c.task.signal(number); err != nil {
+			return err
+		}
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-c.task.exited:
+			return c.task.waitCleaned(ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+	return c.kill(ctx)
+}

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// NewID returns a random ID of 64 hex digits, the form that crictl and cAdvisor expect.
+func NewID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// Index finds live objects by ID, by an unambiguous beginning of it, and by reserved name. A
+// name belongs to one object from before it is made until after it is gone, so that a caller
+// that asks again for what it got no answer for finds the first.
+type Index[T any] struct {
+	mu    sync.RWMutex
+	byID  map[string]T
+	names map[string]string // name -> ID
+}
+
+// NewIndex returns an empty index.
+func NewIndex[T any]() *Index[T] {
+	return &Index[T]{byID: map[string]T{}, names: map[string]string{}}
+}
+
+// Reserve takes a name for an ID. When it is taken, the ID of its owner is returned.
+func (x *Index[T]) Reserve(name, id string) (owner string, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if owner, taken := x.names[name]; taken {
+		return owner, owner == id
+	}
+	x.names[name] = id
+	return id, true
+}
+
+// Release gives a name back, if it still belongs to the ID.
+func (x *Index[T]) Release(name, id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.names[name] == id {
+		delete(x.names, name)
+	}
+}
+
+// Add makes an object visible.
+func (x *Index[T]) Add(id string, object T) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.byID[id] = object
+}
+
+// Delete makes an object invisible.
+func (x *Index[T]) Delete(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.byID, id)
+}
+
+// All returns every object, in no order.
+func (x *Index[T]) All() []T {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	all := make([]T, 0, len(x.byID))
+	for _, object := range x.byID {
+		all = append(all, object)
+	}
+	return all
+}
+
+// Get finds an object by its ID or a beginning of it that no other has.
+func (x *Index[T]) Get(id string) (object T, ok bool, err error) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if object, ok = x.byID[id]; ok || id == "" {
+		return object, ok, nil
+	}
+	matches := 0
+	for full, candidate := range x.byID {
+		if strings.HasPrefix(full, id) {
+			object = candidate
+			matches++
+		}
+	}
+	if matches > 1 {
+		var none T
+		return none, false, fmt.Errorf("%q is the beginning of %d IDs", id, matches)
+	}
+	return object, matches == 1, nil
+}

@@ -1,0 +1,212 @@
+package criserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/store"
+)
+
+// task is a container as the OCI runtime and conmon know it: that of a container of the CRI, or
+// a sandbox's pause process.
+type task struct {
+	id      string
+	bundle  string
+	runtime *monitor.Runtime
+	ownPIDs bool // it ends with its first process
+
+	init    *monitor.Handle // its first process
+	conmon  *monitor.Handle
+	exited  chan struct{} // closed once its end is known and recorded
+	cleaned chan struct{} // closed once the runtime has forgotten it
+
+	mu      sync.Mutex
+	cleanup error
+}
+
+func newTask(id, bundle string, runtime *monitor.Runtime, ownPIDs bool) *task {
+	return &task{id: id, bundle: bundle, runtime: runtime, ownPIDs: ownPIDs, exited: make(chan struct{}), cleaned: make(chan struct{})}
+}
+
+// writeSpec puts the specification into the bundle.
+func writeSpec(bundle string, spec *specs.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode OCI specification: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600); err != nil {
+		return fmt.Errorf("write OCI specification: %w", err)
+	}
+	return nil
+}
+
+// create has conmon and the runtime make the container.
+func (t *task) create(ctx context.Context, conmon *monitor.Conmon, m monitor.Container) (store.Process, error) {
+	m.ID, m.Bundle = t.id, t.bundle
+	process, err := conmon.Create(ctx, t.runtime, m)
+	if err != nil {
+		return store.Process{}, err
+	}
+	return t.hold(store.Process{PID: process.PID, Conmon: process.Conmon})
+}
+
+// hold gets hold of the task's processes. One that has ended already is no error.
+func (t *task) hold(p store.Process) (store.Process, error) {
+	var err error
+	if t.conmon, err = monitor.Open(p.Conmon, p.ConmonStart); err == nil {
+		p.ConmonStart = t.conmon.Start
+	} else if !gone(err) {
+		return p, fmt.Errorf("get hold of conmon: %w", err)
+	}
+	if t.init, err = monitor.Open(p.PID, p.Start); err == nil {
+		p.Start = t.init.Start
+	} else if !gone(err) {
+		return p, fmt.Errorf("get hold of container: %w", err)
+	}
+	return p, nil
+}
+
+func gone(err error) bool {
+	return errors.Is(err, syscall.ESRCH) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EINVAL)
+}
+
+// signal sends a signal to the first process; with none there is nothing to do.
+func (t *task) signal(signal syscall.Signal) error {
+	if t.init == nil {
+		return nil
+	}
+	if err := t.init.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+// hasEnded tells whether the end of the task is known.
+func (t *task) hasEnded() bool {
+	select {
+	case <-t.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends the task now and waits for that.
+func (t *task) kill(ctx context.Context) error {
+	if err := t.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	select {
+	case <-t.exited:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of %s: %w", t.id, ctx.Err())
+	}
+}
+
+// watch waits in the background for the end of the task's conmon, which comes after that of the
+// task, has the end recorded, and lets the runtime forget the container, which frees its cgroup.
+func (s *Server) watch(t *task, record func(monitor.Exit)) {
+	s.watches.Go(func() {
+		ctx := s.stopped
+		if t.conmon != nil {
+			if err := t.conmon.Wait(ctx); err != nil {
+				t.release() // the server ends, the container does not
+				return
+			}
+		}
+		exit := s.exitOf(ctx, t)
+		record(exit)
+		close(t.exited)
+		s.forget(ctx, t)
+		t.release()
+	})
+}
+
+// exitOf finds out how the task ended. Without conmon's word, somebody killed conmon: what is
+// left of the container has lost its output and its keeper, so it is ended too.
+func (s *Server) exitOf(ctx context.Context, t *task) monitor.Exit {
+	exit, err := monitor.ReadExit(t.bundle)
+	if err != nil {
+		klog.FromContext(ctx).Info("conmon ended without an exit code; the container is killed", "id", t.id, "err", err)
+		exit = monitor.Exit{Code: 137, FinishedAt: time.Now()}
+		if t.init != nil {
+			_ = t.signal(syscall.SIGKILL)
+			wait, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			_ = t.init.Wait(wait)
+		}
+	}
+	return exit
+}
+
+// forget has the runtime delete a task that has ended.
+func (s *Server) forget(ctx context.Context, t *task) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	// In a namespace of others the first process leaves its children behind.
+	err := t.runtime.Delete(ctx, t.id, !t.ownPIDs)
+	if err != nil {
+		err = t.runtime.Delete(ctx, t.id, true)
+	}
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Could not delete container from OCI runtime; tried again on removal", "id", t.id)
+	}
+	t.mu.Lock()
+	t.cleanup = err
+	t.mu.Unlock()
+	close(t.cleaned)
+}
+
+// gone waits until the runtime has forgotten the ended task.
+func (t *task) waitCleaned(ctx context.Context) error {
+	select {
+	case <-t.cleaned:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cleanup != nil {
+		t.cleanup = t.runtime.Delete(ctx, t.id, true)
+	}
+	return t.cleanup
+}
+
+func (t *task) release() {
+	t.init.Close()
+	t.conmon.Close()
+}
+
+// destroy removes a task that may have been made half: its conmon, its processes and what the
+// runtime knows of it.
+func (t *task) destroy(ctx context.Context) error {
+	process, err := monitor.FindProcess(t.bundle)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err = t.runtime.Delete(ctx, t.id, true)
+	if process.Conmon > 0 && isConmonOf(process.Conmon, t.id) {
+		_ = syscall.Kill(process.Conmon, syscall.SIGKILL)
+	}
+	t.release()
+	return err
+}
+
+// isConmonOf tells whether a process is the conmon of a container, by its arguments.
+func isConmonOf(pid int, id string) bool {
+	arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && containsArgument(arguments, id)
+}
