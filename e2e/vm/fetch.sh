@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches qemu and a kernel for the virtual machine of the cgroup v2 tests, and
+# Fetches qemu, a kernel and systemd for the virtual machines of the cgroup v2 tests, and
 # prints the directory they are in. They are unpacked there, not installed: the
 # machine's own kernel and libraries stay as they are.
 #
@@ -28,12 +28,12 @@ if [ -z "$image" ]; then
   exit 1
 fi
 
-echo "fetching qemu and $image" >&2
+echo "fetching qemu, systemd and $image" >&2
 rm -rf "$dir/root" "$dir/debs"
 mkdir -p "$dir/root" "$dir/debs/partial"
-# What qemu needs and this machine lacks; of the kernel, only its own package.
-apt -y --no-install-recommends --download-only install qemu-system-x86 >&2
-(cd "$dir/debs" && apt download "$image" >&2)
+# What qemu and systemd need and this machine lacks; of the kernel, only its own package.
+apt -y --no-install-recommends --download-only install qemu-system-x86 systemd >&2
+(cd "$dir/debs" && apt download "$image" systemd libsystemd-shared >&2)
 for deb in "$dir"/debs/*.deb; do
   dpkg -x "$deb" "$dir/root"
 done

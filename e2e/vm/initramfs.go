@@ -84,8 +84,9 @@ func (w *cpioWriter) write(data []byte) {
 	}
 }
 
-// Program is a program of this machine at another path, and the shared libraries it needs at their own.
-func Program(path, from string) ([]stack.File, error) {
+// Program is a program of this machine at another path, and the shared libraries it needs at their own. Libraries are
+// first looked for below roots.
+func Program(path, from string, roots ...string) ([]stack.File, error) {
 	data, err := os.ReadFile(from)
 	if err != nil {
 		return nil, err
@@ -99,7 +100,15 @@ func Program(path, from string) ([]stack.File, error) {
 	if libraries, err := image.ImportedLibraries(); err != nil || len(libraries) == 0 {
 		return files, err
 	}
-	text, err := exec.Command("ldd", from).Output()
+	ldd := exec.Command("ldd", from)
+	var search []string
+	for _, root := range roots {
+		for _, dir := range []string{"usr/lib/x86_64-linux-gnu/systemd", "lib/x86_64-linux-gnu/systemd", "usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"} {
+			search = append(search, filepath.Join(root, dir))
+		}
+	}
+	ldd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(search, ":"))
+	text, err := ldd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("find the libraries of %s: %w", from, err)
 	}
@@ -110,6 +119,9 @@ func Program(path, from string) ([]stack.File, error) {
 		}
 		if data, err = os.ReadFile(word); err != nil {
 			return nil, err
+		}
+		for _, root := range roots {
+			word = strings.TrimPrefix(word, strings.TrimSuffix(root, "/"))
 		}
 		files = append(files, stack.File{Path: word, Data: data, Mode: 0o755})
 	}

@@ -30,12 +30,7 @@ var initScript []byte
 // with cgroup v2 alone. They come out as tests below this one.
 func TestCgroupV2(t *testing.T) {
 	bin, dir := os.Getenv(stack.BinEnv), os.Getenv(DirEnv)
-	if bin == "" || dir == "" {
-		t.Skipf("%s or %s is not set; make test sets them", stack.BinEnv, DirEnv)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "complete")); err != nil {
-		t.Skipf("qemu and a kernel are not fetched: %v", err)
-	}
+	requireMachine(t, bin, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
 	work := t.TempDir()
@@ -47,7 +42,7 @@ func TestCgroupV2(t *testing.T) {
 	var report bytes.Buffer
 	start := time.Now()
 	err := Machine{
-		Dir: dir, Initramfs: initramfs, MemoryMB: 1280, CPUs: 2, Console: console, Arguments: []string{"TESTFLAGS=" + os.Getenv("E2E_VM_FLAGS")},
+		Dir: dir, Initramfs: initramfs, MemoryMB: 1280, CPUs: 2, Console: console, Arguments: []string{"TESTFLAGS=" + os.Getenv("E2E_VM_FLAGS")}, // -test.run=TestPods, for one
 		Report: io.MultiWriter(&report, &lines{start: start, to: t.Output()}),
 	}.Run(ctx)
 	if err != nil {
@@ -58,6 +53,17 @@ func TestCgroupV2(t *testing.T) {
 	if t.Failed() {
 		text, _ := os.ReadFile(console)
 		t.Logf("the kernel's messages:\n%s", text)
+	}
+}
+
+// requireMachine skips a test without what make test-v2 fetches and builds.
+func requireMachine(t *testing.T, bin, dir string) {
+	t.Helper()
+	if bin == "" || dir == "" {
+		t.Skipf("%s or %s is not set; make test-v2 sets them", stack.BinEnv, DirEnv)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "complete")); err != nil {
+		t.Fatalf("qemu and a kernel are not fetched: %v", err)
 	}
 }
 
