@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -17,7 +18,13 @@ import (
 	"minikubelet/kubelet/settings"
 )
 
+// gcPercent is half of Go's default: a kubelet allocates little, and its memory is its node's.
+const gcPercent = 50
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "kubelet:", err)
 		klog.Flush()
