@@ -27,7 +27,7 @@ func parse(args []string) (criserver.Options, string, error) {
 	flags.StringVar(&o.Conmon, "conmon", "conmon", "conmon program")
 	flags.StringArrayVar(&runtimes, "runtime", []string{"runc=runc"}, "OCI runtime as handler=program; the first is the default; may be repeated")
 	flags.StringVar(&o.Pause, "pause", criserver.PauseNeeded, "when a pod gets a pause process: needed (it shares its processes) or always")
-	flags.StringVar(&o.PauseImage, "pause-image", "registry.k8s.io/pause:3.10.1", "image of the pause process")
+	flags.StringVar(&o.PauseImage, "pause-image", "", "image of the pause process, which pods with a shared PID namespace have; without one they are refused")
 	flags.StringVar(&o.CgroupManager, "cgroup-manager", criserver.Cgroupfs, "who makes cgroups: cgroupfs or systemd")
 	flags.StringVar(&o.CgroupParent, "cgroup-parent", "", "cgroup of pods that name none (default /crid or crid.slice)")
 	flags.StringVar(&o.StreamAddress, "stream-address", "127.0.0.1:0", "loopback address of exec, attach and port-forward")

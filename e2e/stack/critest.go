@@ -73,7 +73,7 @@ func (s *Stack) PushCritestImages(ctx context.Context) (string, error) {
 		return "", err
 	}
 	list := filepath.Join(s.Dir, "critest-images.yaml")
-	text := fmt.Sprintf("defaultTestContainerImage: registry.k8s.io/%sbusybox:1.29-2\nwebServerTestImage: registry.k8s.io/%snginx:1.14-2\n", e2eImages, e2eImages)
+	text := fmt.Sprintf("defaultTestContainerImage: images.test/%sbusybox:1.29-2\nwebServerTestImage: images.test/%snginx:1.14-2\n", e2eImages, e2eImages)
 	return list, os.WriteFile(list, []byte(text), 0o644)
 }
 

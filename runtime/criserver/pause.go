@@ -18,6 +18,9 @@ import (
 
 // startPause starts the process that is the first in the pod's own PID namespace.
 func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
+	if sb.Config.PauseImage == "" {
+		return errors.New("the pod needs a pause process, and there is no pause image (--pause-image)")
+	}
 	image, ok := s.images.Image(sb.Config.PauseImage)
 	if !ok {
 		id, err := s.images.Pull(ctx, sb.Config.PauseImage, nil)
