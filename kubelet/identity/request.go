@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -140,10 +141,11 @@ func follow(ctx context.Context, requests Requests, r *certificatesv1.Certificat
 	if err != nil {
 		return nil, err
 	}
-	if len(list.Items) == 0 {
+	i := slices.IndexFunc(list.Items, func(have certificatesv1.CertificateSigningRequest) bool { return have.Name == r.Name })
+	if i < 0 {
 		return nil, &refusedError{r.Name, "it was deleted"}
 	}
-	if cert, err := issued(r, &list.Items[0]); err != nil || cert != nil {
+	if cert, err := issued(r, &list.Items[i]); err != nil || cert != nil {
 		return cert, err
 	}
 	o.ResourceVersion = list.ResourceVersion
@@ -170,13 +172,15 @@ func follow(ctx context.Context, requests Requests, r *certificatesv1.Certificat
 			if !ok {
 				return nil, errors.New("the apiserver closed it")
 			}
-			switch event.Type {
-			case watch.Error:
+			if event.Type == watch.Error {
 				return nil, apierrors.FromObject(event.Object)
-			case watch.Deleted:
-				return nil, &refusedError{r.Name, "it was deleted"}
 			}
-			if now, ok := event.Object.(*certificatesv1.CertificateSigningRequest); ok {
+			now, ok := event.Object.(*certificatesv1.CertificateSigningRequest)
+			switch {
+			case !ok || now.Name != r.Name:
+			case event.Type == watch.Deleted:
+				return nil, &refusedError{r.Name, "it was deleted"}
+			default:
 				if cert, err := issued(r, now); err != nil || cert != nil {
 					return cert, err
 				}
