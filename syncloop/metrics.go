@@ -19,7 +19,7 @@ type metrics struct {
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
 	f := promauto.With(registerer)
-	return &metrics{
+	m := &metrics{
 		desired: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kubelet_desired_pods", Help: "Pods that the node's sources want to run; static ones do not come from the apiserver.",
 		}, []string{"static"}),
@@ -34,6 +34,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "kubelet_admission_rejections_total", Help: "Pods that the kubelet did not admit, by reason.",
 		}, []string{"reason"}),
 	}
+	m.count(nil, nil, 0) // shown before the first housekeeping, too
+	return m
 }
 
 // count is called by every housekeeping.
