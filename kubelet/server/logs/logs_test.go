@@ -27,8 +27,9 @@ func entry(n int, stream, tag, text string) string {
 
 // buffer is a Writer that a test can look into while it is written to.
 type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu      sync.Mutex
+	text    bytes.Buffer
+	flushed atomic.Bool
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
@@ -37,7 +38,10 @@ func (b *buffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-func (b *buffer) Flush() error { return nil }
+func (b *buffer) Flush() error {
+	b.flushed.Store(true)
+	return nil
+}
 
 func (b *buffer) String() string {
 	b.mu.Lock()
@@ -203,6 +207,9 @@ func TestFollow(t *testing.T) {
 	tail.Tail = new(int64(0))
 	late := follow(t.Context(), &w, tail)
 	f.sees(t, "a\n")
+	for !late.out.flushed.Load() { // it knows where the end is only now
+		time.Sleep(time.Millisecond)
+	}
 	add(t, request.Path, "2026-01-01T00:00:01Z stdout F b")
 	add(t, request.Path, "c\n")
 	f.sees(t, "a\nbc\n")
