@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,11 +33,7 @@ func TestKubectlDebug(t *testing.T) {
 	if out := kubectlRun(ctx, t, "exec", pod.Name, "-c=debugger", "--", "hostname"); strings.TrimSpace(out) != pod.Name {
 		t.Errorf("hostname in the debugger: %q", out)
 	}
-	typed := strings.NewReader("echo it is $(hostname)\nps\nexit\n")
-	stdout, stderr, code := kubectlWith(ctx, t, typed, "debug", "-i", pod.Name, "--image="+stack.BusyboxImage, "-c=shell", "--target=app", "--", "sh")
-	if code != 0 || !strings.Contains(stdout, "it is "+pod.Name) || !strings.Contains(stdout, "testapp") {
-		t.Errorf("typed into a debugger beside the target's processes: exit code %d, %q, %s", code, stdout, stderr)
-	}
+	typeIntoDebugger(ctx, t, pod, "while sleep 0.2; do echo it is $(hostname); ps; done\n", "it is "+pod.Name, "testapp")
 
 	twin := &corev1.Pod{}
 	twin.Name, twin.Namespace = pod.Name+"-copy", pod.Namespace
@@ -49,12 +48,45 @@ func TestKubectlDebug(t *testing.T) {
 
 	mark := filepath.Join(s.Dir, "mark")
 	write(t, mark, "of the node\n")
-	stdout, stderr, code = kubectlWith(ctx, t, nil, "debug", "node/"+s.NodeName, "-i", "--image="+stack.BusyboxImage, "--", "cat", "/host"+mark)
-	name := strings.Fields(stderr[strings.Index(stderr, "node-debugger-"):] + " ")[0]
+	stdout, stderr, code := kubectlWith(ctx, t, nil, "debug", "node/"+s.NodeName, "-i", "--image="+stack.BusyboxImage, "--", "cat", "/host"+mark)
+	name := regexp.MustCompile("node-debugger-[-a-z0-9]+").FindString(stdout + stderr)
+	if name == "" {
+		t.Fatalf("kubectl debug node: exit code %d, %q, %s", code, stdout, stderr)
+	}
 	defer func() { kubectlRun(ctx, t, "delete", "pod", name, "--grace-period=0", "--force") }()
 	if logged := kubectlRun(ctx, t, "logs", name); code != 0 || logged != "of the node\n" {
 		t.Errorf("a file of the node: exit code %d, %q, log %q, %s", code, stdout, logged, stderr)
 	}
+}
+
+// typeIntoDebugger types a line into a shell beside the pod's processes, and waits until it has answered with all that is wanted.
+// Its input stays open: kubectl debug goes away with it.
+func typeIntoDebugger(ctx testContext, t *testing.T, pod *corev1.Pod, line string, wanted ...string) {
+	t.Helper()
+	cmd := shared.KubectlCommand(ctx, "debug", "-i", pod.Name, "--image="+stack.BusyboxImage, "-c=shell", "--target=app", "--", "sh")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stdin.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if _, err := io.WriteString(stdin, line); err != nil {
+		t.Fatal(err)
+	}
+	var seen strings.Builder
+	for answers := bufio.NewScanner(stdout); answers.Scan(); {
+		seen.WriteString(answers.Text())
+		if !slices.ContainsFunc(wanted, func(w string) bool { return !strings.Contains(seen.String(), w) }) {
+			return
+		}
+	}
+	t.Errorf("typed into a debugger, %q is answered with %q, want %q in it", line, seen.String(), wanted)
 }
 
 // TestKubectlSPDY: kubectl from before WebSockets: commands, what is typed, files and ports.
@@ -140,10 +172,10 @@ func TestTerminalSize(t *testing.T) {
 // TestFollowThroughRotation: who follows a log that the kubelet rotates and compresses misses no line.
 func TestFollowThroughRotation(t *testing.T) {
 	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{
-		"containerLogMaxSize": "50Ki", "containerLogMaxFiles": 3, "containerLogMonitorInterval": "3s",
+		"containerLogMaxSize": "20Ki", "containerLogMaxFiles": 3, "containerLogMonitorInterval": "3s",
 	}})
 	pod := newPod(t)
-	pod.Spec.Containers = []corev1.Container{shell("app", "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.003; done")}
+	pod.Spec.Containers = []corev1.Container{shell("app", "i=0; while true; do i=$((i+1)); echo line $i; [ $((i%20)) != 0 ] || sleep 0.05; done")}
 	pod = ready(ctx, t, pod)
 	cmd := s.KubectlCommand(ctx, "logs", "-f", pod.Name)
 	pipe, err := cmd.StdoutPipe()

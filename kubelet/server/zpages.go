@@ -22,7 +22,7 @@ const zpagesGroup = "config.k8s.io"
 // pageOf is what both pages have in their structured form.
 type pageOf struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata"`
 }
 
 func newPage(kind, version string) pageOf {
