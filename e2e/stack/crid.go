@@ -44,7 +44,7 @@ func (s *Stack) startCrid(ctx context.Context) error {
 	}
 	args := []string{
 		binary, "--listen=unix://" + s.RuntimeSocket, "--root=" + filepath.Join(s.Dir, "crid"), "--state=" + filepath.Join(s.Dir, "run", "crid"),
-		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--runtime=runc=" + s.Program("runc"),
+		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--oci-runtime=runc=" + s.Program("runc"),
 		"--pause-image=" + PauseImage, "--registry-config=" + registries,
 		"--cgroup-parent=/" + s.Name + "/pods", "--v=2",
 	}
