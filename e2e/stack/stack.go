@@ -48,7 +48,7 @@ type Options struct {
 	ParentDir string
 	// KeepDir leaves the directory, with the logs, behind.
 	KeepDir bool
-	// Runtime is the CRI server: containerd, the default, or crid.
+	// Runtime is the CRI server: containerd, the default, crid, or embedded.
 	Runtime string
 	// CridBinary is this project's CRI server. Default: bin/crid in the module.
 	CridBinary string
@@ -91,6 +91,7 @@ type Stack struct {
 	ca             *authority
 	kubeletServing KeyPair
 	stopJanitor    func()
+	runtimeArgs    []string // of kubelets
 
 	mu         sync.Mutex // guards what follows
 	components map[string]*component
@@ -100,6 +101,7 @@ type Stack struct {
 var runtimes = map[string]func(*Stack, context.Context) error{
 	Containerd: (*Stack).startContainerd,
 	Crid:       (*Stack).startCrid,
+	Embedded:   (*Stack).prepareEmbedded,
 }
 
 // Start starts a stack and waits until it can take a kubelet. On error nothing
@@ -181,8 +183,9 @@ func newStack(o Options) (*Stack, error) {
 	}
 	s := &Stack{
 		Name: filepath.Base(dir), Dir: dir, BinDir: bin, KubeletBinary: o.KubeletBinary, NodeName: o.NodeName,
-		RuntimeSocket: filepath.Join(dir, "cri.sock"), options: o, components: map[string]*component{},
+		RuntimeSocket: filepath.Join(dir, "run", "cri.sock"), options: o, components: map[string]*component{},
 	}
+	s.runtimeArgs = []string{"--container-runtime-endpoint=unix://" + s.RuntimeSocket}
 	s.print = footprint{Dir: dir, Name: s.Name, OwnerPid: os.Getpid(), OwnerStart: processStart(os.Getpid()), Keep: o.KeepDir}
 	s.cgroup = cgroupOf(s.Name)
 	return s, nil
@@ -225,7 +228,10 @@ func (s *Stack) prepare() error {
 
 // checkPrograms names what is missing before anything starts.
 func (s *Stack) checkPrograms() error {
-	programs := []string{"runc", "containerd", "containerd-shim-runc-v2", "bridge", "host-local", "portmap", "loopback"}
+	programs := []string{"runc", "bridge", "host-local", "portmap", "loopback"}
+	if s.options.Runtime == Containerd {
+		programs = append(programs, Containerd, "containerd-shim-runc-v2")
+	}
 	if !s.options.NoControlPlane {
 		programs = append(programs, Etcd, APIServer, ControllerManager, "kubectl")
 	}
