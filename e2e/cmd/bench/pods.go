@@ -43,6 +43,10 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 	}
 	for round := range rounds(n) {
 		start := time.Now()
+		calls, err := b.criCalls(ctx)
+		if err != nil {
+			return r, err
+		}
 		cpu, err := cpuSeconds(k.Pid())
 		if err != nil {
 			return r, err
@@ -67,42 +71,40 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 		}
 		r.machine += after - machine
 		if round == rounds(n)-1 {
-			if err := b.measureSteady(ctx, k, &r, start); err != nil {
+			if err := b.measureSteady(ctx, k, &r, start, calls); err != nil {
 				return r, err
 			}
+		}
+		start = time.Now()
+		if calls, err = b.criCalls(ctx); err != nil {
+			return r, err
 		}
 		gone, err := b.deletePods(ctx)
 		if err != nil {
 			return r, err
 		}
 		r.deletion += gone
+		if r.ending, err = b.tallies(ctx, start, calls); err != nil {
+			return r, err
+		}
 	}
 	return r, nil
 }
 
 // measureSteady counts what it took to get here, and what it costs to stay.
-func (b *bench) measureSteady(ctx context.Context, k *stack.Kubelet, r *result, start time.Time) error {
-	if err := sleep(ctx, b.settle); err != nil {
-		return err
-	}
-	requests, err := b.s.NodeRequests()
+func (b *bench) measureSteady(ctx context.Context, k *stack.Kubelet, r *result, start time.Time, calls tally) error {
+	err := sleep(ctx, b.settle)
 	if err != nil {
 		return err
 	}
-	for _, q := range requests {
-		if q.Time.After(start) && q.Resource == "pods" && q.Subresource == "status" {
-			r.statusWrites++
-		}
-	}
-	if r.n != b.largest() || b.idle == 0 {
-		return nil
+	if r.starting, err = b.tallies(ctx, start, calls); err != nil || r.n != b.largest() || b.idle == 0 {
+		return err
 	}
 	cpu, err := cpuSeconds(k.Pid())
 	if err != nil {
 		return err
 	}
-	calls, err := b.criCalls(ctx)
-	if err != nil {
+	if calls, err = b.criCalls(ctx); err != nil {
 		return err
 	}
 	from := time.Now()
@@ -110,28 +112,27 @@ func (b *bench) measureSteady(ctx context.Context, k *stack.Kubelet, r *result, 
 		return err
 	}
 	seconds := time.Since(from).Seconds()
-	cpuAfter, err := cpuSeconds(k.Pid())
+	after, err := cpuSeconds(k.Pid())
 	if err != nil {
 		return err
 	}
-	callsAfter, err := b.criCalls(ctx)
+	t, err := b.tallies(ctx, from, calls)
 	if err != nil {
 		return err
 	}
-	if requests, err = b.s.NodeRequests(); err != nil {
-		return err
+	r.idle = &idleResult{cores: (after - cpu) / seconds, criPerSecond: t.calls.sum() / seconds, apiPerMinute: t.requests.sum() * 60 / seconds}
+	r.idle.rssMiB, err = rssMiB(k.Pid())
+	return err
+}
+
+// tallies is what was asked of the runtime and the apiserver since then.
+func (b *bench) tallies(ctx context.Context, since time.Time, before tally) (tallies, error) {
+	calls, err := b.criCalls(ctx)
+	if err != nil {
+		return tallies{}, err
 	}
-	idle := &idleResult{cores: (cpuAfter - cpu) / seconds, criPerSecond: (callsAfter - calls) / seconds}
-	for _, q := range requests {
-		if q.Time.After(from) {
-			idle.apiPerMinute += 60 / seconds
-		}
-	}
-	if idle.rssMiB, err = rssMiB(k.Pid()); err != nil {
-		return err
-	}
-	r.idle = idle
-	return nil
+	requests, err := b.requests(since)
+	return tallies{calls.since(before), requests}, err
 }
 
 func (b *bench) largest() int {
