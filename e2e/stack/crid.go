@@ -62,10 +62,14 @@ func (s *Stack) criOptions() ([]string, error) {
 			return nil, err
 		}
 	}
-	return []string{
+	args := []string{
 		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--oci-runtime=runc=" + s.Program("runc"),
-		"--pause-image=" + PauseImage, "--registry-config=" + registries,
-	}, nil
+		"--pause-image=" + PauseImage,
+	}
+	if s.options.NoRegistry {
+		return append(args, "--image-archive-dir="+s.archiveDir()), nil
+	}
+	return append(args, "--registry-config="+registries), nil
 }
 
 // prepareEmbedded has kubelets serve the CRI themselves.

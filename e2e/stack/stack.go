@@ -58,6 +58,8 @@ type Options struct {
 	NodeName string
 	// NoControlPlane leaves out etcd, kube-apiserver and controllers.
 	NoControlPlane bool
+	// NoRegistry has OCI archives instead of an image registry; only the embedded runtime takes them.
+	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool
 	// Progress, if not nil, is told what is being started.
@@ -82,7 +84,7 @@ type Stack struct {
 	HTTP *http.Client
 	// CRI is a connection to the runtime, for k8s.io/cri-api clients.
 	CRI      *grpc.ClientConn
-	Registry *Registry
+	Registry *Registry // nil with NoRegistry
 
 	options        Options
 	print          footprint
@@ -119,8 +121,10 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	if s.Registry, err = startRegistry(s.ns); err != nil {
-		return nil, err
+	if !o.NoRegistry {
+		if s.Registry, err = startRegistry(s.ns); err != nil {
+			return nil, err
+		}
 	}
 	// The control plane takes longest and needs neither images nor runtime.
 	group, ctx := errgroup.WithContext(ctx)
@@ -129,7 +133,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	group.Go(func() error {
 		s.progress("building images")
-		if err := s.pushImages(ctx); err != nil {
+		if err := s.publishImages(ctx); err != nil {
 			return err
 		}
 		return runtimes[s.options.Runtime](s, ctx)
@@ -153,6 +157,9 @@ func newStack(o Options) (*Stack, error) {
 	}
 	if runtimes[o.Runtime] == nil {
 		return nil, fmt.Errorf("start stack: unknown runtime %q", o.Runtime)
+	}
+	if o.NoRegistry && o.Runtime != Embedded {
+		return nil, fmt.Errorf("start stack: %s needs a registry", o.Runtime)
 	}
 	if o.ParentDir == "" {
 		o.ParentDir = "/var/tmp"
@@ -197,7 +204,7 @@ func (s *Stack) prepare() error {
 	if err := s.checkPrograms(); err != nil {
 		return err
 	}
-	for _, dir := range []string{"log", "run", "pki", "images", "s", "manifests", "podlogs", "kubelet"} {
+	for _, dir := range []string{"log", "run", "pki", "images", "archives", "s", "manifests", "podlogs", "kubelet"} {
 		if err := os.Mkdir(filepath.Join(s.Dir, dir), 0o755); err != nil {
 			return err
 		}
