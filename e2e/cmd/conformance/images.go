@@ -38,7 +38,12 @@ var images = map[string]content{
 	"pause":     withAgnhost(v1.Config{Entrypoint: []string{"/agnhost", "pause"}, Env: path}),
 	"perl":      plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
 	"glibc-dns-testing": func(p parts) ([]stack.File, v1.Config) {
-		return slices.Concat(p.base, p.clients), v1.Config{Cmd: []string{"sh"}, Env: path}
+		return p.withClients(), v1.Config{Cmd: []string{"sh"}, Env: path}
+	},
+	// An image volume, and what its spec looks for in it.
+	"kitten": func(p parts) ([]stack.File, v1.Config) {
+		return append(slices.Clone(p.base), stack.File{Path: "/data.json", Data: []byte(`{"image": "kitten.jpg"}`), Mode: 0o644},
+			stack.File{Path: "/etc/os-release", Data: []byte("NAME=\"no Alpine Linux\"\n"), Mode: 0o644}), v1.Config{Env: path}
 	},
 	"nonewprivs": func(p parts) ([]stack.File, v1.Config) {
 		dirs := []stack.File{{Path: "/usr", Dir: true, Mode: 0o755}, {Path: "/usr/local", Dir: true, Mode: 0o755}, {Path: "/usr/local/bin", Dir: true, Mode: 0o755}}
@@ -58,7 +63,7 @@ func withAgnhost(c v1.Config) content {
 		files := append([]stack.File{
 			{Path: "/agnhost", Data: p.agnhost, Mode: 0o755}, {Path: "/agnhost-2", Link: "agnhost", Mode: 0o777},
 			{Path: "/uploads", Dir: true, Mode: 0o755},
-		}, slices.Concat(p.base, p.clients, p.certificate)...)
+		}, slices.Concat(p.withClients(), p.certificate)...)
 		for i := range files { // a user whom only the image knows, for supplemental groups
 			switch files[i].Path {
 			case "/etc/passwd":
@@ -82,8 +87,9 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	if p.base, err = stack.BusyboxFiles(ctx); err != nil {
 		return err
 	}
-	// Busybox's nc knows too few options; Debian's stands in its place.
-	p.base = slices.DeleteFunc(p.base, func(f stack.File) bool { return f.Path == "/bin/nc" })
+	if err := p.replaceShell(); err != nil {
+		return err
+	}
 	if p.clients, err = clientFiles(ctx, "curl", "getent", "nc"); err != nil {
 		return err
 	}
@@ -123,6 +129,28 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 		}
 	}
 	return nil
+}
+
+// replaceShell puts bash in the place of busybox's shell, which drops environment variables with names that are none in
+// shells, and runs busybox's own programs whatever stands in PATH.
+func (p *parts) replaceShell() error {
+	bash, err := exec.LookPath("bash-static")
+	if err != nil {
+		return fmt.Errorf("find bash-static, which the suite's images need (make deps installs it): %w", err)
+	}
+	data, err := os.ReadFile(bash)
+	if err != nil {
+		return fmt.Errorf("read the shell of the suite's images: %w", err)
+	}
+	p.base = slices.DeleteFunc(p.base, func(f stack.File) bool { return f.Path == "/bin/sh" })
+	p.base = append(p.base, stack.File{Path: "/bin/bash", Data: data, Mode: 0o755}, stack.File{Path: "/bin/sh", Link: "bash", Mode: 0o777})
+	return nil
+}
+
+// withClients has the machine's nc in the place of busybox's, which knows too few options.
+func (p parts) withClients() []stack.File {
+	base := slices.DeleteFunc(slices.Clone(p.base), func(f stack.File) bool { return f.Path == "/bin/nc" })
+	return append(base, p.clients...)
 }
 
 // clientFiles are programs of the machine, which many specs run in a container, and the libraries that they are linked with.

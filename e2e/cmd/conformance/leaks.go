@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
@@ -32,7 +31,7 @@ const leakPatience = 4 * time.Minute
 
 // holdings are what a node holds, of the machine and in its kubelet.
 type holdings struct {
-	resources               []string // mounts, cgroups, processes, interfaces, files, directories, pods
+	resources               []string // mounts, cgroups, processes, interfaces, files, pods
 	goroutines, descriptors int
 }
 
@@ -41,18 +40,16 @@ func takeStock(ctx context.Context, s *stack.Stack) (h holdings, err error) {
 	if h.resources, err = s.Resources(); err != nil {
 		return h, err
 	}
-	for _, pattern := range []string{"*", "*/*"} {
-		paths, err := filepath.Glob(filepath.Join(s.RootDir(), pattern))
+	root := s.RootDir()
+	for _, parent := range []string{s.PodLogsDir(), filepath.Join(root, "pods"), filepath.Join(root, "plugins"), filepath.Join(root, "plugins_registry")} {
+		paths, err := filepath.Glob(filepath.Join(parent, "*"))
 		if err != nil {
 			return h, err
 		}
-		h.resources = append(h.resources, directories(paths)...)
+		for _, path := range paths {
+			h.resources = append(h.resources, "file "+path)
+		}
 	}
-	logs, err := filepath.Glob(filepath.Join(s.PodLogsDir(), "*"))
-	if err != nil {
-		return h, err
-	}
-	h.resources = append(h.resources, directories(logs)...)
 	pods, err := s.Client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return h, fmt.Errorf("list pods: %w", err)
@@ -69,16 +66,6 @@ func takeStock(ctx context.Context, s *stack.Stack) (h holdings, err error) {
 	}
 	h.descriptors, err = gauge(string(text), "process_open_fds")
 	return h, err
-}
-
-func directories(paths []string) []string {
-	var list []string
-	for _, path := range paths {
-		if info, err := os.Lstat(path); err == nil && info.IsDir() {
-			list = append(list, "directory "+path)
-		}
-	}
-	return list
 }
 
 // gauge is the value of a metric without labels.
@@ -104,37 +91,38 @@ func (h holdings) exceeds(before holdings) []string {
 	return leaked
 }
 
-// warmUp runs a pod to its end: what stays for good, such as the pods' bridge, is there after the first.
+// warmUp runs a pod of each QoS class to its end: what stays for good, such as the pods' bridge and the classes' cgroups, is
+// there after the first.
 func warmUp(ctx context.Context, s *stack.Stack) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	pods := s.Client.CoreV1().Pods(corev1.NamespaceDefault)
-	pod, err := pods.Create(ctx, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "warm-up"},
-		Spec:       corev1.PodSpec{NodeName: s.NodeName, Containers: []corev1.Container{{Name: "pause", Image: stack.PauseImage}}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return fmt.Errorf("create the first pod: %w", err)
-	}
-	err = wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		pod, err := pods.Get(ctx, pod.Name, metav1.GetOptions{})
-		return err == nil && pod.Status.Phase == corev1.PodRunning, err
-	})
-	if err != nil {
-		return fmt.Errorf("wait for the first pod: %w", err)
-	}
-	if err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
-		return err
-	}
-	err = wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		_, err := pods.Get(ctx, pod.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return true, nil
+	for name, memory := range map[string]string{"best-effort": "0", "burstable": "10Mi"} {
+		resources := corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)}}
+		_, err := pods.Create(ctx, &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       corev1.PodSpec{NodeName: s.NodeName, Containers: []corev1.Container{{Name: "pause", Image: stack.PauseImage, Resources: resources}}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return fmt.Errorf("create the first pods: %w", err)
 		}
-		return false, err
+		err = wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+			pod, err := pods.Get(ctx, name, metav1.GetOptions{})
+			return err == nil && pod.Status.Phase == corev1.PodRunning, err
+		})
+		if err != nil {
+			return fmt.Errorf("wait for the first pods: %w", err)
+		}
+		if err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(1))}); err != nil {
+			return err
+		}
+	}
+	err := wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		list, err := pods.List(ctx, metav1.ListOptions{})
+		return err == nil && len(list.Items) == 0, err
 	})
 	if err != nil {
-		return fmt.Errorf("wait for the first pod's end: %w", err)
+		return fmt.Errorf("wait for the end of the first pods: %w", err)
 	}
 	return nil
 }
@@ -160,7 +148,7 @@ func checkLeaks(ctx context.Context, w io.Writer, s *stack.Stack, before holding
 	for _, what := range leaked {
 		fmt.Fprintln(w, "LEAKED", what)
 	}
-	fmt.Fprintf(w, "leaks: %d of mounts, cgroups, processes, interfaces, files, directories and pods; the kubelet's goroutines: %d before, %d after; its file descriptors: %d, %d\n",
+	fmt.Fprintf(w, "leaks: %d of mounts, cgroups, processes, interfaces, files and pods; the kubelet's goroutines: %d before, %d after; its file descriptors: %d, %d\n",
 		len(leaked), before.goroutines, after.goroutines, before.descriptors, after.descriptors)
 	if len(leaked) > 0 {
 		return fmt.Errorf("%d things leaked", len(leaked))
