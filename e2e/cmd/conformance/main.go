@@ -31,7 +31,7 @@ type flags struct {
 	bin, suite, kubelet, runtime string
 	label, focus, skip, known    string
 	subset                       string
-	procs                        int
+	procs, again                 int
 	timeout                      time.Duration
 	keep                         bool
 }
@@ -48,6 +48,7 @@ func main() {
 	flag.StringVar(&f.skip, "skip", "", "leave out specs whose name matches")
 	flag.StringVar(&f.known, "known", "e2e/testdata/conformance-known.txt", "specs that fail here for every kubelet, one a line: NAME # REASON")
 	flag.IntVar(&f.procs, "procs", 6, "how many specs run at once")
+	flag.IntVar(&f.again, "again", 40, "run what failed once more, two at a time, if it is no more than this")
 	flag.DurationVar(&f.timeout, "timeout", 2*time.Hour, "limit of the whole run")
 	flag.BoolVar(&f.keep, "keep", false, "leave the stack's directory, with logs and report, behind")
 	flag.Parse()
@@ -115,17 +116,42 @@ func runAndReport(ctx context.Context, s *stack.Stack, f flags, known map[string
 	if err != nil {
 		return err
 	}
-	report := filepath.Join(s.Dir, "report.json")
-	runErr := runSuite(ctx, s, f, report)
-	results, err := readReport(report)
+	results, err := runSuite(ctx, s, f, "report")
 	if err != nil {
-		return errors.Join(runErr, err)
+		return err
+	}
+	if err := runAgain(ctx, s, f, results, known); err != nil {
+		return err
 	}
 	results.print(os.Stdout, f.kubelet, known)
 	return errors.Join(results.verdict(known), checkLeaks(ctx, os.Stdout, s, before))
 }
 
-// focusOn is an expression for the specs whose names the file lists, one a line. Many a name begins like another.
+// runAgain runs what failed once more, two at a time. Much waits for things to happen in time, which on a busy machine
+// is no matter of the kubelet's; what only passes now is listed.
+func runAgain(ctx context.Context, s *stack.Stack, f flags, first *results, known map[string]string) error {
+	var names []string
+	for _, spec := range first.specs {
+		if spec.failed() && known[spec.name] == "" {
+			names = append(names, regexp.QuoteMeta(spec.name))
+		}
+	}
+	if len(names) == 0 || len(names) > f.again {
+		return nil
+	}
+	f.focus, f.procs = exactly(names), 2
+	second, err := runSuite(ctx, s, f, "again")
+	if err != nil {
+		return fmt.Errorf("run again what failed: %w", err)
+	}
+	first.replace(second)
+	return nil
+}
+
+// exactly is an expression for names that end so: many a name begins like another.
+func exactly(names []string) string { return "(?:" + strings.Join(names, "|") + ")$" }
+
+// focusOn is an expression for the specs whose names the file lists, one a line.
 func focusOn(path string) (string, error) {
 	var names []string
 	err := readLines(path, func(line string) error {
@@ -135,11 +161,12 @@ func focusOn(path string) (string, error) {
 	if err == nil && len(names) == 0 {
 		err = fmt.Errorf("%s names none", path)
 	}
-	return "(?:" + strings.Join(names, "|") + ")$", err
+	return exactly(names), err
 }
 
-// runSuite runs the specs in parallel processes; that some fail is no error.
-func runSuite(ctx context.Context, s *stack.Stack, f flags, report string) error {
+// runSuite runs the specs in parallel processes and returns what came of them; that some fail is no error.
+func runSuite(ctx context.Context, s *stack.Stack, f flags, name string) (*results, error) {
+	report := filepath.Join(s.Dir, name+".json")
 	label := f.label
 	if preset, ok := presets[label]; ok {
 		label = preset
@@ -160,11 +187,11 @@ func runSuite(ctx context.Context, s *stack.Stack, f flags, report string) error
 	)
 	suite, err := s.Spawn("suite", args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = suite.Wait(ctx)
 	if _, statErr := os.Stat(report); statErr != nil {
-		return fmt.Errorf("run the suite: %w; its log ends:\n%s", err, suite.LogTail(40))
+		return nil, fmt.Errorf("run the suite: %w; its log ends:\n%s", err, suite.LogTail(40))
 	}
-	return nil
+	return readReport(report)
 }

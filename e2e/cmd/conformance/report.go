@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ type spec struct {
 	name, state string // passed, skipped or anything else, which is a failure
 	why         string // the first line of what it says of its failure, or of what it needs
 	labels      []string
-	took        time.Duration
+	before      string // why it failed the first time, if it ran twice
 }
 
 // ginkgoReport is what of ginkgo's JSON report is read.
@@ -38,7 +39,6 @@ type ginkgoReport struct {
 		LeafNodeLabels           []string
 		State                    string
 		NumAttempts              int
-		RunTime                  time.Duration
 		Failure                  struct{ Message string }
 	}
 }
@@ -62,7 +62,7 @@ func readReport(path string) (*results, error) {
 			why, _, _ := strings.Cut(s.Failure.Message, "\n")
 			r.specs = append(r.specs, spec{
 				name: strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " "), state: s.State, why: why,
-				labels: slices.Concat(append(s.ContainerHierarchyLabels, s.LeafNodeLabels)...), took: s.RunTime,
+				labels: slices.Concat(append(s.ContainerHierarchyLabels, s.LeafNodeLabels)...),
 			})
 		}
 	}
@@ -71,6 +71,19 @@ func readReport(path string) (*results, error) {
 }
 
 func (s spec) failed() bool { return s.state != "passed" && s.state != "skipped" }
+
+// replace puts the specs of a second run in the place of their first.
+func (r *results) replace(second *results) {
+	r.took += second.took
+	for i, first := range r.specs {
+		for _, s := range second.specs {
+			if s.name == first.name {
+				s.before = cmp.Or(first.why, "it did not say why")
+				r.specs[i] = s
+			}
+		}
+	}
+}
 
 // readKnown reads the specs that fail here whatever the kubelet, with the reason: NAME # REASON.
 func readKnown(path string) (map[string]string, error) {
@@ -107,12 +120,15 @@ func readLines(path string, line func(string) error) error {
 }
 
 // tally counts what became of specs.
-type tally struct{ passed, failed, known, skipped int }
+type tally struct{ passed, again, failed, known, skipped int }
 
 func (t *tally) add(s spec, known map[string]string) {
 	switch {
 	case s.state == "passed":
 		t.passed++
+		if s.before != "" {
+			t.again++
+		}
 	case s.state == "skipped":
 		t.skipped++
 	case known[s.name] != "":
@@ -123,7 +139,7 @@ func (t *tally) add(s spec, known map[string]string) {
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d passed, %d failed, %d known to fail for every kubelet, %d skipped", t.passed, t.failed, t.known, t.skipped)
+	return fmt.Sprintf("%d passed (%d at the second attempt), %d failed, %d known to fail for every kubelet, %d skipped", t.passed, t.again, t.failed, t.known, t.skipped)
 }
 
 // print lists what did not pass, with the reasons, and counts.
@@ -139,6 +155,8 @@ func (r *results) print(w io.Writer, kubelet string, known map[string]string) {
 			fmt.Fprintf(w, "KNOWN  %s\n       %s\n", s.name, reason)
 		case s.state == "skipped":
 			fmt.Fprintf(w, "SKIP   %s\n       %s\n", s.name, s.why)
+		case s.before != "":
+			fmt.Fprintf(w, "AGAIN  %s\n       %s\n", s.name, s.before)
 		case reason != "":
 			fmt.Fprintf(w, "PASSED, though it is known to fail: %s\n", s.name)
 		}

@@ -40,9 +40,9 @@ SKIP   [sig-node] Pods need a GPU
 PASSED, though it is known to fail: [sig-node] Pods run [Conformance]
 FAILED [sig-node] Pods stop
        timed out
-kubelet, label Conformance: 1 passed, 0 failed, 0 known to fail for every kubelet, 0 skipped
-kubelet, label NodeConformance: 0 passed, 1 failed, 1 known to fail for every kubelet, 1 skipped
-kubelet: 1 passed, 1 failed, 1 known to fail for every kubelet, 1 skipped, in 1m1s
+kubelet, label Conformance: 1 passed (0 at the second attempt), 0 failed, 0 known to fail for every kubelet, 0 skipped
+kubelet, label NodeConformance: 0 passed (0 at the second attempt), 1 failed, 1 known to fail for every kubelet, 1 skipped
+kubelet: 1 passed (0 at the second attempt), 1 failed, 1 known to fail for every kubelet, 1 skipped, in 1m1s
 `
 	if out.String() != want {
 		t.Errorf("printed:\n%s\nwant:\n%s", out.String(), want)
@@ -56,6 +56,22 @@ kubelet: 1 passed, 1 failed, 1 known to fail for every kubelet, 1 skipped, in 1m
 	}
 	if err := (&results{}).verdict(nil); err == nil {
 		t.Error("no spec ran, and that is no error")
+	}
+}
+
+// TestSecondRun: what passes when it runs again has passed, and that it took two attempts is told.
+func TestSecondRun(t *testing.T) {
+	r := &results{specs: []spec{{name: "a", state: "passed"}, {name: "b", state: "failed", why: "late"}, {name: "c", state: "failed", why: "bad"}}}
+	r.replace(&results{specs: []spec{{name: "b", state: "passed"}, {name: "c", state: "failed", why: "bad still"}}})
+	var out strings.Builder
+	r.print(&out, "kubelet", nil)
+	for _, want := range []string{"AGAIN  b\n       late\n", "FAILED c\n       bad still\n", "kubelet: 2 passed (1 at the second attempt), 1 failed,"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
+	}
+	if r.verdict(nil) == nil {
+		t.Error("one failed twice, and that is no error")
 	}
 }
 
