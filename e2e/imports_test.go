@@ -24,6 +24,7 @@ var layers = []struct {
 	{"kubelet", []string{"kubelet/...", "syncloop", "podworkers/...", "status", "config", "runtime/..."}},
 	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
 	{"kubelet/identity", []string{"kubelet/client"}},
+	{"kubelet/settings", []string{"runtime/criserver"}},
 	{"kubelet/...", []string{"kubelet/settings", "runtime/cri"}},
 	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/allocation", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/allocation", "runtime/cri", "runtime/pleg", "status"}},
