@@ -62,6 +62,8 @@ type Options struct {
 	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool
+	// AllControllers runs every controller of kube-controller-manager, not only those that pods need.
+	AllControllers bool
 	// Progress, if not nil, is told what is being started.
 	Progress func(format string, args ...any)
 }
@@ -320,6 +322,11 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 // Listen listens inside the stack's network namespace, so that a test can serve
 // what the kubelet or a pod asks for.
 func (s *Stack) Listen(address string) (net.Listener, error) { return s.ns.listen(address) }
+
+// ListenPacket is Listen for UDP.
+func (s *Stack) ListenPacket(address string) (net.PacketConn, error) {
+	return s.ns.listenPacket(address)
+}
 
 // NetnsPath is a file to enter the stack's network with: nsenter --net=PATH.
 func (s *Stack) NetnsPath() string { return s.ns.path }
