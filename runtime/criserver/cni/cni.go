@@ -65,6 +65,7 @@ type Plugins struct {
 
 	mu      sync.RWMutex
 	network *libcni.NetworkConfigList
+	plain   *libcni.NetworkConfigList // network, without plugins that do nothing for most pods
 	problem error
 }
 
@@ -113,9 +114,13 @@ func (p *Plugins) Watch(ctx context.Context) error {
 // Reload reads the first valid configuration in the order of file names.
 func (p *Plugins) Reload() {
 	network, err := load(p.confDir)
+	var simple *libcni.NetworkConfigList
+	if err == nil {
+		simple, err = plain(network)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.network, p.problem = network, err
+	p.network, p.plain, p.problem = network, simple, err
 }
 
 func load(dir string) (*libcni.NetworkConfigList, error) {
@@ -193,7 +198,7 @@ func (p *Plugins) current() (*libcni.NetworkConfigList, error) {
 // Setup connects a pod and returns its addresses, the primary one first. On error the caller is
 // expected to call Teardown, since a plugin may have done half of its work.
 func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
-	network, err := p.current()
+	network, err := p.networkFor(pod)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +271,7 @@ func (p *Plugins) forget(id string) error {
 
 // teardownUncached gives plugins the chance to clean up after an ADD that did not succeed.
 func (p *Plugins) teardownUncached(ctx context.Context, pod Pod) error {
-	network, _ := p.current()
+	network, _ := p.networkFor(pod)
 	if network == nil {
 		return nil // nothing was ever added
 	}

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,14 +211,12 @@ func (s *Store) dropSnapshot(key string) error {
 
 // trash moves a directory out of the way at once; its removal may take a while, and Open goes on with it.
 func (s *Store) trash(dir string) (string, error) {
-	temp, err := os.MkdirTemp(s.path("tmp"), "trash-")
-	if err != nil {
+	// A name of its own and no directory: making one costs more than all the rest of this.
+	trash := s.path("tmp", "trash-"+rand.Text())
+	if err := os.Rename(dir, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if err := os.Rename(dir, filepath.Join(temp, "it")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", errors.Join(err, os.Remove(temp))
-	}
-	return temp, nil
+	return trash, nil
 }
 
 // Adopt removes the snapshots of other keys: at start, those of containers that are gone.
