@@ -114,6 +114,9 @@ func (sb *sandbox) network() (cni.Pod, error) {
 		if err == nil {
 			err = cni.CheckHostIP(mapping.GetHostIp())
 		}
+		if err == nil {
+			err = cni.CheckPorts(mapping.GetHostPort(), mapping.GetContainerPort())
+		}
 		if err != nil {
 			return pod, fmt.Errorf("%w: %w", oci.ErrInvalid, err)
 		}

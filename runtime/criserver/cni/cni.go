@@ -336,6 +336,15 @@ func CheckHostIP(ip string) error {
 	return nil
 }
 
+// CheckPorts refuses what portmap would refuse when a pod is connected, and again when it is
+// disconnected, which would leave what other plugins did.
+func CheckPorts(host, container int32) error {
+	if host < 1 || host > 65535 || container < 1 || container > 65535 {
+		return fmt.Errorf("port mapping of %d to %d: ports are from 1 to 65535", host, container)
+	}
+	return nil
+}
+
 // Addresses are those that a pod was given, as far as the cache tells.
 func (p *Plugins) Addresses(sandboxID string) []string {
 	cni := p.forPod(sandboxID)

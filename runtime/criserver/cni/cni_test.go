@@ -102,6 +102,35 @@ func TestPluginFailures(t *testing.T) {
 	}
 }
 
+// TestHalfConnected: what plugins did before one failed is taken back by Teardown.
+func TestHalfConnected(t *testing.T) {
+	conf, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
+	configure(t, conf, "10-net.conflist", `{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"fake"},{"type":"broken"}]}`)
+	calls := plugin(t, bin, answer)
+	if err := os.WriteFile(filepath.Join(bin, "broken"), []byte("#!/bin/sh\n[ $CNI_COMMAND = DEL ]"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p, pod := New(conf, []string{bin}, cache), Pod{SandboxID: "abc", NetNS: "/ns"}
+	if ips, err := p.Setup(t.Context(), pod); err == nil {
+		t.Fatalf("connected: %v", ips)
+	}
+	if err := p.Teardown(t.Context(), pod); err != nil {
+		t.Error(err)
+	}
+	asked, err := os.ReadFile(calls)
+	if err != nil || !strings.Contains(string(asked), "ADD /ns") || !strings.Contains(string(asked), "DEL /ns") {
+		t.Errorf("%s, %v", asked, err)
+	}
+}
+
+func TestCheckPorts(t *testing.T) {
+	for ports, ok := range map[[2]int32]bool{{1, 1}: true, {65535, 65535}: true, {0, 1}: false, {1, 0}: false, {65536, 1}: false, {1, -1}: false} {
+		if err := CheckPorts(ports[0], ports[1]); (err == nil) != ok {
+			t.Errorf("%v: %v", ports, err)
+		}
+	}
+}
+
 // TestPlainNetwork: plugins that would do nothing for a pod are not started for it.
 func TestPlainNetwork(t *testing.T) {
 	for name, tc := range map[string]struct {
