@@ -203,16 +203,7 @@ func (s *Stack) controlPlaneComponents() error {
 		s.Program(ControllerManager), "--kubeconfig="+controllers, "--use-service-account-credentials", "--leader-elect=false",
 		"--service-account-private-key-file="+accounts.Key, "--root-ca-file="+s.ca.path(), "--profiling=false",
 		"--cluster-signing-cert-file="+s.ca.path(), "--cluster-signing-key-file="+filepath.Join(s.ca.dir, "ca.key"),
-		// What nodes, pods and their owners need; the rest only costs CPU.
-		"--controllers="+strings.Join([]string{
-			"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
-			"namespace-controller", "garbage-collector-controller", "pod-garbage-collector-controller",
-			"node-lifecycle-controller", "taint-eviction-controller", "deployment-controller", "replicaset-controller",
-			"daemonset-controller", "job-controller", "endpointslice-controller",
-			"persistentvolume-binder-controller", "persistentvolume-attach-detach-controller", "ephemeral-volume-controller",
-			"persistentvolumeclaim-protection-controller",
-			"certificatesigningrequest-approving-controller", "certificatesigningrequest-signing-controller",
-		}, ","))
+		"--controllers="+strings.Join(s.controllers(), ","))
 	if !s.options.Scheduler {
 		return nil
 	}
@@ -222,6 +213,22 @@ func (s *Stack) controlPlaneComponents() error {
 	}
 	s.addComponent(Scheduler, nil, s.Program(Scheduler), "--kubeconfig="+scheduling, "--leader-elect=false", "--profiling=false")
 	return nil
+}
+
+// controllers are what nodes, pods and their owners need, unless all are wanted; the rest only costs CPU.
+func (s *Stack) controllers() []string {
+	if s.options.AllControllers {
+		return []string{"*"}
+	}
+	return []string{
+		"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
+		"namespace-controller", "garbage-collector-controller", "pod-garbage-collector-controller",
+		"node-lifecycle-controller", "taint-eviction-controller", "deployment-controller", "replicaset-controller",
+		"daemonset-controller", "job-controller", "endpointslice-controller",
+		"persistentvolume-binder-controller", "persistentvolume-attach-detach-controller", "ephemeral-volume-controller",
+		"persistentvolumeclaim-protection-controller",
+		"certificatesigningrequest-approving-controller", "certificatesigningrequest-signing-controller",
+	}
 }
 
 // httpReady succeeds when the URL answers 200.
