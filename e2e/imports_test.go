@@ -25,6 +25,7 @@ var layers = []struct {
 	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
 	{"kubelet/identity", []string{"kubelet/client"}},
 	{"kubelet/node", []string{"kubelet/settings", "runtime/cri", "status/patch"}},
+	{"kubelet/settings", []string{"runtime/criserver"}},
 	{"kubelet/...", []string{"kubelet/settings", "runtime/cri"}},
 	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/allocation", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/allocation", "runtime/cri", "runtime/pleg", "status"}},

@@ -18,6 +18,7 @@ import (
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/runtimeclass"
 	"minikubelet/runtime/userns"
 )
 
@@ -92,8 +93,10 @@ func newRuntime(ctx context.Context, k *Kubelet, puller *images.Manager, cache *
 	if err != nil {
 		return nil, err
 	}
+	classes := runtimeclass.New(k.api.runtimeClasses())
+	k.runs = append(k.runs, classes.Run)
 	o := runtime.Options{
-		CRI: k.cri, Images: puller, Classes: k.classes, Cgroups: k.cgroups, Events: events, Cache: cache,
+		CRI: k.cri, Images: puller, Classes: classes, Cgroups: k.cgroups, Events: events, Cache: cache,
 		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName,
 		ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain, ResolvConf: *s.ResolverConfig,
 		SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,

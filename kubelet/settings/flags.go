@@ -22,6 +22,7 @@ type flags struct {
 	rootDir                      string
 	nodeLabels                   map[string]string
 	vmodule                      string
+	embedded                     embeddedFlags
 	version                      bool
 }
 
@@ -36,7 +37,7 @@ type configFlag struct {
 //
 // Upstream: cmd/kubelet/app/options/options.go AddKubeletConfigFlags.
 var configFlags = []configFlag{
-	{"container-runtime-endpoint", "containerRuntimeEndpoint", "socket of the CRI runtime: unix:///path", text},
+	{"container-runtime-endpoint", "containerRuntimeEndpoint", "socket of the CRI runtime, unix:///path, or embedded: the kubelet runs containers itself, with runc, conmon and CNI plugins", text},
 	{"image-service-endpoint", "imageServiceEndpoint", "socket of the CRI image service, if it is another", text},
 	{"pod-manifest-path", "staticPodPath", "directory of static pod manifests, or one file", text},
 	{"manifest-url", "staticPodURL", "URL of a pod or a list of pods", text},
@@ -152,6 +153,7 @@ func newFlags(out io.Writer) *flags {
 	f.set.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels to register the node with: key=value,key=value")
 	f.set.BoolVar(&f.version, "version", false, "print the version")
 	f.set.StringVar(&f.vmodule, "vmodule", "", "log verbosity by file: pattern=N,...")
+	f.set.AddFlagSet(f.embedded.flags())
 	for _, c := range configFlags {
 		shorthand := ""
 		if len(c.name) == 1 {
