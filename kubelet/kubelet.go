@@ -263,8 +263,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	for _, run := range k.runs {
 		parts.Go(func() { run(ctx) })
 	}
-	parts.Go(func() { releaseMemory(ctx) })
 	k.embedded.onEnd(expired)
+	parts.Go(func() { releaseMemory(ctx) })
 	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())
 	parts.Wait()
 	err := errors.Join(k.cri.Close(), k.embedded.stop())
