@@ -151,7 +151,7 @@ func (s *Server) state(elements ...string) string {
 func (s *Server) findPrograms(ctx context.Context) error {
 	path, err := exec.LookPath(s.options.Conmon)
 	if err != nil {
-		return fmt.Errorf("find conmon (distributions package it): %w", err)
+		return fmt.Errorf("find conmon (install the package conmon, or name the program with --conmon): %w", err)
 	}
 	s.conmon.Path = path
 	// Console sockets of conmon must have short names; elsewhere they would be in /tmp.
@@ -161,7 +161,7 @@ func (s *Server) findPrograms(ctx context.Context) error {
 	for name, program := range s.options.Runtimes {
 		path, err := exec.LookPath(program)
 		if err != nil {
-			return fmt.Errorf("find OCI runtime %s: %w", name, err)
+			return fmt.Errorf("find OCI runtime %s (install the package %s, or name the program with --oci-runtime=%[1]s=PATH): %[3]w", name, filepath.Base(program), err)
 		}
 		r := &monitor.Runtime{Path: path, Root: s.state("runtimes", name), Systemd: s.options.CgroupManager == Systemd}
 		if s.versions[name], err = r.Check(ctx); err != nil {

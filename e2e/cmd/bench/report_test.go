@@ -20,16 +20,20 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-func TestSumMetric(t *testing.T) {
+func TestCRITally(t *testing.T) {
 	text := "# HELP x\n" +
-		`calls_total{method="A",service="v1"} 2` + "\n" +
-		`calls_total{method="B",service="v1"} 3` + "\n" +
-		`calls_total{method="B",service="v2"} 7` + "\n"
-	if got, err := sumMetric(text, "calls_total", `service="v1"`); err != nil || got != 5 {
-		t.Errorf("sum = %v, %v, want 5", got, err)
+		`grpc_server_started_total{grpc_method="A",grpc_service="runtime.v1.RuntimeService",grpc_type="unary"} 2` + "\n" +
+		`grpc_server_started_total{grpc_method="B",grpc_service="runtime.v1.ImageService",grpc_type="unary"} 3` + "\n" +
+		`grpc_server_started_total{grpc_method="B",grpc_service="other.v1.B",grpc_type="unary"} 7` + "\n"
+	got, err := criTally(text)
+	if err != nil || got.sum() != 5 || got["A"] != 2 {
+		t.Errorf("calls = %v, %v, want A 2, B 3", got, err)
 	}
-	if _, err := sumMetric(text, "calls_total", `service="v3"`); err == nil {
-		t.Error("a metric that is missing counts as 0")
+	if got := got.since(tally{"A": 2, "B": 1}).perPod(2); got != "B 1.00" {
+		t.Errorf("per pod: %q", got)
+	}
+	if _, err := criTally("up 1\n"); err == nil {
+		t.Error("metrics that are missing count as 0")
 	}
 }
 
@@ -38,7 +42,7 @@ func TestReportRatios(t *testing.T) {
 	report(&b, flags{counts: []int{2}}, map[string][]result{
 		floor: {{n: 2, ready: []time.Duration{time.Second, time.Second}, wall: time.Second, deletion: time.Second}},
 		ours: {{n: 2, ready: []time.Duration{time.Second, 2 * time.Second}, wall: 2 * time.Second, deletion: time.Second,
-			statusWrites: 4, idle: &idleResult{cores: 0.004}}},
+			starting: tallies{requests: tally{"patch pods/status": 4}}, idle: &idleResult{cores: 0.004}}},
 	})
 	for _, want := range []string{"pods/s", "2.00", "1.00", "0.50", "status writes per pod", "0.0040"} {
 		if !strings.Contains(b.String(), want) {
