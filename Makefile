@@ -19,6 +19,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 TAGS := grpcnotrace
 LDFLAGS := -s -w -X minikubelet/kubelet/settings.Version=$(VERSION)
 STACK_BIN = $(shell e2e/stack/build.sh "$(CACHE)" stack --print)
+NODE_BIN = $(shell e2e/stack/node.sh "$(CACHE)" --print)
 LINT_BIN = $(shell e2e/stack/build.sh "$(CACHE)" lint --print)
 VM_DIR = $(shell e2e/vm/fetch.sh "$(CACHE)" --print)
 CONFORMANCE_BIN = $(shell e2e/stack/conformance/build.sh "$(CACHE)" --print)
@@ -49,15 +50,26 @@ build: ## build bin/kubelet and bin/crid
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/crid ./cmd/crid
 
 .PHONY: run
-run: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd KUBELET=minikubelet|upstream
+run: deps node build ## the kubelet alone, its own runtime, with examples/static until Ctrl-C (as root)
+	@go build -o bin/cluster ./e2e/cmd/cluster
+	@exec bin/cluster -bin "$(NODE_BIN)" -standalone
+
+.PHONY: cluster
+cluster: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -kubelet "$(KUBELET)"
 
 .PHONY: debug
-debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root)
+debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root); RUNTIME=embedded sees all the way to runc
 	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -dlv "$(DEBUG_BIN)/dlv"
+
+.PHONY: walk
+walk: deps node ## step through docs/walk.md in dlv: one pod, from its manifest to its first process (as root)
+	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
+	@go build -o bin/walk ./e2e/cmd/walk
+	@exec bin/walk -bin "$(NODE_BIN)" -dlv "$(DEBUG_BIN)/dlv"
 
 .PHONY: bench
 bench: deps stack build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s"
@@ -92,7 +104,8 @@ fuzz: ## every fuzz target for FUZZTIME
 
 .PHONY: e2e
 e2e: stack build ## end-to-end tests on the real stack (as root); E2EFLAGS="-run Name -v"
-	E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
+	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
+	E2E_BIN="$(STACK_BIN)" E2E_DLV="$(DEBUG_BIN)/dlv" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
 
 .PHONY: test-v2
 test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulated machine (2 to 5 minutes; Debian, amd64)
@@ -115,6 +128,10 @@ fmt: ## format the code
 stack: ## build the programs of the test stack (once; about 8 minutes on 2 cores)
 	@e2e/stack/build.sh "$(CACHE)" stack >/dev/null
 
+.PHONY: node
+node: ## build runc and CNI plugins, all that the kubelet alone needs (once; about a minute)
+	@e2e/stack/node.sh "$(CACHE)" >/dev/null
+
 .PHONY: critest
 critest: deps stack build ## the validation suite of CRI runtimes (as root); CRITEST=path of the program, CRITESTFLAGS="-ginkgo.focus=Exec", RUNTIME=crid|containerd
 	@[ -n "$(CRITEST)" ] || { echo "make critest: CRITEST must name the critest program: docs/critest.md says how to build it"; exit 1; }
@@ -123,4 +140,4 @@ critest: deps stack build ## the validation suite of CRI runtimes (as root); CRI
 
 .PHONY: clean
 clean: ## remove what was built here, and the cached programs
-	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/conformance"
+	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/node" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/conformance"

@@ -115,7 +115,6 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	var err error
 	cache := pleg.NewCache()
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
-	k.status = status.New(status.Options{Pods: k.api.podClient(), Registerer: r})
 	pulled := make(chan struct{}, 1)
 	puller := newImages(k, events, pulled)
 	if k.node, err = node.New(node.Options{
@@ -145,6 +144,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		return err
 	}
 	k.api.eventTurn = rt.Turn
+	k.status = status.New(status.Options{Pods: k.api.podClient(), Crowded: rt.Crowded, Registerer: r})
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
 		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, RecursiveReadOnly: rt.RecursiveReadOnly, Registerer: r,

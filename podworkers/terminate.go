@@ -92,18 +92,30 @@ func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 	if !m.removed && m.pod.DeletionTimestamp == nil {
 		return false, nil
 	}
+	if !w.emptied {
+		if err := w.empty(ctx); err != nil {
+			return false, err
+		}
+		w.emptied = true
+		if !m.removed {
+			w.opts.Status.Finish(m.pod)
+		}
+	}
+	if m.removed {
+		w.opts.Status.Forget(w.uid)
+	}
+	return m.removed, nil
+}
+
+// empty removes what the runtime, the disk and the cache still have of a pod.
+func (w *worker) empty(ctx context.Context) error {
 	if err := w.opts.Runtime.RemovePod(ctx, w.uid); err != nil {
-		return false, fmt.Errorf("remove the pod's containers: %w", err)
+		return fmt.Errorf("remove the pod's containers: %w", err)
 	}
 	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
-		return false, fmt.Errorf("remove the pod's directory: %w", err)
+		return fmt.Errorf("remove the pod's directory: %w", err)
 	}
 	w.opts.Cache.Delete(w.uid)
 	w.opts.Runtime.Allocation.Forget(w.uid)
-	if !m.removed {
-		w.opts.Status.Finish(m.pod)
-		return false, nil
-	}
-	w.opts.Status.Forget(w.uid)
-	return true, nil
+	return nil
 }

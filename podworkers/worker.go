@@ -31,6 +31,7 @@ type worker struct {
 	override   *status.Override           // the end that the node decided on
 	seenAt     time.Time                  // when the kubelet first saw the pod
 	reported   corev1.PodPhase            // in the last status
+	emptied    bool                       // the runtime and the disk have nothing of the finished pod any more
 
 	mu          sync.Mutex
 	pod         *corev1.Pod

@@ -61,6 +61,12 @@ func TestDeletedPod(t *testing.T) {
 		if got := b.stopTimeouts(); !slices.Equal(got, []int64{7}) {
 			t.Errorf("grace periods %v, want that of the deletion", got)
 		}
+		before := len(b.fake.Calls())
+		b.Poke("u")
+		b.settle()
+		if late := b.fake.Calls()[before:]; len(late) != 0 {
+			t.Errorf("of a pod that is finished the runtime is asked %v", late)
+		}
 		b.Removed("u")
 		b.settle()
 		b.wantGone("u")

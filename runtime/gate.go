@@ -3,13 +3,21 @@ package runtime
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // gate lets a number of pods at a time do what costs the machine much: start, from the sandbox to the last container,
 // or end. More at once than the machine does well make all of them slower, and pods that start in turn are ready long
 // before all are. Those who wait have their turns in the order they came.
-type gate chan struct{}
+type gate struct {
+	turns   chan struct{}
+	waiting *atomic.Int32
+}
+
+func newGate(turns int) gate {
+	return gate{turns: make(chan struct{}, turns), waiting: new(atomic.Int32)}
+}
 
 // maxTurn is the longest turn. Whoever takes longer waits for something, a pull, a hook or a runtime that hangs, and
 // that is no reason for others to wait as well.
@@ -17,12 +25,14 @@ const maxTurn = 10 * time.Second
 
 // enter waits for a turn. leave ends it and may be called again.
 func (g gate) enter(ctx context.Context) (leave func(), err error) {
+	g.waiting.Add(1)
+	defer g.waiting.Add(-1)
 	select {
-	case g <- struct{}{}:
+	case g.turns <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	once := sync.OnceFunc(func() { <-g })
+	once := sync.OnceFunc(func() { <-g.turns })
 	timer := time.AfterFunc(maxTurn, once)
 	return func() { timer.Stop(); once() }, nil
 }

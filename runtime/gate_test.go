@@ -10,7 +10,7 @@ import (
 // TestGate: turns come one after the other, one that takes too long keeps nobody waiting, and leaving twice frees one place.
 func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := make(gate, 1)
+		g := newGate(1)
 		start := time.Now()
 		leave, err := g.enter(t.Context())
 		if err != nil {
@@ -29,13 +29,13 @@ func TestGate(t *testing.T) {
 			t.Errorf("the second had its turn after %v, want %v", waited, maxTurn)
 		}
 		leave()
-		if len(g) != 1 {
+		if len(g.turns) != 1 {
 			t.Error("whoever had overrun its turn gave up another's")
 		}
 		second()
 		second()
-		if len(g) != 0 {
-			t.Errorf("%d turns are taken after all were left", len(g))
+		if len(g.turns) != 0 {
+			t.Errorf("%d turns are taken after all were left", len(g.turns))
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		third, _ := g.enter(ctx)

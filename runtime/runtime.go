@@ -184,8 +184,8 @@ func New(options Options) *Runtime {
 		Options: options,
 		metrics: newMetrics(options.Registerer),
 		crash:   newCrashLoops(options.CrashLoopMax),
-		starts:  make(gate, options.MaxConcurrentSandboxes),
-		ends:    make(gate, options.MaxConcurrentSandboxes),
+		starts:  newGate(options.MaxConcurrentSandboxes),
+		ends:    newGate(options.MaxConcurrentSandboxes),
 		unified: unified,
 		swap:    swapController(unified),
 	}

@@ -79,6 +79,9 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 // Turn waits for a turn among the pods that start, for what should not slow them down.
 func (r *Runtime) Turn(ctx context.Context) (leave func(), err error) { return r.starts.enter(ctx) }
 
+// Crowded tells whether pods wait for their turn to start or to end.
+func (r *Runtime) Crowded() bool { return r.starts.waiting.Load()+r.ends.waiting.Load() > 0 }
+
 // readAfter takes the reading that ends a round. For a pod that began with nothing, and so has nothing but what the
 // round made, that is one call per container.
 func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round *syncRound, result *SyncResult) error {

@@ -34,6 +34,7 @@ type PodClient interface {
 type Options struct {
 	Pods       func(namespace string) PodClient
 	Workers    int
+	Crowded    func() bool           // pods wait for their turn to start or to end; may be nil
 	Registerer prometheus.Registerer // may be nil
 }
 
@@ -44,6 +45,7 @@ type Options struct {
 type Manager struct {
 	api     func(namespace string) PodClient
 	workers int
+	crowded func() bool
 	metrics *metrics
 	queue   workqueue.TypedRateLimitingInterface[types.UID]
 
@@ -59,6 +61,7 @@ type entry struct {
 	finish bool // nothing is left of the pod: delete its object
 	gone   bool // the apiserver does not have it any more
 
+	patient bool      // want says next to nothing that is not written yet
 	changed time.Time // when want began to differ from what is written; zero when it does not
 	startup *startup  // nil once started, and for a pod that was there before the kubelet
 }
@@ -78,7 +81,7 @@ func New(opts Options) *Manager {
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 10*time.Second)
 	return &Manager{
-		api: opts.Pods, workers: opts.Workers, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{},
+		api: opts.Pods, workers: opts.Workers, crowded: opts.Crowded, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{},
 		queue: workqueue.NewTypedRateLimitingQueue(limiter),
 	}
 }
@@ -108,9 +111,13 @@ func (m *Manager) Run(ctx context.Context) {
 	writers.Wait()
 }
 
-// startDelay is how long the first status of a pod that is only beginning to start may wait. Most pods run before
-// it is over, and one write then says everything.
-const startDelay = 500 * time.Millisecond
+const (
+	// patience is how long a status may wait that says next to nothing: most pods run before it is over, or are gone
+	// if they end, and one write then says everything.
+	patience = 500 * time.Millisecond
+	// crowdedPatience is how long it may wait while pods queue for their turn.
+	crowdedPatience = 10 * time.Second
+)
 
 // Set takes a pod's status and has it written.
 //
@@ -126,13 +133,31 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	if e.changed.IsZero() {
 		e.changed = time.Now()
 	}
-	first := e.want == nil
+	e.patient = e.want == nil && starting(&s) || e.want != nil && pod.DeletionTimestamp != nil && sameButGeneration(e.want, &s)
 	e.want = &s
-	if first && starting(&s) {
-		m.queue.AddAfter(pod.UID, startDelay)
+	if e.patient {
+		m.queue.AddAfter(pod.UID, patience)
 		return
 	}
 	m.queue.Add(pod.UID)
+}
+
+// mayWait tells whether a status that says next to nothing should wait longer. Callers hold mu.
+func (m *Manager) mayWait(e *entry) bool {
+	return e.patient && !e.finish && m.crowded != nil && m.crowded() && !e.changed.IsZero() && time.Since(e.changed) < crowdedPatience
+}
+
+// sameButGeneration tells whether two statuses differ in nothing but the generation that they were computed for.
+func sameButGeneration(a, b *corev1.PodStatus) bool {
+	without := func(s *corev1.PodStatus) *corev1.PodStatus {
+		s = s.DeepCopy()
+		s.ObservedGeneration = 0
+		for i := range s.Conditions {
+			s.Conditions[i].ObservedGeneration = 0
+		}
+		return s
+	}
+	return equality.Semantic.DeepEqual(without(a), without(b))
 }
 
 // starting tells whether a status says no more than that the pod has been seen.
@@ -250,6 +275,11 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	e := m.pods[uid]
 	if e == nil || e.want == nil || e.gone || e.object.uid == "" {
 		m.mu.Unlock()
+		return
+	}
+	if m.mayWait(e) {
+		m.mu.Unlock()
+		m.queue.AddAfter(uid, patience)
 		return
 	}
 	want, object, finish, changed := *e.want, e.object, e.finish, e.changed

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,7 +72,7 @@ func (s *server) quiet(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		t.Fatalf("something was asked of the apiserver: %q, %v", s.patches, s.deletes)
-	case <-time.After(2 * startDelay):
+	case <-time.After(2 * patience):
 	}
 }
 
@@ -81,7 +82,12 @@ func podsOf(client kubernetes.Interface) func(string) PodClient {
 
 func start(t *testing.T, s *server) *Manager {
 	t.Helper()
-	m := New(Options{Pods: podsOf(s), Workers: 2})
+	return startWith(t, Options{Pods: podsOf(s), Workers: 2})
+}
+
+func startWith(t *testing.T, o Options) *Manager {
+	t.Helper()
+	m := New(o)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { m.Run(ctx); close(done) }()
@@ -133,6 +139,40 @@ func TestFirstStatusWaits(t *testing.T) {
 	if len(s.patches) != 1 || !strings.Contains(s.patches[0], "Running") {
 		t.Errorf("patches: %q", s.patches)
 	}
+}
+
+// TestCrowded: while pods queue for their turn, the first status of one that has not begun waits longer, and no other does.
+func TestCrowded(t *testing.T) {
+	s := newServer(t, apiPod())
+	var crowded atomic.Bool
+	crowded.Store(true)
+	m := startWith(t, Options{Pods: podsOf(s), Workers: 2, Crowded: crowded.Load})
+	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodPending})
+	s.quiet(t)
+	crowded.Store(false)
+	s.wait(t)
+	crowded.Store(true)
+	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodPending, Message: "news"})
+	s.wait(t)
+}
+
+// TestGenerationWaits: a pod that is deleted has a new generation, which is written with its end if that comes soon.
+func TestGenerationWaits(t *testing.T) {
+	s := newServer(t, apiPod())
+	m := start(t, s)
+	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodRunning, ObservedGeneration: 1})
+	s.wait(t)
+	deleted := apiPod()
+	deleted.DeletionTimestamp = new(metav1.Now())
+	m.Set(deleted, corev1.PodStatus{Phase: corev1.PodRunning, ObservedGeneration: 2})
+	m.Set(deleted, corev1.PodStatus{Phase: corev1.PodSucceeded, ObservedGeneration: 2})
+	s.wait(t)
+	s.quiet(t)
+	if len(s.patches) != 2 || !strings.Contains(s.patches[1], "Succeeded") {
+		t.Errorf("patches: %q", s.patches)
+	}
+	m.Set(deleted, corev1.PodStatus{Phase: corev1.PodSucceeded, ObservedGeneration: 3})
+	s.wait(t) // it is not lost if nothing else comes
 }
 
 func TestRetry(t *testing.T) {

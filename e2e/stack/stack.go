@@ -48,7 +48,7 @@ type Options struct {
 	ParentDir string
 	// KeepDir leaves the directory, with the logs, behind.
 	KeepDir bool
-	// Runtime is the CRI server: containerd, the default, or crid.
+	// Runtime is the CRI server: containerd, the default, crid, or embedded.
 	Runtime string
 	// CridBinary is this project's CRI server. Default: bin/crid in the module.
 	CridBinary string
@@ -58,6 +58,8 @@ type Options struct {
 	NodeName string
 	// NoControlPlane leaves out etcd, kube-apiserver and controllers.
 	NoControlPlane bool
+	// NoRegistry has OCI archives instead of an image registry; only the embedded runtime takes them.
+	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool
 	// Progress, if not nil, is told what is being started.
@@ -82,7 +84,7 @@ type Stack struct {
 	HTTP *http.Client
 	// CRI is a connection to the runtime, for k8s.io/cri-api clients.
 	CRI      *grpc.ClientConn
-	Registry *Registry
+	Registry *Registry // nil with NoRegistry
 
 	options        Options
 	print          footprint
@@ -91,6 +93,7 @@ type Stack struct {
 	ca             *authority
 	kubeletServing KeyPair
 	stopJanitor    func()
+	runtimeArgs    []string // of kubelets
 
 	mu         sync.Mutex // guards what follows
 	components map[string]*component
@@ -100,6 +103,7 @@ type Stack struct {
 var runtimes = map[string]func(*Stack, context.Context) error{
 	Containerd: (*Stack).startContainerd,
 	Crid:       (*Stack).startCrid,
+	Embedded:   (*Stack).prepareEmbedded,
 }
 
 // Start starts a stack and waits until it can take a kubelet. On error nothing
@@ -117,8 +121,10 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	if s.Registry, err = startRegistry(s.ns); err != nil {
-		return nil, err
+	if !o.NoRegistry {
+		if s.Registry, err = startRegistry(s.ns); err != nil {
+			return nil, err
+		}
 	}
 	// The control plane takes longest and needs neither images nor runtime.
 	group, ctx := errgroup.WithContext(ctx)
@@ -127,7 +133,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	group.Go(func() error {
 		s.progress("building images")
-		if err := s.pushImages(ctx); err != nil {
+		if err := s.publishImages(ctx); err != nil {
 			return err
 		}
 		return runtimes[s.options.Runtime](s, ctx)
@@ -151,6 +157,9 @@ func newStack(o Options) (*Stack, error) {
 	}
 	if runtimes[o.Runtime] == nil {
 		return nil, fmt.Errorf("start stack: unknown runtime %q", o.Runtime)
+	}
+	if o.NoRegistry && o.Runtime != Embedded {
+		return nil, fmt.Errorf("start stack: %s needs a registry", o.Runtime)
 	}
 	if o.ParentDir == "" {
 		o.ParentDir = "/var/tmp"
@@ -181,8 +190,9 @@ func newStack(o Options) (*Stack, error) {
 	}
 	s := &Stack{
 		Name: filepath.Base(dir), Dir: dir, BinDir: bin, KubeletBinary: o.KubeletBinary, NodeName: o.NodeName,
-		RuntimeSocket: filepath.Join(dir, "cri.sock"), options: o, components: map[string]*component{},
+		RuntimeSocket: filepath.Join(dir, "run", "cri.sock"), options: o, components: map[string]*component{},
 	}
+	s.runtimeArgs = []string{"--container-runtime-endpoint=unix://" + s.RuntimeSocket}
 	s.print = footprint{Dir: dir, Name: s.Name, OwnerPid: os.Getpid(), OwnerStart: processStart(os.Getpid()), Keep: o.KeepDir}
 	s.cgroup = cgroupOf(s.Name)
 	return s, nil
@@ -194,7 +204,7 @@ func (s *Stack) prepare() error {
 	if err := s.checkPrograms(); err != nil {
 		return err
 	}
-	for _, dir := range []string{"log", "run", "pki", "images", "s", "manifests", "podlogs", "kubelet"} {
+	for _, dir := range []string{"log", "run", "pki", "images", "archives", "s", "manifests", "podlogs", "kubelet"} {
 		if err := os.Mkdir(filepath.Join(s.Dir, dir), 0o755); err != nil {
 			return err
 		}
@@ -225,7 +235,10 @@ func (s *Stack) prepare() error {
 
 // checkPrograms names what is missing before anything starts.
 func (s *Stack) checkPrograms() error {
-	programs := []string{"runc", "containerd", "containerd-shim-runc-v2", "bridge", "host-local", "portmap", "loopback"}
+	programs := []string{"runc", "bridge", "host-local", "portmap", "loopback"}
+	if s.options.Runtime == Containerd {
+		programs = append(programs, Containerd, "containerd-shim-runc-v2")
+	}
 	if !s.options.NoControlPlane {
 		programs = append(programs, Etcd, APIServer, ControllerManager, "kubectl")
 	}

@@ -153,7 +153,7 @@ func (s *Server) findPrograms(ctx context.Context) error {
 	for name, program := range s.options.Runtimes {
 		path, err := exec.LookPath(program)
 		if err != nil {
-			return fmt.Errorf("find OCI runtime %s (install the package %[1]s, or name the program with --oci-runtime=%[1]s=PATH): %w", name, err)
+			return fmt.Errorf("find OCI runtime %s (install the package %s, or name the program with --oci-runtime=%[1]s=PATH): %w", name, filepath.Base(program), err)
 		}
 		r := &monitor.Runtime{Path: path, Root: s.state("runtimes", name), Systemd: s.options.CgroupManager == Systemd}
 		if s.versions[name], err = r.Check(ctx); err != nil {

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"minikubelet/e2e/stack"
 )
@@ -47,32 +53,89 @@ func rssMiB(pid int) (float64, error) {
 	return 0, fmt.Errorf("read memory of %d: no VmRSS", pid)
 }
 
-// criCalls is how many CRI calls the runtime has been asked so far, by its own
-// count, so that both kubelets are measured with the same scale.
-func (b *bench) criCalls(ctx context.Context) (float64, error) {
-	text, err := b.s.Get(ctx, stack.ContainerdMetrics)
-	if err != nil {
-		return 0, err
+// tally counts by name: CRI calls by method, requests by verb and resource.
+type tally map[string]float64
+
+func (t tally) sum() float64 {
+	sum := 0.0
+	for _, n := range t {
+		sum += n
 	}
-	return sumMetric(text, "grpc_server_started_total", `grpc_service="runtime.v1.`)
+	return sum
 }
 
-// sumMetric adds up the samples of a metric whose labels contain the text.
-func sumMetric(text, name, labels string) (float64, error) {
-	sum, found := 0.0, false
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, name+"{") || !strings.Contains(line, labels) {
+// since is what was counted after before.
+func (t tally) since(before tally) tally {
+	diff := tally{}
+	for name, n := range t {
+		if n -= before[name]; n != 0 {
+			diff[name] = n
+		}
+	}
+	return diff
+}
+
+// perPod prints the counts of n pods, the largest first.
+func (t tally) perPod(n int) string {
+	names := slices.SortedFunc(maps.Keys(t), func(a, b string) int {
+		return cmp.Or(cmp.Compare(t[b], t[a]), cmp.Compare(a, b))
+	})
+	parts := make([]string, 0, len(names))
+	for _, name := range names {
+		parts = append(parts, fmt.Sprintf("%s %.2f", name, t[name]/float64(n)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// criCalls is how many CRI calls the runtime has been asked so far, by its own
+// count, so that both kubelets are measured with the same scale.
+func (b *bench) criCalls(ctx context.Context) (tally, error) {
+	text, err := b.s.Get(ctx, stack.ContainerdMetrics)
+	if err != nil {
+		return nil, err
+	}
+	return criTally(text)
+}
+
+// requests is what kubelets have asked of the apiserver since then. Watches
+// count when they end.
+func (b *bench) requests(since time.Time) (tally, error) {
+	all, err := b.s.NodeRequests()
+	if err != nil {
+		return nil, err
+	}
+	counts := tally{}
+	for _, q := range all {
+		if q.Time.Before(since) {
 			continue
 		}
-		fields := strings.Fields(line)
-		value, err := strconv.ParseFloat(fields[len(fields)-1], 64)
-		if err != nil {
-			return 0, fmt.Errorf("parse metric %q: %w", line, err)
+		name := q.Verb + " " + q.Resource
+		if q.Subresource != "" {
+			name += "/" + q.Subresource
 		}
-		sum, found = sum+value, true
+		counts[name]++
 	}
-	if !found {
-		return 0, fmt.Errorf("no metric %s with %s", name, labels)
+	return counts, nil
+}
+
+var criStarted = regexp.MustCompile(`^grpc_server_started_total\{grpc_method="(\w+)",grpc_service="runtime\.v1\.\w+",[^}]*\} (\S+)$`)
+
+// criTally reads the calls of each method from a runtime's metrics.
+func criTally(text string) (tally, error) {
+	calls := tally{}
+	for line := range strings.Lines(text) {
+		match := criStarted.FindStringSubmatch(strings.TrimSpace(line))
+		if match == nil {
+			continue
+		}
+		value, err := strconv.ParseFloat(match[2], 64)
+		if err != nil {
+			return nil, fmt.Errorf("parse metric %q: %w", line, err)
+		}
+		calls[match[1]] += value
 	}
-	return sum, nil
+	if len(calls) == 0 {
+		return nil, errors.New("the runtime's metrics count no CRI calls")
+	}
+	return calls, nil
 }

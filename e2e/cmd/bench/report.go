@@ -10,16 +10,19 @@ import (
 
 // result is what was measured of one contender with n pods.
 type result struct {
-	n            int
-	ready        []time.Duration // from create to Ready, of each pod
-	wall         time.Duration   // from the first create to the last Ready, all rounds
-	deletion     time.Duration   // until the last one is gone, all rounds
-	cpu          float64         // seconds of the kubelet's CPU meanwhile
-	machine      float64         // of the whole stack's, runtime and pods included
-	statusWrites int             // of the last round, until it has settled
-	binaryMB     float64
-	idle         *idleResult // with the largest number of pods only
+	n                int
+	ready            []time.Duration // from create to Ready, of each pod
+	wall             time.Duration   // from the first create to the last Ready, all rounds
+	deletion         time.Duration   // until the last one is gone, all rounds
+	cpu              float64         // seconds of the kubelet's CPU meanwhile
+	machine          float64         // of the whole stack's, runtime and pods included
+	starting, ending tallies         // of the last round, until it has settled and until the last pod is gone
+	binaryMB         float64
+	idle             *idleResult // with the largest number of pods only
 }
+
+// tallies counts what was asked of the runtime and of the apiserver.
+type tallies struct{ calls, requests tally }
 
 // idleResult is what it costs to keep pods running.
 type idleResult struct{ cores, rssMiB, criPerSecond, apiPerMinute float64 }
@@ -64,7 +67,11 @@ var rows = []row{
 	{"deletion, s", always(func(r result) float64 { return r.deletion.Seconds() / float64(rounds(r.n)) }), true},
 	{"kubelet CPU per pod, ms", always(func(r result) float64 { return 1000 * r.cpu / r.pods() }), false},
 	{"whole stack's CPU per pod, ms", always(func(r result) float64 { return 1000 * r.machine / r.pods() }), true},
-	{"status writes per pod", always(func(r result) float64 { return float64(r.statusWrites) / float64(r.n) }), false},
+	{"status writes per pod", always(func(r result) float64 { return r.starting.requests["patch pods/status"] / float64(r.n) }), false},
+	{"apiserver requests per pod", always(func(r result) float64 { return r.starting.requests.sum() / float64(r.n) }), false},
+	{"to delete it", always(func(r result) float64 { return r.ending.requests.sum() / float64(r.n) }), false},
+	{"CRI calls per pod", always(func(r result) float64 { return r.starting.calls.sum() / float64(r.n) }), false},
+	{"to delete it", always(func(r result) float64 { return r.ending.calls.sum() / float64(r.n) }), false},
 	{"binary, MB", always(func(r result) float64 { return r.binaryMB }), false},
 	{"idle CPU, cores", ofIdle(func(i *idleResult) float64 { return i.cores }), false},
 	{"idle RSS, MiB", ofIdle(func(i *idleResult) float64 { return i.rssMiB }), false},
@@ -96,6 +103,13 @@ func report(w io.Writer, f flags, results map[string][]result) {
 				number(c/a, hasOurs && hasFloor), number(c/b, hasOurs && hasUpstream))
 		}
 		_ = t.Flush()
+		for _, contender := range []string{upstream, ours} {
+			if len(results[contender]) > i {
+				r := results[contender][i]
+				fmt.Fprintf(w, "%s asks per pod of the runtime: %s\n  to delete it: %s\n", contender, r.starting.calls.perPod(n), r.ending.calls.perPod(n))
+				fmt.Fprintf(w, "%s asks per pod of the apiserver: %s\n  to delete it: %s\n", contender, r.starting.requests.perPod(n), r.ending.requests.perPod(n))
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -19,16 +20,20 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-func TestSumMetric(t *testing.T) {
+func TestCRITally(t *testing.T) {
 	text := "# HELP x\n" +
-		`calls_total{method="A",service="v1"} 2` + "\n" +
-		`calls_total{method="B",service="v1"} 3` + "\n" +
-		`calls_total{method="B",service="v2"} 7` + "\n"
-	if got, err := sumMetric(text, "calls_total", `service="v1"`); err != nil || got != 5 {
-		t.Errorf("sum = %v, %v, want 5", got, err)
+		`grpc_server_started_total{grpc_method="A",grpc_service="runtime.v1.RuntimeService",grpc_type="unary"} 2` + "\n" +
+		`grpc_server_started_total{grpc_method="B",grpc_service="runtime.v1.ImageService",grpc_type="unary"} 3` + "\n" +
+		`grpc_server_started_total{grpc_method="B",grpc_service="other.v1.B",grpc_type="unary"} 7` + "\n"
+	got, err := criTally(text)
+	if err != nil || got.sum() != 5 || got["A"] != 2 {
+		t.Errorf("calls = %v, %v, want A 2, B 3", got, err)
 	}
-	if _, err := sumMetric(text, "calls_total", `service="v3"`); err == nil {
-		t.Error("a metric that is missing counts as 0")
+	if got := got.since(tally{"A": 2, "B": 1}).perPod(2); got != "B 1.00" {
+		t.Errorf("per pod: %q", got)
+	}
+	if _, err := criTally("up 1\n"); err == nil {
+		t.Error("metrics that are missing count as 0")
 	}
 }
 
@@ -37,11 +42,46 @@ func TestReportRatios(t *testing.T) {
 	report(&b, flags{counts: []int{2}}, map[string][]result{
 		floor: {{n: 2, ready: []time.Duration{time.Second, time.Second}, wall: time.Second, deletion: time.Second}},
 		ours: {{n: 2, ready: []time.Duration{time.Second, 2 * time.Second}, wall: 2 * time.Second, deletion: time.Second,
-			statusWrites: 4, idle: &idleResult{cores: 0.004}}},
+			starting: tallies{requests: tally{"patch pods/status": 4}}, idle: &idleResult{cores: 0.004}}},
 	})
 	for _, want := range []string{"pods/s", "2.00", "1.00", "0.50", "status writes per pod", "0.0040"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("report lacks %q:\n%s", want, b.String())
 		}
+	}
+}
+
+func TestReportRuntimes(t *testing.T) {
+	var b strings.Builder
+	slow := &contestant{
+		name: "slow", startRate: map[int][]float64{1: {5, 4, 6}, 16: {10}}, removeRate: map[int][]float64{1: {1}, 16: {2}},
+		whole: []time.Duration{90 * time.Millisecond}, full: memory{rss: 40, pss: 20}, empty: memory{rss: 20, pss: 10}, idle: 0.5,
+	}
+	fast := &contestant{
+		name: "fast", startRate: map[int][]float64{1: {15}, 16: {40}}, removeRate: map[int][]float64{1: {7}, 16: {2}},
+		whole: []time.Duration{60 * time.Millisecond}, full: memory{rss: 14, pss: 7}, empty: memory{rss: 4, pss: 2}, idle: 0,
+	}
+	reportRuntimes(&b, flags{concurrency: 16, runtimePods: 10, runtimeRounds: 3}, []*contestant{slow, fast})
+	for _, want := range []string{"slow", "5.00    15.0          3.00", "10.0    40.0          4.00", "90.0    60.0          1.50", "RSS a pod, MiB", "2.00    1.00          2.00"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("report lacks %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestParseRollup(t *testing.T) {
+	m, err := parseRollup([]byte("55e0-7fff ---p 00000000 00:00 0  [rollup]\nRss:  2048 kB\nPss:  1024 kB\nPss_Dirty: 4 kB\n"))
+	if err != nil || m != (memory{rss: 2, pss: 1}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if _, err := parseRollup([]byte("Rss: 1 kB\n")); err == nil {
+		t.Error("half of it is no error")
+	}
+}
+
+func TestCatches(t *testing.T) {
+	status := "Name:\tx\nSigIgn:\t0000000000004000\nSigCgt:\t0000000000000001\n"
+	if catches(status, syscall.SIGTERM) || !catches(status, syscall.SIGHUP) || catches("", syscall.SIGHUP) {
+		t.Error("the handlers are read wrongly")
 	}
 }

@@ -89,7 +89,7 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 		}
 		p.certificate = append(p.certificate, stack.File{Path: "/" + name, Data: data, Mode: 0o644})
 	}
-	if p.nnp, err = s.BuildProgram(ctx, "nnp"); err != nil {
+	if p.nnp, err = s.BuildProgram(ctx, "e2e/stack/images/nnp"); err != nil {
 		return err
 	}
 	list, err := s.Exec(ctx, filepath.Join(suite, "e2e.test"), "--list-images")

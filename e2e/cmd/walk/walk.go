@@ -33,7 +33,7 @@ type walk struct {
 
 // start builds the kubelet for the debugger, and starts both.
 func start(ctx context.Context, o options) (_ *walk, err error) {
-	s, err := stack.Start(ctx, stack.Options{BinDir: o.bin, Runtime: stack.Crid, NoControlPlane: true, Progress: o.progress})
+	s, err := stack.Start(ctx, stack.Options{BinDir: o.bin, Runtime: stack.Embedded, NoControlPlane: true, Progress: o.progress})
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +71,6 @@ func build(ctx context.Context, module, binary string) error {
 func (w *walk) kubeletOptions(binary string) stack.KubeletOptions {
 	return stack.KubeletOptions{
 		Standalone: true,
-		Args: []string{
-			"--container-runtime-endpoint=embedded", "--runtime-state-dir=" + filepath.Join(w.Dir, "walk"),
-			"--cni-conf-dir=" + filepath.Join(w.Dir, "cni"), "--cni-bin-dir=" + w.BinDir,
-			"--oci-runtime=runc=" + w.Program("runc"), "--registry-config=" + filepath.Join(w.Dir, "registries.yaml"),
-		},
 		Wrap: func(args []string) []string {
 			// The socket is the only way in: nobody else's port, and no namespace to forward it from.
 			debug := []string{w.dlv, "exec", "--headless", "--listen=unix:" + w.socket(), binary, "--"}

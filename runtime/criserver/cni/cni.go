@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/fsnotify/fsnotify"
@@ -180,6 +181,11 @@ func (p *Plugins) Status(ctx context.Context) error {
 	network, err := p.current()
 	if err != nil {
 		return err
+	}
+	for _, plugin := range network.Plugins {
+		if _, err := invoke.FindInPath(plugin.Network.Type, p.binDirs); err != nil {
+			return fmt.Errorf("network %s (install the package containernetworking-plugins, or name the plugins' directory with --cni-bin-dir): %w", network.Name, err)
+		}
 	}
 	return p.forPod("").GetStatusNetworkList(ctx, network) // asks only plugins of CNI 1.1
 }

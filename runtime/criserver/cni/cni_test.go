@@ -44,10 +44,13 @@ func TestPlugins(t *testing.T) {
 	configure(t, conf, "00-broken.conflist", "{")
 	configure(t, conf, "10-net.conflist", network)
 	p.Reload()
+	if err := p.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "install the package containernetworking-plugins") {
+		t.Errorf("without the plugin: %v", err)
+	}
+	calls := plugin(t, bin, answer)
 	if err := p.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	calls := plugin(t, bin, answer)
 	pod := Pod{
 		SandboxID: "abc", NetNS: "/ns", Name: "pod", Namespace: "default", UID: "u", Ports: []PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
 		DNS: DNS{Servers: []string{"10.96.0.10"}}, Ingress: 1000,
