@@ -49,7 +49,13 @@ func start(ctx context.Context, o options) (_ *walk, err error) {
 		return nil, err
 	}
 	o.progress("starting the debugger")
-	if w.kubelet, err = s.StartKubelet(w.kubeletOptions(binary)); err != nil {
+	s.KubeletBinary = binary
+	w.kubelet, err = s.StartKubelet(stack.KubeletOptions{Standalone: true, Wrap: func(args []string) []string {
+		// A socket, not a port: it is nobody else's, and can be reached from outside of the network namespace.
+		debug := []string{w.dlv, "exec", "--headless", "--listen=unix:" + w.socket(), binary, "--"}
+		return append(debug, args[1:]...)
+	}})
+	if err != nil {
 		return nil, err
 	}
 	return w, w.waitDebugger(ctx)
@@ -66,17 +72,6 @@ func build(ctx context.Context, module, binary string) error {
 		return fmt.Errorf("build the kubelet for the debugger: %w: %s", err, out)
 	}
 	return nil
-}
-
-func (w *walk) kubeletOptions(binary string) stack.KubeletOptions {
-	return stack.KubeletOptions{
-		Standalone: true,
-		Wrap: func(args []string) []string {
-			// The socket is the only way in: nobody else's port, and no namespace to forward it from.
-			debug := []string{w.dlv, "exec", "--headless", "--listen=unix:" + w.socket(), binary, "--"}
-			return append(debug, args[1:]...)
-		},
-	}
 }
 
 func (w *walk) socket() string { return filepath.Join(w.Dir, "dlv.sock") }
@@ -111,5 +106,5 @@ func (w *walk) close() error {
 	if w.kubelet != nil {
 		err = w.kubelet.Kill()
 	}
-	return errors.Join(err, w.Stack.Close())
+	return errors.Join(err, w.Close())
 }

@@ -47,7 +47,7 @@ func TestWalk(t *testing.T) {
 	for _, match := range breakLine.FindAllStringSubmatch(string(text), -1) {
 		want = append(want, match[1])
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute) // cold, most of it goes into building the kubelet
 	defer cancel()
 	w, err := start(ctx, options{dlv: dlv, module: module, progress: t.Logf})
 	if err != nil {
