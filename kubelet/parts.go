@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -32,7 +33,9 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 	return images.New(images.Options{
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
-		Registerer: k.metrics.main, Pulled: k.status.Pulled, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		// The status manager is made later: it asks the runtime, which asks for images.
+		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) },
 		OnPulled: func() {
 			select {
 			case pulled <- struct{}{}:
