@@ -132,7 +132,7 @@ fmt: ## format the code
 	gofmt -w .
 
 .PHONY: stack
-stack: ## build the programs of the test stack (once; about 8 minutes on 2 cores)
+stack: ## build the programs of the test stack (once; about 10 minutes on 2 cores)
 	@e2e/stack/build.sh "$(CACHE)" stack >/dev/null
 
 .PHONY: node
