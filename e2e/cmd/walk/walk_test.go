@@ -22,11 +22,12 @@ import (
 const (
 	module   = "../../.."
 	lastStop = "takedown"
+	panicked = "unrecovered-panic" // a stop that delve makes by itself
 )
 
 var (
 	breakLine = regexp.MustCompile(`(?m)^break (\w+) `)
-	stopLine  = regexp.MustCompile(`> \[(\w+)\] (\S+)\(`)
+	stopLine  = regexp.MustCompile(`> \[([\w-]+)\] \S+\(`)
 )
 
 // TestWalk: a static pod in the embedded runtime comes by every stop of docs/walk.dlv, in the order of the walk.
@@ -139,11 +140,15 @@ func follow(t *testing.T, client *exec.Cmd, at func(stop string)) (stops []strin
 		if stop == nil {
 			continue
 		}
+		t.Log(stop[1])
 		stops = append(stops, stop[1])
 		at(stop[1])
 		command := "continue\n"
-		if stop[1] == lastStop {
+		switch stop[1] {
+		case lastStop:
 			command = "quit\n"
+		case panicked:
+			command = "stack 30\nquit\n"
 		}
 		if _, err := io.WriteString(in, command); err != nil {
 			t.Error(err)
