@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -63,6 +64,8 @@ type Options struct {
 	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool
+	// AllControllers runs every controller of kube-controller-manager, not only those that pods need.
+	AllControllers bool
 	// Progress, if not nil, is told what is being started.
 	Progress func(format string, args ...any)
 }
@@ -210,6 +213,10 @@ func (s *Stack) prepare() error {
 			return err
 		}
 	}
+	// On real machines /run is in memory, and runtimes count on it.
+	if err := unix.Mount("tmpfs", filepath.Join(s.Dir, "run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount directory for state: %w", err)
+	}
 	// Pods must not depend on how the machine resolves names.
 	if err := os.WriteFile(filepath.Join(s.Dir, "resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
 		return err
@@ -321,6 +328,11 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 // Listen listens inside the stack's network namespace, so that a test can serve
 // what the kubelet or a pod asks for.
 func (s *Stack) Listen(address string) (net.Listener, error) { return s.ns.listen(address) }
+
+// ListenPacket is Listen for UDP.
+func (s *Stack) ListenPacket(address string) (net.PacketConn, error) {
+	return s.ns.listenPacket(address)
+}
 
 // NetnsPath is a file to enter the stack's network with: nsenter --net=PATH.
 func (s *Stack) NetnsPath() string { return s.ns.path }

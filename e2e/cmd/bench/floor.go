@@ -17,6 +17,7 @@ import (
 type floorPod struct {
 	config             *runtimeapi.PodSandboxConfig
 	sandbox, container string
+	mounts             []*runtimeapi.Mount
 }
 
 // measureFloor drives pods straight through the CRI: what no kubelet can beat
@@ -51,7 +52,11 @@ func (b *bench) measureFloor(ctx context.Context, n int) (result, error) {
 func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Duration, wall, deletion time.Duration, machine float64, err error) {
 	pods := make([]*floorPod, n)
 	for i := range pods {
-		pods[i] = &floorPod{config: sandboxConfig(b.s, fmt.Sprintf("floor%d-%d", round, i))}
+		name := fmt.Sprintf("floor%d-%d", round, i)
+		pods[i] = &floorPod{config: sandboxConfig(b.s, name)}
+		if err := pods[i].prepare(filepath.Join(b.s.Dir, "floor", name)); err != nil {
+			return nil, 0, 0, 0, err
+		}
 	}
 	var mu sync.Mutex
 	before, err := b.s.CPUSeconds()
@@ -124,7 +129,9 @@ func (b *bench) startFloorPod(ctx context.Context, p *floorPod) error {
 		return err
 	}
 	p.sandbox = sandbox.PodSandboxId
-	container, err := client.CreateContainer(ctx, containerRequest(p.sandbox, p.config))
+	request := containerRequest(p.sandbox, p.config)
+	asKubelet(request.Config, p)
+	container, err := client.CreateContainer(ctx, request)
 	if err != nil {
 		return err
 	}
