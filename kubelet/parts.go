@@ -34,7 +34,7 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
 		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
-		// The status manager is made later; its method would be nil's now.
+		// Statuses are made after the runtime, which needs images.
 		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) },
 		OnPulled: func() {
 			select {
