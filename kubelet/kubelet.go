@@ -264,6 +264,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		parts.Go(func() { run(ctx) })
 	}
 	k.embedded.onEnd(expired)
+	parts.Go(func() { releaseMemory(ctx) })
 	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())
 	parts.Wait()
 	err := errors.Join(k.cri.Close(), k.embedded.stop())

@@ -185,15 +185,20 @@ func (s *Stack) controlPlaneComponents() error {
 		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 		"--initial-cluster=stack=http://127.0.0.1:2380", "--log-level=warn")
-	s.addComponent(APIServer, s.apiReady,
+	aggregator, err := s.aggregatorArgs()
+	if err != nil {
+		return err
+	}
+	s.addComponent(APIServer, s.apiReady, append([]string{
 		s.Program(APIServer), "--etcd-servers=http://127.0.0.1:2379",
-		"--advertise-address="+NodeIP, "--bind-address=0.0.0.0", "--secure-port=6443",
-		"--tls-cert-file="+serving.Cert, "--tls-private-key-file="+serving.Key, "--client-ca-file="+s.ca.path(),
-		"--kubelet-client-certificate="+toKubelet.Cert, "--kubelet-client-key="+toKubelet.Key, "--kubelet-certificate-authority="+s.ca.path(), "--kubelet-preferred-address-types=InternalIP",
+		"--advertise-address=" + NodeIP, "--bind-address=0.0.0.0", "--secure-port=6443",
+		"--tls-cert-file=" + serving.Cert, "--tls-private-key-file=" + serving.Key, "--client-ca-file=" + s.ca.path(),
+		"--kubelet-client-certificate=" + toKubelet.Cert, "--kubelet-client-key=" + toKubelet.Key, "--kubelet-certificate-authority=" + s.ca.path(), "--kubelet-preferred-address-types=InternalIP",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true", "--enable-bootstrap-token-auth",
-		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file="+accounts.Cert,
-		"--service-account-signing-key-file="+accounts.Key, "--service-cluster-ip-range=10.96.0.0/16",
-		"--audit-policy-file="+policy, "--audit-log-path="+s.auditLog(), "--profiling=false")
+		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=" + accounts.Cert,
+		"--service-account-signing-key-file=" + accounts.Key, "--service-cluster-ip-range=10.96.0.0/16",
+		"--audit-policy-file=" + policy, "--audit-log-path=" + s.auditLog(), "--profiling=false",
+	}, aggregator...)...)
 	s.addComponent(ControllerManager, nil,
 		s.Program(ControllerManager), "--kubeconfig="+controllers, "--use-service-account-credentials", "--leader-elect=false",
 		"--service-account-private-key-file="+accounts.Key, "--root-ca-file="+s.ca.path(), "--profiling=false",

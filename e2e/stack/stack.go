@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -58,7 +59,8 @@ type Options struct {
 	NodeName string
 	// NoControlPlane leaves out etcd, kube-apiserver and controllers.
 	NoControlPlane bool
-	// NoRegistry has OCI archives instead of an image registry; only the embedded runtime takes them.
+	// NoRegistry has OCI archives instead of an image registry, and of images only busybox; only the embedded runtime
+	// takes them.
 	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool
@@ -210,6 +212,10 @@ func (s *Stack) prepare() error {
 		if err := os.Mkdir(filepath.Join(s.Dir, dir), 0o755); err != nil {
 			return err
 		}
+	}
+	// On real machines /run is in memory, and runtimes count on it.
+	if err := unix.Mount("tmpfs", filepath.Join(s.Dir, "run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount directory for state: %w", err)
 	}
 	// Pods must not depend on how the machine resolves names.
 	if err := os.WriteFile(filepath.Join(s.Dir, "resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {

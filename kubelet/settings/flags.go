@@ -121,7 +121,7 @@ var configFlags = []configFlag{
 	{"tls-cert-file", "tlsCertFile", "certificate of the kubelet's server", text},
 	{"tls-private-key-file", "tlsPrivateKeyFile", "key of --tls-cert-file", text},
 	{"tls-min-version", "tlsMinVersion", "VersionTLS12 or VersionTLS13", text},
-	{"tls-cipher-suites", "tlsCipherSuites", "cipher suites of TLS 1.2; Go's choice by default", words},
+	{"tls-cipher-suites", "tlsCipherSuites", "cipher suites of TLS 1.2; by default those of Go's that authenticate what they encrypt: no CBC", words},
 	{"authentication-token-webhook-cache-ttl", "authentication.webhook.cacheTTL", "how long the review of a token holds", text},
 	{"authorization-webhook-cache-authorized-ttl", "authorization.webhook.cacheAuthorizedTTL", "how long a granted access holds", text},
 	{"authorization-webhook-cache-unauthorized-ttl", "authorization.webhook.cacheUnauthorizedTTL", "how long a refused access holds", text},
