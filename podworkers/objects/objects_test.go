@@ -147,6 +147,7 @@ func TestTokens(t *testing.T) {
 	fail = true
 	clock.SetTime(clock.Now().Add(50 * time.Minute))
 	get("a", 4, false) // the old one serves until it expires
+	get("a", 4, false) // and what failed is not asked for again at once
 	clock.SetTime(clock.Now().Add(20 * time.Minute))
 	get("a", 5, true)
 	tokens.forget("1")
