@@ -19,9 +19,10 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 TAGS := grpcnotrace
 LDFLAGS := -s -w -X minikubelet/kubelet/settings.Version=$(VERSION)
 STACK_BIN = $(shell e2e/stack/build.sh "$(CACHE)" stack --print)
+NODE_BIN = $(shell e2e/stack/node.sh "$(CACHE)" --print)
 LINT_BIN = $(shell e2e/stack/build.sh "$(CACHE)" lint --print)
 VM_DIR = $(shell e2e/vm/fetch.sh "$(CACHE)" --print)
-CONFORMANCE_BIN = $(shell e2e/stack/conformance/build.sh "$(CACHE)" --print)
+CONFORMANCE = -bin "$(STACK_BIN)" -suite "$(shell e2e/stack/conformance/build.sh "$(CACHE)" --print)"
 DEBUG_BIN = $(shell e2e/stack/build.sh "$(CACHE)" debug --print)
 
 RUNTIME ?= containerd
@@ -29,7 +30,7 @@ KUBELET ?= minikubelet
 FUZZTIME ?= 5s
 BENCHFLAGS ?=
 CONFORMANCEFLAGS ?=
-LABEL ?= node
+LABEL ?= all
 FOCUS ?=
 E2EFLAGS ?=
 
@@ -37,7 +38,7 @@ E2EFLAGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
 
 .PHONY: deps
 deps: ## install what is missing on Debian 12 or Ubuntu (as root)
@@ -49,12 +50,17 @@ build: ## build bin/kubelet and bin/crid
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/crid ./cmd/crid
 
 .PHONY: run
-run: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd KUBELET=minikubelet|upstream
+run: deps node build ## the kubelet alone, its own runtime, with examples/static until Ctrl-C (as root)
+	@go build -o bin/cluster ./e2e/cmd/cluster
+	@exec bin/cluster -bin "$(NODE_BIN)" -standalone
+
+.PHONY: cluster
+cluster: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -kubelet "$(KUBELET)"
 
 .PHONY: debug
-debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root)
+debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root); RUNTIME=embedded sees all the way to runc
 	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -dlv "$(DEBUG_BIN)/dlv"
@@ -67,7 +73,7 @@ bench: deps stack build ## this kubelet and upstream's side by side (as root); B
 ##@ Checks
 
 .PHONY: test
-test: fmt-check vet lint unit fuzz e2e ## all checks, unit tests and end-to-end tests (as root)
+test: fmt-check vet lint unit fuzz e2e conformance-subset ## all checks, unit tests and end-to-end tests (as root)
 
 .PHONY: fmt-check
 fmt-check: ## fail on unformatted files
@@ -100,10 +106,17 @@ test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulate
 	E2E_BIN="$(STACK_BIN)" E2E_VM="$(VM_DIR)" go test -count=1 -timeout 15m -v $(E2EFLAGS) ./e2e/vm
 
 .PHONY: conformance
-conformance: deps stack build ## Kubernetes' own suite (as root); LABEL=node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
+conformance: deps conformance-suite ## Kubernetes' own suite, an hour (as root); LABEL=all|node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
+	@exec bin/conformance $(CONFORMANCE) -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(LABEL)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
+
+.PHONY: conformance-subset
+conformance-subset: conformance-suite ## some fast specs of that suite, as e2e/testdata/conformance-subset.txt says (as root)
+	@exec bin/conformance $(CONFORMANCE) -label all -subset e2e/testdata/conformance-subset.txt -timeout 15m $(CONFORMANCEFLAGS)
+
+.PHONY: conformance-suite
+conformance-suite: stack build
 	@e2e/stack/conformance/build.sh "$(CACHE)" >/dev/null
 	@go build -o bin/conformance ./e2e/cmd/conformance
-	@exec bin/conformance -bin "$(STACK_BIN)" -suite "$(CONFORMANCE_BIN)" -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(LABEL)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
 
 ##@ Housekeeping
 
@@ -115,6 +128,10 @@ fmt: ## format the code
 stack: ## build the programs of the test stack (once; about 8 minutes on 2 cores)
 	@e2e/stack/build.sh "$(CACHE)" stack >/dev/null
 
+.PHONY: node
+node: ## build runc and CNI plugins, all that the kubelet alone needs (once; about a minute)
+	@e2e/stack/node.sh "$(CACHE)" >/dev/null
+
 .PHONY: critest
 critest: deps stack build ## the validation suite of CRI runtimes (as root); CRITEST=path of the program, CRITESTFLAGS="-ginkgo.focus=Exec", RUNTIME=crid|containerd
 	@[ -n "$(CRITEST)" ] || { echo "make critest: CRITEST must name the critest program: docs/critest.md says how to build it"; exit 1; }
@@ -123,4 +140,4 @@ critest: deps stack build ## the validation suite of CRI runtimes (as root); CRI
 
 .PHONY: clean
 clean: ## remove what was built here, and the cached programs
-	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/conformance"
+	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/node" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/conformance"

@@ -59,11 +59,12 @@ func askKubelet(ctx context.Context, t *testing.T, c *http.Client, token, reques
 func serverPaths(pod *corev1.Pod) []string {
 	in := "/default/" + pod.Name
 	return []string{
-		"GET /healthz", "GET /healthz/syncloop", "GET /pods", "GET /runningpods/", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
+		"GET /healthz", "GET /healthz/ping", "GET /healthz/log", "GET /healthz/syncloop", "GET /pods", "GET /pods/", "GET /runningpods/", "GET /runningpods", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
 		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /metrics/slis", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
-		"GET /containerLogs" + in + "/app", "POST /checkpoint" + in + "/app", "POST /run" + in + "/app?cmd=id", "GET /nothing", "GET /",
+		"GET /containerLogs" + in + "/app", "POST /checkpoint" + in + "/app", "POST /run" + in + "/app?cmd=id", "POST /run" + in + "/" + string(pod.UID) + "/app?cmd=id", "GET /nothing", "GET /",
 		"GET /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/" + string(pod.UID) + "/app?command=id&output=1",
-		"GET /attach" + in + "/app?output=1", "POST /attach" + in + "/app?output=1", "GET /portForward" + in, "POST /portForward" + in,
+		"GET /attach" + in + "/app?output=1", "POST /attach" + in + "/app?output=1", "POST /attach" + in + "/" + string(pod.UID) + "/app?output=1",
+		"GET /portForward" + in, "POST /portForward" + in, "POST /portForward" + in + "/" + string(pod.UID),
 	}
 }
 
@@ -85,6 +86,8 @@ func TestServerRefuses(t *testing.T) {
 	scraper := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/metrics", "nodes/stats"}, Verbs: []string{"get"}})
 	powerless := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes", "pods", "pods/exec", "pods/log"}, Verbs: []string{"*"}})
 	viewer := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/proxy"}, Verbs: []string{"get"}})
+	watcher := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/healthz", "nodes/configz", "nodes/statusz"}, Verbs: []string{"get"}})
+	saver := serviceAccount(ctx, t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes/checkpoint"}, Verbs: []string{"create"}})
 	for _, who := range []struct {
 		name   string
 		client *http.Client
@@ -99,15 +102,20 @@ func TestServerRefuses(t *testing.T) {
 		{"the node itself", client("system:node:"+s.NodeName, "system:nodes"), "", http.StatusForbidden, nil},
 		{"a user without rights", client("somebody"), "", http.StatusForbidden, nil},
 		{"an account without rights on the node's parts", plain, powerless, http.StatusForbidden, nil},
-		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/runningpods/": true, "/logs/": true}},
+		{"a reader of pods and logs", plain, reader, http.StatusForbidden, map[string]bool{"/pods": true, "/pods/": true, "/runningpods/": true, "/runningpods": true, "/logs/": true}},
 		{"a collector of metrics", plain, scraper, http.StatusForbidden, map[string]bool{
 			"/metrics": true, "/metrics/resource": true, "/metrics/cadvisor": true, "/metrics/probes": true, "/metrics/slis": true, "/stats/summary": true,
 		}},
+		{"who looks at the kubelet itself", plain, watcher, http.StatusForbidden, map[string]bool{
+			"/healthz": true, "/healthz/ping": true, "/healthz/log": true, "/healthz/syncloop": true, "/configz": true, "/flagz": true, "/statusz": true,
+		}},
+		{"who saves containers", plain, saver, http.StatusForbidden, map[string]bool{"/checkpoint/default/" + pod.Name + "/app": true}},
 	} {
 		for _, request := range serverPaths(pod) {
 			_, path, _ := strings.Cut(request, " ")
 			code, body := ask(who.client, who.token, request)
-			if allowed := who.except[path]; allowed && code != http.StatusOK || !allowed && code != who.want {
+			served := code == http.StatusOK || strings.HasPrefix(path, "/checkpoint/") && code != http.StatusUnauthorized && code != http.StatusForbidden // the runtime may be unable
+			if allowed := who.except[path]; allowed && !served || !allowed && code != who.want {
 				t.Errorf("%s, %s: %d %.200s", who.name, request, code, body)
 			}
 		}
@@ -133,6 +141,33 @@ func TestServerRefuses(t *testing.T) {
 	} {
 		if code, body := ask(admin, "", request); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("the administrator, %s: %d %.200s", request, code, body)
+		}
+	}
+	_, status := ask(admin, "", "GET /statusz")
+	everyPath(t, status, serverPaths(pod))
+}
+
+// everyPath checks that among the requests there is one for each path that /statusz lists.
+func everyPath(t *testing.T, status string, requests []string) {
+	t.Helper()
+	_, list, _ := strings.Cut(status, "\nPaths: ")
+	paths := strings.Fields(list)
+	if len(paths) < 20 {
+		t.Fatalf("/statusz lists %q", paths)
+	}
+	for _, path := range paths {
+		mux := http.NewServeMux()
+		mux.Handle(path, http.NotFoundHandler())
+		if !slices.ContainsFunc(requests, func(request string) bool {
+			method, asked, _ := strings.Cut(request, " ")
+			r, err := http.NewRequestWithContext(t.Context(), method, asked, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, found := mux.Handler(r)
+			return found == path
+		}) {
+			t.Errorf("nobody was refused at %s", path)
 		}
 	}
 }
@@ -221,10 +256,26 @@ func TestClientsThatLeave(t *testing.T) {
 	eventually(ctx, t, "what they held is free", func() bool { return open() <= before+2 })
 }
 
+// strongCiphers are those that the benchmark names.
+var strongCiphers = []string{
+	"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+	"TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+	"TLS_RSA_WITH_AES_256_GCM_SHA384", "TLS_RSA_WITH_AES_128_GCM_SHA256",
+}
+
+// byItsHostname runs the kubelet on a machine of the node's name, without being told the name.
+func byItsHostname(args []string) []string {
+	args = slices.DeleteFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--hostname-override=") })
+	return append([]string{"unshare", "--uts", "sh", "-c", `hostname "$0" && exec "$@"`, shared.NodeName}, args...)
+}
+
 // TestCIS: section 4.2 of the CIS Kubernetes Benchmark (kubelet configuration), with this kubelet's own defaults and only what a
 // node must be told. Looked at from outside where that is possible, else in /configz.
 func TestCIS(t *testing.T) {
-	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{"authorization": nil, "podPidsLimit": nil, "featureGates": map[string]any{"RotateKubeletServerCertificate": true}}})
+	ctx, s := nodeWith(t, stack.KubeletOptions{
+		Config: map[string]any{"authorization": nil, "podPidsLimit": nil, "featureGates": map[string]any{"RotateKubeletServerCertificate": true}},
+		Wrap:   byItsHostname,
+	})
 	admin, stranger := kubeletClient(t, "admin", "system:masters"), kubeletClient(t, "")
 	connects := func(address string) bool {
 		conn, err := s.DialContext(ctx, "tcp", address)
@@ -251,13 +302,13 @@ func TestCIS(t *testing.T) {
 		config.InsecureSkipVerify = true //nolint:gosec // only the handshake counts
 		return tls.Client(raw, config).HandshakeContext(ctx) == nil
 	}
-	weak := slices.Collect(func(yield func(uint16) bool) {
-		for _, suite := range tls.InsecureCipherSuites() {
-			if !yield(suite.ID) {
-				return
-			}
+	var weak []uint16
+	for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+		if !slices.Contains(strongCiphers, suite.Name) {
+			weak = append(weak, suite.ID)
 		}
-	})
+	}
+	_, flags := askKubelet(ctx, t, admin, "", "GET /flagz")
 	code, _ := askKubelet(ctx, t, stranger, "", "GET /pods")
 	roleless, _ := askKubelet(ctx, t, kubeletClient(t, "somebody"), "", "GET /pods")
 	for rule, ok := range map[string]bool{
@@ -267,6 +318,7 @@ func TestCIS(t *testing.T) {
 		"4.2.4 read-only-port is 0":                        c.ReadOnlyPort == 0 && !connects(stack.NodeIP+":10255"),
 		"4.2.5 streaming-connection-idle-timeout is not 0": c.StreamingConnectionIdleTimeout.Duration > 0,
 		"4.2.6 make-iptables-util-chains is true":          *c.MakeIPTablesUtilChains,
+		"4.2.7 hostname-override is not set":               strings.Contains(flags, "root-dir="+s.RootDir()) && !strings.Contains(flags, "hostname-override="+s.NodeName),
 		"4.2.8 eventRecordQPS captures events":             *c.EventRecordQPS > 0,
 		"4.2.9 tls-cert-file and tls-private-key-file":     c.TLSCertFile != "" && c.TLSPrivateKeyFile != "",
 		"4.2.10 rotate-certificates is not false":          c.RotateCertificates,

@@ -236,6 +236,9 @@ func TestCridFailures(t *testing.T) {
 		"a host IP that is none": func(c *runtimeapi.PodSandboxConfig) {
 			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 1, ContainerPort: 1, HostIp: "here"}}
 		},
+		"a port that is none": func(c *runtimeapi.PodSandboxConfig) {
+			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 1, ContainerPort: 0}}
+		},
 		"a line break in DNS": func(c *runtimeapi.PodSandboxConfig) { c.DnsConfig.Servers = []string{"1.1.1.1\noptions x"} },
 		"bandwidth that is none": func(c *runtimeapi.PodSandboxConfig) {
 			c.Annotations = map[string]string{"kubernetes.io/ingress-bandwidth": "lots"}

@@ -5,9 +5,12 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestReadingTheSource: every file and function of the README's walk exists, and the walk is whole.
@@ -63,4 +66,67 @@ func declares(t *testing.T, file, function string) bool {
 		}
 	}
 	return false
+}
+
+// TestCommands: every make target that README.md and the documents name exists, and the first is the one to try.
+func TestCommands(t *testing.T) {
+	help, err := exec.Command("make", "-C", "..", "help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := ""
+	for _, file := range append([]string{"../README.md"}, documents...) {
+		for _, match := range regexp.MustCompile("(?:[`$]|sudo) ?make ([a-z0-9-]+)").FindAllStringSubmatch(read(t, file), -1) {
+			if first == "" {
+				first = match[1]
+			}
+			if match[1] != "critest" || strings.Contains(file, "README") { // cri-tools has one, too
+				if !regexp.MustCompile(`(?m)^  ` + match[1] + ` `).Match(help) {
+					t.Errorf("%s names make %s, which make help does not", file, match[1])
+				}
+			}
+		}
+	}
+	if first != "run" {
+		t.Errorf("the README's first command is make %s", first)
+	}
+}
+
+// TestRun does what make run does once all is built: the examples become Ready, and everything is taken down again.
+func TestRun(t *testing.T) {
+	ctx := onStack(t)
+	if _, err := exec.LookPath("conmon"); err != nil {
+		t.Skip("end-to-end: conmon is not installed; make deps installs it")
+	}
+	program := filepath.Join(t.TempDir(), "cluster")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/cluster").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := exec.CommandContext(ctx, program, "-standalone", "-once", "-examples=../examples")
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	manifests, err := filepath.Glob("../examples/static/*.yaml")
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	if got := strings.Count(string(out), " Ready at "); got < len(manifests) || !strings.Contains(string(out), "everything is Ready") {
+		t.Errorf("%d of %d pods are Ready:\n%s", got, len(manifests), out)
+	}
+	_, log, _ := strings.Cut(string(out), "kubelet log")
+	if fields := strings.Fields(log); len(fields) == 0 {
+		t.Errorf("no log is named:\n%s", out)
+	} else if dir := filepath.Dir(filepath.Dir(fields[0])); !strings.HasPrefix(filepath.Base(dir), "mk-") {
+		t.Errorf("the log is %s", fields[0])
+	} else if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", dir, err)
+	} else if mounts := read(t, "/proc/self/mountinfo"); strings.Contains(mounts, dir) {
+		t.Errorf("mounts below %s are left", dir)
+	}
 }

@@ -338,17 +338,3 @@ func TestKubectlCopy(t *testing.T) {
 		t.Errorf("%d bytes of %d came back", len(back), len(data))
 	}
 }
-
-// TestKubectlDebug: an ephemeral container beside the others, its log and a command in it.
-func TestKubectlDebug(t *testing.T) {
-	ctx, _ := node(t)
-	pod := ready(ctx, t, newPod(t))
-	kubectlRun(ctx, t, "debug", pod.Name, "--image="+stack.BusyboxImage, "-c=debugger", "--attach=false", "--", "sh", "-c", "echo debugging; sleep 1000")
-	until(ctx, t, pod, "debugged", func(p *corev1.Pod) bool {
-		return len(p.Status.EphemeralContainerStatuses) == 1 && p.Status.EphemeralContainerStatuses[0].State.Running != nil
-	})
-	eventually(ctx, t, "the debugger wrote", func() bool { return kubectlRun(ctx, t, "logs", pod.Name, "-c=debugger") == "debugging\n" })
-	if out := kubectlRun(ctx, t, "exec", pod.Name, "-c=debugger", "--", "hostname"); strings.TrimSpace(out) != pod.Name {
-		t.Errorf("hostname in the debugger: %q", out)
-	}
-}

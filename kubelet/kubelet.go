@@ -34,7 +34,6 @@ import (
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/pleg"
-	"minikubelet/runtime/runtimeclass"
 	"minikubelet/status"
 	"minikubelet/syncloop"
 )
@@ -53,12 +52,12 @@ type Kubelet struct {
 	settings *settings.Settings
 	api      *apiClients
 	cri      *cri.Client
+	embedded *embedded // nil with a runtime of its own process
 	cgroups  *cgroups.Manager
 	config   *config.Config
 	pleg     *pleg.PLEG
 	node     *node.Node
 	objects  *objects.Manager
-	classes  *runtimeclass.Lookup
 	status   *status.Manager
 	csi      *csi.Manager // nil without an apiserver
 	loop     *syncloop.Loop
@@ -85,21 +84,29 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		return nil, err
 	}
 	events := k.api.recorder(s.NodeName)
+	if s.IsEmbedded() {
+		if k.embedded, err = startEmbedded(ctx, s.Embedded, s.RuntimeSocket()); err != nil {
+			return nil, err
+		}
+	}
 	if k.cri, err = cri.Dial(cri.Options{
-		Endpoint: s.ContainerRuntimeEndpoint, ImageEndpoint: s.ImageServiceEndpoint,
+		Endpoint: s.RuntimeSocket(), ImageEndpoint: s.ImageServiceEndpoint,
 		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry,
 	}); err != nil {
-		return nil, err
+		return nil, errors.Join(err, k.embedded.stop())
 	}
 	if k.config, err = config.New(config.Options{
 		Pods: k.api.nodePods(s.NodeName), NodeName: types.NodeName(s.NodeName),
 		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
 		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
 		Events: events,
-	}); err != nil {
-		return nil, err
+	}); err == nil {
+		err = k.connect(ctx, events)
 	}
-	return k, k.connect(ctx, events)
+	if err != nil {
+		return nil, errors.Join(err, k.cri.Close(), k.embedded.stop())
+	}
+	return k, nil
 }
 
 // connect makes the parts that act on pods, from the runtime up.
@@ -122,7 +129,6 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	if k.cgroups, err = newCgroups(ctx, k); err != nil {
 		return err
 	}
-	k.classes = runtimeclass.New(k.api.runtimeClasses())
 	resync := make(chan types.UID, 100)
 	k.objects = objects.New(k.api.objects(k.node, s.NodeName, events, func(uid types.UID) {
 		select {
@@ -168,7 +174,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		Clean: newCleaner(k, rt, vols, events), Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 	})
-	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.classes.Run, k.status.Run, k.config.Run, k.loop.Run)
+	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run)
 	if err := k.measure(); err != nil {
 		return err
 	}
@@ -257,11 +263,13 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	for _, run := range k.runs {
 		parts.Go(func() { run(ctx) })
 	}
+	k.embedded.onEnd(expired)
+	parts.Go(func() { releaseMemory(ctx) })
 	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())
 	parts.Wait()
-	err := k.cri.Close()
-	if cause := context.Cause(ctx); errors.Is(cause, identity.ErrExpired) {
-		return cause // for whoever started the kubelet to start it with new credentials
+	err := errors.Join(k.cri.Close(), k.embedded.stop())
+	if cause := context.Cause(ctx); errors.Is(cause, identity.ErrExpired) || errors.Is(cause, errEmbeddedEnded) {
+		return cause // for whoever started the kubelet to start it again, with new credentials perhaps
 	}
 	return err
 }

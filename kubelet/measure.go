@@ -22,7 +22,7 @@ func (k *Kubelet) measure() error {
 	metrics.StartTime(k.metrics.slis)
 	var err error
 	k.stats, err = stats.New(stats.Options{
-		CRI: k.cri, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.ContainerRuntimeEndpoint,
+		CRI: k.cri, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.RuntimeSocket(),
 		Pods: k.loop.Pods.All, PodCgroup: k.cgroups.PodCgroup, PodsCgroup: k.cgroups.PodsCgroup(),
 	})
 	if err != nil {

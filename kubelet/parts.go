@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -18,6 +19,7 @@ import (
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/runtimeclass"
 	"minikubelet/runtime/userns"
 )
 
@@ -31,7 +33,8 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 	return images.New(images.Options{
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
-		Registerer: k.metrics.main, Pulled: k.status.Pulled, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) }, // the status manager is made later
 		OnPulled: func() {
 			select {
 			case pulled <- struct{}{}:
@@ -92,8 +95,10 @@ func newRuntime(ctx context.Context, k *Kubelet, puller *images.Manager, cache *
 	if err != nil {
 		return nil, err
 	}
+	classes := runtimeclass.New(k.api.runtimeClasses())
+	k.runs = append(k.runs, classes.Run)
 	o := runtime.Options{
-		CRI: k.cri, Images: puller, Classes: k.classes, Cgroups: k.cgroups, Events: events, Cache: cache,
+		CRI: k.cri, Images: puller, Classes: classes, Cgroups: k.cgroups, Events: events, Cache: cache,
 		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName,
 		ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain, ResolvConf: *s.ResolverConfig,
 		SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,

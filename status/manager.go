@@ -1,7 +1,6 @@
 package status
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,9 +16,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
+
+	"minikubelet/status/patch"
 )
 
 // PodClient writes the pods of a namespace, as client-go's typed client does.
@@ -363,31 +363,14 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 // Upstream: pkg/util/pod/pod.go PatchPodStatus and status_manager.go mergePodStatus.
 func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 	want.Conditions = WithForeign(want.Conditions, object.status.Conditions)
-	before, err := json.Marshal(&corev1.Pod{Status: object.status})
-	if err != nil {
-		return nil, err
-	}
-	after, err := json.Marshal(&corev1.Pod{Status: want})
-	if err != nil {
-		return nil, err
-	}
-	if bytes.Equal(before, after) {
-		return nil, nil
-	}
-	// The UID stands on one side only, so that it is always part of the patch.
-	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
+	changes, err := patch.Diff(&object.status, &want)
 	if err != nil {
 		return nil, fmt.Errorf("compute the patch of a pod's status: %w", err)
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(patch, &fields); err != nil {
-		return nil, err
-	}
-	if len(fields) == 0 {
+	if changes == nil {
 		return nil, nil
 	}
-	fields["metadata"] = json.RawMessage(fmt.Sprintf(`{"uid":%q}`, object.uid))
-	return json.Marshal(fields)
+	return json.Marshal(map[string]any{"metadata": map[string]types.UID{"uid": object.uid}, "status": json.RawMessage(changes)})
 }
 
 // WithForeign keeps the kubelet's own conditions of want, and of all others what the apiserver has. DisruptionTarget is

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -42,6 +43,9 @@ func run(args []string) error {
 		return nil
 	case err != nil:
 		return err
+	}
+	if !*s.EnableProfilingHandler {
+		runtime.MemProfileRate = 0 // nobody could read what it notes
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -186,29 +186,25 @@ func (s *Stack) controlPlaneComponents() error {
 		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 		"--initial-cluster=stack=http://127.0.0.1:2380", "--log-level=warn")
-	s.addComponent(APIServer, s.apiReady,
+	aggregator, err := s.aggregatorArgs()
+	if err != nil {
+		return err
+	}
+	s.addComponent(APIServer, s.apiReady, append([]string{
 		s.Program(APIServer), "--etcd-servers=http://127.0.0.1:2379",
-		"--advertise-address="+NodeIP, "--bind-address=0.0.0.0", "--secure-port=6443",
-		"--tls-cert-file="+serving.Cert, "--tls-private-key-file="+serving.Key, "--client-ca-file="+s.ca.path(),
-		"--kubelet-client-certificate="+toKubelet.Cert, "--kubelet-client-key="+toKubelet.Key, "--kubelet-certificate-authority="+s.ca.path(), "--kubelet-preferred-address-types=InternalIP",
+		"--advertise-address=" + NodeIP, "--bind-address=0.0.0.0", "--secure-port=6443",
+		"--tls-cert-file=" + serving.Cert, "--tls-private-key-file=" + serving.Key, "--client-ca-file=" + s.ca.path(),
+		"--kubelet-client-certificate=" + toKubelet.Cert, "--kubelet-client-key=" + toKubelet.Key, "--kubelet-certificate-authority=" + s.ca.path(), "--kubelet-preferred-address-types=InternalIP",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true", "--enable-bootstrap-token-auth",
-		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file="+accounts.Cert,
-		"--service-account-signing-key-file="+accounts.Key, "--service-cluster-ip-range=10.96.0.0/16",
-		"--audit-policy-file="+policy, "--audit-log-path="+s.auditLog(), "--profiling=false")
+		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=" + accounts.Cert,
+		"--service-account-signing-key-file=" + accounts.Key, "--service-cluster-ip-range=10.96.0.0/16",
+		"--audit-policy-file=" + policy, "--audit-log-path=" + s.auditLog(), "--profiling=false",
+	}, aggregator...)...)
 	s.addComponent(ControllerManager, nil,
 		s.Program(ControllerManager), "--kubeconfig="+controllers, "--use-service-account-credentials", "--leader-elect=false",
 		"--service-account-private-key-file="+accounts.Key, "--root-ca-file="+s.ca.path(), "--profiling=false",
 		"--cluster-signing-cert-file="+s.ca.path(), "--cluster-signing-key-file="+filepath.Join(s.ca.dir, "ca.key"),
-		// What nodes, pods and their owners need; the rest only costs CPU.
-		"--controllers="+strings.Join([]string{
-			"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
-			"namespace-controller", "garbage-collector-controller", "pod-garbage-collector-controller",
-			"node-lifecycle-controller", "taint-eviction-controller", "deployment-controller", "replicaset-controller",
-			"daemonset-controller", "job-controller", "endpointslice-controller",
-			"persistentvolume-binder-controller", "persistentvolume-attach-detach-controller", "ephemeral-volume-controller",
-			"persistentvolumeclaim-protection-controller",
-			"certificatesigningrequest-approving-controller", "certificatesigningrequest-signing-controller",
-		}, ","))
+		"--controllers="+strings.Join(s.controllers(), ","))
 	if !s.options.Scheduler {
 		return nil
 	}
@@ -218,6 +214,22 @@ func (s *Stack) controlPlaneComponents() error {
 	}
 	s.addComponent(Scheduler, nil, s.Program(Scheduler), "--kubeconfig="+scheduling, "--leader-elect=false", "--profiling=false")
 	return nil
+}
+
+// controllers are what nodes, pods and their owners need, unless all are wanted; the rest only costs CPU.
+func (s *Stack) controllers() []string {
+	if s.options.AllControllers {
+		return []string{"*"}
+	}
+	return []string{
+		"serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
+		"namespace-controller", "garbage-collector-controller", "pod-garbage-collector-controller",
+		"node-lifecycle-controller", "taint-eviction-controller", "deployment-controller", "replicaset-controller",
+		"daemonset-controller", "job-controller", "endpointslice-controller",
+		"persistentvolume-binder-controller", "persistentvolume-attach-detach-controller", "ephemeral-volume-controller",
+		"persistentvolumeclaim-protection-controller",
+		"certificatesigningrequest-approving-controller", "certificatesigningrequest-signing-controller",
+	}
 }
 
 // httpReady succeeds when the URL answers 200.

@@ -6,10 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
-// Crid is this project's own CRI server, cmd/crid.
-const Crid = "crid"
+// This project's own CRI server: as a program, cmd/crid, and in the kubelet's process. Of the latter no component is
+// to be started, and there is no other kubelet to take its place.
+const (
+	Crid     = "crid"
+	Embedded = "embedded"
+)
 
 // registriesConfig sends the pulls from any registry to the stack's own.
 const registriesConfig = `"*":
@@ -19,8 +24,9 @@ const registriesConfig = `"*":
 
 // startCrid configures and starts crid and waits until it can run pods.
 func (s *Stack) startCrid(ctx context.Context) error {
-	if _, err := exec.LookPath("conmon"); err != nil {
-		return fmt.Errorf("start crid (make deps installs conmon): %w", err)
+	options, err := s.criOptions()
+	if err != nil {
+		return fmt.Errorf("start crid: %w", err)
 	}
 	binary := s.options.CridBinary
 	if binary == "" {
@@ -30,24 +36,48 @@ func (s *Stack) startCrid(ctx context.Context) error {
 		}
 		binary = filepath.Join(root, "bin", "crid")
 	}
+	args := []string{
+		binary, "--listen=unix://" + s.RuntimeSocket, "--root=" + filepath.Join(s.Dir, "crid"), "--state=" + filepath.Join(s.Dir, "run", "crid"),
+		"--cgroup-parent=/" + s.Name + "/pods", "--v=2",
+	}
+	s.addComponent(Crid, s.runtimeReady, slices.Concat(args, options, s.options.CridArgs)...)
+	return s.StartComponent(ctx, Crid)
+}
+
+// criOptions writes the configuration of this project's CRI server and returns the flags that cmd/crid and the kubelet
+// have in common.
+func (s *Stack) criOptions() ([]string, error) {
+	if _, err := exec.LookPath("conmon"); err != nil {
+		return nil, fmt.Errorf("find conmon (make deps installs it): %w", err)
+	}
 	registries := filepath.Join(s.Dir, "registries.yaml")
 	for path, text := range map[string]string{
 		registries: fmt.Sprintf(registriesConfig, registryAddress),
 		filepath.Join(s.Dir, "cni", "10-stack.conflist"): fmt.Sprintf(cniConfig, s.Dir, s.Name),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
+			return nil, err
 		}
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	args := []string{
-		binary, "--listen=unix://" + s.RuntimeSocket, "--root=" + filepath.Join(s.Dir, "crid"), "--state=" + filepath.Join(s.Dir, "run", "crid"),
-		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--runtime=runc=" + s.Program("runc"),
-		"--pause-image=" + PauseImage, "--registry-config=" + registries,
-		"--cgroup-parent=/" + s.Name + "/pods", "--v=2",
+		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--oci-runtime=runc=" + s.Program("runc"),
+		"--pause-image=" + PauseImage,
 	}
-	s.addComponent(Crid, s.runtimeReady, append(args, s.options.CridArgs...)...)
-	return s.StartComponent(ctx, Crid)
+	if s.options.NoRegistry {
+		return append(args, "--image-archive-dir="+s.archiveDir()), nil
+	}
+	return append(args, "--registry-config="+registries), nil
+}
+
+// prepareEmbedded has kubelets serve the CRI themselves.
+func (s *Stack) prepareEmbedded(context.Context) (err error) {
+	options, err := s.criOptions()
+	if err != nil {
+		return fmt.Errorf("prepare the embedded runtime: %w", err)
+	}
+	s.runtimeArgs = append([]string{"--container-runtime-endpoint=embedded", "--runtime-state-dir=" + filepath.Dir(s.RuntimeSocket)}, options...)
+	return nil
 }

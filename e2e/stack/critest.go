@@ -23,7 +23,7 @@ func (s *Stack) PushCritestImages(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	program, err := s.BuildProgram(ctx, "standin")
+	program, err := s.BuildProgram(ctx, programs+"standin")
 	if err != nil {
 		return "", err
 	}

@@ -1,11 +1,15 @@
 package stack
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -23,6 +27,22 @@ type KubeletOptions struct {
 	Wrap func(args []string) []string
 	// Verbosity is klog's -v; 0 means 2.
 	Verbosity int
+}
+
+// readOnlyPort is where a standalone kubelet shows its pods, on the namespace's loopback interface and to pods.
+const readOnlyPort = 10255
+
+// StandalonePods asks a standalone kubelet for its pods and how they are.
+func (s *Stack) StandalonePods(ctx context.Context) ([]corev1.Pod, error) {
+	body, err := s.Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/pods", readOnlyPort))
+	if err != nil {
+		return nil, err
+	}
+	var list corev1.PodList
+	if err := json.Unmarshal([]byte(body), &list); err != nil {
+		return nil, fmt.Errorf("read pods of the kubelet: %w", err)
+	}
+	return list.Items, nil
 }
 
 // Kubelet is a running kubelet.
@@ -45,6 +65,9 @@ func (s *Stack) ManifestDir() string { return filepath.Join(s.Dir, "manifests") 
 // run, since each owns every pod of the runtime.
 func (s *Stack) StartKubelet(o KubeletOptions) (*Kubelet, error) {
 	name, binary := "kubelet", s.KubeletBinary
+	if o.Upstream && s.options.Runtime == Embedded {
+		return nil, errors.New("start kubelet: upstream's has no embedded runtime")
+	}
 	if o.Upstream {
 		name, binary = "kubelet-upstream", s.Program("kubelet")
 	}
@@ -68,9 +91,9 @@ func (s *Stack) StartKubelet(o KubeletOptions) (*Kubelet, error) {
 	}
 	args := []string{
 		binary, "--config=" + k.ConfigPath, "--hostname-override=" + s.NodeName, "--node-ip=" + NodeIP,
-		"--root-dir=" + s.RootDir(), "--container-runtime-endpoint=unix://" + s.RuntimeSocket,
-		"--pod-manifest-path=" + s.ManifestDir(), fmt.Sprintf("--v=%d", verbosity),
+		"--root-dir=" + s.RootDir(), "--pod-manifest-path=" + s.ManifestDir(), fmt.Sprintf("--v=%d", verbosity),
 	}
+	args = append(args, s.runtimeArgs...)
 	if !o.Standalone {
 		args = append(args, "--kubeconfig="+s.NodeKubeconfig)
 	}
@@ -114,6 +137,7 @@ func (s *Stack) kubeletConfig(o KubeletOptions) map[string]any {
 	}
 	if o.Standalone {
 		config["authorization"] = map[string]any{"mode": "AlwaysAllow"}
+		config["readOnlyPort"] = readOnlyPort
 	}
 	if o.Upstream {
 		config["volumePluginDir"] = filepath.Join(s.Dir, "volume-plugins")

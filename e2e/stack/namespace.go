@@ -143,6 +143,16 @@ func (n *namespace) listen(address string) (net.Listener, error) {
 	return l, err
 }
 
+// listenPacket opens a UDP socket inside the namespace.
+func (n *namespace) listenPacket(address string) (net.PacketConn, error) {
+	var c net.PacketConn
+	err := n.do(func() (err error) {
+		c, err = net.ListenPacket("udp", address)
+		return err
+	})
+	return c, err
+}
+
 // dialContext connects from inside the namespace. A socket belongs to the
 // namespace of the thread that created it, so only its creation happens on a
 // borrowed thread; a slow dial blocks nobody else.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -164,13 +165,13 @@ func BuildImage(files []File, config v1.Config) (v1.Image, error) {
 	return mutate.ConfigFile(image, file)
 }
 
-// pushImages builds the images every stack has and pushes them.
-func (s *Stack) pushImages(ctx context.Context) error {
-	pause, err := s.BuildProgram(ctx, "pause")
+// publishImages builds the images every stack has.
+func (s *Stack) publishImages(ctx context.Context) error {
+	pause, err := s.BuildProgram(ctx, programs+"pause")
 	if err != nil {
 		return err
 	}
-	testapp, err := s.BuildProgram(ctx, "testapp")
+	testapp, err := s.BuildProgram(ctx, programs+"testapp")
 	if err != nil {
 		return err
 	}
@@ -192,17 +193,20 @@ func (s *Stack) pushImages(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("build image %s: %w", i.reference, err)
 		}
-		if err := s.Registry.Push(ctx, i.reference, image); err != nil {
+		if err := s.Publish(ctx, i.reference, image); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// BuildProgram compiles one of the programs under images and returns the binary.
+// programs is where the stack's own programs for images are.
+const programs = "e2e/stack/images/"
+
+// BuildProgram compiles a program of this module, by its directory, and returns the binary.
 func (s *Stack) BuildProgram(ctx context.Context, program string) ([]byte, error) {
-	out := filepath.Join(s.Dir, "images", program)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "minikubelet/e2e/stack/images/"+program)
+	out := filepath.Join(s.Dir, "images", path.Base(program))
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "minikubelet/"+program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build image program %s: %w: %s", program, err, text)

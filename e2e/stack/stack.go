@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -48,7 +49,7 @@ type Options struct {
 	ParentDir string
 	// KeepDir leaves the directory, with the logs, behind.
 	KeepDir bool
-	// Runtime is the CRI server: containerd, the default, or crid.
+	// Runtime is the CRI server: containerd, the default, crid, or embedded.
 	Runtime string
 	// CridBinary is this project's CRI server. Default: bin/crid in the module.
 	CridBinary string
@@ -58,8 +59,12 @@ type Options struct {
 	NodeName string
 	// NoControlPlane leaves out etcd, kube-apiserver and controllers.
 	NoControlPlane bool
+	// NoRegistry has OCI archives instead of an image registry; only the embedded runtime takes them.
+	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool
+	// AllControllers runs every controller of kube-controller-manager, not only those that pods need.
+	AllControllers bool
 	// Progress, if not nil, is told what is being started.
 	Progress func(format string, args ...any)
 }
@@ -82,7 +87,7 @@ type Stack struct {
 	HTTP *http.Client
 	// CRI is a connection to the runtime, for k8s.io/cri-api clients.
 	CRI      *grpc.ClientConn
-	Registry *Registry
+	Registry *Registry // nil with NoRegistry
 
 	options        Options
 	print          footprint
@@ -91,6 +96,7 @@ type Stack struct {
 	ca             *authority
 	kubeletServing KeyPair
 	stopJanitor    func()
+	runtimeArgs    []string // of kubelets
 
 	mu         sync.Mutex // guards what follows
 	components map[string]*component
@@ -100,6 +106,7 @@ type Stack struct {
 var runtimes = map[string]func(*Stack, context.Context) error{
 	Containerd: (*Stack).startContainerd,
 	Crid:       (*Stack).startCrid,
+	Embedded:   (*Stack).prepareEmbedded,
 }
 
 // Start starts a stack and waits until it can take a kubelet. On error nothing
@@ -117,8 +124,10 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	if s.Registry, err = startRegistry(s.ns); err != nil {
-		return nil, err
+	if !o.NoRegistry {
+		if s.Registry, err = startRegistry(s.ns); err != nil {
+			return nil, err
+		}
 	}
 	// The control plane takes longest and needs neither images nor runtime.
 	group, ctx := errgroup.WithContext(ctx)
@@ -127,7 +136,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	group.Go(func() error {
 		s.progress("building images")
-		if err := s.pushImages(ctx); err != nil {
+		if err := s.publishImages(ctx); err != nil {
 			return err
 		}
 		return runtimes[s.options.Runtime](s, ctx)
@@ -151,6 +160,9 @@ func newStack(o Options) (*Stack, error) {
 	}
 	if runtimes[o.Runtime] == nil {
 		return nil, fmt.Errorf("start stack: unknown runtime %q", o.Runtime)
+	}
+	if o.NoRegistry && o.Runtime != Embedded {
+		return nil, fmt.Errorf("start stack: %s needs a registry", o.Runtime)
 	}
 	if o.ParentDir == "" {
 		o.ParentDir = "/var/tmp"
@@ -181,8 +193,9 @@ func newStack(o Options) (*Stack, error) {
 	}
 	s := &Stack{
 		Name: filepath.Base(dir), Dir: dir, BinDir: bin, KubeletBinary: o.KubeletBinary, NodeName: o.NodeName,
-		RuntimeSocket: filepath.Join(dir, "cri.sock"), options: o, components: map[string]*component{},
+		RuntimeSocket: filepath.Join(dir, "run", "cri.sock"), options: o, components: map[string]*component{},
 	}
+	s.runtimeArgs = []string{"--container-runtime-endpoint=unix://" + s.RuntimeSocket}
 	s.print = footprint{Dir: dir, Name: s.Name, OwnerPid: os.Getpid(), OwnerStart: processStart(os.Getpid()), Keep: o.KeepDir}
 	s.cgroup = cgroupOf(s.Name)
 	return s, nil
@@ -194,10 +207,14 @@ func (s *Stack) prepare() error {
 	if err := s.checkPrograms(); err != nil {
 		return err
 	}
-	for _, dir := range []string{"log", "run", "pki", "images", "s", "manifests", "podlogs", "kubelet"} {
+	for _, dir := range []string{"log", "run", "pki", "images", "archives", "s", "manifests", "podlogs", "kubelet"} {
 		if err := os.Mkdir(filepath.Join(s.Dir, dir), 0o755); err != nil {
 			return err
 		}
+	}
+	// On real machines /run is in memory, and runtimes count on it.
+	if err := unix.Mount("tmpfs", filepath.Join(s.Dir, "run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount directory for state: %w", err)
 	}
 	// Pods must not depend on how the machine resolves names.
 	if err := os.WriteFile(filepath.Join(s.Dir, "resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
@@ -225,7 +242,10 @@ func (s *Stack) prepare() error {
 
 // checkPrograms names what is missing before anything starts.
 func (s *Stack) checkPrograms() error {
-	programs := []string{"runc", "containerd", "containerd-shim-runc-v2", "bridge", "host-local", "portmap", "loopback"}
+	programs := []string{"runc", "bridge", "host-local", "portmap", "loopback"}
+	if s.options.Runtime == Containerd {
+		programs = append(programs, Containerd, "containerd-shim-runc-v2")
+	}
 	if !s.options.NoControlPlane {
 		programs = append(programs, Etcd, APIServer, ControllerManager, "kubectl")
 	}
@@ -307,6 +327,11 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 // Listen listens inside the stack's network namespace, so that a test can serve
 // what the kubelet or a pod asks for.
 func (s *Stack) Listen(address string) (net.Listener, error) { return s.ns.listen(address) }
+
+// ListenPacket is Listen for UDP.
+func (s *Stack) ListenPacket(address string) (net.PacketConn, error) {
+	return s.ns.listenPacket(address)
+}
 
 // NetnsPath is a file to enter the stack's network with: nsenter --net=PATH.
 func (s *Stack) NetnsPath() string { return s.ns.path }

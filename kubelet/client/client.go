@@ -23,7 +23,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
@@ -88,42 +87,33 @@ func restClient(config *rest.Config, group schema.GroupVersion, transport *http.
 func (c *Client) core() rest.Interface { return c.groups[corev1.SchemeGroupVersion] }
 
 // Pods writes and reads the pods of a namespace.
-func (c *Client) Pods(namespace string) *gentype.ClientWithList[*corev1.Pod, *corev1.PodList] {
-	return gentype.NewClientWithList("pods", c.core(), parameters, namespace,
-		func() *corev1.Pod { return &corev1.Pod{} }, func() *corev1.PodList { return &corev1.PodList{} }, gentype.PrefersProtobuf[*corev1.Pod]())
+func (c *Client) Pods(namespace string) *Kind[corev1.Pod, *corev1.Pod] {
+	return kind[corev1.Pod](c.core(), "pods", namespace)
 }
 
 // Nodes writes and reads nodes.
-func (c *Client) Nodes() *gentype.Client[*corev1.Node] {
-	return gentype.NewClient("nodes", c.core(), parameters, "", func() *corev1.Node { return &corev1.Node{} }, gentype.PrefersProtobuf[*corev1.Node]())
+func (c *Client) Nodes() *Kind[corev1.Node, *corev1.Node] {
+	return kind[corev1.Node](c.core(), "nodes", "")
 }
 
 // Leases writes and reads the leases of a namespace.
-func (c *Client) Leases(namespace string) *gentype.Client[*coordinationv1.Lease] {
-	return gentype.NewClient("leases", c.groups[coordinationv1.SchemeGroupVersion], parameters, namespace,
-		func() *coordinationv1.Lease { return &coordinationv1.Lease{} }, gentype.PrefersProtobuf[*coordinationv1.Lease]())
+func (c *Client) Leases(namespace string) *Kind[coordinationv1.Lease, *coordinationv1.Lease] {
+	return kind[coordinationv1.Lease](c.groups[coordinationv1.SchemeGroupVersion], "leases", namespace)
 }
 
 // TokenReviews asks whose tokens are.
-func (c *Client) TokenReviews() *gentype.Client[*authenticationv1.TokenReview] {
-	return gentype.NewClient("tokenreviews", c.groups[authenticationv1.SchemeGroupVersion], parameters, "",
-		func() *authenticationv1.TokenReview { return &authenticationv1.TokenReview{} }, gentype.PrefersProtobuf[*authenticationv1.TokenReview]())
+func (c *Client) TokenReviews() *Kind[authenticationv1.TokenReview, *authenticationv1.TokenReview] {
+	return kind[authenticationv1.TokenReview](c.groups[authenticationv1.SchemeGroupVersion], "tokenreviews", "")
 }
 
 // SubjectAccessReviews asks what users may do.
-func (c *Client) SubjectAccessReviews() *gentype.Client[*authorizationv1.SubjectAccessReview] {
-	return gentype.NewClient("subjectaccessreviews", c.groups[authorizationv1.SchemeGroupVersion], parameters, "",
-		func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} }, gentype.PrefersProtobuf[*authorizationv1.SubjectAccessReview]())
+func (c *Client) SubjectAccessReviews() *Kind[authorizationv1.SubjectAccessReview, *authorizationv1.SubjectAccessReview] {
+	return kind[authorizationv1.SubjectAccessReview](c.groups[authorizationv1.SchemeGroupVersion], "subjectaccessreviews", "")
 }
 
 // CertificateSigningRequests asks for certificates.
-func (c *Client) CertificateSigningRequests() *gentype.ClientWithList[*certificatesv1.CertificateSigningRequest, *certificatesv1.CertificateSigningRequestList] {
-	return gentype.NewClientWithList("certificatesigningrequests", c.groups[certificatesv1.SchemeGroupVersion], parameters, "",
-		func() *certificatesv1.CertificateSigningRequest { return &certificatesv1.CertificateSigningRequest{} },
-		func() *certificatesv1.CertificateSigningRequestList {
-			return &certificatesv1.CertificateSigningRequestList{}
-		},
-		gentype.PrefersProtobuf[*certificatesv1.CertificateSigningRequest]())
+func (c *Client) CertificateSigningRequests() SigningRequests {
+	return SigningRequests{kind[certificatesv1.CertificateSigningRequest](c.groups[certificatesv1.SchemeGroupVersion], "certificatesigningrequests", "")}
 }
 
 // Healthz asks the apiserver how it is. An error that is an answer has a status.

@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
 )
@@ -52,9 +51,8 @@ func (s *eventSink) wait() (leave func()) {
 	return leave
 }
 
-func (s *eventSink) events(namespace string) *gentype.Client[*corev1.Event] {
-	return gentype.NewClient("events", s.client.core(), parameters, namespace,
-		func() *corev1.Event { return &corev1.Event{} }, gentype.PrefersProtobuf[*corev1.Event]())
+func (s *eventSink) events(namespace string) *Kind[corev1.Event, *corev1.Event] {
+	return kind[corev1.Event](s.client.core(), "events", namespace)
 }
 
 func (s *eventSink) Create(e *corev1.Event) (*corev1.Event, error) {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"time"
@@ -12,8 +11,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/klog/v2"
+
+	"minikubelet/status/patch"
 )
 
 // register makes the node's object, or brings one that exists up to date. It tries until it works, and returns false
@@ -92,9 +92,12 @@ func (n *Node) patch(ctx context.Context, have, want *corev1.Node, subresource s
 	if equality.Semantic.DeepEqual(have, want) {
 		return have, nil
 	}
-	body, err := patchBody(have, want)
+	body, err := patch.Diff(have, want)
 	if err != nil {
 		return nil, fmt.Errorf("compute the patch of node %s: %w", have.Name, err)
+	}
+	if body == nil { // they differ in what the API has no room for, such as parts of a second
+		return have, nil
 	}
 	var sub []string
 	if subresource != "" {
@@ -105,46 +108,6 @@ func (n *Node) patch(ctx context.Context, have, want *corev1.Node, subresource s
 		return nil, fmt.Errorf("patch node %s: %w", have.Name, err)
 	}
 	return got, nil
-}
-
-// patchBody is the strategic merge patch from have to want. The API merges addresses by type, which cannot hold two of
-// one, so a changed list replaces the old one whole.
-//
-// Upstream: component-helpers/node/util/status.go preparePatchBytesforNodeStatus.
-func patchBody(have, want *corev1.Node) ([]byte, error) {
-	before, err := json.Marshal(have)
-	if err != nil {
-		return nil, err
-	}
-	moved := !equality.Semantic.DeepEqual(have.Status.Addresses, want.Status.Addresses)
-	addresses := want.Status.Addresses
-	if moved {
-		want = want.DeepCopy()
-		want.Status.Addresses = have.Status.Addresses
-	}
-	after, err := json.Marshal(want)
-	if err != nil {
-		return nil, err
-	}
-	body, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Node{})
-	if err != nil || !moved {
-		return body, err
-	}
-	patch := map[string]any{}
-	if err := json.Unmarshal(body, &patch); err != nil {
-		return nil, err
-	}
-	status, ok := patch["status"].(map[string]any)
-	if !ok {
-		status = map[string]any{}
-		patch["status"] = status
-	}
-	list := []any{map[string]string{"$patch": "replace"}}
-	for _, a := range addresses {
-		list = append(list, a)
-	}
-	status["addresses"] = list
-	return json.Marshal(patch)
 }
 
 // attachedByController says that a controller attaches volumes to the node.

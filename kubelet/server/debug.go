@@ -4,13 +4,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
-	"slices"
 	"strings"
-	"time"
 
 	"k8s.io/klog/v2"
 )
@@ -27,34 +24,6 @@ func (s *Server) getConfigz(w http.ResponseWriter, _ *http.Request) error {
 		config.StaticPodURLHeader[name] = []string{masked}
 	}
 	return writeJSON(w, map[string]any{"kubeletconfig": config})
-}
-
-const notForMachines = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only."
-
-// getFlagz answers with the command line.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/server/flagz/flagz.go
-func (s *Server) getFlagz(w http.ResponseWriter, _ *http.Request) error {
-	var text strings.Builder
-	fmt.Fprintf(&text, "kubelet flagz\n%s\n\n", notForMachines)
-	for _, name := range slices.Sorted(maps.Keys(s.settings.Flags)) {
-		value := s.settings.Flags[name]
-		if name == "manifest-url-header" && value != "" {
-			value = masked
-		}
-		fmt.Fprintf(&text, "%s=%s\n", name, value)
-	}
-	return writeText(w, text.String())
-}
-
-// getStatusz answers with what the kubelet is and since when it runs.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/server/statusz/statusz.go
-func (s *Server) getStatusz(w http.ResponseWriter, _ *http.Request) error {
-	up := time.Since(s.started).Round(time.Second)
-	return writeText(w, fmt.Sprintf("kubelet statusz\n%s\n\nStarted: %s\nUp: %d hr %02d min %02d sec\nGo version: %s\nBinary version: %s\n\nPaths: %s\n",
-		notForMachines, s.started.Format(time.RFC1123), int(up.Hours()), int(up.Minutes())%60, int(up.Seconds())%60,
-		runtime.Version(), s.settings.Version, strings.Join(s.paths, " ")))
 }
 
 func writeText(w http.ResponseWriter, text string) error {

@@ -51,7 +51,7 @@ type fixture struct {
 }
 
 // newFixture starts a server. change may alter the options; config is laid over the configuration.
-func newFixture(t *testing.T, config map[string]any, change func(*Options)) *fixture {
+func newFixture(t testing.TB, config map[string]any, change func(*Options)) *fixture {
 	t.Helper()
 	f := &fixture{dir: t.TempDir(), ca: newAuthority(t), runtime: &fakeRuntime{}, reviews: &reviews{allow: map[string]bool{}}}
 	writeFile(t, filepath.Join(f.dir, "ca.crt"), string(f.ca.pem))
@@ -94,7 +94,7 @@ func newFixture(t *testing.T, config map[string]any, change func(*Options)) *fix
 func (f *fixture) logDir() string { return filepath.Join(f.dir, "podlogs", "default_web_u1") }
 
 // load reads a configuration with the fixture's defaults.
-func load(t *testing.T, dir string, config map[string]any, args ...string) *settings.Settings {
+func load(t testing.TB, dir string, config map[string]any, args ...string) *settings.Settings {
 	t.Helper()
 	all := map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "podLogsDir": filepath.Join(dir, "podlogs"),
@@ -117,7 +117,7 @@ func page(text string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
 }
 
-func writeFile(t *testing.T, path, content string) {
+func writeFile(t testing.TB, path, content string) {
 	t.Helper()
 	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ type authority struct {
 	pem  []byte
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t testing.TB) *authority {
 	t.Helper()
 	a := &authority{}
 	pair := a.issue(t, pkix.Name{CommonName: "ca"})
@@ -234,7 +234,7 @@ func newAuthority(t *testing.T) *authority {
 }
 
 // issue makes a certificate for both ends of a connection; the first is the authority's own.
-func (a *authority) issue(t *testing.T, subject pkix.Name) *tls.Certificate {
+func (a *authority) issue(t testing.TB, subject pkix.Name) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -261,7 +261,7 @@ func (a *authority) issue(t *testing.T, subject pkix.Name) *tls.Certificate {
 }
 
 // client connects with a certificate, or without.
-func (f *fixture) client(t *testing.T, cert *tls.Certificate) *http.Client {
+func (f *fixture) client(t testing.TB, cert *tls.Certificate) *http.Client {
 	config := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the certificate's own test is TestServingCertificate
 	if cert != nil {
 		config.Certificates = []tls.Certificate{*cert}
@@ -272,7 +272,7 @@ func (f *fixture) client(t *testing.T, cert *tls.Certificate) *http.Client {
 }
 
 // do sends a request and returns the status and the body. headers are names and values in turn.
-func (f *fixture) do(t *testing.T, client *http.Client, method, path string, headers ...string) (int, string) {
+func (f *fixture) do(t testing.TB, client *http.Client, method, path string, headers ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, "https://"+f.Addr()+path, http.NoBody)
 	if err != nil {
@@ -294,6 +294,6 @@ func (f *fixture) do(t *testing.T, client *http.Client, method, path string, hea
 }
 
 // root returns a client that may do everything.
-func (f *fixture) asRoot(t *testing.T) *http.Client {
+func (f *fixture) asRoot(t testing.TB) *http.Client {
 	return f.client(t, f.ca.issue(t, pkix.Name{CommonName: "root"}))
 }

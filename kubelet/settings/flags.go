@@ -22,6 +22,7 @@ type flags struct {
 	rootDir                      string
 	nodeLabels                   map[string]string
 	vmodule                      string
+	embedded                     embeddedFlags
 	version                      bool
 }
 
@@ -36,7 +37,7 @@ type configFlag struct {
 //
 // Upstream: cmd/kubelet/app/options/options.go AddKubeletConfigFlags.
 var configFlags = []configFlag{
-	{"container-runtime-endpoint", "containerRuntimeEndpoint", "socket of the CRI runtime: unix:///path", text},
+	{"container-runtime-endpoint", "containerRuntimeEndpoint", "socket of the CRI runtime, unix:///path, or embedded: the kubelet runs containers itself, with runc, conmon and CNI plugins", text},
 	{"image-service-endpoint", "imageServiceEndpoint", "socket of the CRI image service, if it is another", text},
 	{"pod-manifest-path", "staticPodPath", "directory of static pod manifests, or one file", text},
 	{"manifest-url", "staticPodURL", "URL of a pod or a list of pods", text},
@@ -120,7 +121,7 @@ var configFlags = []configFlag{
 	{"tls-cert-file", "tlsCertFile", "certificate of the kubelet's server", text},
 	{"tls-private-key-file", "tlsPrivateKeyFile", "key of --tls-cert-file", text},
 	{"tls-min-version", "tlsMinVersion", "VersionTLS12 or VersionTLS13", text},
-	{"tls-cipher-suites", "tlsCipherSuites", "cipher suites of TLS 1.2; Go's choice by default", words},
+	{"tls-cipher-suites", "tlsCipherSuites", "cipher suites of TLS 1.2; by default those of Go's that authenticate what they encrypt: no CBC", words},
 	{"authentication-token-webhook-cache-ttl", "authentication.webhook.cacheTTL", "how long the review of a token holds", text},
 	{"authorization-webhook-cache-authorized-ttl", "authorization.webhook.cacheAuthorizedTTL", "how long a granted access holds", text},
 	{"authorization-webhook-cache-unauthorized-ttl", "authorization.webhook.cacheUnauthorizedTTL", "how long a refused access holds", text},
@@ -152,6 +153,7 @@ func newFlags(out io.Writer) *flags {
 	f.set.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels to register the node with: key=value,key=value")
 	f.set.BoolVar(&f.version, "version", false, "print the version")
 	f.set.StringVar(&f.vmodule, "vmodule", "", "log verbosity by file: pattern=N,...")
+	f.set.AddFlagSet(f.embedded.flags())
 	for _, c := range configFlags {
 		shorthand := ""
 		if len(c.name) == 1 {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/pflag"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+
+	"minikubelet/runtime/criserver"
 )
 
 // Version is what --version prints and the node reports; set by the build.
@@ -36,6 +38,8 @@ type Settings struct {
 	RootDir string
 	// BootstrapKubeconfig leads to the first client certificate, CertDir holds what the kubelet is signed.
 	BootstrapKubeconfig, CertDir string
+	// Embedded configures the runtime in the kubelet's own process, if there is one.
+	Embedded criserver.Options
 	// NodeLabels are put on the node when it registers.
 	NodeLabels map[string]string
 	// Version is the kubelet's.
@@ -112,6 +116,7 @@ func (s *Settings) complete(f *flags) error {
 		errs = append(errs, fmt.Errorf("--root-dir: %q is not an absolute path", s.RootDir))
 	}
 	errs = append(errs, validateNodeName(s.NodeName)...)
+	errs = append(errs, s.completeEmbedded(&f.embedded)...)
 	return errors.Join(append(errs, validateNodeLabels(s.NodeLabels)...)...)
 }
 

@@ -112,7 +112,7 @@ var table = []Field{
 	{Path: "configMapAndSecretChangeDetectionStrategy", Support: Refused, Default: "Watch"},
 
 	// The runtime and its images.
-	{Path: "containerRuntimeEndpoint", Support: Supported, Default: "unix:///run/containerd/containerd.sock", Note: "CRI-O's socket if it exists and containerd's does not"},
+	{Path: "containerRuntimeEndpoint", Support: Supported, Default: "unix:///run/containerd/containerd.sock", Note: "or embedded, for the runtime in the kubelet's own process; CRI-O's socket if it exists and containerd's does not"},
 	{Path: "imageServiceEndpoint", Support: Supported},
 	{Path: "runtimeRequestTimeout", Support: Supported, Default: "2m0s"},
 	{Path: "registryPullQPS", Support: Supported, Default: 5},

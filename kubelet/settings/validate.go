@@ -96,7 +96,12 @@ func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
 		u, err := url.Parse(c.StaticPodURL)
 		add(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https", "staticPodURL", c.StaticPodURL, "must be an http or https URL")
 	}
+	embedded := c.ContainerRuntimeEndpoint == Embedded
+	add(embedded && c.ImageServiceEndpoint != "", "imageServiceEndpoint", c.ImageServiceEndpoint, "must be empty: the embedded runtime has its images itself")
 	for _, endpoint := range []struct{ path, value string }{{"containerRuntimeEndpoint", c.ContainerRuntimeEndpoint}, {"imageServiceEndpoint", c.ImageServiceEndpoint}} {
+		if embedded && endpoint.value == Embedded {
+			continue
+		}
 		bad := endpoint.value != "" && !strings.HasPrefix(endpoint.value, "unix:///") && !strings.HasPrefix(endpoint.value, "/")
 		add(bad, endpoint.path, endpoint.value, "must be unix:///path/to/socket")
 	}

@@ -40,9 +40,15 @@ func (s *Server) namespacesOf(ctx context.Context, sb *sandbox, config *runtimea
 		joined = append(joined, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if inUserNamespace(options) && !inUserNamespace(sb.options()) {
+		return nil, fmt.Errorf("%w: a container in a user namespace, of a pod that has none", oci.ErrInvalid)
+	}
 	pid := specs.LinuxNamespace{Type: specs.PIDNamespace}
 	switch mode := pidMode(config); mode {
 	case runtimeapi.NamespaceMode_NODE:
+		if inUserNamespace(sb.options()) {
+			return nil, fmt.Errorf("%w: a container in a user namespace cannot see the node's processes", oci.ErrInvalid)
+		}
 		return joined, nil
 	case runtimeapi.NamespaceMode_CONTAINER:
 	case runtimeapi.NamespaceMode_POD:
@@ -91,7 +97,7 @@ func seccompProfile(profile *runtimeapi.SecurityProfile) (string, error) {
 
 // volumes are the container's image mounts and the volumes that its image declares, which get an
 // empty directory each unless something else is mounted there.
-func (s *Server) volumes(ctx context.Context, c *container, image *images.Image) ([]specs.Mount, error) {
+func (s *Server) volumes(ctx context.Context, sb *sandbox, c *container, image *images.Image) ([]specs.Mount, error) {
 	var mounts []specs.Mount
 	taken := map[string]bool{}
 	for i, mount := range c.Config.Config.GetMounts() {
@@ -99,7 +105,7 @@ func (s *Server) volumes(ctx context.Context, c *container, image *images.Image)
 		if mount.GetImage().GetImage() == "" {
 			continue
 		}
-		volume, err := s.imageVolume(ctx, c, i, mount)
+		volume, err := s.imageVolume(ctx, sb, c, i, mount)
 		if err != nil {
 			return nil, err
 		}
@@ -117,6 +123,9 @@ func (s *Server) volumes(ctx context.Context, c *container, image *images.Image)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make volume: %w", err)
 		}
+		if err := sb.giveToPod(dir); err != nil {
+			return nil, err
+		}
 		mounts = append(mounts, specs.Mount{Destination: path, Type: "bind", Source: dir, Options: []string{"rbind", "rprivate", "rw"}})
 	}
 	return mounts, nil
@@ -126,7 +135,7 @@ func (s *Server) volumes(ctx context.Context, c *container, image *images.Image)
 func imageKey(id string, i int) string { return fmt.Sprintf("%s-image-%d", id, i) }
 
 // imageVolume mounts an image, or a directory of it, read-only.
-func (s *Server) imageVolume(ctx context.Context, c *container, i int, mount *runtimeapi.Mount) (specs.Mount, error) {
+func (s *Server) imageVolume(ctx context.Context, sb *sandbox, c *container, i int, mount *runtimeapi.Mount) (specs.Mount, error) {
 	image, ok := s.images.Image(mount.GetImage().GetImage())
 	if !ok {
 		return specs.Mount{}, fmt.Errorf("image %q to mount at %s: %w", mount.GetImage().GetImage(), mount.GetContainerPath(), errNotFound)
@@ -138,7 +147,7 @@ func (s *Server) imageVolume(ctx context.Context, c *container, i int, mount *ru
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return specs.Mount{}, fmt.Errorf("make directory for image: %w", err)
 	}
-	if err := s.images.Mount(ctx, imageKey(c.ID, i), image.ID, dir); err != nil {
+	if err := s.images.Mount(ctx, imageKey(c.ID, i), image.ID, dir, sb.owner()); err != nil {
 		return specs.Mount{}, fmt.Errorf("mount image %s: %w", image.ID, err)
 	}
 	source := dir

@@ -83,7 +83,7 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 
 	// 4. Mount its root file system and its image volumes.
 	steps.add("mount root file system", func(context.Context) error { return s.unmountAll(c) })
-	if err := s.images.Mount(ctx, id, image.ID, c.rootfs()); err != nil {
+	if err := s.images.Mount(ctx, id, image.ID, c.rootfs(), sb.owner()); err != nil {
 		return "", fmt.Errorf("mount image %s: %w", image.ID, err)
 	}
 
@@ -174,6 +174,9 @@ func (s *Server) newContainer(sb *sandbox, id string, config store.ContainerConf
 	if err := os.MkdirAll(c.rootfs(), 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("make bundle: %w", err), record.Remove())
 	}
+	if err := sb.letPodPass(c.task.bundle); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(c.task.bundle), record.Remove())
+	}
 	return c, nil
 }
 
@@ -202,7 +205,10 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	if in.Namespaces, err = s.namespacesOf(ctx, sb, config); err != nil {
 		return user, err
 	}
-	if in.Mounts, err = s.volumes(ctx, c, image); err != nil {
+	if ids := sb.ids(); ids != nil {
+		in.UIDMappings, in.GIDMappings = mappingsOf(ids.UIDs), mappingsOf(ids.GIDs)
+	}
+	if in.Mounts, err = s.volumes(ctx, sb, c, image); err != nil {
 		return user, err
 	}
 	if err := prepareMounts(config.GetMounts()); err != nil {

@@ -15,7 +15,8 @@ type ImageStore interface {
 	List() []*images.Image
 	Remove(ctx context.Context, ref string) error
 	Usage() (bytes, inodes uint64, err error)
-	Mount(ctx context.Context, key, imageID, dir string) error
+	Mount(ctx context.Context, key, imageID, dir string, owner *images.Owner) error
+	CanMap(owner *images.Owner) error
 	Unmount(key, dir string) error
 	Adopt(keys []string) error
 	SnapshotUsage(key string) (bytes, inodes uint64, err error)

@@ -1,6 +1,7 @@
 package criserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -34,9 +35,13 @@ func Listen(address string) (net.Listener, func(), error) {
 		lock.Close()
 		return nil, nil, fmt.Errorf("remove old socket: %w", err)
 	}
-	old := syscall.Umask(0o177)
-	listener, err := net.Listen("unix", path)
-	syscall.Umask(old)
+	// The mode that a socket is bound with is its own: no moment when others may connect, and no umask, which is every thread's.
+	private := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, failed)
+	}}
+	listener, err := private.Listen(context.Background(), "unix", path)
 	if err != nil {
 		lock.Close()
 		return nil, nil, fmt.Errorf("listen on %s: %w", path, err)

@@ -184,6 +184,9 @@ func TestListen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the socket: %v, %v", info, err)
+		}
 		if _, _, err := Listen("unix://" + path); err == nil || !strings.Contains(err.Error(), "another server") {
 			t.Errorf("a second server: %v", err)
 		}

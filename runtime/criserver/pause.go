@@ -35,7 +35,10 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 	if err := os.MkdirAll(rootfs, 0o700); err != nil {
 		return fmt.Errorf("make directory of pause process: %w", err)
 	}
-	if err := s.images.Mount(ctx, sb.rootfsKey(), image.ID, rootfs); err != nil {
+	if err := sb.letPodPass(sb.pauseDir()); err != nil {
+		return err
+	}
+	if err := s.images.Mount(ctx, sb.rootfsKey(), image.ID, rootfs, sb.owner()); err != nil {
 		return fmt.Errorf("mount pause image: %w", err)
 	}
 	files, err := oci.ReadUserFiles(rootfs)
@@ -56,6 +59,9 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 		Namespaces: append(sb.joined(), specs.LinuxNamespace{Type: specs.PIDNamespace}), CgroupsPath: cgroups,
 		HostnameFile: sb.hostnameFile(), ResolvConf: sb.resolvConf(), ShmDir: sb.shm(), Hostname: sb.hostname(),
 		Annotations: map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: sb.ID},
+	}
+	if ids := sb.ids(); ids != nil {
+		container.UIDMappings, container.GIDMappings = mappingsOf(ids.UIDs), mappingsOf(ids.GIDs)
 	}
 	spec, err := oci.Generate(container, s.machine)
 	if err != nil {

@@ -67,8 +67,8 @@ func (s *Server) validateSandbox(r *runtimeapi.RunPodSandboxRequest) error {
 		return fmt.Errorf("%w: no runtime handler %q is configured", oci.ErrInvalid, r.GetRuntimeHandler())
 	}
 	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	if options.GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD && options.GetUsernsOptions() != nil {
-		return fmt.Errorf("run pod in a user namespace: %w", errors.ErrUnsupported)
+	if err := s.validateUserNamespace(r.GetRuntimeHandler(), options); err != nil {
+		return err
 	}
 	if len(config.GetHostname()) > 64 {
 		return fmt.Errorf("%w: hostname %q is longer than 64 bytes", oci.ErrInvalid, config.GetHostname())
@@ -110,7 +110,7 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	// 3. Make the namespaces, with hostname and sysctls.
 	steps.add("make namespaces", func(context.Context) error { return namespaces.Unpin(sb.namespaceDir()) })
 	config := sb.Config.Config
-	if err := namespaces.Pin(namespaces.Options{Dir: sb.namespaceDir(), Kinds: sb.kinds(), Hostname: sb.hostname(), Sysctls: config.GetLinux().GetSysctls()}); err != nil {
+	if err := namespaces.Pin(namespaces.Options{Dir: sb.namespaceDir(), Kinds: sb.kinds(), Hostname: sb.hostname(), Sysctls: config.GetLinux().GetSysctls(), Users: sb.ids()}); err != nil {
 		return "", err
 	}
 
@@ -185,6 +185,9 @@ func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest)
 	sb := &sandbox{Record: record, stateDir: s.state("sandboxes", id)}
 	if err := os.Mkdir(sb.stateDir, 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("make directory of sandbox: %w", err), record.Remove())
+	}
+	if err := sb.letPodPass(sb.stateDir); err != nil {
+		return nil, errors.Join(err, sb.removeFiles(), record.Remove())
 	}
 	return sb, nil
 }

@@ -57,6 +57,9 @@ func (sb *sandbox) kinds() []string {
 	if !sb.hostIPC() {
 		kinds = append(kinds, namespaces.IPC)
 	}
+	if inUserNamespace(sb.options()) {
+		kinds = append(kinds, namespaces.User)
+	}
 	return kinds
 }
 
@@ -87,7 +90,7 @@ func (sb *sandbox) hostname() string {
 
 // joined are the pinned namespaces in an OCI specification.
 func (sb *sandbox) joined() []specs.LinuxNamespace {
-	kindOf := map[string]specs.LinuxNamespaceType{namespaces.Network: specs.NetworkNamespace, namespaces.IPC: specs.IPCNamespace, namespaces.UTS: specs.UTSNamespace}
+	kindOf := map[string]specs.LinuxNamespaceType{namespaces.Network: specs.NetworkNamespace, namespaces.IPC: specs.IPCNamespace, namespaces.UTS: specs.UTSNamespace, namespaces.User: specs.UserNamespace}
 	joined := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 	for _, kind := range sb.kinds() {
 		joined = append(joined, specs.LinuxNamespace{Type: kindOf[kind], Path: namespaces.Path(sb.namespaceDir(), kind)})
@@ -110,6 +113,9 @@ func (sb *sandbox) network() (cni.Pod, error) {
 		protocol, err := cni.Protocol(int32(mapping.GetProtocol()))
 		if err == nil {
 			err = cni.CheckHostIP(mapping.GetHostIp())
+		}
+		if err == nil {
+			err = cni.CheckPorts(mapping.GetHostPort(), mapping.GetContainerPort())
 		}
 		if err != nil {
 			return pod, fmt.Errorf("%w: %w", oci.ErrInvalid, err)

@@ -35,7 +35,7 @@ func (sb *sandbox) writeFiles() error {
 	if err := os.WriteFile(sb.resolvConf(), content, 0o644); err != nil {
 		return fmt.Errorf("write resolv.conf: %w", err)
 	}
-	return nil
+	return errors.Join(sb.giveToPod(sb.hostnameFile()), sb.giveToPod(sb.resolvConf()))
 }
 
 // resolvConf is what the pod asks for, or else the machine's own.
@@ -85,7 +85,7 @@ func (sb *sandbox) mountShm() error {
 	if err := unix.Mount("shm", sb.shmDir(), "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d", shmSize)); err != nil {
 		return fmt.Errorf("mount /dev/shm: %w", err)
 	}
-	return nil
+	return sb.giveToPod(sb.shmDir())
 }
 
 // shm is what to mount at /dev/shm of the pod's containers.

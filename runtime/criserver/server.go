@@ -77,6 +77,7 @@ type Server struct {
 	options  Options
 	runtimes map[string]*monitor.Runtime // by handler; "" is the default
 	versions map[string]string           // of the runtimes' programs, by handler
+	features map[string]features         // by handler
 	conmon   *monitor.Conmon
 	machine  oci.Machine
 	images   ImageStore
@@ -108,6 +109,12 @@ func New(ctx context.Context, o Options) (*Server, error) {
 			return nil, fmt.Errorf("make directories of the CRI server: %w", err)
 		}
 	}
+	// Pods in user namespaces pass through these to what is theirs.
+	for _, dir := range []string{o.State, s.state("sandboxes"), s.state("containers")} {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("make directories of the CRI server: %w", err)
+		}
+	}
 	if err := s.findPrograms(ctx); err != nil {
 		return nil, err
 	}
@@ -119,6 +126,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	s.images = imageStore
+	s.findFeatures(ctx)
 	s.cni = cni.New(o.CNIConfDir, o.CNIBinDirs, s.path("cni"))
 	if err := s.adopt(ctx); err != nil {
 		return nil, errors.Join(err, imageStore.Close())
@@ -143,7 +151,7 @@ func (s *Server) state(elements ...string) string {
 func (s *Server) findPrograms(ctx context.Context) error {
 	path, err := exec.LookPath(s.options.Conmon)
 	if err != nil {
-		return fmt.Errorf("find conmon (distributions package it): %w", err)
+		return fmt.Errorf("find conmon (install the package conmon, or name the program with --conmon): %w", err)
 	}
 	s.conmon.Path = path
 	// Console sockets of conmon must have short names; elsewhere they would be in /tmp.
@@ -153,7 +161,7 @@ func (s *Server) findPrograms(ctx context.Context) error {
 	for name, program := range s.options.Runtimes {
 		path, err := exec.LookPath(program)
 		if err != nil {
-			return fmt.Errorf("find OCI runtime %s: %w", name, err)
+			return fmt.Errorf("find OCI runtime %s (install the package %s, or name the program with --oci-runtime=%[1]s=PATH): %[3]w", name, filepath.Base(program), err)
 		}
 		r := &monitor.Runtime{Path: path, Root: s.state("runtimes", name), Systemd: s.options.CgroupManager == Systemd}
 		if s.versions[name], err = r.Check(ctx); err != nil {

@@ -34,7 +34,9 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 	names := slices.Sorted(maps.Keys(s.runtimes)) // "" is the default
 	for _, name := range names {
 		response.RuntimeHandlers = append(response.RuntimeHandlers, &runtimeapi.RuntimeHandler{
-			Name: name, Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true},
+			Name: name, Features: &runtimeapi.RuntimeHandlerFeatures{
+				RecursiveReadOnlyMounts: s.features[name].recursiveReadOnly, UserNamespaces: s.features[name].noUserNamespaces == nil,
+			},
 		})
 	}
 	var err error

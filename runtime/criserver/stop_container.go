@@ -41,11 +41,11 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 		defer timer.Stop()
 		select {
 		case <-c.task.exited:
-			return c.task.waitCleaned(ctx)
+			return nil // its cgroup goes in a moment: whoever stops the sandbox waits for that
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
 		}
 	}
-	return c.kill(ctx)
+	return c.task.kill(ctx)
 }

@@ -33,18 +33,25 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 		return err
 	}
 	// 2. Kill its containers: whoever wants them to end well stops them first.
+	containers := s.containersOf(sb.ID)
 	group := errgroup.Group{}
-	for _, c := range s.containersOf(sb.ID) {
-		group.Go(func() error { return c.kill(ctx) })
+	for _, c := range containers {
+		group.Go(func() error { return c.task.kill(ctx) })
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("stop containers of sandbox: %w", err)
 	}
-	// 3. Disconnect the network, end the pause process, let the namespaces go.
+	// 3. Disconnect the network, end the pause process, let the namespaces go. Meanwhile the OCI
+	// runtime forgets the containers, and their cgroups go.
 	sb.ops.Lock()
 	defer sb.ops.Unlock()
-	if err := s.takeDown(ctx, sb); err != nil {
-		return err
+	group = errgroup.Group{}
+	group.Go(func() error { return s.takeDown(ctx, sb) })
+	for _, c := range containers {
+		group.Go(func() error { return c.task.waitCleaned(ctx) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("stop sandbox: %w", err)
 	}
 	if wasReady {
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, sb.ID, sb.ID)

@@ -17,6 +17,7 @@ import (
 type floorPod struct {
 	config             *runtimeapi.PodSandboxConfig
 	sandbox, container string
+	mounts             []*runtimeapi.Mount
 }
 
 // measureFloor drives pods straight through the CRI: what no kubelet can beat
@@ -51,7 +52,11 @@ func (b *bench) measureFloor(ctx context.Context, n int) (result, error) {
 func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Duration, wall, deletion time.Duration, machine float64, err error) {
 	pods := make([]*floorPod, n)
 	for i := range pods {
-		pods[i] = &floorPod{config: b.sandboxConfig(fmt.Sprintf("floor%d-%d", round, i))}
+		name := fmt.Sprintf("floor%d-%d", round, i)
+		pods[i] = &floorPod{config: sandboxConfig(b.s, name)}
+		if err := pods[i].prepare(filepath.Join(b.s.Dir, "floor", name)); err != nil {
+			return nil, 0, 0, 0, err
+		}
 	}
 	var mu sync.Mutex
 	before, err := b.s.CPUSeconds()
@@ -59,7 +64,7 @@ func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Dura
 		return nil, 0, 0, 0, err
 	}
 	start := time.Now() // waiting for a turn counts, as it does behind a kubelet's gate
-	wall, err = b.atOnce(ctx, pods, func(ctx context.Context, p *floorPod) error {
+	wall, err = inParallel(ctx, pods, b.concurrency, func(ctx context.Context, p *floorPod) error {
 		err := b.startFloorPod(ctx, p)
 		mu.Lock()
 		defer mu.Unlock()
@@ -73,33 +78,23 @@ func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Dura
 	if err != nil {
 		return nil, 0, 0, 0, err
 	}
-	deletion, err = b.atOnce(ctx, pods, b.stopFloorPod)
+	if _, err = inParallel(ctx, pods, b.concurrency, func(ctx context.Context, p *floorPod) error { return p.listens(ctx, b.s) }); err != nil {
+		return nil, 0, 0, 0, err
+	}
+	deletion, err = inParallel(ctx, pods, b.concurrency, b.stopFloorPod)
 	return ready, wall, deletion, after - before, err
 }
 
-// atOnce does fn for the pods at the floor's concurrency and returns the time
-// it took.
-func (b *bench) atOnce(ctx context.Context, pods []*floorPod, fn func(context.Context, *floorPod) error) (time.Duration, error) {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(b.concurrency)
-	start := time.Now()
-	for _, p := range pods {
-		group.Go(func() error { return fn(ctx, p) })
-	}
-	err := group.Wait()
-	return time.Since(start), err
-}
-
 // sandboxConfig asks for what a kubelet would ask for.
-func (b *bench) sandboxConfig(name string) *runtimeapi.PodSandboxConfig {
+func sandboxConfig(s *stack.Stack, name string) *runtimeapi.PodSandboxConfig {
 	return &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
 		Hostname:     name,
-		LogDirectory: filepath.Join(b.s.PodLogsDir(), name),
+		LogDirectory: filepath.Join(s.PodLogsDir(), name),
 		DnsConfig:    &runtimeapi.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"default.svc.cluster.local"}},
 		Labels:       map[string]string{"io.kubernetes.pod.name": name, "io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.uid": name},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
-			CgroupParent: "/" + b.s.CgroupName() + "/floor/" + name,
+			CgroupParent: "/" + s.CgroupName() + "/floor/" + name,
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
 				Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
@@ -108,15 +103,10 @@ func (b *bench) sandboxConfig(name string) *runtimeapi.PodSandboxConfig {
 	}
 }
 
-func (b *bench) startFloorPod(ctx context.Context, p *floorPod) error {
-	client := runtimeapi.NewRuntimeServiceClient(b.s.CRI)
-	sandbox, err := client.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.config})
-	if err != nil {
-		return err
-	}
-	p.sandbox = sandbox.PodSandboxId
-	container, err := client.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
-		PodSandboxId: p.sandbox, SandboxConfig: p.config,
+// containerRequest asks for a container that does nothing until it is stopped.
+func containerRequest(sandbox string, config *runtimeapi.PodSandboxConfig) *runtimeapi.CreateContainerRequest {
+	return &runtimeapi.CreateContainerRequest{
+		PodSandboxId: sandbox, SandboxConfig: config,
 		Config: &runtimeapi.ContainerConfig{
 			Metadata: &runtimeapi.ContainerMetadata{Name: "app"},
 			Image:    &runtimeapi.ImageSpec{Image: stack.PauseImage},
@@ -129,7 +119,19 @@ func (b *bench) startFloorPod(ctx context.Context, p *floorPod) error {
 				},
 			},
 		},
-	})
+	}
+}
+
+func (b *bench) startFloorPod(ctx context.Context, p *floorPod) error {
+	client := runtimeapi.NewRuntimeServiceClient(b.s.CRI)
+	sandbox, err := client.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.config})
+	if err != nil {
+		return err
+	}
+	p.sandbox = sandbox.PodSandboxId
+	request := containerRequest(p.sandbox, p.config)
+	asKubelet(request.Config, p)
+	container, err := client.CreateContainer(ctx, request)
 	if err != nil {
 		return err
 	}

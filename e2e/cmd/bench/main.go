@@ -1,6 +1,7 @@
 // Command bench measures this kubelet and an upstream kubelet in turn on the
 // same stack, node and images, and the floor below both: the same pods driven
-// straight through the CRI. `make bench` is this command.
+// straight through the CRI. Then it measures CRI runtimes without a kubelet, in
+// turn. `make bench` is this command.
 //
 // A pod has one container and, by kubelets, a service account token;
 // spec.nodeName is set, so that no scheduler is measured. Each kubelet is
@@ -39,16 +40,22 @@ type flags struct {
 	runtime     string
 	concurrency int
 	timeout     time.Duration
+
+	runtimes                   []string // to compare without a kubelet
+	runtimePods, runtimeRounds int
 }
 
 func main() {
 	var f flags
 	counts := flag.String("n", "1,20,50,100", "numbers of pods")
-	contenders := flag.String("kubelets", strings.Join([]string{floor, upstream, ours}, ","), "what to measure, in this order")
+	contenders := flag.String("kubelets", strings.Join([]string{floor, upstream, ours}, ","), "what to measure, in this order; empty for nothing")
+	runtimes := flag.String("runtimes", strings.Join([]string{stack.Containerd, stack.Crid}, ","), "CRI runtimes to compare without a kubelet; empty for none")
+	flag.IntVar(&f.runtimePods, "runtime-pods", 32, "how many pods a round of the comparison of runtimes has")
+	flag.IntVar(&f.runtimeRounds, "runtime-rounds", 3, "rounds of the comparison of runtimes")
 	flag.DurationVar(&f.idle, "idle", time.Minute, "how long to watch the kubelet idle, with the largest number of pods")
 	flag.DurationVar(&f.settle, "settle", 10*time.Second, "how long to wait after the last pod is Ready before counting status writes and idling")
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
-	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server: containerd or crid")
+	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server below the kubelets: containerd or crid")
 	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
 	flag.DurationVar(&f.timeout, "timeout", 5*time.Minute, "limit for one number of pods to become Ready, and to go")
 	flag.Parse()
@@ -60,13 +67,18 @@ func main() {
 		}
 		f.counts = append(f.counts, n)
 	}
-	f.contenders = strings.Split(*contenders, ",")
+	f.contenders, f.runtimes = list(*contenders), list(*runtimes)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, f); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// list is a flag's comma-separated values.
+func list(value string) []string {
+	return slices.DeleteFunc(strings.Split(value, ","), func(one string) bool { return one == "" })
 }
 
 // bench is one run of the command.
@@ -76,6 +88,23 @@ type bench struct {
 }
 
 func run(ctx context.Context, f flags) error {
+	if len(f.contenders) > 0 {
+		if err := compareKubelets(ctx, f); err != nil {
+			return err
+		}
+	}
+	if len(f.runtimes) == 0 {
+		return nil
+	}
+	contestants, err := compareRuntimes(ctx, f)
+	if err == nil {
+		reportRuntimes(os.Stdout, f, contestants)
+	}
+	return err
+}
+
+// compareKubelets measures kubelets, and the floor below them.
+func compareKubelets(ctx context.Context, f flags) error {
 	for _, c := range f.contenders {
 		if !slices.Contains([]string{ours, upstream, floor}, c) {
 			return fmt.Errorf("-kubelets: unknown %q", c)

@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"minikubelet/e2e/stack"
 )
@@ -148,38 +152,43 @@ func (b *bench) largest() int {
 func (b *bench) createPods(ctx context.Context, prefix string, n int) (ready []time.Duration, last time.Duration, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.timeout, fmt.Errorf("not all pods are Ready after %v", b.timeout))
 	defer cancel()
-	pods := b.s.Client.CoreV1().Pods(corev1.NamespaceDefault)
-	w, err := pods.Watch(ctx, metav1.ListOptions{LabelSelector: label})
-	if err != nil {
-		return nil, 0, err
-	}
-	defer w.Stop()
 	created := make([]time.Time, n)
 	index := make(map[string]int, n)
 	for i := range n {
 		index[fmt.Sprintf("%s-%d", prefix, i)] = i
 	}
-	start := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(clientConcurrency)
-	go func() {
-		for name, i := range index {
-			group.Go(func() error {
-				created[i] = time.Now()
-				_, err := pods.Create(groupCtx, benchPod(b.s.NodeName, name), metav1.CreateOptions{})
-				return err
-			})
-		}
-	}()
 	seen := make(map[string]time.Time, n)
-	for len(seen) < n {
-		e, err := next(ctx, w)
-		if err != nil {
-			return nil, 0, fmt.Errorf("wait for pods, %d of %d are Ready: %w", len(seen), n, err)
-		}
-		if pod, ok := e.Object.(*corev1.Pod); ok && stack.PodReady(pod) && seen[pod.Name].IsZero() {
+	note := func(pod *corev1.Pod) {
+		if stack.PodReady(pod) && seen[pod.Name].IsZero() {
 			seen[pod.Name] = time.Now()
 		}
+	}
+	var start time.Time
+	begin := sync.OnceFunc(func() {
+		start = time.Now()
+		go func() {
+			for name, i := range index {
+				group.Go(func() error {
+					created[i] = time.Now()
+					_, err := b.pods().Create(groupCtx, benchPod(b.s.NodeName, name), metav1.CreateOptions{})
+					return err
+				})
+			}
+		}()
+	})
+	err = b.follow(ctx, func(pods []corev1.Pod) bool {
+		for i := range pods {
+			note(&pods[i])
+		}
+		return len(seen) == n
+	}, begin, func(_ watch.EventType, pod *corev1.Pod) bool {
+		note(pod)
+		return len(seen) == n
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("wait for pods, %d of %d are Ready: %w", len(seen), n, err)
 	}
 	last = time.Since(start)
 	if err := group.Wait(); err != nil {
@@ -196,47 +205,70 @@ func (b *bench) createPods(ctx context.Context, prefix string, n int) (ready []t
 func (b *bench) deletePods(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.timeout, fmt.Errorf("not all pods are gone after %v", b.timeout))
 	defer cancel()
-	pods := b.s.Client.CoreV1().Pods(corev1.NamespaceDefault)
-	list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: label})
-	if err != nil {
-		return 0, err
-	}
-	w, err := pods.Watch(ctx, metav1.ListOptions{LabelSelector: label, ResourceVersion: list.ResourceVersion})
-	if err != nil {
-		return 0, err
-	}
-	defer w.Stop()
-	start := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(clientConcurrency)
-	go func() {
-		for _, pod := range list.Items {
-			group.Go(func() error { return pods.Delete(groupCtx, pod.Name, metav1.DeleteOptions{}) })
+	left := map[string]bool{}
+	var start time.Time
+	begin := sync.OnceFunc(func() {
+		start = time.Now()
+		names := slices.Collect(maps.Keys(left))
+		go func() { // events are read meanwhile: the apiserver drops a watcher that does not keep up
+			for _, name := range names {
+				group.Go(func() error { return b.pods().Delete(groupCtx, name, metav1.DeleteOptions{}) })
+			}
+		}()
+	})
+	err := b.follow(ctx, func(pods []corev1.Pod) bool {
+		clear(left)
+		for i := range pods {
+			left[pods[i].Name] = true
 		}
-	}()
-	// Events are read while pods are still being deleted: the apiserver drops a watcher that does not keep up.
-	for left := len(list.Items); left > 0; {
-		e, err := next(ctx, w)
-		if err != nil {
-			return 0, fmt.Errorf("wait for pods to go, %d are left: %w", left, err)
+		return len(left) == 0
+	}, begin, func(kind watch.EventType, pod *corev1.Pod) bool {
+		if kind == watch.Deleted {
+			delete(left, pod.Name)
 		}
-		if e.Type == watch.Deleted {
-			left--
-		}
+		return len(left) == 0
+	})
+	if err != nil {
+		return 0, fmt.Errorf("wait for pods to go, %d are left: %w", len(left), err)
 	}
 	return time.Since(start), group.Wait()
 }
 
-// next is the watch's next event.
-func next(ctx context.Context, w watch.Interface) (watch.Event, error) {
-	select {
-	case e, ok := <-w.ResultChan():
-		if !ok {
-			return e, fmt.Errorf("watch ended: %w", context.Cause(ctx))
+func (b *bench) pods() typedcorev1.PodInterface {
+	return b.s.Client.CoreV1().Pods(corev1.NamespaceDefault)
+}
+
+// follow lists the benchmark's pods and then follows them until one of the functions is satisfied. A watch that ends,
+// as the apiserver ends one that does not keep up, is followed by another list. watching is called when the first watch
+// is open.
+func (b *bench) follow(ctx context.Context, listed func([]corev1.Pod) bool, watching func(), changed func(watch.EventType, *corev1.Pod) bool) error {
+	for {
+		list, err := b.pods().List(ctx, metav1.ListOptions{LabelSelector: label})
+		if err != nil {
+			return err
 		}
-		return e, nil
-	case <-ctx.Done():
-		return watch.Event{}, context.Cause(ctx)
+		if listed(list.Items) {
+			return nil
+		}
+		w, err := b.pods().Watch(ctx, metav1.ListOptions{LabelSelector: label, ResourceVersion: list.ResourceVersion})
+		if err != nil {
+			return err
+		}
+		watching()
+		satisfied := false
+		for e := range w.ResultChan() {
+			if pod, ok := e.Object.(*corev1.Pod); ok {
+				if satisfied = changed(e.Type, pod); satisfied {
+					break
+				}
+			}
+		}
+		w.Stop()
+		if satisfied || ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -47,5 +48,40 @@ func TestReportRatios(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("report lacks %q:\n%s", want, b.String())
 		}
+	}
+}
+
+func TestReportRuntimes(t *testing.T) {
+	var b strings.Builder
+	slow := &contestant{
+		name: "slow", startRate: map[int][]float64{1: {5, 4, 6}, 16: {10}}, removeRate: map[int][]float64{1: {1}, 16: {2}},
+		whole: []time.Duration{90 * time.Millisecond}, full: memory{rss: 40, pss: 20}, empty: memory{rss: 20, pss: 10}, idle: 0.5,
+	}
+	fast := &contestant{
+		name: "fast", startRate: map[int][]float64{1: {15}, 16: {40}}, removeRate: map[int][]float64{1: {7}, 16: {2}},
+		whole: []time.Duration{60 * time.Millisecond}, full: memory{rss: 14, pss: 7}, empty: memory{rss: 4, pss: 2}, idle: 0,
+	}
+	reportRuntimes(&b, flags{concurrency: 16, runtimePods: 10, runtimeRounds: 3}, []*contestant{slow, fast})
+	for _, want := range []string{"slow", "5.00    15.0          3.00", "10.0    40.0          4.00", "90.0    60.0          1.50", "RSS a pod, MiB", "2.00    1.00          2.00"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("report lacks %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestParseRollup(t *testing.T) {
+	m, err := parseRollup([]byte("55e0-7fff ---p 00000000 00:00 0  [rollup]\nRss:  2048 kB\nPss:  1024 kB\nPss_Dirty: 4 kB\n"))
+	if err != nil || m != (memory{rss: 2, pss: 1}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if _, err := parseRollup([]byte("Rss: 1 kB\n")); err == nil {
+		t.Error("half of it is no error")
+	}
+}
+
+func TestCatches(t *testing.T) {
+	status := "Name:\tx\nSigIgn:\t0000000000004000\nSigCgt:\t0000000000000001\n"
+	if catches(status, syscall.SIGTERM) || !catches(status, syscall.SIGHUP) || catches("", syscall.SIGHUP) {
+		t.Error("the handlers are read wrongly")
 	}
 }

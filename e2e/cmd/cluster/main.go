@@ -1,7 +1,8 @@
 // Command cluster runs a one-node cluster on this machine until Ctrl-C: etcd,
 // kube-apiserver, a container runtime and this kubelet, in a network namespace
 // of their own. It deploys examples/ and shows the node and the pods becoming
-// Ready. `make run` and `make debug` are this command.
+// Ready. With -standalone there is only the kubelet, which is its own runtime,
+// and the static pods. `make run`, `make cluster` and `make debug` are this command.
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -32,22 +34,27 @@ const dlvAddress = "127.0.0.1:2345"
 type flags struct {
 	runtime, kubelet, examples, bin, dlv string
 	verbosity                            int
-	once                                 bool
+	standalone, once                     bool
 }
 
 func main() {
 	var f flags
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI runtime to run pods with")
 	flag.StringVar(&f.kubelet, "kubelet", "minikubelet", "which kubelet: minikubelet or upstream")
-	flag.StringVar(&f.examples, "examples", "examples", "directory of manifests to deploy; static/ in it holds static pods; empty for none")
+	flag.StringVar(&f.examples, "examples", "examples", "directory with static pods in static/ and manifests to deploy in cluster/; empty for none")
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
 	flag.StringVar(&f.dlv, "dlv", "", "path of dlv: run the kubelet under it, listening on "+dlvAddress)
 	flag.IntVar(&f.verbosity, "v", 2, "log verbosity of the kubelet")
+	flag.BoolVar(&f.standalone, "standalone", false, "no control plane, the kubelet's embedded runtime, and images from archives")
 	flag.BoolVar(&f.once, "once", false, "end when all pods are Ready instead of waiting for Ctrl-C")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, f); err != nil {
+	start := run
+	if f.standalone {
+		start = runStandalone
+	}
+	if err := start(ctx, f); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
@@ -71,6 +78,9 @@ func run(ctx context.Context, f flags) (err error) {
 		say("taking everything down")
 		err = errors.Join(err, s.Close())
 	}()
+	if err := publishHello(ctx, s, f.examples); err != nil {
+		return err
+	}
 	pods, err := copyManifests(f.examples, s)
 	if err != nil {
 		return err
@@ -173,12 +183,28 @@ func copyManifests(examples string, s *stack.Stack) ([]string, error) {
 	return mirrors, nil
 }
 
+// publishHello makes the image of examples/hello: one static program.
+func publishHello(ctx context.Context, s *stack.Stack, examples string) error {
+	if examples == "" {
+		return nil
+	}
+	program, err := s.BuildProgram(ctx, "examples/hello")
+	if err != nil {
+		return err
+	}
+	image, err := stack.BuildImage([]stack.File{{Path: "/hello", Data: program, Mode: 0o755}}, v1.Config{Entrypoint: []string{"/hello"}})
+	if err != nil {
+		return err
+	}
+	return s.Publish(ctx, "hello:1", image)
+}
+
 // deploy applies the manifests to the apiserver.
 func deploy(ctx context.Context, s *stack.Stack, examples string) error {
 	if examples == "" {
 		return nil
 	}
-	dir, err := filepath.Abs(examples)
+	dir, err := filepath.Abs(filepath.Join(examples, "cluster"))
 	if err != nil {
 		return err
 	}

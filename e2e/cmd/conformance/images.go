@@ -19,24 +19,32 @@ import (
 // its specs come from; what else its images carry is stood in for by busybox.
 type content func(p parts) ([]stack.File, v1.Config)
 
-// parts are what images are made from: busybox's files, the suite's agnhost, and nnp of the stack's own programs.
+// parts are what images are made from: busybox's files, the machine's clients, the suite's agnhost, and nnp and dig of
+// the stack's own programs.
 type parts struct {
 	base         []stack.File
-	curl         []stack.File // with its libraries
+	clients      []stack.File // curl, getent, nc and dig
 	certificate  []stack.File
 	agnhost, nnp []byte
 }
 
 // images are the suite's images by the last part of their names.
 var images = map[string]content{
-	"agnhost":           withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: path}),
-	"busybox":           plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
-	"nginx":             withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"test-webserver"}, Env: path}),
-	"nonroot":           plain(v1.Config{Cmd: []string{"sh"}, User: "1234", Env: path}),
-	"ipc-utils":         plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
-	"pause":             withAgnhost(v1.Config{Entrypoint: []string{"/agnhost", "pause"}, Env: path}),
-	"perl":              plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
-	"glibc-dns-testing": plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"agnhost":   withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: path}),
+	"busybox":   plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"nginx":     withAgnhost(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"test-webserver"}, Env: path}),
+	"nonroot":   plain(v1.Config{Cmd: []string{"sh"}, User: "1234", Env: path}),
+	"ipc-utils": plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"pause":     withAgnhost(v1.Config{Entrypoint: []string{"/agnhost", "pause"}, Env: path}),
+	"perl":      plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
+	"glibc-dns-testing": func(p parts) ([]stack.File, v1.Config) {
+		return p.withClients(), v1.Config{Cmd: []string{"sh"}, Env: path}
+	},
+	// An image volume, and what its spec looks for in it.
+	"kitten": func(p parts) ([]stack.File, v1.Config) {
+		return append(slices.Clone(p.base), stack.File{Path: "/data.json", Data: []byte(`{"image": "kitten.jpg"}`), Mode: 0o644},
+			stack.File{Path: "/etc/os-release", Data: []byte("NAME=\"no Alpine Linux\"\n"), Mode: 0o644}), v1.Config{Env: path}
+	},
 	"nonewprivs": func(p parts) ([]stack.File, v1.Config) {
 		dirs := []stack.File{{Path: "/usr", Dir: true, Mode: 0o755}, {Path: "/usr/local", Dir: true, Mode: 0o755}, {Path: "/usr/local/bin", Dir: true, Mode: 0o755}}
 		nnp := stack.File{Path: "/usr/local/bin/nnp", Data: p.nnp, Mode: 0o4755}
@@ -55,7 +63,7 @@ func withAgnhost(c v1.Config) content {
 		files := append([]stack.File{
 			{Path: "/agnhost", Data: p.agnhost, Mode: 0o755}, {Path: "/agnhost-2", Link: "agnhost", Mode: 0o777},
 			{Path: "/uploads", Dir: true, Mode: 0o755},
-		}, slices.Concat(p.base, p.curl, p.certificate)...)
+		}, slices.Concat(p.withClients(), p.certificate)...)
 		for i := range files { // a user whom only the image knows, for supplemental groups
 			switch files[i].Path {
 			case "/etc/passwd":
@@ -79,9 +87,17 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	if p.base, err = stack.BusyboxFiles(ctx); err != nil {
 		return err
 	}
-	if p.curl, err = curlFiles(ctx); err != nil {
+	if err := p.replaceShell(); err != nil {
 		return err
 	}
+	if p.clients, err = clientFiles(ctx, "curl", "getent", "nc"); err != nil {
+		return err
+	}
+	dig, err := s.BuildProgram(ctx, "dig")
+	if err != nil {
+		return err
+	}
+	p.clients = append(p.clients, stack.File{Path: "/bin/dig", Data: dig, Mode: 0o755})
 	for _, name := range []string{"localhost.crt", "localhost.key"} {
 		data, err := os.ReadFile(filepath.Join(suite, name))
 		if err != nil {
@@ -89,7 +105,7 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 		}
 		p.certificate = append(p.certificate, stack.File{Path: "/" + name, Data: data, Mode: 0o644})
 	}
-	if p.nnp, err = s.BuildProgram(ctx, "nnp"); err != nil {
+	if p.nnp, err = s.BuildProgram(ctx, "e2e/stack/images/nnp"); err != nil {
 		return err
 	}
 	list, err := s.Exec(ctx, filepath.Join(suite, "e2e.test"), "--list-images")
@@ -115,27 +131,52 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	return nil
 }
 
-// curlFiles are the machine's curl and the libraries that it is linked with: many specs run it in a container.
-func curlFiles(ctx context.Context) ([]stack.File, error) {
-	program, err := exec.LookPath("curl")
+// replaceShell puts bash in the place of busybox's shell, which drops environment variables with names that are none in
+// shells, and runs busybox's own programs whatever stands in PATH.
+func (p *parts) replaceShell() error {
+	bash, err := exec.LookPath("bash-static")
 	if err != nil {
-		return nil, fmt.Errorf("the suite's images need curl: install it: %w", err)
+		return fmt.Errorf("find bash-static, which the suite's images need (make deps installs it): %w", err)
 	}
-	list, err := exec.CommandContext(ctx, "ldd", program).Output()
+	data, err := os.ReadFile(bash)
 	if err != nil {
-		return nil, fmt.Errorf("list the libraries of curl: %w", err)
+		return fmt.Errorf("read the shell of the suite's images: %w", err)
 	}
-	paths := map[string]string{"/bin/curl": program} // where to, where from
-	for field := range strings.FieldsSeq(string(list)) {
-		if strings.HasPrefix(field, "/") {
-			paths[field] = field
+	p.base = slices.DeleteFunc(p.base, func(f stack.File) bool { return f.Path == "/bin/sh" })
+	p.base = append(p.base, stack.File{Path: "/bin/bash", Data: data, Mode: 0o755}, stack.File{Path: "/bin/sh", Link: "bash", Mode: 0o777})
+	return nil
+}
+
+// withClients has the machine's nc in the place of busybox's, which knows too few options.
+func (p parts) withClients() []stack.File {
+	base := slices.DeleteFunc(slices.Clone(p.base), func(f stack.File) bool { return f.Path == "/bin/nc" })
+	return append(base, p.clients...)
+}
+
+// clientFiles are programs of the machine, which many specs run in a container, and the libraries that they are linked with.
+func clientFiles(ctx context.Context, programs ...string) ([]stack.File, error) {
+	paths := map[string]string{} // where to, where from
+	for _, name := range programs {
+		program, err := exec.LookPath(name)
+		if err != nil {
+			return nil, fmt.Errorf("find %s, which the suite's images need (make deps installs it): %w", name, err)
+		}
+		list, err := exec.CommandContext(ctx, "ldd", program).Output()
+		if err != nil {
+			return nil, fmt.Errorf("list the libraries of %s: %w", name, err)
+		}
+		paths["/bin/"+name] = program
+		for field := range strings.FieldsSeq(string(list)) {
+			if strings.HasPrefix(field, "/") {
+				paths[field] = field
+			}
 		}
 	}
 	var files []stack.File
 	for _, to := range slices.Sorted(maps.Keys(paths)) {
 		data, err := os.ReadFile(paths[to])
 		if err != nil {
-			return nil, fmt.Errorf("read a part of curl: %w", err)
+			return nil, fmt.Errorf("read a part of the suite's images: %w", err)
 		}
 		files = append(files, stack.File{Path: to, Data: data, Mode: 0o755})
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,14 +20,18 @@ import (
 
 // presets are the labels' short names. Serial, disruptive and flaky specs have no place beside others.
 var presets = map[string]string{
-	"node":        "NodeConformance && !Serial && !Flaky && !Disruptive",
-	"conformance": "Conformance && !Serial && !Flaky && !Disruptive && (sig-node, sig-storage, sig-network)",
+	"node":        "NodeConformance && " + undisturbed,
+	"conformance": "Conformance && " + undisturbed,
+	"all":         "(NodeConformance || Conformance) && " + undisturbed,
 }
+
+const undisturbed = "!Serial && !Flaky && !Disruptive && (sig-node || sig-storage || sig-network)"
 
 type flags struct {
 	bin, suite, kubelet, runtime string
 	label, focus, skip, known    string
-	procs                        int
+	subset                       string
+	procs, again                 int
 	timeout                      time.Duration
 	keep                         bool
 }
@@ -36,11 +42,13 @@ func main() {
 	flag.StringVar(&f.suite, "suite", "", "directory of the suite's programs: e2e.test, agnhost, ginkgo, kube-proxy")
 	flag.StringVar(&f.kubelet, "kubelet", "minikubelet", "which kubelet: minikubelet or upstream")
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI runtime to run pods with")
-	flag.StringVar(&f.label, "label", "node", "specs to run: node, conformance, or a ginkgo label filter")
+	flag.StringVar(&f.label, "label", "node", "specs to run: node, conformance, all (both), or a ginkgo label filter")
 	flag.StringVar(&f.focus, "focus", "", "run only specs whose name matches")
+	flag.StringVar(&f.subset, "subset", "", "run only the specs that this file names, one a line")
 	flag.StringVar(&f.skip, "skip", "", "leave out specs whose name matches")
-	flag.StringVar(&f.known, "known", "e2e/testdata/conformance-known.txt", "specs that fail here for every kubelet, one a line")
+	flag.StringVar(&f.known, "known", "e2e/testdata/conformance-known.txt", "specs that fail here for every kubelet, one a line: NAME # REASON")
 	flag.IntVar(&f.procs, "procs", 6, "how many specs run at once")
+	flag.IntVar(&f.again, "again", 40, "run what failed once more, two at a time, if it is no more than this")
 	flag.DurationVar(&f.timeout, "timeout", 2*time.Hour, "limit of the whole run")
 	flag.BoolVar(&f.keep, "keep", false, "leave the stack's directory, with logs and report, behind")
 	flag.Parse()
@@ -54,13 +62,19 @@ func main() {
 	}
 }
 
-// run starts the cluster, runs the suite and reports. It fails when a spec failed that is not known to.
+// run starts the cluster, runs the suite and reports. It fails when a spec failed that is not known to, and when
+// something is left of the pods afterwards.
 func run(ctx context.Context, f flags) (err error) {
 	known, err := readKnown(f.known)
 	if err != nil {
-		return err
+		return fmt.Errorf("read the specs that are known to fail: %w", err)
 	}
-	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: f.runtime, Scheduler: true, KeepDir: f.keep})
+	if f.subset != "" {
+		if f.focus, err = focusOn(f.subset); err != nil {
+			return fmt.Errorf("read the specs to run: %w", err)
+		}
+	}
+	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: f.runtime, Scheduler: true, AllControllers: true, KeepDir: f.keep})
 	if err != nil {
 		return err
 	}
@@ -82,27 +96,83 @@ func run(ctx context.Context, f flags) (err error) {
 	if err != nil {
 		return err
 	}
-	report := filepath.Join(s.Dir, "report.json")
-	runErr := runSuite(ctx, s, f, report)
-	results, err := readReport(report)
+	stopDNS, err := startDNS(ctx, s)
 	if err != nil {
-		return errors.Join(runErr, err)
-	}
-	results.print(os.Stdout, f.kubelet, known)
-	if err := errors.Join(proxy.Stop(10*time.Second), k.Stop(30*time.Second)); err != nil {
 		return err
 	}
-	return results.verdict(known)
+	defer stopDNS()
+	if err := runAndReport(ctx, s, f, known); err != nil {
+		return err
+	}
+	return errors.Join(proxy.Stop(10*time.Second), k.Stop(30*time.Second))
 }
 
-// runSuite runs the specs in parallel processes; that some fail is no error.
-func runSuite(ctx context.Context, s *stack.Stack, f flags, report string) error {
+// runAndReport runs the suite on the cluster, and prints what came of it and what is left of it.
+func runAndReport(ctx context.Context, s *stack.Stack, f flags, known map[string]string) error {
+	if err := warmUp(ctx, s); err != nil {
+		return err
+	}
+	before, err := takeStock(ctx, s)
+	if err != nil {
+		return err
+	}
+	results, err := runSuite(ctx, s, f, "report")
+	if err != nil {
+		return err
+	}
+	if err := runAgain(ctx, s, f, results, known); err != nil {
+		return err
+	}
+	results.print(os.Stdout, f.kubelet, known)
+	return errors.Join(results.verdict(known), checkLeaks(ctx, os.Stdout, s, before))
+}
+
+// runAgain runs what failed once more, two at a time. Much waits for things to happen in time, which on a busy machine
+// is no matter of the kubelet's; what only passes now is listed.
+func runAgain(ctx context.Context, s *stack.Stack, f flags, first *results, known map[string]string) error {
+	var names []string
+	for _, spec := range first.specs {
+		if spec.failed() && known[spec.name] == "" {
+			names = append(names, regexp.QuoteMeta(spec.name))
+		}
+	}
+	if len(names) == 0 || len(names) > f.again {
+		return nil
+	}
+	f.focus, f.procs = exactly(names), 2
+	second, err := runSuite(ctx, s, f, "again")
+	if err != nil {
+		return fmt.Errorf("run again what failed: %w", err)
+	}
+	first.replace(second)
+	return nil
+}
+
+// exactly is an expression for names that end so: many a name begins like another.
+func exactly(names []string) string { return "(?:" + strings.Join(names, "|") + ")$" }
+
+// focusOn is an expression for the specs whose names the file lists, one a line.
+func focusOn(path string) (string, error) {
+	var names []string
+	err := readLines(path, func(line string) error {
+		names = append(names, regexp.QuoteMeta(line))
+		return nil
+	})
+	if err == nil && len(names) == 0 {
+		err = fmt.Errorf("%s names none", path)
+	}
+	return exactly(names), err
+}
+
+// runSuite runs the specs in parallel processes and returns what came of them; that some fail is no error.
+func runSuite(ctx context.Context, s *stack.Stack, f flags, name string) (*results, error) {
+	report := filepath.Join(s.Dir, name+".json")
 	label := f.label
 	if preset, ok := presets[label]; ok {
 		label = preset
 	}
 	args := []string{
-		filepath.Join(f.suite, "ginkgo"), fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--label-filter=" + label,
+		filepath.Join(f.suite, "ginkgo"), fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--silence-skips", "--label-filter=" + label,
 		"--output-dir=" + filepath.Dir(report), "--json-report=" + filepath.Base(report), "--timeout=" + (f.timeout - 2*time.Minute).String(), "--keep-going",
 	}
 	if f.focus != "" {
@@ -115,17 +185,13 @@ func runSuite(ctx context.Context, s *stack.Stack, f flags, report string) error
 		"--kubeconfig="+s.AdminKubeconfig, "--provider=local", "--kubectl-path="+s.Program("kubectl"), "--minStartupPods=0",
 		"--node-os-distro=custom", "--delete-namespace=true", "--report-dir=", "--container-runtime-process-name=containerd",
 	)
-	log, err := os.Create(filepath.Join(s.Dir, "log", "suite.log"))
+	suite, err := s.Spawn("suite", args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer log.Close()
-	text, err := s.Exec(ctx, args...)
-	_, _ = log.WriteString(text)
+	err = suite.Wait(ctx)
 	if _, statErr := os.Stat(report); statErr != nil {
-		return fmt.Errorf("run the suite: %w: %s", err, tail(text, 4000))
+		return nil, fmt.Errorf("run the suite: %w; its log ends:\n%s", err, suite.LogTail(40))
 	}
-	return nil
+	return readReport(report)
 }
-
-func tail(text string, n int) string { return text[max(0, len(text)-n):] }

@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/fsnotify/fsnotify"
@@ -65,6 +66,7 @@ type Plugins struct {
 
 	mu      sync.RWMutex
 	network *libcni.NetworkConfigList
+	plain   *libcni.NetworkConfigList // network, without plugins that do nothing for most pods
 	problem error
 }
 
@@ -113,9 +115,13 @@ func (p *Plugins) Watch(ctx context.Context) error {
 // Reload reads the first valid configuration in the order of file names.
 func (p *Plugins) Reload() {
 	network, err := load(p.confDir)
+	var simple *libcni.NetworkConfigList
+	if err == nil {
+		simple, err = plain(network)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.network, p.problem = network, err
+	p.network, p.plain, p.problem = network, simple, err
 }
 
 func load(dir string) (*libcni.NetworkConfigList, error) {
@@ -181,6 +187,11 @@ func (p *Plugins) Status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, plugin := range network.Plugins {
+		if _, err := invoke.FindInPath(plugin.Network.Type, p.binDirs); err != nil {
+			return fmt.Errorf("network %s (install the package containernetworking-plugins, or name the plugins' directory with --cni-bin-dir): %w", network.Name, err)
+		}
+	}
 	return p.forPod("").GetStatusNetworkList(ctx, network) // asks only plugins of CNI 1.1
 }
 
@@ -193,7 +204,7 @@ func (p *Plugins) current() (*libcni.NetworkConfigList, error) {
 // Setup connects a pod and returns its addresses, the primary one first. On error the caller is
 // expected to call Teardown, since a plugin may have done half of its work.
 func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
-	network, err := p.current()
+	network, err := p.networkFor(pod)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +277,7 @@ func (p *Plugins) forget(id string) error {
 
 // teardownUncached gives plugins the chance to clean up after an ADD that did not succeed.
 func (p *Plugins) teardownUncached(ctx context.Context, pod Pod) error {
-	network, _ := p.current()
+	network, _ := p.networkFor(pod)
 	if network == nil {
 		return nil // nothing was ever added
 	}
@@ -327,6 +338,15 @@ func Protocol(number int32) (string, error) {
 func CheckHostIP(ip string) error {
 	if ip != "" && net.ParseIP(ip) == nil {
 		return fmt.Errorf("port mapping has host IP %q, which is none", ip)
+	}
+	return nil
+}
+
+// CheckPorts refuses what portmap would refuse when a pod is connected, and again when it is
+// disconnected, which would leave what other plugins did.
+func CheckPorts(host, container int32) error {
+	if host < 1 || host > 65535 || container < 1 || container > 65535 {
+		return fmt.Errorf("port mapping of %d to %d: ports are from 1 to 65535", host, container)
 	}
 	return nil
 }

@@ -44,10 +44,13 @@ func TestPlugins(t *testing.T) {
 	configure(t, conf, "00-broken.conflist", "{")
 	configure(t, conf, "10-net.conflist", network)
 	p.Reload()
+	if err := p.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "install the package containernetworking-plugins") {
+		t.Errorf("without the plugin: %v", err)
+	}
+	calls := plugin(t, bin, answer)
 	if err := p.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	calls := plugin(t, bin, answer)
 	pod := Pod{
 		SandboxID: "abc", NetNS: "/ns", Name: "pod", Namespace: "default", UID: "u", Ports: []PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
 		DNS: DNS{Servers: []string{"10.96.0.10"}}, Ingress: 1000,
@@ -98,6 +101,67 @@ func TestPluginFailures(t *testing.T) {
 		ips, err := New(conf, []string{bin}, t.TempDir()).Setup(t.Context(), Pod{SandboxID: "abc", NetNS: "/ns"})
 		if err == nil || what == "error" && !strings.Contains(err.Error(), "no more addresses") {
 			t.Errorf("%s: %v, %v", what, ips, err)
+		}
+	}
+}
+
+// TestHalfConnected: what plugins did before one failed is taken back by Teardown.
+func TestHalfConnected(t *testing.T) {
+	conf, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
+	configure(t, conf, "10-net.conflist", `{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"fake"},{"type":"broken"}]}`)
+	calls := plugin(t, bin, answer)
+	if err := os.WriteFile(filepath.Join(bin, "broken"), []byte("#!/bin/sh\n[ $CNI_COMMAND = DEL ]"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p, pod := New(conf, []string{bin}, cache), Pod{SandboxID: "abc", NetNS: "/ns"}
+	if ips, err := p.Setup(t.Context(), pod); err == nil {
+		t.Fatalf("connected: %v", ips)
+	}
+	if err := p.Teardown(t.Context(), pod); err != nil {
+		t.Error(err)
+	}
+	asked, err := os.ReadFile(calls)
+	if err != nil || !strings.Contains(string(asked), "ADD /ns") || !strings.Contains(string(asked), "DEL /ns") {
+		t.Errorf("%s, %v", asked, err)
+	}
+}
+
+func TestCheckPorts(t *testing.T) {
+	for ports, ok := range map[[2]int32]bool{{1, 1}: true, {65535, 65535}: true, {0, 1}: false, {1, 0}: false, {65536, 1}: false, {1, -1}: false} {
+		if err := CheckPorts(ports[0], ports[1]); (err == nil) != ok {
+			t.Errorf("%v: %v", ports, err)
+		}
+	}
+}
+
+// TestPlainNetwork: plugins that would do nothing for a pod are not started for it.
+func TestPlainNetwork(t *testing.T) {
+	for name, tc := range map[string]struct {
+		conf string
+		pod  Pod
+		want []string // types of the plugins that are called
+	}{
+		"nothing asked for": {`{"type":"fake"},{"type":"portmap","capabilities":{"portMappings":true}},{"type":"bandwidth"}`, Pod{}, []string{"fake"}},
+		"ports":             {`{"type":"fake"},{"type":"portmap","capabilities":{"portMappings":true}}`, Pod{Ports: []PortMapping{{HostPort: 1}}}, []string{"fake", "portmap"}},
+		"bandwidth":         {`{"type":"fake"},{"type":"bandwidth","capabilities":{"bandwidth":true}}`, Pod{Egress: 1}, []string{"fake", "bandwidth"}},
+		"limits for all":    {`{"type":"fake"},{"type":"bandwidth","ingressRate":1}`, Pod{}, []string{"fake", "bandwidth"}},
+		"ports for all":     {`{"type":"fake"},{"type":"portmap","runtimeConfig":{"portMappings":[]}}`, Pod{}, []string{"fake", "portmap"}},
+		"others":            {`{"type":"fake"},{"type":"tuning"}`, Pod{}, []string{"fake", "tuning"}},
+		"the only one":      {`{"type":"portmap"}`, Pod{}, []string{"portmap"}},
+	} {
+		conf := t.TempDir()
+		configure(t, conf, "10-net.conflist", `{"cniVersion":"1.0.0","name":"net","plugins":[`+tc.conf+`]}`)
+		list, err := New(conf, nil, t.TempDir()).networkFor(tc.pod)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var got []string
+		for _, plugin := range list.Plugins {
+			got = append(got, plugin.Network.Type)
+		}
+		if !slices.Equal(got, tc.want) || list.Name != "net" || list.CNIVersion != "1.0.0" {
+			t.Errorf("%s: plugins %v of %s %s, want %v", name, got, list.Name, list.CNIVersion, tc.want)
 		}
 	}
 }

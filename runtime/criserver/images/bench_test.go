@@ -100,7 +100,7 @@ func BenchmarkMount(b *testing.B) {
 	s.images[r.ID] = r
 	dir := filepath.Join(b.TempDir(), "rootfs")
 	for b.Loop() {
-		if err := s.Mount(b.Context(), "c1", r.ID, dir); err != nil {
+		if err := s.Mount(b.Context(), "c1", r.ID, dir, nil); err != nil {
 			b.Fatal(err)
 		}
 		if err := s.Unmount("c1", dir); err != nil {

@@ -250,7 +250,7 @@ func withConfig(t testing.TB, image v1.Image, change func(*v1.ConfigFile)) v1.Im
 func mount(t testing.TB, s *images.Store, key, id string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "rootfs")
-	if err := s.Mount(testContext(t), key, id, dir); err != nil {
+	if err := s.Mount(testContext(t), key, id, dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

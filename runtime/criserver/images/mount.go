@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ func (s *Store) snapshotPath(key string, elements ...string) string {
 
 // Mount mounts an image for one container at dir, with a writable layer that is called key. It is done once: a second
 // call with the same arguments, also after a restart, finds the mount, or mounts the same writable layer again.
-func (s *Store) Mount(ctx context.Context, key, imageID, dir string) (err error) {
+// With an owner the image's files belong to a user namespace.
+func (s *Store) Mount(ctx context.Context, key, imageID, dir string, owner *Owner) (err error) {
 	if !validKey.MatchString(key) {
 		return fmt.Errorf("snapshot key %q is not valid", shorten(key))
 	}
@@ -50,14 +52,14 @@ func (s *Store) Mount(ctx context.Context, key, imageID, dir string) (err error)
 	s.mu.Unlock()
 	switch {
 	case !exists:
-		have, err = s.makeSnapshot(key, want)
+		have, err = s.makeSnapshot(key, want, owner)
 	case have.Image != want.Image || have.Mount != want.Mount:
 		err = fmt.Errorf("it exists, of image %s and mounted at %s", have.Image, have.Mount)
 	}
 	if err != nil {
 		return fmt.Errorf("make snapshot %s of image %s: %w", key, imageID, err)
 	}
-	if err := s.mountSnapshot(key, have); err != nil {
+	if err := s.mountSnapshot(key, have, owner); err != nil {
 		if !exists {
 			err = errors.Join(err, s.dropSnapshot(key))
 		}
@@ -68,7 +70,7 @@ func (s *Store) Mount(ctx context.Context, key, imageID, dir string) (err error)
 }
 
 // makeSnapshot makes the directory of a snapshot. From then on its layers stay, whatever becomes of the image.
-func (s *Store) makeSnapshot(key string, want snapshot) (snapshot, error) {
+func (s *Store) makeSnapshot(key string, want snapshot, owner *Owner) (snapshot, error) {
 	s.mu.Lock()
 	r := s.images[want.Image]
 	if r == nil {
@@ -83,7 +85,7 @@ func (s *Store) makeSnapshot(key string, want snapshot) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, err
 	}
-	if err := s.fillSnapshot(temp, want); err != nil {
+	if err := s.fillSnapshot(temp, want, owner); err != nil {
 		return snapshot{}, errors.Join(err, os.RemoveAll(temp))
 	}
 	if err := os.Rename(temp, s.snapshotPath(key)); err != nil {
@@ -95,13 +97,13 @@ func (s *Store) makeSnapshot(key string, want snapshot) (snapshot, error) {
 	return want, nil
 }
 
-func (s *Store) fillSnapshot(dir string, want snapshot) error {
+func (s *Store) fillSnapshot(dir string, want snapshot, owner *Owner) error {
 	for _, name := range []string{"upper", "work"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			return err
 		}
 	}
-	if err := copyRoot(s.lowerDirs(want.Chains)[0], filepath.Join(dir, "upper"), len(want.Chains) == 0); err != nil {
+	if err := copyRoot(s.lowerDirs(want.Chains)[0], filepath.Join(dir, "upper"), len(want.Chains) == 0, owner); err != nil {
 		return fmt.Errorf("copy the attributes of the image's root: %w", err)
 	}
 	content, err := json.Marshal(want)
@@ -129,7 +131,7 @@ func (s *Store) lowerDirs(chains []string) []string {
 }
 
 // copyRoot: the upper directory's owner and mode are those of the container's root directory.
-func copyRoot(from, to string, empty bool) error {
+func copyRoot(from, to string, empty bool, owner *Owner) error {
 	var stat unix.Stat_t
 	if err := unix.Stat(from, &stat); err != nil {
 		return err
@@ -138,20 +140,27 @@ func copyRoot(from, to string, empty bool) error {
 	if empty {
 		mode = 0o755
 	}
-	if err := unix.Chown(to, int(stat.Uid), int(stat.Gid)); err != nil {
+	uid, gid := int(stat.Uid), int(stat.Gid)
+	if owner != nil {
+		var err error
+		if uid, gid, err = owner.OnMachine(uid, gid); err != nil {
+			return err
+		}
+	}
+	if err := unix.Chown(to, uid, gid); err != nil {
 		return err
 	}
 	return unix.Chmod(to, mode)
 }
 
-func (s *Store) mountSnapshot(key string, snap snapshot) error {
+func (s *Store) mountSnapshot(key string, snap snapshot, owner *Owner) error {
 	if err := os.MkdirAll(snap.Mount, 0o755); err != nil {
 		return err
 	}
 	if mounted, err := isOverlay(snap.Mount); err != nil || mounted {
 		return err
 	}
-	return mountOverlay(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount)
+	return mountOwned(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount, owner)
 }
 
 // Unmount unmounts dir and removes the writable layer, and layers that only it still needed. What is gone already is no
@@ -168,7 +177,7 @@ func (s *Store) Unmount(key, dir string) error {
 	if err := unmount(dir); err != nil {
 		return fmt.Errorf("unmount snapshot %s: %w", key, err)
 	}
-	if err := s.dropSnapshot(key); err != nil {
+	if err := errors.Join(unmapLayers(s.snapshotPath(key)), s.dropSnapshot(key)); err != nil {
 		return fmt.Errorf("remove snapshot %s: %w", key, err)
 	}
 	return nil
@@ -210,14 +219,12 @@ func (s *Store) dropSnapshot(key string) error {
 
 // trash moves a directory out of the way at once; its removal may take a while, and Open goes on with it.
 func (s *Store) trash(dir string) (string, error) {
-	temp, err := os.MkdirTemp(s.path("tmp"), "trash-")
-	if err != nil {
+	// A name of its own and no directory: making one costs more than all the rest of this.
+	trash := s.path("tmp", "trash-"+rand.Text())
+	if err := os.Rename(dir, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if err := os.Rename(dir, filepath.Join(temp, "it")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", errors.Join(err, os.Remove(temp))
-	}
-	return temp, nil
+	return trash, nil
 }
 
 // Adopt removes the snapshots of other keys: at start, those of containers that are gone.

@@ -49,7 +49,7 @@ func TestMountIsIdempotentAndSurvivesRestarts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "rootfs")
 	remount := func() {
 		t.Helper()
-		if err := s.Mount(testContext(t), "c1", id, dir); err != nil {
+		if err := s.Mount(testContext(t), "c1", id, dir, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -71,8 +71,8 @@ func TestMountIsIdempotentAndSurvivesRestarts(t *testing.T) {
 	if got := read(t, dir, "written"); got != "w" {
 		t.Errorf("written file has %q", got)
 	}
-	wantError(t, s.Mount(testContext(t), "c1", other, dir), "it exists")
-	wantError(t, s.Mount(testContext(t), "c1", id, dir+"2"), "mounted at")
+	wantError(t, s.Mount(testContext(t), "c1", other, dir, nil), "it exists")
+	wantError(t, s.Mount(testContext(t), "c1", id, dir+"2", nil), "mounted at")
 	for range 2 {
 		if err := s.Unmount("c1", dir); err != nil {
 			t.Error(err)
@@ -100,7 +100,7 @@ func TestMountErrors(t *testing.T) {
 		{"c1", "sha256:" + strings.Repeat("0", 64), t.TempDir(), "not found"},
 		{"c1", id, filepath.Join(blocked, "dir"), "not a directory"},
 	} {
-		wantError(t, s.Mount(testContext(t), c.key, c.id, c.dir), c.says)
+		wantError(t, s.Mount(testContext(t), c.key, c.id, c.dir, nil), c.says)
 	}
 	mount(t, s, "c1", id) // the failures have left no snapshot of this key
 	if err := s.Unmount("../up", "/"); err == nil {
@@ -243,7 +243,7 @@ func TestConcurrentMounts(t *testing.T) {
 		group.Go(func() {
 			key := fmt.Sprintf("c%d", i/2) // two callers each
 			dir := filepath.Join(base, key)
-			if err := s.Mount(testContext(t), key, id, dir); err != nil {
+			if err := s.Mount(testContext(t), key, id, dir, nil); err != nil {
 				t.Error(err)
 			} else if got := read(t, dir, "a"); got != "1" {
 				t.Errorf("files have %q", got)

@@ -287,7 +287,7 @@ func TestConcurrentPullsOfDifferentImages(t *testing.T) {
 				}
 				dir := filepath.Join(t.TempDir(), "rootfs")
 				key := fmt.Sprintf("c%d", i)
-				if err := s.Mount(testContext(t), key, id, dir); err != nil {
+				if err := s.Mount(testContext(t), key, id, dir, nil); err != nil {
 					t.Error(err)
 					return
 				}

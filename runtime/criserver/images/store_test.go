@@ -131,7 +131,7 @@ func TestRemove(t *testing.T) {
 		t.Errorf("%d layers after the first removal: %v", layers(), err)
 	}
 	dir := filepath.Join(t.TempDir(), "rootfs")
-	if err := s.Mount(testContext(t), "c1", id, dir); err != nil {
+	if err := s.Mount(testContext(t), "c1", id, dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Remove(testContext(t), id); err != nil || layers() != 2 || len(s.List()) != 0 {

@@ -170,9 +170,9 @@ func readPID(path string) (int, error) {
 }
 
 // environment is what conmon and the runtimes get of ours. A runtime written in Go ends before
-// collecting garbage would have been worth it.
+// collecting garbage, or starting threads to run in parallel, would have been worth it.
 func environment() []string {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=400"}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=400", "GOMAXPROCS=1"}
 	for _, name := range []string{"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"} {
 		if value := os.Getenv(name); value != "" {
 			env = append(env, name+"="+value)

@@ -37,6 +37,23 @@ func TestCheckVersion(t *testing.T) {
 	}
 }
 
+func TestParseFeatures(t *testing.T) {
+	for said, want := range map[string]Features{
+		`{"mountOptions":["ro","rro"],"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":true}}}}`: {true, true},
+		`{"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":false}}}}`:                            {},
+		`{"linux":{"namespaces":["pid"],"mountExtensions":{"idmap":{"enabled":true}}}}`:                              {},
+		`{"linux":{"namespaces":["user"]}}`: {},
+		`{}`:                                {},
+	} {
+		if got, err := parseFeatures([]byte(said)); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", said, got, err)
+		}
+	}
+	if _, err := parseFeatures([]byte("Incorrect Usage")); err == nil {
+		t.Error("text for humans is no error")
+	}
+}
+
 func TestRuntimeError(t *testing.T) {
 	for text, want := range map[string]string{
 		"":          "no reason given",

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -20,9 +21,10 @@ const (
 	Network = "net"
 	IPC     = "ipc"
 	UTS     = "uts"
+	User    = "user"
 )
 
-var cloneFlags = map[string]int{Network: unix.CLONE_NEWNET, IPC: unix.CLONE_NEWIPC, UTS: unix.CLONE_NEWUTS}
+var cloneFlags = map[string]int{Network: unix.CLONE_NEWNET, IPC: unix.CLONE_NEWIPC, UTS: unix.CLONE_NEWUTS, User: unix.CLONE_NEWUSER}
 
 // Options describe the namespaces of a pod.
 type Options struct {
@@ -30,6 +32,7 @@ type Options struct {
 	Kinds    []string          // which ones; the others are the host's
 	Hostname string            // of the UTS namespace
 	Sysctls  map[string]string // set in the new namespaces
+	Users    *IDs              // of the user namespace, if there is to be one
 }
 
 // Path is the file of a pinned namespace.
@@ -53,6 +56,15 @@ func Pin(o Options) error {
 // pinHere turns the calling thread into a member of new namespaces. They exist as long as the
 // thread or the bind mount does.
 func pinHere(o Options) error {
+	if o.Users != nil {
+		if err := pinOwned(o); err != nil {
+			return err
+		}
+		if err := enter(o); err != nil {
+			return err
+		}
+		return prepare(o)
+	}
 	flags := 0
 	for _, kind := range o.Kinds {
 		flags |= cloneFlags[kind]
@@ -65,12 +77,17 @@ func pinHere(o Options) error {
 			return fmt.Errorf("pin %s namespace: %w", kind, err)
 		}
 	}
-	if flags&unix.CLONE_NEWUTS != 0 && o.Hostname != "" {
+	return prepare(o)
+}
+
+// prepare gives the namespaces that the calling thread is in what pods expect of them.
+func prepare(o Options) error {
+	if slices.Contains(o.Kinds, UTS) && o.Hostname != "" {
 		if err := unix.Sethostname([]byte(o.Hostname)); err != nil {
 			return fmt.Errorf("set hostname %q: %w", o.Hostname, err)
 		}
 	}
-	if flags&unix.CLONE_NEWNET != 0 {
+	if slices.Contains(o.Kinds, Network) {
 		// What the loopback plugin of CNI would start a process for.
 		if err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}); err != nil {
 			return fmt.Errorf("bring up lo: %w", err)

@@ -1,9 +1,15 @@
 package namespaces_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"minikubelet/runtime/criserver/namespaces"
 )
@@ -93,5 +99,81 @@ func TestPin(t *testing.T) {
 	}
 	if namespaces.Pinned(dir, namespaces.Network) {
 		t.Error("still pinned")
+	}
+}
+
+// TestPinUser: the namespaces of a pod belong to its user namespace, whose root is nobody here.
+func TestPinUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := filepath.Join(t.TempDir(), "ns")
+	t.Cleanup(func() { _ = namespaces.Unpin(dir) })
+	kinds := []string{namespaces.Network, namespaces.UTS, namespaces.IPC, namespaces.User}
+	ids := &namespaces.IDs{UIDs: []syscall.SysProcIDMap{{HostID: 200000, Size: 1000}}, GIDs: []syscall.SysProcIDMap{{HostID: 300000, Size: 10}, {ContainerID: 10, HostID: 400000, Size: 10}}}
+	err := namespaces.Pin(namespaces.Options{Dir: dir, Kinds: kinds, Hostname: "pinned", Users: ids, Sysctls: map[string]string{"net.ipv4.ip_local_port_range": "2000 3000"}})
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+		t.Skipf("no user namespaces here: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range kinds {
+		if !namespaces.Pinned(dir, kind) {
+			t.Errorf("%s is not pinned", kind)
+		}
+	}
+	if children, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid())); err == nil && len(children) > 0 {
+		t.Errorf("children are left: %s", children)
+	}
+	user, err := os.Open(namespaces.Path(dir, namespaces.User))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	var want unix.Stat_t
+	if err := unix.Fstat(int(user.Fd()), &want); err != nil {
+		t.Fatal(err)
+	}
+	const nsGetUserNS = 0xb701 // ioctl_ns(2)
+	network, err := os.Open(namespaces.Path(dir, namespaces.Network))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer network.Close()
+	fd, err := unix.IoctlRetInt(int(network.Fd()), nsGetUserNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var got unix.Stat_t
+	if err := unix.Fstat(fd, &got); err != nil || got.Ino != want.Ino {
+		t.Errorf("the network belongs to the user namespace %d, want %d, %v", got.Ino, want.Ino, err)
+	}
+	err = namespaces.Do(namespaces.Path(dir, namespaces.UTS), func() error {
+		name, err := os.Hostname()
+		if name != "pinned" {
+			t.Errorf("hostname %q", name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, tc := range []struct {
+		uid, gid, wantUID, wantGID int
+		ok                         bool
+	}{{0, 0, 200000, 300000, true}, {999, 12, 200999, 400002, true}, {1000, 0, 0, 0, false}, {0, 20, 0, 0, false}} {
+		uid, gid, err := ids.OnMachine(tc.uid, tc.gid)
+		if (err == nil) != tc.ok || tc.ok && (uid != tc.wantUID || gid != tc.wantGID) {
+			t.Errorf("%d:%d is %d:%d here, %v", tc.uid, tc.gid, uid, gid, err)
+		}
+	}
+	overlapping := &namespaces.IDs{UIDs: append(ids.UIDs, ids.UIDs[0]), GIDs: ids.GIDs}
+	err = namespaces.Pin(namespaces.Options{Dir: dir + "2", Kinds: kinds, Users: overlapping})
+	if err == nil || !strings.Contains(err.Error(), "make namespaces") {
+		t.Errorf("IDs that are mapped twice: %v", err)
+	}
+	if err := errors.Join(namespaces.Unpin(dir), namespaces.Unpin(dir+"2")); err != nil {
+		t.Error(err)
 	}
 }

@@ -18,7 +18,7 @@ func mountsOf(c Container) ([]specs.Mount, string, error) {
 		if mount.GetImage().GetImage() != "" {
 			continue // mounted by the caller, in c.Mounts
 		}
-		spec, needs, err := bindMount(mount)
+		spec, needs, err := bindMount(c, mount)
 		if err != nil {
 			return nil, "", err
 		}
@@ -48,7 +48,7 @@ func mountsOf(c Container) ([]specs.Mount, string, error) {
 func depth(p string) int { return strings.Count(path.Clean(p), "/") }
 
 // bindMount translates a mount of the CRI.
-func bindMount(mount *runtimeapi.Mount) (spec specs.Mount, propagation string, err error) {
+func bindMount(c Container, mount *runtimeapi.Mount) (spec specs.Mount, propagation string, err error) {
 	where := mount.GetContainerPath()
 	if where == "" || mount.GetHostPath() == "" || strings.ContainsRune(where+mount.GetHostPath(), 0) {
 		return spec, "", invalid("mount of %q at %q lacks a path", mount.GetHostPath(), where)
@@ -56,10 +56,11 @@ func bindMount(mount *runtimeapi.Mount) (spec specs.Mount, propagation string, e
 	if len(mount.GetMountOptions()) > 0 {
 		return spec, "", invalid("mount at %s: mount options are not supported", where)
 	}
-	if len(mount.GetUidMappings())+len(mount.GetGidMappings()) > 0 {
-		return spec, "", invalid("mount at %s: ID-mapped mounts are not supported", where)
+	uids, gids := mappings(mount.GetUidMappings()), mappings(mount.GetGidMappings())
+	if len(uids)+len(gids) > 0 && (len(c.UIDMappings) == 0 || len(uids) == 0 || len(gids) == 0) {
+		return spec, "", invalid("mount at %s: mappings of user and group IDs need each other and a user namespace", where)
 	}
-	spec = specs.Mount{Destination: path.Join("/", where), Source: mount.GetHostPath(), Type: "bind", Options: []string{"rbind"}}
+	spec = specs.Mount{Destination: path.Join("/", where), Source: mount.GetHostPath(), Type: "bind", Options: []string{"rbind"}, UIDMappings: uids, GIDMappings: gids}
 	switch mount.GetPropagation() {
 	case runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
 		spec.Options = append(spec.Options, "rprivate")
@@ -87,6 +88,27 @@ func bindMount(mount *runtimeapi.Mount) (spec specs.Mount, propagation string, e
 	return spec, propagation, nil
 }
 
+// mappings translates mappings of IDs.
+func mappings(asked []*runtimeapi.IDMapping) []specs.LinuxIDMapping {
+	var translated []specs.LinuxIDMapping
+	for _, m := range asked {
+		translated = append(translated, specs.LinuxIDMapping{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Size: m.GetLength()})
+	}
+	return translated
+}
+
+// ttyGroup is the group of terminals everywhere. A user namespace may not have it.
+const ttyGroup = 5
+
+func terminalOptions(c Container) []string {
+	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
+	has := func(m specs.LinuxIDMapping) bool { return m.ContainerID <= ttyGroup && ttyGroup-m.ContainerID < m.Size }
+	if len(c.GIDMappings) == 0 || slices.ContainsFunc(c.GIDMappings, has) {
+		options = append(options, "gid=5")
+	}
+	return options
+}
+
 // defaultMounts are those that every container has.
 func defaultMounts(c Container) []specs.Mount {
 	security := c.Config.GetLinux().GetSecurityContext()
@@ -97,7 +119,7 @@ func defaultMounts(c Container) []specs.Mount {
 	mounts := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: terminalOptions(c)},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", system}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", system}},

@@ -63,6 +63,8 @@ type Container struct {
 	// Namespaces that the container joins. Kinds that are missing here are the host's; one
 	// without a path is made.
 	Namespaces []specs.LinuxNamespace
+	// UIDMappings and GIDMappings are those of the user namespace, if Namespaces has one.
+	UIDMappings, GIDMappings []specs.LinuxIDMapping
 	// CgroupsPath is in the form that the cgroup driver wants.
 	CgroupsPath string
 	// Files of the sandbox, "" for those that the host's stand in for.
@@ -108,6 +110,7 @@ func Generate(c Container, m Machine) (*specs.Spec, error) {
 			RootfsPropagation: propagation,
 		},
 	}
+	// Not UIDMappings and GIDMappings as well: those of a namespace that is joined are its own.
 	if !security.GetPrivileged() {
 		spec.Linux.MaskedPaths = security.GetMaskedPaths()
 		spec.Linux.ReadonlyPaths = security.GetReadonlyPaths()

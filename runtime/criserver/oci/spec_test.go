@@ -76,6 +76,12 @@ func TestGenerate(t *testing.T) {
 			c.Devices, c.DeviceAccess = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}, []string{"rw"}
 		}},
 		{name: "no-oom-privilege", machine: func(m *oci.Machine) { m.MinOOMScoreAdj = 0 }, change: func(c *oci.Container) { c.Config.Linux.Resources.OomScoreAdj = -998 }},
+		{name: "user-namespace", change: func(c *oci.Container) {
+			c.Namespaces = append(c.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: "/run/ns/user"})
+			c.UIDMappings, c.GIDMappings = []specs.LinuxIDMapping{{HostID: 65536, Size: 65536}}, []specs.LinuxIDMapping{{HostID: 65536, Size: 3}}
+			ids := []*runtimeapi.IDMapping{{HostId: 65536, Length: 65536}}
+			c.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/data", HostPath: "/a", UidMappings: ids, GidMappings: ids}}
+		}},
 		{name: "volume-over-default", change: func(c *oci.Container) {
 			c.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/dev/shm/", HostPath: "/memory", Propagation: runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL}}
 		}},
@@ -163,9 +169,13 @@ func TestGenerateRefuses(t *testing.T) {
 		"AppArmor without it": security(func(s *runtimeapi.LinuxContainerSecurityContext) {
 			s.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "p"}
 		}),
-		"mount without target":            mount(&runtimeapi.Mount{HostPath: "/a"}),
-		"mount options":                   mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", MountOptions: []string{"x"}}),
-		"mapped mount":                    mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", UidMappings: []*runtimeapi.IDMapping{{}}}),
+		"mount without target": mount(&runtimeapi.Mount{HostPath: "/a"}),
+		"mount options":        mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", MountOptions: []string{"x"}}),
+		"mapped mount":         mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", UidMappings: []*runtimeapi.IDMapping{{}}}),
+		"half mapped mount": func(c *oci.Container) {
+			c.UIDMappings = []specs.LinuxIDMapping{{HostID: 65536, Size: 65536}}
+			c.Config.Mounts = []*runtimeapi.Mount{{HostPath: "/a", ContainerPath: "/b", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}}}
+		},
 		"recursive but not read-only":     mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", RecursiveReadOnly: true}),
 		"recursive read-only and shared":  mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", RecursiveReadOnly: true, Readonly: true, Propagation: 1}),
 		"propagation that does not exist": mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", Propagation: 7}),

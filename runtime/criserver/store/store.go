@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -158,11 +160,30 @@ func writeJSON(path string, value any) error {
 	return WriteFile(path, data, 0o600)
 }
 
-// WriteFile replaces a file atomically, without waiting for the disk.
+// WriteFile replaces a file atomically, without waiting for the disk. What it replaces stays
+// beside it to be written over the next time: a new file for every change is what a pod's start
+// and end would spend most of their time in the file system on.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	temporary := path + ".tmp"
-	if err := os.WriteFile(temporary, data, mode); err != nil {
+	spare := path + ".tmp"
+	if err := overwrite(spare, data, mode); err != nil {
 		return err
 	}
-	return os.Rename(temporary, path)
+	err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	if err == nil {
+		return nil
+	}
+	// The first time there is nothing to exchange it with, and not every file system can.
+	return os.Rename(spare, path)
+}
+
+func overwrite(path string, data []byte, mode fs.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, mode)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Truncate(int64(len(data)))
+	}
+	return errors.Join(err, file.Close())
 }

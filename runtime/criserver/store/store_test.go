@@ -66,6 +66,24 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// TestWriteFile: a longer text, a shorter one, and what a server that was killed left half written.
+func TestWriteFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for i, text := range []string{"one", "a longer one", "1", "", "two"} {
+		if i == 4 {
+			if err := os.WriteFile(path+".tmp", []byte("half of something long"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := store.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Errorf("%q, %v, want %q", got, err, text)
+		}
+	}
+}
+
 func TestIndex(t *testing.T) {
 	x := store.NewIndex[string]()
 	if owner, ok := x.Reserve("name", "abc1"); !ok || owner != "abc1" {

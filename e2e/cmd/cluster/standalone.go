@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"minikubelet/e2e/stack"
+)
+
+// runStandalone runs the kubelet alone: it is its own runtime, and its pods are the manifests in examples/static.
+func runStandalone(ctx context.Context, f flags) (err error) {
+	if f.kubelet != "minikubelet" {
+		return fmt.Errorf("-standalone needs this project's kubelet, not %q", f.kubelet)
+	}
+	say := sayer()
+	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: stack.Embedded, NoControlPlane: true, NoRegistry: true, Progress: say})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		say("taking everything down")
+		err = errors.Join(err, s.Close())
+	}()
+	if err := publishHello(ctx, s, f.examples); err != nil {
+		return err
+	}
+	pods, err := copyManifests(f.examples, s)
+	if err != nil {
+		return err
+	}
+	k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity})
+	if err != nil {
+		return err
+	}
+	say("started the kubelet, pid %d", k.Pid())
+	showStandalone(s, k)
+	ready := make(chan struct{})
+	go watchStandalone(ctx, s, say, pods, ready)
+	if !f.once {
+		ready = nil
+	}
+	select {
+	case <-ctx.Done():
+	case <-ready:
+	case <-k.Done():
+		return fmt.Errorf("the kubelet has ended; its log ends:\n%s", k.LogTail(20))
+	}
+	return nil
+}
+
+// showStandalone prints how to look at the pods.
+func showStandalone(s *stack.Stack, k *stack.Kubelet) {
+	inside := "nsenter --net=" + s.NetnsPath()
+	fmt.Printf(`
+  healthz       %[1]s curl -s http://127.0.0.1:10248/healthz
+  pods          %[1]s curl -s http://127.0.0.1:10255/pods
+  metrics       %[1]s curl -s http://127.0.0.1:10255/metrics
+  the runtime   crictl -r unix://%[2]s pods
+  kubelet log   %[3]s
+  pod logs      %[4]s
+  manifests     %[5]s (what comes here runs, what goes ends)
+
+`, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir())
+}
+
+// watchStandalone prints the changes of the pods, and closes ready once the awaited ones are Ready. Without an apiserver
+// there is nothing to watch, but the kubelet tells when asked.
+func watchStandalone(ctx context.Context, s *stack.Stack, say func(string, ...any), await []string, ready chan<- struct{}) {
+	seen := map[string]string{}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		pods, err := s.StandalonePods(ctx)
+		if err != nil {
+			continue // it is starting
+		}
+		for _, pod := range pods {
+			key, state := podKey(pod.Namespace, pod.Name), podState(&pod)
+			if seen[key] == state {
+				continue
+			}
+			if seen[key] = state; state == "" {
+				continue // not tried yet
+			}
+			say("%s %s", key, state)
+			if stack.PodReady(&pod) && pod.Name == "hello-"+s.NodeName {
+				say("try: nsenter --net=%s curl http://%s:8080", s.NetnsPath(), pod.Status.PodIP)
+			}
+			if await = without(await, key, stack.PodReady(&pod)); len(await) == 0 && ready != nil {
+				say("everything is Ready; Ctrl-C ends it")
+				close(ready)
+				ready = nil
+			}
+		}
+	}
+}
+
+// without removes a key that is done.
+func without(keys []string, key string, done bool) []string {
+	var rest []string
+	for _, k := range keys {
+		if k != key || !done {
+			rest = append(rest, k)
+		}
+	}
+	return rest
+}

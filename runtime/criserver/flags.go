@@ -1,0 +1,94 @@
+package criserver
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// AddFlags gives the options their defaults and adds the flags that every program with a CRI server in it has: cmd/crid,
+// and the kubelet, whose other flags say the rest. Each usage begins with the prefix.
+func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
+	runtimes := &runtimesFlag{options: o}
+	o.Runtimes, o.DefaultRuntime = map[string]string{"runc": "runc"}, "runc"
+	o.Pause = PauseNeeded
+	set.StringVar(&o.Images.ArchiveDir, "image-archive-dir", "", prefix+"directory of OCI and docker archives to import at start")
+	set.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", prefix+"directory of CNI configurations, of which the first is used")
+	set.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, prefix+"directories of CNI plugins")
+	set.StringVar(&o.Conmon, "conmon", "conmon", prefix+"conmon program")
+	set.Var(runtimes, "oci-runtime", prefix+"OCI runtime as handler=program; the first is the default; may be repeated")
+	set.Var(ChoiceFlag(&o.Pause, PauseNeeded, PauseAlways), "pause", prefix+"when a pod gets a pause process: needed (it shares its processes) or always")
+	set.StringVar(&o.PauseImage, "pause-image", "", prefix+"image of the pause process, which pods with a shared PID namespace have; without one they are refused")
+	set.Var(&registriesFlag{options: o}, "registry-config", prefix+"YAML file of mirrors and insecure registries, by host")
+}
+
+// ChoiceFlag is the value of a flag that must be one of a few words.
+func ChoiceFlag(value *string, allowed ...string) pflag.Value { return &choice{value, allowed} }
+
+type choice struct {
+	value   *string
+	allowed []string
+}
+
+func (c *choice) String() string { return *c.value }
+func (c *choice) Type() string   { return "string" }
+
+// Set takes one of the words.
+func (c *choice) Set(text string) error {
+	if !slices.Contains(c.allowed, text) {
+		return fmt.Errorf("it must be %s", strings.Join(c.allowed, " or "))
+	}
+	*c.value = text
+	return nil
+}
+
+// runtimesFlag reads handler=program pairs. The first that is given replaces the default.
+type runtimesFlag struct {
+	options *Options
+	given   []string
+}
+
+func (f *runtimesFlag) Type() string { return "stringArray" }
+
+func (f *runtimesFlag) String() string {
+	if f.given == nil {
+		return "runc=runc"
+	}
+	return strings.Join(f.given, ",")
+}
+
+// Set adds a runtime.
+func (f *runtimesFlag) Set(pair string) error {
+	name, program, ok := strings.Cut(pair, "=")
+	if !ok || name == "" || program == "" || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." {
+		return errors.New("it must be handler=program, as in runc=/usr/bin/runc")
+	}
+	if f.given == nil {
+		f.options.Runtimes, f.options.DefaultRuntime = map[string]string{}, name
+	}
+	if f.options.Runtimes[name] != "" {
+		return errors.New("there are two programs for the handler")
+	}
+	f.given = append(f.given, pair)
+	f.options.Runtimes[name] = program
+	return nil
+}
+
+// registriesFlag reads the file as soon as it is named.
+type registriesFlag struct {
+	options *Options
+	path    string
+}
+
+func (f *registriesFlag) String() string { return f.path }
+func (f *registriesFlag) Type() string   { return "string" }
+
+// Set reads the file.
+func (f *registriesFlag) Set(path string) (err error) {
+	f.path = path
+	f.options.Images.Registries, err = LoadRegistries(path)
+	return err
+}

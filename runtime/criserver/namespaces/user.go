@@ -1,0 +1,84 @@
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// IDs are which of the machine's user and group IDs a user namespace's are.
+type IDs struct{ UIDs, GIDs []syscall.SysProcIDMap }
+
+// Root are the machine's IDs of the namespace's root.
+func (ids *IDs) Root() (uid, gid int, err error) { return ids.OnMachine(0, 0) }
+
+// OnMachine are the machine's IDs of a user and a group of the namespace.
+func (ids *IDs) OnMachine(uid, gid int) (int, int, error) {
+	hostUID, uidErr := onMachine(ids.UIDs, uid)
+	hostGID, gidErr := onMachine(ids.GIDs, gid)
+	return hostUID, hostGID, errors.Join(uidErr, gidErr)
+}
+
+func onMachine(maps []syscall.SysProcIDMap, id int) (int, error) {
+	for _, m := range maps {
+		if id >= m.ContainerID && id < m.ContainerID+m.Size {
+			return m.HostID + id - m.ContainerID, nil
+		}
+	}
+	return 0, fmt.Errorf("the user namespace has no ID %d", id)
+}
+
+// pinOwned makes a user namespace and in it the others, which then belong to it, and pins them.
+//
+// A process with several threads can make none for itself. So a child is started in them: this
+// program once more, which its tracer, the calling thread, never lets run. The kernel stops it
+// at its first instruction and kills it when the tracer ends.
+func pinOwned(o Options) error {
+	flags := 0
+	for _, kind := range o.Kinds {
+		flags |= cloneFlags[kind]
+	}
+	child, err := os.StartProcess("/proc/self/exe", []string{"user-namespace"}, &os.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: uintptr(flags &^ unix.CLONE_NEWUSER),
+		UidMappings: o.Users.UIDs, GidMappings: o.Users.GIDs, GidMappingsEnableSetgroups: true,
+		Ptrace: true, Pdeathsig: syscall.SIGKILL,
+	}})
+	if err != nil {
+		return fmt.Errorf("make namespaces %s: %w", strings.Join(o.Kinds, ", "), err)
+	}
+	defer func() {
+		_ = child.Kill()
+		_, _ = child.Wait()
+	}()
+	for _, kind := range o.Kinds {
+		if err := bind("/proc/"+strconv.Itoa(child.Pid)+"/ns/"+kind, Path(o.Dir, kind)); err != nil {
+			return fmt.Errorf("pin %s namespace: %w", kind, err)
+		}
+	}
+	return nil
+}
+
+// enter makes the calling thread join pinned namespaces, but for the user namespace: the thread
+// keeps the rights it has.
+func enter(o Options) error {
+	for _, kind := range o.Kinds {
+		if kind == User {
+			continue
+		}
+		file, err := os.Open(Path(o.Dir, kind))
+		if err != nil {
+			return fmt.Errorf("enter %s namespace: %w", kind, err)
+		}
+		err = unix.Setns(int(file.Fd()), cloneFlags[kind])
+		file.Close()
+		if err != nil {
+			return fmt.Errorf("enter %s namespace: %w", kind, err)
+		}
+	}
+	return nil
+}

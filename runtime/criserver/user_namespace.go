@@ -1,0 +1,199 @@
+package criserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/images"
+	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/namespaces"
+	"minikubelet/runtime/criserver/oci"
+)
+
+// maxIDRanges is how many ranges the kernel takes for one namespace.
+const maxIDRanges = 340
+
+// inUserNamespace tells whether a pod asks for a user namespace of its own. The CRI's zero value
+// means the pod's too, but only in a message that is there.
+func inUserNamespace(options *runtimeapi.NamespaceOption) bool {
+	return options.GetUsernsOptions() != nil && options.GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD
+}
+
+// validateUserNamespace refuses a user namespace that cannot be.
+func (s *Server) validateUserNamespace(handler string, options *runtimeapi.NamespaceOption) error {
+	users := options.GetUsernsOptions()
+	if mode := users.GetMode(); users != nil && mode != runtimeapi.NamespaceMode_POD && mode != runtimeapi.NamespaceMode_NODE {
+		return fmt.Errorf("%w: user namespace of mode %s", oci.ErrInvalid, mode)
+	}
+	if !inUserNamespace(options) {
+		return nil
+	}
+	if reason := s.features[handler].noUserNamespaces; reason != nil {
+		return fmt.Errorf("run pod in a user namespace: %w: %w", errors.ErrUnsupported, reason)
+	}
+	for what, mode := range map[string]runtimeapi.NamespaceMode{"network": options.GetNetwork(), "IPC": options.GetIpc(), "PID": options.GetPid()} {
+		if mode == runtimeapi.NamespaceMode_NODE {
+			return fmt.Errorf("%w: a pod in a user namespace cannot use the node's %s namespace", oci.ErrInvalid, what)
+		}
+	}
+	ids, err := idsOf(users)
+	if err != nil {
+		return err
+	}
+	if _, _, err := ids.Root(); err != nil {
+		return fmt.Errorf("%w: %w", oci.ErrInvalid, err)
+	}
+	return nil
+}
+
+// idsOf reads the mappings of a user namespace.
+func idsOf(users *runtimeapi.UserNamespace) (*namespaces.IDs, error) {
+	uids, err := idRanges(users.GetUids())
+	if err != nil {
+		return nil, fmt.Errorf("user IDs: %w", err)
+	}
+	gids, err := idRanges(users.GetGids())
+	if err != nil {
+		return nil, fmt.Errorf("group IDs: %w", err)
+	}
+	return &namespaces.IDs{UIDs: uids, GIDs: gids}, nil
+}
+
+func idRanges(mappings []*runtimeapi.IDMapping) ([]syscall.SysProcIDMap, error) {
+	if len(mappings) == 0 || len(mappings) > maxIDRanges {
+		return nil, fmt.Errorf("%w: %d ranges for a user namespace", oci.ErrInvalid, len(mappings))
+	}
+	ranges := make([]syscall.SysProcIDMap, len(mappings))
+	for i, m := range mappings {
+		host, container, length := uint64(m.GetHostId()), uint64(m.GetContainerId()), uint64(m.GetLength())
+		if length == 0 || host+length > math.MaxUint32 || container+length > math.MaxUint32 {
+			return nil, fmt.Errorf("%w: %d IDs from %d on, as %d, for a user namespace", oci.ErrInvalid, length, host, container)
+		}
+		// A shift by nothing would make the container's root the machine's.
+		if host == 0 {
+			return nil, fmt.Errorf("%w: the machine's root is not for a user namespace", oci.ErrInvalid)
+		}
+		ranges[i] = syscall.SysProcIDMap{ContainerID: int(container), HostID: int(host), Size: int(length)}
+	}
+	return ranges, nil
+}
+
+// ids are those of the pod's user namespace; nil without one. They were validated.
+func (sb *sandbox) ids() *namespaces.IDs {
+	if !inUserNamespace(sb.options()) {
+		return nil
+	}
+	ids, err := idsOf(sb.options().GetUsernsOptions())
+	if err != nil {
+		return nil
+	}
+	return ids
+}
+
+// owner is to whom the pod's images belong.
+func (sb *sandbox) owner() *images.Owner {
+	ids := sb.ids()
+	if ids == nil {
+		return nil
+	}
+	return &images.Owner{UserNS: namespaces.Path(sb.namespaceDir(), namespaces.User), OnMachine: ids.OnMachine}
+}
+
+// giveToPod makes a path the property of the root of the pod's user namespace, if it has one.
+func (sb *sandbox) giveToPod(path string) error {
+	ids := sb.ids()
+	if ids == nil {
+		return nil
+	}
+	uid, gid, err := ids.Root()
+	if err != nil {
+		return err
+	}
+	if err := os.Lchown(path, uid, gid); err != nil {
+		return fmt.Errorf("give to the pod's user namespace: %w", err)
+	}
+	return nil
+}
+
+// letPodPass lets the root of the pod's user namespace, and nobody else, through a directory of
+// this server's: the OCI runtime looks for the root file system with that user's rights.
+func (sb *sandbox) letPodPass(dirs ...string) error {
+	ids := sb.ids()
+	if ids == nil {
+		return nil
+	}
+	_, gid, err := ids.Root()
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if err := errors.Join(os.Lchown(dir, 0, gid), os.Chmod(dir, 0o710)); err != nil {
+			return fmt.Errorf("let the pod's user namespace pass: %w", err)
+		}
+	}
+	return nil
+}
+
+// mappingsOf are the mappings in an OCI specification.
+func mappingsOf(ranges []syscall.SysProcIDMap) []specs.LinuxIDMapping {
+	mappings := make([]specs.LinuxIDMapping, len(ranges))
+	for i, r := range ranges {
+		mappings[i] = specs.LinuxIDMapping{ContainerID: uint32(r.ContainerID), HostID: uint32(r.HostID), Size: uint32(r.Size)}
+	}
+	return mappings
+}
+
+// features are what a runtime handler can do beyond what all can.
+type features struct {
+	recursiveReadOnly bool
+	noUserNamespaces  error // why not; nil when they work
+}
+
+// findFeatures asks runtimes and kernel. That of user namespaces is tried, since many parts
+// of a kernel have to play together.
+func (s *Server) findFeatures(ctx context.Context) {
+	s.features = map[string]features{}
+	kernel := s.tryUserNamespace()
+	for name, runtime := range s.runtimes {
+		if name == "" {
+			continue // the default has a name as well
+		}
+		able, err := runtime.Features(ctx)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Could not ask an OCI runtime what it can do", "runtime", name)
+		}
+		f := features{recursiveReadOnly: able.RecursiveReadOnly && monitor.CanSetMountAttributes(), noUserNamespaces: kernel}
+		if kernel == nil && !able.MappedMounts {
+			f.noUserNamespaces = fmt.Errorf("%s has no ID-mapped mounts", runtime.Name())
+		}
+		s.features[name] = f
+	}
+	s.features[""] = s.features[s.options.DefaultRuntime]
+	if kernel != nil {
+		klog.FromContext(ctx).Info("Pods cannot have user namespaces on this machine", "reason", kernel)
+	}
+}
+
+// tryUserNamespace makes a user namespace and mounts a file system as it sees it.
+func (s *Server) tryUserNamespace() error {
+	dir := s.state("tmp", "probe")
+	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65536, Size: 65536}}
+	ids := &namespaces.IDs{UIDs: one, GIDs: one}
+	if err := namespaces.Unpin(dir); err != nil { // of a server that was killed
+		return err
+	}
+	err := namespaces.Pin(namespaces.Options{Dir: dir, Kinds: []string{namespaces.User}, Users: ids})
+	if err == nil {
+		err = s.images.CanMap(&images.Owner{UserNS: filepath.Join(dir, namespaces.User), OnMachine: ids.OnMachine})
+	}
+	return errors.Join(err, namespaces.Unpin(dir))
+}
