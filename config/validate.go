@@ -221,6 +221,7 @@ func forbidden(spec *field.Path, s *corev1.PodSpec) field.ErrorList {
 			add(p.ConfigMap != nil, at.Child("configMap"))
 			add(p.ServiceAccountToken != nil, at.Child("serviceAccountToken"))
 			add(p.ClusterTrustBundle != nil, at.Child("clusterTrustBundle"))
+			add(p.PodCertificate != nil, at.Child("podCertificate"))
 		}
 	}
 	for _, group := range []struct {

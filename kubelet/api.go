@@ -177,12 +177,21 @@ func (c *apiClients) runtimeClasses() cache.ListerWatcher {
 	return c.pods.RuntimeClasses()
 }
 
-// objects reads what pods refer to, and tells of changes.
-func (c *apiClients) objects(onChange func(types.UID)) objects.Options {
+// objects reads what the node's pods refer to, and tells of changes.
+func (c *apiClients) objects(of *node.Node, name string, events record.EventRecorder, onChange func(types.UID)) objects.Options {
 	if c.pods == nil {
 		return objects.Options{}
 	}
-	return objects.Options{Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, TrustBundles: c.pods.ClusterTrustBundles, OnChange: onChange}
+	return objects.Options{
+		Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, TrustBundles: c.pods.ClusterTrustBundles, OnChange: onChange,
+		CertificateRequests: func() cache.ListerWatcher { return c.pods.PodCertificateRequests(name) },
+		RequestCertificate:  c.pods.RequestPodCertificate, ServiceAccount: c.serviceAccount, Node: of.Node, Events: events,
+	}
+}
+
+func (c *apiClients) serviceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
+	account := &corev1.ServiceAccount{}
+	return account, c.pods.Get(ctx, "serviceaccounts", namespace, name, account)
 }
 
 // recorder returns the recorder of all events: logged always, sent once startEvents ran.

@@ -130,7 +130,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 		return err
 	}
 	resync := make(chan types.UID, 100)
-	k.objects = objects.New(k.api.objects(func(uid types.UID) {
+	k.objects = objects.New(k.api.objects(k.node, s.NodeName, events, func(uid types.UID) {
 		select {
 		case resync <- uid:
 		case <-ctx.Done():

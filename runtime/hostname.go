@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -135,7 +137,7 @@ func (r *Runtime) hostsMount(pod *corev1.Pod, container *corev1.Container, podIP
 	}
 	file := filepath.Join(r.podDir(pod), "etc-hosts")
 	content := hostsContent(pod, podIPs, host, domain, node)
-	old, err := os.ReadFile(file)
+	old, err := readShared(file, len(content)+1)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the pod's hosts file: %w", err)
 	}
@@ -149,6 +151,16 @@ func (r *Runtime) hostsMount(pod *corev1.Pod, container *corev1.Container, podIP
 
 func (r *Runtime) podDir(pod *corev1.Pod) string {
 	return filepath.Join(r.RootDir, "pods", string(pod.UID))
+}
+
+// readShared reads so much of a file that containers may have written to, and nothing that they put in its place.
+func readShared(file string, limit int) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, int64(limit)))
 }
 
 // writeShared writes a file that containers read or write, with exactly this mode whatever the umask.

@@ -29,6 +29,7 @@ const (
 // component is a program that can be stopped and started again.
 type component struct {
 	args    []string
+	own     []string                    // args before Reflag
 	ready   func(context.Context) error // nil: nothing waits for it
 	process *Process
 }

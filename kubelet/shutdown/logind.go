@@ -60,6 +60,19 @@ func (l *logind) delay() (time.Duration, error) {
 	return time.Duration(min(usec, uint64(1<<62/time.Microsecond))) * time.Microsecond, nil
 }
 
+// goingDown tells whether a shutdown was announced already.
+func (l *logind) goingDown() (bool, error) {
+	property, err := l.bus.Object(logindName, logindPath).GetProperty(logindManager + ".PreparingForShutdown")
+	if err != nil {
+		return false, fmt.Errorf("read PreparingForShutdown of logind: %w", err)
+	}
+	going, ok := property.Value().(bool)
+	if !ok {
+		return false, fmt.Errorf("read PreparingForShutdown of logind: it is a %T", property.Value())
+	}
+	return going, nil
+}
+
 // extend has logind wait for as long as is wanted.
 //
 // Upstream: pkg/kubelet/nodeshutdown/systemd/inhibit_linux.go OverrideInhibitDelay, ReloadLogindConf.

@@ -67,6 +67,7 @@ type Manager struct {
 	groups       []kubeletconfig.ShutdownGracePeriodByPodPriority // lowest priority first
 	shuttingDown atomic.Bool
 	start, end   prometheus.Gauge
+	last         state
 }
 
 // New returns a Manager; nil if the settings give pods no time.
@@ -89,7 +90,27 @@ func New(o Options) *Manager {
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(m.start, m.end)
 	}
+	var err error
+	if m.last, err = load(o.Settings.RootDir); err != nil {
+		klog.Background().Error(err, "Shutdown: what the kubelet before knew of one is lost") // only metrics miss it
+	}
+	m.show()
 	return m
+}
+
+// show puts the times of the last shutdown into the metrics.
+func (m *Manager) show() {
+	m.start.Set(unix(m.last.StartTime))
+	m.end.Set(unix(m.last.EndTime))
+}
+
+// note keeps the times of a shutdown, in memory and on the disk.
+func (m *Manager) note(ctx context.Context, s state) {
+	m.last = s
+	m.show()
+	if err := s.store(m.Settings.RootDir); err != nil {
+		klog.FromContext(ctx).Error(err, "Shutdown: a kubelet that is started now will not know when it began")
+	}
 }
 
 // groupsOf returns the grace periods by priority, the lowest first: those of the settings, or one for critical pods and
@@ -149,14 +170,11 @@ func (m *Manager) watch(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = l.close() }()
-	if err := l.extend(ctx, m.period()); err != nil {
-		return err
-	}
-	if err := l.inhibit(ctx); err != nil {
-		return err
-	}
 	announced, err := l.watch(ctx)
 	if err != nil {
+		return err
+	}
+	if err := m.prepare(ctx, l); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).Info("Shutdown: watching for the machine's shutdown", "gracePeriod", m.period())
@@ -173,6 +191,22 @@ func (m *Manager) watch(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// prepare has logind wait for the kubelet. One that was started while the machine goes down gets no lock any more: it goes
+// on where the one before ended, for as long as that one's lock, or the machine, lasts.
+func (m *Manager) prepare(ctx context.Context, l *logind) error {
+	going, err := l.goingDown()
+	if err != nil {
+		return err
+	}
+	if going {
+		return m.handle(ctx, l, true)
+	}
+	if err := l.extend(ctx, m.period()); err != nil {
+		return err
+	}
+	return l.inhibit(ctx)
 }
 
 // period is how long all pods together have.
@@ -196,10 +230,16 @@ func (m *Manager) handle(ctx context.Context, l *logind, start bool) error {
 	}
 	klog.FromContext(ctx).Info("Shutdown: the machine goes down, ending its pods")
 	m.Events.Event(m.Node, corev1.EventTypeNormal, eventNodeShutdown, "Shutdown manager detected shutdown event")
-	m.start.SetToCurrentTime()
-	m.end.Set(0)
+	began := time.Now()
+	if m.last.under() {
+		began = m.last.StartTime // by the kubelet before
+	}
+	m.note(ctx, state{StartTime: began})
 	m.endPods(ctx)
-	m.end.SetToCurrentTime()
+	if ctx.Err() != nil {
+		return ctx.Err() // it is not over; the next kubelet goes on
+	}
+	m.note(ctx, state{StartTime: began, EndTime: time.Now()})
 	klog.FromContext(ctx).Info("Shutdown: done, the machine may go down")
 	return l.release()
 }

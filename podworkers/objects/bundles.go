@@ -22,15 +22,17 @@ import (
 //
 // Upstream: pkg/kubelet/clustertrustbundle/clustertrustbundle_manager.go InformerManager.
 type bundles struct {
-	watch   func() cache.ListerWatcher
-	changed func(types.UID)
+	informer
+	told func(types.UID)
 
-	mu         sync.Mutex
-	users      map[types.UID]bool
-	cancel     context.CancelFunc // nil until the first pod
-	stopped    chan struct{}
-	store      cache.Store
-	controller cache.Controller
+	mu    sync.Mutex
+	users map[types.UID]bool
+}
+
+func newBundles(watch func() cache.ListerWatcher, told func(types.UID)) *bundles {
+	b := &bundles{told: told}
+	b.informer = informer{what: "ClusterTrustBundles", kind: &certificatesv1.ClusterTrustBundle{}, watch: watch, changed: b.tell}
+	return b
 }
 
 // register notes whether the pod wants to hear of changes.
@@ -56,7 +58,7 @@ func (b *bundles) forget(uid types.UID) {
 	delete(b.users, uid)
 }
 
-func (b *bundles) tell() {
+func (b *bundles) tell(any) {
 	b.mu.Lock()
 	users := make([]types.UID, 0, len(b.users))
 	for uid := range b.users {
@@ -64,41 +66,7 @@ func (b *bundles) tell() {
 	}
 	b.mu.Unlock()
 	for _, uid := range users {
-		b.changed(uid)
-	}
-}
-
-func (b *bundles) start() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.cancel != nil {
-		return
-	}
-	var ctx context.Context
-	ctx, b.cancel = context.WithCancel(context.Background())
-	b.stopped = make(chan struct{})
-	b.store, b.controller = cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: b.watch(), ObjectType: &certificatesv1.ClusterTrustBundle{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { b.tell() },
-			UpdateFunc: func(_, _ any) { b.tell() },
-			DeleteFunc: func(any) { b.tell() },
-		},
-		Transform: func(obj any) (any, error) { return trim(obj), nil },
-	})
-	go func() {
-		defer close(b.stopped)
-		b.controller.RunWithContext(ctx)
-	}()
-}
-
-func (b *bundles) stop() {
-	b.mu.Lock()
-	cancel, stopped := b.cancel, b.stopped
-	b.mu.Unlock()
-	if cancel != nil {
-		cancel()
-		<-stopped
+		b.told(uid)
 	}
 }
 
@@ -111,15 +79,11 @@ func (m *Manager) TrustAnchors(ctx context.Context, p *corev1.ClusterTrustBundle
 	if b.watch == nil {
 		return nil, fmt.Errorf("read ClusterTrustBundles: %w", ErrStandalone)
 	}
-	b.start()
-	limited, cancel := context.WithTimeout(ctx, readLimit)
-	defer cancel()
-	select {
-	case <-b.controller.HasSyncedChecker().Done():
-	case <-limited.Done():
-		return nil, errors.New("read ClusterTrustBundles: the apiserver has not listed them yet; it may not serve them")
+	store, err := b.read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read ClusterTrustBundles: %w; it may not serve them", err)
 	}
-	chosen, err := b.choose(p)
+	chosen, err := choose(store, p)
 	if err != nil || len(chosen) == 0 {
 		return nil, err
 	}
@@ -127,11 +91,11 @@ func (m *Manager) TrustAnchors(ctx context.Context, p *corev1.ClusterTrustBundle
 }
 
 // choose returns the bundles that a projection means.
-func (b *bundles) choose(p *corev1.ClusterTrustBundleProjection) ([]*certificatesv1.ClusterTrustBundle, error) {
+func choose(store cache.Store, p *corev1.ClusterTrustBundleProjection) ([]*certificatesv1.ClusterTrustBundle, error) {
 	optional := p.Optional != nil && *p.Optional
 	switch {
 	case p.Name != nil:
-		object, found, err := b.store.GetByKey(*p.Name)
+		object, found, err := store.GetByKey(*p.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +114,7 @@ func (b *bundles) choose(p *corev1.ClusterTrustBundleProjection) ([]*certificate
 		return nil, fmt.Errorf("clusterTrustBundle projection's labelSelector: %w", err)
 	}
 	var chosen []*certificatesv1.ClusterTrustBundle
-	for _, object := range b.store.List() {
+	for _, object := range store.List() {
 		if bundle := object.(*certificatesv1.ClusterTrustBundle); bundle.Spec.SignerName == *p.SignerName && selector.Matches(labels.Set(bundle.Labels)) {
 			chosen = append(chosen, bundle)
 		}

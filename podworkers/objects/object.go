@@ -129,13 +129,29 @@ func (o *object) tell() {
 	o.news = make(chan struct{})
 }
 
-// set takes what the apiserver has, nil for nothing.
+// immutable tells whether an object will be as it is for as long as it is.
+//
+// Upstream: pkg/kubelet/util/manager/watch_based_manager.go isImmutable.
+func immutable(value any) bool {
+	switch v := value.(type) {
+	case *corev1.Secret:
+		return v.Immutable != nil && *v.Immutable
+	case *corev1.ConfigMap:
+		return v.Immutable != nil && *v.Immutable
+	}
+	return false
+}
+
+// set takes what the apiserver has, nil for nothing. One that cannot change is not watched any longer.
 func (o *object) set(value any) {
 	o.mu.Lock()
 	first := !o.synced
 	o.synced, o.value = true, value
 	o.tell()
 	o.mu.Unlock()
+	if immutable(value) {
+		o.cancel()
+	}
 	if !first { // for the first one its readers wait
 		o.changed()
 	}

@@ -1,4 +1,4 @@
-// Package objects holds the Secrets, ConfigMaps and service account tokens that the node's pods refer to: each is
+// Package objects holds the Secrets, ConfigMaps, service account tokens and certificates that the node's pods refer to: each is
 // watched once, however many pods want it, for as long as one does.
 package objects
 
@@ -10,10 +10,12 @@ import (
 	"sync"
 
 	authv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 )
 
@@ -29,6 +31,14 @@ type Options struct {
 	CreateToken func(ctx context.Context, namespace, serviceAccount string, request *authv1.TokenRequest) (*authv1.TokenRequest, error)
 	// TrustBundles lists and watches the cluster's ClusterTrustBundles.
 	TrustBundles func() cache.ListerWatcher
+	// CertificateRequests lists and watches the node's PodCertificateRequests, RequestCertificate makes one. Its pod's
+	// ServiceAccount and the Node stand in it.
+	CertificateRequests func() cache.ListerWatcher
+	RequestCertificate  func(ctx context.Context, request *certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error)
+	ServiceAccount      func(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error)
+	Node                func() *corev1.Node
+	// Events tells of certificates that are refused or overdue; may be nil.
+	Events record.EventRecorder
 	// OnChange is told of every pod that refers to an object that changed. It must not block for long.
 	OnChange func(types.UID)
 	Clock    clock.PassiveClock
@@ -38,10 +48,11 @@ type Options struct {
 //
 // Upstream: pkg/kubelet/util/manager/watch_based_manager.go objectCache.
 type Manager struct {
-	opts     Options
-	tokens   *tokens
-	services *services
-	bundles  *bundles
+	opts         Options
+	tokens       *tokens
+	services     *services
+	bundles      *bundles
+	certificates *certificates
 
 	mu      sync.Mutex
 	objects map[key]*object
@@ -67,8 +78,8 @@ func New(opts Options) *Manager {
 		opts.OnChange = func(types.UID) {}
 	}
 	return &Manager{
-		opts: opts, tokens: newTokens(opts), services: &services{watch: opts.Watch},
-		bundles: &bundles{watch: opts.TrustBundles, changed: opts.OnChange},
+		opts: opts, tokens: newTokens(opts), services: newServices(opts.Watch),
+		bundles: newBundles(opts.TrustBundles, opts.OnChange), certificates: newCertificates(opts),
 		objects: map[key]*object{}, pods: map[types.UID][]key{},
 	}
 }
@@ -89,6 +100,7 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 	m.services.stop()
 	m.bundles.stop()
+	m.certificates.stop()
 }
 
 // Register begins to watch what the pod refers to, and stops what only an earlier version of it did.
@@ -129,6 +141,7 @@ func (m *Manager) Unregister(uid types.UID) {
 	}
 	m.tokens.forget(uid)
 	m.bundles.forget(uid)
+	m.certificates.forget(uid)
 }
 
 // release takes one user off each object and returns those without any. Callers hold mu.

@@ -101,6 +101,48 @@ func TestSharedWatch(t *testing.T) {
 	}
 }
 
+// TestImmutable: what cannot change is read once, its watch ends, and it serves all pods that refer to it.
+func TestImmutable(t *testing.T) {
+	client := fake.NewClientset(
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "ns"}, Immutable: new(true), Data: map[string]string{"k": "1"}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "ns"}, Immutable: new(false)},
+	)
+	m := newManager(t, client, nil)
+	m.Register(user("1", "c"))
+	changing := user("2", "c")
+	changing.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "s"}}
+	m.Register(changing)
+	if _, err := m.ConfigMap(t.Context(), "ns", "c"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Secret(t.Context(), "ns", "s"); err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	watched, still := m.objects[key{configMap, "ns", "c"}].stopped, m.objects[key{secret, "ns", "s"}].stopped
+	m.mu.Unlock()
+	<-watched
+	select {
+	case <-still:
+		t.Error("what may change is not watched")
+	default:
+	}
+	if err := client.CoreV1().ConfigMaps("ns").Delete(t.Context(), "c", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.Register(user("3", "c"))
+	m.Unregister("1")
+	m.Unregister("2")
+	if c, err := m.ConfigMap(t.Context(), "ns", "c"); err != nil || c.Data["k"] != "1" {
+		t.Errorf("%v, %v", c, err)
+	}
+	m.Unregister("3")
+	m.Register(user("4", "c"))
+	if _, err := m.ConfigMap(t.Context(), "ns", "c"); !apierrors.IsNotFound(err) {
+		t.Errorf("after all went that used it: %v", err)
+	}
+}
+
 // TestForbiddenAtFirst: the node authorizer may need a moment to learn of a pod.
 func TestForbiddenAtFirst(t *testing.T) {
 	client := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "ns"}})
@@ -147,6 +189,7 @@ func TestTokens(t *testing.T) {
 	fail = true
 	clock.SetTime(clock.Now().Add(50 * time.Minute))
 	get("a", 4, false) // the old one serves until it expires
+	get("a", 4, false) // and what failed is not asked for again at once
 	clock.SetTime(clock.Now().Add(20 * time.Minute))
 	get("a", 5, true)
 	tokens.forget("1")

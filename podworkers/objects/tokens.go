@@ -31,6 +31,7 @@ type token struct {
 const (
 	maxTokenAge = 24 * time.Hour
 	maxJitter   = 10 * time.Second
+	tokenRetry  = 10 * time.Second // what is due and fails must not be due again at once
 )
 
 func newTokens(opts Options) *tokens {
@@ -61,17 +62,22 @@ func (t *tokens) get(ctx context.Context, pod *corev1.Pod, request *authv1.Token
 	if err != nil {
 		if have && now.Before(cached.answer.Status.ExpirationTimestamp.Time) {
 			klog.FromContext(ctx).Error(err, "Service account token could not be renewed, the old one serves on")
+			t.put(pod.UID, k, token{answer: cached.answer, refresh: now.Add(tokenRetry)})
 			return cached.answer, nil
 		}
 		return nil, fmt.Errorf("failed to fetch token: %w", err)
 	}
+	t.put(pod.UID, k, token{answer: answer, refresh: refreshAt(now, answer)})
+	return answer, nil
+}
+
+func (t *tokens) put(uid types.UID, k string, one token) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pods[pod.UID] == nil {
-		t.pods[pod.UID] = map[string]token{}
+	if t.pods[uid] == nil {
+		t.pods[uid] = map[string]token{}
 	}
-	t.pods[pod.UID][k] = token{answer: answer, refresh: refreshAt(now, answer)}
-	return answer, nil
+	t.pods[uid][k] = one
 }
 
 // refreshAt is when a token wants replacing: after four fifths of its life, or a day, a little earlier by chance.

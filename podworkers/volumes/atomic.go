@@ -63,6 +63,12 @@ func writeAtomic(dir string, files map[string]file, group *int64) error {
 	return removeOthers(root, name, files)
 }
 
+// filled tells whether writeAtomic has written a volume before.
+func filled(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, dataLink))
+	return err == nil
+}
+
 // holds tells whether a directory has exactly these files.
 func holds(root *os.Root, name string, files map[string]file, group *int64) bool {
 	seen := 0

@@ -46,7 +46,7 @@ func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.
 
 func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, vars map[string]string) (*runtimeapi.Mount, error) {
 	vm := &c.VolumeMounts[index]
-	mount := &runtimeapi.Mount{HostPath: m.dir(pod.UID, v), ContainerPath: vm.MountPath, Readonly: vm.ReadOnly, SelinuxRelabel: v.HostPath == nil}
+	mount := &runtimeapi.Mount{HostPath: m.dir(pod.UID, v), ContainerPath: vm.MountPath, Readonly: vm.ReadOnly || written(v), SelinuxRelabel: v.HostPath == nil}
 	if p, ok := m.placed(pod.UID, v.Name); ok {
 		mount.Readonly, mount.SelinuxRelabel = vm.ReadOnly || p.readOnly, p.relabel
 	}
@@ -91,6 +91,13 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 	}
 	mount.HostPath = held
 	return mount, nil
+}
+
+// written tells whether the kubelet writes the volume, and no container may.
+//
+// Upstream: pkg/volume/volume.go Attributes.ReadOnly of configmap.go, secret.go, downwardapi.go and projected.go.
+func written(v *corev1.Volume) bool {
+	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 }
 
 // recursiveReadOnly tells whether what is mounted below the mount is to be read-only too.

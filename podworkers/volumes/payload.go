@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	authv1 "k8s.io/api/authentication/v1"
@@ -35,7 +36,7 @@ func (m *Manager) payload(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		return files, m.addDownward(files, pod, v.DownwardAPI.Items, *v.DownwardAPI.DefaultMode)
 	}
 	for i := range v.Projected.Sources {
-		if err := m.addProjection(ctx, files, pod, &v.Projected.Sources[i], *v.Projected.DefaultMode); err != nil {
+		if err := m.addProjection(ctx, files, pod, v, i); err != nil {
 			return nil, err
 		}
 	}
@@ -45,8 +46,8 @@ func (m *Manager) payload(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 func optional(b *bool) bool { return b != nil && *b }
 
 // Upstream: pkg/volume/projected/projected.go collectData.
-func (m *Manager) addProjection(ctx context.Context, files map[string]file, pod *corev1.Pod, s *corev1.VolumeProjection, mode int32) error {
-	switch {
+func (m *Manager) addProjection(ctx context.Context, files map[string]file, pod *corev1.Pod, v *corev1.Volume, index int) error {
+	switch s, mode := &v.Projected.Sources[index], *v.Projected.DefaultMode; {
 	case s.ConfigMap != nil:
 		return m.addConfigMap(ctx, files, pod, s.ConfigMap.Name, s.ConfigMap.Items, optional(s.ConfigMap.Optional), mode)
 	case s.Secret != nil:
@@ -57,6 +58,8 @@ func (m *Manager) addProjection(ctx context.Context, files map[string]file, pod 
 		return m.addToken(ctx, files, pod, s.ServiceAccountToken, mode)
 	case s.ClusterTrustBundle != nil:
 		return m.addTrustAnchors(ctx, files, pod, s.ClusterTrustBundle, mode)
+	case s.PodCertificate != nil:
+		return m.addCertificate(ctx, files, pod, v, index)
 	}
 	return Unsupported(pod)
 }
@@ -193,6 +196,31 @@ func (m *Manager) addTrustAnchors(ctx context.Context, files map[string]file, po
 		return err
 	}
 	files[at] = private(pod, file{data: anchors, mode: mode})
+	return nil
+}
+
+// addCertificate adds a private key and its certificates, in one file or in two.
+//
+// Upstream: pkg/volume/projected/projected.go collectData.
+func (m *Manager) addCertificate(ctx context.Context, files map[string]file, pod *corev1.Pod, v *corev1.Volume, index int) error {
+	key, chain, err := m.opts.Objects.Certificate(ctx, pod, v.Name, index)
+	if err != nil {
+		return err
+	}
+	s := v.Projected.Sources[index].PodCertificate
+	for _, f := range []struct {
+		path string
+		data []byte
+	}{{s.CredentialBundlePath, slices.Concat(key, chain)}, {s.KeyPath, key}, {s.CertificateChainPath, chain}} {
+		if f.path == "" {
+			continue
+		}
+		at, err := clean(f.path)
+		if err != nil {
+			return err
+		}
+		files[at] = private(pod, file{data: f.data, mode: *v.Projected.DefaultMode})
+	}
 	return nil
 }
 

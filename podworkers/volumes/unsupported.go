@@ -15,15 +15,6 @@ func Unsupported(pod *corev1.Pod) error {
 		if kindOf(v) == "" {
 			return fmt.Errorf("spec.volumes[%d] (%s): volumes of kind %s are not supported by this kubelet yet", i, v.Name, sourceName(v))
 		}
-		if v.Projected == nil {
-			continue
-		}
-		for j := range v.Projected.Sources {
-			s := &v.Projected.Sources[j]
-			if s.PodCertificate != nil {
-				return fmt.Errorf("spec.volumes[%d].projected.sources[%d] (%s): podCertificate is not supported by this kubelet yet", i, j, v.Name)
-			}
-		}
 	}
 	return nil
 }

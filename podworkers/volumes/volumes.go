@@ -132,6 +132,9 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		return Unsupported(pod)
 	}
 	files, err := m.payload(ctx, pod, v)
+	if errors.Is(err, objects.ErrNotIssued) && filled(dir) {
+		return nil // the certificates that the kubelet before wrote serve until there are new ones
+	}
 	if err != nil {
 		return err
 	}
@@ -164,11 +167,11 @@ func setGroup(dir string, group int, mode os.FileMode) error {
 	return os.Chmod(dir, mode|os.ModeSetgid)
 }
 
-// Next is when the pod's volumes want looking at though nothing happened: a token to be replaced, a driver to be asked
-// again. Zero for never.
+// Next is when the pod's volumes want looking at though nothing happened: a token or a certificate to be replaced, a
+// driver to be asked again. Zero for never.
 func (m *Manager) Next(uid types.UID) time.Time {
 	var first time.Time
-	for _, at := range []time.Time{m.opts.Objects.TokenRefresh(uid), m.nextRepublish(uid)} {
+	for _, at := range []time.Time{m.opts.Objects.TokenRefresh(uid), m.opts.Objects.CertificateRefresh(uid), m.nextRepublish(uid)} {
 		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}

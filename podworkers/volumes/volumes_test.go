@@ -276,9 +276,8 @@ func TestUnsupported(t *testing.T) {
 		t.Error(err)
 	}
 	for want, source := range map[string]corev1.VolumeSource{
-		"nfs":            {NFS: &corev1.NFSVolumeSource{}},
-		"iscsi":          {ISCSI: &corev1.ISCSIVolumeSource{}},
-		"podCertificate": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{}}}}},
+		"nfs":   {NFS: &corev1.NFSVolumeSource{}},
+		"iscsi": {ISCSI: &corev1.ISCSIVolumeSource{}},
 	} {
 		err := Unsupported(testPod(corev1.Volume{Name: "data", VolumeSource: source}))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "data") {
