@@ -93,7 +93,7 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	if p.clients, err = clientFiles(ctx, "curl", "getent", "nc"); err != nil {
 		return err
 	}
-	dig, err := s.BuildProgram(ctx, "dig")
+	dig, err := s.BuildProgram(ctx, "e2e/stack/images/dig")
 	if err != nil {
 		return err
 	}
