@@ -191,12 +191,8 @@ func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, 
 	if have.asked != nil || have.refused != nil || have.chain != nil && now.Before(have.askAt()) {
 		return nil
 	}
-	key, request, err := c.newRequest(ctx, pod, volume, index)
-	if err == nil {
-		request, err = patiently(ctx, func() (*certificatesv1.PodCertificateRequest, error) { return c.opts.RequestCertificate(ctx, request) })
-	}
-	if err == nil {
-		have.asked = &asked{name: request.Name, key: key, lost: now.Add(lostAfter + rand.N(maxWait))}
+	var err error
+	if have.asked, err = c.request(ctx, pod, volume, index); err == nil {
 		return nil
 	}
 	have.again = now.Add(askAgain)
@@ -204,7 +200,20 @@ func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, 
 		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
 	}
 	klog.FromContext(ctx).Error(err, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
-	return nil //nolint:nilerr // it will be asked for again
+	return nil
+}
+
+// request makes a request.
+func (c *certificates) request(ctx context.Context, pod *corev1.Pod, volume string, index int) (*asked, error) {
+	key, request, err := c.newRequest(ctx, pod, volume, index)
+	if err != nil {
+		return nil, err
+	}
+	made, err := patiently(ctx, func() (*certificatesv1.PodCertificateRequest, error) { return c.opts.RequestCertificate(ctx, request) })
+	if err != nil {
+		return nil, err
+	}
+	return &asked{name: made.Name, key: key, lost: c.opts.Clock.Now().Add(lostAfter + rand.N(maxWait))}, nil
 }
 
 // newRequest makes a key and a request for a certificate of it.

@@ -44,6 +44,7 @@ func (w *worker) run(ctx context.Context) {
 			first = rand.N(period)
 		}
 	}
+	due := time.Now().Add(first)
 	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
@@ -51,14 +52,25 @@ func (w *worker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
+			due = time.Now()
 		case <-timer.C:
 		}
-		next := period
-		if soon := w.once(ctx); soon > 0 && soon < period {
-			next = soon
-		}
-		timer.Reset(next)
+		soon := w.once(ctx)
+		due = following(due, time.Now(), soon, period)
+		timer.Reset(time.Until(due))
 	}
+}
+
+// following is when the probe after one that was due, and has ended now, is due: a period after that was, however long it
+// took. Several that were missed are made up for by one. What is to be done sooner is.
+func following(due, now time.Time, soon, period time.Duration) time.Time {
+	if soon > 0 && soon < period {
+		return now.Add(soon)
+	}
+	if late := now.Sub(due); late > period {
+		return due.Add(late.Truncate(period))
+	}
+	return due.Add(period)
 }
 
 // currentID is the ID of the container's running instance, "" if none.
