@@ -191,15 +191,21 @@ func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, 
 	if have.asked != nil || have.refused != nil || have.chain != nil && now.Before(have.askAt()) {
 		return nil
 	}
-	var err error
-	if have.asked, err = c.request(ctx, pod, volume, index); err == nil {
-		return nil
+	made, err := c.request(ctx, pod, volume, index)
+	if err != nil {
+		have.again = now.Add(askAgain)
+		return c.without(ctx, pod, volume, have, err)
 	}
-	have.again = now.Add(askAgain)
+	have.asked = made
+	return nil
+}
+
+// without goes on with the certificate there is.
+func (c *certificates) without(ctx context.Context, pod *corev1.Pod, volume string, have *credential, cause error) error {
 	if have.chain == nil {
-		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
+		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, cause)
 	}
-	klog.FromContext(ctx).Error(err, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
+	klog.FromContext(ctx).Error(cause, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
 	return nil
 }
 
