@@ -92,7 +92,7 @@ vet: ## go vet
 .PHONY: lint
 lint: ## golangci-lint, as pinned in e2e/stack/lint
 	@e2e/stack/build.sh "$(CACHE)" lint >/dev/null
-	"$(LINT_BIN)/golangci-lint" run ./...
+	"$(LINT_BIN)/golangci-lint" run --allow-parallel-runners ./...
 
 .PHONY: unit
 unit: ## unit tests with the race detector

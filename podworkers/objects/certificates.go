@@ -185,10 +185,15 @@ func timesOf(now time.Time, s *certificatesv1.PodCertificateRequestStatus) (refr
 	return s.BeginRefreshAt.Add(rand.N(maxWait)), s.NotAfter.Time
 }
 
+// wanting tells whether to ask for a certificate, or for the next one.
+func (c *credential) wanting(now time.Time) bool {
+	return c.asked == nil && c.refused == nil && (c.chain == nil || !now.Before(c.askAt()))
+}
+
 // ask makes a request when one is due. That it cannot be made is an error only for a certificate that is not there.
 func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, index int, have *credential) error {
 	now := c.opts.Clock.Now()
-	if have.asked != nil || have.refused != nil || have.chain != nil && now.Before(have.askAt()) {
+	if !have.wanting(now) {
 		return nil
 	}
 	made, err := c.request(ctx, pod, volume, index)
