@@ -192,15 +192,14 @@ func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, 
 		return nil
 	}
 	var err error
-	if have.asked, err = c.request(ctx, pod, volume, index); err == nil {
-		return nil
+	if have.asked, err = c.request(ctx, pod, volume, index); err != nil {
+		have.again = now.Add(askAgain)
+		klog.FromContext(ctx).Error(err, "Certificate could not be asked for", "pod", klog.KObj(pod), "volume", volume)
 	}
-	have.again = now.Add(askAgain)
-	if have.chain == nil {
+	if err != nil && have.chain == nil {
 		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
 	}
-	klog.FromContext(ctx).Error(err, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
-	return nil
+	return nil //nolint:nilerr // the old one serves on, and the next is asked for again
 }
 
 // request makes a request.
