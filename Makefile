@@ -65,6 +65,12 @@ debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -dlv "$(DEBUG_BIN)/dlv"
 
+.PHONY: walk
+walk: deps node ## step through docs/walk.md in dlv: one pod, from its manifest to its first process (as root)
+	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
+	@go build -o bin/walk ./e2e/cmd/walk
+	@exec bin/walk -bin "$(NODE_BIN)" -dlv "$(DEBUG_BIN)/dlv"
+
 .PHONY: bench
 bench: deps stack build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s"
 	@go build -o bin/bench ./e2e/cmd/bench
@@ -98,7 +104,8 @@ fuzz: ## every fuzz target for FUZZTIME
 
 .PHONY: e2e
 e2e: stack build ## end-to-end tests on the real stack (as root); E2EFLAGS="-run Name -v"
-	E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
+	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
+	E2E_BIN="$(STACK_BIN)" E2E_DLV="$(DEBUG_BIN)/dlv" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
 
 .PHONY: test-v2
 test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulated machine (2 to 5 minutes; Debian, amd64)
@@ -125,7 +132,7 @@ fmt: ## format the code
 	gofmt -w .
 
 .PHONY: stack
-stack: ## build the programs of the test stack (once; about 8 minutes on 2 cores)
+stack: ## build the programs of the test stack (once; about 10 minutes on 2 cores)
 	@e2e/stack/build.sh "$(CACHE)" stack >/dev/null
 
 .PHONY: node

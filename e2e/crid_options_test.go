@@ -26,7 +26,7 @@ func TestCridOptions(t *testing.T) {
 	defer cancel()
 	s, err := stack.Start(ctx, stack.Options{
 		Runtime: stack.Crid, NoControlPlane: true,
-		CridArgs: []string{"--pause=always", "--runtime=second=" + filepath.Join(os.Getenv(stack.BinEnv), "runc")},
+		CridArgs: []string{"--pause=always", "--oci-runtime=second=" + filepath.Join(os.Getenv(stack.BinEnv), "runc")},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -123,11 +123,15 @@ func TestKubectlCopyTree(t *testing.T) {
 	}
 }
 
-// TestLogStreams: one stream of the two, as a client with the feature PodLogsQuerySplitStreams asks for it.
+// TestLogStreams: one stream of the two, as a client with the feature PodLogsQuerySplitStreams asks for it; and bytes that are no
+// text, and a line that the runtime writes in parts.
 func TestLogStreams(t *testing.T) {
 	ctx, _ := node(t)
 	pod := newPod(t)
-	pod.Spec.Containers = []corev1.Container{shell("app", "echo out; echo err >&2; echo done; sleep 1000")}
+	pod.Spec.Containers = []corev1.Container{
+		shell("app", "echo out; echo err >&2; echo done; sleep 1000"),
+		shell("odd", `printf '\000\377\001\n'; head -c 100000 /dev/zero | tr '\000' x; echo; echo done; sleep 1000`),
+	}
 	ready(ctx, t, pod)
 	admin := kubeletClient(t, "admin", "system:masters")
 	ask := func(query string) (int, string) {
@@ -137,6 +141,15 @@ func TestLogStreams(t *testing.T) {
 	for stream, want := range map[string]string{"Stdout": "out\ndone\n", "Stderr": "err\n"} {
 		if code, body := ask("stream=" + stream); code != http.StatusOK || body != want {
 			t.Errorf("%s: %d %q", stream, code, body)
+		}
+	}
+	odd := "\x00\xff\x01\n" + strings.Repeat("x", 100000) + "\ndone\n"
+	eventually(ctx, t, "the other container wrote", func() bool {
+		return kubectlRun(ctx, t, "logs", pod.Name, "-c=odd", "--tail=1") == "done\n"
+	})
+	for args, want := range map[string]string{"--tail=-1": odd, "--limit-bytes=50000": odd[:50000]} {
+		if out := kubectlRun(ctx, t, "logs", pod.Name, "-c=odd", args); out != want {
+			t.Errorf("%s: %d bytes of %d, %.20q", args, len(out), len(want), out)
 		}
 	}
 	for query, want := range map[string]int{"stream=None": 422, "tailLines=-1": 422, "sinceTime=now": 422, "stream=Stdout&tailLines=1": 422} {

@@ -29,7 +29,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // run starts the stack when its programs are there, and fails when it leaves anything behind.
-// E2E_RUNTIME=crid has all tests run on this project's own CRI server.
+// E2E_RUNTIME=crid has all tests run on this project's own CRI server, E2E_RUNTIME=embedded on the one in the kubelet.
 func run(m *testing.M) int {
 	klog.LogToStderr(false) // client-go complains of connections that tests break on purpose
 	klog.SetOutput(discard{})

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,8 +53,8 @@ func TestReadingTheSource(t *testing.T) {
 	}
 }
 
-// declares tells whether a Go file declares a function or method of that name.
-func declares(t *testing.T, file, function string) bool {
+// declares tells whether a Go file declares a function, method or type of that name.
+func declares(t *testing.T, file, name string) bool {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 	if err != nil {
@@ -61,7 +62,13 @@ func declares(t *testing.T, file, function string) bool {
 		return false
 	}
 	for _, d := range parsed.Decls {
-		if f, ok := d.(*ast.FuncDecl); ok && f.Name.Name == function {
+		if f, ok := d.(*ast.FuncDecl); ok && f.Name.Name == name {
+			return true
+		}
+		if g, ok := d.(*ast.GenDecl); ok && slices.ContainsFunc(g.Specs, func(spec ast.Spec) bool {
+			declared, ok := spec.(*ast.TypeSpec)
+			return ok && declared.Name.Name == name
+		}) {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,11 @@ func TestStats(t *testing.T) {
 	}
 	if *s.Node.Memory.WorkingSetBytes <= *theirs.Memory.WorkingSetBytes || *s.Node.Runtime.ImageFs.UsedBytes == 0 || *s.Node.Rlimit.NumOfRunningProcesses == 0 {
 		t.Errorf("node: %+v", s.Node)
+	}
+	if _, err := os.Stat("/proc/pressure/cpu"); err == nil {
+		if cpu, memory, io := s.Node.CPU.PSI, s.Node.Memory.PSI, s.Node.IO; cpu == nil || cpu.Some.Total == 0 || memory == nil || io == nil || io.PSI == nil {
+			t.Errorf("the kernel tells of pressure, the node's statistics do not: %+v, %+v, %+v", cpu, memory, io)
+		}
 	}
 	var system []string
 	for _, c := range s.Node.SystemContainers {

@@ -9,9 +9,9 @@ import (
 
 const (
 	// calm is how long no garbage was collected when a burst of work is over.
-	calm = 5 * time.Second
-	// burst is how many collections make one: a kubelet with nothing to do collects once in a minute or two.
-	burst = 3
+	calm = 10 * time.Second
+	// burst is how many collections make one: a kubelet with nothing to do collects once in a minute or so.
+	burst = 2
 )
 
 // releaseMemory gives the system back what a burst of work, such as the start of many pods, needed. Go's runtime would

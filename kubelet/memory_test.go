@@ -29,10 +29,10 @@ func TestReleaseMemory(t *testing.T) {
 	}{
 		{name: "nothing happens"},
 		{name: "now and then", collections: []time.Duration{2 * time.Minute, 2 * time.Minute, 2 * time.Minute, 2 * time.Minute}},
-		{name: "too few", collections: []time.Duration{time.Second, time.Second, time.Minute, time.Second}},
+		{name: "too few", collections: []time.Duration{time.Second, time.Minute, 11 * time.Second}},
 		{name: "a burst", collections: []time.Duration{time.Second, time.Second, time.Second}, want: 1},
-		{name: "a long one", collections: []time.Duration{0, 4 * time.Second, 4 * time.Second, 4 * time.Second, 4 * time.Second}, want: 1},
-		{name: "two", collections: []time.Duration{0, 0, 0, time.Minute, 0, 0}, want: 2},
+		{name: "a long one", collections: []time.Duration{0, 9 * time.Second, 9 * time.Second, 9 * time.Second, 9 * time.Second}, want: 1},
+		{name: "two", collections: []time.Duration{0, 0, time.Minute, 0}, want: 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -34,7 +34,8 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
 		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
-		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) }, // the status manager is made later
+		// Statuses are made after the runtime, which needs images.
+		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) },
 		OnPulled: func() {
 			select {
 			case pulled <- struct{}{}:

@@ -9,7 +9,7 @@ cache=$1 kind=$2
 here=$(cd "$(dirname "$0")" && pwd)
 
 case $kind in
-  stack) modules=(runc containerd etcd kubernetes) ;;
+  stack) modules=(runc containerd etcd kubernetes metricsserver) ;;
   lint | debug) modules=("$kind") ;;
   *) echo "build.sh: unknown kind $kind" >&2; exit 2 ;;
 esac

@@ -167,15 +167,22 @@ func BuildImage(files []File, config v1.Config) (v1.Image, error) {
 
 // publishImages builds the images every stack has.
 func (s *Stack) publishImages(ctx context.Context) error {
+	busybox, err := BusyboxFiles(ctx)
+	if err != nil {
+		return err
+	}
+	image, err := BuildImage(busybox, v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}})
+	if err != nil {
+		return fmt.Errorf("build image %s: %w", BusyboxImage, err)
+	}
+	if err := s.Publish(ctx, BusyboxImage, image); err != nil || s.options.NoRegistry {
+		return err
+	}
 	pause, err := s.BuildProgram(ctx, programs+"pause")
 	if err != nil {
 		return err
 	}
 	testapp, err := s.BuildProgram(ctx, programs+"testapp")
-	if err != nil {
-		return err
-	}
-	busybox, err := BusyboxFiles(ctx)
 	if err != nil {
 		return err
 	}
@@ -185,7 +192,6 @@ func (s *Stack) publishImages(ctx context.Context) error {
 		config    v1.Config
 	}{
 		{PauseImage, []File{{Path: "/pause", Data: pause, Mode: 0o755}}, v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"}},
-		{BusyboxImage, busybox, v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}},
 		{TestappImage, append(busybox, File{Path: "/testapp", Data: testapp, Mode: 0o755}),
 			v1.Config{Entrypoint: []string{"/testapp"}, Env: []string{"PATH=/bin"}}},
 	} {

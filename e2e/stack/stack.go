@@ -59,7 +59,8 @@ type Options struct {
 	NodeName string
 	// NoControlPlane leaves out etcd, kube-apiserver and controllers.
 	NoControlPlane bool
-	// NoRegistry has OCI archives instead of an image registry; only the embedded runtime takes them.
+	// NoRegistry has OCI archives instead of an image registry, and of images only busybox; only the embedded runtime
+	// takes them.
 	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool

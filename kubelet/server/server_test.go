@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -43,28 +44,6 @@ func TestPods(t *testing.T) {
 		if pod := list.Items[0]; pod.Name != "web" || pod.UID != "u1" || !reflect.DeepEqual(containers, want) {
 			t.Errorf("%s: %s", path, body)
 		}
-	}
-}
-
-// TestDebugPages: what the kubelet says of itself holds no secret.
-func TestDebugPages(t *testing.T) {
-	f := newFixture(t, map[string]any{
-		"staticPodURL": "http://127.0.0.1/pods", "staticPodURLHeader": map[string]any{"X-Key": []string{"sesame"}}, "enableDebugFlagsHandler": true,
-	}, nil)
-	f.settings.Flags["manifest-url-header"] = "X-Key:sesame"
-	root := f.asRoot(t)
-	for path, want := range map[string]string{
-		"/configz": `"X-Key":["\u003cmasked\u003e"]`, "/flagz": "manifest-url-header=<masked>\n", "/statusz": "Paths: /attach/",
-		"/metrics": "metrics", "/metrics/cadvisor": "cadvisor", "/metrics/probes": "probes", "/metrics/resource": "resource", "/stats/summary": "summary",
-		"/healthz?verbose": "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n",
-	} {
-		code, body := f.do(t, root, http.MethodGet, path)
-		if code != http.StatusOK || !strings.Contains(body, want) || strings.Contains(body, "sesame") {
-			t.Errorf("%s: %d %s", path, code, body)
-		}
-	}
-	if f.settings.StaticPodURLHeader["X-Key"][0] != "sesame" {
-		t.Error("the page changed the settings")
 	}
 }
 
@@ -243,6 +222,15 @@ func TestBounds(t *testing.T) {
 	}
 	if code, _ := f.do(t, root, http.MethodGet, "/pods", "X-Big", strings.Repeat("x", 2*maxHeader)); code != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("big headers: %d", code)
+	}
+	for range maxStreams {
+		<-f.streams
+	}
+	big, err := root.Post("https://"+f.Addr()+"/run/default/web/app?cmd=id", "text/plain", bytes.NewReader(make([]byte, 8*maxBody)))
+	must(t, err)
+	_ = big.Body.Close()
+	if big.StatusCode != http.StatusOK || !big.Close {
+		t.Errorf("a request with more than it may bring: %d, connection closed: %v", big.StatusCode, big.Close)
 	}
 	stranger := f.client(t, nil)
 	answer, err := stranger.Get("https://" + f.Addr() + "/pods")

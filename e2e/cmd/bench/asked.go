@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -41,9 +42,7 @@ func (p *floorPod) prepare(dir string) error {
 func asKubelet(config *runtimeapi.ContainerConfig, pod *floorPod) {
 	config.Mounts = pod.mounts
 	config.Labels = map[string]string{"io.kubernetes.container.name": config.Metadata.Name}
-	for name, value := range pod.config.Labels {
-		config.Labels[name] = value
-	}
+	maps.Copy(config.Labels, pod.config.Labels)
 	config.Annotations = map[string]string{
 		"io.kubernetes.container.hash": "deadbeef", "io.kubernetes.container.restartCount": "0", "io.kubernetes.pod.terminationGracePeriod": "30",
 		"io.kubernetes.container.terminationMessagePath": "/dev/termination-log", "io.kubernetes.container.terminationMessagePolicy": "File",

@@ -45,8 +45,12 @@ func (p *floorPod) listens(ctx context.Context, s *stack.Stack) error {
 	}
 }
 
-// catches tells from /proc/PID/status whether a process has a handler for a signal.
+// catches tells from /proc/PID/status whether a container's process has a handler for a signal. As long as it is still
+// runc's, it has one for every signal, and loses them all when it becomes the container's.
 func catches(status string, signal syscall.Signal) bool {
+	if strings.HasPrefix(status, "Name:\trunc") {
+		return false
+	}
 	for line := range strings.Lines(status) {
 		if hex, ok := strings.CutPrefix(line, "SigCgt:"); ok {
 			mask, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)

@@ -81,6 +81,9 @@ func TestParseRollup(t *testing.T) {
 
 func TestCatches(t *testing.T) {
 	status := "Name:\tx\nSigIgn:\t0000000000004000\nSigCgt:\t0000000000000001\n"
+	if catches("Name:\trunc:[2:INIT]\nSigCgt:\tffffffffffffffff\n", syscall.SIGTERM) {
+		t.Error("runc is taken for the container")
+	}
 	if catches(status, syscall.SIGTERM) || !catches(status, syscall.SIGHUP) || catches("", syscall.SIGHUP) {
 		t.Error("the handlers are read wrongly")
 	}

@@ -145,7 +145,7 @@ func startKubelet(s *stack.Stack, f flags) (*stack.Kubelet, error) {
 	}
 	o.Wrap = func(args []string) []string {
 		// dlv builds the program itself, without optimizations.
-		debug := []string{"env", "-C", module, f.dlv, "debug", "--headless", "--listen=" + dlvAddress,
+		debug := []string{"env", "-C", module, "CGO_ENABLED=0", f.dlv, "debug", "--headless", "--listen=" + dlvAddress,
 			"--accept-multiclient", "--api-version=2", "--output=" + filepath.Join(s.Dir, "kubelet.debug"), "./cmd/kubelet", "--"}
 		return append(debug, args[1:]...)
 	}

@@ -87,13 +87,13 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	if p.base, err = stack.BusyboxFiles(ctx); err != nil {
 		return err
 	}
-	if err := p.replaceShell(); err != nil {
+	if err := p.addShell(); err != nil {
 		return err
 	}
 	if p.clients, err = clientFiles(ctx, "curl", "getent", "nc"); err != nil {
 		return err
 	}
-	dig, err := s.BuildProgram(ctx, "dig")
+	dig, err := s.BuildProgram(ctx, "e2e/stack/images/dig")
 	if err != nil {
 		return err
 	}
@@ -131,9 +131,10 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	return nil
 }
 
-// replaceShell puts bash in the place of busybox's shell, which drops environment variables with names that are none in
-// shells, and runs busybox's own programs whatever stands in PATH.
-func (p *parts) replaceShell() error {
+// addShell adds bash, which "sh" means. Busybox's shell drops environment variables with names that are none in shells, and
+// runs busybox's own programs whatever stands in PATH; but a spec waits for its words about a read-only file system, so
+// that /bin/sh stays what it is.
+func (p *parts) addShell() error {
 	bash, err := exec.LookPath("bash-static")
 	if err != nil {
 		return fmt.Errorf("find bash-static, which the suite's images need (make deps installs it): %w", err)
@@ -142,15 +143,15 @@ func (p *parts) replaceShell() error {
 	if err != nil {
 		return fmt.Errorf("read the shell of the suite's images: %w", err)
 	}
-	p.base = slices.DeleteFunc(p.base, func(f stack.File) bool { return f.Path == "/bin/sh" })
-	p.base = append(p.base, stack.File{Path: "/bin/bash", Data: data, Mode: 0o755}, stack.File{Path: "/bin/sh", Link: "bash", Mode: 0o777})
+	p.base = append(p.base, stack.File{Path: "/bin/bash", Data: data, Mode: 0o755},
+		stack.File{Path: "/sbin", Dir: true, Mode: 0o755}, stack.File{Path: "/sbin/sh", Link: "/bin/bash", Mode: 0o777})
 	return nil
 }
 
-// withClients has the machine's nc in the place of busybox's, which knows too few options.
+// withClients has the machine's nc in the place of busybox's, which knows too few options, and a shell that finds it.
 func (p parts) withClients() []stack.File {
-	base := slices.DeleteFunc(slices.Clone(p.base), func(f stack.File) bool { return f.Path == "/bin/nc" })
-	return append(base, p.clients...)
+	base := slices.DeleteFunc(slices.Clone(p.base), func(f stack.File) bool { return f.Path == "/bin/nc" || f.Path == "/bin/sh" })
+	return append(append(base, stack.File{Path: "/bin/sh", Link: "bash", Mode: 0o777}), p.clients...)
 }
 
 // clientFiles are programs of the machine, which many specs run in a container, and the libraries that they are linked with.

@@ -101,7 +101,17 @@ func run(ctx context.Context, f flags) (err error) {
 		return err
 	}
 	defer stopDNS()
-	if err := runAndReport(ctx, s, f, known); err != nil {
+	// Without a kubelet every spec would take its whole time to fail.
+	alive, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		<-k.Done()
+		end(errors.New("the kubelet has ended"))
+	}()
+	if err := runAndReport(alive, s, f, known); err != nil {
+		if ctx.Err() == nil && alive.Err() != nil {
+			err = fmt.Errorf("%w: %w; its log ends:\n%s", context.Cause(alive), err, k.LogTail(60))
+		}
 		return err
 	}
 	return errors.Join(proxy.Stop(10*time.Second), k.Stop(30*time.Second))

@@ -293,6 +293,12 @@ func FuzzCopy(f *testing.F) {
 	f.Fuzz(func(t *testing.T, log string, tail, limit int64, timestamps bool, repeat uint16) {
 		request := newLog(t, strings.Repeat(log, int(repeat%64)+1))
 		request.Timestamps = timestamps
+		if repeat%3 == 1 {
+			request.Stream = runtimeapi.Stdout
+		}
+		if repeat%5 == 1 {
+			request.Since = time.Date(2026, 1, 1, 0, 0, 1, 0, time.UTC)
+		}
 		if tail >= 0 {
 			request.Tail = &tail
 		}

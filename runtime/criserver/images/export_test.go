@@ -15,6 +15,9 @@ func SetTimeouts(t *testing.T) {
 // MountOld mounts a snapshot as on kernels that cannot take layers one by one.
 func (s *Store) MountOld(key string) error {
 	snap := s.snapshots[key]
+	if err := forgetVolatile(s.snapshotPath(key)); err != nil {
+		return err
+	}
 	return mountOld(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount)
 }
 

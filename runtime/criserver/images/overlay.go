@@ -17,6 +17,9 @@ import (
 // The options of mount(2) have room for one page, about 40 layers. Kernels since 6.7 take the layers one by one; on older
 // ones they are named by short links relative to the working directory, which is enough for all 500.
 func mountOverlay(snapshot string, lower []string, dir string) error {
+	if err := forgetVolatile(snapshot); err != nil {
+		return err
+	}
 	failure := mountNew(snapshot, lower, dir)
 	if errors.Is(failure, unix.ENOSYS) || errors.Is(failure, unix.EINVAL) {
 		if err := mountOld(snapshot, lower, dir); err != nil {
@@ -25,6 +28,15 @@ func mountOverlay(snapshot string, lower []string, dir string) error {
 		return nil
 	}
 	return failure
+}
+
+// forgetVolatile removes the mark of an earlier volatile mount, by which the kernel asks whether somebody has made up for
+// what it did not write.
+func forgetVolatile(snapshot string) error {
+	if err := os.RemoveAll(filepath.Join(snapshot, "work", "work", "incompat")); err != nil {
+		return fmt.Errorf("mount a writable layer again: %w", err)
+	}
+	return nil
 }
 
 // mountNew uses fsopen(2) and its family.
@@ -36,6 +48,10 @@ func mountNew(snapshot string, lower []string, dir string) error {
 	defer unix.Close(fs)
 	// An index would tie the upper directory to these very lower ones; not every kernel has the option.
 	_ = unix.FsconfigSetString(fs, "index", "off")
+	// Containers need not wait for the disk, nor all others when one goes: to unmount an overlay is otherwise to write out
+	// all of the file system that its upper directory is on. No container lives on when the machine goes down, so nobody
+	// would ever look for what did not get to the disk. Kernels since 5.10 have it.
+	_ = unix.FsconfigSetFlag(fs, "volatile")
 	options := make([][2]string, 0, len(lower)+3)
 	for _, layer := range lower {
 		options = append(options, [2]string{"lowerdir+", layer})
