@@ -33,7 +33,7 @@ func restart(t *testing.T, config string) {
 func TestMemoryQoS(t *testing.T) {
 	restart(t, kubeletConfig+memoryQoS)
 	static(t, "kept", shell("c", forever, corev1.ResourceRequirements{Limits: amounts("100m", "32Mi")}))
-	static(t, "slowed", shell("c", "head -c 30000000 /dev/zero | tail >/dev/null; "+forever, corev1.ResourceRequirements{
+	static(t, "slowed", shell("c", "head -c 40000000 /dev/zero | tail >/dev/null; "+forever, corev1.ResourceRequirements{
 		Requests: amounts("", "16Mi"), Limits: amounts("", "48Mi"),
 	}))
 	kept, slowed := running(t, "kept"), running(t, "slowed")
