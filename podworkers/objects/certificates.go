@@ -188,7 +188,7 @@ func timesOf(now time.Time, s *certificatesv1.PodCertificateRequestStatus) (refr
 // ask makes a request when one is due. That it cannot be made is an error only for a certificate that is not there.
 func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, index int, have *credential) error {
 	now := c.opts.Clock.Now()
-	if have.asked != nil || have.refused != nil || have.chain != nil && now.Before(have.askAt()) {
+	if !have.wanting(now) {
 		return nil
 	}
 	var err error
@@ -199,7 +199,7 @@ func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, 
 	if err != nil && have.chain == nil {
 		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
 	}
-	return nil //nolint:nilerr // the old one serves on, and the next is asked for again
+	return nil
 }
 
 // request makes a request.
@@ -275,6 +275,11 @@ func (c *certificates) event(pod *corev1.Pod, reason, message string) {
 	if c.opts.Events != nil {
 		c.opts.Events.Event(pod, corev1.EventTypeWarning, reason, message)
 	}
+}
+
+// wanting tells whether a request is to be made.
+func (c *credential) wanting(now time.Time) bool {
+	return c.asked == nil && c.refused == nil && (c.chain == nil || !now.Before(c.askAt()))
 }
 
 func (c *credential) askAt() time.Time {
