@@ -92,7 +92,7 @@ vet: ## go vet
 .PHONY: lint
 lint: ## golangci-lint, as pinned in e2e/stack/lint
 	@e2e/stack/build.sh "$(CACHE)" lint >/dev/null
-	"$(LINT_BIN)/golangci-lint" run ./...
+	"$(LINT_BIN)/golangci-lint" run --allow-parallel-runners ./...
 
 .PHONY: unit
 unit: ## unit tests with the race detector
@@ -117,7 +117,7 @@ conformance: deps conformance-suite ## Kubernetes' own suite, an hour (as root);
 	@exec bin/conformance $(CONFORMANCE) -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(LABEL)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
 
 .PHONY: conformance-subset
-conformance-subset: conformance-suite ## some fast specs of that suite, as e2e/testdata/conformance-subset.txt says (as root)
+conformance-subset: deps conformance-suite ## some fast specs of that suite, as e2e/testdata/conformance-subset.txt says (as root)
 	@exec bin/conformance $(CONFORMANCE) -label all -subset e2e/testdata/conformance-subset.txt -timeout 15m $(CONFORMANCEFLAGS)
 
 .PHONY: conformance-suite
