@@ -185,21 +185,33 @@ func timesOf(now time.Time, s *certificatesv1.PodCertificateRequestStatus) (refr
 	return s.BeginRefreshAt.Add(rand.N(maxWait)), s.NotAfter.Time
 }
 
+// wanting tells whether to ask for a certificate, or for the next one.
+func (c *credential) wanting(now time.Time) bool {
+	return c.asked == nil && c.refused == nil && (c.chain == nil || !now.Before(c.askAt()))
+}
+
 // ask makes a request when one is due. That it cannot be made is an error only for a certificate that is not there.
 func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, index int, have *credential) error {
 	now := c.opts.Clock.Now()
-	if have.asked != nil || have.refused != nil || have.chain != nil && now.Before(have.askAt()) {
+	if !have.wanting(now) {
 		return nil
 	}
-	var err error
-	if have.asked, err = c.request(ctx, pod, volume, index); err != nil {
+	made, err := c.request(ctx, pod, volume, index)
+	if err != nil {
 		have.again = now.Add(askAgain)
-		klog.FromContext(ctx).Error(err, "Certificate could not be asked for", "pod", klog.KObj(pod), "volume", volume)
+		return c.without(ctx, pod, volume, have, err)
 	}
-	if err != nil && have.chain == nil {
-		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
+	have.asked = made
+	return nil
+}
+
+// without goes on with the certificate there is.
+func (c *certificates) without(ctx context.Context, pod *corev1.Pod, volume string, have *credential, cause error) error {
+	if have.chain == nil {
+		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, cause)
 	}
-	return nil //nolint:nilerr // the old one serves on, and the next is asked for again
+	klog.FromContext(ctx).Error(cause, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
+	return nil
 }
 
 // request makes a request.

@@ -32,11 +32,12 @@ func restart(t *testing.T, config string) {
 // nears its limit.
 func TestMemoryQoS(t *testing.T) {
 	restart(t, kubeletConfig+memoryQoS)
-	static(t, "kept", shell("c", forever, corev1.ResourceRequirements{Limits: amounts("100m", "32Mi")}))
+	static(t, "kept", shell("c", forever, corev1.ResourceRequirements{Limits: amounts("600m", "32Mi")}))
+	kept := running(t, "kept") // before the other takes its time
 	static(t, "slowed", shell("c", "head -c 40000000 /dev/zero | tail >/dev/null; "+forever, corev1.ResourceRequirements{
 		Requests: amounts("", "16Mi"), Limits: amounts("", "48Mi"),
 	}))
-	kept, slowed := running(t, "kept"), running(t, "slowed")
+	slowed := running(t, "slowed")
 	mebibytes := func(n int) string { return fmt.Sprint(n << 20) }
 	expect(t, containerGroup(kept, "c"), map[string]string{"memory.min": mebibytes(32), "memory.low": "0", "memory.high": "max", "memory.max": mebibytes(32)})
 	expect(t, groupOf(kept), map[string]string{"memory.min": mebibytes(32)})
