@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -227,10 +228,13 @@ func TestBounds(t *testing.T) {
 		<-f.streams
 	}
 	big, err := root.Post("https://"+f.Addr()+"/run/default/web/app?cmd=id", "text/plain", bytes.NewReader(make([]byte, 8*maxBody)))
-	must(t, err)
-	_ = big.Body.Close()
-	if big.StatusCode != http.StatusOK || !big.Close {
-		t.Errorf("a request with more than it may bring: %d, connection closed: %v", big.StatusCode, big.Close)
+	if err == nil {
+		_ = big.Body.Close()
+		if big.StatusCode != http.StatusOK || !big.Close {
+			t.Errorf("a request with more than it may bring: %d, connection closed: %v", big.StatusCode, big.Close)
+		}
+	} else if !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) { // closed before the answer was read
+		t.Error(err)
 	}
 	stranger := f.client(t, nil)
 	answer, err := stranger.Get("https://" + f.Addr() + "/pods")

@@ -80,6 +80,7 @@ func FuzzRequests(f *testing.F) {
 	fixture := newFixture(f, map[string]any{
 		"authorization": map[string]any{"mode": "Webhook", "webhook": map[string]any{"cacheAuthorizedTTL": "1ns", "cacheUnauthorizedTTL": "1ns"}},
 	}, nil)
+	fixture.stop() // the handler alone is asked
 	fixture.root = f.TempDir()
 	fixture.stopped = f.Context()
 	writeFile(f, fixture.observed.Containers[0].LogPath, "2026-01-01T00:00:00Z stdout F text\n")
