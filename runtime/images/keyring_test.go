@@ -39,13 +39,13 @@ func TestLookup(t *testing.T) {
 		repository string
 		want       []string
 	}{
-		{"host", []string{"quay.io"}, "quay.io/team/app", []string{"quay.io"}},
-		{"other host", []string{"quay.io"}, "gcr.io/team/app", nil},
-		{"most specific first", []string{"quay.io", "quay.io/team/app", "quay.io/team"}, "quay.io/team/app", []string{"quay.io/team/app", "quay.io/team", "quay.io"}},
-		{"path is a prefix", []string{"quay.io/team"}, "quay.io/other/app", nil},
-		{"scheme", []string{"https://quay.io", "http://gcr.io"}, "quay.io/app", []string{"https://quay.io"}},
-		{"old API path", []string{"https://quay.io/v1/"}, "quay.io/app", []string{"https://quay.io/v1/"}},
-		{"API path and more", []string{"quay.io/v2/team"}, "quay.io/team/app", []string{"quay.io/v2/team"}},
+		{"host", []string{"registry.example"}, "registry.example/team/app", []string{"registry.example"}},
+		{"other host", []string{"registry.example"}, "other.example/team/app", nil},
+		{"most specific first", []string{"registry.example", "registry.example/team/app", "registry.example/team"}, "registry.example/team/app", []string{"registry.example/team/app", "registry.example/team", "registry.example"}},
+		{"path is a prefix", []string{"registry.example/team"}, "registry.example/other/app", nil},
+		{"scheme", []string{"https://registry.example", "http://other.example"}, "registry.example/app", []string{"https://registry.example"}},
+		{"old API path", []string{"https://registry.example/v1/"}, "registry.example/app", []string{"https://registry.example/v1/"}},
+		{"API path and more", []string{"registry.example/v2/team"}, "registry.example/team/app", []string{"registry.example/v2/team"}},
 		{"port", []string{"reg.local:5000"}, "reg.local:5000/app", []string{"reg.local:5000"}},
 		{"port differs", []string{"reg.local:5000"}, "reg.local:5001/app", nil},
 		{"port missing", []string{"reg.local"}, "reg.local:5000/app", nil},
@@ -59,7 +59,7 @@ func TestLookup(t *testing.T) {
 		{"bad glob", []string{"[a.example.com"}, "eu.example.com/app", nil},
 		{"docker hub", []string{"https://index.docker.io/v1/"}, "docker.io/library/busybox", []string{"https://index.docker.io/v1/"}},
 		{"docker hub by name", []string{"docker.io", "https://index.docker.io/v1/"}, "docker.io/library/busybox", []string{"docker.io"}},
-		{"docker hub is no other", []string{"https://index.docker.io/v1/"}, "quay.io/busybox", nil},
+		{"docker hub is no other", []string{"https://index.docker.io/v1/"}, "registry.example/busybox", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := Lookup([]corev1.Secret{dockerConfig("pull", test.locations...)}, test.repository)
@@ -79,15 +79,15 @@ func TestLookupSecrets(t *testing.T) {
 		return corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns"}, Type: kind, Data: map[string][]byte{key: []byte(data)}}
 	}
 	secrets := []corev1.Secret{
-		secret("old", corev1.SecretTypeDockercfg, corev1.DockerConfigKey, `{"quay.io": {"auth": "`+auth("one:se:cret")+`", "email": "x@y"}}`),
-		secret("raw", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths": {"quay.io": {"auth": "`+strings.TrimRight(auth("two:12"), "=")+`"}}}`),
-		secret("opaque", corev1.SecretTypeOpaque, corev1.DockerConfigJsonKey, `{"auths": {"quay.io": {"username": "no"}}}`),
+		secret("old", corev1.SecretTypeDockercfg, corev1.DockerConfigKey, `{"registry.example": {"auth": "`+auth("one:se:cret")+`", "email": "x@y"}}`),
+		secret("raw", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths": {"registry.example": {"auth": "`+strings.TrimRight(auth("two:12"), "=")+`"}}}`),
+		secret("opaque", corev1.SecretTypeOpaque, corev1.DockerConfigJsonKey, `{"auths": {"registry.example": {"username": "no"}}}`),
 		secret("broken", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths": {"hunter2`),
-		secret("notbase64", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths": {"quay.io": {"auth": "%hunter2"}, "gcr.io": {"username": "g"}}}`),
-		secret("nocolon", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths": {"quay.io": {"auth": "`+auth("hunter2")+`"}}}`),
+		secret("notbase64", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths": {"registry.example": {"auth": "%hunter2"}, "other.example": {"username": "g"}}}`),
+		secret("nocolon", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths": {"registry.example": {"auth": "`+auth("hunter2")+`"}}}`),
 		{Type: corev1.SecretTypeDockerConfigJson},
 	}
-	got, err := Lookup(secrets, "quay.io/app")
+	got, err := Lookup(secrets, "registry.example/app")
 	if want := []string{"one", "two"}; !slices.Equal(users(got), want) || got[0].Auth.Password != "se:cret" || got[1].Auth.Password != "12" {
 		t.Errorf("Lookup = %v, want %v", got, want)
 	}
@@ -107,7 +107,7 @@ func TestLookupSecrets(t *testing.T) {
 // A credential never goes to a host that its location does not name.
 func FuzzLookup(f *testing.F) {
 	for _, seed := range [][2]string{
-		{"quay.io", "quay.io/app"}, {"*.io:5000/x", "a.io:5000/x/y"}, {"https://index.docker.io/v1/", "docker.io/library/x"},
+		{"registry.example", "registry.example/app"}, {"*.io:5000/x", "a.io:5000/x/y"}, {"https://index.docker.io/v1/", "docker.io/library/x"},
 		{"[::1]:5", "[::1]:5/x"}, {"a.b@evil.com", "evil.com/x"}, {"", "x"}, {"%2f", "/"}, {"a?b#c", "a/b"},
 	} {
 		f.Add(seed[0], seed[1])
