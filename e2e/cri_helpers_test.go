@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -48,9 +47,6 @@ var cridStack struct {
 func crid(t *testing.T) *criServer {
 	t.Helper()
 	ctx := onStack(t)
-	if _, err := exec.LookPath("conmon"); err != nil {
-		t.Skip("end-to-end: conmon is not installed; make deps installs it")
-	}
 	cridStack.once.Do(func() {
 		// Not the test's context: the stack serves others, too.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -19,9 +18,6 @@ import (
 // TestCridOptions: a pause process for every pod, whose end ends the pod, and a second OCI runtime by name.
 func TestCridOptions(t *testing.T) {
 	ctx := onStack(t)
-	if _, err := exec.LookPath("conmon"); err != nil {
-		t.Skip("end-to-end: conmon is not installed; make deps installs it")
-	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	s, err := stack.Start(ctx, stack.Options{

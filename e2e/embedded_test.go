@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -21,9 +20,6 @@ import (
 func embeddedStack(t *testing.T) (context.Context, *stack.Stack) {
 	t.Helper()
 	ctx := onStack(t)
-	if _, err := exec.LookPath("conmon"); err != nil {
-		t.Skip("end-to-end: conmon is not installed; make deps installs it")
-	}
 	s, err := stack.Start(ctx, stack.Options{Runtime: stack.Embedded, NoControlPlane: true})
 	if err != nil {
 		t.Fatal(err)

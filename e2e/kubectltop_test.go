@@ -18,7 +18,7 @@ import (
 func TestKubectlTop(t *testing.T) {
 	ctx, s := node(t)
 	if _, err := os.Stat(s.Program(stack.MetricsServer)); err != nil {
-		t.Skip("metrics-server is not built: make stack builds it")
+		t.Fatal("metrics-server is not built: make stack builds it")
 	}
 	pod := newPod(t)
 	pod.Spec.Containers = []corev1.Container{

@@ -106,9 +106,6 @@ func TestCommands(t *testing.T) {
 // TestRun does what make run does once all is built: the examples become Ready, and everything is taken down again.
 func TestRun(t *testing.T) {
 	ctx := onStack(t)
-	if _, err := exec.LookPath("conmon"); err != nil {
-		t.Skip("end-to-end: conmon is not installed; make deps installs it")
-	}
 	program := filepath.Join(t.TempDir(), "cluster")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/cluster").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -15,6 +15,7 @@ packages=(
   conmon                         # keeps the containers of crid
   busybox-static                 # the shell in the test images
   bash-static curl netcat-openbsd # in those of the conformance suite
+  dbus                           # a bus for the tests of graceful shutdown
 )
 
 missing=()

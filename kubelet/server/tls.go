@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
 )
@@ -109,16 +110,7 @@ func selfSigned(hosts []string, certFile, keyFile string) error {
 
 // writePrivate puts a whole new file in the place of the old, for the owner's eyes only.
 func writePrivate(path string, data []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name()) // fails once it is renamed
-	_, err = temp.Write(data)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), path)
+	return renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
 }
 
 const maxCertificateFile = 1 << 20

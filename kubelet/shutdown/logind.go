@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"github.com/google/renameio/v2"
 	"k8s.io/klog/v2"
 )
 
@@ -111,19 +112,8 @@ func writeFile(dir, name, text string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, name+".*.tmp") // logind reads files that end in .conf
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	// No temporary file ends in .conf, which logind would read.
+	return renameio.WriteFile(filepath.Join(dir, name), []byte(text), 0o644, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
 }
 
 // inhibit takes the lock that makes logind wait, in place of the one held.

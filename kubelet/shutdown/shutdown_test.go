@@ -155,7 +155,7 @@ func startBus(t *testing.T) *fakeLogind {
 	t.Helper()
 	program, err := exec.LookPath("dbus-daemon")
 	if err != nil {
-		t.Skip("no dbus-daemon: ", err)
+		t.Fatal("no dbus-daemon, make deps installs it: ", err)
 	}
 	dir := t.TempDir()
 	address, config := "unix:path="+filepath.Join(dir, "bus"), filepath.Join(dir, "bus.conf")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/google/renameio/v2"
 	storagev1 "k8s.io/api/storage/v1"
 )
 
@@ -55,31 +56,14 @@ func load(dir string) (data, error) {
 
 // save writes the data file of a directory, whole or not at all.
 func (d data) save(dir string) error {
-	if err := d.write(dir); err != nil {
+	text, err := json.Marshal(d)
+	if err == nil {
+		err = renameio.WriteFile(filepath.Join(dir, dataFile), append(text, '\n'), 0o600, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
+	}
+	if err != nil {
 		return fmt.Errorf("save what is mounted in %s: %w", dir, err)
 	}
 	return nil
-}
-
-func (d data) write(dir string) (err error) {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(dir, "."+dataFile)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(file.Name())
-		}
-	}()
-	_, err = file.Write(append(text, '\n'))
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), filepath.Join(dir, dataFile))
 }
 
 // published lists the volumes of pods by the directory that their mount and data file are in.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
+	"github.com/google/renameio/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -277,7 +278,7 @@ func (r *records) file(sub, name string) string {
 }
 
 // write replaces a file as a whole.
-func (r *records) write(sub, name string, object any) (err error) {
+func (r *records) write(sub, name string, object any) error {
 	data, err := json.Marshal(object)
 	if err != nil {
 		return fmt.Errorf("encode image pull record: %w", err)
@@ -286,24 +287,11 @@ func (r *records) write(sub, name string, object any) (err error) {
 	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 		return fmt.Errorf("write image pull record: %w", err)
 	}
-	temp, err := os.CreateTemp(r.dir, "record-*.tmp")
-	if err != nil {
+	// Temporary files stand apart: all that is in the directory of a target is read as a record.
+	if err := renameio.WriteFile(target, data, 0o600, renameio.WithTempDir(r.dir), renameio.WithStaticPermissions(0o600)); err != nil {
 		return fmt.Errorf("write image pull record: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp.Name())
-			err = fmt.Errorf("write image pull record: %w", err)
-		}
-	}()
-	_, err = temp.Write(data)
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), target)
+	return nil
 }
 
 func typeMeta(kind string) metav1.TypeMeta {

@@ -60,17 +60,22 @@ func main() {
 	}
 }
 
-// say prints one line of progress with the time since the start.
-func sayer() func(string, ...any) {
+// sayer prints one line of progress with the time since the start.
+type sayer func(format string, args ...any)
+
+func newSayer() sayer {
 	start := time.Now()
 	return func(format string, args ...any) {
 		fmt.Printf("%7.2fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
 	}
 }
 
-func run(ctx context.Context, f flags) (err error) {
-	say := sayer()
-	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: f.runtime, Scheduler: true, Progress: say})
+// onStack starts a stack with the example's image and the static pods, and has use start a kubelet there, which closes
+// ready when all is Ready. It takes everything down when it is told to, when the kubelet ends, or with -once then.
+func onStack(ctx context.Context, f flags, o stack.Options, use func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error)) (err error) {
+	say := newSayer()
+	o.BinDir, o.Progress = f.bin, say
+	s, err := stack.Start(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -85,39 +90,11 @@ func run(ctx context.Context, f flags) (err error) {
 	if err != nil {
 		return err
 	}
-	k, err := startKubelet(s, f)
-	if err != nil {
-		return err
-	}
-	kubeconfig, err := forwardAPI(ctx, s)
-	if err != nil {
-		return err
-	}
-	show(s, k, kubeconfig)
-	if f.dlv != "" {
-		say("building the kubelet for the debugger")
-		if err := waitDebugger(ctx, k); err != nil {
-			return err
-		}
-		if _, err := listenAndForward(ctx, s, dlvAddress, dlvAddress); err != nil {
-			return err
-		}
-		say("the kubelet waits for a debugger: dlv connect %s (or an IDE's remote session), then continue", dlvAddress)
-	} else {
-		say("started the kubelet, pid %d", k.Pid())
-	}
-	if err := deploy(ctx, s, f.examples); err != nil {
-		return fmt.Errorf("deploy %s: %w", f.examples, err)
-	}
-	deployed, err := s.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	for _, pod := range deployed.Items {
-		pods = append(pods, podKey(pod.Namespace, pod.Name))
-	}
 	ready := make(chan struct{})
-	go watch(ctx, s, say, pods, ready)
+	k, err := use(s, say, pods, ready)
+	if err != nil {
+		return err
+	}
 	if !f.once {
 		ready = nil
 	}
@@ -127,6 +104,51 @@ func run(ctx context.Context, f flags) (err error) {
 	case <-k.Done():
 		return fmt.Errorf("the kubelet has ended; its log ends:\n%s", k.LogTail(20))
 	}
+	return nil
+}
+
+func run(ctx context.Context, f flags) error {
+	o := stack.Options{Runtime: f.runtime, Scheduler: true}
+	return onStack(ctx, f, o, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
+		k, err := startKubelet(s, f)
+		if err != nil {
+			return nil, err
+		}
+		kubeconfig, err := forwardAPI(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		show(s, k, kubeconfig)
+		if f.dlv == "" {
+			say("started the kubelet, pid %d", k.Pid())
+		} else if err := offerDebugger(ctx, s, say, k); err != nil {
+			return nil, err
+		}
+		if err := deploy(ctx, s, f.examples); err != nil {
+			return nil, fmt.Errorf("deploy %s: %w", f.examples, err)
+		}
+		deployed, err := s.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		for _, pod := range deployed.Items {
+			pods = append(pods, podKey(pod.Namespace, pod.Name))
+		}
+		go watch(ctx, s, say, pods, ready)
+		return k, nil
+	})
+}
+
+// offerDebugger waits until the debugger has built the kubelet and listens, and makes it reachable from outside.
+func offerDebugger(ctx context.Context, s *stack.Stack, say sayer, k *stack.Kubelet) error {
+	say("building the kubelet for the debugger")
+	if err := waitDebugger(ctx, k); err != nil {
+		return err
+	}
+	if _, err := listenAndForward(ctx, s, dlvAddress, dlvAddress); err != nil {
+		return err
+	}
+	say("the kubelet waits for a debugger: dlv connect %s (or an IDE's remote session), then continue", dlvAddress)
 	return nil
 }
 
@@ -297,7 +319,7 @@ func show(s *stack.Stack, k *stack.Kubelet, kubeconfig string) {
 
 // watch prints the changes of node and pods, and closes ready once the node and
 // the awaited pods are Ready.
-func watch(ctx context.Context, s *stack.Stack, say func(string, ...any), await []string, ready chan<- struct{}) {
+func watch(ctx context.Context, s *stack.Stack, say sayer, await []string, ready chan<- struct{}) {
 	nodes, err := s.Client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		say("watch nodes: %v", err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,44 +9,21 @@ import (
 )
 
 // runStandalone runs the kubelet alone: it is its own runtime, and its pods are the manifests in examples/static.
-func runStandalone(ctx context.Context, f flags) (err error) {
+func runStandalone(ctx context.Context, f flags) error {
 	if f.kubelet != "minikubelet" {
 		return fmt.Errorf("-standalone needs this project's kubelet, not %q", f.kubelet)
 	}
-	say := sayer()
-	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: stack.Embedded, NoControlPlane: true, NoRegistry: true, Progress: say})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		say("taking everything down")
-		err = errors.Join(err, s.Close())
-	}()
-	if err := publishHello(ctx, s, f.examples); err != nil {
-		return err
-	}
-	pods, err := copyManifests(f.examples, s)
-	if err != nil {
-		return err
-	}
-	k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity})
-	if err != nil {
-		return err
-	}
-	say("started the kubelet, pid %d", k.Pid())
-	showStandalone(s, k)
-	ready := make(chan struct{})
-	go watchStandalone(ctx, s, say, pods, ready)
-	if !f.once {
-		ready = nil
-	}
-	select {
-	case <-ctx.Done():
-	case <-ready:
-	case <-k.Done():
-		return fmt.Errorf("the kubelet has ended; its log ends:\n%s", k.LogTail(20))
-	}
-	return nil
+	o := stack.Options{Runtime: stack.Embedded, NoControlPlane: true, NoRegistry: true}
+	return onStack(ctx, f, o, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
+		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity})
+		if err != nil {
+			return nil, err
+		}
+		say("started the kubelet, pid %d", k.Pid())
+		showStandalone(s, k)
+		go watchStandalone(ctx, s, say, pods, ready)
+		return k, nil
+	})
 }
 
 // showStandalone prints how to look at the pods.
@@ -67,7 +43,7 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet) {
 
 // watchStandalone prints the changes of the pods, and closes ready once the awaited ones are Ready. Without an apiserver
 // there is nothing to watch, but the kubelet tells when asked.
-func watchStandalone(ctx context.Context, s *stack.Stack, say func(string, ...any), await []string, ready chan<- struct{}) {
+func watchStandalone(ctx context.Context, s *stack.Stack, say sayer, await []string, ready chan<- struct{}) {
 	seen := map[string]string{}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

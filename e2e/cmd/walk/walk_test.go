@@ -36,9 +36,6 @@ func TestWalk(t *testing.T) {
 	if os.Getenv(stack.BinEnv) == "" || dlv == "" {
 		t.Skipf("end-to-end: %s and %s are not set; make e2e sets them", stack.BinEnv, dlvEnv)
 	}
-	if _, err := exec.LookPath("conmon"); err != nil {
-		t.Skip("end-to-end: conmon is not installed; make deps installs it")
-	}
 	script := filepath.Join(module, "docs", "walk.dlv")
 	text, err := os.ReadFile(script)
 	if err != nil {
