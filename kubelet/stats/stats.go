@@ -127,13 +127,14 @@ func (p *Provider) Run(ctx context.Context) {
 
 // snapshot returns the latest answer or works a new one out. A caller that leaves does not spoil it for the others.
 func (p *Provider) snapshot(ctx context.Context, small bool) (*snapshot, error) {
-	p.mu.Lock()
-	latest := p.latest[small]
-	p.mu.Unlock()
-	if latest != nil && time.Since(latest.at) < p.opts.MaxAge {
-		return latest, nil
+	if s := p.fresh(small); s != nil {
+		return s, nil
 	}
 	result := p.flight.DoChan(fmt.Sprint(small), func() (any, error) {
+		// An earlier flight may have landed since this caller looked.
+		if s := p.fresh(small); s != nil {
+			return s, nil
+		}
 		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
 		defer cancel()
 		s, err := p.collect(detached, small)
@@ -155,6 +156,16 @@ func (p *Provider) snapshot(ctx context.Context, small bool) (*snapshot, error) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// fresh returns the latest answer if it is young enough to be given again.
+func (p *Provider) fresh(small bool) *snapshot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.latest[small]; s != nil && time.Since(s.at) < p.opts.MaxAge {
+		return s
+	}
+	return nil
 }
 
 func (p *Provider) podDir(uid string) string { return filepath.Join(p.opts.RootDir, "pods", uid) }

@@ -404,6 +404,7 @@ func TestOneAnswerForAll(t *testing.T) {
 	left := make(chan error, 1)
 	go func() { _, err := p.Get(ctx); left <- err }()
 	f.gate <- struct{}{} // it has begun to ask the runtime
+	close(f.gate)        // and a second question would be counted, not waited for
 	leave()
 	if err := <-left; err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("the one that left: %v", err)
