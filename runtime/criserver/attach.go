@@ -12,11 +12,7 @@ import (
 
 // Attach prepares connecting with a container's stdio over a URL of the streaming server.
 func (s *Server) Attach(_ context.Context, r *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	c, err := s.findContainer(r.GetContainerId())
-	if err != nil {
-		return nil, err
-	}
-	if err := c.running(); err != nil {
+	if _, err := s.findRunning(r.GetContainerId()); err != nil {
 		return nil, err
 	}
 	return s.streams.GetAttach(r)
@@ -24,11 +20,8 @@ func (s *Server) Attach(_ context.Context, r *runtimeapi.AttachRequest) (*runtim
 
 // Attach connects a client of the streaming server with the container's conmon.
 func (s streams) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize) error {
-	c, err := s.findContainer(id)
+	c, err := s.findRunning(id)
 	if err != nil {
-		return err
-	}
-	if err := c.running(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -109,3 +109,12 @@ func (s *Server) findContainer(id string) (*container, error) {
 	}
 	return found, nil
 }
+
+// findRunning is findContainer for what only a running container can do.
+func (s *Server) findRunning(id string) (*container, error) {
+	c, err := s.findContainer(id)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.running()
+}

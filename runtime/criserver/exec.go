@@ -15,11 +15,7 @@ import (
 
 // Exec prepares running a command in a container over a URL of the streaming server.
 func (s *Server) Exec(_ context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	c, err := s.findContainer(r.GetContainerId())
-	if err != nil {
-		return nil, err
-	}
-	if err := c.running(); err != nil {
+	if _, err := s.findRunning(r.GetContainerId()); err != nil {
 		return nil, err
 	}
 	if len(r.GetCmd()) == 0 {
@@ -33,11 +29,8 @@ type streams struct{ *Server }
 
 // Exec runs a command for a client of the streaming server.
 func (s streams) Exec(ctx context.Context, id string, command []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	c, err := s.findContainer(id)
+	c, err := s.findRunning(id)
 	if err != nil {
-		return err
-	}
-	if err := c.running(); err != nil {
 		return err
 	}
 	e := s.execIn(c, command)

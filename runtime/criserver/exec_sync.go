@@ -19,11 +19,8 @@ const maxExecOutput = (maxMessage - 1<<20) / 2
 // ExecSync runs a command in a container and returns its output. When it takes longer than
 // asked for, every process of it is killed.
 func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	c, err := s.findContainer(r.GetContainerId())
+	c, err := s.findRunning(r.GetContainerId())
 	if err != nil {
-		return nil, err
-	}
-	if err := c.running(); err != nil {
 		return nil, err
 	}
 	if len(r.GetCmd()) == 0 {

@@ -11,11 +11,8 @@ import (
 
 // ReopenContainerLog has a running container's log go to a new file, after the old one was renamed.
 func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
-	c, err := s.findContainer(r.GetContainerId())
+	c, err := s.findRunning(r.GetContainerId())
 	if err != nil {
-		return nil, err
-	}
-	if err := c.running(); err != nil {
 		return nil, err
 	}
 	if c.Config.LogPath == "" {
