@@ -49,12 +49,14 @@ func (r *reviews[T]) get(ctx context.Context, question []byte, ask func(context.
 	hash := hmac.New(sha256.New, r.key)
 	hash.Write(question)
 	key := string(hash.Sum(nil))
-	if known, ok := r.answers.Get(key); ok {
-		if answer := known.(reviewed[T]); r.now().Before(answer.until) {
-			return answer.value, nil
-		}
+	if value, ok := r.remembered(key); ok {
+		return value, nil
 	}
 	flight := r.flights.DoChan(key, func() (any, error) {
+		// An earlier flight may have landed since this caller looked.
+		if value, ok := r.remembered(key); ok {
+			return value, nil
+		}
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviewTimeout)
 		defer cancel()
 		value, ttl, err := r.ask(limited, ask)
@@ -72,6 +74,14 @@ func (r *reviews[T]) get(ctx context.Context, question []byte, ask func(context.
 		}
 		return result.Val.(T), nil
 	}
+}
+
+func (r *reviews[T]) remembered(key string) (value T, ok bool) {
+	if known, found := r.answers.Get(key); found {
+		answer := known.(reviewed[T])
+		return answer.value, r.now().Before(answer.until)
+	}
+	return value, false
 }
 
 // ask asks until there is an answer, time is up, or asking again makes no sense.
