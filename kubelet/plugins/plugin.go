@@ -34,13 +34,11 @@ const (
 // Upstream: pkg/kubelet/pluginmanager/reconciler/reconciler.go reconcile.
 func (p *plugin) run(ctx context.Context) {
 	defer close(p.done)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	log := klog.FromContext(ctx).WithValues("socket", p.socket)
 	var info *registerapi.PluginInfo
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
 		var err error
-		if info, err = p.registerUnlessGone(ctx, cancel); err == nil {
+		if info, err = p.registerUnlessGone(ctx); err == nil {
 			break
 		}
 		if ctx.Err() == nil {
@@ -66,8 +64,11 @@ func (p *plugin) run(ctx context.Context) {
 	}
 }
 
-// registerUnlessGone is register, ended early when the socket goes.
-func (p *plugin) registerUnlessGone(ctx context.Context, cancel context.CancelFunc) (*registerapi.PluginInfo, error) {
+// registerUnlessGone is register, ended early when the socket goes. It takes back what the plugin could not be told,
+// unless that is because the kubelet ends.
+func (p *plugin) registerUnlessGone(ctx context.Context) (*registerapi.PluginInfo, error) {
+	calls, cancel := context.WithCancel(ctx)
+	defer cancel()
 	over := make(chan struct{})
 	watched := make(chan struct{})
 	go func() {
@@ -78,13 +79,17 @@ func (p *plugin) registerUnlessGone(ctx context.Context, cancel context.CancelFu
 		case <-over:
 		}
 	}()
-	info, err := p.register(ctx)
+	info, err := p.register(calls)
 	close(over)
 	<-watched
+	if err != nil && info != nil && ctx.Err() == nil {
+		p.handlers[info.GetType()].Deregister(ctx, info.GetName(), info.GetEndpoint())
+	}
 	return info, err
 }
 
-// register asks the plugin what it is, has its type's handler take it, and tells it how that went.
+// register asks the plugin what it is, has its type's handler take it, and tells it how that went. An error with the
+// plugin's info means that it was taken and then could not be told so.
 //
 // Upstream: pkg/kubelet/pluginmanager/operationexecutor/operation_generator.go GenerateRegisterPluginFunc.
 func (p *plugin) register(ctx context.Context) (*registerapi.PluginInfo, error) {
@@ -111,11 +116,13 @@ func (p *plugin) register(ctx context.Context) (*registerapi.PluginInfo, error) 
 	limited, cancel = context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err = client.NotifyRegistrationStatus(limited, status)
-	if taken == nil && err != nil {
-		p.handlers[info.GetType()].Deregister(ctx, info.GetName(), info.GetEndpoint())
-		return nil, fmt.Errorf("tell the plugin that it is registered: %w", err)
+	switch {
+	case taken != nil:
+		return nil, taken
+	case err != nil:
+		return info, fmt.Errorf("tell the plugin that it is registered: %w", err)
 	}
-	return info, taken
+	return info, nil
 }
 
 // take hands the plugin to its type's handler.

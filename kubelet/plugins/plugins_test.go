@@ -42,21 +42,30 @@ func (r *recorder) Register(_ context.Context, name, endpoint string, _ []string
 	return nil
 }
 
-func (r *recorder) Deregister(_ context.Context, name, _ string) { r.heard <- "deregister " + name }
+func (r *recorder) Deregister(ctx context.Context, name, _ string) {
+	if ctx.Err() != nil {
+		name += " too late"
+	}
+	r.heard <- "deregister " + name
+}
 
 // announcer is a plugin's side of the registration.
 type announcer struct {
 	registerapi.UnimplementedRegistrationServer
 	info   *registerapi.PluginInfo
 	status chan *registerapi.RegistrationStatus
+	mute   bool // never answers what it is told
 }
 
 func (a *announcer) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
 	return a.info, nil
 }
 
-func (a *announcer) NotifyRegistrationStatus(_ context.Context, s *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
+func (a *announcer) NotifyRegistrationStatus(ctx context.Context, s *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
 	a.status <- s
+	if a.mute {
+		<-ctx.Done()
+	}
 	return &registerapi.RegistrationStatusResponse{}, nil
 }
 
@@ -67,7 +76,7 @@ func announce(t *testing.T, socket string, info *registerapi.PluginInfo) (status
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &announcer{info: info, status: make(chan *registerapi.RegistrationStatus, 10)}
+	a := &announcer{info: info, status: make(chan *registerapi.RegistrationStatus, 10), mute: info.GetName() == "mute"}
 	server := grpc.NewServer()
 	registerapi.RegisterRegistrationServer(server, a)
 	done := make(chan struct{})
@@ -165,4 +174,25 @@ func TestReplaced(t *testing.T) {
 	stop()
 	announce(t, dir+"/a.sock", info)
 	want(t, r.heard, "deregister a", "validate a", "register a a.sock")
+}
+
+// TestUntold: of a plugin that was taken and does not listen to it, only the plugin's end is a deregistration, not the
+// kubelet's.
+func TestUntold(t *testing.T) {
+	for _, plugin := range []bool{true, false} {
+		dir := t.TempDir()
+		r := &recorder{heard: make(chan string, 100), refuse: make(chan error, 1)}
+		stopWatcher := watch(t, dir, r)
+		status, stopPlugin := announce(t, dir+"/m.sock", &registerapi.PluginInfo{Type: "T", Name: "mute", SupportedVersions: []string{"1.0"}})
+		want(t, r.heard, "validate mute", "register mute m.sock")
+		<-status
+		if plugin {
+			stopPlugin()
+			want(t, r.heard, "deregister mute")
+		}
+		stopWatcher()
+		if len(r.heard) > 0 {
+			t.Errorf("at the end of the watcher: %s", <-r.heard)
+		}
+	}
 }
