@@ -102,6 +102,15 @@ func TestBootstrapConfig(t *testing.T) {
 		t.Error("ready without a certificate")
 	default:
 	}
+	closeConnections := c.store.onUpdate
+	c.store.onUpdate = func() {
+		select {
+		case <-c.Ready():
+			t.Error("ready, and connections are still going to be closed")
+		default:
+		}
+		closeConnections()
+	}
 	if _, err := c.store.update(a.issue("n", time.Now().Add(time.Hour))); err != nil {
 		t.Fatal(err)
 	}

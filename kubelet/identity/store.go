@@ -132,10 +132,10 @@ func (s *store) switchTo(name string) error {
 // set tells everybody of a certificate.
 func (s *store) set(c *tls.Certificate) {
 	s.current.Store(c)
-	s.once.Do(func() { close(s.first) })
 	if s.onUpdate != nil {
 		s.onUpdate()
 	}
+	s.once.Do(func() { close(s.first) }) // last: who waits for it makes connections that onUpdate would close
 	select {
 	case s.changed <- struct{}{}:
 	default:
