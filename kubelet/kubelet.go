@@ -5,9 +5,7 @@ package kubelet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -232,16 +230,6 @@ func (k *Kubelet) pods() []*corev1.Pod {
 		}
 	}
 	return pods
-}
-
-// makeDirectories makes the directories that the kubelet owns.
-func makeDirectories(s *settings.Settings) error {
-	for _, dir := range []string{s.RootDir, filepath.Join(s.RootDir, "pods"), s.PodLogsDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make the kubelet's directories: %w", err)
-		}
-	}
-	return nil
 }
 
 // Run runs every part until ctx ends, and returns when all have stopped. Pods go on running.
