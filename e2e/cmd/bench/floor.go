@@ -29,7 +29,7 @@ func (b *bench) measureFloor(ctx context.Context, n int) (result, error) {
 	if _, err := images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: image}); err != nil {
 		return r, err
 	}
-	for round := range rounds(n) + 1 {
+	for round := range repeats(n) + 1 {
 		count := n
 		if round == 0 {
 			count = 1 // warm-up

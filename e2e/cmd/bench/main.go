@@ -6,7 +6,9 @@
 // A pod has one container and, by kubelets, a service account token;
 // spec.nodeName is set, so that no scheduler is measured. Each kubelet is
 // started anew for every number of pods, with an empty runtime and one pod run
-// before as a warm-up.
+// before as a warm-up. All take turns for several rounds, and medians are
+// printed, those of the rounds' ratios too: a machine is not as fast in one
+// minute as in the next.
 package main
 
 import (
@@ -39,6 +41,7 @@ type flags struct {
 	bin         string
 	runtime     string
 	concurrency int
+	rounds      int
 	timeout     time.Duration
 
 	runtimes                   []string // to compare without a kubelet
@@ -57,6 +60,7 @@ func main() {
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server below the kubelets: containerd or crid")
 	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
+	flag.IntVar(&f.rounds, "rounds", 3, "how often each is measured with each number of pods")
 	flag.DurationVar(&f.timeout, "timeout", 5*time.Minute, "limit for one number of pods to become Ready, and to go")
 	flag.Parse()
 	for field := range strings.SplitSeq(*counts, ",") {
@@ -66,6 +70,10 @@ func main() {
 			os.Exit(2)
 		}
 		f.counts = append(f.counts, n)
+	}
+	if f.rounds < 1 {
+		fmt.Fprintf(os.Stderr, "bench: -rounds: %d is not positive\n", f.rounds)
+		os.Exit(2)
 	}
 	f.contenders, f.runtimes = list(*contenders), list(*runtimes)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -115,32 +123,34 @@ func compareKubelets(ctx context.Context, f flags) error {
 		return err
 	}
 	b := bench{flags: f, s: s}
-	results := map[string][]result{}
-	for _, contender := range f.contenders {
-		for _, n := range f.counts {
-			fmt.Fprintf(os.Stderr, "%s, %d pods\n", contender, n)
-			r, err := b.measure(ctx, contender, n)
-			if err != nil {
-				_ = s.Close()
-				return fmt.Errorf("measure %s with %d pods: %w", contender, n, err)
+	results := results{}
+	for _, n := range f.counts {
+		for round := range f.rounds {
+			for _, contender := range f.contenders {
+				fmt.Fprintf(os.Stderr, "%d pods, round %d of %d: %s\n", n, round+1, f.rounds, contender)
+				r, err := b.measure(ctx, contender, n, round)
+				if err != nil {
+					_ = s.Close()
+					return fmt.Errorf("measure %s with %d pods: %w", contender, n, err)
+				}
+				results.add(n, contender, r)
 			}
-			results[contender] = append(results[contender], r)
 		}
 	}
 	report(os.Stdout, f, results)
 	return s.Close()
 }
 
-// rounds is how often a number of pods is measured: a single pod's time says
-// little, and costs little.
-func rounds(n int) int {
+// repeats is how often a number of pods is measured in one round: a single pod's
+// time says little, and costs little.
+func repeats(n int) int {
 	if n == 1 {
 		return 5
 	}
 	return 1
 }
 
-func (b *bench) measure(ctx context.Context, contender string, n int) (result, error) {
+func (b *bench) measure(ctx context.Context, contender string, n, round int) (result, error) {
 	if contender == floor {
 		return b.measureFloor(ctx, n)
 	}
@@ -148,7 +158,7 @@ func (b *bench) measure(ctx context.Context, contender string, n int) (result, e
 	if err != nil {
 		return result{}, err
 	}
-	r, err := b.measureKubelet(ctx, k, n)
+	r, err := b.measureKubelet(ctx, k, n, round)
 	if err != nil {
 		err = fmt.Errorf("%w\nits log ends:\n%s", err, k.LogTail(20))
 	}

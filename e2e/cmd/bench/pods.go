@@ -33,8 +33,9 @@ func benchPod(node, name string) *corev1.Pod {
 	}
 }
 
-// measureKubelet runs n pods through a kubelet from creation to deletion.
-func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (result, error) {
+// measureKubelet runs n pods through a kubelet from creation to deletion. In the
+// last round it idles between.
+func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n, round int) (result, error) {
 	r := result{n: n}
 	if _, err := b.s.WaitNodeReady(ctx); err != nil {
 		return r, err
@@ -45,7 +46,7 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 	if _, err := b.deletePods(ctx); err != nil {
 		return r, err
 	}
-	for round := range rounds(n) {
+	for repeat := range repeats(n) {
 		start := time.Now()
 		calls, err := b.criCalls(ctx)
 		if err != nil {
@@ -59,7 +60,7 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 		if err != nil {
 			return r, err
 		}
-		ready, last, err := b.createPods(ctx, fmt.Sprintf("pod%d", round), n)
+		ready, last, err := b.createPods(ctx, fmt.Sprintf("pod%d", repeat), n)
 		if err != nil {
 			return r, err
 		}
@@ -74,8 +75,8 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 			return r, err
 		}
 		r.machine += after - machine
-		if round == rounds(n)-1 {
-			if err := b.measureSteady(ctx, k, &r, start, calls); err != nil {
+		if repeat == repeats(n)-1 {
+			if err := b.measureSteady(ctx, k, &r, start, calls, round == b.rounds-1); err != nil {
 				return r, err
 			}
 		}
@@ -96,12 +97,12 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n int) (re
 }
 
 // measureSteady counts what it took to get here, and what it costs to stay.
-func (b *bench) measureSteady(ctx context.Context, k *stack.Kubelet, r *result, start time.Time, calls tally) error {
+func (b *bench) measureSteady(ctx context.Context, k *stack.Kubelet, r *result, start time.Time, calls tally, idle bool) error {
 	err := sleep(ctx, b.settle)
 	if err != nil {
 		return err
 	}
-	if r.starting, err = b.tallies(ctx, start, calls); err != nil || r.n != b.largest() || b.idle == 0 {
+	if r.starting, err = b.tallies(ctx, start, calls); err != nil || !idle || r.n != b.largest() || b.idle == 0 {
 		return err
 	}
 	cpu, err := cpuSeconds(k.Pid())

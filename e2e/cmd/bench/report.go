@@ -12,13 +12,13 @@ import (
 type result struct {
 	n                int
 	ready            []time.Duration // from create to Ready, of each pod
-	wall             time.Duration   // from the first create to the last Ready, all rounds
-	deletion         time.Duration   // until the last one is gone, all rounds
+	wall             time.Duration   // from the first create to the last Ready, all repeats
+	deletion         time.Duration   // until the last one is gone, all repeats
 	cpu              float64         // seconds of the kubelet's CPU meanwhile
 	machine          float64         // of the whole stack's, runtime and pods included
-	starting, ending tallies         // of the last round, until it has settled and until the last pod is gone
+	starting, ending tallies         // of the last repeat, until it has settled and until the last pod is gone
 	binaryMB         float64
-	idle             *idleResult // with the largest number of pods only
+	idle             *idleResult // with the largest number of pods only, in the last round
 }
 
 // tallies counts what was asked of the runtime and of the apiserver.
@@ -61,10 +61,10 @@ func ofIdle(value func(*idleResult) float64) func(result) (float64, bool) {
 var rows = []row{
 	{"create to Ready, p50, s", always(func(r result) float64 { return r.quantile(0.5) }), true},
 	{"create to Ready, p99, s", always(func(r result) float64 { return r.quantile(0.99) }), true},
-	{"create to last Ready, s", always(func(r result) float64 { return r.wall.Seconds() / float64(rounds(r.n)) }), true},
+	{"create to last Ready, s", always(func(r result) float64 { return r.wall.Seconds() / float64(repeats(r.n)) }), true},
 	{"pods/s", always(func(r result) float64 { return r.pods() / r.wall.Seconds() }), true},
 	{"deletions/s", always(func(r result) float64 { return r.pods() / r.deletion.Seconds() }), true},
-	{"deletion, s", always(func(r result) float64 { return r.deletion.Seconds() / float64(rounds(r.n)) }), true},
+	{"deletion, s", always(func(r result) float64 { return r.deletion.Seconds() / float64(repeats(r.n)) }), true},
 	{"kubelet CPU per pod, ms", always(func(r result) float64 { return 1000 * r.cpu / r.pods() }), false},
 	{"whole stack's CPU per pod, ms", always(func(r result) float64 { return 1000 * r.machine / r.pods() }), true},
 	{"status writes per pod", always(func(r result) float64 { return r.starting.requests["patch pods/status"] / float64(r.n) }), false},
@@ -79,39 +79,64 @@ var rows = []row{
 	{"idle apiserver requests/min", ofIdle(func(i *idleResult) float64 { return i.apiPerMinute }), false},
 }
 
+// results has each contender's rounds by number of pods.
+type results map[int]map[string][]result
+
+func (all results) add(n int, contender string, r result) {
+	if all[n] == nil {
+		all[n] = map[string][]result{}
+	}
+	all[n][contender] = append(all[n][contender], r)
+}
+
+// cells is a figure of one contender in each round that has it.
+func (row row) cells(rounds []result) (cells []float64) {
+	for _, r := range rounds {
+		if v, ok := row.value(r); ok {
+			cells = append(cells, v)
+		}
+	}
+	return cells
+}
+
+// ratios compares round by round: what slows the machine for a while slows both.
+func ratios(of, to []float64) (ratios []float64) {
+	for i := range min(len(of), len(to)) {
+		ratios = append(ratios, of[i]/to[i])
+	}
+	return ratios
+}
+
 // report prints a table for each number of pods, with ratios between what was
-// measured.
-func report(w io.Writer, f flags, results map[string][]result) {
-	for i, n := range f.counts {
-		fmt.Fprintf(w, "\n%d pods (floor: %d at once)\n", n, f.concurrency)
+// measured: medians of all rounds.
+func report(w io.Writer, f flags, all results) {
+	for _, n := range f.counts {
+		fmt.Fprintf(w, "\n%d pods, medians of %d rounds (floor: %d at once)\n", n, f.rounds, f.concurrency)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintf(t, "\tfloor\tupstream\tminikubelet\tof floor\tof upstream\t\n")
 		for _, row := range rows {
-			cell := func(contender string) (float64, bool) {
-				if len(results[contender]) <= i || contender == floor && !row.hasFloor {
-					return 0, false
-				}
-				return row.value(results[contender][i])
+			var a []float64
+			if row.hasFloor {
+				a = row.cells(all[n][floor])
 			}
-			a, hasFloor := cell(floor)
-			b, hasUpstream := cell(upstream)
-			c, hasOurs := cell(ours)
-			if !hasFloor && !hasUpstream && !hasOurs {
+			b, c := row.cells(all[n][upstream]), row.cells(all[n][ours])
+			if len(a)+len(b)+len(c) == 0 {
 				continue
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", row.name, number(a, hasFloor), number(b, hasUpstream), number(c, hasOurs),
-				number(c/a, hasOurs && hasFloor), number(c/b, hasOurs && hasUpstream))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", row.name, figure(a), figure(b), figure(c), figure(ratios(c, a)), figure(ratios(c, b)))
 		}
 		_ = t.Flush()
 		for _, contender := range []string{upstream, ours} {
-			if len(results[contender]) > i {
-				r := results[contender][i]
+			if rounds := all[n][contender]; len(rounds) > 0 {
+				r := rounds[len(rounds)-1]
 				fmt.Fprintf(w, "%s asks per pod of the runtime: %s\n  to delete it: %s\n", contender, r.starting.calls.perPod(n), r.ending.calls.perPod(n))
 				fmt.Fprintf(w, "%s asks per pod of the apiserver: %s\n  to delete it: %s\n", contender, r.starting.requests.perPod(n), r.ending.requests.perPod(n))
 			}
 		}
 	}
 }
+
+func figure(values []float64) string { return number(median(values), len(values) > 0) }
 
 // number prints with the digits that mean something.
 func number(v float64, ok bool) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,15 +39,31 @@ func TestCRITally(t *testing.T) {
 }
 
 func TestReportRatios(t *testing.T) {
+	second := func(n time.Duration) result {
+		return result{n: 2, ready: []time.Duration{time.Second, time.Second}, wall: n * time.Second, deletion: time.Second}
+	}
+	last := second(30)
+	last.starting, last.idle = tallies{requests: tally{"patch pods/status": 4}}, &idleResult{cores: 0.004}
+	all := results{}
+	for i, theirs := range []result{second(1), second(4), second(20)} { // the machine gets slower
+		all.add(2, floor, theirs)
+		all.add(2, ours, []result{second(2), second(6), last}[i])
+	}
 	var b strings.Builder
-	report(&b, flags{counts: []int{2}}, map[string][]result{
-		floor: {{n: 2, ready: []time.Duration{time.Second, time.Second}, wall: time.Second, deletion: time.Second}},
-		ours: {{n: 2, ready: []time.Duration{time.Second, 2 * time.Second}, wall: 2 * time.Second, deletion: time.Second,
-			starting: tallies{requests: tally{"patch pods/status": 4}}, idle: &idleResult{cores: 0.004}}},
-	})
-	for _, want := range []string{"pods/s", "2.00", "1.00", "0.50", "status writes per pod", "0.0040"} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("report lacks %q:\n%s", want, b.String())
+	report(&b, flags{counts: []int{2}, rounds: 3}, all)
+	lines := map[string]string{}
+	for line := range strings.Lines(b.String()) {
+		name := regexp.MustCompile("  +[-0-9]").Split(strings.TrimSpace(line), 2)[0]
+		lines[name] = strings.Join(strings.Fields(strings.TrimPrefix(strings.TrimSpace(line), name)), " ")
+	}
+	for name, want := range map[string]string{
+		"create to last Ready, s": "4.00 - 6.00 1.50 -", // 2, 1.5 and 1.5 times as long
+		"status writes per pod":   "- - 0.0000 - -",
+		"idle CPU, cores":         "- - 0.0040 - -",
+		"deletions/s":             "2.00 - 2.00 1.00 -",
+	} {
+		if lines[name] != want {
+			t.Errorf("%s: %q, want %q in\n%s", name, lines[name], want, b.String())
 		}
 	}
 }
