@@ -144,7 +144,7 @@ func normalLocation(location string) (string, error) {
 		location = "https://" + location
 	}
 	parsed, err := url.Parse(location)
-	if err != nil {
+	if err != nil || parsed.Host == "" {
 		return "", fmt.Errorf("entry %q is no registry", location)
 	}
 	where := parsed.Path
@@ -166,7 +166,7 @@ func locationMatches(location, repository string) bool {
 		return false
 	}
 	have, err := url.Parse("https://" + repository)
-	if err != nil {
+	if err != nil || have.User != nil { // "registry.example@elsewhere.example" is no repository
 		return false
 	}
 	wantLabels, wantPort := splitHost(want.Host)

@@ -108,7 +108,7 @@ func TestLookupSecrets(t *testing.T) {
 func FuzzLookup(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"registry.example", "registry.example/app"}, {"*.io:5000/x", "a.io:5000/x/y"}, {"https://index.docker.io/v1/", "docker.io/library/x"},
-		{"[::1]:5", "[::1]:5/x"}, {"a.b@evil.com", "evil.com/x"}, {"", "x"}, {"%2f", "/"}, {"a?b#c", "a/b"},
+		{"[::1]:5", "[::1]:5/x"}, {"a.b@evil.com", "evil.com/x"}, {"", "x"}, {"%2f", "/"}, {"a?b#c", "a/b"}, {"#", "a.io@@@@@/x/y"},
 	} {
 		f.Add(seed[0], seed[1])
 	}
