@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,20 +108,19 @@ func TestEmbedded(t *testing.T) {
 	if err := k.Stop(20 * time.Second); err != nil {
 		t.Error(err)
 	}
-	ours := func() []string {
+	// What stays is the kubelet's own: its directory, which it shares mounts in, its cgroups, and the bridge.
+	var left []string
+	defer func() { t.Log("left in the end:", left) }()
+	eventually(ctx, t, "nothing is left", func() bool {
 		after, err := s.Resources()
 		if err != nil {
 			t.Fatal(err)
 		}
-		var left []string
-		for _, r := range stack.Leaked(before, after) {
-			if !strings.Contains(r, "cgroup ") && !strings.Contains(r, "interface cni0") { // the kubelet's own, and the bridge
-				left = append(left, r)
-			}
-		}
-		return left
-	}
-	eventually(ctx, t, "nothing is left", func() bool { return len(ours()) == 0 })
+		left = slices.DeleteFunc(stack.Leaked(before, after), func(r string) bool {
+			return r == "mount "+s.RootDir() || strings.Contains(r, "cgroup ") || strings.Contains(r, "interface cni0")
+		})
+		return len(left) == 0
+	})
 }
 
 // criNames asks what crictl would: the runtime's name and its containers' names.
