@@ -36,9 +36,6 @@ type apiClients struct {
 	rotation *identity.Client
 	// base is what the clients are made from.
 	base *rest.Config
-
-	broadcaster record.EventBroadcaster
-	eventTurn   client.Turn
 }
 
 const protobuf = "application/vnd.kubernetes.protobuf"
@@ -192,19 +189,4 @@ func (c *apiClients) objects(of *node.Node, name string, events record.EventReco
 func (c *apiClients) serviceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
 	account := &corev1.ServiceAccount{}
 	return account, c.pods.Get(ctx, "serviceaccounts", namespace, name, account)
-}
-
-// recorder returns the recorder of all events: logged always, sent once startEvents ran.
-func (c *apiClients) recorder(nodeName string) record.EventRecorder {
-	c.broadcaster = record.NewBroadcaster()
-	return c.broadcaster.NewRecorder(client.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})
-}
-
-// startEvents sends events until ctx ends.
-func (c *apiClients) startEvents(ctx context.Context) {
-	c.broadcaster.StartStructuredLogging(3)
-	if c.events != nil {
-		c.broadcaster.StartRecordingToSink(c.events.EventSink(ctx, c.eventTurn))
-	}
-	context.AfterFunc(ctx, c.broadcaster.Shutdown)
 }

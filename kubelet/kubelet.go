@@ -49,6 +49,7 @@ type Options struct {
 type Kubelet struct {
 	settings *settings.Settings
 	api      *apiClients
+	events   *eventLanes
 	cri      *cri.Client
 	embedded *embedded // nil with a runtime of its own process
 	cgroups  *cgroups.Manager
@@ -81,7 +82,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	if k.api, err = newAPIClients(ctx, s, opts.Registry); err != nil {
 		return nil, err
 	}
-	events := k.api.recorder(s.NodeName)
+	k.events = newEvents(s.NodeName)
 	if s.IsEmbedded() {
 		if k.embedded, err = startEmbedded(ctx, s.Embedded, s.RuntimeSocket()); err != nil {
 			return nil, err
@@ -97,9 +98,9 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		Pods: k.api.nodePods(s.NodeName), NodeName: types.NodeName(s.NodeName),
 		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
 		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
-		Events: events,
+		Events: k.events,
 	}); err == nil {
-		err = k.connect(ctx, events)
+		err = k.connect(ctx, k.events)
 	}
 	if err != nil {
 		return nil, errors.Join(err, k.cri.Close(), k.embedded.stop())
@@ -141,7 +142,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	if err != nil {
 		return err
 	}
-	k.api.eventTurn = rt.Turn
+	k.events.turn = rt.Turn
 	k.status = status.New(status.Options{Pods: k.api.podClient(), Crowded: rt.Crowded, Registerer: r})
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
@@ -237,7 +238,7 @@ func (k *Kubelet) pods() []*corev1.Pod {
 // Upstream: pkg/kubelet/kubelet.go Run.
 func (k *Kubelet) Run(ctx context.Context) error {
 	applyOOMScoreAdj(ctx, *k.settings.OOMScoreAdj)
-	k.api.startEvents(ctx)
+	k.events.start(ctx, k.api.events)
 	var parts sync.WaitGroup
 	ctx, expired := context.WithCancelCause(ctx)
 	defer expired(nil)

@@ -48,10 +48,10 @@ func onCollection(ctx context.Context, collected chan<- struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
+		onCollection(ctx, collected) // first: whoever is told may collect at once
 		select {
 		case collected <- struct{}{}:
 		default:
 		}
-		onCollection(ctx, collected)
 	}, collected)
 }

@@ -116,7 +116,7 @@ const (
 	// if they end, and one write then says everything.
 	patience = 500 * time.Millisecond
 	// crowdedPatience is how long it may wait while pods queue for their turn.
-	crowdedPatience = 10 * time.Second
+	crowdedPatience = 30 * time.Second
 )
 
 // Set takes a pod's status and has it written.

@@ -33,7 +33,7 @@ type eventSink struct {
 }
 
 const (
-	patience   = 10 * time.Second // how long an event waits for its turn
+	patience   = 30 * time.Second // how long an event waits for its turn
 	impatience = time.Minute      // how long others then do not
 )
 
