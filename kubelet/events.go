@@ -15,38 +15,46 @@ import (
 //
 // Upstream: cmd/kubelet/app/server.go makeEventRecorder has one.
 type eventLanes struct {
-	broadcasters [2]record.EventBroadcaster // of normal events and of warnings
-	recorders    [2]record.EventRecorder
-	turn         client.Turn // what normal events wait for; set before start
+	normal, warnings lane
+	turn             client.Turn // what normal events wait for; set before start
 }
 
 var _ record.EventRecorder = (*eventLanes)(nil)
 
 func newEvents(nodeName string) *eventLanes {
-	e := &eventLanes{}
-	for i := range e.broadcasters {
-		e.broadcasters[i] = record.NewBroadcaster()
-		e.recorders[i] = e.broadcasters[i].NewRecorder(client.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})
-	}
-	return e
+	return &eventLanes{normal: newLane(nodeName), warnings: newLane(nodeName)}
 }
 
 // start logs events, and sends them to the apiserver, nil for none, until ctx ends.
 func (e *eventLanes) start(ctx context.Context, to *client.Client) {
-	for i, lane := range e.broadcasters {
-		lane.StartStructuredLogging(3)
-		if to != nil {
-			lane.StartRecordingToSink(to.EventSink(ctx, [2]client.Turn{e.turn, nil}[i]))
-		}
-		context.AfterFunc(ctx, lane.Shutdown)
+	e.normal.start(ctx, to, e.turn)
+	e.warnings.start(ctx, to, nil)
+}
+
+// lane is a queue of events with its recorder.
+type lane struct {
+	queue    record.EventBroadcaster
+	recorder record.EventRecorder
+}
+
+func newLane(nodeName string) lane {
+	queue := record.NewBroadcaster()
+	return lane{queue, queue.NewRecorder(client.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})}
+}
+
+func (l lane) start(ctx context.Context, to *client.Client, turn client.Turn) {
+	l.queue.StartStructuredLogging(3)
+	if to != nil {
+		l.queue.StartRecordingToSink(to.EventSink(ctx, turn))
 	}
+	context.AfterFunc(ctx, l.queue.Shutdown)
 }
 
 func (e *eventLanes) lane(eventType string) record.EventRecorder {
 	if eventType == corev1.EventTypeWarning {
-		return e.recorders[1]
+		return e.warnings.recorder
 	}
-	return e.recorders[0]
+	return e.normal.recorder
 }
 
 // Event implements record.EventRecorder.

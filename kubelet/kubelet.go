@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
 	"minikubelet/config"
@@ -100,7 +99,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
 		Events: k.events,
 	}); err == nil {
-		err = k.connect(ctx, k.events)
+		err = k.connect(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, k.cri.Close(), k.embedded.stop())
@@ -109,8 +108,8 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 }
 
 // connect makes the parts that act on pods, from the runtime up.
-func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) error {
-	s, r := k.settings, k.metrics.main
+func (k *Kubelet) connect(ctx context.Context) error {
+	s, r, events := k.settings, k.metrics.main, k.events
 	var err error
 	cache := pleg.NewCache()
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
@@ -142,7 +141,7 @@ func (k *Kubelet) connect(ctx context.Context, events record.EventRecorder) erro
 	if err != nil {
 		return err
 	}
-	k.events.turn = rt.Turn
+	events.turn = rt.Turn
 	k.status = status.New(status.Options{Pods: k.api.podClient(), Crowded: rt.Crowded, Registerer: r})
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
