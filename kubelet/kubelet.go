@@ -74,7 +74,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		opts.Registry = prometheus.NewRegistry()
 	}
 	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry(), prometheus.NewRegistry()}}
-	if err := makeDirectories(s); err != nil {
+	if err := makeDirectories(ctx, s); err != nil {
 		return nil, err
 	}
 	var err error
