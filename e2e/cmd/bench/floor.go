@@ -34,55 +34,62 @@ func (b *bench) measureFloor(ctx context.Context, n int) (result, error) {
 		if round == 0 {
 			count = 1 // warm-up
 		}
-		ready, wall, deletion, machine, err := b.floorRound(ctx, round, count)
+		one, err := b.floorRound(ctx, round, count)
 		if err != nil {
 			return r, err
 		}
 		if round > 0 {
-			r.machine += machine
-			r.ready = append(r.ready, ready...)
-			r.wall += wall
-			r.deletion += deletion
+			r.machine += one.machine
+			r.undoing += one.undoing
+			r.ready = append(r.ready, one.ready...)
+			r.wall += one.wall
+			r.deletion += one.deletion
 		}
 	}
 	return r, b.emptyRuntime(ctx)
 }
 
-// floorRound starts and removes n pods; machine is the CPU time of the starts.
-func (b *bench) floorRound(ctx context.Context, round, n int) (ready []time.Duration, wall, deletion time.Duration, machine float64, err error) {
+// floorRound starts and removes n pods.
+func (b *bench) floorRound(ctx context.Context, round, n int) (r result, err error) {
 	pods := make([]*floorPod, n)
 	for i := range pods {
 		name := fmt.Sprintf("floor%d-%d", round, i)
 		pods[i] = &floorPod{config: sandboxConfig(b.s, name)}
 		if err := pods[i].prepare(filepath.Join(b.s.Dir, "floor", name)); err != nil {
-			return nil, 0, 0, 0, err
+			return r, err
 		}
 	}
 	var mu sync.Mutex
-	before, err := b.s.CPUSeconds()
-	if err != nil {
-		return nil, 0, 0, 0, err
-	}
 	start := time.Now() // waiting for a turn counts, as it does behind a kubelet's gate
-	wall, err = inParallel(ctx, pods, b.concurrency, func(ctx context.Context, p *floorPod) error {
+	r.wall, r.machine, err = b.inParallel(ctx, pods, func(ctx context.Context, p *floorPod) error {
 		err := b.startFloorPod(ctx, p)
 		mu.Lock()
 		defer mu.Unlock()
-		ready = append(ready, time.Since(start))
+		r.ready = append(r.ready, time.Since(start))
 		return err
 	})
 	if err != nil {
-		return nil, 0, 0, 0, err
+		return r, err
+	}
+	if _, _, err = b.inParallel(ctx, pods, func(ctx context.Context, p *floorPod) error { return p.listens(ctx, b.s) }); err != nil {
+		return r, err
+	}
+	r.deletion, r.undoing, err = b.inParallel(ctx, pods, b.stopFloorPod)
+	return r, err
+}
+
+// inParallel does something with all pods, a number at once, and returns how long that took, and how much CPU time.
+func (b *bench) inParallel(ctx context.Context, pods []*floorPod, do func(context.Context, *floorPod) error) (time.Duration, float64, error) {
+	before, err := b.s.CPUSeconds()
+	if err != nil {
+		return 0, 0, err
+	}
+	took, err := inParallel(ctx, pods, b.concurrency, do)
+	if err != nil {
+		return 0, 0, err
 	}
 	after, err := b.s.CPUSeconds()
-	if err != nil {
-		return nil, 0, 0, 0, err
-	}
-	if _, err = inParallel(ctx, pods, b.concurrency, func(ctx context.Context, p *floorPod) error { return p.listens(ctx, b.s) }); err != nil {
-		return nil, 0, 0, 0, err
-	}
-	deletion, err = inParallel(ctx, pods, b.concurrency, b.stopFloorPod)
-	return ready, wall, deletion, after - before, err
+	return took, after - before, err
 }
 
 // sandboxConfig asks for what a kubelet would ask for.

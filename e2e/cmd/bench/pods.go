@@ -84,11 +84,18 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n, round i
 		if calls, err = b.criCalls(ctx); err != nil {
 			return r, err
 		}
+		if machine, err = b.s.CPUSeconds(); err != nil {
+			return r, err
+		}
 		gone, err := b.deletePods(ctx)
 		if err != nil {
 			return r, err
 		}
 		r.deletion += gone
+		if after, err = b.s.CPUSeconds(); err != nil {
+			return r, err
+		}
+		r.undoing += after - machine
 		if r.ending, err = b.tallies(ctx, start, calls); err != nil {
 			return r, err
 		}

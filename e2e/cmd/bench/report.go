@@ -16,6 +16,7 @@ type result struct {
 	deletion         time.Duration   // until the last one is gone, all repeats
 	cpu              float64         // seconds of the kubelet's CPU meanwhile
 	machine          float64         // of the whole stack's, runtime and pods included
+	undoing          float64         // of the whole stack's while the pods end
 	starting, ending tallies         // of the last repeat, until it has settled and until the last pod is gone
 	binaryMB         float64
 	idle             *idleResult // with the largest number of pods only, in the last round
@@ -67,6 +68,7 @@ var rows = []row{
 	{"deletion, s", always(func(r result) float64 { return r.deletion.Seconds() / float64(repeats(r.n)) }), true},
 	{"kubelet CPU per pod, ms", always(func(r result) float64 { return 1000 * r.cpu / r.pods() }), false},
 	{"whole stack's CPU per pod, ms", always(func(r result) float64 { return 1000 * r.machine / r.pods() }), true},
+	{"to delete it, ms", always(func(r result) float64 { return 1000 * r.undoing / r.pods() }), true},
 	{"status writes per pod", always(func(r result) float64 { return r.starting.requests["patch pods/status"] / float64(r.n) }), false},
 	{"apiserver requests per pod", always(func(r result) float64 { return r.starting.requests.sum() / float64(r.n) }), false},
 	{"to delete it", always(func(r result) float64 { return r.ending.requests.sum() / float64(r.n) }), false},
