@@ -2,9 +2,14 @@ package kubelet
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"time"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -19,7 +24,12 @@ const (
 func releaseMemory(ctx context.Context) {
 	collected := make(chan struct{}, 1)
 	onCollection(ctx, collected)
-	releaseAfterBursts(ctx, collected, debug.FreeOSMemory)
+	releaseAfterBursts(ctx, collected, func() {
+		debug.FreeOSMemory()
+		if err := releaseProgram(); err != nil {
+			klog.FromContext(ctx).Error(err, "Release what is mapped of the program")
+		}
+	})
 }
 
 func releaseAfterBursts(ctx context.Context, collected <-chan struct{}, release func()) {
@@ -39,6 +49,32 @@ func releaseAfterBursts(ctx context.Context, collected <-chan struct{}, release 
 			n = 0
 		}
 	}
+}
+
+// releaseProgram unmaps the pages of the program's file, a third of which only the start and bursts need. Those that are
+// needed again are mapped again from the page cache, which may now drop the others as soon as memory is short.
+func releaseProgram() error {
+	self, err := procfs.Self()
+	if err != nil {
+		return err
+	}
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	mappings, err := self.ProcMaps()
+	if err != nil {
+		return err
+	}
+	for _, m := range mappings {
+		if m.Pathname != program || m.Perms.Write {
+			continue
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.StartAddr, m.EndAddr-m.StartAddr, unix.MADV_DONTNEED); errno != 0 {
+			return os.NewSyscallError("madvise", errno)
+		}
+	}
+	return nil
 }
 
 // onCollection has every collection of garbage told of, until ctx ends: each finds an object that nobody holds.
