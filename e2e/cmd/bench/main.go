@@ -12,7 +12,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -158,8 +160,14 @@ func (b *bench) measure(ctx context.Context, contender string, n, round int) (re
 	if err != nil {
 		return result{}, err
 	}
-	r, err := b.measureKubelet(ctx, k, n, round)
+	watched, ended := context.WithCancelCause(ctx)
+	go func() {
+		<-k.Done()
+		ended(errors.New("the kubelet ended"))
+	}()
+	r, err := b.measureKubelet(watched, k, n, round)
 	if err != nil {
+		err = cmp.Or(context.Cause(watched), err)
 		err = fmt.Errorf("%w\nits log ends:\n%s", err, k.LogTail(20))
 	}
 	if stop := k.Stop(20 * time.Second); err == nil {
