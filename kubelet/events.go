@@ -16,7 +16,7 @@ import (
 // Upstream: cmd/kubelet/app/server.go makeEventRecorder has one.
 type eventLanes struct {
 	normal, warnings lane
-	turn             client.Turn // what normal events wait for; set before start
+	quiet            client.WaitQuiet // what normal events wait for; set before start
 }
 
 var _ record.EventRecorder = (*eventLanes)(nil)
@@ -27,7 +27,7 @@ func newEvents(nodeName string) *eventLanes {
 
 // start logs events, and sends them to the apiserver, nil for none, until ctx ends.
 func (e *eventLanes) start(ctx context.Context, to *client.Client) {
-	e.normal.start(ctx, to, e.turn)
+	e.normal.start(ctx, to, e.quiet)
 	e.warnings.start(ctx, to, nil)
 }
 
@@ -42,10 +42,10 @@ func newLane(nodeName string) lane {
 	return lane{queue, queue.NewRecorder(client.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})}
 }
 
-func (l lane) start(ctx context.Context, to *client.Client, turn client.Turn) {
+func (l lane) start(ctx context.Context, to *client.Client, quiet client.WaitQuiet) {
 	l.queue.StartStructuredLogging(3)
 	if to != nil {
-		l.queue.StartRecordingToSink(to.EventSink(ctx, turn))
+		l.queue.StartRecordingToSink(to.EventSink(ctx, quiet))
 	}
 	context.AfterFunc(ctx, l.queue.Shutdown)
 }

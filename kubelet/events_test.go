@@ -14,7 +14,7 @@ import (
 	"minikubelet/kubelet/client"
 )
 
-// TestEventLanes: a normal event waits for its turn, a warning that comes later does not.
+// TestEventLanes: a normal event waits for quiet, a warning that comes later does not.
 func TestEventLanes(t *testing.T) {
 	sent := make(chan corev1.Event, 2)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -33,14 +33,14 @@ func TestEventLanes(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	room := make(chan struct{})
+	quiet := make(chan struct{})
 	e := newEvents("node-1")
-	e.turn = func(ctx context.Context) (func(), error) {
+	e.quiet = func(ctx context.Context) error {
 		select {
-		case <-room:
-			return func() {}, nil
+		case <-quiet:
+			return nil
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 	e.start(ctx, to)
@@ -50,7 +50,7 @@ func TestEventLanes(t *testing.T) {
 	if got := <-sent; got.Reason != "BackOff" || got.Message != "Back-off restarting failed container app" || got.Source.Host != "node-1" {
 		t.Errorf("first comes %+v", got)
 	}
-	close(room)
+	close(quiet)
 	if got := <-sent; got.Reason != "Started" || got.InvolvedObject.Name != "p" || got.Type != corev1.EventTypeNormal {
 		t.Errorf("then comes %+v", got)
 	}

@@ -141,7 +141,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	events.turn = rt.Turn
+	events.quiet = rt.WaitQuiet
 	k.status = status.New(status.Options{Pods: k.api.podClient(), Crowded: rt.Crowded, Registerer: r})
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,

@@ -78,6 +78,7 @@ type Runtime struct {
 	Options
 	metrics    *metrics
 	crash      *crashLoops
+	crowd      *crowd   // at the gates
 	starts     gate     // new pods
 	ends       gate     // sandboxes
 	unified    bool     // cgroup v2
@@ -180,12 +181,14 @@ func New(options Options) *Runtime {
 	if options.SingleProcessOOMKill == nil {
 		options.SingleProcessOOMKill = new(!unified)
 	}
+	atGates := &crowd{}
 	return &Runtime{
 		Options: options,
 		metrics: newMetrics(options.Registerer),
 		crash:   newCrashLoops(options.CrashLoopMax),
-		starts:  newGate(options.MaxConcurrentSandboxes),
-		ends:    newGate(options.MaxConcurrentSandboxes),
+		crowd:   atGates,
+		starts:  newGate(options.MaxConcurrentSandboxes, atGates),
+		ends:    newGate(options.MaxConcurrentSandboxes, atGates),
 		unified: unified,
 		swap:    swapController(unified),
 	}

@@ -76,8 +76,9 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	return result, nil
 }
 
-// Turn waits for a turn among the pods that start, for what should not slow them down.
-func (r *Runtime) Turn(ctx context.Context) (leave func(), err error) { return r.starts.enter(ctx) }
+// WaitQuiet returns when no pod starts or ends, for what should not slow them down. A pull, a hook and whatever takes
+// longer than maxTurn does not count.
+func (r *Runtime) WaitQuiet(ctx context.Context) error { return r.crowd.wait(ctx) }
 
 // Crowded tells whether pods wait for their turn to start or to end.
 func (r *Runtime) Crowded() bool { return r.starts.waiting.Load()+r.ends.waiting.Load() > 0 }

@@ -81,16 +81,15 @@ func TestListWatch(t *testing.T) {
 func TestEventsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := true
-		sink := &eventSink{ctx: t.Context(), turn: func(ctx context.Context) (func(), error) {
+		sink := &eventSink{ctx: t.Context(), quiet: func(ctx context.Context) error {
 			if full {
 				<-ctx.Done()
-				return nil, ctx.Err()
 			}
-			return func() {}, nil
+			return ctx.Err()
 		}}
 		took := func() time.Duration {
 			start := time.Now()
-			sink.wait()()
+			sink.wait()
 			return time.Since(start)
 		}
 		if d := took(); d != patience {

@@ -15,40 +15,37 @@ func rateLimiter(qps float32, burst int) flowcontrol.RateLimiter {
 	return flowcontrol.NewTokenBucketRateLimiter(qps, burst)
 }
 
-// Turn waits until the machine has room for what is not urgent; leave tells that it is done.
-type Turn func(ctx context.Context) (leave func(), err error)
+// WaitQuiet returns when the machine has time for what is not urgent.
+type WaitQuiet func(ctx context.Context) error
 
-// EventSink writes events for a record.EventBroadcaster until ctx ends. They wait for their turns, so that pods start
+// EventSink writes events for a record.EventBroadcaster until ctx ends. They wait until it is quiet, so that pods start
 // before it is told that they do, but not for long: nil is no waiting.
-func (c *Client) EventSink(ctx context.Context, turn Turn) record.EventSink {
-	return &eventSink{client: c, ctx: ctx, turn: turn}
+func (c *Client) EventSink(ctx context.Context, quiet WaitQuiet) record.EventSink {
+	return &eventSink{client: c, ctx: ctx, quiet: quiet}
 }
 
 // eventSink carries its context because record's interface has none. Its methods are called one after the other.
 type eventSink struct {
 	client *Client
 	ctx    context.Context
-	turn   Turn
+	quiet  WaitQuiet
 	urgent time.Time // until then events do not wait
 }
 
 const (
-	patience   = 30 * time.Second // how long an event waits for its turn
+	patience   = 30 * time.Second // how long an event waits for quiet
 	impatience = time.Minute      // how long others then do not
 )
 
-func (s *eventSink) wait() (leave func()) {
-	if s.turn == nil || time.Now().Before(s.urgent) {
-		return func() {}
+func (s *eventSink) wait() {
+	if s.quiet == nil || time.Now().Before(s.urgent) {
+		return
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
-	leave, err := s.turn(ctx)
-	if err != nil {
+	if s.quiet(ctx) != nil {
 		s.urgent = time.Now().Add(impatience)
-		return func() {}
 	}
-	return leave
 }
 
 func (s *eventSink) events(namespace string) *Kind[corev1.Event, *corev1.Event] {
@@ -56,16 +53,16 @@ func (s *eventSink) events(namespace string) *Kind[corev1.Event, *corev1.Event] 
 }
 
 func (s *eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
-	defer s.wait()()
+	s.wait()
 	return s.events(e.Namespace).Create(s.ctx, e, metav1.CreateOptions{})
 }
 
 func (s *eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
-	defer s.wait()()
+	s.wait()
 	return s.events(e.Namespace).Update(s.ctx, e, metav1.UpdateOptions{})
 }
 
 func (s *eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
-	defer s.wait()()
+	s.wait()
 	return s.events(e.Namespace).Patch(s.ctx, e.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{})
 }

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Directives that a patch holds beside an object's own fields.
@@ -101,17 +102,34 @@ func fieldOf(t reflect.Type, name string) field {
 	case t.Kind() == reflect.Map:
 		return field{name: name, t: t.Elem()}
 	case t.Kind() == reflect.Struct:
-		for _, f := range reflect.VisibleFields(t) {
-			if tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); tag == name {
-				strategies := strings.Split(f.Tag.Get("patchStrategy"), ",")
-				return field{
-					name: name, t: f.Type, key: f.Tag.Get("patchMergeKey"),
-					merge: slices.Contains(strategies, "merge"), retain: slices.Contains(strategies, "retainKeys"),
-				}
-			}
+		if f, ok := fieldsOf(t)[name]; ok {
+			return f
 		}
 	}
 	return field{name: name}
+}
+
+// structs has the fields of the structs met so far, by type: reflection takes longer than the rest.
+var structs sync.Map
+
+func fieldsOf(t reflect.Type) map[string]field {
+	if known, ok := structs.Load(t); ok {
+		return known.(map[string]field)
+	}
+	fields := map[string]field{}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if _, twice := fields[name]; twice {
+			continue
+		}
+		strategies := strings.Split(f.Tag.Get("patchStrategy"), ",")
+		fields[name] = field{
+			name: name, t: f.Type, key: f.Tag.Get("patchMergeKey"),
+			merge: slices.Contains(strategies, "merge"), retain: slices.Contains(strategies, "retainKeys"),
+		}
+	}
+	structs.Store(t, fields)
+	return fields
 }
 
 // diffLists notes the elements that are new, changed or gone, and the order of those that are to be there.
