@@ -80,8 +80,10 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 // longer than maxTurn does not count.
 func (r *Runtime) WaitQuiet(ctx context.Context) error { return r.crowd.wait(ctx) }
 
-// Crowded tells whether pods wait for their turn to start or to end.
-func (r *Runtime) Crowded() bool { return r.starts.waiting.Load()+r.ends.waiting.Load() > 0 }
+// Crowded tells whether pods wait for their turn to start or to end, or will have to: more of them end than have turns.
+func (r *Runtime) Crowded() bool {
+	return r.starts.waiting.Load()+r.ends.waiting.Load() > 0 || int(r.ending.Load()) > cap(r.ends.turns)
+}
 
 // readAfter takes the reading that ends a round. For a pod that began with nothing, and so has nothing but what the
 // round made, that is one call per container.
