@@ -58,7 +58,7 @@ func releaseProgram() error {
 	if err != nil {
 		return err
 	}
-	program, err := os.Readlink("/proc/self/exe")
+	program, err := self.Executable()
 	if err != nil {
 		return err
 	}

@@ -79,17 +79,12 @@ func (b *bench) floorRound(ctx context.Context, round, n int) (r result, err err
 }
 
 // inParallel does something with all pods, a number at once, and returns how long that took, and how much CPU time.
-func (b *bench) inParallel(ctx context.Context, pods []*floorPod, do func(context.Context, *floorPod) error) (time.Duration, float64, error) {
-	before, err := b.s.CPUSeconds()
-	if err != nil {
-		return 0, 0, err
-	}
-	took, err := inParallel(ctx, pods, b.concurrency, do)
-	if err != nil {
-		return 0, 0, err
-	}
-	after, err := b.s.CPUSeconds()
-	return took, after - before, err
+func (b *bench) inParallel(ctx context.Context, pods []*floorPod, do func(context.Context, *floorPod) error) (took time.Duration, cpu float64, err error) {
+	cpu, err = b.metered(func() (err error) {
+		took, err = inParallel(ctx, pods, b.concurrency, do)
+		return err
+	})
+	return took, cpu, err
 }
 
 // sandboxConfig asks for what a kubelet would ask for.

@@ -38,6 +38,19 @@ func cpuSeconds(pid int) (float64, error) {
 	return (user + system) / ticksPerSecond, err
 }
 
+// metered does something and returns the CPU time that the whole stack used meanwhile, in seconds.
+func (b *bench) metered(do func() error) (float64, error) {
+	before, err := b.s.CPUSeconds()
+	if err != nil {
+		return 0, err
+	}
+	if err := do(); err != nil {
+		return 0, err
+	}
+	after, err := b.s.CPUSeconds()
+	return after - before, err
+}
+
 // rssMiB is the memory a process holds.
 func rssMiB(pid int) (float64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -52,55 +52,60 @@ func (b *bench) measureKubelet(ctx context.Context, k *stack.Kubelet, n, round i
 		if err != nil {
 			return r, err
 		}
-		cpu, err := cpuSeconds(k.Pid())
-		if err != nil {
+		if err := b.measureStart(ctx, k, &r, fmt.Sprintf("pod%d", repeat)); err != nil {
 			return r, err
 		}
-		machine, err := b.s.CPUSeconds()
-		if err != nil {
-			return r, err
-		}
-		ready, last, err := b.createPods(ctx, fmt.Sprintf("pod%d", repeat), n)
-		if err != nil {
-			return r, err
-		}
-		after, err := cpuSeconds(k.Pid())
-		if err != nil {
-			return r, err
-		}
-		r.ready = append(r.ready, ready...)
-		r.wall += last
-		r.cpu += after - cpu
-		if after, err = b.s.CPUSeconds(); err != nil {
-			return r, err
-		}
-		r.machine += after - machine
 		if repeat == repeats(n)-1 {
 			if err := b.measureSteady(ctx, k, &r, start, calls, round == b.rounds-1); err != nil {
 				return r, err
 			}
 		}
-		start = time.Now()
-		if calls, err = b.criCalls(ctx); err != nil {
-			return r, err
-		}
-		if machine, err = b.s.CPUSeconds(); err != nil {
-			return r, err
-		}
-		gone, err := b.deletePods(ctx)
-		if err != nil {
-			return r, err
-		}
-		r.deletion += gone
-		if after, err = b.s.CPUSeconds(); err != nil {
-			return r, err
-		}
-		r.undoing += after - machine
-		if r.ending, err = b.tallies(ctx, start, calls); err != nil {
+		if err := b.measureEnd(ctx, &r); err != nil {
 			return r, err
 		}
 	}
 	return r, nil
+}
+
+// measureStart creates the pods and waits for them.
+func (b *bench) measureStart(ctx context.Context, k *stack.Kubelet, r *result, prefix string) error {
+	cpu, err := cpuSeconds(k.Pid())
+	if err != nil {
+		return err
+	}
+	machine, err := b.metered(func() error {
+		ready, last, err := b.createPods(ctx, prefix, r.n)
+		r.ready = append(r.ready, ready...)
+		r.wall += last
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.machine += machine
+	after, err := cpuSeconds(k.Pid())
+	r.cpu += after - cpu
+	return err
+}
+
+// measureEnd deletes the pods and waits until they are gone.
+func (b *bench) measureEnd(ctx context.Context, r *result) error {
+	start := time.Now()
+	calls, err := b.criCalls(ctx)
+	if err != nil {
+		return err
+	}
+	machine, err := b.metered(func() error {
+		gone, err := b.deletePods(ctx)
+		r.deletion += gone
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.undoing += machine
+	r.ending, err = b.tallies(ctx, start, calls)
+	return err
 }
 
 // measureSteady counts what it took to get here, and what it costs to stay.
