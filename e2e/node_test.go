@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"minikubelet/e2e/stack"
@@ -54,7 +55,7 @@ func TestReadyWithinTwoSeconds(t *testing.T) {
 	if kubelet != nil {
 		stopKubelet(t)
 	}
-	if err := shared.Client.CoreV1().Nodes().Delete(ctx, shared.NodeName, metav1.DeleteOptions{}); err != nil {
+	if err := shared.Client.CoreV1().Nodes().Delete(ctx, shared.NodeName, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}
 	start := time.Now()
