@@ -21,7 +21,7 @@ func (k *Kubelet) servingCertificate(ctx context.Context) (func(*tls.ClientHello
 		return nil, err
 	}
 	get, run, err := identity.Serving(ctx, identity.ServingOptions{
-		NodeName: k.settings.NodeName, CertDir: k.settings.CertDir, Bootstrap: true, Requests: api.CertificateSigningRequests(),
+		NodeName: k.settings.NodeName, CertDir: k.settings.CertDir, Kubeconfig: k.settings.Kubeconfig, Bootstrap: true, Requests: api.CertificateSigningRequests(),
 		Addresses: func() []corev1.NodeAddress { return k.node.Node().Status.Addresses },
 		CertFile:  k.settings.TLSCertFile, KeyFile: k.settings.TLSPrivateKeyFile, Registerer: k.metrics.main,
 	})

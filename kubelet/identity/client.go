@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,11 +30,19 @@ type Client struct {
 	// limits are the caller's to set, on copies.
 	Config *rest.Config
 
-	rotation *rotation
-	store    *store
-	dialer   *connrotation.Dialer
-	made     time.Time
-	retry    time.Duration // between looks whether the apiserver answers
+	rotation  *rotation
+	store     *store
+	bootstrap *rest.Config // nil if the kubeconfig has a certificate
+	dialer    *connrotation.Dialer
+	made      time.Time
+	retry     time.Duration // between looks whether the apiserver answers
+
+	choice   []kept                          // the certificates that were there at the start, the best first
+	accepted atomic.Pointer[tls.Certificate] // the last that the apiserver knew
+	unknown  atomic.Bool                     // it knows none
+	judging  sync.Mutex
+	refused  *tls.Certificate // the last that it did not know
+	refusals int              // how often it said so
 }
 
 // ClientCertificates reads the kubeconfig, or writes one that names the certificate to come when there is none that can
@@ -52,22 +61,23 @@ func ClientCertificates(ctx context.Context, o Options) (*Client, error) {
 		return nil, err
 	}
 	files.certFile, files.keyFile = config.CertFile, config.KeyFile
-	c := &Client{made: time.Now(), retry: expiryRetry, store: files, dialer: connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)}
+	c := &Client{made: time.Now(), retry: expiryRetry, store: files, bootstrap: bootstrap, dialer: connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)}
 	template := &x509.CertificateRequest{Subject: subject(o.NodeName)}
 	c.rotation = &rotation{
 		store: files, signer: certificatesv1.KubeAPIServerClientKubeletSignerName, use: certificatesv1.UsageClientAuth,
 		template: func() *x509.CertificateRequest { return template },
 		requests: func() (Requests, error) {
-			if files.valid() == nil {
-				return requestsFor(bootstrap)
+			if c.bootstrap != nil && (files.valid() == nil || c.unknown.Load()) {
+				return requestsFor(c.bootstrap)
 			}
 			return requestsFor(c.Config)
 		},
+		wake: make(chan struct{}, 1),
 		failures: promauto.With(o.Registerer).NewCounter(prometheus.CounterOpts{
 			Name: "kubelet_certificate_manager_client_expiration_renew_errors", Help: "Attempts to renew the client certificate that failed.",
 		}),
 	}
-	if err := c.rotation.start(ctx, config.CertData, config.KeyData, bootstrap == config); err != nil {
+	if err := c.start(ctx, o, config); err != nil {
 		return nil, err
 	}
 	files.onUpdate = func() {
@@ -75,8 +85,11 @@ func ClientCertificates(ctx context.Context, o Options) (*Client, error) {
 		c.dialer.CloseAll()
 	}
 	timeToLive(o.Registerer, "kubelet_certificate_manager_client_ttl_seconds", c.Certificate)
-	c.Config, err = c.rotating(config)
-	return c, err
+	if c.Config, err = c.rotating(config); err != nil {
+		return nil, err
+	}
+	c.Config.Wrap(func(next http.RoundTripper) http.RoundTripper { return c.judged(ctx, next) })
+	return c, nil
 }
 
 // requestsFor asks for certificates with the credentials of a config.
@@ -88,7 +101,7 @@ func requestsFor(config *rest.Config) (Requests, error) {
 	return c.CertificateSigningRequests(), nil
 }
 
-// clientConfig returns what to ask for the first certificate with, and what the kubelet uses once it has one.
+// clientConfig returns what the kubelet uses, and what to ask for its first certificate with, nil if it has one.
 func clientConfig(ctx context.Context, o Options, pemPath string) (bootstrap, config *rest.Config, err error) {
 	if o.BootstrapKubeconfig != "" {
 		ok, why, err := usable(o.Kubeconfig, time.Now())
@@ -108,7 +121,7 @@ func clientConfig(ctx context.Context, o Options, pemPath string) (bootstrap, co
 	if config, err = load(o.Kubeconfig); err != nil {
 		return nil, nil, fmt.Errorf("read --kubeconfig %s: %w", o.Kubeconfig, err)
 	}
-	return config, config, nil
+	return nil, config, nil
 }
 
 // rotating is the config with a transport that asks for the certificate at each handshake. A config without any

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -35,6 +36,8 @@ type authority struct {
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
 	serial int64
+
+	backdate time.Duration // how long ago what sign signs was made
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -95,7 +98,7 @@ func (a *authority) sign(request []byte, life time.Duration) []byte {
 	a.serial++
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(a.serial + 1), Subject: r.Subject, DNSNames: r.DNSNames, IPAddresses: r.IPAddresses,
-		NotBefore: time.Now(), NotAfter: time.Now().Add(life),
+		NotBefore: time.Now().Add(-a.backdate), NotAfter: time.Now().Add(life),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, r.PublicKey, a.key)
 	if err != nil {
@@ -139,4 +142,35 @@ func private(t *testing.T, paths ...string) {
 			t.Errorf("%s: %v %v, want mode 0600", path, info, err)
 		}
 	}
+}
+
+// remake makes the authority another one, which begins now.
+func (a *authority) remake(name pkix.Name) {
+	a.t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: name, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.key = newKey(a.t)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// inBackground runs something until the function that it returns is called.
+func inBackground(t *testing.T, run func(context.Context)) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); run(ctx) }()
+	return func() { cancel(); <-done }
+}
+
+func runClient(t *testing.T, c *Client) (end func()) {
+	t.Helper()
+	return inBackground(t, func(ctx context.Context) { _ = c.Run(ctx) })
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -44,7 +43,8 @@ type rotation struct {
 	failures prometheus.Counter
 	lives    prometheus.Observer // seconds that certificates were used; may be nil
 
-	force   bool                     // ask at once, whatever there is
+	force   atomic.Bool              // ask at once, whatever there is
+	wake    chan struct{}            // ends the pause, capacity 1
 	healthy atomic.Bool              // the apiserver answered the last request itself
 	last    *x509.CertificateRequest // what was signed last
 	due     time.Time                // when dueOf is to be replaced
@@ -76,6 +76,8 @@ func (r *rotation) run(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-r.wake:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}
@@ -84,7 +86,7 @@ func (r *rotation) run(ctx context.Context) {
 // pause is how long the certificate is still good enough, at most 0 if it is not.
 func (r *rotation) pause() time.Duration {
 	c := leaf(r.store.valid())
-	if r.force || c == nil {
+	if r.force.Load() || c == nil {
 		return 0
 	}
 	// A signer that leaves out a name would leave it out again.
@@ -175,7 +177,8 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 	if _, err := r.store.update(cert, keyPEM); err != nil {
 		return err
 	}
-	r.last, r.force = template, false
+	r.last = template
+	r.force.Store(false)
 	if old != nil && r.lives != nil {
 		r.lives.Observe(time.Since(old.NotBefore).Seconds())
 	}
@@ -192,34 +195,11 @@ func serverAnswered(err error) bool {
 	return !apierrors.IsUnexpectedServerError(err) && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err))
 }
 
-// start takes the certificate that is there, or the one that the kubeconfig has in it, which is to be replaced at once:
-// it may be somebody's with more rights. One that has expired is taken if there is no other way to get one, so that the
-// kubelet soon knows.
-//
-// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go getCurrentCertificateOrBootstrap
-func (r *rotation) start(ctx context.Context, cert, key []byte, onlyWay bool) error {
-	have, err := r.store.load()
-	if err != nil {
-		return err
+// askNow has a certificate asked for at once, whatever there is.
+func (r *rotation) askNow() {
+	r.force.Store(true)
+	select {
+	case r.wake <- struct{}{}:
+	default:
 	}
-	if have != nil && time.Now().Before(have.Leaf.NotAfter) {
-		r.store.set(have)
-		return nil
-	}
-	r.force = true
-	if len(cert) == 0 || len(key) == 0 {
-		if have != nil && onlyWay {
-			r.store.set(have)
-		}
-		return nil
-	}
-	given, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return fmt.Errorf("read the kubeconfig's client certificate: %w", err)
-	}
-	if _, err := r.store.update(cert, key); err != nil {
-		klog.FromContext(ctx).Error(err, "The kubeconfig's client certificate is not kept")
-		r.store.set(&given)
-	}
-	return nil
 }

@@ -186,7 +186,7 @@ func TestNames(t *testing.T) {
 	if want = nil; asks() {
 		t.Error("nothing is asked for")
 	}
-	r.force = true
+	r.force.Store(true)
 	if !asks() {
 		t.Error("it is not replaced at once")
 	}

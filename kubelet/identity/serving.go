@@ -18,6 +18,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/klog/v2"
 )
 
 // ServingOptions say where the certificate of the kubelet's own port comes from: the apiserver with Bootstrap, else
@@ -26,10 +27,12 @@ type ServingOptions struct {
 	NodeName string
 	CertDir  string // --cert-dir
 
-	// Bootstrap is serverTLSBootstrap. It needs Requests, nil without an apiserver, and Addresses, the node's.
-	Bootstrap bool
-	Requests  Requests
-	Addresses func() []corev1.NodeAddress
+	// Bootstrap is serverTLSBootstrap. It needs Requests, nil without an apiserver, and Addresses, the node's. Kubeconfig
+	// is the file that says which cluster that is; "" for any.
+	Bootstrap  bool
+	Kubeconfig string
+	Requests   Requests
+	Addresses  func() []corev1.NodeAddress
 
 	CertFile, KeyFile string // tlsCertFile, tlsPrivateKeyFile
 	// Hostname and IPs are those that a self-signed certificate names; NodeName by default.
@@ -96,7 +99,7 @@ func signedByCluster(ctx context.Context, o ServingOptions) (GetCertificate, fun
 			Buckets: []float64{60, 3600, 14400, 86400, 604800, 2592000, 7776000, 15552000, 31104000, 124416000}, // a minute to four years
 		}),
 	}
-	if err := r.start(ctx, nil, nil, false); err != nil {
+	if err := r.startServing(ctx, o.Kubeconfig); err != nil {
 		return nil, nil, err
 	}
 	timeToLive(o.Registerer, "kubelet_certificate_manager_server_ttl_seconds", files.valid)
@@ -107,6 +110,37 @@ func signedByCluster(ctx context.Context, o ServingOptions) (GetCertificate, fun
 		return nil, errNoCertificate
 	}
 	return get, r.run, nil
+}
+
+// startServing takes the certificate that is there. One of a cluster that was here before, which the apiserver may refuse
+// to speak to, is shown until this cluster has signed another.
+//
+// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go getCurrentCertificateOrBootstrap
+func (r *rotation) startServing(ctx context.Context, kubeconfig string) error {
+	log, now := klog.FromContext(ctx), time.Now()
+	have, err := r.store.load(ctx)
+	if err != nil {
+		return err
+	}
+	var of cluster
+	if kubeconfig != "" {
+		config, err := load(kubeconfig)
+		if err == nil {
+			of, err = clusterOf(config)
+		}
+		if err != nil {
+			return fmt.Errorf("read --kubeconfig %s: %w", kubeconfig, err)
+		}
+	}
+	i := slices.IndexFunc(have, func(k kept) bool { return now.Before(k.Leaf.NotAfter) })
+	if i < 0 {
+		return nil
+	}
+	former := of.formers(have[i].Certificate, now)
+	log.Info("The serving certificate is chosen", "certificate", have[i].file, "until", have[i].Leaf.NotAfter, "ofFormerCluster", former)
+	r.force.Store(former)
+	r.store.set(have[i].Certificate)
+	return nil
 }
 
 // servingTemplate asks for a certificate of all the node's addresses, nil while it has no IP.

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/klog/v2"
 )
 
 // store keeps a certificate and its key together in DIR/PREFIX-TIME.pem, to which DIR/PREFIX-current.pem is a link, and
@@ -22,7 +24,7 @@ import (
 // Upstream: k8s.io/client-go/util/certificate/certificate_store.go fileStore
 type store struct {
 	dir, prefix string
-	// certFile and keyFile are where a certificate is as long as there is none in dir; "" for none.
+	// certFile and keyFile are where there may be a certificate besides; "" for none.
 	certFile, keyFile string
 	// onUpdate is told of new certificates; may be nil.
 	onUpdate func()
@@ -56,45 +58,72 @@ func (s *store) path(name string) string { return filepath.Join(s.dir, s.prefix+
 // currentPath is the link to the certificate in use.
 func (s *store) currentPath() string { return s.path("current") }
 
-// load reads the certificate and its key; both are nil if there is none.
-func (s *store) load() (*tls.Certificate, error) {
+// load reads the certificates that there are, and their keys: the current one, that of the files named, that of upstream's
+// former place. A current one that cannot be understood, after a power loss for example, is passed over: the next one
+// takes its place. What somebody else wrote must be right, unless there is another.
+func (s *store) load(ctx context.Context) (have []kept, err error) {
 	for _, files := range [][2]string{
 		{s.currentPath(), s.currentPath()}, {s.certFile, s.keyFile}, {filepath.Join(s.dir, s.prefix+".crt"), filepath.Join(s.dir, s.prefix+".key")},
 	} {
-		c, err := tls.LoadX509KeyPair(files[0], files[1])
-		if errors.Is(err, fs.ErrNotExist) || files[0] == "" {
-			continue
+		c, one := tls.LoadX509KeyPair(files[0], files[1])
+		_, unread := errors.AsType[*fs.PathError](one)
+		switch {
+		case errors.Is(one, fs.ErrNotExist) || files[0] == "":
+		case one == nil:
+			have = append(have, kept{Certificate: &c, file: files[0]})
+		case files[0] == s.currentPath() && !unread:
+			klog.FromContext(ctx).Error(one, "The certificate cannot be read, it is passed over", "certificate", files[0])
+		default:
+			err = errors.Join(err, fmt.Errorf("read the certificate %s and its key %s: %w", files[0], files[1], one))
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read the certificate %s and its key %s: %w", files[0], files[1], err)
-		}
-		return &c, nil
 	}
-	return nil, nil
+	if len(have) > 0 && err != nil {
+		klog.FromContext(ctx).Error(err, "A certificate cannot be read, another one is used", "certificate", have[0].file)
+		err = nil
+	}
+	return have, err
 }
 
-// update keeps a certificate that goes with the key; whoever connects from now on shows it.
+// update keeps a certificate that goes with the key; connections made from now on show it.
 func (s *store) update(cert, key []byte) (*tls.Certificate, error) {
+	c, file, err := join(cert, key)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.keep(file); err != nil {
+		return nil, err
+	}
+	s.set(c)
+	return c, nil
+}
+
+// write keeps a certificate and its key, for the next start.
+func (s *store) write(cert, key []byte) error {
+	_, file, err := join(cert, key)
+	if err != nil {
+		return err
+	}
+	return s.keep(file)
+}
+
+// join puts a certificate, without what may stand between its parts, and its key into one file.
+func join(cert, key []byte) (*tls.Certificate, []byte, error) {
 	certs, err := certutil.ParseCertsPEM(cert)
 	if err != nil {
-		return nil, fmt.Errorf("read the new certificate: %w", err)
+		return nil, nil, fmt.Errorf("read the new certificate: %w", err)
 	}
-	var file bytes.Buffer // without what may stand between the certificates
+	var file bytes.Buffer
 	for _, c := range certs {
 		if err := pem.Encode(&file, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}); err != nil {
-			return nil, fmt.Errorf("write the new certificate: %w", err)
+			return nil, nil, fmt.Errorf("write the new certificate: %w", err)
 		}
 	}
 	file.Write(key)
 	c, err := tls.X509KeyPair(file.Bytes(), key)
 	if err != nil {
-		return nil, fmt.Errorf("read the new certificate and its key: %w", err)
+		return nil, nil, fmt.Errorf("read the new certificate and its key: %w", err)
 	}
-	if err := s.keep(file.Bytes()); err != nil {
-		return nil, err
-	}
-	s.set(&c)
-	return &c, nil
+	return &c, file.Bytes(), nil
 }
 
 // keep writes a file and then makes it the current one: there is a whole one at any time.

@@ -20,7 +20,7 @@ func open(t *testing.T, dir string) *store {
 func TestStore(t *testing.T) {
 	a, dir := newAuthority(t), filepath.Join(t.TempDir(), "pki")
 	s := open(t, dir)
-	if c, err := s.load(); c != nil || err != nil {
+	if c, err := s.load(t.Context()); c != nil || err != nil {
 		t.Fatalf("an empty store has %v, %v", c, err)
 	}
 	told := 0
@@ -48,7 +48,7 @@ func TestStore(t *testing.T) {
 	if data, err := os.ReadFile(target); err != nil || string(data) != string(cert)+string(key) {
 		t.Errorf("the file has %q, %v", data, err)
 	}
-	if again, err := open(t, dir).load(); err != nil || !again.Leaf.Equal(s.valid().Leaf) {
+	if again, err := open(t, dir).load(t.Context()); err != nil || !again[0].Leaf.Equal(s.valid().Leaf) {
 		t.Errorf("after a restart: %v", err)
 	}
 	if _, err := s.update(a.issue("n", time.Now().Add(-time.Minute))); err != nil || s.valid() != nil {
@@ -66,7 +66,7 @@ func TestStoreRecovers(t *testing.T) {
 	if err := os.Rename(s.currentPath(), s.path("updated")); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := open(t, dir).load(); err != nil || c == nil {
+	if c, err := open(t, dir).load(t.Context()); err != nil || c == nil {
 		t.Errorf("the interrupted update is lost: %v", err)
 	}
 }
@@ -77,7 +77,7 @@ func TestStoreLeavesFiles(t *testing.T) {
 	s := open(t, dir)
 	cert, key := a.issue("n", time.Now().Add(time.Hour))
 	write(t, s.currentPath(), append(cert, key...))
-	if c, err := s.load(); err != nil || c == nil {
+	if c, err := s.load(t.Context()); err != nil || c == nil {
 		t.Errorf("it is not read: %v", err)
 	}
 	if _, err := s.update(a.issue("n", time.Now().Add(time.Hour))); err == nil || !strings.Contains(err.Error(), "is not a link") {
@@ -94,7 +94,7 @@ func TestStoreElsewhere(t *testing.T) {
 		write(t, keyFile, key)
 		s := open(t, dir)
 		s.certFile, s.keyFile = filepath.Join(dir, "c"), filepath.Join(dir, "k")
-		if c, err := s.load(); err != nil || c.Leaf.SerialNumber.Int64() != serial {
+		if c, err := s.load(t.Context()); err != nil || c[0].Leaf.SerialNumber.Int64() != serial {
 			t.Errorf("with %s: %v, %v", certFile, c, err)
 		}
 	}
@@ -103,7 +103,15 @@ func TestStoreElsewhere(t *testing.T) {
 	write(t, filepath.Join(dir, "c"), []byte("garbage"))
 	s := open(t, dir)
 	s.certFile, s.keyFile = filepath.Join(dir, "c"), filepath.Join(dir, "k")
-	if _, err := s.load(); err == nil {
+	if c, err := s.load(t.Context()); err != nil || len(c) != 1 {
+		t.Errorf("garbage beside a certificate: %v, %v", c, err)
+	}
+	for _, name := range []string{"p.crt", "p.key"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.load(t.Context()); err == nil {
 		t.Error("garbage is no error")
 	}
 }
