@@ -73,12 +73,18 @@ type Options struct {
 // Upstream: pkg/kubelet/config/config.go PodConfig.
 type Config struct {
 	opts    Options
-	updates chan PodUpdate
 	sources []source
 
-	mu     sync.Mutex
-	merger *merger
-	ready  map[string]bool
+	// updates is written by the sources, one at a time, and read by the sync loop. When it is full, the source that
+	// has something to say waits, and the others behind it; the loop never waits for a source.
+	updates chan PodUpdate
+	// merging makes merging a set and sending what came of it one step, so that updates come out in the order in which
+	// they were merged. It is held while updates is full: nothing that the loop calls may take it.
+	merging sync.Mutex
+	merger  *merger
+
+	mu    sync.Mutex // never held while something is sent
+	ready map[string]bool
 }
 
 // source is a pod source: its name, and what sends its sets until ctx ends.
@@ -131,8 +137,8 @@ func (c *Config) Updates() <-chan PodUpdate { return c.updates }
 
 // set merges a source's whole set and sends what changed.
 func (c *Config) set(ctx context.Context, source string, pods []*corev1.Pod) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.merging.Lock()
+	defer c.merging.Unlock()
 	for _, u := range c.merger.merge(ctx, source, pods) {
 		select {
 		case c.updates <- u:
@@ -140,12 +146,22 @@ func (c *Config) set(ctx context.Context, source string, pods []*corev1.Pod) {
 			return
 		}
 	}
-	// Only now: whoever asks whether the source has synced must have been sent its pods.
-	c.ready[source] = true
 }
 
-// SourceReady tells whether a source has sent its pods once. One that is not configured never will: what it had
-// once is not wanted any more, so it counts as ready when all others are.
+// Handled says that the reader of Updates has acted on an update. Its source is ready from then on: a pod that the
+// reader still does not know is one that the source does not have. It reports whether the source was not ready before.
+//
+// Upstream: pkg/kubelet/config/sources.go SourcesReady.AddSource.
+func (c *Config) Handled(u PodUpdate) (first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first = !c.ready[u.Source]
+	c.ready[u.Source] = true
+	return first
+}
+
+// SourceReady tells whether the pods that a source sent first have been handled. One that is not configured sends
+// none: what it had once is not wanted any more, so it counts as ready when all others are.
 func (c *Config) SourceReady(name string) bool {
 	for _, s := range c.sources {
 		if s.name == name {
@@ -157,11 +173,16 @@ func (c *Config) SourceReady(name string) bool {
 	return c.SeenAll()
 }
 
-// SeenAll tells whether every source has sent its pods once.
+// SeenAll tells whether every source is ready.
 //
 // Upstream: pkg/kubelet/config/sources.go SourcesReady.AllReady.
 func (c *Config) SeenAll() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.ready) == len(c.sources)
+	for _, s := range c.sources {
+		if !c.ready[s.name] {
+			return false
+		}
+	}
+	return true
 }

@@ -12,45 +12,81 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// merger remembers what each source sent last.
+// merger remembers what each source sent last, and which of those pods were passed on.
 type merger struct {
-	sources map[string]map[types.UID]*corev1.Pod
+	sent   map[string][]*corev1.Pod
+	passed map[string]map[types.UID]*corev1.Pod
 }
 
-func newMerger() *merger { return &merger{sources: map[string]map[types.UID]*corev1.Pod{}} }
+func newMerger() *merger {
+	return &merger{sent: map[string][]*corev1.Pod{}, passed: map[string]map[types.UID]*corev1.Pod{}}
+}
 
 // merge takes a source's whole set and returns what changed: first what goes, then what comes and changes, so that a
-// name is free before another pod takes it. Of pods with one full name the first wins, across sources too.
+// name is free before another pod takes it. Of pods with one full name the first wins, across sources too; when it
+// goes, one that was passed over comes, whichever source has it. The first set of a source is an ADD even if it is empty.
 //
 // Upstream: pkg/kubelet/config/config.go podStorage.merge.
 func (m *merger) merge(ctx context.Context, source string, pods []*corev1.Pod) []PodUpdate {
-	taken := map[string]string{} // full name -> who has it
-	for other, set := range m.sources {
-		if other == source {
-			continue
+	_, known := m.sent[source]
+	m.sent[source] = pods
+	names := m.held()
+	var updates []PodUpdate
+	// The source itself comes first: the next version of a pod has a better claim to its name than another source's pod.
+	others := slices.DeleteFunc(slices.Sorted(maps.Keys(m.sent)), func(s string) bool { return s == source })
+	for _, s := range append([]string{source}, others...) {
+		before, after := m.passed[s], map[types.UID]*corev1.Pod{}
+		var order []*corev1.Pod
+		for _, pod := range m.sent[s] {
+			if after[pod.UID] == nil && names.take(s, pod) {
+				after[pod.UID] = pod
+				order = append(order, pod)
+			} else if s == source {
+				klog.FromContext(ctx).Info("Ignoring a pod while another has its name", "pod", klog.KObj(pod), "podUID", pod.UID, "source", source, "takenBy", names[FullName(pod)])
+			}
 		}
-		for _, pod := range set {
-			if !IsMirror(pod) {
-				taken[FullName(pod)] = other
+		m.passed[s] = after
+		updates = append(updates, diff(s, before, after, order)...)
+	}
+	if !known && len(m.passed[source]) == 0 {
+		updates = append(updates, PodUpdate{Op: ADD, Source: source})
+	}
+	return updates
+}
+
+// holders tells which pod of which source has a full name.
+type holders map[string]holder
+
+type holder struct {
+	source string
+	uid    types.UID
+}
+
+// held are the names of the pods that were passed on and that their sources still have.
+func (m *merger) held() holders {
+	held := holders{}
+	for source, pods := range m.sent {
+		for _, pod := range pods {
+			if m.passed[source][pod.UID] != nil {
+				held.take(source, pod)
 			}
 		}
 	}
-	before, after := m.sources[source], map[types.UID]*corev1.Pod{}
-	var order []*corev1.Pod
-	for _, pod := range pods {
-		if !IsMirror(pod) {
-			// A mirror has the name of its static pod; it stands for it and takes nothing away.
-			if owner, dup := taken[FullName(pod)]; dup {
-				klog.FromContext(ctx).Info("Ignoring a pod whose name is taken", "pod", klog.KObj(pod), "podUID", pod.UID, "source", source, "takenBy", owner)
-				continue
-			}
-			taken[FullName(pod)] = source
-		}
-		after[pod.UID] = pod
-		order = append(order, pod)
+	return held
+}
+
+// take gives the pod its name unless another has it. A mirror has the name of its static pod; it stands for it and
+// takes nothing away.
+func (h holders) take(source string, pod *corev1.Pod) bool {
+	if IsMirror(pod) {
+		return true
 	}
-	m.sources[source] = after
-	return diff(source, before, after, order)
+	name, it := FullName(pod), holder{source, pod.UID}
+	if have, held := h[name]; held && have != it {
+		return false
+	}
+	h[name] = it
+	return true
 }
 
 // diff compares two sets of one source. It is pure.

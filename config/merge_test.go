@@ -41,7 +41,9 @@ func TestMerge(t *testing.T) {
 		want []string // what the last set changed: operation and UIDs
 	}{
 		{"first set", []set{{"api", []*corev1.Pod{a, pod("2", "b")}}}, []string{"ADD 1 2"}},
-		{"empty set", []set{{"api", nil}}, nil},
+		{"empty set", []set{{"api", nil}}, []string{"ADD"}},
+		{"empty set again", []set{{"api", nil}, {"api", nil}}, nil},
+		{"the very same pod twice", []set{{"api", []*corev1.Pod{a, a}}}, []string{"ADD 1"}},
 		{"the same again", []set{{"api", []*corev1.Pod{a}}, {"api", []*corev1.Pod{a}}}, nil},
 		{"one gone", []set{{"api", []*corev1.Pod{a, pod("2", "b")}}, {"api", []*corev1.Pod{a}}}, []string{"REMOVE 2"}},
 		{"all gone", []set{{"api", []*corev1.Pod{a}}, {"api", nil}}, []string{"REMOVE 1"}},

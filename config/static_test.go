@@ -253,26 +253,3 @@ func TestURL(t *testing.T) {
 		}
 	}
 }
-
-// TestSourceReady: each source counts by itself, and an unknown one when all others do.
-func TestSourceReady(t *testing.T) {
-	c, err := New(Options{NodeName: "n", ManifestPath: t.TempDir(), ManifestURL: "http://127.0.0.1/x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := func(want ...bool) {
-		t.Helper()
-		got := []bool{c.SourceReady(SourceFile), c.SourceReady(SourceHTTP), c.SourceReady(SourceAPI), c.SeenAll()}
-		if !slices.Equal(got, want) {
-			t.Errorf("ready (file, http, api, all): %v, want %v", got, want)
-		}
-	}
-	check(false, false, false, false)
-	c.set(t.Context(), SourceFile, nil)
-	check(true, false, false, false)
-	c.set(t.Context(), SourceHTTP, []*corev1.Pod{pod("1", "a")})
-	check(true, true, true, true)
-	if u := <-c.Updates(); u.Op != ADD || len(u.Pods) != 1 {
-		t.Errorf("update %+v", u)
-	}
-}

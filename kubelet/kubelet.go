@@ -127,6 +127,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 	if k.cgroups, err = newCgroups(ctx, k); err != nil {
 		return err
 	}
+	// Written by the watches of objects, read by the sync loop. When it is full, a watch waits, and holds no lock.
 	resync := make(chan types.UID, 100)
 	k.objects = objects.New(k.api.objects(k.node, s.NodeName, events, func(uid types.UID) {
 		select {

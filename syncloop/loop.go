@@ -1,6 +1,7 @@
 // Package syncloop is the kubelet's heart: one goroutine, one select. It hears of pods
 // from config, of containers from the PLEG, of probe results and of time, and tells pod
-// workers to act. It never acts itself, so it never blocks.
+// workers to act. It never acts itself, so it never blocks: it takes no lock under which
+// something is sent, and what it sends it sends to mailboxes that have room for it.
 package syncloop
 
 import (
@@ -51,6 +52,8 @@ type Options struct {
 	CheckSysctls func(*corev1.Pod) error
 	MaxPods      int
 	Registerer   prometheus.Registerer // may be nil
+	// Ping asks for a turn of the loop; may be nil. Who sends on it learns that the loop turns.
+	Ping <-chan struct{}
 }
 
 // housekeepingPeriod is how often the loop looks for pods that no source has any more.
@@ -63,7 +66,7 @@ const housekeepingPeriod = 2 * time.Second
 type Loop struct {
 	Options
 	metrics                   *metrics
-	lastTurn                  atomic.Int64 // unix nanoseconds of the last turn
+	lastTurn                  atomic.Pointer[time.Time] // nil before the first
 	admitted                  map[types.UID]bool
 	resizes                   map[types.UID]bool // pods that ask for other resources than they have
 	lastResize                time.Time
@@ -92,7 +95,7 @@ func (l *Loop) Run(ctx context.Context) {
 	var updates <-chan config.PodUpdate
 	synced := l.PLEG.Synced()
 	for {
-		l.lastTurn.Store(time.Now().UnixNano())
+		l.lastTurn.Store(new(time.Now()))
 		select {
 		case <-ctx.Done():
 			l.Workers.Wait()
@@ -106,7 +109,19 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 }
 
-// syncLoopIteration handles one event.
+// syncLoopIteration handles one event. What it reads from, who writes there, and what happens when that is full:
+//
+//   - config's updates: 50, a pod source each. The source waits, without a lock that the loop takes.
+//   - PLEG events: 1000, of the runtime's event stream and relists. What finds no room is noted, and the pod gets a PodSync
+//     at the next relist.
+//   - probe results: 100, of the probes' goroutines. The probe waits, its verdict is recorded already.
+//   - resyncs: 100, of the watches of Secrets, ConfigMaps and the like. The watch waits, without a lock.
+//   - room: none, of a goroutine for each pod that waits for room. It waits.
+//   - pings: none, of the watchdog, which waits for them to be taken.
+//
+// What the loop writes to never makes it wait: a worker's mailbox keeps the newest update, its bell has room for one ring
+// and needs no second; the status manager's queue and its maps grow with the number of pods; the recorder drops events when
+// its 1000 are not sent. The apiserver and the cleaning are called from goroutines of their own, of which one runs at a time.
 //
 // Upstream: pkg/kubelet/kubelet.go syncLoopIteration.
 func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, updates <-chan config.PodUpdate, housekeeping <-chan time.Time) {
@@ -116,6 +131,9 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 	case <-synced:
 	case u := <-updates:
 		l.handleUpdate(ctx, u)
+		if l.Config.Handled(u) {
+			l.resizePods(ctx) // resizes wait for all sources
+		}
 	case e := <-l.PLEG.Events():
 		log.V(2).Info("SyncLoop (PLEG)", "podUID", e.UID, "event", e.Type, "containerID", e.ContainerID)
 		if e.Type != pleg.ContainerRemoved { // whoever removed it knows
@@ -127,22 +145,25 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 	case uid := <-l.Resync:
 		log.V(2).Info("SyncLoop (sync)", "podUID", uid)
 		l.Workers.Poke(uid)
+	case <-l.Ping:
 	case <-housekeeping:
 		l.housekeeping(ctx)
 	}
 }
 
+// stallLimit is how long the loop may stand still. It turns at every housekeeping at least.
+const stallLimit = time.Minute
+
 // Healthy tells why the loop is stuck, nil if it turns.
 //
 // Upstream: pkg/kubelet/kubelet.go LatestLoopEntryTime, checked by syncLoopHealthCheck.
 func (l *Loop) Healthy() error {
-	const limit = 2 * time.Minute
 	last := l.lastTurn.Load()
-	if last == 0 {
+	if last == nil {
 		return nil // not started yet
 	}
-	if age := time.Since(time.Unix(0, last)); age > limit {
-		return fmt.Errorf("sync loop took longer than expected: no turn for %v, limit %v", age.Round(time.Second), limit)
+	if age := time.Since(*last); age > stallLimit {
+		return fmt.Errorf("sync loop took longer than expected: no turn for %v, limit %v", age.Round(time.Second), stallLimit)
 	}
 	return nil
 }

@@ -55,6 +55,8 @@ type Options struct {
 type Manager struct {
 	opts    Options
 	metrics *metrics
+	// updates is written by the probes' goroutines and read by the sync loop. When it is full, a probe waits with a
+	// verdict that is recorded already, and holds no lock.
 	updates chan Update
 	started time.Time
 

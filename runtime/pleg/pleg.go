@@ -42,9 +42,11 @@ type Options struct {
 type PLEG struct {
 	Options
 	metrics *metrics
-	events  chan Event
-	synced  chan struct{}
-	kick    chan struct{} // relist now
+	// events is written by the streamLoop and the relistLoop and read by the sync loop. What finds it full is noted in
+	// lost, and sent as a PodSync at the next relist.
+	events chan Event
+	synced chan struct{}
+	kick   chan struct{} // relist now
 
 	mu        sync.Mutex
 	streaming bool                   // the event stream is open
