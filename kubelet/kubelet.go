@@ -22,6 +22,7 @@ import (
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/stats"
+	"minikubelet/kubelet/watchdog"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
@@ -59,6 +60,7 @@ type Kubelet struct {
 	status   *status.Manager
 	csi      *csi.Manager // nil without an apiserver
 	loop     *syncloop.Loop
+	watchdog *watchdog.Watchdog
 	stats    *stats.Provider
 	metrics  registries
 	runs     []func(context.Context) // of all parts
@@ -78,6 +80,9 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		return nil, err
 	}
 	var err error
+	if k.watchdog, err = watchdog.New(); err != nil {
+		return nil, err
+	}
 	if k.api, err = newAPIClients(ctx, s, opts.Registry); err != nil {
 		return nil, err
 	}
@@ -120,6 +125,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
 		RuntimeSynced:  k.pleg.Synced(), Registerer: r,
+		LoopHealthy:  func() error { return k.loop.Healthy() },
 		VolumesInUse: k.volumesInUse,
 	}); err != nil {
 		return err
@@ -172,8 +178,10 @@ func (k *Kubelet) connect(ctx context.Context) error {
 		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, MaxPods: int(s.MaxPods), Registerer: r,
 		Clean: newCleaner(k, rt, vols, events), Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
+		Ping:         k.watchdog.Pings(),
 	})
-	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run)
+	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run,
+		func(ctx context.Context) { k.watchdog.Run(ctx, k.loop.Healthy) })
 	if err := k.measure(); err != nil {
 		return err
 	}

@@ -162,8 +162,9 @@ func (l *Loop) Healthy() error {
 	if last == nil {
 		return nil // not started yet
 	}
-	if age := time.Since(*last); age > stallLimit {
-		return fmt.Errorf("sync loop took longer than expected: no turn for %v, limit %v", age.Round(time.Second), stallLimit)
+	if time.Since(*last) > stallLimit {
+		// It says since when, not for how long: it ends up in the node's status, which should not change all the time.
+		return fmt.Errorf("sync loop took longer than expected: no turn since %s, limit %v", last.UTC().Format(time.RFC3339), stallLimit)
 	}
 	return nil
 }

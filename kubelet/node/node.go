@@ -52,6 +52,8 @@ type Options struct {
 	RuntimeHealthy func() error
 	// RuntimeSynced is closed when they first do; nil if that is not told.
 	RuntimeSynced <-chan struct{}
+	// LoopHealthy tells why pods are not looked after, nil if they are; may be nil.
+	LoopHealthy func() error
 	// VolumesInUse names the volumes that must not be detached from the node; nil for none.
 	VolumesInUse func() []corev1.UniqueVolumeName
 	Events       record.EventRecorder

@@ -20,6 +20,7 @@ type runtimeState struct {
 	err      error // why it is not ready
 	network  error // why its network is not
 	events   error // why what happens in it is not heard of
+	loop     error // why pods are not looked after, which is not the runtime's fault
 	stopping error // that the machine goes down
 	version  string
 	handlers []corev1.NodeRuntimeHandler
@@ -31,7 +32,7 @@ type runtimeState struct {
 // Upstream: pkg/kubelet/nodestatus/setters.go ReadyCondition.
 func (s runtimeState) why() string {
 	var reasons []string
-	for _, err := range []error{s.err, s.network, s.events, s.stopping} {
+	for _, err := range []error{s.err, s.network, s.events, s.loop, s.stopping} {
 		if err != nil && !slices.Contains(reasons, err.Error()) {
 			reasons = append(reasons, err.Error())
 		}
@@ -62,12 +63,15 @@ func (n *Node) watchRuntime(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if n.opts.LoopHealthy != nil {
+			state.loop = n.opts.LoopHealthy()
+		}
 		n.mu.Lock()
 		changed := n.runtime.why() != state.why()
 		n.runtime = state
 		n.mu.Unlock()
 		if changed {
-			klog.FromContext(ctx).Info("The container runtime's state changed", "notReady", state.why())
+			klog.FromContext(ctx).Info("What keeps the node from being ready changed", "notReady", state.why())
 			wake(n.check)
 		}
 		period := checkPeriod
