@@ -85,6 +85,9 @@ type Options struct {
 	// OnPulled, if there is one, is called after an image was pulled. It must not block.
 	OnPulled func()
 
+	// Plugins, if there are any, have credentials besides those of the pods' secrets. Part: credential provider plugins, plugins.go.
+	Plugins *Plugins
+
 	// RecordsDir, image_manager below the kubelet's root directory, is where pulls with secrets are remembered, so
 	// that an image stays with those who may pull it. "" turns that off.
 	RecordsDir string
@@ -170,6 +173,9 @@ func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef st
 		found, err := Lookup(r.PullSecrets, name.repository)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Ignoring pull secrets that cannot be read", "pod", klog.KObj(r.Pod), "podUID", r.Pod.UID)
+		}
+		if m.Plugins != nil { // part: credential provider plugins, plugins.go
+			found = append(found, m.Plugins.Lookup(ctx, r.Pod, name.repository)...)
 		}
 		return found
 	})

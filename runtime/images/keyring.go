@@ -19,12 +19,13 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
-// Credential is a login for a registry, and the secret it is from.
+// Credential is a login for a registry, and what the record of a pull with it says: the secret or the service account that it is from, or that
+// it is the node's own, so that all pods may use the image.
 //
 // Upstream: pkg/credentialprovider/keyring.go TrackedAuthConfig
 type Credential struct {
 	Auth   *runtimeapi.AuthConfig
-	Source kubeletconfig.ImagePullSecret
+	Source kubeletconfig.ImagePullCredentials
 }
 
 // login is one entry of a docker config; auth stands for the other two as base64(username:password).
@@ -131,9 +132,9 @@ func (l login) credential(secret *corev1.Secret) (Credential, error) {
 	hash := sha256.Sum256(text)
 	return Credential{
 		Auth: &runtimeapi.AuthConfig{Username: l.Username, Password: l.Password},
-		Source: kubeletconfig.ImagePullSecret{
+		Source: kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{{
 			UID: string(secret.UID), Namespace: secret.Namespace, Name: secret.Name, CredentialHash: hex.EncodeToString(hash[:]),
-		},
+		}}},
 	}, nil
 }
 

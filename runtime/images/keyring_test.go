@@ -91,7 +91,7 @@ func TestLookupSecrets(t *testing.T) {
 	if want := []string{"one", "two"}; !slices.Equal(users(got), want) || got[0].Auth.Password != "se:cret" || got[1].Auth.Password != "12" {
 		t.Errorf("Lookup = %v, want %v", got, want)
 	}
-	if got[0].Source.Name != "old" || got[0].Source.CredentialHash == "" || got[0].Source.CredentialHash == got[1].Source.CredentialHash {
+	if a, b := got[0].Source.KubernetesSecrets[0], got[1].Source.KubernetesSecrets[0]; a.Name != "old" || a.CredentialHash == "" || a.CredentialHash == b.CredentialHash {
 		t.Errorf("sources = %v, %v", got[0].Source, got[1].Source)
 	}
 	for _, name := range []string{"broken", "notbase64", "nocolon"} {

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -75,7 +76,7 @@ func flightKey(image string, credentials []Credential) string {
 	var key strings.Builder
 	key.WriteString(image)
 	for _, c := range credentials {
-		fmt.Fprintf(&key, "\n%s/%s/%s/%s", c.Source.Namespace, c.Source.Name, c.Source.UID, c.Source.CredentialHash)
+		fmt.Fprintf(&key, "\n%v %x", c.Source, sha256.Sum256([]byte(c.Auth.GetUsername()+"\x00"+c.Auth.GetPassword())))
 	}
 	return key.String()
 }

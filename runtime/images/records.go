@@ -26,7 +26,7 @@ import (
 // maxSecrets is from how many secrets on those that merely match a record are no longer added to it.
 const maxSecrets = 100
 
-// records remembers on disk with whose secrets images were pulled, in upstream's format: pulling/ has a file for each
+// records remembers on disk with whose credentials images were pulled, in upstream's format: pulling/ has a file for each
 // image while it is pulled, pulled/ one for each that was. An image with a file there was not put on the node by its
 // administrator.
 //
@@ -124,21 +124,36 @@ func (r *records) mustPull(image, imageRef string, credentials func() []Credenti
 		return false, nil
 	}
 	for _, credential := range credentials() {
-		source := credential.Source
-		for _, k := range known.KubernetesSecrets {
-			sameHash := k.CredentialHash != "" && k.CredentialHash == source.CredentialHash
-			sameSecret := k.UID == source.UID && k.Namespace == source.Namespace && k.Name == source.Name
-			if !sameHash && !sameSecret {
-				continue
+		for _, account := range credential.Source.KubernetesServiceAccounts {
+			if slices.Contains(known.KubernetesServiceAccounts, account) {
+				return false, nil
 			}
-			if (!sameHash || !sameSecret) && len(known.KubernetesSecrets) < maxSecrets {
-				// Not writing it costs a pull one day.
-				_ = r.add(imageRef, name, &kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{source}})
+		}
+		for _, secret := range credential.Source.KubernetesSecrets {
+			if r.knownSecret(imageRef, name, known, secret) {
+				return false, nil
 			}
-			return false, nil
 		}
 	}
 	return true, nil
+}
+
+// knownSecret reports whether the image was pulled with the secret, or with one of the same content. Then the record gets the secret as it is
+// now. Callers hold mu.
+func (r *records) knownSecret(imageRef, name string, known kubeletconfig.ImagePullCredentials, secret kubeletconfig.ImagePullSecret) bool {
+	for _, k := range known.KubernetesSecrets {
+		sameHash := k.CredentialHash != "" && k.CredentialHash == secret.CredentialHash
+		sameSecret := k.UID == secret.UID && k.Namespace == secret.Namespace && k.Name == secret.Name
+		if !sameHash && !sameSecret {
+			continue
+		}
+		if (!sameHash || !sameSecret) && len(known.KubernetesSecrets) < maxSecrets {
+			// Not writing it costs a pull one day.
+			_ = r.add(imageRef, name, &kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{secret}})
+		}
+		return true
+	}
+	return false
 }
 
 // begin notes that an image is being pulled, before it is.
@@ -161,7 +176,7 @@ func (r *records) end(ctx context.Context, image string, result pullResult, used
 	if result.err == nil {
 		credentials := &kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}
 		if used != nil {
-			credentials = &kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{used.Source}}
+			credentials = &used.Source
 		}
 		name, err := trim(image)
 		if err == nil {
@@ -200,6 +215,12 @@ func (r *records) add(imageRef, name string, more *kubeletconfig.ImagePullCreden
 	case more.NodePodsAccessible:
 		merged = *more
 	default:
+		for _, account := range more.KubernetesServiceAccounts {
+			if slices.Contains(merged.KubernetesServiceAccounts, account) {
+				return nil
+			}
+			merged.KubernetesServiceAccounts = append(merged.KubernetesServiceAccounts, account)
+		}
 		for _, secret := range more.KubernetesSecrets {
 			if slices.Contains(merged.KubernetesSecrets, secret) {
 				return nil
