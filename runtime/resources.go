@@ -3,12 +3,14 @@ package runtime
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	libcgroups "github.com/opencontainers/cgroups"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
+	schedulingcorev1 "k8s.io/component-helpers/scheduling/corev1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/cgroups"
@@ -61,14 +63,13 @@ func (r *Runtime) containerResources(pod *corev1.Pod, container *corev1.Containe
 	out := r.linuxResources(request, cpu, memory)
 	out.OomScoreAdj = oomScoreAdj(pod, container, r.MemoryCapacity)
 	out.HugepageLimits = hugepageLimits(pod, container)
-	// No swap: memory plus swap may be no more than memory.
-	if r.swap && !r.unified {
+	if r.swap && !r.unified { // memory plus swap may be no more than memory
 		out.MemorySwapLimitInBytes = out.MemoryLimitInBytes
 	} else if r.swap {
 		if out.Unified == nil {
 			out.Unified = map[string]string{}
 		}
-		out.Unified["memory.swap.max"] = "0"
+		out.Unified["memory.swap.max"] = strconv.FormatInt(swapLimit(pod, container, r.Swap, r.MemoryCapacity), 10)
 	}
 	if r.unified && r.MemoryQoS != nil {
 		own := container.Resources // the pod's limit does not count here
@@ -79,6 +80,27 @@ func (r *Runtime) containerResources(pod *corev1.Pod, container *corev1.Containe
 		maps.Copy(out.Unified, of)
 	}
 	return out
+}
+
+// swapLimit is how many bytes of swap a container may use where there are so many in all: none, unless it belongs to a burstable pod that
+// is not critical and its memory request is neither missing nor its limit. Then it has the part of the swap that its request is of the memory.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go configureContainerSwapResources, calcSwapForBurstablePods
+func swapLimit(pod *corev1.Pod, container *corev1.Container, swap, memory int64) int64 {
+	request, limit := container.Resources.Requests.Memory(), container.Resources.Limits.Memory()
+	if swap <= 0 || memory <= 0 || cgroups.QOSClass(pod) != corev1.PodQOSBurstable || critical(pod) ||
+		request.IsZero() || request.Cmp(*limit) == 0 {
+		return 0
+	}
+	return int64(float64(request.Value()) / float64(memory) * float64(swap))
+}
+
+// critical tells whether the node depends on the pod: a static one, or one of the two highest priority classes.
+//
+// Upstream: pkg/kubelet/types/pod_update.go IsCriticalPod
+func critical(pod *corev1.Pod) bool {
+	source := pod.Annotations["kubernetes.io/config.source"]
+	return source != "" && source != "api" || schedulingcorev1.PodPriority(pod) >= 2_000_000_000
 }
 
 // sandboxResources are the pod's own and, apart from them, its overhead.

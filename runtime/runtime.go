@@ -64,6 +64,7 @@ type Options struct {
 	AllowedUnsafeSysctls []string // allowedUnsafeSysctls: names, or prefixes that end in *
 	CPUCFSQuota          bool     // cpuCFSQuota
 	CPUCFSQuotaPeriod    time.Duration
+	Swap                 int64      // bytes of swap that burstable containers share, LimitedSwap; 0 for NoSwap
 	MemoryCapacity       int64      // bytes of the machine, for oom_score_adj; read from the kernel by default
 	SingleProcessOOMKill *bool      // singleProcessOOMKill; nil means false on cgroup v2, true on v1
 	MemoryQoS            *MemoryQoS // nil for none; cgroup v2 only

@@ -42,17 +42,18 @@ const (
 
 // Options says how the tree looks. The zero value of Driver is cgroupfs, of Root is "/".
 type Options struct {
-	Driver             string                // cgroupDriver: cgroupfs or systemd
-	Root               string                // cgroupRoot: the existing cgroup kubepods is made in
-	PerQOS             bool                  // cgroupsPerQOS: false makes no cgroups at all; pods then run in Root
-	Capacity           corev1.ResourceList   // the machine; "pid" is its process limit
-	Allocatable        corev1.ResourceList   // what is not reserved of it
-	EnforceAllocatable []string              // enforceNodeAllocatable; only "pods" is known here
-	PodPidsLimit       int64                 // podPidsLimit: processes per pod; 0 or less for none
-	CPUCFSQuota        bool                  // cpuCFSQuota: enforce CPU limits
-	CPUCFSQuotaPeriod  time.Duration         // cpuCFSQuotaPeriod, 100 ms by default
-	ReserveMemory      bool                  // memoryReservationPolicy TieredReservation; cgroup v2 only
-	Registerer         prometheus.Registerer // may be nil
+	Driver            string                // cgroupDriver: cgroupfs or systemd
+	Root              string                // cgroupRoot: the existing cgroup kubepods is made in
+	PerQOS            bool                  // cgroupsPerQOS: false makes no cgroups at all; pods then run in Root
+	Capacity          corev1.ResourceList   // the machine; "pid" is its process limit
+	Allocatable       corev1.ResourceList   // what is not reserved of it
+	LimitPods         bool                  // enforceNodeAllocatable has "pods": all pods get no more than Allocatable
+	Reservations      []Reservation         // what enforceNodeAllocatable has besides
+	PodPidsLimit      int64                 // podPidsLimit: processes per pod; 0 or less for none
+	CPUCFSQuota       bool                  // cpuCFSQuota: enforce CPU limits
+	CPUCFSQuotaPeriod time.Duration         // cpuCFSQuotaPeriod, 100 ms by default
+	ReserveMemory     bool                  // memoryReservationPolicy TieredReservation; cgroup v2 only
+	Registerer        prometheus.Registerer // may be nil
 }
 
 // Manager makes and removes the kubelet's cgroups. Its methods may be called at the same time.
@@ -150,11 +151,17 @@ func readMounts(unified bool) (map[string]string, error) {
 	return out, nil
 }
 
-// Setup makes or updates kubepods and its two tiers. It fails when cgroupRoot does not exist.
+// Setup limits the cgroups of reservations and makes or updates kubepods and its two tiers. It fails when one of the former, or
+// cgroupRoot, does not exist.
 //
 // Upstream: pkg/kubelet/cm/node_container_manager_linux.go createNodeAllocatableCgroups,
 // pkg/kubelet/cm/qos_container_manager_linux.go Start
 func (m *Manager) Setup() error {
+	for _, r := range m.options.Reservations {
+		if err := m.enforce(r); err != nil {
+			return err
+		}
+	}
 	if !m.options.PerQOS {
 		return nil
 	}

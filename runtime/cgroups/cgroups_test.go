@@ -188,8 +188,8 @@ func machine(t *testing.T) *Manager {
 	root := fmt.Sprintf("/minikubelet-test-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
 	m, err := New(Options{
 		Root: root, PerQOS: true, CPUCFSQuota: true, PodPidsLimit: 99,
-		Allocatable:        corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi"), "pid": resource.MustParse("500")},
-		EnforceAllocatable: []string{"pods"},
+		Allocatable: corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi"), "pid": resource.MustParse("500")},
+		LimitPods:   true,
 	})
 	if err != nil {
 		t.Fatal(err)

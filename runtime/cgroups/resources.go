@@ -178,11 +178,14 @@ func (o Options) podLimits(pod *corev1.Pod) limits {
 // Upstream: pkg/kubelet/cm/node_container_manager_linux.go getCgroupConfigInternal
 func (o Options) nodeLimits() limits {
 	list := o.Capacity
-	for _, what := range o.EnforceAllocatable {
-		if what == "pods" {
-			list = o.Allocatable
-		}
+	if o.LimitPods {
+		list = o.Allocatable
 	}
+	return limitsOf(list)
+}
+
+// limitsOf turns amounts into limits; CPU becomes shares.
+func limitsOf(list corev1.ResourceList) limits {
 	out := limits{huge: hugepages(list)}
 	if cpu, ok := list[corev1.ResourceCPU]; ok {
 		out.shares = new(MilliCPUToShares(cpu.MilliValue()))

@@ -19,8 +19,8 @@ func TestSystemdOnThisMachine(t *testing.T) {
 	}
 	m, err := New(Options{
 		Driver: DriverSystemd, PerQOS: true, CPUCFSQuota: true, PodPidsLimit: 99,
-		Allocatable:        corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("256Mi"), "pid": resource.MustParse("500")},
-		EnforceAllocatable: []string{"pods"},
+		Allocatable: corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("256Mi"), "pid": resource.MustParse("500")},
+		LimitPods:   true,
 	})
 	if err != nil {
 		t.Fatal(err)

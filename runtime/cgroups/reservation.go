@@ -1,0 +1,56 @@
+package cgroups
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Reservation is a part of the machine that is kept for what is no pod, and the existing cgroup that gets no more than it.
+type Reservation struct {
+	Field     string // the setting that names the cgroup, for errors
+	Cgroup    string // kubeReservedCgroup or systemReservedCgroup
+	Resources corev1.ResourceList
+	// CPUOnly leaves memory and processes unlimited, which are taken away by ending processes.
+	CPUOnly bool
+}
+
+// enforce limits the cgroup of a reservation, which must be there: the kubelet makes no cgroups for what it does not start.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go enforceExistingCgroup
+func (m *Manager) enforce(r Reservation) error {
+	n := m.ofOthers(r.Cgroup)
+	for _, controller := range m.controllers() {
+		if _, err := os.Stat(filepath.Join(m.mounts[controller], m.path(n))); err != nil {
+			return fmt.Errorf("%s: controller %q: %w", r.Field, controller, err)
+		}
+	}
+	l := limitsOf(r.Resources)
+	l.huge = nil // reservations name none, and what is no pod may use all
+	if r.CPUOnly {
+		l = limits{shares: l.shares}
+	}
+	if err := m.apply(n, l); err != nil {
+		return fmt.Errorf("%s: %w", r.Field, err)
+	}
+	return nil
+}
+
+// ofOthers reads the name of a cgroup that somebody else made: with the systemd driver that is a slice, such as /podruntime.slice, whose dashes
+// are the hierarchy.
+//
+// Upstream: pkg/kubelet/cm/cgroup_manager_linux.go ParseSystemdToCgroupName
+func (m *Manager) ofOthers(cgroup string) name {
+	if !m.systemd {
+		return parseName(cgroup)
+	}
+	var n name
+	for part := range strings.SplitSeq(strings.TrimSuffix(path.Base(cgroup), sliceSuffix), "-") {
+		n = append(n, strings.ReplaceAll(part, "_", "-"))
+	}
+	return n
+}
