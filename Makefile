@@ -6,8 +6,9 @@ SHELL := /bin/bash
 
 # Programs of the test stack are built once per machine, not once per clone.
 CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(if $(HOME),$(HOME)/.cache,$(CURDIR)/.cache))/minikubelet
-# A semantic version, since programs parse what a node reports.
-VERSION ?= $(shell v=$$(git describe --tags --always --dirty 2>/dev/null || echo unknown); [[ $$v == v* ]] && echo "$$v" || echo "v0.0.0-$$v")
+# What the node reports is Kubernetes' version, which programs compare, with this project's as build metadata.
+KUBERNETES = $(shell sed -n 's/^const KubernetesVersion = "\(.*\)"/\1/p' kubelet/settings/version.go)
+VERSION ?= $(KUBERNETES)+minikubelet.$(shell git describe --tags --always --dirty 2>/dev/null | sed 's/^v//; s/[^0-9A-Za-z.-]/-/g' || echo unknown)
 # sudo's PATH often lacks Go.
 export PATH := $(CACHE)/go/bin:$(PATH):/usr/local/go/bin
 # Some distributions' Go does not fetch the version that go.mod names unless told.

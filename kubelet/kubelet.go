@@ -76,6 +76,9 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 		opts.Registry = prometheus.NewRegistry()
 	}
 	k := &Kubelet{settings: s, metrics: registries{opts.Registry, prometheus.NewRegistry(), prometheus.NewRegistry()}}
+	if err := prepareProcess(ctx, s); err != nil {
+		return nil, err
+	}
 	if err := makeDirectories(ctx, s); err != nil {
 		return nil, err
 	}
@@ -115,11 +118,13 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 // connect makes the parts that act on pods, from the runtime up.
 func (k *Kubelet) connect(ctx context.Context) error {
 	s, r, events := k.settings, k.metrics.main, k.events
-	var err error
 	cache := pleg.NewCache()
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
 	pulled := make(chan struct{}, 1)
-	puller := newImages(k, events, pulled)
+	puller, err := newImages(k, events, pulled)
+	if err != nil {
+		return err
+	}
 	if k.node, err = node.New(node.Options{
 		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
@@ -245,7 +250,6 @@ func (k *Kubelet) pods() []*corev1.Pod {
 //
 // Upstream: pkg/kubelet/kubelet.go Run.
 func (k *Kubelet) Run(ctx context.Context) error {
-	applyOOMScoreAdj(ctx, *k.settings.OOMScoreAdj)
 	k.events.start(ctx, k.api.events)
 	var parts sync.WaitGroup
 	ctx, expired := context.WithCancelCause(ctx)

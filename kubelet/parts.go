@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -24,8 +27,12 @@ import (
 )
 
 // newImages makes the puller of images from the settings.
-func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) *images.Manager {
+func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) (*images.Manager, error) {
 	s := k.settings
+	plugins, err := newCredentialPlugins(k)
+	if err != nil {
+		return nil, err
+	}
 	parallel := 0
 	if s.MaxParallelImagePulls != nil {
 		parallel = int(*s.MaxParallelImagePulls)
@@ -33,7 +40,8 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 	return images.New(images.Options{
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
-		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"),
+		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"), Plugins: plugins,
+		Verification: s.ImagePullCredentialsVerificationPolicy, Preloaded: s.PreloadedImagesVerificationAllowlist,
 		// Statuses are made after the runtime, which needs images.
 		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) },
 		OnPulled: func() {
@@ -42,20 +50,33 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 			default:
 			}
 		},
-	})
+	}), nil
+}
+
+// newCredentialPlugins makes what asks programs for the credentials of images; nil if there are none.
+func newCredentialPlugins(k *Kubelet) (*images.Plugins, error) {
+	s := k.settings
+	if s.CredentialProviderConfig == "" {
+		return nil, nil
+	}
+	o := images.PluginOptions{ConfigPath: s.CredentialProviderConfig, BinDir: s.CredentialProviderBinDir, Registerer: k.metrics.main}
+	if k.api.pods != nil {
+		o.ServiceAccount, o.Token = k.api.serviceAccount, k.api.pods.CreateToken
+	}
+	return images.NewPlugins(o)
 }
 
 // newCgroups makes the cgroups above those of pods.
 func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
 	s := k.settings
-	enforce := s.EnforceNodeAllocatable
-	if slices.Contains(enforce, "none") {
-		enforce = nil
+	reservations, err := reservations(s)
+	if err != nil {
+		return nil, err
 	}
 	capacity, unreserved := k.node.Enforceable()
 	m, err := cgroups.New(cgroups.Options{
 		Driver: cgroupDriver(ctx, k.cri, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
-		Capacity: capacity, Allocatable: unreserved, EnforceAllocatable: enforce,
+		Capacity: capacity, Allocatable: unreserved, LimitPods: slices.Contains(s.EnforceNodeAllocatable, "pods"), Reservations: reservations,
 		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
 		ReserveMemory: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy,
 	})
@@ -63,9 +84,34 @@ func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
 		return nil, fmt.Errorf("prepare cgroups: %w", err)
 	}
 	if err := m.Setup(); err != nil {
-		return nil, fmt.Errorf("make the pods' cgroups (cgroupRoot %q): %w", s.CgroupRoot, err)
+		return nil, fmt.Errorf("make the pods' cgroups (cgroupRoot %q) and limit those of reservations: %w", s.CgroupRoot, err)
 	}
 	return m, nil
+}
+
+// reservations are the cgroups that enforceNodeAllocatable names besides that of the pods.
+func reservations(s *settings.Settings) (list []cgroups.Reservation, err error) {
+	for _, what := range s.EnforceNodeAllocatable {
+		which, compressible := strings.CutSuffix(what, settings.Compressible)
+		r := cgroups.Reservation{CPUOnly: compressible}
+		var amounts map[string]string
+		switch which {
+		case settings.KubeReserved:
+			r.Field, r.Cgroup, amounts = "kubeReservedCgroup", s.KubeReservedCgroup, s.KubeReserved
+		case settings.SystemReserved:
+			r.Field, r.Cgroup, amounts = "systemReservedCgroup", s.SystemReservedCgroup, s.SystemReserved
+		default:
+			continue
+		}
+		r.Resources = corev1.ResourceList{}
+		for name, text := range amounts {
+			if r.Resources[corev1.ResourceName(name)], err = resource.ParseQuantity(text); err != nil {
+				return nil, fmt.Errorf("%s[%s]: %w", which, name, err)
+			}
+		}
+		list = append(list, r)
+	}
+	return list, nil
 }
 
 // cgroupDriver is the runtime's, if it tells: two that differ would put a pod's processes where nobody looks.
@@ -106,6 +152,9 @@ func newRuntime(ctx context.Context, k *Kubelet, puller *images.Manager, cache *
 		CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
 		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: k.metrics.main,
 		UserNamespaces: users, Handler: k.node.HandlerFeatures,
+	}
+	if s.MemorySwap.SwapBehavior == settings.LimitedSwap {
+		o.Swap = k.node.Swap()
 	}
 	if s.FeatureGates["MemoryQoS"] {
 		q := &runtime.MemoryQoS{Factor: 0.9, Tiered: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy}

@@ -35,6 +35,48 @@ func TestOOMScoreAdj(t *testing.T) {
 	}
 }
 
+// TestKernelSettings: they are set, or, with protectKernelDefaults, one error names all that differ and nothing is changed.
+func TestKernelSettings(t *testing.T) {
+	dir := t.TempDir()
+	has := func(file string) string {
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	for _, k := range kernelSettings {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, k.file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		value := k.value + "\n"
+		if k.file == "vm/overcommit_memory" || k.file == "kernel/panic" {
+			value = "7\n"
+		}
+		if err := os.WriteFile(filepath.Join(dir, k.file), []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := applyKernelSettings(t.Context(), dir, true)
+	for _, want := range []string{"protectKernelDefaults", "vm/overcommit_memory, expected value: 1, actual value: 7", "kernel/panic, expected value: 10"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q: %v", want, err)
+		}
+	}
+	if has("kernel/panic") != "7\n" {
+		t.Error("protectKernelDefaults has changed a setting")
+	}
+	if err := applyKernelSettings(t.Context(), dir, false); err != nil || has("kernel/panic") != "10" || has("vm/overcommit_memory") != "1" {
+		t.Errorf("%v, kernel/panic is %q", err, has("kernel/panic"))
+	}
+	if err := applyKernelSettings(t.Context(), dir, true); err != nil {
+		t.Error(err)
+	}
+	if err := applyKernelSettings(t.Context(), dir+"/none", false); err != nil {
+		t.Errorf("settings that cannot be set: %v", err)
+	}
+}
+
 // TestContentType: objects are written to the apiserver as contentType says.
 func TestContentType(t *testing.T) {
 	for _, want := range []string{protobuf, "application/json"} {

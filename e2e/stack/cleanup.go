@@ -37,6 +37,8 @@ type footprint struct {
 	OwnerPid   int
 	OwnerStart string // start time from /proc/PID/stat, since pids are reused
 	Keep       bool   // leave the directory with the logs
+	// Kernel are the kernel settings that kubelets change, by their path, as they were before.
+	Kernel map[string]string
 }
 
 // cgroupTree is a stack's cgroup: one directory in each v1 hierarchy, or one in v2.
@@ -221,6 +223,9 @@ func (f footprint) remove() error {
 	for _, path := range f.strayFiles() {
 		errs = append(errs, os.Remove(path))
 	}
+	for path, value := range f.Kernel {
+		errs = append(errs, os.WriteFile(path, []byte(value), 0o644))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -237,6 +242,19 @@ func (f footprint) remove() error {
 		}
 	}
 	return nil
+}
+
+// kernelSettings reads the kernel settings that a kubelet changes unless it protects them, so that remove can put them back. One that cannot be
+// written here is left out.
+func kernelSettings() map[string]string {
+	settings := map[string]string{}
+	for _, name := range []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"} {
+		path := filepath.Join("/proc/sys", name)
+		if data, err := os.ReadFile(path); err == nil && unix.Access(path, unix.W_OK) == nil {
+			settings[path] = string(data)
+		}
+	}
+	return settings
 }
 
 // save records the footprint, before there is anything to clean up.

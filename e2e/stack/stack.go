@@ -197,7 +197,7 @@ func newStack(o Options) (*Stack, error) {
 		RuntimeSocket: filepath.Join(dir, "run", "cri.sock"), options: o, components: map[string]*component{},
 	}
 	s.runtimeArgs = []string{"--container-runtime-endpoint=unix://" + s.RuntimeSocket}
-	s.print = footprint{Dir: dir, Name: s.Name, OwnerPid: os.Getpid(), OwnerStart: processStart(os.Getpid()), Keep: o.KeepDir}
+	s.print = footprint{Dir: dir, Name: s.Name, OwnerPid: os.Getpid(), OwnerStart: processStart(os.Getpid()), Keep: o.KeepDir, Kernel: kernelSettings()}
 	s.cgroup = cgroupOf(s.Name)
 	return s, nil
 }

@@ -151,6 +151,9 @@ func (n *Node) Allocatable() corev1.ResourceList {
 	return others
 }
 
+// Swap is how many bytes of swap the machine has.
+func (n *Node) Swap() int64 { return n.machine.swap }
+
 // Enforceable returns what all pods together can be held to: what the machine has, or what is not reserved of it, with
 // the number of processes, "pid", in both. Callers must not change it.
 //

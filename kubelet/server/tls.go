@@ -17,6 +17,8 @@ import (
 	"github.com/google/renameio/v2"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/settings"
 )
 
 // tlsConfig is the server's side of every connection. Client certificates are asked for and not looked at here:
@@ -34,10 +36,16 @@ func (s *Server) tlsConfig() (*tls.Config, error) {
 	if s.settings.TLSMinVersion == "VersionTLS13" {
 		config.MinVersion = tls.VersionTLS13
 	}
-	wanted := s.settings.TLSCipherSuites
-	for _, suite := range tls.CipherSuites() {
-		if len(wanted) == 0 && modernSuite(suite.Name) || slices.Contains(wanted, suite.Name) {
-			config.CipherSuites = append(config.CipherSuites, suite.ID)
+	for _, name := range s.settings.TLSCipherSuites {
+		if id, known := settings.CipherSuite(name); known {
+			config.CipherSuites = append(config.CipherSuites, id)
+		}
+	}
+	if len(config.CipherSuites) == 0 {
+		for _, suite := range tls.CipherSuites() {
+			if modernSuite(suite.Name) {
+				config.CipherSuites = append(config.CipherSuites, suite.ID)
+			}
 		}
 	}
 	for _, curve := range s.settings.TLSCurvePreferences {

@@ -24,7 +24,7 @@ func TestEmbedded(t *testing.T) {
 	if e.CgroupManager != criserver.Systemd || e.DefaultRuntime != "crun" || len(e.Runtimes) != 2 || len(e.CNIBinDirs) != 2 || e.Pause != criserver.PauseNeeded {
 		t.Errorf("%+v", e)
 	}
-	if s, err = Load([]string{"--container-runtime-endpoint=/run/x.sock"}, &bytes.Buffer{}); err != nil || s.IsEmbedded() || s.RuntimeSocket() != "/run/x.sock" {
+	if s, err = Load([]string{"--container-runtime-endpoint=/run/x.sock"}, &bytes.Buffer{}); err != nil || s.IsEmbedded() || s.RuntimeSocket() != "unix:///run/x.sock" {
 		t.Errorf("another runtime: %v, %v", s, err)
 	}
 	for args, want := range map[string]string{

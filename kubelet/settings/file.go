@@ -31,6 +31,7 @@ const (
 type given struct {
 	document map[string]any
 	origins  map[string]string // path -> file or flag
+	warnings []string
 }
 
 func newGiven() *given { return &given{document: map[string]any{}, origins: map[string]string{}} }
@@ -39,15 +40,15 @@ func newGiven() *given { return &given{document: map[string]any{}, origins: map[
 // there: values replace, objects are merged, lists replace, null takes a value away.
 //
 // Upstream: cmd/kubelet/app/server.go mergeKubeletConfigurations.
-func readFiles(file, dir string) (*given, error) {
-	g := newGiven()
+func readFiles(file, dir string) (g *given, wrong []error) {
+	g = newGiven()
 	if file != "" {
 		if err := g.read("--config", file); err != nil {
-			return nil, err
+			wrong = append(wrong, err)
 		}
 	}
 	if dir == "" {
-		return g, nil
+		return g, wrong
 	}
 	// The separator makes WalkDir follow a directory that is a link.
 	err := filepath.WalkDir(dir+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
@@ -57,9 +58,15 @@ func readFiles(file, dir string) (*given, error) {
 		if entry.IsDir() || filepath.Ext(entry.Name()) != dropInEnd {
 			return nil
 		}
-		return g.read("--config-dir", path)
+		if err := g.read("--config-dir", path); err != nil {
+			wrong = append(wrong, err)
+		}
+		return nil
 	})
-	return g, err
+	if err != nil {
+		wrong = append(wrong, err)
+	}
+	return g, wrong
 }
 
 // read lays a file over what is there. It is checked by itself first, so that an error names the right one.
@@ -113,15 +120,14 @@ func (g *given) decode() (*kubeletconfig.KubeletConfiguration, error) {
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	if err := g.report(unsupported(g.document, asGiven)); err != nil {
-		return nil, err
-	}
 	c, err := toConfig(withDefaults(g.document, asGiven))
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	derive(c, asGiven)
-	return c, g.report(validate(c))
+	wrongGates, gateWarnings := checkGates(c.FeatureGates)
+	g.warnings = slices.Concat(g.warnings, idleFields(g.document, asGiven), gateWarnings, insecureCiphers(c.TLSCipherSuites))
+	return c, g.report(slices.Concat(unsupported(g.document, asGiven), wrongGates, validate(c)))
 }
 
 // report makes one error of problems, each with the file or flag that it came from.

@@ -1,14 +1,12 @@
 package settings
 
 import (
-	goflag "flag"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
-	"k8s.io/klog/v2"
 )
 
 // flags are the command line. Those that can stand in a configuration file as well are in configFlags.
@@ -20,10 +18,12 @@ type flags struct {
 	hostnameOverride             string
 	nodeIP                       string
 	rootDir                      string
-	nodeLabels                   map[string]string
-	vmodule                      string
+	nodeLabels                   flagText
+	cloudProvider                string
+	runtimeCgroups               string
+	pluginConfig, pluginDir      string
 	embedded                     embeddedFlags
-	version                      bool
+	version                      string
 }
 
 // configFlag is a flag that sets a field of the configuration.
@@ -61,12 +61,12 @@ var configFlags = []configFlag{
 	{"max-pods", "maxPods", "how many pods may run here", number},
 	{"pod-max-pids", "podPidsLimit", "how many processes a pod may have; -1 for no limit", number},
 	{"pods-per-core", "podsPerCore", "0: --max-pods is the limit", number},
-	{"pod-cidr", "podCIDR", "empty: the network plugin has its own", text},
+	{"pod-cidr", "podCIDR", "ignored: the network plugin has its own", text},
 	{"kube-reserved", "kubeReserved", "what pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000", pairs},
 	{"system-reserved", "systemReserved", "the same for the rest of the system", pairs},
-	{"enforce-node-allocatable", "enforceNodeAllocatable", "pods: all pods together get no more than allocatable; none: they do", words},
-	{"system-reserved-cgroup", "systemReservedCgroup", "empty: reservations are not enforced on it", text},
-	{"kube-reserved-cgroup", "kubeReservedCgroup", "empty: reservations are not enforced on it", text},
+	{"enforce-node-allocatable", "enforceNodeAllocatable", "pods: all pods together get no more than allocatable; kube-reserved, system-reserved, or these with -compressible: the cgroups of the reservations get no more; none", words},
+	{"system-reserved-cgroup", "systemReservedCgroup", "cgroup that --system-reserved is enforced on, if --enforce-node-allocatable says so", text},
+	{"kube-reserved-cgroup", "kubeReservedCgroup", "cgroup that --kube-reserved is enforced on, if --enforce-node-allocatable says so", text},
 	{"reserved-cpus", "reservedSystemCPUs", "empty: " + noManager, text},
 	{"qos-reserved", "qosReserved", "empty: no requests are reserved by QoS class", pairs},
 	{"cpu-manager-policy", "cpuManagerPolicy", "none: " + noManager, text},
@@ -93,8 +93,8 @@ var configFlags = []configFlag{
 	{"container-log-max-size", "containerLogMaxSize", "from what size a container's log is rotated; negative for never", text},
 	{"container-log-max-files", "containerLogMaxFiles", "how many files the log of one container may have", number},
 	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "count ephemeral storage, and evict pods that use more than their limit", yesNo},
-	{"volume-plugin-dir", "volumePluginDir", "the default: there are no flexvolumes", text},
-	{"volume-stats-agg-period", "volumeStatsAggPeriod", "1m: volumes are not measured yet", text},
+	{"volume-plugin-dir", "volumePluginDir", "ignored: there are no flexvolumes", text},
+	{"volume-stats-agg-period", "volumeStatsAggPeriod", "ignored: volumes are measured when statistics are asked for", text},
 	{"enable-controller-attach-detach", "enableControllerAttachDetach", "true: the cluster attaches volumes", yesNo},
 	{"hairpin-mode", "hairpinMode", "ignored: the network plugin's matter", text},
 	{"make-iptables-util-chains", "makeIPTablesUtilChains", "ignored: " + noIPTables, yesNo},
@@ -131,11 +131,13 @@ var configFlags = []configFlag{
 	{"rotate-certificates", "rotateCertificates", "renew the client certificate in time", yesNo},
 	{"rotate-server-certificates", "serverTLSBootstrap", "have the cluster sign the serving certificate, and renew it in time", yesNo},
 	{"oom-score-adj", "oomScoreAdj", "the kubelet's own oom_score_adj, -1000 to 1000", number},
-	{"max-open-files", "maxOpenFiles", "1000000: the kubelet keeps the limit it was started with", number},
-	{"kubelet-cgroups", "kubeletCgroups", "empty: the kubelet stays in the cgroup it was started in", text},
-	{"system-cgroups", "systemCgroups", "empty: processes stay in the cgroups they are in", text},
-	{"protect-kernel-defaults", "protectKernelDefaults", "false: kernel settings are not checked", yesNo},
-	{"feature-gates", "featureGates", "MemoryQoS=true or nothing; RotateKubeletServerCertificate=true, as benchmarks ask for, is taken", gates},
+	{"max-open-files", "maxOpenFiles", "how many files the kubelet may have open", number},
+	{"kubelet-cgroups", "kubeletCgroups", "ignored: the kubelet stays in the cgroup it was started in", text},
+	{"system-cgroups", "systemCgroups", "ignored: processes stay in the cgroups they are in", text},
+	{"protect-kernel-defaults", "protectKernelDefaults", "do not start if one of six kernel settings is not as Kubernetes wants it, instead of setting it", yesNo},
+	{"feature-gates", "featureGates", "upstream's names are known; MemoryQoS switches something, the others keep upstream's default", gates},
+	{"logging-format", "logging.format", "text or json", text},
+	{"vmodule", "logging.vmodule", "log verbosity by file: pattern=N,...", modules},
 	{"v", "logging.verbosity", "log verbosity: 2 tells what happens to pods, 4 why", number},
 }
 
@@ -150,16 +152,25 @@ func newFlags(out io.Writer) *flags {
 	f.set.StringVar(&f.hostnameOverride, "hostname-override", "", "the node's name; the machine's by default")
 	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma; 0.0.0.0 or :: for one of that family that the machine has")
 	f.set.StringVar(&f.rootDir, "root-dir", "/var/lib/kubelet", "directory of pods' files")
-	f.set.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels to register the node with: key=value,key=value")
-	f.set.BoolVar(&f.version, "version", false, "print the version")
-	f.set.StringVar(&f.vmodule, "vmodule", "", "log verbosity by file: pattern=N,...")
+	f.nodeLabels = flagText{kind: "pairs", many: true}
+	f.set.Var(&f.nodeLabels, "node-labels", "labels to register the node with: key=value,key=value")
+	f.set.StringVar(&f.cloudProvider, "cloud-provider", "", "external: the cluster's cloud controller initialises the node and finds its addresses")
+	f.set.StringVar(&f.runtimeCgroups, "runtime-cgroups", "", "cgroup that the container runtime runs in, for statistics")
+	f.set.StringVar(&f.pluginConfig, "image-credential-provider-config", "", "configuration of the programs that provide credentials for images: a file, or a directory of them")
+	f.set.StringVar(&f.pluginDir, "image-credential-provider-bin-dir", "", "directory of those programs")
+	f.set.StringVar(&f.version, "version", "", "print the version, with =raw all of it; =VERSION: report this version, which may differ behind the patch number only")
+	f.set.Lookup("version").NoOptDefVal = "true"
+	f.set.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
+	})
+	addIdleFlags(f.set)
 	f.set.AddFlagSet(f.embedded.flags())
 	for _, c := range configFlags {
 		shorthand := ""
 		if len(c.name) == 1 {
 			shorthand = c.name
 		}
-		value := &flagText{}
+		value := &flagText{kind: kindOf(c.convert)}
 		if empty, err := c.convert(""); err == nil {
 			_, isText := empty.(string)
 			value.many = !isText
@@ -175,11 +186,12 @@ func newFlags(out io.Writer) *flags {
 // flagText is a flag's value as it was given. One that has many parts grows each time that it is given.
 type flagText struct {
 	text string
+	kind string // what --help calls the value
 	many bool
 }
 
 func (f *flagText) String() string { return f.text }
-func (f *flagText) Type() string   { return "string" }
+func (f *flagText) Type() string   { return f.kind }
 
 // Set is called for every time that the flag is given.
 func (f *flagText) Set(text string) error {
@@ -190,8 +202,28 @@ func (f *flagText) Set(text string) error {
 	return nil
 }
 
+// kindOf is what --help calls the values that convert takes.
+func kindOf(convert func(string) (any, error)) string {
+	empty, err := convert("")
+	switch empty.(type) {
+	case string:
+		return "string"
+	case []any:
+		return "list"
+	case map[string]any:
+		return "pairs"
+	}
+	if _, wrong := convert("1"); err != nil && wrong != nil {
+		return "string"
+	}
+	if value, _ := convert("1"); value == true {
+		return "bool"
+	}
+	return "int"
+}
+
 // apply puts the configuration's flags over what the files said.
-func (f *flags) apply(g *given) error {
+func (f *flags) apply(g *given) (wrong []error) {
 	for _, c := range configFlags {
 		flag := f.set.Lookup(c.name)
 		if !flag.Changed {
@@ -199,28 +231,18 @@ func (f *flags) apply(g *given) error {
 		}
 		value, err := c.convert(flag.Value.String())
 		if err == nil {
-			put(g.document, c.field, value)
-			g.origins[c.field] = "--" + c.name
-			_, err = toConfig(g.document)
+			alone := map[string]any{}
+			put(alone, c.field, value)
+			_, err = toConfig(alone)
 		}
 		if err != nil {
-			return fmt.Errorf("--%s: %w", c.name, err)
+			wrong = append(wrong, fmt.Errorf("--%s: %w", c.name, err))
+			continue
 		}
+		put(g.document, c.field, value)
+		g.origins[c.field] = "--" + c.name
 	}
-	return nil
-}
-
-// applyLogging sets klog up.
-func (f *flags) applyLogging(verbosity any) error {
-	set := goflag.NewFlagSet("klog", goflag.ContinueOnError)
-	klog.InitFlags(set)
-	if err := set.Set("v", fmt.Sprint(verbosity)); err != nil {
-		return fmt.Errorf("--v: %w", err)
-	}
-	if err := set.Set("vmodule", f.vmodule); err != nil {
-		return fmt.Errorf("--vmodule: %w", err)
-	}
-	return nil
+	return wrong
 }
 
 func text(s string) (any, error) { return s, nil }
@@ -269,6 +291,35 @@ func split(s, separator string) (map[string]any, error) {
 		all[name] = strings.TrimSpace(value)
 	}
 	return all, nil
+}
+
+// modules reads pattern=N,pattern=N.
+func modules(s string) (any, error) {
+	all := []any{}
+	list, _ := words(s)
+	for _, word := range list.([]any) {
+		pattern, level, ok := strings.Cut(word.(string), "=")
+		n, err := strconv.ParseUint(level, 10, 31)
+		if !ok || pattern == "" || err != nil {
+			return nil, fmt.Errorf("%q: want pattern=N", word)
+		}
+		all = append(all, map[string]any{"filePattern": pattern, "verbosity": n})
+	}
+	return all, nil
+}
+
+// labels reads key=value,key=value; a key alone is a label without a value, and what is empty is none.
+//
+// Upstream: staging/src/k8s.io/component-base/cli/flag/configuration_map.go Set.
+func labels(s string) map[string]string {
+	all := map[string]string{}
+	for part := range strings.SplitSeq(s, ",") {
+		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		if key = strings.TrimSpace(key); key != "" {
+			all[key] = strings.TrimSpace(value)
+		}
+	}
+	return all
 }
 
 // gates reads name=true,name=false.

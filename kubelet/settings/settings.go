@@ -16,9 +16,6 @@ import (
 	"minikubelet/runtime/criserver"
 )
 
-// Version is what --version prints and the node reports; set by the build.
-var Version = "v0.0.0-dev"
-
 // ErrVersion is returned by Load after it printed the version.
 var ErrVersion = errors.New("version printed")
 
@@ -42,8 +39,16 @@ type Settings struct {
 	Embedded criserver.Options
 	// NodeLabels are put on the node when it registers.
 	NodeLabels map[string]string
-	// Version is the kubelet's.
+	// ExternalCloud says that the cluster's cloud controller initialises the node and finds its addresses.
+	ExternalCloud bool
+	// RuntimeCgroups is the cgroup that the container runtime runs in, "" if it is not told.
+	RuntimeCgroups string
+	// CredentialProviderConfig and CredentialProviderBinDir say which programs provide credentials for images; both or none are given.
+	CredentialProviderConfig, CredentialProviderBinDir string
+	// Version is what the node reports.
 	Version string
+	// Warnings say which of the given settings have no effect, or not the one that their name promises.
+	Warnings []string
 	// Flags is the command line, every flag with its value.
 	Flags map[string]string
 }
@@ -52,43 +57,40 @@ type Settings struct {
 func (s *Settings) Standalone() bool { return s.Kubeconfig == "" }
 
 // Load reads flags, the files that they name, and defaults: a flag wins over a drop-in, that over the file, and that
-// over the default. Errors name the flag, or the file and the field. --help and --version are written to out and
-// returned as pflag.ErrHelp and ErrVersion.
+// over the default. The error names every problem that there is, each with its flag, or its file and field. --help and --version are
+// written to out and returned as pflag.ErrHelp and ErrVersion.
 //
 // Upstream: cmd/kubelet/app/server.go NewKubeletCommand.
 func Load(args []string, out io.Writer) (*Settings, error) {
 	f := newFlags(out)
-	if err := f.set.Parse(args); err != nil {
-		return nil, err
+	known, wrong := dropUnknown(f.set, args)
+	if err := f.set.Parse(known); err != nil {
+		return nil, errors.Join(append(wrong, err)...)
 	}
-	if f.version {
-		fmt.Fprintln(out, "Kubernetes", Version)
+	if f.version == "true" || f.version == "raw" {
+		printVersion(out, f.version == "raw")
 		return nil, ErrVersion
 	}
 	if rest := f.set.Args(); len(rest) > 0 {
-		return nil, fmt.Errorf("unknown command %q: the kubelet takes flags only", rest[0])
+		wrong = append(wrong, fmt.Errorf("unknown command %q: the kubelet takes flags only", rest[0]))
 	}
-	g, err := readFiles(f.config, f.configDir)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.apply(g); err != nil {
-		return nil, err
-	}
+	g, unread := readFiles(f.config, f.configDir)
+	wrong = append(append(wrong, unread...), f.apply(g)...)
 	c, err := g.decode()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(append(wrong, err)...)
 	}
 	s := &Settings{
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
-		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir,
-		NodeLabels: f.nodeLabels, Version: Version, Flags: map[string]string{},
+		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir, RuntimeCgroups: f.runtimeCgroups,
+		CredentialProviderConfig: f.pluginConfig, CredentialProviderBinDir: f.pluginDir,
+		NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(idleWarnings(f.set), g.warnings...),
 	}
 	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
-	if err := s.complete(f); err != nil {
+	if err := errors.Join(append(wrong, s.complete(f))...); err != nil {
 		return nil, err
 	}
-	return s, f.applyLogging(s.Logging.Verbosity)
+	return s, applyLogging(c, os.Stderr)
 }
 
 // complete works out the node's name and addresses.
@@ -111,6 +113,21 @@ func (s *Settings) complete(f *flags) error {
 	}
 	if s.BootstrapKubeconfig != "" && s.Standalone() {
 		errs = append(errs, errors.New("--bootstrap-kubeconfig: needs --kubeconfig, the file to write"))
+	}
+	if f.version != "" && f.version != "false" {
+		reported, warning, err := reportedVersion(f.version)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if s.Version = reported; warning != "" {
+			s.Warnings = append(s.Warnings, warning)
+		}
+	}
+	if s.ExternalCloud = f.cloudProvider == "external"; !s.ExternalCloud && f.cloudProvider != "" {
+		errs = append(errs, fmt.Errorf("--cloud-provider: %q: must be external or empty; providers in the kubelet were removed upstream in 1.31", f.cloudProvider))
+	}
+	if (s.CredentialProviderConfig == "") != (s.CredentialProviderBinDir == "") {
+		errs = append(errs, errors.New("--image-credential-provider-config and --image-credential-provider-bin-dir need each other"))
 	}
 	if !filepath.IsAbs(s.RootDir) {
 		errs = append(errs, fmt.Errorf("--root-dir: %q is not an absolute path", s.RootDir))

@@ -33,6 +33,19 @@ func unsupported(document map[string]any, given *kubeletconfig.KubeletConfigurat
 	return problems
 }
 
+// idleFields says which of the given fields have no effect.
+func idleFields(document map[string]any, given *kubeletconfig.KubeletConfiguration) (warnings []string) {
+	for _, f := range table {
+		if _, present := lookup(document, f.Path); !present || f.Support != Accepted {
+			continue
+		}
+		if value := valueAt(given, f.Path); !f.takes(value) {
+			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", f.Path, f.Note))
+		}
+	}
+	return warnings
+}
+
 func (f Field) refusal(path string, value any) problem {
 	text := path + ": not supported yet"
 	switch reflect.ValueOf(value).Kind() {
@@ -88,6 +101,11 @@ func derive(c, given *kubeletconfig.KubeletConfiguration) {
 		*c.PodPidsLimit = -1
 	}
 	mergeEviction(c)
+	for _, endpoint := range []*string{&c.ContainerRuntimeEndpoint, &c.ImageServiceEndpoint} {
+		if strings.HasPrefix(*endpoint, "/") {
+			*endpoint = "unix://" + *endpoint
+		}
+	}
 	const containerd, crio = "/run/containerd/containerd.sock", "/run/crio/crio.sock"
 	if given.ContainerRuntimeEndpoint == "" && !exists(containerd) && exists(crio) {
 		c.ContainerRuntimeEndpoint = "unix://" + crio

@@ -8,7 +8,7 @@ type Support string
 // The kinds of support.
 const (
 	Supported Support = "supported"
-	Accepted  Support = "accepted" // any value is taken and has no effect, for the reason in the note
+	Accepted  Support = "accepted" // any value is taken and has no effect, for the reason in the note; a warning says so unless it is the default
 	Refused   Support = "refused"  // an error, unless the value is upstream's default or what the note names
 )
 
@@ -31,7 +31,7 @@ const (
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
 
-// memoryQoS is the one feature gate.
+// memoryQoS is the one feature gate that switches something.
 const memoryQoS = "MemoryQoS"
 
 const protobuf = "application/vnd.kubernetes.protobuf"
@@ -52,7 +52,7 @@ var table = []Field{
 	{Path: "runOnce", Support: Supported, Note: "upstream removed it; only without an apiserver"},
 	{Path: "maxPods", Support: Supported, Default: 110},
 	{Path: "podsPerCore", Support: Refused},
-	{Path: "podCIDR", Support: Refused, Note: "the network plugin has its own"},
+	{Path: "podCIDR", Support: Accepted, Note: "the network plugin has its own; upstream tells it to the runtime when there is no apiserver"},
 
 	// The kubelet's own ports.
 	{Path: "healthzPort", Support: Supported, Default: 10248},
@@ -63,7 +63,7 @@ var table = []Field{
 	{Path: "readOnlyPort", Support: Supported, Note: "no port unless one is given: it asks nobody who they are"},
 	{Path: "tlsCertFile", Support: Supported, Note: "read again when it changes; without it a self-signed certificate is made in pki below --root-dir"},
 	{Path: "tlsPrivateKeyFile", Support: Supported},
-	{Path: "tlsCipherSuites", Support: Supported, Note: "those that Go calls insecure are an error"},
+	{Path: "tlsCipherSuites", Support: Supported, Note: "all names that upstream takes; a warning names those that Go calls insecure"},
 	{Path: "tlsCurvePreferences", Support: Supported},
 	{Path: "tlsMinVersion", Support: Supported, Note: "VersionTLS12 or VersionTLS13"},
 	{Path: "authentication.x509.clientCAFile", Support: Supported, Note: "read again when it changes"},
@@ -93,9 +93,9 @@ var table = []Field{
 	{Path: "nodeStatusMaxImages", Support: Supported, Default: 50},
 	{Path: "systemReserved", Support: Supported},
 	{Path: "kubeReserved", Support: Supported},
-	{Path: "enforceNodeAllocatable", Support: Supported, Default: []any{"pods"}, Note: "pods or none"},
-	{Path: "systemReservedCgroup", Support: Refused},
-	{Path: "kubeReservedCgroup", Support: Refused},
+	{Path: "enforceNodeAllocatable", Support: Supported, Default: []any{"pods"}, Note: "pods, kube-reserved, system-reserved, these with -compressible, or none"},
+	{Path: "systemReservedCgroup", Support: Supported, Note: "enforced if enforceNodeAllocatable says so"},
+	{Path: "kubeReservedCgroup", Support: Supported, Note: "enforced if enforceNodeAllocatable says so"},
 	{Path: "reservedSystemCPUs", Support: Refused, Note: noManager},
 	{Path: "reservedMemory", Support: Refused, Note: noManager},
 	{Path: "qosReserved", Support: Refused},
@@ -119,8 +119,8 @@ var table = []Field{
 	{Path: "registryBurst", Support: Supported, Default: 10},
 	{Path: "serializeImagePulls", Support: Supported, Default: true, Note: "as upstream, false if only maxParallelImagePulls is given and greater than 1"},
 	{Path: "maxParallelImagePulls", Support: Supported},
-	{Path: "imagePullCredentialsVerificationPolicy", Support: Refused, Default: "NeverVerifyPreloadedImages"},
-	{Path: "preloadedImagesVerificationAllowlist", Support: Refused},
+	{Path: "imagePullCredentialsVerificationPolicy", Support: Supported, Default: "NeverVerifyPreloadedImages"},
+	{Path: "preloadedImagesVerificationAllowlist", Support: Supported, Note: "with NeverVerifyAllowlistedImages"},
 	{Path: "imageMinimumGCAge", Support: Supported, Default: "2m0s"},
 	{Path: "imageMaximumGCAge", Support: Supported, Note: "an image is that old when it was not used, and was on the node, for so long"},
 	{Path: "imageGCHighThresholdPercent", Support: Supported, Default: 85, Note: "looked at every 5 minutes as upstream, and after each pull"},
@@ -135,12 +135,12 @@ var table = []Field{
 	{Path: "cpuCFSQuotaPeriod", Support: Supported, Default: "100ms"},
 	{Path: "singleProcessOOMKill", Support: Supported},
 	{Path: "failCgroupV1", Support: Supported, Default: false, Upstream: true, Note: "cgroup v1 works here, so it is no reason to fail unless asked for"},
-	{Path: "kubeletCgroups", Support: Refused},
-	{Path: "systemCgroups", Support: Refused},
+	{Path: "kubeletCgroups", Support: Accepted, Note: "the kubelet stays in the cgroup it was started in, which its statistics are read from"},
+	{Path: "systemCgroups", Support: Accepted, Note: "processes stay in the cgroups they are in: moving those of others is their owner's matter"},
 	{Path: "memoryThrottlingFactor", Support: Supported, Note: "with the feature gate MemoryQoS; then 0.9 by default"},
 	{Path: "memoryReservationPolicy", Support: Supported, Default: "None", Note: "TieredReservation needs the feature gate MemoryQoS"},
-	{Path: "memorySwap.swapBehavior", Support: Refused, Also: []any{"NoSwap"}},
-	{Path: "failSwapOn", Support: Accepted, Default: true, Note: "pods get no swap, so a machine that has some is no reason to fail"},
+	{Path: "memorySwap.swapBehavior", Support: Supported, Note: "NoSwap, as without a value, or LimitedSwap, which has an effect on cgroup v2 only"},
+	{Path: "failSwapOn", Support: Accepted, Default: true, Also: []any{false}, Note: "pods get no swap, so a machine that has some is no reason to fail"},
 	{Path: "cpuManagerPolicy", Support: Refused, Default: "none", Note: noManager},
 	{Path: "cpuManagerPolicyOptions", Support: Refused, Note: noManager},
 	{Path: "cpuManagerReconcilePeriod", Support: Accepted, Default: "10s", Note: "only the static policy has use for it, which is refused"},
@@ -165,8 +165,8 @@ var table = []Field{
 	{Path: "containerLogMaxWorkers", Support: Supported, Default: 1},
 	{Path: "containerLogMonitorInterval", Support: Supported, Default: "10s"},
 	{Path: "localStorageCapacityIsolation", Support: Supported, Default: true},
-	{Path: "volumePluginDir", Support: Refused, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Note: "no flexvolumes"},
-	{Path: "volumeStatsAggPeriod", Support: Refused, Default: "1m0s", Note: "volumes are not measured yet"},
+	{Path: "volumePluginDir", Support: Accepted, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Note: "no flexvolumes"},
+	{Path: "volumeStatsAggPeriod", Support: Accepted, Default: "1m0s", Note: "volumes are measured when statistics are asked for"},
 	{Path: "enableControllerAttachDetach", Support: Refused, Default: true},
 
 	// Eviction.
@@ -177,21 +177,20 @@ var table = []Field{
 	{Path: "evictionMaxPodGracePeriod", Support: Supported, Note: "negative for the pod's own"},
 	{Path: "evictionMinimumReclaim", Support: Supported},
 	{Path: "mergeDefaultEvictionSettings", Support: Supported, Default: false},
-	{Path: "kernelMemcgNotification", Support: Accepted, Note: "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"},
+	{Path: "kernelMemcgNotification", Support: Accepted, Also: []any{true}, Note: "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"},
 
 	// The kubelet's process and the machine.
 	{Path: "logging.verbosity", Support: Supported},
-	{Path: "logging.format", Support: Refused, Default: "text"},
-	{Path: "logging.flushFrequency", Support: Refused, Default: "5s", Note: "logs are not buffered"},
-	{Path: "logging.vmodule", Support: Refused, Note: "--vmodule sets it"},
-	{Path: "logging.options", Support: Refused},
+	{Path: "logging.format", Support: Supported, Default: "text", Note: "text or json"},
+	{Path: "logging.flushFrequency", Support: Accepted, Default: "5s", Note: "logs are not buffered"},
+	{Path: "logging.vmodule", Support: Supported},
+	{Path: "logging.options", Support: Accepted, Note: "logs go to standard error unbuffered"},
 	{Path: "tracing", Support: Refused},
-	{Path: "featureGates", Support: Refused, Note: "there is one, MemoryQoS, off as upstream; it takes effect on cgroup v2",
-		Also: []any{map[string]any{"RotateKubeletServerCertificate": true}, map[string]any{memoryQoS: true}, map[string]any{memoryQoS: false}}},
+	{Path: "featureGates", Support: Supported, Note: "every gate of upstream's is known by name; MemoryQoS switches something (on cgroup v2; off here, on upstream from 1.37), another that is not at upstream's default has no effect and a warning says so"},
 	{Path: "showHiddenMetricsForVersion", Support: Refused},
 	{Path: "oomScoreAdj", Support: Supported, Default: -999, Note: "as upstream, a kubelet that may not set it says so and goes on"},
-	{Path: "maxOpenFiles", Support: Refused, Default: 1000000, Note: "the kubelet keeps the limit it was started with"},
-	{Path: "protectKernelDefaults", Support: Refused},
+	{Path: "maxOpenFiles", Support: Supported, Default: 1000000},
+	{Path: "protectKernelDefaults", Support: Supported, Note: "false: six kernel settings are set as Kubernetes wants them; true: the kubelet does not start if one differs"},
 	{Path: "makeIPTablesUtilChains", Support: Accepted, Default: true, Note: noIPTables},
 	{Path: "iptablesMasqueradeBit", Support: Accepted, Default: 14, Note: noIPTables},
 	{Path: "iptablesDropBit", Support: Accepted, Default: 15, Note: noIPTables},

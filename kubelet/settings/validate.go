@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
@@ -28,6 +27,7 @@ func validate(c *kubeletconfig.KubeletConfiguration) []problem {
 	p.lists(c)
 	p.server(c)
 	p.garbage(c)
+	p.verification(c)
 	p.shutdown(c)
 	return p.list
 }
@@ -81,6 +81,8 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 	}
 	add(*c.PodPidsLimit == 0, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
 	add(*c.OOMScoreAdj < -1000 || *c.OOMScoreAdj > 1000, "oomScoreAdj", *c.OOMScoreAdj, "must be between -1000 and 1000")
+	add(!slices.Contains([]string{"", "NoSwap", LimitedSwap}, c.MemorySwap.SwapBehavior), "memorySwap.swapBehavior", c.MemorySwap.SwapBehavior, "must be NoSwap or LimitedSwap")
+	add(c.MaxOpenFiles < 0, "maxOpenFiles", c.MaxOpenFiles, "must not be negative")
 	add(c.Logging.Verbosity > 1<<31-1, "logging.verbosity", c.Logging.Verbosity, "must be at most 2147483647")
 }
 
@@ -89,6 +91,7 @@ func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
 	add := p.add
 	add(net.ParseIP(c.HealthzBindAddress) == nil, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address")
 	add(!slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver), "cgroupDriver", c.CgroupDriver, "must be cgroupfs or systemd")
+	add(!slices.Contains([]string{"", "text", jsonFormat}, c.Logging.Format), "logging.format", c.Logging.Format, "must be text or json")
 	add(!slices.Contains([]string{protobuf, "application/json"}, c.ContentType), "contentType", c.ContentType, "must be "+protobuf+" or application/json")
 	add(c.CgroupRoot != "" && !strings.HasPrefix(c.CgroupRoot, "/"), "cgroupRoot", c.CgroupRoot, "must be an absolute path")
 	add(!strings.HasPrefix(c.PodLogsDir, "/"), "podLogsDir", c.PodLogsDir, "must be an absolute path")
@@ -114,17 +117,7 @@ func (p *problems) lists(c *kubeletconfig.KubeletConfiguration) {
 	}
 	p.reserved("kubeReserved", c.KubeReserved)
 	p.reserved("systemReserved", c.SystemReserved)
-	for i, what := range c.EnforceNodeAllocatable {
-		path := fmt.Sprintf("enforceNodeAllocatable[%d]", i)
-		switch what {
-		case "pods":
-			p.add(!*c.CgroupsPerQOS, path, what, "needs cgroupsPerQOS")
-		case "none":
-			p.add(len(c.EnforceNodeAllocatable) > 1, path, what, "must stand alone")
-		default:
-			p.add(true, path, what, "must be pods or none; the others are not supported yet")
-		}
-	}
+	p.enforced(c)
 	for i, sysctl := range c.AllowedUnsafeSysctls {
 		p.add(!sysctlPattern.MatchString(sysctl), fmt.Sprintf("allowedUnsafeSysctls[%d]", i), sysctl, "must be a sysctl's name, or a prefix of names with * at its end")
 	}
@@ -142,6 +135,38 @@ func (p *problems) lists(c *kubeletconfig.KubeletConfiguration) {
 		p.add(slices.ContainsFunc(c.RegisterWithTaints[:i], same), path, t.ToString(), "is there twice")
 	}
 }
+
+// LimitedSwap is the value of memorySwap.swapBehavior that lets burstable pods use swap.
+const LimitedSwap = "LimitedSwap"
+
+// enforced checks enforceNodeAllocatable.
+func (p *problems) enforced(c *kubeletconfig.KubeletConfiguration) {
+	all := c.EnforceNodeAllocatable
+	for i, what := range all {
+		path := fmt.Sprintf("enforceNodeAllocatable[%d]", i)
+		switch what {
+		case "pods":
+			p.add(!*c.CgroupsPerQOS, path, what, "needs cgroupsPerQOS")
+		case "none":
+			p.add(len(all) > 1, path, what, "must stand alone")
+		case KubeReserved, KubeReserved + Compressible:
+			p.add(c.KubeReservedCgroup == "", path, what, "needs kubeReservedCgroup")
+			p.add(slices.Contains(all, KubeReserved) && what != KubeReserved, path, what, "must not be given together with "+KubeReserved)
+		case SystemReserved, SystemReserved + Compressible:
+			p.add(c.SystemReservedCgroup == "", path, what, "needs systemReservedCgroup")
+			p.add(slices.Contains(all, SystemReserved) && what != SystemReserved, path, what, "must not be given together with "+SystemReserved)
+		default:
+			p.add(true, path, what, "must be pods, kube-reserved, system-reserved, these with -compressible, or none")
+		}
+	}
+}
+
+// The values of enforceNodeAllocatable that name reservations; with Compressible at their end CPU alone is enforced.
+const (
+	KubeReserved   = "kube-reserved"
+	SystemReserved = "system-reserved"
+	Compressible   = "-compressible"
+)
 
 var (
 	sysctlPattern = regexp.MustCompile(`^[a-z0-9][-_a-z0-9./]*\*?$`)
@@ -179,8 +204,8 @@ func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	p.add(c.TLSCertFile != "" && c.TLSPrivateKeyFile == "", "tlsCertFile", c.TLSCertFile, "needs tlsPrivateKeyFile")
 	p.add(c.TLSCertFile == "" && c.TLSPrivateKeyFile != "", "tlsPrivateKeyFile", c.TLSPrivateKeyFile, "needs tlsCertFile")
 	for i, name := range c.TLSCipherSuites {
-		known := slices.ContainsFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
-		p.add(!known, fmt.Sprintf("tlsCipherSuites[%d]", i), name, "must be the name of a secure cipher suite")
+		_, known := CipherSuite(name)
+		p.add(!known, fmt.Sprintf("tlsCipherSuites[%d]", i), name, "must be the name of a cipher suite that Go has")
 	}
 	for path, d := range map[string]metav1.Duration{
 		"streamingConnectionIdleTimeout": c.StreamingConnectionIdleTimeout, "authentication.webhook.cacheTTL": c.Authentication.Webhook.CacheTTL,
@@ -209,6 +234,17 @@ func (p *problems) garbage(c *kubeletconfig.KubeletConfiguration) {
 	p.add(*c.ContainerLogMaxFiles < 2, "containerLogMaxFiles", *c.ContainerLogMaxFiles, "must be greater than 1")
 	p.add(*c.ContainerLogMaxWorkers < 1, "containerLogMaxWorkers", *c.ContainerLogMaxWorkers, "must be greater than 0")
 	p.add(c.ContainerLogMonitorInterval.Seconds() < 3, "containerLogMonitorInterval", c.ContainerLogMonitorInterval.Duration.String(), "must be at least 3s")
+}
+
+// verification checks who may use images that are there.
+func (p *problems) verification(c *kubeletconfig.KubeletConfiguration) {
+	policies := []kubeletconfig.ImagePullCredentialsVerificationPolicy{
+		kubeletconfig.NeverVerify, kubeletconfig.NeverVerifyPreloadedImages, kubeletconfig.NeverVerifyAllowlistedImages, kubeletconfig.AlwaysVerify,
+	}
+	policy := c.ImagePullCredentialsVerificationPolicy
+	p.add(!slices.Contains(policies, policy), "imagePullCredentialsVerificationPolicy", policy, fmt.Sprintf("must be one of %v", policies))
+	p.add(len(c.PreloadedImagesVerificationAllowlist) > 0 && policy != kubeletconfig.NeverVerifyAllowlistedImages,
+		"preloadedImagesVerificationAllowlist", c.PreloadedImagesVerificationAllowlist, "needs imagePullCredentialsVerificationPolicy NeverVerifyAllowlistedImages")
 }
 
 // shutdown checks the grace periods of a machine that goes down.
