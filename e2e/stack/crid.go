@@ -64,7 +64,6 @@ func (s *Stack) criOptions() ([]string, error) {
 	}
 	args := []string{
 		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--oci-runtime=runc=" + s.Program("runc"),
-		"--pause-image=" + PauseImage,
 	}
 	if s.options.NoRegistry {
 		return append(args, "--image-archive-dir="+s.archiveDir()), nil

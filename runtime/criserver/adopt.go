@@ -40,12 +40,10 @@ func (s *Server) adopt(ctx context.Context) error {
 		s.recoverSandbox(ctx, &sandboxes[i], containers)
 	}
 	// 2. Take over sandboxes, then their containers.
-	var keys []string
 	for _, loaded := range sandboxes {
-		if sb := s.adoptSandbox(ctx, loaded); sb != nil {
-			keys = append(keys, sb.rootfsKey())
-		}
+		s.adoptSandbox(ctx, loaded)
 	}
+	var keys []string
 	for _, loaded := range containers {
 		c := s.adoptContainer(ctx, loaded)
 		if c == nil {
@@ -128,7 +126,7 @@ func (s *Server) recoverSandbox(ctx context.Context, l *store.Loaded[store.Sandb
 			}
 			config := store.SandboxConfig{
 				Name: sandboxName(c.Config.SandboxConfig.GetMetadata()), Config: c.Config.SandboxConfig,
-				CreatedAt: c.Config.CreatedAt, PauseImage: s.options.PauseImage,
+				CreatedAt: c.Config.CreatedAt,
 			}
 			if err := l.Restore(config); err == nil {
 				logger.Info("The record of a sandbox was lost and found again in that of a container", "sandbox", l.ID)
@@ -157,13 +155,13 @@ func (s *Server) recoverSandbox(ctx context.Context, l *store.Loaded[store.Sandb
 	}
 }
 
-// adoptSandbox takes over one sandbox; nil for one that is removed instead.
-func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxConfig, store.SandboxState]) *sandbox {
+// adoptSandbox takes over one sandbox, or removes it.
+func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxConfig, store.SandboxState]) {
 	logger := klog.FromContext(ctx)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
 	if l.ConfigError != nil || l.State().Phase == store.SandboxCreating {
 		s.discardSandbox(ctx, sb, l.ConfigError == nil)
-		return nil
+		return
 	}
 	if sb.State().Pause.PID != 0 {
 		s.adoptPause(ctx, sb)
@@ -177,7 +175,6 @@ func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxC
 	}
 	s.sandboxes.Reserve(sb.Config.Name, sb.ID)
 	s.sandboxes.Add(sb.ID, sb)
-	return sb
 }
 
 // adoptPause gets hold of the sandbox's pause process again, if it is still there.
@@ -203,8 +200,7 @@ func (s *Server) discardSandbox(ctx context.Context, sb *sandbox, known bool) {
 	for _, runtime := range s.runtimes {
 		failed = append(failed, runtime.Delete(ctx, sb.ID, true))
 	}
-	failed = append(failed, s.images.Unmount(sb.rootfsKey(), filepath.Join(sb.pauseDir(), "rootfs")),
-		namespaces.Unpin(sb.namespaceDir()), sb.removeFiles(), sb.Remove())
+	failed = append(failed, namespaces.Unpin(sb.namespaceDir()), sb.removeFiles(), sb.Remove())
 	if err := errors.Join(failed...); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not remove all of a sandbox", "sandbox", sb.ID)
 	}

@@ -21,7 +21,6 @@ func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
 	set.StringVar(&o.Conmon, "conmon", "conmon", prefix+"conmon program")
 	set.Var(runtimes, "oci-runtime", prefix+"OCI runtime as handler=program; the first is the default; may be repeated")
 	set.Var(ChoiceFlag(&o.Pause, PauseNeeded, PauseAlways), "pause", prefix+"when a pod gets a pause process: needed (it shares its processes) or always")
-	set.StringVar(&o.PauseImage, "pause-image", "", prefix+"image of the pause process, which pods with a shared PID namespace have; without one they are refused")
 	set.Var(&registriesFlag{options: o}, "registry-config", prefix+"YAML file of mirrors and insecure registries, by host")
 }
 

@@ -74,7 +74,7 @@ func (s *Server) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 // imageItem is an image in the CRI's terms.
 func imageItem(image *images.Image) *runtimeapi.Image {
 	item := &runtimeapi.Image{
-		Id: image.ID, RepoTags: image.Tags, RepoDigests: image.Digests, Size: image.Size, Pinned: image.Pinned,
+		Id: image.ID, RepoTags: image.Tags, RepoDigests: image.Digests, Size: image.Size,
 		Spec: &runtimeapi.ImageSpec{Image: image.ID},
 	}
 	// A group of the image's user is not told: the kubelet asks for the user alone.

@@ -3,11 +3,8 @@ package criserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -18,47 +15,20 @@ import (
 
 // startPause starts the process that is the first in the pod's own PID namespace.
 func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
-	if sb.Config.PauseImage == "" {
-		return errors.New("the pod needs a pause process, and there is no pause image (--pause-image)")
-	}
-	image, ok := s.images.Image(sb.Config.PauseImage)
-	if !ok {
-		id, err := s.images.Pull(ctx, sb.Config.PauseImage, nil)
-		if err != nil {
-			return fmt.Errorf("pull pause image %q: %w", sb.Config.PauseImage, err)
-		}
-		if image, ok = s.images.Image(id); !ok {
-			return fmt.Errorf("pause image %q was removed", sb.Config.PauseImage)
-		}
-	}
-	rootfs := filepath.Join(sb.pauseDir(), "rootfs")
-	if err := os.MkdirAll(rootfs, 0o700); err != nil {
-		return fmt.Errorf("make directory of pause process: %w", err)
+	if err := makePauseRoot(sb.pauseRoot()); err != nil {
+		return err
 	}
 	if err := sb.letPodPass(sb.pauseDir()); err != nil {
 		return err
 	}
-	if err := s.images.Mount(ctx, sb.rootfsKey(), image.ID, rootfs, sb.owner()); err != nil {
-		return fmt.Errorf("mount pause image: %w", err)
-	}
-	files, err := oci.ReadUserFiles(rootfs)
-	if err != nil {
-		return err
-	}
 	runtime := s.runtimes[sb.Config.RuntimeHandler]
-	config, user, err := pauseConfig(sb, image.Config.Config.User, files)
-	if err != nil {
+	container := oci.Pause(sb.Config.Config, s.machine)
+	container.ID, container.RootFS, container.Hostname = sb.ID, sb.pauseRoot(), sb.hostname()
+	container.Namespaces = append(container.Namespaces, sb.joined()...)
+	container.Annotations = map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: sb.ID}
+	var err error
+	if container.CgroupsPath, err = oci.CgroupsPath(s.cgroupParent(sb), sb.ID, runtime.Systemd); err != nil {
 		return err
-	}
-	cgroups, err := oci.CgroupsPath(s.cgroupParent(sb), sb.ID, runtime.Systemd)
-	if err != nil {
-		return err
-	}
-	container := oci.Container{
-		ID: sb.ID, Config: config, Image: image.Config.Config, Sandbox: sb.Config.Config, RootFS: rootfs, User: user,
-		Namespaces: append(sb.joined(), specs.LinuxNamespace{Type: specs.PIDNamespace}), CgroupsPath: cgroups,
-		HostnameFile: sb.hostnameFile(), ResolvConf: sb.resolvConf(), ShmDir: sb.shm(), Hostname: sb.hostname(),
-		Annotations: map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: sb.ID},
 	}
 	if ids := sb.ids(); ids != nil {
 		container.UIDMappings, container.GIDMappings = mappingsOf(ids.UIDs), mappingsOf(ids.GIDs)
@@ -79,26 +49,6 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 		return err
 	}
 	return runtime.Start(ctx, sb.ID)
-}
-
-// pauseConfig is the pause process in the CRI's terms: it may do nothing but wait.
-func pauseConfig(sb *sandbox, imageUser string, files oci.UserFiles) (*runtimeapi.ContainerConfig, oci.User, error) {
-	security := sb.Config.Config.GetLinux().GetSecurityContext()
-	config := &runtimeapi.ContainerConfig{Linux: &runtimeapi.LinuxContainerConfig{
-		Resources: &runtimeapi.LinuxContainerResources{CpuShares: 2, OomScoreAdj: -998},
-		SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
-			ReadonlyRootfs: true, NoNewPrivs: true, RunAsUser: security.GetRunAsUser(), RunAsGroup: security.GetRunAsGroup(),
-			SupplementalGroups: security.GetSupplementalGroups(), SelinuxOptions: security.GetSelinuxOptions(),
-			Capabilities: &runtimeapi.Capability{DropCapabilities: []string{"ALL"}},
-			Seccomp:      &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
-			MaskedPaths:  []string{"/proc/kcore", "/proc/keys", "/proc/sched_debug", "/sys/firmware"},
-		},
-	}}
-	if security.GetRunAsGroup() != nil && security.GetRunAsUser() == nil {
-		config.Linux.SecurityContext.RunAsGroup = nil
-	}
-	user, err := oci.ResolveUser(config.GetLinux().GetSecurityContext(), imageUser, files)
-	return config, user, err
 }
 
 // watchPause makes the sandbox not ready when its pause process ends.
@@ -139,5 +89,8 @@ func (s *Server) stopPause(ctx context.Context, sb *sandbox) error {
 		err = sb.pause.destroy(ctx)
 		sb.pause = nil
 	}
-	return errors.Join(err, s.images.Unmount(sb.rootfsKey(), filepath.Join(sb.pauseDir(), "rootfs")), os.RemoveAll(sb.pauseDir()))
+	if err := errors.Join(err, unmount(sb.pauseRoot())); err != nil {
+		return err // and leave the directory: what is mounted there would be removed with it
+	}
+	return os.RemoveAll(sb.pauseDir())
 }

@@ -173,7 +173,7 @@ func (s *Server) existingSandbox(name, owner string) (string, error) {
 
 // newSandbox writes the record of a sandbox.
 func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest) (*sandbox, error) {
-	config := store.SandboxConfig{Name: name, Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler(), CreatedAt: time.Now(), PauseImage: s.options.PauseImage}
+	config := store.SandboxConfig{Name: name, Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler(), CreatedAt: time.Now()}
 	options := r.GetConfig().GetLinux().GetSecurityContext().GetNamespaceOptions()
 	// One PID namespace for the pod is the CRI's zero value. Kubelets ask for it where a pod does.
 	config.Pause = s.options.Pause == PauseAlways || options.GetPid() == runtimeapi.NamespaceMode_POD

@@ -66,7 +66,7 @@ func (sb *sandbox) kinds() []string {
 func (sb *sandbox) namespaceDir() string { return filepath.Join(sb.stateDir, "ns") }
 func (sb *sandbox) shmDir() string       { return filepath.Join(sb.stateDir, "shm") }
 func (sb *sandbox) pauseDir() string     { return filepath.Join(sb.stateDir, "pause") }
-func (sb *sandbox) rootfsKey() string    { return sb.ID + "-pause" }
+func (sb *sandbox) pauseRoot() string    { return filepath.Join(sb.pauseDir(), "rootfs") }
 
 // netns is the pod's network namespace, or "" for the host's.
 func (sb *sandbox) netns() string {
@@ -169,13 +169,10 @@ func (s *Server) takeDown(ctx context.Context, sb *sandbox) error {
 			return err
 		}
 	}
-	if err := s.images.Unmount(sb.rootfsKey(), filepath.Join(sb.pauseDir(), "rootfs")); err != nil {
-		return fmt.Errorf("unmount pause image: %w", err)
-	}
-	if err := namespaces.Unpin(sb.namespaceDir()); err != nil {
+	if err := unmount(sb.pauseRoot()); err != nil {
 		return err
 	}
-	return nil
+	return namespaces.Unpin(sb.namespaceDir())
 }
 
 // disconnect has CNI plugins take the pod from its network.

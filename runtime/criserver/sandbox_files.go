@@ -98,8 +98,8 @@ func (sb *sandbox) shm() string {
 
 // removeFiles unmounts and removes what does not survive a reboot anyway.
 func (sb *sandbox) removeFiles() error {
-	if err := unix.Unmount(sb.shmDir(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount /dev/shm: %w", err)
+	if err := errors.Join(unmount(sb.shmDir()), unmount(sb.pauseRoot())); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(sb.stateDir); err != nil {
 		return fmt.Errorf("remove files of sandbox: %w", err)

@@ -61,11 +61,10 @@ type Options struct {
 	CNIConfDir     string
 	CNIBinDirs     []string
 	Pause          string
-	PauseImage     string
 	CgroupManager  string
 	CgroupParent   string // of pods that name none; "" for the default
 	StreamAddress  string
-	// Images configures the image store but for its directory and the pause image.
+	// Images configures the image store but for its directory.
 	Images images.Options
 }
 
@@ -120,7 +119,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.machine = oci.ReadMachine()
 	imageOptions := o.Images
-	imageOptions.Root, imageOptions.PauseImage = s.path("images"), o.PauseImage
+	imageOptions.Root = s.path("images")
 	imageStore, err := images.Open(ctx, imageOptions)
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)

@@ -18,11 +18,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	s.mu.Lock()
 	r := s.find(ref)
 	var err error
-	switch {
-	case r == nil:
-	case s.isPinned(r):
-		err = ErrPinned
-	default:
+	if r != nil {
 		if err = os.Remove(s.path("images", recordName(r.ID))); err == nil || errors.Is(err, fs.ErrNotExist) {
 			err = nil
 			delete(s.images, r.ID)

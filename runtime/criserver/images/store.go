@@ -36,7 +36,6 @@ type Options struct {
 	ArchiveDir string              // OCI layouts (directories or tars) and docker archives that Open imports; "" for none
 	Registries map[string]Registry // by host as in image references ("docker.io", "127.0.0.1:5000"); "*" for all others
 	Platform   string              // os/architecture[/variant]; "" for the machine's own
-	PauseImage string              // pinned: shown so and never removed; "" for none
 	Progress   func(Event)         // called from several goroutines; nil for log lines only
 	Limits     Limits
 }
@@ -84,7 +83,6 @@ var (
 	ErrInvalidReference = errors.New("invalid image reference")
 	ErrNotFound         = errors.New("image not found")
 	ErrUnauthorized     = errors.New("not authorized")
-	ErrPinned           = errors.New("image is pinned")
 )
 
 // Image is one image of the store. It is a copy; what Config points to is shared and must not be changed.
@@ -94,7 +92,6 @@ type Image struct {
 	Digests []string // "docker.io/library/busybox@sha256:...", by which it was pulled
 	Size    uint64   // bytes on disk: unpacked layers and config
 	Config  v1.ConfigFile
-	Pinned  bool
 	User    string // of the config: name or number, perhaps with a group
 }
 
@@ -102,7 +99,6 @@ type Image struct {
 type Store struct {
 	options  Options
 	platform v1.Platform
-	pinned   string // Options.PauseImage, normalised
 	lock     *os.File
 	http     *http.Transport
 	flights  flights
@@ -137,13 +133,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if err := s.checkRegistries(); err != nil {
 		return nil, err
-	}
-	if o.PauseImage != "" {
-		named, err := parseReference(o.PauseImage)
-		if err != nil {
-			return nil, fmt.Errorf("read the name of the pause image: %w", err)
-		}
-		s.pinned = named.String()
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -281,15 +270,11 @@ func (s *Store) find(ref string) *record {
 // show makes what callers see of a record; s.mu must be held.
 func (s *Store) show(r *record) *Image {
 	image := &Image{ID: r.ID, Tags: slices.Clone(r.Tags), Digests: slices.Clone(r.Digests), Config: r.config,
-		User: r.config.Config.User, Pinned: s.isPinned(r), Size: uint64(len(r.Config))}
+		User: r.config.Config.User, Size: uint64(len(r.Config))}
 	for _, chain := range r.Chains {
 		image.Size += s.layers[chain].Bytes
 	}
 	return image
-}
-
-func (s *Store) isPinned(r *record) bool {
-	return s.pinned != "" && (slices.Contains(r.Tags, s.pinned) || slices.Contains(r.Digests, s.pinned))
 }
 
 // Usage returns what the layers and downloads take on the disk.

@@ -2,7 +2,6 @@ package images_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -106,7 +105,6 @@ func TestOpenErrors(t *testing.T) {
 	for says, o := range map[string]images.Options{
 		"not a directory": {Root: filepath.Join(blocked, "images")},
 		"no such file":    {Root: filepath.Join(t.TempDir(), "images"), ArchiveDir: blocked + "s"},
-		"pause image":     {Root: filepath.Join(t.TempDir(), "images"), PauseImage: "UPPER"},
 		"registry":        {Root: filepath.Join(t.TempDir(), "images"), Registries: map[string]images.Registry{"a/b": {}}},
 	} {
 		_, err := images.Open(testContext(t), o)
@@ -156,22 +154,6 @@ func TestRemove(t *testing.T) {
 		if err := s.Remove(testContext(t), ref); err != nil {
 			t.Errorf("removal of %s, which is not there: %v", ref, err)
 		}
-	}
-}
-
-func TestPinnedImageStays(t *testing.T) {
-	registry := newServer(t)
-	ref := registry.push(t, "pause:1", imageOf(t, files(t, "pause", "1")))
-	s := open(t, images.Options{PauseImage: ref})
-	id := pull(t, s, ref)
-	if got, _ := s.Image(ref); !got.Pinned {
-		t.Error("the pause image is not pinned")
-	}
-	if err := s.Remove(testContext(t), id); !errors.Is(err, images.ErrPinned) {
-		t.Errorf("removal: %v", err)
-	}
-	if _, ok := s.Image(ref); !ok {
-		t.Error("it is gone")
 	}
 }
 

@@ -54,6 +54,26 @@ func example() oci.Container {
 
 var machine = oci.Machine{MinOOMScoreAdj: -1000, Seccomp: true, Capabilities: []string{"CAP_CHOWN", "CAP_SYS_ADMIN"}}
 
+// examplePause is the pause process of a sandbox.
+func examplePause(m oci.Machine) oci.Container {
+	m.Seccomp = false // its filter is what TestGenerateSeccomp looks at, and too long for a golden file
+	c := oci.Pause(&runtimeapi.PodSandboxConfig{}, m)
+	c.ID, c.RootFS, c.CgroupsPath, c.Hostname = "decade", "/run/sandboxes/decade/pause/rootfs", "/kubepods/pod1/decade", "a-pod"
+	c.Namespaces = append(c.Namespaces, specs.LinuxNamespace{Type: specs.MountNamespace}, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/run/ns/net"})
+	c.Annotations = map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: c.ID}
+	return c
+}
+
+// TestPauseSeccomp: the pause process has the default filter where the kernel has filters.
+func TestPauseSeccomp(t *testing.T) {
+	for _, m := range []oci.Machine{{}, {Seccomp: true}} {
+		spec, err := oci.Generate(oci.Pause(&runtimeapi.PodSandboxConfig{}, m), m)
+		if err != nil || (spec.Linux.Seccomp != nil) != m.Seccomp {
+			t.Errorf("%+v: %v, %v", m, spec, err)
+		}
+	}
+}
+
 // TestGenerate compares whole specifications with those of testdata; go test -update writes them.
 func TestGenerate(t *testing.T) {
 	for _, tc := range []struct {
@@ -81,6 +101,11 @@ func TestGenerate(t *testing.T) {
 			c.UIDMappings, c.GIDMappings = []specs.LinuxIDMapping{{HostID: 65536, Size: 65536}}, []specs.LinuxIDMapping{{HostID: 65536, Size: 3}}
 			ids := []*runtimeapi.IDMapping{{HostId: 65536, Length: 65536}}
 			c.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/data", HostPath: "/a", UidMappings: ids, GidMappings: ids}}
+		}},
+		{name: "pause", change: func(c *oci.Container) { *c = examplePause(machine) }},
+		{name: "pause-v2", machine: func(m *oci.Machine) { m.CgroupV2 = true }, change: func(c *oci.Container) {
+			*c = examplePause(oci.Machine{CgroupV2: true})
+			c.Namespaces = append(c.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: "/run/ns/user"})
 		}},
 		{name: "volume-over-default", change: func(c *oci.Container) {
 			c.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/dev/shm/", HostPath: "/memory", Propagation: runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL}}

@@ -13,7 +13,6 @@ type SandboxConfig struct {
 	RuntimeHandler string                       `json:"runtimeHandler,omitempty"`
 	CreatedAt      time.Time                    `json:"createdAt"`
 	Pause          bool                         `json:"pause,omitempty"` // a process holds the namespaces
-	PauseImage     string                       `json:"pauseImage,omitempty"`
 }
 
 // SandboxPhase says how far a sandbox has come.
