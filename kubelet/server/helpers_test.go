@@ -31,6 +31,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming"
 	"sigs.k8s.io/yaml"
 
 	"minikubelet/kubelet/settings"
@@ -168,10 +169,11 @@ func (a accessReviews) Create(_ context.Context, r *authorizationv1.SubjectAcces
 // fakeRuntime answers calls for streams with one URL, and remembers the calls.
 type fakeRuntime struct {
 	runtimeapi.RuntimeServiceClient
-	url  string
-	mu   sync.Mutex
-	last any
-	err  error
+	url     string
+	streams streaming.Server // hands out the URLs instead, if not nil
+	mu      sync.Mutex
+	last    any
+	err     error
 }
 
 func (f *fakeRuntime) took(request any) error {
@@ -182,14 +184,23 @@ func (f *fakeRuntime) took(request any) error {
 }
 
 func (f *fakeRuntime) Exec(_ context.Context, r *runtimeapi.ExecRequest, _ ...grpc.CallOption) (*runtimeapi.ExecResponse, error) {
+	if f.streams != nil {
+		return f.streams.GetExec(r)
+	}
 	return &runtimeapi.ExecResponse{Url: f.url}, f.took(r)
 }
 
 func (f *fakeRuntime) Attach(_ context.Context, r *runtimeapi.AttachRequest, _ ...grpc.CallOption) (*runtimeapi.AttachResponse, error) {
+	if f.streams != nil {
+		return f.streams.GetAttach(r)
+	}
 	return &runtimeapi.AttachResponse{Url: f.url}, f.took(r)
 }
 
 func (f *fakeRuntime) PortForward(_ context.Context, r *runtimeapi.PortForwardRequest, _ ...grpc.CallOption) (*runtimeapi.PortForwardResponse, error) {
+	if f.streams != nil {
+		return f.streams.GetPortForward(r)
+	}
 	return &runtimeapi.PortForwardResponse{Url: f.url}, f.took(r)
 }
 

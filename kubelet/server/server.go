@@ -235,6 +235,9 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
+// CloseWrite tells the other end that nothing more will come.
+func (c *counted) CloseWrite() error { return closeWrite(c.Conn) }
+
 // pod returns the pod of that name, and of that UID if one is given. A mirror pod's UID counts as its static pod's.
 //
 // Upstream: pkg/kubelet/kubelet_pods.go GetPodByName

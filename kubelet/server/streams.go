@@ -1,20 +1,21 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
 
 	"minikubelet/runtime/cri"
@@ -184,8 +185,10 @@ func forwardedPorts(r *http.Request) ([]int32, error) {
 	return ports, nil
 }
 
-// connect joins the client's connection to the runtime's streaming server until one of them ends, nothing at all
+// connect joins the client's connection to the runtime's streaming server until both have said all, nothing at all
 // passes for streamingConnectionIdleTimeout, or the kubelet stops.
+//
+// Upstream: staging/src/k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go UpgradeAwareHandler
 func (s *Server) connect(w http.ResponseWriter, r *http.Request, location string) error {
 	target, err := url.Parse(location)
 	if err != nil || target.Host == "" {
@@ -194,78 +197,78 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, location string
 	if !httpstream.IsUpgradeRequest(r) {
 		return badRequest("Upgrade request required")
 	}
-	for _, secret := range []string{"Authorization", "Cookie"} {
-		r.Header.Del(secret) // the runtime has no use for the client's credentials
-	}
 	dialer := net.Dialer{Timeout: dialTimeout}
-	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return newIdleConn(s.stopped, conn, s.settings.StreamingConnectionIdleTimeout.Duration), nil
-	}}
-	handler := proxy.NewUpgradeAwareHandler(target, transport, false, true, responder{})
-	handler.UseLocationHost = true
-	handler.ServeHTTP(w, r)
+	runtime, err := proxy.DialURL(r.Context(), target, &http.Transport{DialContext: dialer.DialContext})
+	if err != nil {
+		return fmt.Errorf("connect to the container runtime: %w", err)
+	}
+	defer runtime.Close()
+	from, answer, err := upgrade(r, target, runtime)
+	if err != nil {
+		return fmt.Errorf("connect to the container runtime: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		return refused(answer)
+	}
+	client, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return fmt.Errorf("take over the connection: %w", err)
+	}
+	defer client.Close()
+	answer.Body = nil
+	if err := answer.Write(client); err != nil {
+		return nil // the client has gone
+	}
+	relay := newRelay(client, &readAhead{runtime, from}, protocolOf(answer.Header), s.settings.StreamingConnectionIdleTimeout.Duration)
+	stop := context.AfterFunc(s.stopped, relay.close)
+	defer stop()
+	relay.run(buffered)
 	return nil
 }
 
-// responder answers when there is nothing to connect to.
-type responder struct{}
-
-// Error implements proxy.ErrorResponder.
-func (responder) Error(w http.ResponseWriter, r *http.Request, err error) {
-	klog.FromContext(r.Context()).Error(err, "Stream could not be connected to the container runtime", "path", r.URL.Path)
-	http.Error(w, "connect to the container runtime: "+err.Error(), http.StatusInternalServerError)
-}
-
-// idleConn closes itself when nothing passes either way for a time, and when ctx ends. Closing one side of a proxied
-// connection closes the other.
-type idleConn struct {
-	net.Conn
-	timeout time.Duration
-	timer   *time.Timer // nil without a timeout
-	detach  func() bool
-	once    sync.Once
-}
-
-func newIdleConn(ctx context.Context, conn net.Conn, timeout time.Duration) *idleConn {
-	c := &idleConn{Conn: conn, timeout: timeout}
-	c.detach = context.AfterFunc(ctx, func() { _ = conn.Close() })
-	if timeout > 0 {
-		c.timer = time.AfterFunc(timeout, func() { _ = conn.Close() })
+// upgrade sends the client's request on to the runtime, without the client's credentials, and returns the answer and
+// where to read what follows it.
+func upgrade(r *http.Request, target *url.URL, runtime net.Conn) (*bufio.Reader, *http.Response, error) {
+	stop := context.AfterFunc(r.Context(), func() { _ = runtime.Close() })
+	defer stop()
+	request := r.Clone(r.Context())
+	request.URL, request.Host, request.Body, request.ContentLength = target, target.Host, http.NoBody, 0
+	for _, secret := range []string{"Authorization", "Cookie"} {
+		request.Header.Del(secret)
 	}
-	return c
+	utilnet.AppendForwardedForHeader(request)
+	if err := request.Write(runtime); err != nil {
+		return nil, nil, err
+	}
+	from := bufio.NewReader(runtime)
+	answer, err := http.ReadResponse(from, request)
+	return from, answer, err
+}
+
+// refused is the error with which the runtime does not open the stream.
+func refused(answer *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxRefusal))
+	if err != nil {
+		return fmt.Errorf("read the container runtime's answer: %w", err)
+	}
+	if answer.StatusCode < http.StatusBadRequest {
+		return fmt.Errorf("the container runtime's answer has status %s", answer.Status)
+	}
+	return &httpError{answer.StatusCode, strings.TrimSuffix(string(text), "\n")}
+}
+
+// maxRefusal bounds what a runtime may say for not opening a stream.
+const maxRefusal = 64 << 10
+
+// readAhead is a connection of which some bytes were read into a buffer.
+type readAhead struct {
+	net.Conn
+	from *bufio.Reader
 }
 
 // Read implements net.Conn.
-func (c *idleConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.moved(n)
-	return n, err
-}
+func (c *readAhead) Read(p []byte) (int, error) { return c.from.Read(p) }
 
-// Write implements net.Conn.
-func (c *idleConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.moved(n)
-	return n, err
-}
-
-func (c *idleConn) moved(n int) {
-	if n > 0 && c.timer != nil {
-		c.timer.Reset(c.timeout)
-	}
-}
-
-// Close implements net.Conn.
-func (c *idleConn) Close() error {
-	c.once.Do(func() {
-		c.detach()
-		if c.timer != nil {
-			c.timer.Stop()
-		}
-	})
-	return c.Conn.Close()
-}
+// CloseWrite passes on that nothing more will be written.
+func (c *readAhead) CloseWrite() error { return closeWrite(c.Conn) }
