@@ -185,7 +185,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 		Ping:         k.watchdog.Pings(),
 	})
-	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run,
+	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run, k.followNode(resync),
 		func(ctx context.Context) { k.watchdog.Run(ctx, k.loop.Healthy) })
 	if err := k.measure(); err != nil {
 		return err
@@ -199,6 +199,34 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 		return nil
 	}
 	return status.NewMirror(status.MirrorOptions{Pods: k.api.podClient(), Node: k.node.Node, Existing: pods.MirrorOf})
+}
+
+// followNode has static pods looked at when the node is another one than before, so that their mirrors belong to it.
+func (k *Kubelet) followNode(resync chan<- types.UID) func(context.Context) {
+	return func(ctx context.Context) {
+		var last types.UID
+		for {
+			node, changed := k.node.Current()
+			if last != "" && node.UID != last {
+				for _, pod := range k.loop.Pods.All() {
+					if !config.IsStatic(pod) {
+						continue
+					}
+					select {
+					case resync <- pod.UID:
+					case <-ctx.Done():
+						return
+					}
+				}
+			}
+			last = node.UID
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
 }
 
 // listen opens the kubelet's ports, so that one that is taken is found out at once.

@@ -35,12 +35,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	if ended := w.checkEnd(ctx, pod, before); ended {
 		return 0, nil
 	}
-	if isStatic(pod) && w.opts.Mirror != nil {
-		if err := w.opts.Mirror.Ensure(ctx, pod); err != nil {
-			// The pod runs without its mirror; whoever looks at the apiserver waits.
-			klog.FromContext(ctx).Error(err, "Could not create the mirror pod")
-		}
-	}
+	mirrored := w.ensureMirror(ctx, pod)
 	if err := w.opts.Node.NetworkReady(); err != nil && !pod.Spec.HostNetwork {
 		w.opts.Events.Eventf(pod, corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %v", err)
 		return 0, fmt.Errorf("network is not ready: %w", err)
@@ -69,7 +64,26 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	if w.checkEnd(ctx, pod, after) {
 		return 0, nil
 	}
-	return w.nextSync(pod, result.RetryAt), nil
+	next := w.nextSync(pod, result.RetryAt)
+	if !mirrored && (next == 0 || next > mirrorRetry) {
+		next = mirrorRetry
+	}
+	return next, nil
+}
+
+// mirrorRetry is when a mirror pod that could not be made is tried again.
+const mirrorRetry = 5 * time.Second
+
+// ensureMirror keeps a static pod's API object, and tells whether that worked. The pod runs without it too.
+func (w *worker) ensureMirror(ctx context.Context, pod *corev1.Pod) bool {
+	if !isStatic(pod) || w.opts.Mirror == nil {
+		return true
+	}
+	err := w.opts.Mirror.Ensure(ctx, pod)
+	if err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "Could not create the mirror pod, will be retried", "after", mirrorRetry)
+	}
+	return err == nil
 }
 
 // observe returns what the runtime says of the pod. A reading made after the last action

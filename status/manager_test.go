@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes"
@@ -322,5 +323,42 @@ func TestMirror(t *testing.T) {
 	existing, node = nil, &corev1.Node{}
 	if err := m.Ensure(t.Context(), static); err == nil {
 		t.Error("a mirror is made before the node is registered")
+	}
+}
+
+// TestMirrorOfEarlierNode: a mirror that belongs to a node which is no more is made again for the one there is, whether
+// the watch has told of it or not.
+func TestMirrorOfEarlierNode(t *testing.T) {
+	static := apiPod()
+	static.Annotations = map[string]string{annotationSource: "file", annotationHash: "h1"}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "first"}}
+	client := fake.NewClientset()
+	var existing *corev1.Pod
+	m := NewMirror(MirrorOptions{Pods: podsOf(client), Node: func() *corev1.Node { return node }, Existing: func(*corev1.Pod) *corev1.Pod { return existing }})
+	owner := func() types.UID {
+		t.Helper()
+		if err := m.Ensure(t.Context(), static); err != nil {
+			t.Fatal(err)
+		}
+		have, err := client.CoreV1().Pods("ns").Get(t.Context(), "p", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		existing = have
+		return have.OwnerReferences[0].UID
+	}
+	for _, uid := range []types.UID{"first", "second", "", "second"} {
+		want := uid
+		if uid == "" { // not registered
+			want = "second"
+		}
+		node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: uid}}
+		if got := owner(); got != want {
+			t.Errorf("with node %q the mirror belongs to %q", uid, got)
+		}
+	}
+	node, existing = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "third"}}, nil
+	if got := owner(); got != "third" {
+		t.Errorf("a mirror that the watch has not told of belongs to %q", got)
 	}
 }

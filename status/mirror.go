@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 )
 
@@ -43,19 +44,19 @@ type Mirror struct{ opts MirrorOptions }
 func NewMirror(opts MirrorOptions) *Mirror { return &Mirror{opts: opts} }
 
 // Ensure makes the mirror of a static pod if there is none, and replaces one that stands for another version
-// of it. The mirror is seen again through the apiserver source.
+// of it or belongs to an earlier node. The mirror is seen again through the apiserver source.
 //
 // Upstream: pkg/kubelet/kubelet.go tryReconcileMirrorPods.
 func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
+	node := m.opts.Node()
 	if have := m.opts.Existing(static); have != nil {
-		if have.DeletionTimestamp == nil && have.Annotations[annotationMirror] == static.Annotations[annotationHash] {
+		if have.DeletionTimestamp == nil && stands(have, static.Annotations[annotationHash], node.UID) {
 			return nil
 		}
 		if err := m.Delete(ctx, have); err != nil {
 			return err
 		}
 	}
-	node := m.opts.Node()
 	if node.UID == "" {
 		return fmt.Errorf("create the mirror of %s/%s: the node is not registered yet", static.Namespace, static.Name)
 	}
@@ -71,6 +72,14 @@ func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 	return nil
 }
 
+// stands tells whether a mirror is of this version of its static pod, and belongs to this node. One that belongs to an
+// earlier node of the name is garbage to the cluster. A node may not give its mirrors to another owner, so such a one is
+// replaced; not before the node is registered.
+func stands(mirror *corev1.Pod, hash string, node types.UID) bool {
+	owner := metav1.GetControllerOf(mirror)
+	return mirror.Annotations[annotationMirror] == hash && (node == "" || owner == nil || owner.UID == node)
+}
+
 // checkExisting settles who has the mirror's name: this very mirror, of which the watch has not told yet, or an
 // outdated one, which goes.
 func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
@@ -78,10 +87,10 @@ func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("look at the pod that has the mirror's name: %w", err)
 	}
-	switch have.Annotations[annotationMirror] {
-	case mirror.Annotations[annotationMirror]:
+	switch {
+	case stands(have, mirror.Annotations[annotationMirror], metav1.GetControllerOf(mirror).UID):
 		return nil
-	case "":
+	case have.Annotations[annotationMirror] == "":
 		return fmt.Errorf("create the mirror: pod %s/%s exists and is not a mirror", have.Namespace, have.Name)
 	}
 	if err := m.Delete(ctx, have); err != nil {

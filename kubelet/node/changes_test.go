@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	k8stesting "k8s.io/client-go/testing"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -35,6 +36,18 @@ func (w *world) update(change func(*corev1.Node)) {
 		w.t.Fatal(err)
 	}
 	synctest.Wait()
+}
+
+// deleteNode deletes the node as somebody else does; its lease goes with it.
+func (w *world) deleteNode() {
+	w.t.Helper()
+	if err := w.api.CoreV1().Nodes().Delete(w.t.Context(), "node-1", metav1.DeleteOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	synctest.Wait()
+	if err := w.api.CoordinationV1().Leases("kube-node-lease").Delete(w.t.Context(), "node-1", metav1.DeleteOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // fail makes the next n requests of that verb and resource, or of any, fail.
@@ -303,39 +316,59 @@ func TestNotFound(t *testing.T) {
 		w.cri.SetCondition(runtimeapi.NetworkReady, false, "NoCNI", "")
 		w.wait(checkPeriod)
 		w.requests()
-		w.wait(time.Minute)
+		w.wait(comeBack - time.Second)
 		if got := w.requests(); len(got) != 0 {
 			t.Errorf("requests for a node that was not found: %v", got)
 		}
 	})
 }
 
-// TestDeletedNode: it is not made again. If somebody else makes it, it is kept as before.
+// TestDeletedNode: it comes back, with a lease of its own and all that the kubelet has to say, every time.
 func TestDeletedNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.start(nil)
 		defer w.stop()
+		for _, uid := range []types.UID{"second", "third"} {
+			w.deleteNode()
+			w.uid.Store(uid)
+			w.requests()
+			w.wait(comeBack - time.Second)
+			if got := w.requests(); len(got) != 0 {
+				t.Errorf("requests for a deleted node: %v", got)
+			}
+			w.wait(2 * time.Second)
+			if r := w.ready(); r.Status != corev1.ConditionTrue || w.get().UID != uid {
+				t.Errorf("the node has not come back: %+v", r)
+			}
+			if owners := w.lease().OwnerReferences; len(owners) != 1 || owners[0].UID != uid {
+				t.Errorf("the lease belongs to %v, want %s", owners, uid)
+			}
+		}
+	})
+}
+
+// TestNodeMadeAnew: a node that somebody else makes in place of a deleted one is kept as before.
+func TestNodeMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(nil)
+		defer w.stop()
 		node := w.get()
-		if err := w.api.CoreV1().Nodes().Delete(t.Context(), "node-1", metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if err := w.api.CoordinationV1().Leases("kube-node-lease").Delete(t.Context(), "node-1", metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		w.requests()
-		w.wait(6 * time.Minute)
-		if got := w.requests(); len(got) != 0 {
-			t.Errorf("requests for a deleted node: %v", got)
-		}
+		w.deleteNode()
 		node.Status = corev1.NodeStatus{}
+		w.uid.Store(types.UID("second"))
 		if _, err := w.api.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if r := w.ready(); r.Status != corev1.ConditionTrue || w.lease().Spec.RenewTime.Time != time.Now() {
 			t.Errorf("somebody made the node again: %+v, %+v", r, w.lease())
+		}
+		w.requests()
+		w.wait(comeBack + time.Second)
+		if got := w.requests(); got["create nodes"] != 0 || w.lease().OwnerReferences[0].UID != "second" {
+			t.Errorf("requests for a node that is there: %v; the lease belongs to %v", got, w.lease().OwnerReferences)
 		}
 	})
 }

@@ -74,6 +74,7 @@ type Node struct {
 	alloc    corev1.ResourceList    // that less what must stay free
 	check    chan struct{}          // asks for the status to be worked out now, capacity 1
 	appeared chan struct{}          // tells that there is a node to keep a lease for, capacity 1
+	vanished chan struct{}          // tells that there is none any more, capacity 1
 
 	mu            sync.RWMutex
 	node          *corev1.Node  // as the apiserver has it, or as it would be registered
@@ -101,7 +102,7 @@ func New(opts Options) (*Node, error) {
 	if *s.FailCgroupV1 && !m.cgroupV2 {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
-	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), changed: make(chan struct{})}
+	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{})}
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
 	n.capacity = m.capacity(s.MaxPods)
 	if isolate := s.LocalStorageCapacityIsolation; isolate != nil && !*isolate {
@@ -235,6 +236,9 @@ func (n *Node) Run(ctx context.Context) {
 		return
 	}
 	parts.Go(func() { n.watchNode(ctx) })
+	if *n.opts.Settings.RegisterNode {
+		parts.Go(func() { n.comeBackAfterDeletion(ctx) })
+	}
 	parts.Go(func() { n.keepLease(ctx) })
 	n.keepStatus(ctx)
 }

@@ -39,6 +39,7 @@ type world struct {
 	pleg     atomic.Pointer[error]
 	failure  atomic.Pointer[func(k8stesting.Action) error] // of requests to the apiserver
 	synced   chan struct{}
+	uid      atomic.Value // types.UID of the nodes made from now on
 	stop     func()
 }
 
@@ -64,8 +65,9 @@ func newWorld(t *testing.T, args ...string) *world {
 	w := &world{t: t, settings: s, api: fake.NewClientset(), cri: crifake.New(), events: record.NewFakeRecorder(1000), synced: make(chan struct{})}
 	w.images.Store(new([]corev1.ContainerImage))
 	w.pleg.Store(new(error))
+	w.uid.Store(types.UID("uid-1"))
 	w.api.PrependReactor("create", "nodes", func(a k8stesting.Action) (bool, apiruntime.Object, error) {
-		a.(k8stesting.CreateAction).GetObject().(*corev1.Node).UID = types.UID("uid-1")
+		a.(k8stesting.CreateAction).GetObject().(*corev1.Node).UID = w.uid.Load().(types.UID)
 		return false, nil, nil
 	})
 	w.api.PrependReactor("*", "*", func(a k8stesting.Action) (bool, apiruntime.Object, error) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -65,13 +66,36 @@ func (w *watched) ours(object any) *corev1.Node {
 	return nil
 }
 
-// gone notes that the node was deleted. It stays so until somebody makes it again or the kubelet is started again, as
-// upstream: who deletes it wants it gone.
+// gone notes that the node was deleted.
 func (w *watched) gone() {
 	w.n.mu.Lock()
 	w.n.deleted = true
 	w.n.mu.Unlock()
+	wake(w.n.vanished)
 	w.logger.Info("The node is not in the apiserver; its status and lease are not written until it is", "node", w.n.ref.Name)
+}
+
+// comeBack is how long a deleted node stays away: somebody who deletes it may make another at once.
+const comeBack = 5 * time.Second
+
+// comeBackAfterDeletion registers the node again when it was deleted and nobody else has made it. A node that shall be
+// gone for good is deleted after its kubelet was stopped.
+func (n *Node) comeBackAfterDeletion(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.vanished:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(comeBack):
+		}
+		if n.registered() == nil && !n.register(ctx) {
+			return
+		}
+	}
 }
 
 // set takes a version of the node unless it has a newer one.
@@ -112,6 +136,7 @@ func (n *Node) lost(asked *corev1.Node) {
 	defer n.mu.Unlock()
 	if n.node == asked {
 		n.deleted = true
+		wake(n.vanished)
 	}
 }
 

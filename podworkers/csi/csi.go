@@ -117,7 +117,7 @@ func New(opts Options) (*Manager, error) {
 // Run tells the cluster that the node has no driver yet, and stops what others started when ctx ends.
 func (m *Manager) Run(ctx context.Context) {
 	m.ensureCSINode(ctx)
-	<-ctx.Done()
+	m.followNode(ctx)
 	m.objects.stop()
 }
 

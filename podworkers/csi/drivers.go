@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	csiapi "github.com/container-storage-interface/spec/lib/go/csi"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/tools/cache"
@@ -19,6 +20,7 @@ import (
 type driver struct {
 	endpoint string // path of its socket
 	version  *version.Version
+	info     *csiapi.NodeGetInfoResponse // what it said of the node
 }
 
 // Validate checks a driver that wants to be registered.
@@ -79,7 +81,7 @@ func (m *Manager) Register(ctx context.Context, name, endpoint string, versions 
 		return err
 	}
 	m.mu.Lock()
-	m.drivers[name] = driver{endpoint: endpoint, version: highest}
+	m.drivers[name] = driver{endpoint: endpoint, version: highest, info: info}
 	m.mu.Unlock()
 	return nil
 }

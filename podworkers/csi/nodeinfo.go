@@ -205,3 +205,48 @@ func (m *Manager) ensureCSINode(ctx context.Context) {
 		}
 	}
 }
+
+// followNode tells the cluster of the node and its drivers anew when the node was deleted and made again, until ctx ends.
+func (m *Manager) followNode(ctx context.Context) {
+	var last types.UID
+	for {
+		node, changed := m.opts.Node()
+		if last != "" && node.UID != last {
+			m.ensureCSINode(ctx)
+			m.reinstall(ctx)
+		}
+		last = node.UID
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// reinstall tells of the drivers that are registered, and tries until it works or ctx ends.
+func (m *Manager) reinstall(ctx context.Context) {
+	m.mu.Lock()
+	drivers := maps.Clone(m.drivers)
+	m.mu.Unlock()
+	for name, d := range drivers {
+		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+			m.mu.Lock()
+			there := m.drivers[name] == d
+			m.mu.Unlock()
+			if !there {
+				break
+			}
+			err := m.install(ctx, name, d.info)
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			klog.FromContext(ctx).Error(err, "Telling the new node of a CSI driver failed, will be retried", "driver", name, "after", wait)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+	}
+}
