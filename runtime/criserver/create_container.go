@@ -202,6 +202,9 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	if in.SeccompProfile, err = seccompProfile(security.GetSeccomp()); err != nil {
 		return user, err
 	}
+	if in.AppArmorProfile, err = s.appArmor.Profile(ctx, security.GetApparmor(), security.GetPrivileged()); err != nil {
+		return user, err
+	}
 	if in.Namespaces, err = s.namespacesOf(ctx, sb, config); err != nil {
 		return user, err
 	}

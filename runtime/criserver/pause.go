@@ -27,6 +27,9 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 	container.Namespaces = append(container.Namespaces, sb.joined()...)
 	container.Annotations = map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: sb.ID}
 	var err error
+	if container.AppArmorProfile, err = s.appArmor.Profile(ctx, nil, false); err != nil {
+		return err
+	}
 	if container.CgroupsPath, err = oci.CgroupsPath(s.cgroupParent(sb), sb.ID, runtime.Systemd); err != nil {
 		return err
 	}

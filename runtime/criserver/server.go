@@ -21,6 +21,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/apparmor"
 	"minikubelet/runtime/criserver/cni"
 	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/monitor"
@@ -79,6 +80,7 @@ type Server struct {
 	features map[string]features         // by handler
 	conmon   *monitor.Conmon
 	machine  oci.Machine
+	appArmor *apparmor.Host
 	images   ImageStore
 	cni      *cni.Plugins
 	streams  *streaming.Server
@@ -117,7 +119,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err := s.findPrograms(ctx); err != nil {
 		return nil, err
 	}
-	s.machine = oci.ReadMachine()
+	s.machine, s.appArmor = oci.ReadMachine(), apparmor.Read()
 	imageOptions := o.Images
 	imageOptions.Root = s.path("images")
 	imageStore, err := images.Open(ctx, imageOptions)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -124,14 +125,24 @@ func (r *Runtime) Update(ctx context.Context, id string, resources *specs.LinuxR
 	return err
 }
 
-var versionPattern = regexp.MustCompile(`(?m)^(runc|crun|youki) version (\d+)\.(\d+)(?:\.(\d+))?`)
+// versionPattern reads 1.5.3, 1.4.0-rc.2, 1.20 and, of packages, 1.3.6~rc1+ds1. What follows a plus sign, or is a
+// package's own count as in 1.3.6-0ubuntu1, comes after the release.
+var versionPattern = regexp.MustCompile(`(?m)^(runc|crun|youki) version (\d+)\.(\d+)(?:\.(\d+))?([-~.]?(?:rc|alpha|beta|pre|dev)[-.~]?\d*)?`)
 
-// oldest are the releases without known ways out of a container: runc CVE-2025-31133, -52565
-// and -52881; crun CVE-2025-24965.
-var oldest = map[string][][3]int{
-	"runc": {{1, 2, 8}, {1, 3, 3}, {1, 4, 0}},
-	"crun": {{1, 20, 0}},
+// oldest are the releases without known ways out of a container, but for those that take a container which was
+// checkpointed and is restored, which this server does not do:
+//
+//	runc CVE-2025-31133, -52565, -52881 and CVE-2026-41579; left aside: CVE-2026-119101
+//	crun CVE-2025-24965 and CVE-2026-47766; left aside: CVE-2026-115520
+var oldest = map[string][]release{
+	"runc": {{1, 3, 6}, {1, 4, 3}, {1, 5, 0}},
+	"crun": {{1, 28, 0}},
 }
+
+// release is major version, minor version, patch.
+type release [3]int
+
+func (r release) String() string { return fmt.Sprintf("%d.%d.%d", r[0], r[1], r[2]) }
 
 // Check asks the program for its version and refuses one that is known to be unsafe. The first
 // of several safe releases count for their minor version only.
@@ -151,27 +162,28 @@ func checkVersion(out string) (string, error) {
 		first, _, _ := strings.Cut(out, "\n")
 		return strings.TrimSpace(first), nil // another runtime: its user knows
 	}
-	var v [3]int
+	name, candidate := match[1], match[5]
+	var v release
 	for i := range v {
 		v[i], _ = strconv.Atoi(match[i+2])
 	}
-	text := fmt.Sprintf("%s %d.%d.%d", match[1], v[0], v[1], v[2])
-	safe := oldest[match[1]]
-	if len(safe) == 0 {
-		return text, nil
-	}
-	for _, s := range safe[:len(safe)-1] {
-		if v[0] == s[0] && v[1] == s[1] && v[2] >= s[2] {
+	text := name + " " + v.String() + candidate
+	safe := oldest[name]
+	for i, s := range safe {
+		if i < len(safe)-1 && (v[0] != s[0] || v[1] != s[1]) {
+			continue
+		}
+		// A release candidate comes before the release.
+		if order := slices.Compare(v[:], s[:]); order > 0 || order == 0 && candidate == "" {
 			return text, nil
 		}
 	}
-	last := safe[len(safe)-1]
-	if v[0] > last[0] || v[0] == last[0] && (v[1] > last[1] || v[1] == last[1] && v[2] >= last[2]) {
+	if len(safe) == 0 {
 		return text, nil
 	}
 	var names []string
 	for _, s := range safe {
-		names = append(names, fmt.Sprintf("%d.%d.%d", s[0], s[1], s[2]))
+		names = append(names, s.String())
 	}
 	return text, fmt.Errorf("%s has known ways out of a container: use one of %s or newer", text, strings.Join(names, ", "))
 }

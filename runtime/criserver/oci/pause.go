@@ -25,8 +25,8 @@ func Pause(sandbox *runtimeapi.PodSandboxConfig, m Machine) Container {
 	runtimeDefault := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
 	security := &runtimeapi.LinuxContainerSecurityContext{
 		ReadonlyRootfs: true, NoNewPrivs: true, SelinuxOptions: sandbox.GetLinux().GetSecurityContext().GetSelinuxOptions(),
-		Capabilities: &runtimeapi.Capability{DropCapabilities: []string{"ALL"}}, Apparmor: runtimeDefault,
-		MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
+		Capabilities: &runtimeapi.Capability{DropCapabilities: []string{"ALL"}},
+		MaskedPaths:  maskedPaths, ReadonlyPaths: readonlyPaths,
 	}
 	if m.Seccomp {
 		security.Seccomp = runtimeDefault

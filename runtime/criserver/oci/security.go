@@ -107,24 +107,6 @@ func seccompOf(c Container, m Machine, spec *specs.Spec) (*specs.LinuxSeccomp, e
 	return nil, invalid("unknown type %d of seccomp profile", profile.GetProfileType())
 }
 
-// appArmorProfile is the name of a loaded profile, or "" for none.
-func appArmorProfile(security *runtimeapi.LinuxContainerSecurityContext, m Machine) (string, error) {
-	profile := security.GetApparmor()
-	if profile == nil || profile.GetProfileType() == runtimeapi.SecurityProfile_Unconfined || security.GetPrivileged() {
-		return "", nil
-	}
-	if profile.GetProfileType() == runtimeapi.SecurityProfile_RuntimeDefault {
-		if m.AppArmor {
-			return "", invalid("the default AppArmor profile is not supported: name one that is loaded, or Unconfined")
-		}
-		return "", nil
-	}
-	if !m.AppArmor {
-		return "", invalid("AppArmor profile %q is asked for but the machine has no AppArmor", profile.GetLocalhostRef())
-	}
-	return strings.TrimPrefix(profile.GetLocalhostRef(), "localhost/"), nil
-}
-
 // seLinuxLabel is the context of the process where SELinux is on.
 func seLinuxLabel(security *runtimeapi.LinuxContainerSecurityContext, m Machine) (string, error) {
 	o := security.GetSelinuxOptions()

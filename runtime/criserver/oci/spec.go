@@ -48,7 +48,6 @@ type Machine struct {
 	// Capabilities are what "all" means: the server's own.
 	Capabilities []string
 	Seccomp      bool
-	AppArmor     bool
 	SELinux      bool
 }
 
@@ -77,7 +76,9 @@ type Container struct {
 	DeviceAccess []string
 	// SeccompProfile is the content of a localhost profile.
 	SeccompProfile string
-	Annotations    map[string]string
+	// AppArmorProfile is the name of a profile that is loaded, "" for none.
+	AppArmorProfile string
+	Annotations     map[string]string
 }
 
 // Generate makes the specification of a container.
@@ -160,13 +161,10 @@ func processOf(c Container, m Machine) (*specs.Process, error) {
 		Terminal: c.Config.GetTty(), Args: args, Env: env, Cwd: workingDir(c),
 		User:            specs.User{UID: c.User.UID, GID: c.User.GID, AdditionalGids: c.User.Groups},
 		Capabilities:    capabilities,
-		NoNewPrivileges: security.GetNoNewPrivs(),
+		NoNewPrivileges: security.GetNoNewPrivs(), ApparmorProfile: c.AppArmorProfile,
 	}
 	adjust := max(int(c.Config.GetLinux().GetResources().GetOomScoreAdj()), m.MinOOMScoreAdj)
 	process.OOMScoreAdj = &adjust
-	if process.ApparmorProfile, err = appArmorProfile(security, m); err != nil {
-		return nil, err
-	}
 	process.SelinuxLabel, err = seLinuxLabel(security, m)
 	return process, err
 }

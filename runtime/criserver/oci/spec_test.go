@@ -91,7 +91,7 @@ func TestGenerate(t *testing.T) {
 			c.Devices = []specs.LinuxDevice{{Path: "/dev/kvm", Type: "c", Major: 10, Minor: 232}}
 		}},
 		{name: "restricted", change: func(c *oci.Container) {
-			c.Config.Linux.SecurityContext.ReadonlyRootfs = true
+			c.Config.Linux.SecurityContext.ReadonlyRootfs, c.AppArmorProfile = true, "strict"
 			c.Config.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"net_bind_service"}}
 			c.Devices, c.DeviceAccess = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}, []string{"rw"}
 		}},
@@ -190,9 +190,6 @@ func TestGenerateRefuses(t *testing.T) {
 		}),
 		"broken profile": security(func(s *runtimeapi.LinuxContainerSecurityContext) {
 			s.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/p"}
-		}),
-		"AppArmor without it": security(func(s *runtimeapi.LinuxContainerSecurityContext) {
-			s.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "p"}
 		}),
 		"mount without target": mount(&runtimeapi.Mount{HostPath: "/a"}),
 		"mount options":        mount(&runtimeapi.Mount{HostPath: "/a", ContainerPath: "/b", MountOptions: []string{"x"}}),
