@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -201,29 +202,31 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 	return status.NewMirror(status.MirrorOptions{Pods: k.api.podClient(), Node: k.node.Node, Existing: pods.MirrorOf})
 }
 
-// followNode has static pods looked at when the node is another one than before, so that their mirrors belong to it.
+// followNode has static pods looked at when the node is another one than before, so that their mirrors belong to it, and
+// all pods when it has other addresses, which are in their statuses.
 func (k *Kubelet) followNode(resync chan<- types.UID) func(context.Context) {
 	return func(ctx context.Context) {
-		var last types.UID
+		last, changed := k.node.Current()
 		for {
-			node, changed := k.node.Current()
-			if last != "" && node.UID != last {
-				for _, pod := range k.loop.Pods.All() {
-					if !config.IsStatic(pod) {
-						continue
-					}
-					select {
-					case resync <- pod.UID:
-					case <-ctx.Done():
-						return
-					}
-				}
-			}
-			last = node.UID
 			select {
 			case <-changed:
 			case <-ctx.Done():
 				return
+			}
+			var now *corev1.Node
+			now, changed = k.node.Current()
+			moved := !slices.Equal(now.Status.Addresses, last.Status.Addresses)
+			another := now.UID != last.UID
+			last = now
+			for _, pod := range k.loop.Pods.All() {
+				if !moved && !(another && config.IsStatic(pod)) {
+					continue
+				}
+				select {
+				case resync <- pod.UID:
+				case <-ctx.Done():
+					return
+				}
 			}
 		}
 	}
@@ -251,7 +254,7 @@ func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 	https, err := server.Listen(server.Options{
 		GetCertificate: certificate,
 		Settings:       k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
-		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs(),
+		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs,
 		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: metrics.NewHTTP(k.metrics.main).Wrap,
 		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
 		SLIs: metrics.Plain(k.metrics.slis), ObserveCheck: slis.Observe,

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -207,19 +208,22 @@ func TestAddresses(t *testing.T) {
 		return ips
 	}
 	for _, tt := range tests {
-		m := network{
-			lookup: func(string) []net.IP { return parse(tt.lookup) },
-			local:  func() []net.IP { return parse(tt.local) },
-			route: func(preferred net.IP) (net.IP, error) {
+		m := Network{
+			Lookup: func(string) []net.IP { return parse(tt.lookup) },
+			Local:  func() []net.IP { return parse(tt.local) },
+			Route: func(preferred net.IP) (net.IP, error) {
 				if tt.route == "" {
 					return nil, errors.New("no default route")
 				}
 				return net.ParseIP(tt.route), nil
 			},
 		}
-		got, err := addresses(parse(tt.given), cmp.Or(tt.node, "node-1"), m)
+		got, named, err := addresses(parse(tt.given), cmp.Or(tt.node, "node-1"), m)
 		if diff := gocmp.Diff(parse(tt.want), got); diff != "" || (err == nil) != (tt.want != nil) {
 			t.Errorf("%s: %v, %v", tt.name, got, err)
+		}
+		if want := len(got) > 0 && tt.node == "" && slices.Contains(tt.lookup, got[0].String()); named != want {
+			t.Errorf("%s: that the name service has it is %v", tt.name, named)
 		}
 		if err != nil && !strings.Contains(err.Error(), "--node-ip") {
 			t.Errorf("%s: the error does not name --node-ip: %v", tt.name, err)

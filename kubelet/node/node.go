@@ -57,6 +57,8 @@ type Options struct {
 	// VolumesInUse names the volumes that must not be detached from the node; nil for none.
 	VolumesInUse func() []corev1.UniqueVolumeName
 	Events       record.EventRecorder
+	// Network is where the node's addresses come from: the machine if nil.
+	Network *Network
 	// Root is the directory below which the machine is read: "/" if empty.
 	Root       string
 	Registerer prometheus.Registerer // may be nil
@@ -67,7 +69,6 @@ type Node struct {
 	opts     Options
 	ref      *corev1.ObjectReference
 	machine  machine
-	ips      []net.IP
 	startup  *startup
 	capacity corev1.ResourceList
 	enforced [2]corev1.ResourceList // capacity and that less what is reserved, both with processes
@@ -77,6 +78,8 @@ type Node struct {
 	vanished chan struct{}          // tells that there is none any more, capacity 1
 
 	mu            sync.RWMutex
+	ips           []net.IP      // the node's addresses, the primary first
+	named         bool          // they are those that the name service has
 	node          *corev1.Node  // as the apiserver has it, or as it would be registered
 	changed       chan struct{} // closed, and made anew, when node is replaced
 	deleted       bool          // from the apiserver, by somebody else
@@ -116,7 +119,10 @@ func New(opts Options) (*Node, error) {
 		return nil, err
 	}
 	delete(n.alloc, pid)
-	if n.ips, err = addresses(s.NodeIPs, s.NodeName, thisMachine); err != nil && opts.Nodes != nil {
+	if n.opts.Network == nil {
+		n.opts.Network = &thisMachine
+	}
+	if n.ips, n.named, err = addresses(s.NodeIPs, s.NodeName, *n.opts.Network); err != nil && opts.Nodes != nil {
 		return nil, err // nobody asks for that of a kubelet that is alone
 	}
 	n.runtime.err = errNotAsked
@@ -207,10 +213,10 @@ func (n *Node) NetworkReady() error {
 	return n.runtime.network
 }
 
-// HostIPs are the node's addresses, the primary first.
+// HostIPs are the node's addresses now, the primary first.
 func (n *Node) HostIPs() []string {
 	var ips []string
-	for _, ip := range n.ips {
+	for _, ip := range n.addresses() {
 		ips = append(ips, ip.String())
 	}
 	return ips
@@ -223,6 +229,7 @@ func (n *Node) Run(ctx context.Context) {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	parts.Go(func() { n.watchRuntime(ctx) })
+	parts.Go(func() { n.watchAddresses(ctx) })
 	if n.opts.Nodes == nil {
 		return
 	}

@@ -104,7 +104,7 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 	maps.Copy(s.Capacity, n.capacity)
 	maps.Copy(s.Allocatable, n.alloc)
 	s.Addresses = nil
-	for _, ip := range n.ips {
+	for _, ip := range n.addresses() {
 		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip.String()})
 	}
 	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.opts.Settings.NodeName})

@@ -53,7 +53,7 @@ type Options struct {
 	Tokens auth.TokenReviewer
 	Access auth.AccessReviewer
 	// Addresses are the node's, for a certificate that the server signs itself.
-	Addresses []string
+	Addresses func() []string
 	// GetCertificate returns the serving certificate; nil for tlsCertFile, or one that the server signs itself.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 

@@ -283,7 +283,9 @@ func TestConnections(t *testing.T) {
 
 // TestServingCertificate: its own where none is given, private and kept; given ones are read again when they change.
 func TestServingCertificate(t *testing.T) {
-	f := newFixture(t, nil, func(o *Options) { o.GetCertificate, o.Addresses = nil, []string{"10.1.2.3", "fd00::1"} })
+	f := newFixture(t, nil, func(o *Options) {
+		o.GetCertificate, o.Addresses = nil, func() []string { return []string{"10.1.2.3", "fd00::1"} }
+	})
 	served := func(f *fixture) *x509.Certificate {
 		t.Helper()
 		conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is looked at below
@@ -307,9 +309,7 @@ func TestServingCertificate(t *testing.T) {
 	if again, err := get(nil); err != nil || !again.Leaf.Equal(own) {
 		t.Errorf("a restart made another certificate: %v", err)
 	}
-	f.options.Addresses = []string{"10.1.2.4"}
-	get, err = f.certificates()
-	must(t, err)
+	f.options.Addresses = func() []string { return []string{"10.1.2.4"} }
 	if again, err := get(nil); err != nil || again.Leaf.Equal(own) || again.Leaf.VerifyHostname("10.1.2.4") != nil {
 		t.Errorf("the certificate does not follow the node's address: %v", err)
 	}

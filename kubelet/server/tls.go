@@ -61,24 +61,59 @@ func modernSuite(suite string) bool {
 }
 
 // certificates returns where the serving certificate comes from: the caller, files that may change, or a certificate
-// that the server makes for itself once.
+// that the server makes for itself.
 func (s *Server) certificates() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
 	if s.options.GetCertificate != nil {
 		return s.options.GetCertificate, nil
 	}
 	certFile, keyFile := s.settings.TLSCertFile, s.settings.TLSPrivateKeyFile
+	follow := func() {}
 	if certFile == "" {
 		dir := filepath.Join(s.settings.RootDir, "pki")
 		certFile, keyFile = filepath.Join(dir, "kubelet.crt"), filepath.Join(dir, "kubelet.key")
-		if err := selfSigned(append([]string{s.settings.NodeName, "localhost"}, s.options.Addresses...), certFile, keyFile); err != nil {
+		own := &ownCertificate{certFile: certFile, keyFile: keyFile, hosts: func() []string {
+			return append([]string{s.settings.NodeName, "localhost"}, s.options.Addresses()...)
+		}}
+		if err := own.make(); err != nil {
 			return nil, fmt.Errorf("make a serving certificate (or set tlsCertFile and tlsPrivateKeyFile): %w", err)
 		}
+		follow = own.follow
 	}
 	pair := newReloaded(parsePair, certFile, keyFile)
 	if _, err := pair.get(); err != nil {
 		return nil, fmt.Errorf("tlsCertFile, tlsPrivateKeyFile: %w", err)
 	}
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair.get() }, nil
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		follow()
+		return pair.get()
+	}, nil
+}
+
+// ownCertificate is one that the server signs itself, for the hosts that it is now.
+type ownCertificate struct {
+	certFile, keyFile string
+	hosts             func() []string
+
+	mu      sync.Mutex
+	madeFor []string // the hosts that it was last made for
+}
+
+func (o *ownCertificate) make() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hosts := o.hosts()
+	if slices.Equal(hosts, o.madeFor) {
+		return nil
+	}
+	o.madeFor = hosts
+	return selfSigned(hosts, o.certFile, o.keyFile)
+}
+
+// follow makes another one when the node has other addresses. The last one serves on if that fails.
+func (o *ownCertificate) follow() {
+	if err := o.make(); err != nil {
+		klog.Background().Error(err, "Making a serving certificate for the node's new addresses failed", "file", o.certFile)
+	}
 }
 
 func parsePair(files [][]byte) (*tls.Certificate, error) {
