@@ -93,6 +93,27 @@ func TestStaticPodWithoutAPIServer(t *testing.T) {
 	}
 }
 
+// TestStaticPodBeforeAPIServer: a kubelet that starts before the apiserver runs its static pods, one of which may be the apiserver.
+func TestStaticPodBeforeAPIServer(t *testing.T) {
+	ctx, s := node(t)
+	name := podName(t)
+	file := filepath.Join(s.ManifestDir(), name+".yaml")
+	t.Cleanup(func() { _ = os.Remove(file) })
+	stopKubelet(t)
+	stopComponent(ctx, t, stack.APIServer)
+	write(t, file, fmt.Sprintf(manifest, name, "red"))
+	k, err := s.StartKubelet(stack.KubeletOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubelet, options = k, stack.KubeletOptions{}
+	eventually(ctx, t, "the static pod runs", func() bool { return len(running(ctx, t, name+"-"+s.NodeName)) == 1 })
+	startComponent(ctx, t, stack.APIServer)
+	if _, err := s.WaitPodReady(ctx, corev1.NamespaceDefault, name+"-"+s.NodeName); err != nil {
+		t.Fatalf("the mirror pod: %v", err)
+	}
+}
+
 // TestStaticPodPutBack: a manifest that is put back while its pod still ends is the same pod, and is started again.
 func TestStaticPodPutBack(t *testing.T) {
 	ctx, s := node(t)

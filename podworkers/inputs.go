@@ -22,7 +22,8 @@ type podInputs struct{ *worker }
 
 // Env returns the container's environment.
 func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error) {
-	services, err := in.opts.Objects.Services(ctx)
+	// A static pod may be the apiserver that the services are read from, so it does not wait for them.
+	services, err := in.opts.Objects.Services(ctx, !isStatic(pod))
 	if err != nil {
 		return nil, err
 	}

@@ -206,9 +206,10 @@ func (m *Manager) get(ctx context.Context, k key) (any, error) {
 	return o.get(ctx)
 }
 
-// Services returns the cluster's services, for the variables that tell of them. The first call begins to watch them.
-func (m *Manager) Services(ctx context.Context) ([]*corev1.Service, error) {
-	return m.services.list(ctx)
+// Services returns the cluster's services, for the variables that tell of them. The first call begins to watch them. With wait it returns when
+// all have been read, else at once with those that are known.
+func (m *Manager) Services(ctx context.Context, wait bool) ([]*corev1.Service, error) {
+	return m.services.list(ctx, wait)
 }
 
 // Token returns a token of the pod's service account, from the cache while it is fresh.

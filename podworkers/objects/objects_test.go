@@ -209,7 +209,7 @@ func TestStandalone(t *testing.T) {
 	if _, err := m.Token(t.Context(), user("1", "c"), &authv1.TokenRequest{}); !errors.Is(err, ErrStandalone) {
 		t.Error(err)
 	}
-	if services, err := m.Services(t.Context()); err != nil || services != nil {
+	if services, err := m.Services(t.Context(), true); err != nil || services != nil {
 		t.Errorf("%v, %v", services, err)
 	}
 }

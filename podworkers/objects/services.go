@@ -22,11 +22,15 @@ func newServices(watch Watch) *services {
 	}}
 }
 
-func (s *services) list(ctx context.Context) ([]*corev1.Service, error) {
+func (s *services) list(ctx context.Context, wait bool) ([]*corev1.Service, error) {
 	if s.watch == nil {
 		return nil, nil // no apiserver, no services
 	}
-	store, err := s.read(ctx)
+	read := s.read
+	if !wait {
+		read = s.readNow
+	}
+	store, err := read(ctx)
 	if err != nil {
 		return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
 	}
