@@ -184,6 +184,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, MaxPods: int(s.MaxPods), Registerer: r,
 		Clean: newCleaner(k, rt, vols, events), Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
+		AppArmor:     syncloop.AppArmor(),
 		Ping:         k.watchdog.Pings(),
 	})
 	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run, k.followNode(resync),

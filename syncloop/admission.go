@@ -33,13 +33,15 @@ type AdmissionInput struct {
 	Pressure []corev1.NodeConditionType
 	// CheckSysctls tells of a sysctl that the pod may not set.
 	CheckSysctls func(*corev1.Pod) error
+	// AppArmor is why pods cannot have a profile, nil if they can.
+	AppArmor error
 }
 
 // Admit decides whether the node takes a pod; nil is yes. It is pure.
 //
 // Upstream: pkg/kubelet/lifecycle/predicate.go Admit, generalFilter and rejectPodAdmissionBasedOnOSSelector.
 func Admit(in AdmissionInput) *Rejection {
-	for _, check := range []func(AdmissionInput) *Rejection{checkShutdown, checkPressure, checkOS, checkSysctls, checkResources, checkPlacement, checkPorts, checkTaints} {
+	for _, check := range []func(AdmissionInput) *Rejection{checkShutdown, checkPressure, checkOS, checkSysctls, checkAppArmor, checkResources, checkPlacement, checkPorts, checkTaints} {
 		if r := check(in); r != nil {
 			return r
 		}

@@ -50,6 +50,8 @@ type Options struct {
 	Pressure func() []corev1.NodeConditionType
 	// CheckSysctls tells of a sysctl that a pod may not set here.
 	CheckSysctls func(*corev1.Pod) error
+	// AppArmor is why pods cannot have a profile, nil if they can.
+	AppArmor error
 	MaxPods      int
 	Registerer   prometheus.Registerer // may be nil
 	// Ping asks for a turn of the loop; may be nil. Who sends on it learns that the loop turns.

@@ -153,6 +153,6 @@ func (l *Loop) admission(pod *corev1.Pod, others []*corev1.Pod) AdmissionInput {
 	return AdmissionInput{
 		Pod: pod, Others: others,
 		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
-		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls,
+		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls, AppArmor: l.AppArmor,
 	}
 }

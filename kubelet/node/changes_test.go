@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -389,7 +390,7 @@ func TestUnregistered(t *testing.T) {
 		}
 		synctest.Wait()
 		got := w.get()
-		if r := conditionOf(got.Status, corev1.NodeReady); r.Status != corev1.ConditionTrue || got.Status.Capacity.Cpu().Value() != 4 || len(got.Labels) != 1 {
+		if r := conditionOf(got.Status, corev1.NodeReady); r.Status != corev1.ConditionTrue || got.Status.Capacity.Cpu().Value() != 4 || len(got.Labels) != 3 {
 			t.Errorf("the node: %+v", got)
 		}
 		if *w.lease().Spec.HolderIdentity != "node-1" {
@@ -458,6 +459,25 @@ func TestSchedulable(t *testing.T) {
 		want := []string{"Normal NodeNotSchedulable Node node-1 status is now: NodeNotSchedulable", "Normal NodeSchedulable Node node-1 status is now: NodeSchedulable"}
 		if got := w.told(); !slices.Equal(got, want) {
 			t.Errorf("events: %q", got)
+		}
+	})
+}
+
+// TestLabelsRestored: what the machine is stays in its labels, whatever somebody writes there; other labels are theirs.
+func TestLabelsRestored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(nil)
+		defer w.stop()
+		for _, change := range []func(map[string]string){
+			func(l map[string]string) { l["kubernetes.io/os"], l["kubernetes.io/arch"], l["a"] = "dummyOS", "dummyArch", "b" },
+			func(l map[string]string) { delete(l, "kubernetes.io/os"); delete(l, "kubernetes.io/arch") },
+		} {
+			w.update(func(n *corev1.Node) { change(n.Labels) })
+			w.wait(w.settings.NodeStatusUpdateFrequency.Duration + time.Second)
+			if l := w.get().Labels; l["kubernetes.io/os"] != runtime.GOOS || l["kubernetes.io/arch"] != runtime.GOARCH || l["a"] != "b" {
+				t.Errorf("the labels are %v", l)
+			}
 		}
 	})
 }

@@ -51,8 +51,9 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	now := time.Now()
 	want := have.DeepCopy()
 	want.Status = n.status(have.Status, state, images, pressure, now)
+	n.restoreLabels(want)
 	due := now.Sub(reported) >= n.opts.Settings.NodeStatusReportFrequency.Duration
-	if !due && sameStatus(&have.Status, &want.Status) {
+	if !due && maps.Equal(have.Labels, want.Labels) && sameStatus(&have.Status, &want.Status) {
 		return nil
 	}
 	got, err := n.patch(ctx, have, want, "status")
@@ -71,6 +72,18 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	n.reported = now
 	n.mu.Unlock()
 	return nil
+}
+
+// restoreLabels puts the labels right that say what the machine is, if somebody changed them: pods are placed by them.
+//
+// Upstream: pkg/kubelet/kubelet_node_status.go updateNode.
+func (n *Node) restoreLabels(node *corev1.Node) {
+	if node.Labels == nil {
+		node.Labels = map[string]string{}
+	}
+	for _, label := range []string{corev1.LabelOSStable, corev1.LabelArchStable} {
+		node.Labels[label] = n.machine.labels(node.Name)[label]
+	}
 }
 
 // sameStatus compares all but the times of heartbeats.
