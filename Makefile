@@ -34,6 +34,10 @@ CONFORMANCEFLAGS ?=
 LABEL ?= all
 FOCUS ?=
 E2EFLAGS ?=
+MATRIXFLAGS ?=
+# RACE=1 has the end-to-end tests and the faults meet programs built with the race detector.
+RACE ?=
+RACE_BIN := $(if $(RACE),E2E_KUBELET="$(CURDIR)/bin/race/kubelet" E2E_CRID="$(CURDIR)/bin/race/crid")
 
 ##@ Everyday
 
@@ -49,6 +53,10 @@ deps: ## install what is missing on Debian 12 or Ubuntu (as root)
 build: ## build bin/kubelet and bin/crid
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/kubelet ./cmd/kubelet
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/crid ./cmd/crid
+
+.PHONY: build-race
+build-race: build
+	$(if $(RACE),go build -race -tags '$(TAGS)' -ldflags '-X minikubelet/kubelet/settings.Version=$(VERSION)' -o bin/race/ ./cmd/kubelet ./cmd/crid)
 
 .PHONY: run
 run: deps node build ## the kubelet alone, its own runtime, with examples/static until Ctrl-C (as root)
@@ -73,7 +81,7 @@ walk: deps node ## step through docs/walk.md in dlv: one pod, from its manifest 
 	@exec bin/walk -bin "$(NODE_BIN)" -dlv "$(DEBUG_BIN)/dlv"
 
 .PHONY: bench
-bench: deps stack build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s"
+bench: deps stack build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s", or "-kubelets= -runtimes= -burst 500"
 	@go build -o bin/bench ./e2e/cmd/bench
 	@exec bin/bench -bin "$(STACK_BIN)" $(BENCHFLAGS)
 
@@ -104,9 +112,20 @@ fuzz: ## every fuzz target for FUZZTIME
 	@e2e/stack/fuzz.sh "$(FUZZTIME)"
 
 .PHONY: e2e
-e2e: stack build ## end-to-end tests on the real stack (as root); E2EFLAGS="-run Name -v"
+e2e: stack build-race ## end-to-end tests on the real stack (as root); E2EFLAGS="-run Name -v", RACE=1 for the race detector
 	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
-	E2E_BIN="$(STACK_BIN)" E2E_DLV="$(DEBUG_BIN)/dlv" go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
+	E2E_BIN="$(STACK_BIN)" E2E_DLV="$(DEBUG_BIN)/dlv" $(RACE_BIN) go test -count=1 -timeout 25m -p 1 $(E2EFLAGS) ./e2e/...
+
+.PHONY: matrix
+matrix: stack build-race ## faults against a node, the short form: docs/faults.md (as root); MATRIXFLAGS="-only regexp -keep", RUNTIME=containerd|crid|embedded, RACE=1
+	@go build -o bin/matrix ./e2e/cmd/matrix
+	@$(RACE_BIN) bin/matrix -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" $(MATRIXFLAGS)
+
+.PHONY: soak
+soak: stack ## the long form: all faults on both runtimes, 500 pods at once ten times, 1,000 pods churned under the race detector (as root, hours)
+	@$(MAKE) -s build-race RACE=1
+	@go build -o bin/matrix ./e2e/cmd/matrix
+	@bin/matrix -bin "$(STACK_BIN)" -soak -race-kubelet "$(CURDIR)/bin/race/kubelet" $(MATRIXFLAGS)
 
 .PHONY: test-v2
 test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulated machine (2 to 5 minutes; Debian, amd64)

@@ -104,11 +104,15 @@ func (a *authority) kubeconfig(name string, subject pkix.Name) (string, error) {
 
 // writeKubeconfig writes NAME.kubeconfig with a user's credentials, in YAML's flow form.
 func (a *authority) writeKubeconfig(name, user string) (string, error) {
+	return a.writeKubeconfigAt(NodeIP+":6443", name, user)
+}
+
+func (a *authority) writeKubeconfigAt(address, name, user string) (string, error) {
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters:
 - name: stack
-  cluster: {server: "https://%s:6443", certificate-authority: %s}
+  cluster: {server: "https://%s", certificate-authority: %s}
 users:
 - name: %s
   user: {%s}
@@ -116,7 +120,7 @@ contexts:
 - name: stack
   context: {cluster: stack, user: %s}
 current-context: stack
-`, NodeIP, a.path(), name, user, name)
+`, address, a.path(), name, user, name)
 	path := filepath.Join(a.dir, name+".kubeconfig")
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -16,6 +17,9 @@ const (
 	Embedded = "embedded"
 )
 
+// CridEnv names this project's CRI server when Options.CridBinary is empty, as KubeletEnv does the kubelet.
+const CridEnv = "E2E_CRID"
+
 // registriesConfig sends the pulls from any registry to the stack's own.
 const registriesConfig = `"*":
   mirrors: ["http://%[1]s"]
@@ -28,7 +32,7 @@ func (s *Stack) startCrid(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start crid: %w", err)
 	}
-	binary := s.options.CridBinary
+	binary := cmp.Or(s.options.CridBinary, os.Getenv(CridEnv))
 	if binary == "" {
 		root, err := moduleRoot()
 		if err != nil {

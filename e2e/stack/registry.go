@@ -182,7 +182,7 @@ func (s *Stack) publishImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	testapp, err := s.BuildProgram(ctx, programs+"testapp")
+	testapp, config, err := s.TestappFiles(ctx)
 	if err != nil {
 		return err
 	}
@@ -192,8 +192,7 @@ func (s *Stack) publishImages(ctx context.Context) error {
 		config    v1.Config
 	}{
 		{PauseImage, []File{{Path: "/pause", Data: pause, Mode: 0o755}}, v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"}},
-		{TestappImage, append(busybox, File{Path: "/testapp", Data: testapp, Mode: 0o755}),
-			v1.Config{Entrypoint: []string{"/testapp"}, Env: []string{"PATH=/bin"}}},
+		{TestappImage, testapp, config},
 	} {
 		image, err := BuildImage(i.files, i.config)
 		if err != nil {
@@ -204,6 +203,17 @@ func (s *Stack) publishImages(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// TestappFiles are what TestappImage is made of.
+func (s *Stack) TestappFiles(ctx context.Context) ([]File, v1.Config, error) {
+	config := v1.Config{Entrypoint: []string{"/testapp"}, Env: []string{"PATH=/bin"}}
+	files, err := BusyboxFiles(ctx)
+	if err != nil {
+		return nil, config, err
+	}
+	testapp, err := s.BuildProgram(ctx, programs+"testapp")
+	return append(files, File{Path: "/testapp", Data: testapp, Mode: 0o755}), config, err
 }
 
 // programs is where the stack's own programs for images are.

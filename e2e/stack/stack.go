@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -30,6 +29,10 @@ import (
 // BinEnv names the directory with the stack's programs when Options.BinDir is
 // empty. `make stack` builds them.
 const BinEnv = "E2E_BIN"
+
+// KubeletEnv names this project's kubelet when Options.KubeletBinary is empty, for instance one built with the race
+// detector: Close fails when that reported anything.
+const KubeletEnv = "E2E_KUBELET"
 
 const (
 	namePrefix  = "mk-"
@@ -41,7 +44,7 @@ const (
 type Options struct {
 	// BinDir holds the stack's programs. Default: $E2E_BIN.
 	BinDir string
-	// KubeletBinary is this project's kubelet. Default: bin/kubelet in the module.
+	// KubeletBinary is this project's kubelet. Default: $E2E_KUBELET, or bin/kubelet in the module.
 	KubeletBinary string
 	// ParentDir is where the stack's directory is made. Default: /var/tmp, since
 	// an overlay upper directory on tmpfs costs memory, and socket paths must
@@ -51,7 +54,9 @@ type Options struct {
 	KeepDir bool
 	// Runtime is the CRI server: containerd, the default, crid, or embedded.
 	Runtime string
-	// CridBinary is this project's CRI server. Default: bin/crid in the module.
+	// KubeletDiskMiB gives the kubelet's root directory a filesystem of that size, in memory. Default: the disk's.
+	KubeletDiskMiB int
+	// CridBinary is this project's CRI server. Default: $E2E_CRID, or bin/crid in the module.
 	CridBinary string
 	// CridArgs are added to its command line.
 	CridArgs []string
@@ -172,6 +177,9 @@ func newStack(o Options) (*Stack, error) {
 		o.NodeName = "node"
 	}
 	if o.KubeletBinary == "" {
+		o.KubeletBinary = os.Getenv(KubeletEnv)
+	}
+	if o.KubeletBinary == "" {
 		root, err := moduleRoot()
 		if err != nil {
 			return nil, err
@@ -213,9 +221,8 @@ func (s *Stack) prepare() error {
 			return err
 		}
 	}
-	// On real machines /run is in memory, and runtimes count on it.
-	if err := unix.Mount("tmpfs", filepath.Join(s.Dir, "run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
-		return fmt.Errorf("mount directory for state: %w", err)
+	if err := errors.Join(s.mountRun(), s.mountKubeletDisk()); err != nil {
+		return err
 	}
 	// Pods must not depend on how the machine resolves names.
 	if err := os.WriteFile(filepath.Join(s.Dir, "resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
@@ -304,7 +311,7 @@ func (s *Stack) Close() error {
 	if s.Registry != nil {
 		s.Registry.close()
 	}
-	err := s.print.remove()
+	err := errors.Join(s.races(), s.print.remove())
 	if s.ns != nil {
 		s.ns.close()
 	}

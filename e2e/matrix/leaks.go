@@ -1,0 +1,162 @@
+package matrix
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/e2e/stack"
+)
+
+// unique are the parts of names that another pod or container has otherwise.
+var unique = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{32}|[a-z]+-[0-9]+(-[0-9]+)*`)
+
+// footprint is what a node without pods holds.
+type footprint struct {
+	resources, things       []string // of the machine; of pods
+	goroutines, descriptors float64
+}
+
+// warmUp runs one pod, for what stays for good after the first one, and looks at what the node holds then.
+func (r *run) warmUp(ctx context.Context) error {
+	if _, err := r.s.WaitNodeReady(ctx); err != nil {
+		return fmt.Errorf("%w\n%s", err, r.k.LogTail(40))
+	}
+	p := population{s: r.s, o: r.o, bound: r.bound}
+	if err := p.life(ctx, newPod(r.s, churned, "warm-up")); err != nil {
+		return err
+	}
+	if err := sleep(ctx, time.Second); err != nil { // what a deletion leaves to be done behind the scenes
+		return err
+	}
+	var err error
+	r.empty, err = r.holds(ctx)
+	return err
+}
+
+// holds looks at what the node holds.
+func (r *run) holds(ctx context.Context) (f footprint, err error) {
+	if f.resources, err = r.s.Resources(); err != nil {
+		return f, err
+	}
+	addresses, err := r.s.Addresses()
+	if err != nil {
+		return f, err
+	}
+	directories, err := r.s.PodDirectories()
+	if err != nil {
+		return f, err
+	}
+	for _, address := range addresses {
+		f.things = append(f.things, "address "+address)
+	}
+	for _, directory := range directories {
+		f.things = append(f.things, "directory of pod "+directory)
+	}
+	client := runtimeapi.NewRuntimeServiceClient(r.s.CRI)
+	sandboxes, err := client.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		return f, err
+	}
+	for _, p := range sandboxes.GetItems() {
+		f.things = append(f.things, "sandbox of "+p.GetMetadata().GetName())
+	}
+	metrics, err := r.metrics(ctx)
+	if err != nil {
+		return f, err
+	}
+	for name, value := range map[string]*float64{"\ngo_goroutines %g": &f.goroutines, "\nprocess_open_fds %g": &f.descriptors} {
+		if i := strings.Index(metrics, strings.TrimSuffix(name, "%g")); i >= 0 {
+			_, _ = fmt.Sscanf(metrics[i:], name, value)
+		}
+	}
+	return f, nil
+}
+
+func (r *run) metrics(ctx context.Context) (string, error) {
+	client, err := r.s.KubeletClient("matrix", "system:masters")
+	if err != nil {
+		return "", err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.s.KubeletURL()+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	return string(data), err
+}
+
+// slack is by how many goroutines and descriptors a kubelet may differ between two idle moments: connections to the
+// apiserver and clients of its server come and go.
+const slack = 20
+
+// leaks deletes all pods and looks whether the node is as it was before there were any.
+func (r *run) leaks(ctx context.Context) error {
+	start := time.Now()
+	r.crowd.stop()
+	pods := r.s.Client.CoreV1().Pods(corev1.NamespaceDefault)
+	if err := pods.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, r.bound)
+	defer cancel()
+	left := []string{"not looked at"}
+	for len(left) > 0 && sleep(limited, 500*time.Millisecond) == nil {
+		now, err := r.holds(limited)
+		if err != nil {
+			left = []string{err.Error()}
+			continue
+		}
+		left = now.over(r.empty)
+		if list, err := pods.List(limited, metav1.ListOptions{}); err == nil {
+			for _, pod := range list.Items {
+				left = append(left, "pod "+pod.Name)
+			}
+		}
+	}
+	r.report("nothing is left of all that", start, left...)
+	return nil
+}
+
+// over is what is held beyond what was before.
+func (f footprint) over(before footprint) []string {
+	left := append(stack.Leaked(anonymous(before.resources), anonymous(f.resources)), f.things...)
+	if f.goroutines > before.goroutines+slack {
+		left = append(left, fmt.Sprintf("%.0f goroutines, %.0f before", f.goroutines, before.goroutines))
+	}
+	if f.descriptors > before.descriptors+slack {
+		left = append(left, fmt.Sprintf("%.0f descriptors, %.0f before", f.descriptors, before.descriptors))
+	}
+	return left
+}
+
+var processID = regexp.MustCompile(`^process \d+`)
+
+// anonymous numbers processes of a name, instead of telling their ids: a kubelet that was started again is as good as the
+// one before.
+func anonymous(resources []string) []string {
+	count := map[string]int{}
+	named := make([]string, 0, len(resources))
+	for _, resource := range resources {
+		if processID.MatchString(resource) {
+			name := processID.ReplaceAllString(resource, "process")
+			count[name]++
+			resource = fmt.Sprintf("%s, number %d", name, count[name])
+		}
+		named = append(named, resource)
+	}
+	return named
+}
