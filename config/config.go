@@ -5,6 +5,7 @@ package config
 import (
 	"context"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -106,6 +107,7 @@ func New(opts Options) (*Config, error) {
 		c.opts.HTTPCheckFrequency = 20 * time.Second
 	}
 	if opts.ManifestPath != "" {
+		c.opts.ManifestPath = filepath.Clean(opts.ManifestPath)
 		c.sources = append(c.sources, source{SourceFile, c.watchFiles})
 	}
 	if opts.ManifestURL != "" {

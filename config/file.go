@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 )
@@ -22,101 +23,58 @@ const maxManifest = 10 << 20 // bytes of one file, or of one answer of a URL
 type files struct {
 	*Config
 	known map[string]fileState // by path
+	watch *manifestWatch
 }
 
 // fileState is a file's last good content. A bad edit does not end the pods that the file had before.
 type fileState struct {
-	size     int64
-	modified time.Time
-	inode    any
-	pods     []*corev1.Pod
+	info os.FileInfo
+	pods []*corev1.Pod
+}
+
+// unchanged tells whether the file is as it was.
+func (s fileState) unchanged(now os.FileInfo) bool {
+	return s.info != nil && s.info.Size() == now.Size() && s.info.ModTime().Equal(now.ModTime()) && inode(s.info) == inode(now)
 }
 
 // watchFiles is the file source. It looks at everything when something in the directory changes, and now and then.
 //
 // Upstream: pkg/kubelet/config/file.go sourceFile.
 func (c *Config) watchFiles(ctx context.Context, send sink) {
-	f := &files{Config: c, known: map[string]fileState{}}
-	log := klog.FromContext(ctx).WithValues("path", c.opts.ManifestPath)
+	f := &files{Config: c, known: map[string]fileState{}, watch: newManifestWatch(ctx, c.opts.ManifestPath, c.opts.FileCheckFrequency)}
+	defer f.watch.stop()
 	tick := time.NewTicker(c.opts.FileCheckFrequency)
 	defer tick.Stop()
-	changes, stop := f.notify(ctx)
-	defer stop()
 	for {
-		if pods, err := f.scan(ctx); err != nil {
-			// The last good set stands. A path that does not exist yet is a source without pods.
-			log.Error(err, "Reading static pod manifests failed, will be retried")
-		} else {
-			send(ctx, pods)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-changes:
-			settle(ctx, changes)
-		}
-	}
-}
-
-// settle waits until a burst of changes is over: editors write a file in several steps.
-func settle(ctx context.Context, changes <-chan struct{}) {
-	timer := time.NewTimer(20 * time.Millisecond)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changes:
-		case <-timer.C:
+		f.watch.renew(ctx)
+		f.look(ctx, send)
+		if !f.watch.wait(ctx, tick.C) {
 			return
 		}
 	}
 }
 
-// notify tells of changes in the directory, or in that of the file. Without inotify the slow look has to do.
-func (f *files) notify(ctx context.Context) (changes <-chan struct{}, stop func()) {
-	out := make(chan struct{}, 1)
-	log := klog.FromContext(ctx)
-	dir := f.opts.ManifestPath
-	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-		dir = filepath.Dir(dir)
-	}
-	watcher, err := fsnotify.NewWatcher()
-	if err == nil {
-		if err = watcher.Add(dir); err != nil {
-			_ = watcher.Close()
+// look sends the pods that the files have now. A file that went and is there again comes twice, without its pods and with
+// them, so that they end and start again.
+func (f *files) look(ctx context.Context, send sink) {
+	back := f.watch.back(func(path string) os.FileInfo { return f.known[path].info })
+	if len(back) > 0 {
+		var others []*corev1.Pod
+		for _, path := range back {
+			delete(f.known, path)
 		}
+		for _, path := range slices.Sorted(maps.Keys(f.known)) {
+			others = append(others, f.known[path].pods...)
+		}
+		send(ctx, others)
 	}
+	pods, err := f.scan(ctx)
 	if err != nil {
-		log.Error(err, "Changes of static pod manifests are found by looking only", "path", dir, "period", f.opts.FileCheckFrequency)
-		return out, func() {}
+		// The last good set stands. A path that does not exist yet is a source without pods.
+		klog.FromContext(ctx).Error(err, "Reading static pod manifests failed, will be retried", "path", f.opts.ManifestPath)
+		return
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case e, ok := <-watcher.Events:
-				if !ok {
-					return
-				}
-				if ignored(filepath.Base(e.Name)) || e.Op == fsnotify.Chmod {
-					continue
-				}
-			case err, ok := <-watcher.Errors:
-				if !ok {
-					return
-				}
-				log.Error(err, "Watching static pod manifests") // events may be lost: look
-			}
-			select {
-			case out <- struct{}{}:
-			default:
-			}
-		}
-	}()
-	return out, func() { _ = watcher.Close(); <-done }
+	send(ctx, pods)
 }
 
 // ignored tells whether a name is a hidden file or an editor's: .x, x~, #x#, x.swp.
@@ -196,10 +154,10 @@ func (f *files) read(path string, before fileState) (fileState, error) {
 	if !info.Mode().IsRegular() {
 		return before, fmt.Errorf("not a regular file")
 	}
-	state := fileState{size: info.Size(), modified: info.ModTime(), inode: inode(info), pods: before.pods}
-	if state.size == before.size && state.modified.Equal(before.modified) && state.inode == before.inode {
+	if before.unchanged(info) {
 		return before, nil
 	}
+	state := fileState{info: info, pods: before.pods}
 	data, err := io.ReadAll(io.LimitReader(file, maxManifest+1))
 	if err != nil {
 		return before, err

@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,6 +21,7 @@ const urlTimeout = 10 * time.Second
 type urlSource struct {
 	Options
 	complete func(data []byte, source, from string) ([]*corev1.Pod, error)
+	name     string // the URL without its password, for the log
 	client   *http.Client
 	etag     string
 	modified string
@@ -35,18 +35,19 @@ func newURLSource(opts Options) (*urlSource, error) {
 	}
 	c := &Config{opts: opts}
 	return &urlSource{
-		Options: opts, complete: c.complete,
-		client: &http.Client{
-			Timeout: urlTimeout,
-			// The headers may hold a secret that is for this host alone.
-			CheckRedirect: func(r *http.Request, via []*http.Request) error {
-				if r.URL.Host != via[0].URL.Host || len(via) > 5 {
-					return fmt.Errorf("refusing to follow the redirect to %s", r.URL.Redacted())
-				}
-				return nil
-			},
-		},
+		Options: opts, complete: c.complete, name: u.Redacted(),
+		client: &http.Client{Timeout: urlTimeout, CheckRedirect: checkRedirect},
 	}, nil
+}
+
+// checkRedirect keeps the headers, which may hold a secret, with the host that they are for and, if they were encrypted,
+// encrypted.
+func checkRedirect(to *http.Request, via []*http.Request) error {
+	from := via[0].URL
+	if to.URL.Host != from.Host || from.Scheme == "https" && to.URL.Scheme != "https" || len(via) > 5 {
+		return fmt.Errorf("refusing to follow the redirect to %s", to.URL.Redacted())
+	}
+	return nil
 }
 
 // run fetches now and then until ctx ends. A failing URL keeps its last good pods.
@@ -54,7 +55,7 @@ func (s *urlSource) run(ctx context.Context, send sink) {
 	defer s.client.CloseIdleConnections()
 	tick := time.NewTicker(s.HTTPCheckFrequency)
 	defer tick.Stop()
-	log := klog.FromContext(ctx).WithValues("url", s.ManifestURL)
+	log := klog.FromContext(ctx).WithValues("url", s.name)
 	for {
 		pods, changed, err := s.fetch(ctx)
 		switch {
@@ -103,9 +104,6 @@ func (s *urlSource) fetch(ctx context.Context) (pods []*corev1.Pod, changed bool
 	data, err := io.ReadAll(io.LimitReader(answer.Body, maxManifest+1))
 	if err != nil {
 		return nil, false, fmt.Errorf("read the answer: %w", err)
-	}
-	if len(bytes.TrimSpace(data)) == 0 {
-		return nil, false, errors.New("the answer is empty; a list without items ends all pods")
 	}
 	if s.last != nil && bytes.Equal(data, s.last) {
 		return nil, false, nil

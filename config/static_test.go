@@ -227,7 +227,7 @@ func TestURL(t *testing.T) {
 	answer.Store(func(w http.ResponseWriter) { http.Error(w, "no", http.StatusBadGateway) })
 	fetch(0, false, "502")
 	answer.Store(func(w http.ResponseWriter) {})
-	fetch(0, false, "empty")
+	fetch(0, true, "") // nothing there is no pod
 	answer.Store(func(w http.ResponseWriter) { fmt.Fprint(w, "kind: Bad") })
 	fetch(0, false, "apiVersion")
 	answer.Store(func(w http.ResponseWriter) {
@@ -253,3 +253,66 @@ func TestURL(t *testing.T) {
 		}
 	}
 }
+
+// TestRedirects: the headers are sent on to the same host only, and not in the clear if they were encrypted before.
+func TestRedirects(t *testing.T) {
+	request := func(url string) *http.Request {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, tt := range []struct {
+		from, to string
+		follow   bool
+	}{
+		{"https://a/x", "https://a/y", true},
+		{"http://a/x", "http://a/y", true},
+		{"http://a/x", "https://a/x", true},
+		{"https://a/x", "http://a/x", false},
+		{"https://a:8443/x", "http://a:8443/x", false},
+		{"https://a/x", "https://b/x", false},
+		{"https://a/x", "https://a:444/x", false},
+	} {
+		if err := checkRedirect(request(tt.to), []*http.Request{request(tt.from)}); (err == nil) != tt.follow {
+			t.Errorf("from %s to %s: %v", tt.from, tt.to, err)
+		}
+	}
+	// A whole way: the second step leads into the clear.
+	err := checkRedirect(request("http://a/z"), []*http.Request{request("https://a/x"), request("https://a/y")})
+	if err == nil {
+		t.Error("the way of two steps is followed")
+	}
+}
+
+// TestRedirectIntoTheClear: no request with the headers leaves by http.
+func TestRedirectIntoTheClear(t *testing.T) {
+	var inTheClear atomic.Bool
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://"+r.Host+"/clear", http.StatusFound)
+	}))
+	defer server.Close()
+	s, err := newURLSource(Options{NodeName: "n", ManifestURL: server.URL, ManifestURLHeader: http.Header{"Authorization": {"secret"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := server.Client().Transport
+	s.client.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Scheme == "http" {
+			inTheClear.Store(true)
+		}
+		return transport.RoundTrip(r)
+	})
+	if _, _, err := s.fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "redirect") {
+		t.Errorf("the answer: %v", err)
+	}
+	if inTheClear.Load() {
+		t.Error("the headers were sent in the clear")
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
