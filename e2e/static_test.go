@@ -148,6 +148,29 @@ func TestStaticPodPutBack(t *testing.T) {
 	eventually(ctx, t, "it is gone", func() bool { return len(running(ctx, t, full)) == 0 })
 }
 
+// TestStaticPodPutBackAtOnce: a manifest that is removed and made again without a pause restarts the pod's container.
+func TestStaticPodPutBackAtOnce(t *testing.T) {
+	ctx, s := node(t)
+	name := podName(t)
+	file, full := filepath.Join(s.ManifestDir(), name+".yaml"), name+"-"+s.NodeName
+	t.Cleanup(func() { _ = os.Remove(file) })
+	write(t, file, fmt.Sprintf(manifest, name, "red"))
+	mirror, err := s.WaitPodReady(ctx, "default", full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	removeFile(t, file)
+	write(t, file, fmt.Sprintf(manifest, name, "red"))
+	again := until(ctx, t, mirror, "restarted once and ready", func(p *corev1.Pod) bool { return restarts(p) == 1 && stack.PodReady(p) })
+	if again.Status.ContainerStatuses[0].ContainerID == mirror.Status.ContainerStatuses[0].ContainerID {
+		t.Error("the container is the same")
+	}
+	removeFile(t, file)
+	if err := s.WaitPodGone(ctx, "default", full); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // running lists the running containers of a pod, as the runtime knows them.
 func running(ctx testContext, t *testing.T, pod string) []*runtimeapi.Container {
 	t.Helper()

@@ -87,13 +87,14 @@ func (w *worker) cleanupPod(ctx context.Context, m mail) error {
 }
 
 // finishPod lets the API object of a deleted pod go, and forgets the pod when no source
-// has it any more. The containers of a pod that merely ended stay for their logs.
+// has it any more. The containers of a pod that merely ended stay for their logs, and those of one that has come back
+// meanwhile so that their successors count as restarts.
 func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 	if !m.removed && m.pod.DeletionTimestamp == nil {
 		return false, nil
 	}
 	if !w.emptied {
-		if err := w.empty(ctx); err != nil {
+		if err := w.empty(ctx, w.comesBack()); err != nil {
 			return false, err
 		}
 		w.emptied = true
@@ -107,15 +108,27 @@ func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 	return m.removed, nil
 }
 
-// empty removes what the runtime, the disk and the cache still have of a pod.
-func (w *worker) empty(ctx context.Context) error {
-	if err := w.opts.Runtime.RemovePod(ctx, w.uid); err != nil {
-		return fmt.Errorf("remove the pod's containers: %w", err)
+// comesBack tells whether the removed pod is to start again, as a static pod whose manifest was put back, and its
+// containers with it whatever they ended with.
+func (w *worker) comesBack() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.next != nil && w.next.Pod.Spec.RestartPolicy == corev1.RestartPolicyAlways
+}
+
+// empty removes what the runtime, the disk and the cache still have of a pod; only what the disk has of one that comes back.
+func (w *worker) empty(ctx context.Context, comesBack bool) error {
+	if !comesBack {
+		if err := w.opts.Runtime.RemovePod(ctx, w.uid); err != nil {
+			return fmt.Errorf("remove the pod's containers: %w", err)
+		}
 	}
 	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)
 	}
-	w.opts.Cache.Delete(w.uid)
-	w.opts.Runtime.Allocation.Forget(w.uid)
+	if !comesBack {
+		w.opts.Cache.Delete(w.uid)
+		w.opts.Runtime.Allocation.Forget(w.uid)
+	}
 	return nil
 }

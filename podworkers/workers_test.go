@@ -300,7 +300,10 @@ func TestComesBack(t *testing.T) {
 		b.UpdatePod(b.ctx, Update{Pod: pod})
 		b.settle()
 		b.wantPhase("u", Syncing)
-		b.want("u", "box a:run")
+		b.want("u", "box box- a:run a:exit143")
+		if c := b.statusOf("u").ContainerStatuses[0]; c.RestartCount != 1 || c.LastTerminationState.Terminated == nil {
+			t.Errorf("the container's status does not tell of its restart: %+v", c)
+		}
 		wantMetrics(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`, `kubelet_restarted_pods_total{static="true"} 0`)
 		b.Removed("u")
 		b.UpdatePod(b.ctx, Update{Pod: pod})

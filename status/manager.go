@@ -61,6 +61,9 @@ type entry struct {
 	finish bool // nothing is left of the pod: delete its object
 	gone   bool // the apiserver does not have it any more
 
+	// before is when a static pod started that ran before the kubelet; zero unless its mirror told.
+	before metav1.Time
+
 	patient bool      // want says next to nothing that is not written yet
 	changed time.Time // when want began to differ from what is written; zero when it does not
 	startup *startup  // nil once started, and for a pod that was there before the kubelet
@@ -128,6 +131,9 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	e := m.entryOf(pod)
 	if e.want != nil && equality.Semantic.DeepEqual(*e.want, s) {
 		return
+	}
+	if !e.before.IsZero() && !e.before.Equal(s.StartTime) {
+		return // it was worked out when it was not known yet how the pod was before
 	}
 	m.metrics.countTerminated(e.want, &s)
 	if e.changed.IsZero() {

@@ -40,6 +40,9 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 	})
 	defer l.resizePods(ctx) // when all pods that were there before have what they had
 	for _, pod := range pods {
+		if config.IsStatic(pod) {
+			pod = l.recall(pod)
+		}
 		l.Pods.Set(pod)
 		if config.IsMirror(pod) {
 			l.handleMirror(pod)
@@ -143,32 +146,7 @@ func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
 		}
 		delete(l.admitted, pod.UID)
 		delete(l.resizes, pod.UID)
+		delete(l.recalled, pod.UID)
 		l.Workers.Removed(pod.UID)
-	}
-}
-
-// handleMirror deletes a mirror pod that stands for nothing, and has the worker of the
-// static pod look at one that came or changed.
-func (l *Loop) handleMirror(mirror *corev1.Pod) {
-	static := l.Pods.StaticOf(mirror)
-	if static == nil {
-		return // housekeeping deletes it once the static sources have synced
-	}
-	l.bindMirror(static)
-	l.Status.Reconcile(mirror)
-	l.Workers.Poke(static.UID)
-}
-
-func (l *Loop) mirrorGone(mirror *corev1.Pod) {
-	if static := l.Pods.StaticOf(mirror); static != nil {
-		l.bindMirror(static)
-		l.Workers.Poke(static.UID)
-	}
-}
-
-// bindMirror tells the status manager which API object a static pod's status goes to.
-func (l *Loop) bindMirror(pod *corev1.Pod) {
-	if l.Mirror != nil && config.IsStatic(pod) {
-		l.Status.SetMirror(pod.UID, l.Pods.MirrorOf(pod))
 	}
 }

@@ -17,6 +17,7 @@ import (
 func (l *Loop) housekeeping(ctx context.Context) {
 	l.metrics.count(l.Pods.All(), l.active(), l.Pods.mirrorCount())
 	l.endOrphans(ctx)
+	l.bindMirrors()
 	l.deleteLoneMirrors(ctx)
 	l.updateQOS(ctx)
 	if time.Since(l.lastResize) >= retryResizes {
@@ -78,25 +79,6 @@ func (l *Loop) endOrphans(ctx context.Context) {
 		klog.FromContext(ctx).Info("Ending a pod that no source has", "podUID", uid, "pod", klog.KRef(observed.Namespace, observed.Name))
 		l.Workers.EndOrphan(ctx, uid)
 	}
-}
-
-// deleteLoneMirrors deletes mirror pods whose static pod is gone.
-func (l *Loop) deleteLoneMirrors(ctx context.Context) {
-	if l.Mirror == nil || !l.Config.SeenAll() {
-		return
-	}
-	lone := l.Pods.LoneMirrors()
-	if len(lone) == 0 || !l.deletingMirrors.CompareAndSwap(false, true) {
-		return
-	}
-	go func() { // the apiserver may take its time
-		defer l.deletingMirrors.Store(false)
-		for _, mirror := range lone {
-			if err := l.Mirror.Delete(ctx, mirror); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "Deleting a mirror pod without its static pod failed, will be retried")
-			}
-		}
-	}()
 }
 
 // sourceSynced tells whether the source that once gave the pod has synced, so that its

@@ -71,6 +71,7 @@ type Loop struct {
 	lastTurn                  atomic.Pointer[time.Time] // nil before the first
 	admitted                  map[types.UID]bool
 	resizes                   map[types.UID]bool // pods that ask for other resources than they have
+	recalled                  map[types.UID]bool // static pods that ran before the kubelet, of which their mirrors will tell more
 	lastResize                time.Time
 	cleaning, deletingMirrors atomic.Bool
 	lastGC                    time.Time
@@ -83,6 +84,7 @@ func New(opts Options) *Loop {
 	}
 	return &Loop{
 		Options: opts, metrics: newMetrics(opts.Registerer), admitted: map[types.UID]bool{}, resizes: map[types.UID]bool{},
+		recalled: map[types.UID]bool{},
 	}
 }
 

@@ -1,0 +1,168 @@
+package syncloop
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/config"
+	"minikubelet/runtime/cri"
+)
+
+// handleMirror takes in a mirror pod that came or changed, and has the worker of the static pod look at it.
+func (l *Loop) handleMirror(mirror *corev1.Pod) {
+	static := l.Pods.StaticOf(mirror)
+	if static == nil {
+		return // housekeeping deletes it once the static sources have synced
+	}
+	l.bindMirror(static)
+	l.Status.Reconcile(mirror)
+	l.Workers.Poke(static.UID)
+}
+
+func (l *Loop) mirrorGone(mirror *corev1.Pod) {
+	if static := l.Pods.StaticOf(mirror); static != nil {
+		l.bindMirror(static)
+		l.Workers.Poke(static.UID)
+	}
+}
+
+// bindMirror tells the status manager which API object a static pod's status goes to. The first mirror of a pod that ran
+// before the kubelet started tells how it was then.
+func (l *Loop) bindMirror(static *corev1.Pod) {
+	if l.Mirror == nil || !config.IsStatic(static) {
+		return
+	}
+	mirror := l.Pods.MirrorOf(static)
+	if mirror != nil && l.recalled[static.UID] {
+		delete(l.recalled, static.UID)
+		if mirrors(mirror, static) && mirror.Status.StartTime != nil {
+			l.Probes.Seed(mirror)
+			l.Status.Adopt(static.UID, mirror.Status)
+		}
+	}
+	l.Status.SetMirror(static.UID, mirror)
+}
+
+// bindMirrors binds the mirrors of static pods that were forgotten and came back, whose mirrors have no news to tell.
+func (l *Loop) bindMirrors() {
+	if l.Mirror == nil {
+		return
+	}
+	for _, pod := range l.Pods.All() {
+		l.bindMirror(pod)
+	}
+}
+
+// mirrors tells whether a mirror pod stands for this version of a static pod.
+//
+// Upstream: pkg/kubelet/pod/mirror_client.go IsMirrorPodOf
+func mirrors(mirror, static *corev1.Pod) bool {
+	return mirror.Annotations[config.MirrorAnnotation] == static.Annotations[config.HashAnnotation]
+}
+
+// recall gives a static pod, whose source knows no status, the one that it had: when a kubelet first saw it and, if it ran
+// before this kubelet started, since when it does. More of that is in its mirror, which may still be under way.
+func (l *Loop) recall(static *corev1.Pod) *corev1.Pod {
+	pod := *static
+	pod.Status = *static.Status.DeepCopy()
+	pod.Status.StartTime = seen(static.Annotations)
+	observed, here := l.Cache.Get(static.UID)
+	if _, working := l.Workers.Phase(static.UID); !here || working {
+		return &pod
+	}
+	recallFromRuntime(&pod, observed)
+	if l.Mirror != nil {
+		l.recalled[static.UID] = true
+	}
+	return &pod
+}
+
+// seen is the time in the annotation of a pod or of its sandbox, nil if there is none.
+func seen(annotations map[string]string) *metav1.Time {
+	at, err := time.Parse(time.RFC3339Nano, annotations[config.SeenAnnotation])
+	if err != nil {
+		return nil
+	}
+	return &metav1.Time{Time: at}
+}
+
+// recallFromRuntime fills in since when a pod's conditions hold, if they hold, from what the runtime remembers. It is pure.
+func recallFromRuntime(pod *corev1.Pod, observed *cri.PodStatus) {
+	holds := func(kind corev1.PodConditionType, since time.Time) {
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
+			Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: since},
+		})
+	}
+	if n := len(observed.Sandboxes); n > 0 {
+		oldest := observed.Sandboxes[n-1]
+		start := seen(oldest.GetAnnotations())
+		if start == nil {
+			start = &metav1.Time{Time: time.Unix(0, oldest.GetCreatedAt())}
+		}
+		pod.Status.StartTime = start
+		holds(corev1.PodScheduled, start.Time)
+	}
+	if sandbox := observed.ReadySandbox(); sandbox != nil {
+		holds(corev1.PodReadyToStartContainers, time.Unix(0, sandbox.GetCreatedAt()))
+	}
+	var initialized, ready time.Time
+	running := 0
+	for i := range pod.Spec.Containers {
+		newest := observed.Container(pod.Spec.Containers[i].Name)
+		if newest == nil {
+			continue
+		}
+		if initialized.IsZero() || newest.CreatedAt.Before(initialized) {
+			initialized = newest.CreatedAt
+		}
+		if newest.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+			running++
+			if newest.StartedAt.After(ready) {
+				ready = newest.StartedAt
+			}
+		}
+	}
+	if !initialized.IsZero() { // regular containers are made when the init containers are done
+		holds(corev1.PodInitialized, initialized)
+	}
+	if running == len(pod.Spec.Containers) && !ready.IsZero() {
+		holds(corev1.PodReady, ready)
+		holds(corev1.ContainersReady, ready)
+	}
+}
+
+// deleteLoneMirrors deletes mirror pods whose static pod is in no source any more and has ended.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go deleteOrphanedMirrorPods
+func (l *Loop) deleteLoneMirrors(ctx context.Context) {
+	if l.Mirror == nil || !l.Config.SeenAll() {
+		return
+	}
+	lone := slices.DeleteFunc(l.Pods.LoneMirrors(), l.runs)
+	if len(lone) == 0 || !l.deletingMirrors.CompareAndSwap(false, true) {
+		return
+	}
+	go func() { // the apiserver may take its time
+		defer l.deletingMirrors.Store(false)
+		for _, mirror := range lone {
+			if err := l.Mirror.Delete(ctx, mirror); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Deleting a mirror pod without its static pod failed, will be retried")
+			}
+		}
+	}()
+}
+
+// runs tells whether something of the static pod that a mirror stands for still runs, whatever became of its manifest.
+func (l *Loop) runs(mirror *corev1.Pod) bool {
+	return slices.ContainsFunc(l.Cache.UIDs(), func(uid types.UID) bool {
+		observed, ok := l.Cache.Get(uid)
+		return ok && observed.Namespace == mirror.Namespace && observed.Name == mirror.Name && !observed.Gone()
+	})
+}
