@@ -135,7 +135,8 @@ func (m *Manager) Pressure() []corev1.NodeConditionType { return *m.pressure.Loa
 func (m *Manager) Run(ctx context.Context) {
 	var parts sync.WaitGroup
 	if m.isolate {
-		parts.Go(func() { m.watchLimits(ctx) })
+		places := m.machine // each loop asks for itself where things are
+		parts.Go(func() { m.watchLimits(ctx, &places) })
 	}
 	if len(m.configured) > 0 {
 		m.watchResources(ctx)

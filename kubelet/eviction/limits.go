@@ -74,12 +74,11 @@ func overLimit(pod *corev1.Pod, u *usage, l layout) (message, signal string) {
 }
 
 // watchLimits looks every 10 seconds at the pods that have limits of their own.
-func (m *Manager) watchLimits(ctx context.Context) {
-	places := m.machine // a copy: each loop asks for itself where things are
+func (m *Manager) watchLimits(ctx context.Context, places *machine) {
 	tick := time.NewTicker(monitoringPeriod)
 	defer tick.Stop()
 	for {
-		m.enforceLimits(ctx, &places)
+		m.enforceLimits(ctx, places)
 		select {
 		case <-ctx.Done():
 			return

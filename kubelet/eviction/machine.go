@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -145,10 +146,15 @@ func (m *machine) disks(ctx context.Context, o observations) (l layout, err erro
 	return layout{imageFs: image != node, containerFs: err == nil && container != image}, err
 }
 
+// runtimePatience is how long a look at the node's resources waits for the runtime, which may be what suffers.
+const runtimePatience = 2 * time.Second
+
 // askPlaces asks the runtime where images and containers are.
 //
 // Upstream: pkg/kubelet/stats/cri_stats_provider.go ImageFsStats.
 func (m *machine) askPlaces(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, runtimePatience)
+	defer cancel()
 	answer, err := m.cri.Images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
 	if err != nil {
 		return fmt.Errorf("find the image filesystem: %w", err)

@@ -29,7 +29,9 @@ func (g *gauge) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usage
 	if len(pods) == 1 {
 		request.Filter = &runtimeapi.ContainerStatsFilter{LabelSelector: map[string]string{kubelettypes.KubernetesPodUIDLabel: string(pods[0].UID)}}
 	}
-	answer, err := g.CRI.Runtime.ListContainerStats(ctx, request)
+	asking, cancel := context.WithTimeout(ctx, runtimePatience)
+	answer, err := g.CRI.Runtime.ListContainerStats(asking, request)
+	cancel()
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Eviction: the runtime does not tell what containers use")
 	}

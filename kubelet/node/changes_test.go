@@ -470,7 +470,9 @@ func TestLabelsRestored(t *testing.T) {
 		w.start(nil)
 		defer w.stop()
 		for _, change := range []func(map[string]string){
-			func(l map[string]string) { l["kubernetes.io/os"], l["kubernetes.io/arch"], l["a"] = "dummyOS", "dummyArch", "b" },
+			func(l map[string]string) {
+				l["kubernetes.io/os"], l["kubernetes.io/arch"], l["a"] = "dummyOS", "dummyArch", "b"
+			},
 			func(l map[string]string) { delete(l, "kubernetes.io/os"); delete(l, "kubernetes.io/arch") },
 		} {
 			w.update(func(n *corev1.Node) { change(n.Labels) })

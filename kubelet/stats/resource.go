@@ -26,7 +26,6 @@ var (
 	podMemory          = prometheus.NewDesc("pod_memory_working_set_bytes", "Working set of the pod.", ofPod, nil)
 	podSwap            = prometheus.NewDesc("pod_swap_usage_bytes", "Swap that the pod uses.", ofPod, nil)
 	resourceError      = prometheus.NewDesc("resource_scrape_error", "1 if the statistics could not be had, 0 otherwise.", nil, nil)
-	oldResourceError   = prometheus.NewDesc("scrape_error", "The same as resource_scrape_error, under its old name.", nil, nil)
 )
 
 // Resource answers /metrics/resource, which metrics-server reads.
@@ -93,7 +92,6 @@ func (p *Provider) resource(ctx context.Context, out sink) {
 		failed = 1
 	}
 	out.gauge(resourceError, time.Time{}, &failed)
-	out.gauge(oldResourceError, time.Time{}, &failed)
 	if err != nil {
 		return
 	}

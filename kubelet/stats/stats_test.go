@@ -305,7 +305,7 @@ func TestHandlers(t *testing.T) {
 
 func TestResource(t *testing.T) {
 	text := body(t, provider(t, unifiedTree(t), rich(t.TempDir()), nil).Resource(), "/metrics/resource")
-	wantLines(t, text, "node_cpu_usage_seconds_total 0.005 ", "node_memory_working_set_bytes 512000 ", "node_swap_usage_bytes 6144 ", "resource_scrape_error 0\n", "scrape_error 0\n",
+	wantLines(t, text, "node_cpu_usage_seconds_total 0.005 ", "node_memory_working_set_bytes 512000 ", "node_swap_usage_bytes 6144 ", "resource_scrape_error 0\n",
 		`container_cpu_usage_seconds_total{container="c",namespace="ns",pod="pod"} 7e-09 5000`,
 		`container_memory_working_set_bytes{container="c",namespace="ns",pod="pod"} 9 5000`,
 		`container_start_time_seconds{container="c",namespace="ns",pod="pod"} 3`,
