@@ -180,6 +180,7 @@ func newFlags(out io.Writer) *flags {
 			f.set.Lookup(c.name).NoOptDefVal = "true"
 		}
 	}
+	f.set.Usage = func() { f.help(out) }
 	return f
 }
 
@@ -191,7 +192,8 @@ type flagText struct {
 }
 
 func (f *flagText) String() string { return f.text }
-func (f *flagText) Type() string   { return f.kind }
+
+func (f *flagText) Type() string { return f.kind }
 
 // Set is called for every time that the flag is given.
 func (f *flagText) Set(text string) error {

@@ -3,6 +3,7 @@ package settings
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -332,6 +333,19 @@ func TestHelpAndVersion(t *testing.T) {
 	if _, err := Load([]string{"--help"}, &out); !errors.Is(err, pflag.ErrHelp) || !strings.Contains(out.String(), "--kubeconfig") {
 		t.Errorf("--help: %v, %q", err, out.String())
 	}
+	for _, want := range []string{
+		"\nEviction:\n", "--max-pods int\n        how many pods may run here [maxPods] (default 110)\n", "--seccomp-default bool\n", "(default /var/lib/kubelet)",
+		"--containerd ignored\n        no effect: ", "--node-labels pairs\n", "  -v int\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("--help lacks %q", want)
+		}
+	}
+	newFlags(io.Discard).set.VisitAll(func(f *pflag.Flag) {
+		if n := strings.Count(strings.ReplaceAll(out.String(), "  --", "  -"), "\n  -"+f.Name+" "+f.Value.Type()+"\n"); n != 1 {
+			t.Errorf("--help has --%s %d times", f.Name, n)
+		}
+	})
 	out.Reset()
 	if _, err := Load([]string{"--version"}, &out); !errors.Is(err, ErrVersion) || out.String() != "Kubernetes "+Version+"\n" {
 		t.Errorf("--version: %v, %q", err, out.String())

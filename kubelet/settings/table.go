@@ -14,6 +14,8 @@ const (
 
 // Field is one line of the table: a field of KubeletConfiguration, its default, and what becomes of it here.
 type Field struct {
+	// Group heads the fields from this one on, in --help; empty for the same as before.
+	Group string
 	// Path is the field's name in a file, with the names above it before dots. It covers what is below it.
 	Path    string
 	Support Support
@@ -42,8 +44,7 @@ const protobuf = "application/vnd.kubernetes.protobuf"
 //
 // Upstream: pkg/kubelet/apis/config/v1beta1/defaults.go SetDefaults_KubeletConfiguration.
 var table = []Field{
-	// Which pods.
-	{Path: "staticPodPath", Support: Supported},
+	{Group: "Which pods", Path: "staticPodPath", Support: Supported},
 	{Path: "staticPodURL", Support: Supported},
 	{Path: "staticPodURLHeader", Support: Supported},
 	{Path: "fileCheckFrequency", Support: Supported, Default: "20s"},
@@ -54,8 +55,7 @@ var table = []Field{
 	{Path: "podsPerCore", Support: Refused},
 	{Path: "podCIDR", Support: Accepted, Note: "the network plugin has its own; upstream tells it to the runtime when there is no apiserver"},
 
-	// The kubelet's own ports.
-	{Path: "healthzPort", Support: Supported, Default: 10248},
+	{Group: "The kubelet's own ports", Path: "healthzPort", Support: Supported, Default: 10248},
 	{Path: "healthzBindAddress", Support: Supported, Default: "127.0.0.1"},
 	{Path: "enableServer", Support: Supported, Default: true},
 	{Path: "address", Support: Supported, Default: "0.0.0.0", Note: "without an apiserver the loopback address counts instead"},
@@ -83,8 +83,7 @@ var table = []Field{
 	{Path: "serverTLSBootstrap", Support: Supported},
 	{Path: "rotateCertificates", Support: Supported, Default: true, Upstream: false},
 
-	// The node.
-	{Path: "registerNode", Support: Supported, Default: true},
+	{Group: "The node", Path: "registerNode", Support: Supported, Default: true},
 	{Path: "registerWithTaints", Support: Supported},
 	{Path: "providerID", Support: Supported},
 	{Path: "nodeStatusUpdateFrequency", Support: Supported, Default: "10s"},
@@ -103,16 +102,14 @@ var table = []Field{
 	{Path: "shutdownGracePeriodCriticalPods", Support: Supported},
 	{Path: "shutdownGracePeriodByPodPriority", Support: Supported},
 
-	// The apiserver.
-	{Path: "kubeAPIQPS", Support: Supported, Default: 50},
+	{Group: "The apiserver", Path: "kubeAPIQPS", Support: Supported, Default: 50},
 	{Path: "kubeAPIBurst", Support: Supported, Default: 100},
 	{Path: "eventRecordQPS", Support: Supported, Default: 50},
 	{Path: "eventBurst", Support: Supported, Default: 100},
 	{Path: "contentType", Support: Supported, Default: protobuf, Note: "that, or application/json"},
 	{Path: "configMapAndSecretChangeDetectionStrategy", Support: Refused, Default: "Watch"},
 
-	// The runtime and its images.
-	{Path: "containerRuntimeEndpoint", Support: Supported, Default: "unix:///run/containerd/containerd.sock", Note: "or embedded, for the runtime in the kubelet's own process; CRI-O's socket if it exists and containerd's does not"},
+	{Group: "The runtime and its images", Path: "containerRuntimeEndpoint", Support: Supported, Default: "unix:///run/containerd/containerd.sock", Note: "or embedded, for the runtime in the kubelet's own process; CRI-O's socket if it exists and containerd's does not"},
 	{Path: "imageServiceEndpoint", Support: Supported},
 	{Path: "runtimeRequestTimeout", Support: Supported, Default: "2m0s"},
 	{Path: "registryPullQPS", Support: Supported, Default: 5},
@@ -126,8 +123,7 @@ var table = []Field{
 	{Path: "imageGCHighThresholdPercent", Support: Supported, Default: 85, Note: "looked at every 5 minutes as upstream, and after each pull"},
 	{Path: "imageGCLowThresholdPercent", Support: Supported, Default: 80},
 
-	// Cgroups.
-	{Path: "cgroupRoot", Support: Supported},
+	{Group: "Cgroups", Path: "cgroupRoot", Support: Supported},
 	{Path: "cgroupsPerQOS", Support: Supported, Default: true},
 	{Path: "cgroupDriver", Support: Supported, Default: "cgroupfs", Note: "a runtime that tells its driver decides"},
 	{Path: "podPidsLimit", Support: Supported, Default: 4096, Upstream: -1},
@@ -149,8 +145,7 @@ var table = []Field{
 	{Path: "topologyManagerScope", Support: Refused, Default: "container", Note: noManager},
 	{Path: "topologyManagerPolicyOptions", Support: Refused, Note: noManager},
 
-	// What pods get.
-	{Path: "clusterDomain", Support: Supported},
+	{Group: "What pods get", Path: "clusterDomain", Support: Supported},
 	{Path: "clusterDNS", Support: Supported},
 	{Path: "resolvConf", Support: Supported, Default: "/etc/resolv.conf"},
 	{Path: "podLogsDir", Support: Supported, Default: "/var/log/pods"},
@@ -169,8 +164,7 @@ var table = []Field{
 	{Path: "volumeStatsAggPeriod", Support: Accepted, Default: "1m0s", Note: "volumes are measured when statistics are asked for"},
 	{Path: "enableControllerAttachDetach", Support: Refused, Default: true},
 
-	// Eviction.
-	{Path: "evictionHard", Support: Supported, Default: defaultEviction, Note: "as upstream, containerfs.* follow nodefs.* or imagefs.*, whichever filesystem that is"},
+	{Group: "Eviction", Path: "evictionHard", Support: Supported, Default: defaultEviction, Note: "as upstream, containerfs.* follow nodefs.* or imagefs.*, whichever filesystem that is"},
 	{Path: "evictionSoft", Support: Supported},
 	{Path: "evictionSoftGracePeriod", Support: Supported},
 	{Path: "evictionPressureTransitionPeriod", Support: Supported, Default: "5m0s"},
@@ -179,8 +173,7 @@ var table = []Field{
 	{Path: "mergeDefaultEvictionSettings", Support: Supported, Default: false},
 	{Path: "kernelMemcgNotification", Support: Accepted, Also: []any{true}, Note: "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"},
 
-	// The kubelet's process and the machine.
-	{Path: "logging.verbosity", Support: Supported},
+	{Group: "The kubelet's process and the machine", Path: "logging.verbosity", Support: Supported},
 	{Path: "logging.format", Support: Supported, Default: "text", Note: "text or json"},
 	{Path: "logging.flushFrequency", Support: Accepted, Default: "5s", Note: "logs are not buffered"},
 	{Path: "logging.vmodule", Support: Supported},
