@@ -145,6 +145,36 @@ conformance-suite: stack build
 	@e2e/stack/conformance/build.sh "$(CACHE)" >/dev/null
 	@go build -o bin/conformance ./e2e/cmd/conformance
 
+##@ Install
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+RELEASE_ARCHS ?= amd64 arm64
+
+.PHONY: install
+install: ## what make build built, a systemd unit (minikubelet.service) and a configuration, unless there is one (as root); PREFIX=/usr/local DESTDIR=
+	@[ -x bin/kubelet ] && [ -x bin/crid ] || { echo "make install: run make build first, as the user who owns this directory"; exit 1; }
+	install -D -m 755 bin/kubelet "$(DESTDIR)$(PREFIX)/bin/kubelet"
+	install -D -m 755 bin/crid "$(DESTDIR)$(PREFIX)/bin/crid"
+	install -d -m 755 "$(DESTDIR)/etc/minikubelet/manifests" "$(DESTDIR)/etc/systemd/system"
+	[ -e "$(DESTDIR)/etc/minikubelet/kubelet.yaml" ] || install -m 644 examples/node/kubelet.yaml "$(DESTDIR)/etc/minikubelet/kubelet.yaml"
+	sed 's|@BINDIR@|$(PREFIX)/bin|' examples/node/kubelet.service >"$(DESTDIR)/etc/systemd/system/minikubelet.service"
+	@echo "start it with: systemctl daemon-reload && systemctl enable --now minikubelet"
+
+.PHONY: uninstall
+uninstall: ## remove what make install put there, but for a configuration that was changed (as root)
+	rm -f "$(DESTDIR)$(PREFIX)/bin/kubelet" "$(DESTDIR)$(PREFIX)/bin/crid" "$(DESTDIR)/etc/systemd/system/minikubelet.service"
+	! cmp -s examples/node/kubelet.yaml "$(DESTDIR)/etc/minikubelet/kubelet.yaml" || rm -f "$(DESTDIR)/etc/minikubelet/kubelet.yaml"
+	rmdir --ignore-fail-on-non-empty "$(DESTDIR)/etc/minikubelet/manifests" "$(DESTDIR)/etc/minikubelet" 2>/dev/null || true
+
+.PHONY: release
+release: ## static programs for amd64 and arm64 and their checksums, in bin/release
+	@rm -rf bin/release && mkdir -p bin/release
+	for arch in $(RELEASE_ARCHS); do for program in kubelet crid; do \
+	  CGO_ENABLED=0 GOARCH=$$arch go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/release/$$program-linux-$$arch ./cmd/$$program; \
+	done; done
+	cd bin/release && sha256sum * >SHA256SUMS && cat SHA256SUMS
+
 ##@ Housekeeping
 
 .PHONY: fmt
