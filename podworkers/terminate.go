@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/cri"
 )
@@ -94,7 +95,7 @@ func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
 		return false, nil
 	}
 	if !w.emptied {
-		if err := w.empty(ctx, w.comesBack()); err != nil {
+		if err := w.empty(ctx, m.pod); err != nil {
 			return false, err
 		}
 		w.emptied = true
@@ -117,10 +118,11 @@ func (w *worker) comesBack() bool {
 }
 
 // empty removes what the runtime, the disk and the cache still have of a pod; only what the disk has of one that comes back.
-func (w *worker) empty(ctx context.Context, comesBack bool) error {
+func (w *worker) empty(ctx context.Context, pod *corev1.Pod) error {
+	comesBack := w.comesBack()
 	if !comesBack {
-		if err := w.opts.Runtime.RemovePod(ctx, w.uid); err != nil {
-			return fmt.Errorf("remove the pod's containers: %w", err)
+		if err := w.removeContainers(ctx, pod); err != nil {
+			return err
 		}
 	}
 	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
@@ -130,5 +132,25 @@ func (w *worker) empty(ctx context.Context, comesBack bool) error {
 		w.opts.Cache.Delete(w.uid)
 		w.opts.Runtime.Allocation.Forget(w.uid)
 	}
+	return nil
+}
+
+// emptyTries is how often the runtime is asked to remove what ended before the pod is let go without that.
+const emptyTries = 5
+
+// removeContainers has the runtime forget the pod. A runtime may be unable to remove a container for as long as it runs:
+// containerd is, when the kubelet was killed while it started that container. Nothing of the pod runs then, so it does not
+// keep its API object, and garbage collection tries on.
+func (w *worker) removeContainers(ctx context.Context, pod *corev1.Pod) error {
+	err := w.opts.Runtime.RemovePod(ctx, w.uid)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("remove the pod's containers: %w", err)
+	if w.failures < emptyTries || ctx.Err() != nil {
+		return err
+	}
+	klog.FromContext(ctx).Error(err, "The pod goes without its containers' removal, garbage collection tries on")
+	w.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedRemoveContainers", err.Error())
 	return nil
 }

@@ -1,6 +1,7 @@
 package podworkers
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +71,34 @@ func TestDeletedPod(t *testing.T) {
 		b.Removed("u")
 		b.settle()
 		b.wantGone("u")
+	})
+}
+
+// TestUnremovable: a pod of which the runtime cannot remove what ended is let go after some tries.
+func TestUnremovable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", nil)})
+		for range 100 {
+			b.fake.FailNext("RemoveContainer", errors.New("cannot delete running task"))
+			b.fake.FailNext("RemovePodSandbox", errors.New("cannot delete running task"))
+		}
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			now := metav1.Now()
+			pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, new(int64(7))
+		})})
+		b.wait(time.Minute)
+		b.wantPhase("u", Finished)
+		b.wantEvent("Warning FailedRemoveContainers")
+		tries := b.fake.Count("RemovePodSandbox")
+		b.Removed("u")
+		b.settle()
+		if phase, known := b.Phase("u"); known {
+			t.Errorf("the pod still has a worker, %v", phase)
+		}
+		if tries != emptyTries+1 {
+			t.Errorf("the runtime was asked %d times to remove it, want %d", tries, emptyTries+1)
+		}
 	})
 }
 

@@ -212,6 +212,9 @@ func (r *run) during(ctx context.Context, fault string, hold time.Duration, inje
 // judge waits until all is well and reports the fault.
 func (r *run) judge(ctx context.Context, fault string, start time.Time) error {
 	err := r.settle(ctx, r.bound)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	problems := r.o.verdict(ctx)
 	if err != nil {
 		problems = append(problems, err.Error())

@@ -17,7 +17,7 @@ var shortCalls = map[string]bool{
 // podCalls runs the cells of calls for one pod, all of a kind at once, and in the short form those of several kinds. A
 // connection that is cut takes other pods' calls along, so those cells are kept from the others.
 func (r *run) podCalls(ctx context.Context) error {
-	waves := [][]Kind{{Failing, FailingLate, AnswerLost, Hanging}}
+	waves := [][]Kind{{Failing, FailingLate}} // the others are those of kills
 	if r.Long {
 		waves = [][]Kind{{Failing}, {FailingLate}, {AnswerLost}, {Hanging}, {Cut}}
 	}
@@ -46,6 +46,9 @@ func (r *run) podCellsAtOnce(ctx context.Context, suffix string, kinds []Kind, a
 				var problems []string
 				if err := r.podCell(ctx, call, kind, name, armed); err != nil {
 					problems = append(problems, err.Error())
+				}
+				if ctx.Err() != nil {
+					return // the run was ended
 				}
 				r.report(fault, start, problems...)
 			})
