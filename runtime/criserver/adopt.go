@@ -8,17 +8,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/cni"
 	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/monitor"
-	"minikubelet/runtime/criserver/namespaces"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
+	"minikubelet/runtime/criserver/trees"
 )
 
 // adopt takes over what an earlier server left: what runs goes on, what was made half is
@@ -33,6 +35,8 @@ func (s *Server) adopt(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read records of containers: %w", err)
 	}
+	sandboxes = slices.DeleteFunc(sandboxes, func(l store.Loaded[store.SandboxConfig, store.SandboxState]) bool { return !store.ValidID(l.ID) })
+	containers = slices.DeleteFunc(containers, func(l store.Loaded[store.ContainerConfig, store.ContainerState]) bool { return !store.ValidID(l.ID) })
 	for i := range containers {
 		s.recoverContainer(ctx, &containers[i])
 	}
@@ -45,22 +49,26 @@ func (s *Server) adopt(ctx context.Context) error {
 	}
 	var keys []string
 	for _, loaded := range containers {
-		c := s.adoptContainer(ctx, loaded)
-		if c == nil {
+		s.adoptContainer(ctx, loaded)
+	}
+	for _, c := range append(s.containers.All(), s.unmade.All()...) {
+		keys = append(keys, c.ID)
+		if !c.known() {
 			continue
 		}
-		keys = append(keys, c.ID)
 		for i, mount := range c.Config.Config.GetMounts() {
 			if mount.GetImage().GetImage() != "" {
 				keys = append(keys, imageKey(c.ID, i))
 			}
 		}
 	}
-	// 3. Remove what belongs to nobody: containers of the OCI runtimes, directories, snapshots.
+	// 3. Remove what belongs to nothing: containers of the OCI runtimes, directories, networks, snapshots. What cannot be
+	// removed is no reason not to start.
 	s.sweepRuntimes(ctx)
 	s.sweepStates(ctx)
+	s.sweepNetworks(ctx)
 	if err := s.images.Adopt(keys); err != nil {
-		return fmt.Errorf("take over snapshots: %w", err)
+		klog.FromContext(ctx).Error(err, "Could not remove all snapshots of containers that are gone")
 	}
 	return nil
 }
@@ -75,14 +83,12 @@ func (s *Server) recoverContainer(ctx context.Context, l *store.Loaded[store.Con
 		return
 	}
 	config, err := recordIn(s.state("containers", l.ID))
-	if err == nil {
-		err = l.Restore(config)
-	}
 	if err != nil {
 		logger.Error(errors.Join(l.ConfigError, err), "The record of a container is lost; the container is removed", "container", l.ID)
 		return
 	}
-	logger.Info("The record of a container was lost and found again in its OCI specification", "container", l.ID)
+	err = l.Restore(config)
+	logger.Info("The record of a container was lost and found again in its OCI specification", "container", l.ID, "err", err)
 }
 
 // maxSpec bounds the specification of a container that is read back.
@@ -128,14 +134,16 @@ func (s *Server) recoverSandbox(ctx context.Context, l *store.Loaded[store.Sandb
 				Name: sandboxName(c.Config.SandboxConfig.GetMetadata()), Config: c.Config.SandboxConfig,
 				CreatedAt: c.Config.CreatedAt,
 			}
-			if err := l.Restore(config); err == nil {
-				logger.Info("The record of a sandbox was lost and found again in that of a container", "sandbox", l.ID)
-			}
+			err := l.Restore(config)
+			logger.Info("The record of a sandbox was lost and found again in that of a container", "sandbox", l.ID, "err", err)
 			break
 		}
 	}
 	if l.ConfigError != nil {
 		logger.Error(l.ConfigError, "The record of a sandbox is lost; the sandbox is removed", "sandbox", l.ID)
+		if l.StateError != nil { // CNI plugins may hold something of it
+			l.Assume(store.SandboxState{Network: true})
+		}
 		return
 	}
 	if l.StateError == nil {
@@ -160,11 +168,16 @@ func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxC
 	logger := klog.FromContext(ctx)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
 	if l.ConfigError != nil || l.State().Phase == store.SandboxCreating {
-		s.discardSandbox(ctx, sb, l.ConfigError == nil)
+		s.discardSandbox(ctx, sb)
 		return
 	}
 	if sb.State().Pause.PID != 0 {
 		s.adoptPause(ctx, sb)
+	} else if _, err := os.Lstat(sb.pauseDir()); err == nil {
+		// One was being started for a container, which is removed as well.
+		if err := s.undoPause(ctx, sb); err != nil {
+			logger.Error(err, "Could not take back a pause process", "sandbox", sb.ID)
+		}
 	}
 	lost := sb.ready() && (!sb.pinned() || sb.pause != nil && sb.pause.conmon == nil)
 	if lost {
@@ -179,35 +192,15 @@ func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxC
 
 // adoptPause gets hold of the sandbox's pause process again, if it is still there.
 func (s *Server) adoptPause(ctx context.Context, sb *sandbox) {
-	runtime := s.runtimes[sb.Config.RuntimeHandler]
-	if runtime == nil {
-		runtime = s.runtimes[""]
-	}
-	sb.pause = newTask(sb.ID, sb.pauseDir(), runtime, true)
+	sb.pause = newTask(sb.ID, sb.pauseDir(), s.runtimeOf(sb), true)
 	if _, err := sb.pause.hold(sb.State().Pause); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not get hold of a pause process", "sandbox", sb.ID)
 	}
 	s.watchPause(sb)
 }
 
-// discardSandbox removes what was made half. Without a configuration only its directories are known.
-func (s *Server) discardSandbox(ctx context.Context, sb *sandbox, known bool) {
-	klog.FromContext(ctx).Info("Removing a sandbox that was made half or is unknown", "sandbox", sb.ID)
-	var failed []error
-	if known {
-		failed = append(failed, s.disconnect(ctx, sb))
-	}
-	for _, runtime := range s.runtimes {
-		failed = append(failed, runtime.Delete(ctx, sb.ID, true))
-	}
-	failed = append(failed, namespaces.Unpin(sb.namespaceDir()), sb.removeFiles(), sb.Remove())
-	if err := errors.Join(failed...); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not remove all of a sandbox", "sandbox", sb.ID)
-	}
-}
-
-// adoptContainer takes over one container; nil for one that is removed instead.
-func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.ContainerConfig, store.ContainerState]) *container {
+// adoptContainer takes over one container, or removes it.
+func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.ContainerConfig, store.ContainerState]) {
 	logger := klog.FromContext(ctx)
 	handler := ""
 	sb, ok, _ := s.sandboxes.Get(l.Config.SandboxID)
@@ -216,8 +209,8 @@ func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.Contai
 	}
 	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), s.runtimes[handler], l.Config.OwnPIDs)}
 	if l.ConfigError != nil || l.StateError == nil && l.State().Phase == store.ContainerCreating || !ok {
-		s.discardContainer(ctx, c, l.ConfigError == nil)
-		return nil
+		s.discardContainer(ctx, c)
+		return
 	}
 	if phase := c.State().Phase; phase == store.ContainerCreated || l.StateError != nil {
 		if err := s.askRuntime(ctx, c); err != nil {
@@ -229,13 +222,12 @@ func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.Contai
 	if c.State().Phase == store.ContainerExited && !c.task.runtime.Knows(c.ID) {
 		close(c.task.exited)
 		close(c.task.cleaned)
-		return c
+		return
 	}
 	if _, err := c.task.hold(c.State().Process); err != nil {
 		logger.Error(err, "Could not get hold of a container", "container", c.ID)
 	}
 	s.watchContainer(c)
-	return c
 }
 
 // askRuntime finds out from the OCI runtime and from conmon's files how far a container has
@@ -275,21 +267,6 @@ func (s *Server) askRuntime(ctx context.Context, c *container) error {
 	})
 }
 
-// discardContainer removes what was made half.
-func (s *Server) discardContainer(ctx context.Context, c *container, known bool) {
-	klog.FromContext(ctx).Info("Removing a container that was made half or is unknown", "container", c.ID)
-	failed := []error{c.task.destroy(ctx)}
-	if known {
-		failed = append(failed, s.unmountAll(c))
-	} else {
-		failed = append(failed, s.images.Unmount(c.ID, c.rootfs()))
-	}
-	failed = append(failed, os.RemoveAll(c.task.bundle), c.Remove())
-	if err := errors.Join(failed...); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not remove all of a container", "container", c.ID)
-	}
-}
-
 // sweepRuntimes removes containers of the OCI runtimes that no record tells of.
 func (s *Server) sweepRuntimes(ctx context.Context) {
 	for handler, runtime := range s.runtimes {
@@ -302,9 +279,7 @@ func (s *Server) sweepRuntimes(ctx context.Context) {
 			continue
 		}
 		for _, id := range ids {
-			_, isContainer, _ := s.containers.Get(id)
-			_, isSandbox, _ := s.sandboxes.Get(id)
-			if isContainer || isSandbox {
+			if s.takenOver(id) {
 				continue
 			}
 			klog.FromContext(ctx).Info("Removing a container that no record tells of", "container", id)
@@ -315,32 +290,68 @@ func (s *Server) sweepRuntimes(ctx context.Context) {
 	}
 }
 
-// sweepStates removes directories below the state directory that belong to no record.
+// sweepStates removes directories below the state directory that belong to no record, with all that is mounted there.
 func (s *Server) sweepStates(ctx context.Context) {
-	for _, kind := range []string{"sandboxes", "containers"} {
-		entries, err := os.ReadDir(s.state(kind))
-		if err != nil {
-			continue
-		}
-		for _, entry := range entries {
-			id := entry.Name()
-			_, isContainer, _ := s.containers.Get(id)
-			_, isSandbox, _ := s.sandboxes.Get(id)
-			if isContainer || isSandbox {
-				continue
-			}
-			sb := &sandbox{Record: &store.Record[store.SandboxConfig, store.SandboxState]{ID: id}, stateDir: s.state(kind, id)}
-			err := errors.Join(s.images.Unmount(id, filepath.Join(sb.stateDir, "rootfs")), namespaces.Unpin(sb.namespaceDir()), sb.removeFiles())
-			klog.FromContext(ctx).Info("Removed the remains of an unknown container or sandbox", "id", id, "err", err)
-		}
+	for _, id := range s.strays(ctx, "sandboxes") {
+		record := store.Attach[store.SandboxConfig, store.SandboxState](s.path("sandboxes"), id)
+		s.discardSandbox(ctx, &sandbox{Record: record, stateDir: s.state("sandboxes", id)})
+	}
+	for _, id := range s.strays(ctx, "containers") {
+		record := store.Attach[store.ContainerConfig, store.ContainerState](s.path("containers"), id)
+		s.discardContainer(ctx, &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[""], false)})
 	}
 	// Execs of an earlier server have nobody to report to.
-	if entries, err := os.ReadDir(s.state("tmp")); err == nil {
-		for _, entry := range entries {
-			if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > time.Minute {
-				_ = os.RemoveAll(s.state("tmp", entry.Name()))
+	entries, err := os.ReadDir(s.state("tmp"))
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Could not look for what execs have left")
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > time.Minute {
+			if err := trees.Remove(s.state("tmp", entry.Name())); err != nil {
+				klog.FromContext(ctx).Error(err, "Could not remove what an exec has left")
 			}
 		}
+	}
+}
+
+// strays are the state directories of one kind that belong to nothing that was taken over.
+func (s *Server) strays(ctx context.Context, kind string) []string {
+	entries, err := os.ReadDir(s.state(kind))
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Could not look for what unknown pods have left")
+	}
+	var ids []string
+	for _, entry := range entries {
+		if store.ValidID(entry.Name()) && !s.takenOver(entry.Name()) {
+			ids = append(ids, entry.Name())
+		}
+	}
+	return ids
+}
+
+// takenOver tells whether a sandbox or a container of this ID is known, be it as one that could not be taken back.
+func (s *Server) takenOver(id string) bool {
+	_, isContainer, _ := s.containers.Get(id)
+	_, isUnmade, _ := s.unmade.Get(id)
+	_, isSandbox, _ := s.sandboxes.Get(id)
+	return isContainer || isUnmade || isSandbox
+}
+
+// sweepNetworks disconnects what plugins were told of and no record tells of, as when the machine lost power before the
+// record was on the disk.
+func (s *Server) sweepNetworks(ctx context.Context) {
+	ids, err := s.cni.All()
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Could not look for networks of unknown pods")
+	}
+	for _, id := range ids {
+		if !store.ValidID(id) || s.takenOver(id) {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, undoTimeout)
+		err := s.cni.Teardown(limited, cni.Pod{SandboxID: id})
+		cancel()
+		klog.FromContext(ctx).Info("Disconnected a pod that no record tells of", "sandbox", id, "err", err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package criserver
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -20,9 +19,10 @@ import (
 type container struct {
 	*store.Record[store.ContainerConfig, store.ContainerState]
 
-	ops  sync.Mutex // held by what changes the container, but not while waiting for its end
-	task *task
-	cpu  cpuSample
+	ops       sync.Mutex // held by what changes the container, but not while waiting for its end
+	destroyed bool       // guarded by ops: nothing of it is left
+	task      *task
+	cpu       cpuSample
 }
 
 // containerName is the name by which a container is reserved.
@@ -83,11 +83,6 @@ func (s *Server) recordExit(c *container, exit monitor.Exit) {
 	}
 	klog.FromContext(s.stopped).V(2).Info("Container ended", "container", c.ID, "exitCode", exit.Code, "reason", c.State().Reason)
 	s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, c.ID, c.Config.SandboxID)
-}
-
-// containsArgument looks for an argument in the form of /proc/PID/cmdline.
-func containsArgument(cmdline []byte, argument string) bool {
-	return slices.ContainsFunc(bytes.Split(cmdline, []byte{0}), func(one []byte) bool { return string(one) == argument })
 }
 
 func contains(list []string, one string) bool { return slices.Contains(list, one) }

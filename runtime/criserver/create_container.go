@@ -42,59 +42,55 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }
 
-// createContainer makes the container step by step; when one fails those before are taken back.
+// createContainer makes the container step by step; when one fails all is taken back.
 func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, config *runtimeapi.ContainerConfig) (_ string, err error) {
-	var steps rollback
+	// 1. Reserve the name. A finished container that was not started is what the caller wants.
+	s.step("CreateContainer 1")
+	id := store.NewID()
+	if owner, ok := s.containers.Reserve(name, id); !ok {
+		if made, err := s.existingContainer(ctx, name, owner); made || err != nil {
+			return owner, err
+		}
+		if owner, ok = s.containers.Reserve(name, id); !ok {
+			return "", fmt.Errorf("container %s: %w as %s", name, errAlreadyExists, owner)
+		}
+	}
+
+	// 2. Find what it needs: sandbox, image, PID namespace, log. Then write down what is to be made: a server that is
+	// killed meanwhile removes it at its next start.
+	s.step("CreateContainer 2")
+	c, image, err := s.newContainer(sb, id, name, config)
+	if err != nil {
+		s.containers.Release(name, id)
+		return "", err
+	}
 	defer func() {
 		if err != nil {
-			steps.run(ctx)
+			err = errors.Join(err, s.undoContainer(ctx, c))
 		}
 	}()
 
-	// 1. Reserve the name. A finished container that was not started is what the caller wants.
-	id := store.NewID()
-	if owner, ok := s.containers.Reserve(name, id); !ok {
-		if c, ok, _ := s.containers.Get(owner); ok && c.State().Phase == store.ContainerCreated {
-			return owner, nil
-		}
-		return "", fmt.Errorf("container %s: %w as %s: remove it first", name, errAlreadyExists, owner)
-	}
-	steps.add("reserve name", func(context.Context) error { s.containers.Release(name, id); return nil })
-
-	// 2. Find what it needs: sandbox, image, PID namespace, log.
-	image, err := s.imageOf(config)
-	if err != nil {
+	// 3. Make its bundle.
+	s.step("CreateContainer 3")
+	if err := c.makeBundle(sb); err != nil {
 		return "", err
 	}
-	if !sb.ready() {
-		return "", fmt.Errorf("pod sandbox %s is not ready: %w", sb.ID, errPrecondition)
-	}
-	record, err := s.containerConfig(sb, id, name, config, image)
-	if err != nil {
-		return "", err
-	}
-
-	// 3. Write down what is to be made: a server that is killed meanwhile removes it at its next start.
-	c, err := s.newContainer(sb, id, record)
-	if err != nil {
-		return "", err
-	}
-	steps.add("write record", func(context.Context) error { return errors.Join(os.RemoveAll(c.task.bundle), c.Remove()) })
 
 	// 4. Mount its root file system and its image volumes.
-	steps.add("mount root file system", func(context.Context) error { return s.unmountAll(c) })
+	s.step("CreateContainer 4")
 	if err := s.images.Mount(ctx, id, image.ID, c.rootfs(), sb.owner()); err != nil {
 		return "", fmt.Errorf("mount image %s: %w", image.ID, err)
 	}
 
 	// 5. Generate its OCI specification.
+	s.step("CreateContainer 5")
 	user, err := s.specify(ctx, sb, c, image)
 	if err != nil {
 		return "", err
 	}
 
 	// 6. Have conmon have the OCI runtime create it.
-	steps.add("create in OCI runtime", c.task.destroy)
+	s.step("CreateContainer 6")
 	process, err := c.task.create(ctx, s.conmon, monitor.Container{
 		LogPath: c.Config.LogPath, Stdin: config.GetStdin(), StdinOnce: config.GetStdinOnce(), TTY: config.GetTty(),
 	})
@@ -103,18 +99,32 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 	}
 
 	// 7. Write down that it is there. The sandbox may have been stopped meanwhile.
+	s.step("CreateContainer 7")
 	err = c.Update(func(state *store.ContainerState) {
 		state.Phase, state.Process, state.User, state.ImageRefs = store.ContainerCreated, process, user.Status(), s.imageRefs(config)
 	})
 	if err != nil {
 		return "", err
 	}
+	s.step("CreateContainer end")
 	if err := s.publish(sb, c); err != nil {
 		return "", err
 	}
 	klog.FromContext(ctx).V(2).Info("Created container", "container", id, "sandbox", sb.ID, "name", config.GetMetadata().GetName())
 	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, id, sb.ID)
 	return id, nil
+}
+
+// existingContainer deals with the container that has a name already: one that waits to be started is the answer, and
+// one that could not be made and not be taken back is taken back now.
+func (s *Server) existingContainer(ctx context.Context, name, owner string) (made bool, err error) {
+	if c, ok, _ := s.containers.Get(owner); ok && c.State().Phase == store.ContainerCreated {
+		return true, nil
+	}
+	if c, ok, _ := s.unmade.Get(owner); ok {
+		return false, s.undoContainer(ctx, c)
+	}
+	return false, fmt.Errorf("container %s: %w as %s: remove it first", name, errAlreadyExists, owner)
 }
 
 // publish makes the container visible, unless its sandbox is being stopped: then nobody would
@@ -163,21 +173,33 @@ func (s *Server) containerConfig(sb *sandbox, id, name string, config *runtimeap
 	return record, nil
 }
 
-// newContainer writes the record of a container and makes its bundle.
-func (s *Server) newContainer(sb *sandbox, id string, config store.ContainerConfig) (*container, error) {
-	state := store.ContainerState{Phase: store.ContainerCreating, Resources: config.Config.GetLinux().GetResources()}
-	record, err := store.Create(s.path("containers"), id, config, state)
+// newContainer writes the record of a container, unless something that it needs is missing.
+func (s *Server) newContainer(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig) (*container, *images.Image, error) {
+	image, err := s.imageOf(config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c := &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[sb.Config.RuntimeHandler], config.OwnPIDs)}
+	if !sb.ready() {
+		return nil, nil, fmt.Errorf("pod sandbox %s is not ready: %w", sb.ID, errPrecondition)
+	}
+	full, err := s.containerConfig(sb, id, name, config, image)
+	if err != nil {
+		return nil, nil, err
+	}
+	state := store.ContainerState{Phase: store.ContainerCreating, Resources: config.GetLinux().GetResources()}
+	record, err := store.Create(s.path("containers"), id, full, state)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[sb.Config.RuntimeHandler], full.OwnPIDs)}, image, nil
+}
+
+// makeBundle makes the directory in which the OCI runtime and conmon find the container.
+func (c *container) makeBundle(sb *sandbox) error {
 	if err := os.MkdirAll(c.rootfs(), 0o700); err != nil {
-		return nil, errors.Join(fmt.Errorf("make bundle: %w", err), record.Remove())
+		return fmt.Errorf("make bundle: %w", err)
 	}
-	if err := sb.letPodPass(c.task.bundle); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(c.task.bundle), record.Remove())
-	}
-	return c, nil
+	return sb.letPodPass(c.task.bundle)
 }
 
 // specify writes the container's OCI specification. It returns the user, whom only the image may know.

@@ -156,24 +156,6 @@ func TestLoadRegistries(t *testing.T) {
 	}
 }
 
-// TestRollback: steps are taken back in reverse, all of them, also for a caller that has gone.
-func TestRollback(t *testing.T) {
-	var done []string
-	var r rollback
-	for _, name := range []string{"a", "b", "c"} {
-		r.add(name, func(ctx context.Context) error {
-			done = append(done, name)
-			return errors.Join(ctx.Err(), map[string]error{"b": errors.New("fails")}[name])
-		})
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	r.run(ctx)
-	if strings.Join(done, "") != "cba" {
-		t.Errorf("taken back: %v", done)
-	}
-}
-
 func TestListen(t *testing.T) {
 	path := t.TempDir() + "/dir/crid.sock"
 	if _, _, err := Listen("tcp://127.0.0.1:1"); err == nil {

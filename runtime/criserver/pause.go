@@ -3,7 +3,6 @@ package criserver
 import (
 	"context"
 	"errors"
-	"os"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -73,27 +72,17 @@ func (s *Server) watchPause(sb *sandbox) {
 func (s *Server) ensurePause(ctx context.Context, sb *sandbox) (err error) {
 	sb.ops.Lock()
 	defer sb.ops.Unlock()
-	if sb.pause != nil {
+	if sb.pause != nil && sb.pause.watched.Load() {
 		return nil
 	}
+	if sb.pause != nil { // what an earlier try could not take back
+		if err := s.undoPause(ctx, sb); err != nil {
+			return err
+		}
+	}
 	if err := s.startPause(ctx, sb); err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-		defer cancel()
-		return errors.Join(err, s.stopPause(undo, sb))
+		return errors.Join(err, s.undoPause(ctx, sb))
 	}
 	s.watchPause(sb)
 	return nil
-}
-
-// stopPause takes back startPause, whatever it has got to, before anybody watches the process.
-func (s *Server) stopPause(ctx context.Context, sb *sandbox) error {
-	var err error
-	if sb.pause != nil {
-		err = sb.pause.destroy(ctx)
-		sb.pause = nil
-	}
-	if err := errors.Join(err, unmount(sb.pauseRoot())); err != nil {
-		return err // and leave the directory: what is mounted there would be removed with it
-	}
-	return os.RemoveAll(sb.pauseDir())
 }

@@ -3,8 +3,6 @@ package criserver
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -17,27 +15,6 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 	} else if err != nil {
 		return nil, err
 	}
-	return &runtimeapi.RemoveContainerResponse{}, s.removeContainer(ctx, c)
-}
-
-func (s *Server) removeContainer(ctx context.Context, c *container) error {
-	if err := c.kill(ctx); err != nil {
-		return err
-	}
-	c.ops.Lock()
-	defer c.ops.Unlock()
-	if err := s.unmountAll(c); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(c.task.bundle); err != nil {
-		return fmt.Errorf("remove bundle: %w", err)
-	}
-	// The log stays: the kubelet reads it until it removes the pod's directory.
-	if err := c.Remove(); err != nil {
-		return err
-	}
-	s.containers.Delete(c.ID)
-	s.containers.Release(c.Config.Name, c.ID)
-	s.emit(runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, c.ID, c.Config.SandboxID)
-	return nil
+	s.step("RemoveContainer 1")
+	return &runtimeapi.RemoveContainerResponse{}, s.destroyContainer(ctx, c)
 }

@@ -16,26 +16,24 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	} else if err != nil {
 		return nil, err
 	}
-	// 1. Stop it, if nobody has.
+	// 1. Stop it, if that was not done.
 	if err := s.stopSandbox(ctx, sb); err != nil {
 		return nil, err
 	}
 	// 2. Remove its containers.
+	s.step("RemovePodSandbox 2")
 	group := errgroup.Group{}
 	for _, c := range s.containersOf(sb.ID) {
-		group.Go(func() error { return s.removeContainer(ctx, c) })
+		group.Go(func() error { return s.destroyContainer(ctx, c) })
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	// 3. Remove its files, and last its record and its name.
-	sb.ops.Lock()
-	defer sb.ops.Unlock()
-	if err := errors.Join(sb.removeFiles(), sb.Remove()); err != nil {
+	s.step("RemovePodSandbox 3")
+	if err := s.destroySandbox(ctx, sb); err != nil {
 		return nil, err
 	}
-	s.emit(runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, sb.ID, sb.ID)
-	s.sandboxes.Delete(sb.ID)
-	s.sandboxes.Release(sb.Config.Name, sb.ID)
+	s.step("RemovePodSandbox end")
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }

@@ -84,31 +84,38 @@ func (s *Server) validateSandbox(r *runtimeapi.RunPodSandboxRequest) error {
 	return err
 }
 
-// runPodSandbox makes the sandbox step by step; when one fails those before are taken back.
+// runPodSandbox makes the sandbox step by step; when one fails all is taken back.
 func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.RunPodSandboxRequest) (_ string, err error) {
-	var steps rollback
-	defer func() {
-		if err != nil {
-			steps.run(ctx)
-		}
-	}()
-
 	// 1. Reserve the name. If a finished sandbox has it, that is what the caller wants.
+	s.step("RunPodSandbox 1")
 	id := store.NewID()
 	if owner, ok := s.sandboxes.Reserve(name, id); !ok {
-		return s.existingSandbox(name, owner)
+		if made, err := s.existingSandbox(ctx, name, owner); made || err != nil {
+			return owner, err
+		}
+		if owner, ok = s.sandboxes.Reserve(name, id); !ok {
+			return "", fmt.Errorf("pod sandbox %s: %w as %s", name, errAlreadyExists, owner)
+		}
 	}
-	steps.add("reserve name", func(context.Context) error { s.sandboxes.Release(name, id); return nil })
 
 	// 2. Write down what is to be made: a server that is killed meanwhile takes it down at its next start.
+	s.step("RunPodSandbox 2")
 	sb, err := s.newSandbox(id, name, r)
 	if err != nil {
+		s.sandboxes.Release(name, id)
 		return "", err
 	}
-	steps.add("write record", func(context.Context) error { return errors.Join(sb.removeFiles(), sb.Remove()) })
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.undoSandbox(ctx, sb))
+		}
+	}()
+	if err := sb.makeStateDir(); err != nil {
+		return "", err
+	}
 
 	// 3. Make the namespaces, with hostname and sysctls.
-	steps.add("make namespaces", func(context.Context) error { return namespaces.Unpin(sb.namespaceDir()) })
+	s.step("RunPodSandbox 3")
 	config := sb.Config.Config
 	if err := namespaces.Pin(namespaces.Options{Dir: sb.namespaceDir(), Kinds: sb.kinds(), Hostname: sb.hostname(), Sysctls: config.GetLinux().GetSysctls(), Users: sb.ids()}); err != nil {
 		return "", err
@@ -118,41 +125,24 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	group, groupCtx := errgroup.WithContext(ctx)
 	var ips []string
 	if !sb.hostNetwork() {
-		steps.add("connect network", func(ctx context.Context) error { return s.disconnect(ctx, sb) })
 		group.Go(func() (err error) {
+			s.step("RunPodSandbox 4")
 			ips, err = s.connect(groupCtx, sb)
+			s.step("RunPodSandbox 4 end")
 			return err
 		})
 	}
-	group.Go(func() error {
-		// 5. Make resolv.conf, hostname and the directory of the logs.
-		if err := sb.writeFiles(); err != nil {
-			return err
-		}
-		if dir := config.GetLogDirectory(); dir != "" {
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return fmt.Errorf("make log directory: %w", err)
-			}
-		}
-		// 6. Make /dev/shm. It is unmounted with the files of step 2.
-		if err := sb.mountShm(); err != nil {
-			return err
-		}
-		// 7. Start a process to hold a PID namespace, if there is to be one.
-		if !sb.Config.Pause {
-			return nil
-		}
-		return s.startPause(groupCtx, sb)
-	})
-	steps.add("start pause process", func(ctx context.Context) error { return s.stopPause(ctx, sb) })
+	group.Go(func() error { return s.furnish(groupCtx, sb) })
 	if err := group.Wait(); err != nil {
 		return "", err
 	}
 
 	// 8. Write down that it runs.
+	s.step("RunPodSandbox 8")
 	if err := sb.Update(func(state *store.SandboxState) { state.Phase, state.IPs = store.SandboxReady, ips }); err != nil {
 		return "", err
 	}
+	s.step("RunPodSandbox end")
 	s.sandboxes.Add(id, sb)
 	if sb.pause != nil {
 		s.watchPause(sb)
@@ -163,12 +153,44 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	return id, nil
 }
 
-// existingSandbox answers a request for a name that is taken.
-func (s *Server) existingSandbox(name, owner string) (string, error) {
-	if sb, ok, _ := s.sandboxes.Get(owner); ok && sb.ready() {
-		return owner, nil
+// furnish gives the sandbox what it has besides namespaces and network.
+func (s *Server) furnish(ctx context.Context, sb *sandbox) error {
+	// 5. Make resolv.conf, hostname and the directory of the logs.
+	s.step("RunPodSandbox 5")
+	if err := sb.writeFiles(); err != nil {
+		return err
 	}
-	return "", fmt.Errorf("pod sandbox %s: %w as %s, which does not run: remove it first", name, errAlreadyExists, owner)
+	if dir := sb.Config.Config.GetLogDirectory(); dir != "" {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make log directory: %w", err)
+		}
+	}
+	// 6. Make /dev/shm. It is unmounted with the sandbox's files.
+	s.step("RunPodSandbox 6")
+	if err := sb.mountShm(); err != nil {
+		return err
+	}
+	// 7. Start a process to hold a PID namespace, if there is to be one.
+	s.step("RunPodSandbox 7")
+	if !sb.Config.Pause {
+		return nil
+	}
+	err := s.startPause(ctx, sb)
+	s.step("RunPodSandbox 7 end")
+	return err
+}
+
+// existingSandbox deals with the sandbox that has a name already: one that runs is the answer, and one that could not be
+// made and not be taken back is taken back now.
+func (s *Server) existingSandbox(ctx context.Context, name, owner string) (made bool, err error) {
+	sb, ok, _ := s.sandboxes.Get(owner)
+	switch {
+	case ok && sb.ready():
+		return true, nil
+	case ok && sb.State().Phase == store.SandboxCreating:
+		return false, s.undoSandbox(ctx, sb)
+	}
+	return false, fmt.Errorf("pod sandbox %s: %w as %s, which does not run: remove it first", name, errAlreadyExists, owner)
 }
 
 // newSandbox writes the record of a sandbox.
@@ -182,14 +204,15 @@ func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest)
 	if err != nil {
 		return nil, err
 	}
-	sb := &sandbox{Record: record, stateDir: s.state("sandboxes", id)}
+	return &sandbox{Record: record, stateDir: s.state("sandboxes", id)}, nil
+}
+
+// makeStateDir makes the directory of what does not survive a reboot.
+func (sb *sandbox) makeStateDir() error {
 	if err := os.Mkdir(sb.stateDir, 0o700); err != nil {
-		return nil, errors.Join(fmt.Errorf("make directory of sandbox: %w", err), record.Remove())
+		return fmt.Errorf("make directory of sandbox: %w", err)
 	}
-	if err := sb.letPodPass(sb.stateDir); err != nil {
-		return nil, errors.Join(err, sb.removeFiles(), record.Remove())
-	}
-	return sb, nil
+	return sb.letPodPass(sb.stateDir)
 }
 
 // connect has CNI plugins connect the pod. That they may hold something of it is written down first.

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/cni"
 	"minikubelet/runtime/criserver/namespaces"
@@ -23,8 +24,9 @@ import (
 type sandbox struct {
 	*store.Record[store.SandboxConfig, store.SandboxState]
 
-	ops   sync.Mutex // held by what changes the sandbox
-	pause *task      // guarded by ops; nil without a pause process
+	ops       sync.Mutex // held by what changes the sandbox
+	destroyed bool       // guarded by ops: nothing of it is left
+	pause     *task      // guarded by ops; nil without a pause process
 	// stateDir holds what does not survive a reboot.
 	stateDir string
 	cpu      cpuSample
@@ -144,8 +146,15 @@ func bandwidth(annotation string) (int64, error) {
 
 // containersOf are the containers of a sandbox, the oldest first.
 func (s *Server) containersOf(sandboxID string) []*container {
+	return containersIn(s.containers, sandboxID)
+}
+
+// unmadeOf are those containers of a sandbox that could neither be made nor taken back.
+func (s *Server) unmadeOf(sandboxID string) []*container { return containersIn(s.unmade, sandboxID) }
+
+func containersIn(index *store.Index[*container], sandboxID string) []*container {
 	var found []*container
-	for _, c := range s.containers.All() {
+	for _, c := range index.All() {
 		if c.Config.SandboxID == sandboxID {
 			found = append(found, c)
 		}
@@ -154,35 +163,24 @@ func (s *Server) containersOf(sandboxID string) []*container {
 	return found
 }
 
-// takeDown lets go of all that a sandbox holds but its record: the opposite of RunPodSandbox.
-// It may be called again after an error.
-func (s *Server) takeDown(ctx context.Context, sb *sandbox) error {
-	// The network first, while its namespace is there for plugins to look into.
-	if err := s.disconnect(ctx, sb); err != nil {
-		return err
-	}
-	if sb.pause != nil {
-		if err := sb.pause.kill(ctx); err != nil {
-			return err
-		}
-		if err := sb.pause.waitCleaned(ctx); err != nil {
-			return err
-		}
-	}
-	if err := unmount(sb.pauseRoot()); err != nil {
-		return err
-	}
-	return namespaces.Unpin(sb.namespaceDir())
-}
-
 // disconnect has CNI plugins take the pod from its network.
 func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
-	if !sb.State().Network {
+	if !sb.State().Network && !s.cni.Connected(sb.ID) {
 		return nil
 	}
-	pod, err := sb.network()
-	if err != nil {
-		return err
+	s.step("destroy sandbox: network")
+	pod := cni.Pod{SandboxID: sb.ID, NetNS: namespaces.Path(sb.namespaceDir(), namespaces.Network)}
+	if sb.known() {
+		var err error
+		if pod, err = sb.network(); err != nil {
+			return err
+		}
+		if sb.State().Phase == store.SandboxCreating {
+			// Plugins that an earlier server started may still be connecting it.
+			if err := killMakers(ctx, sb.ID); err != nil {
+				return err
+			}
+		}
 	}
 	if !namespaces.Pinned(sb.namespaceDir(), namespaces.Network) {
 		pod.NetNS = "" // as after a reboot
@@ -190,5 +188,12 @@ func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 	if err := s.cni.Teardown(ctx, pod); err != nil {
 		return err
 	}
-	return sb.Update(func(state *store.SandboxState) { state.Network = false })
+	if !sb.known() {
+		return nil
+	}
+	// The disk may be full, which must not keep a pod from ending: plugins can be asked again.
+	if err := sb.Update(func(state *store.SandboxState) { state.Network = false }); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not write down that a sandbox is disconnected", "sandbox", sb.ID)
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/trees"
 )
 
 const (
@@ -98,10 +99,11 @@ func (sb *sandbox) shm() string {
 
 // removeFiles unmounts and removes what does not survive a reboot anyway.
 func (sb *sandbox) removeFiles() error {
-	if err := errors.Join(unmount(sb.shmDir()), unmount(sb.pauseRoot())); err != nil {
+	// The mount that is there nearly always, without a look at the list of all mounts.
+	if err := unmount(sb.shmDir()); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(sb.stateDir); err != nil {
+	if err := trees.RemoveMounted(sb.stateDir); err != nil {
 		return fmt.Errorf("remove files of sandbox: %w", err)
 	}
 	return nil

@@ -67,6 +67,9 @@ type Options struct {
 	StreamAddress  string
 	// Images configures the image store but for its directory.
 	Images images.Options
+	// Step, if there is one, is called before each step of what makes and removes sandboxes and containers. Tests end the
+	// process there; no flag sets it.
+	Step func(name string)
 }
 
 // Server answers the CRI.
@@ -92,6 +95,7 @@ type Server struct {
 
 	sandboxes  *store.Index[*sandbox]
 	containers *store.Index[*container]
+	unmade     *store.Index[*container] // could neither be made nor taken back: see undoContainer
 }
 
 // New opens the server's directories and takes over the pods in them.
@@ -99,7 +103,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{
 		options: o, conmon: &monitor.Conmon{Path: o.Conmon}, events: newBroker(),
 		runtimes: map[string]*monitor.Runtime{}, versions: map[string]string{},
-		sandboxes: store.NewIndex[*sandbox](), containers: store.NewIndex[*container](),
+		sandboxes: store.NewIndex[*sandbox](), containers: store.NewIndex[*container](), unmade: store.NewIndex[*container](),
 	}
 	if s.options.CgroupParent == "" {
 		s.options.CgroupParent = map[string]string{Cgroupfs: "/crid", Systemd: "crid.slice"}[o.CgroupManager]
@@ -146,6 +150,20 @@ func (s *Server) path(elements ...string) string {
 // state is a path below the directory that does not.
 func (s *Server) state(elements ...string) string {
 	return filepath.Join(append([]string{s.options.State}, elements...)...)
+}
+
+func (s *Server) step(name string) {
+	if s.options.Step != nil {
+		s.options.Step(name)
+	}
+}
+
+// runtimeOf is the OCI runtime of a sandbox; the default one for one whose handler is not configured any more.
+func (s *Server) runtimeOf(sb *sandbox) *monitor.Runtime {
+	if runtime := s.runtimes[sb.Config.RuntimeHandler]; runtime != nil {
+		return runtime
+	}
+	return s.runtimes[""]
 }
 
 // findPrograms checks that conmon and the OCI runtimes are there and fit to be used.

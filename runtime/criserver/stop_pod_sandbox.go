@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/store"
 )
@@ -25,24 +26,30 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 
 func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	// 1. No container may be made in it from now on.
+	s.step("StopPodSandbox 1")
 	sb.ops.Lock()
 	wasReady := sb.ready()
 	err := sb.Update(func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	sb.ops.Unlock()
-	if err != nil {
-		return err
+	if err != nil { // as on a full disk: no reason not to stop what may have filled it
+		klog.FromContext(ctx).Error(err, "Could not write down that a sandbox stopped", "sandbox", sb.ID)
 	}
-	// 2. Kill its containers: whoever wants them to end well stops them first.
+	// 2. Kill its containers, at once: those that are to end in their own way were stopped before.
+	s.step("StopPodSandbox 2")
 	containers := s.containersOf(sb.ID)
 	group := errgroup.Group{}
 	for _, c := range containers {
 		group.Go(func() error { return c.task.kill(ctx) })
+	}
+	for _, c := range s.unmadeOf(sb.ID) {
+		group.Go(func() error { return s.destroyContainer(ctx, c) })
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("stop containers of sandbox: %w", err)
 	}
 	// 3. Disconnect the network, end the pause process, let the namespaces go. Meanwhile the OCI
 	// runtime forgets the containers, and their cgroups go.
+	s.step("StopPodSandbox 3")
 	sb.ops.Lock()
 	defer sb.ops.Unlock()
 	group = errgroup.Group{}
@@ -53,6 +60,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("stop sandbox: %w", err)
 	}
+	s.step("StopPodSandbox end")
 	if wasReady {
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, sb.ID, sb.ID)
 	}

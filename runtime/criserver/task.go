@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,8 +30,10 @@ type task struct {
 
 	init    *monitor.Handle // its first process
 	conmon  *monitor.Handle
+	watched atomic.Bool   // its end will be recorded: see watch
 	exited  chan struct{} // closed once its end is known and recorded
 	cleaned chan struct{} // closed once the runtime has forgotten it
+	ended   sync.Once     // see setEnded
 
 	mu      sync.Mutex
 	cleanup error
@@ -119,6 +122,7 @@ func (t *task) kill(ctx context.Context) error {
 // watch waits in the background for the end of the task's conmon, which comes after that of the
 // task, has the end recorded, and lets the runtime forget the container, which frees its cgroup.
 func (s *Server) watch(t *task, record func(monitor.Exit)) {
+	t.watched.Store(true)
 	s.watches.Go(func() {
 		ctx := s.stopped
 		if t.conmon != nil {
@@ -190,23 +194,11 @@ func (t *task) release() {
 	t.conmon.Close()
 }
 
-// destroy removes a task that may have been made half: its conmon, its processes and what the
-// runtime knows of it.
-func (t *task) destroy(ctx context.Context) error {
-	process, err := monitor.FindProcess(t.bundle)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	err = t.runtime.Delete(ctx, t.id, true)
-	if process.Conmon > 0 && isConmonOf(process.Conmon, t.id) {
-		_ = syscall.Kill(process.Conmon, syscall.SIGKILL)
-	}
-	t.release()
-	return err
-}
-
-// isConmonOf tells whether a process is the conmon of a container, by its arguments.
-func isConmonOf(pid int, id string) bool {
-	arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && containsArgument(arguments, id)
+// setEnded tells those who wait for a task that is not watched that it has ended and is forgotten.
+func (t *task) setEnded() {
+	t.ended.Do(func() {
+		close(t.exited)
+		close(t.cleaned)
+		t.release()
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -208,6 +207,9 @@ func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.remember(network, pod); err != nil {
+		return nil, err
+	}
 	result, err := p.forPod(pod.SandboxID).AddNetworkList(ctx, network, pod.runtimeConf())
 	if err != nil {
 		return nil, fmt.Errorf("add pod to network %s: %w", network.Name, err)
@@ -238,53 +240,6 @@ func addresses(result types.Result) ([]string, error) {
 		return nil, fmt.Errorf("read result of CNI plugin: %d addresses for the pod", len(ips))
 	}
 	return ips, nil
-}
-
-// Teardown disconnects a pod. One that is not connected is no error. NetNS may be empty when
-// the namespace is gone.
-func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {
-	cni := p.forPod(pod.SandboxID)
-	attached, err := cni.GetCachedAttachments(pod.SandboxID)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look up networks of pod: %w", err)
-	}
-	if len(attached) == 0 {
-		return p.teardownUncached(ctx, pod)
-	}
-	var failed []error
-	for _, a := range attached {
-		list, err := libcni.NetworkConfFromBytes(a.Config)
-		if err == nil {
-			conf := &libcni.RuntimeConf{ContainerID: pod.SandboxID, NetNS: pod.NetNS, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs}
-			err = cni.DelNetworkList(ctx, list, conf)
-		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("remove pod from network %s: %w", a.Network, err))
-		}
-	}
-	if len(failed) > 0 {
-		return errors.Join(failed...)
-	}
-	return p.forget(pod.SandboxID)
-}
-
-func (p *Plugins) forget(id string) error {
-	if err := os.RemoveAll(filepath.Join(p.cacheDir, id)); err != nil {
-		return fmt.Errorf("forget networks of pod: %w", err)
-	}
-	return nil
-}
-
-// teardownUncached gives plugins the chance to clean up after an ADD that did not succeed.
-func (p *Plugins) teardownUncached(ctx context.Context, pod Pod) error {
-	network, _ := p.networkFor(pod)
-	if network == nil {
-		return nil // nothing was ever added
-	}
-	if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, network, pod.runtimeConf()); err != nil {
-		return fmt.Errorf("remove pod from network %s: %w", network.Name, err)
-	}
-	return p.forget(pod.SandboxID)
 }
 
 // runtimeConf puts the pod into CNI's terms.
@@ -349,27 +304,4 @@ func CheckPorts(host, container int32) error {
 		return fmt.Errorf("port mapping of %d to %d: ports are from 1 to 65535", host, container)
 	}
 	return nil
-}
-
-// Addresses are those that a pod was given, as far as the cache tells.
-func (p *Plugins) Addresses(sandboxID string) []string {
-	cni := p.forPod(sandboxID)
-	attached, err := cni.GetCachedAttachments(sandboxID)
-	if err != nil {
-		return nil
-	}
-	var ips []string
-	for _, a := range attached {
-		list, err := libcni.NetworkConfFromBytes(a.Config)
-		if err != nil {
-			continue
-		}
-		result, err := cni.GetNetworkListCachedResult(list, &libcni.RuntimeConf{ContainerID: sandboxID, IfName: a.IfName})
-		if err != nil || result == nil {
-			continue
-		}
-		found, _ := addresses(result)
-		ips = append(ips, found...)
-	}
-	return ips
 }

@@ -9,14 +9,19 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// maxOutput bounds what a plugin may answer.
-const maxOutput = 1 << 20
+const (
+	// maxOutput bounds what a plugin may answer.
+	maxOutput = 1 << 20
+	// outputDelay is how long after its end a plugin's output may come from what it started.
+	outputDelay = time.Second
+)
 
 // boundedExec runs plugins as libcni does, but does not keep whatever they print.
 type boundedExec struct {
@@ -37,8 +42,11 @@ func (*boundedExec) ExecPlugin(ctx context.Context, path string, stdin []byte, e
 	cmd.Env = environ
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// What the plugin started ends with it when it takes too long, and whatever goes on with its output open is not waited for.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Run(); err != nil {
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = outputDelay
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return nil, pluginError(err, stdout.Bytes(), stderr.String())
 	}
 	if stdout.cut {

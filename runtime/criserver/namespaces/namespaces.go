@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // The kinds of namespaces that can be pinned; each is also the name of its file.
@@ -177,18 +179,16 @@ func Unpin(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	} else if err != nil {
+		return fmt.Errorf("let go of namespaces: %w", err)
 	}
-	var failed []error
-	for _, entry := range entries {
-		path := filepath.Join(dir, entry.Name())
-		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			failed = append(failed, fmt.Errorf("unmount %s: %w", path, err))
-		}
+	for _, entry := range entries { // what stays mounted is found below
+		_ = unix.Unmount(filepath.Join(dir, entry.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
-	if err := errors.Join(append(failed, err)...); err != nil {
-		return err
+	if err := trees.RemoveMounted(dir); err != nil {
+		return fmt.Errorf("let go of namespaces: %w", err)
 	}
-	return os.RemoveAll(dir)
+	return nil
 }
 
 // Pinned tells whether a namespace is mounted over its file. After a reboot it is not.

@@ -15,6 +15,12 @@ func NewID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// ValidID tells an ID from the name of a directory that is not ours.
+func ValidID(id string) bool {
+	_, err := hex.DecodeString(id)
+	return err == nil && len(id) == 64
+}
+
 // Index finds live objects by ID, by an unambiguous beginning of it, and by reserved name. A
 // name belongs to one object from before it is made until after it is gone, so that a caller
 // that asks again for what it got no answer for finds the first.

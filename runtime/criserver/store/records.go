@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -14,6 +15,16 @@ type SandboxConfig struct {
 	CreatedAt      time.Time                    `json:"createdAt"`
 	Pause          bool                         `json:"pause,omitempty"` // a process holds the namespaces
 }
+
+func (c *SandboxConfig) check() error {
+	if c.Name == "" || c.Config.GetMetadata().GetUid() == "" {
+		return errNoRecord
+	}
+	return nil
+}
+
+// errNoRecord is for a file that is JSON and says nothing.
+var errNoRecord = errors.New("it is no record")
 
 // SandboxPhase says how far a sandbox has come.
 type SandboxPhase string
@@ -36,6 +47,13 @@ type SandboxState struct {
 	Resources *runtimeapi.LinuxContainerResources `json:"resources,omitempty"`
 }
 
+func (s *SandboxState) check() error {
+	if s.Phase == "" {
+		return errNoRecord
+	}
+	return nil
+}
+
 // ContainerConfig is what a container was asked to be.
 type ContainerConfig struct {
 	Name          string                       `json:"name"` // reserved: sandbox, name and attempt
@@ -49,6 +67,13 @@ type ContainerConfig struct {
 	CgroupsPath   string                       `json:"cgroupsPath,omitempty"`
 	OwnPIDs       bool                         `json:"ownPIDs,omitempty"` // killing its init kills all of it
 	CreatedAt     time.Time                    `json:"createdAt"`
+}
+
+func (c *ContainerConfig) check() error {
+	if c.Name == "" || c.SandboxID == "" || c.Config.GetMetadata().GetName() == "" {
+		return errNoRecord
+	}
+	return nil
 }
 
 // ContainerPhase says how far a container has come.
@@ -74,6 +99,13 @@ type ContainerState struct {
 	Reason     string                              `json:"reason,omitempty"`
 	Message    string                              `json:"message,omitempty"`
 	Resources  *runtimeapi.LinuxContainerResources `json:"resources,omitempty"`
+}
+
+func (s *ContainerState) check() error {
+	if s.Phase == "" {
+		return errNoRecord
+	}
+	return nil
 }
 
 // Process names a container's first process and its conmon. A PID alone may be somebody

@@ -10,15 +10,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 const (
 	configFile = "config.json"
 	stateFile  = "state.json"
+	// removedPrefix begins the names of directories that are being removed.
+	removedPrefix = ".removed-"
 	// maxFile bounds what is read back: no request of 16 MiB or less makes a larger one.
 	maxFile = 32 << 20
 )
@@ -56,16 +62,23 @@ func (r *Record[C, S]) Update(change func(*S)) error {
 
 // Remove deletes the object's directory. It must hold no mounts any more.
 func (r *Record[C, S]) Remove() error {
-	// The configuration goes first: without it a directory is rubbish that the next start removes.
-	for _, name := range []string{configFile, stateFile} {
-		if err := os.Remove(filepath.Join(r.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget %s: %w", r.ID, err)
-		}
+	// By a name that says so, a directory is rubbish that the next start removes.
+	removed := filepath.Join(filepath.Dir(r.dir), removedPrefix+r.ID)
+	err := os.Rename(r.dir, removed)
+	if err == nil || errors.Is(err, fs.ErrNotExist) { // perhaps an earlier call could not remove all
+		err = trees.Remove(removed)
 	}
-	if err := os.RemoveAll(r.dir); err != nil {
+	if err != nil {
 		return fmt.Errorf("forget %s: %w", r.ID, err)
 	}
 	return nil
+}
+
+// Attach is the record of an object whose files may be lost, so that what is left of it can be removed.
+func Attach[C, S any](parent, id string) *Record[C, S] {
+	r := &Record[C, S]{ID: id, dir: filepath.Join(parent, id)}
+	r.state.Store(new(S))
+	return r
 }
 
 // Create makes the directory of a new object and writes both files.
@@ -80,7 +93,7 @@ func Create[C, S any](parent, id string, config C, state S) (*Record[C, S], erro
 		err = writeJSON(filepath.Join(r.dir, configFile), config)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write record of %s: %w", id, err), os.RemoveAll(r.dir))
+		return nil, errors.Join(fmt.Errorf("write record of %s: %w", id, err), trees.Remove(r.dir))
 	}
 	return r, nil
 }
@@ -92,8 +105,8 @@ type Loaded[C, S any] struct {
 	ConfigError, StateError error
 }
 
-// Load reads the objects below parent, which is made when it is not there. Directories without
-// a configuration are the remains of a removal: they are returned with fs.ErrNotExist as ConfigError.
+// Load reads the objects below parent, which is made when it is not there, and goes on with removals that were
+// interrupted.
 func Load[C, S any](parent string) ([]Loaded[C, S], error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("make %s: %w", parent, err)
@@ -104,11 +117,19 @@ func Load[C, S any](parent string) ([]Loaded[C, S], error) {
 	}
 	var found []Loaded[C, S]
 	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), removedPrefix) {
+			if err := trees.Remove(filepath.Join(parent, entry.Name())); err != nil {
+				klog.Background().Error(err, "Could not remove all of a record")
+			}
+			continue
+		}
 		if !entry.IsDir() {
 			continue
 		}
-		l := Loaded[C, S]{Record: &Record[C, S]{ID: entry.Name(), dir: filepath.Join(parent, entry.Name())}}
-		l.ConfigError = readJSON(filepath.Join(l.dir, configFile), &l.Config)
+		l := Loaded[C, S]{Record: Attach[C, S](parent, entry.Name())}
+		if l.ConfigError = readJSON(filepath.Join(l.dir, configFile), &l.Config); l.ConfigError != nil {
+			l.Config = *new(C)
+		}
 		state := new(S)
 		l.StateError = readJSON(filepath.Join(l.dir, stateFile), state)
 		if l.StateError != nil {
@@ -120,14 +141,18 @@ func Load[C, S any](parent string) ([]Loaded[C, S], error) {
 	return found, nil
 }
 
-// Restore gives a record whose configuration was lost one that was found elsewhere.
+// Restore gives a record whose configuration was lost one that was found elsewhere. It counts also when it cannot be
+// written, as on a full disk; then the next start looks for it again.
 func (l *Loaded[C, S]) Restore(config C) error {
+	l.Config, l.ConfigError = config, nil
 	if err := writeJSON(filepath.Join(l.dir, configFile), config); err != nil {
 		return fmt.Errorf("restore configuration of %s: %w", l.ID, err)
 	}
-	l.Config, l.ConfigError = config, nil
 	return nil
 }
+
+// Assume gives a record whose state was lost one, without writing it.
+func (l *Loaded[C, S]) Assume(state S) { l.state.Store(&state) }
 
 // readJSON reads a file that an earlier server wrote. One that is no JSON is renamed, so that
 // somebody can look at it and the next start does not stumble again.
@@ -140,8 +165,10 @@ func readJSON(path string, into any) error {
 		err = fmt.Errorf("file has %d bytes, more than %d", info.Size(), maxFile)
 	} else if data, readErr := os.ReadFile(path); readErr != nil {
 		return readErr
-	} else {
-		err = json.Unmarshal(data, into)
+	} else if err = json.Unmarshal(data, into); err == nil {
+		if checked, ok := into.(interface{ check() error }); ok {
+			err = checked.check()
+		}
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("read %s: %w", path, err), os.Rename(path, path+".corrupt"))

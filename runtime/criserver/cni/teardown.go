@@ -1,0 +1,179 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/libcni"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/trees"
+)
+
+// attachedFile is what a pod is disconnected by. It is written before the first plugin is called, where libcni's cache is
+// only after the last one: the configuration may change, and the server end, in between.
+const attachedFile = "attached.json"
+
+// attached is what attachedFile has.
+type attached struct {
+	Config         []byte         `json:"config"` // of the network
+	Args           [][2]string    `json:"args"`
+	CapabilityArgs map[string]any `json:"capabilityArgs,omitempty"`
+}
+
+// remember writes down how a pod is about to be connected.
+func (p *Plugins) remember(network *libcni.NetworkConfigList, pod Pod) error {
+	conf := pod.runtimeConf()
+	data, err := json.Marshal(attached{Config: network.Bytes, Args: conf.Args, CapabilityArgs: conf.CapabilityArgs})
+	if err == nil {
+		err = os.MkdirAll(p.podDir(pod.SandboxID), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.podDir(pod.SandboxID), attachedFile), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write down how pod is connected: %w", err)
+	}
+	return nil
+}
+
+func (p *Plugins) podDir(id string) string { return filepath.Join(p.cacheDir, id) }
+
+// Connected tells whether plugins may hold something of a pod.
+func (p *Plugins) Connected(id string) bool {
+	_, err := os.Lstat(p.podDir(id))
+	return err == nil
+}
+
+// All are the IDs of pods of which plugins may hold something.
+func (p *Plugins) All() ([]string, error) {
+	entries, err := os.ReadDir(p.cacheDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list networks of pods: %w", err)
+	}
+	var ids []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			ids = append(ids, entry.Name())
+		}
+	}
+	return ids, nil
+}
+
+// Teardown disconnects a pod. One that is not connected is no error. NetNS may be empty when the namespace is gone, and
+// all but SandboxID when no more is known of the pod.
+func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {
+	networks, err := p.networksOf(ctx, pod)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, n := range networks {
+		if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, n.list, n.conf); err != nil {
+			failed = append(failed, fmt.Errorf("remove pod from network %s: %w", n.list.Name, err))
+		}
+	}
+	if len(failed) > 0 {
+		return errors.Join(failed...)
+	}
+	if err := trees.Remove(p.podDir(pod.SandboxID)); err != nil {
+		return fmt.Errorf("forget networks of pod: %w", err)
+	}
+	return nil
+}
+
+// attachment is one network that a pod is, or may be, connected to.
+type attachment struct {
+	list *libcni.NetworkConfigList
+	conf *libcni.RuntimeConf
+}
+
+// networksOf finds what to disconnect a pod from: what was written down before it was connected, else what libcni keeps,
+// else, when both are lost, the network of today. None is left only when there is no network configuration at all.
+func (p *Plugins) networksOf(ctx context.Context, pod Pod) ([]attachment, error) {
+	conf := pod.runtimeConf()
+	noted, err := p.noted(pod.SandboxID)
+	if err == nil {
+		conf.Args, conf.CapabilityArgs = noted.Args, noted.CapabilityArgs
+		list, err := libcni.NetworkConfFromBytes(noted.Config)
+		if err == nil {
+			return []attachment{{list, conf}}, nil
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(ctx).Error(err, "How a pod was connected is lost; it is disconnected by what else is known", "sandbox", pod.SandboxID)
+	}
+	cached, err := p.forPod(pod.SandboxID).GetCachedAttachments(pod.SandboxID)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(ctx).Error(err, "Could not look up networks of a pod", "sandbox", pod.SandboxID)
+	}
+	var found []attachment
+	for _, a := range cached {
+		list, err := libcni.NetworkConfFromBytes(a.Config)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "The cache of CNI has a network without a configuration", "sandbox", pod.SandboxID)
+			continue
+		}
+		found = append(found, attachment{list, &libcni.RuntimeConf{ContainerID: pod.SandboxID, NetNS: pod.NetNS, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs}})
+	}
+	if len(found) > 0 {
+		return found, nil
+	}
+	conf = pod.runtimeConf()
+	if network, _ := p.networkFor(pod); network != nil {
+		return []attachment{{network, conf}}, nil
+	}
+	return nil, nil
+}
+
+// noted reads what remember wrote.
+func (p *Plugins) noted(id string) (attached, error) {
+	var noted attached
+	path := filepath.Join(p.podDir(id), attachedFile)
+	info, err := os.Stat(path)
+	if err != nil {
+		return noted, err
+	}
+	if info.Size() > maxConfig+maxOutput {
+		return noted, fmt.Errorf("%s has %d bytes", path, info.Size())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return noted, err
+	}
+	if err := json.Unmarshal(data, &noted); err != nil {
+		return noted, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(noted.Config) == 0 {
+		return noted, fmt.Errorf("read %s: no network", path)
+	}
+	return noted, nil
+}
+
+// Addresses are those that a pod was given, as far as the cache tells.
+func (p *Plugins) Addresses(sandboxID string) []string {
+	cni := p.forPod(sandboxID)
+	attached, err := cni.GetCachedAttachments(sandboxID)
+	if err != nil {
+		return nil
+	}
+	var ips []string
+	for _, a := range attached {
+		list, err := libcni.NetworkConfFromBytes(a.Config)
+		if err != nil {
+			continue
+		}
+		result, err := cni.GetNetworkListCachedResult(list, &libcni.RuntimeConf{ContainerID: sandboxID, IfName: a.IfName})
+		if err != nil || result == nil {
+			continue
+		}
+		found, _ := addresses(result)
+		ips = append(ips, found...)
+	}
+	return ips
+}
