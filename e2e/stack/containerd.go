@@ -107,6 +107,7 @@ func (s *Stack) startContainerd(ctx context.Context) error {
 
 // runtimeReady succeeds when the runtime and its network are ready.
 func (s *Stack) runtimeReady(ctx context.Context) error {
+	s.CRI.ResetConnectBackoff() // a runtime that was just started is not to be waited for as one that is away
 	status, err := runtimeapi.NewRuntimeServiceClient(s.CRI).Status(ctx, &runtimeapi.StatusRequest{})
 	if err != nil {
 		return err

@@ -220,8 +220,7 @@ func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.Contai
 	s.containers.Reserve(c.Config.Name, c.ID)
 	s.containers.Add(c.ID, c)
 	if c.State().Phase == store.ContainerExited && !c.task.runtime.Knows(c.ID) {
-		close(c.task.exited)
-		close(c.task.cleaned)
+		c.task.setEnded()
 		return
 	}
 	if _, err := c.task.hold(c.State().Process); err != nil {

@@ -14,6 +14,7 @@ import (
 
 // startPause starts the process that is the first in the pod's own PID namespace.
 func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
+	s.step("startPause: mount")
 	if err := makePauseRoot(sb.pauseRoot()); err != nil {
 		return err
 	}
@@ -42,15 +43,19 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 	if err := writeSpec(sb.pauseDir(), spec); err != nil {
 		return err
 	}
+	s.step("startPause: create")
 	sb.pause = newTask(sb.ID, sb.pauseDir(), runtime, true)
 	process, err := sb.pause.create(ctx, s.conmon, monitor.Container{})
 	if err != nil {
 		return err
 	}
-	if err := sb.Update(func(state *store.SandboxState) { state.Pause = process }); err != nil {
+	s.step("startPause: start")
+	if err := runtime.Start(ctx, sb.ID); err != nil {
 		return err
 	}
-	return runtime.Start(ctx, sb.ID)
+	// Last, so that a start takes back one that was not started.
+	s.step("startPause: record")
+	return sb.Update(func(state *store.SandboxState) { state.Pause = process })
 }
 
 // watchPause makes the sandbox not ready when its pause process ends.

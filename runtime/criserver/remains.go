@@ -30,7 +30,10 @@ func (s *Server) end(ctx context.Context, t *task) error {
 		}
 		return t.waitCleaned(ctx)
 	}
-	// Nobody waits for it, so all who are still making it must go before it does.
+	if t.hasEnded() {
+		return nil
+	}
+	// Nothing records its end. All that is still making it must go first.
 	if err := killMakers(ctx, t.id); err != nil {
 		return err
 	}
