@@ -173,7 +173,7 @@ func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxC
 	}
 	if sb.State().Pause.PID != 0 {
 		s.adoptPause(ctx, sb)
-	} else if _, err := os.Lstat(sb.pauseDir()); err == nil {
+	} else if exists(sb.pauseDir()) {
 		// One was being started for a container, which is removed as well.
 		if err := s.undoPause(ctx, sb); err != nil {
 			logger.Error(err, "Could not take back a pause process", "sandbox", sb.ID)

@@ -159,7 +159,7 @@ func (c *container) known() bool { return c.Config.Config != nil }
 // endPause ends the pause process, however far it was made. The caller holds sb.ops.
 func (s *Server) endPause(ctx context.Context, sb *sandbox) error {
 	if sb.pause == nil {
-		if _, err := os.Lstat(sb.pauseDir()); err != nil {
+		if !exists(sb.pauseDir()) {
 			return nil // none was ever begun
 		}
 		sb.pause = newTask(sb.ID, sb.pauseDir(), s.runtimeOf(sb), true)
@@ -168,6 +168,11 @@ func (s *Server) endPause(ctx context.Context, sb *sandbox) error {
 		return err
 	}
 	return unmount(sb.pauseRoot())
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // undoPause takes startPause back, so that it can be done again. The caller holds sb.ops.

@@ -68,12 +68,8 @@ func (p *Plugins) All() ([]string, error) {
 // Teardown disconnects a pod. One that is not connected is no error. NetNS may be empty when the namespace is gone, and
 // all but SandboxID when no more is known of the pod.
 func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {
-	networks, err := p.networksOf(ctx, pod)
-	if err != nil {
-		return err
-	}
 	var failed []error
-	for _, n := range networks {
+	for _, n := range p.networksOf(ctx, pod) {
 		if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, n.list, n.conf); err != nil {
 			failed = append(failed, fmt.Errorf("remove pod from network %s: %w", n.list.Name, err))
 		}
@@ -95,14 +91,14 @@ type attachment struct {
 
 // networksOf finds what to disconnect a pod from: what was written down before it was connected, else what libcni keeps,
 // else, when both are lost, the network of today. None is left only when there is no network configuration at all.
-func (p *Plugins) networksOf(ctx context.Context, pod Pod) ([]attachment, error) {
+func (p *Plugins) networksOf(ctx context.Context, pod Pod) []attachment {
 	conf := pod.runtimeConf()
 	noted, err := p.noted(pod.SandboxID)
 	if err == nil {
 		conf.Args, conf.CapabilityArgs = noted.Args, noted.CapabilityArgs
 		list, err := libcni.NetworkConfFromBytes(noted.Config)
 		if err == nil {
-			return []attachment{{list, conf}}, nil
+			return []attachment{{list, conf}}
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -122,13 +118,13 @@ func (p *Plugins) networksOf(ctx context.Context, pod Pod) ([]attachment, error)
 		found = append(found, attachment{list, &libcni.RuntimeConf{ContainerID: pod.SandboxID, NetNS: pod.NetNS, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs}})
 	}
 	if len(found) > 0 {
-		return found, nil
+		return found
 	}
 	conf = pod.runtimeConf()
 	if network, _ := p.networkFor(pod); network != nil {
-		return []attachment{{network, conf}}, nil
+		return []attachment{{network, conf}}
 	}
-	return nil, nil
+	return nil
 }
 
 // noted reads what remember wrote.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/moby/sys/mountinfo"
@@ -81,9 +82,9 @@ func Unmount(dir string) error {
 			return nil
 		}
 		failed = nil
-		for i := len(found) - 1; i >= 0; i-- { // the newest first: it may be on an older one
-			if err := unix.Unmount(found[i].Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				failed = append(failed, fmt.Errorf("unmount %s: %w", found[i].Mountpoint, err))
+		for _, mount := range slices.Backward(found) { // the newest first: it may be on an older one
+			if err := unix.Unmount(mount.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				failed = append(failed, fmt.Errorf("unmount %s: %w", mount.Mountpoint, err))
 			}
 		}
 	}
