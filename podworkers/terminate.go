@@ -26,7 +26,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	}
 	w.report(m.pod, observed)
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
-	if !observed.Gone() {
+	if !w.opts.Runtime.Ended(observed) {
 		err := w.killPod(ctx, m, observed)
 		w.fresh, w.lastAction = nil, time.Now() // what was read while containers ended does not count
 		if err != nil {

@@ -220,14 +220,14 @@ func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 	ws.Removed(uid)
 }
 
-// unknownPredecessor finds a pod with the same full name that runs but has no worker.
+// unknownPredecessor finds a pod with the same full name that runs, or holds addresses and host ports, but has no worker.
 func (ws *Workers) unknownPredecessor(pod *corev1.Pod) types.UID {
 	for _, uid := range ws.opts.Cache.UIDs() {
 		if uid == pod.UID || ws.worker(uid) != nil {
 			continue
 		}
 		s, ok := ws.opts.Cache.Get(uid)
-		if ok && s.Namespace == pod.Namespace && s.Name == pod.Name && !s.Gone() {
+		if ok && s.Namespace == pod.Namespace && s.Name == pod.Name && !ws.opts.Runtime.Ended(s) {
 			return uid
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	created = runtimeapi.ContainerState_CONTAINER_CREATED
 	running = runtimeapi.ContainerState_CONTAINER_RUNNING
 	exited  = runtimeapi.ContainerState_CONTAINER_EXITED
+	unknown = runtimeapi.ContainerState_CONTAINER_UNKNOWN // it may be running
 )
 
 type containerKind string
@@ -31,6 +32,7 @@ type actionInput struct {
 	Observed *cri.PodStatus
 	Verdicts ProbeVerdicts
 	Actuated *allocation.Resources // what does not have its allocation yet; nil for none
+	Ended    bool                  // nothing of Observed runs, and the runtime was told to stop each sandbox (Runtime.Ended)
 }
 
 // startAction starts a new instance of a container.
@@ -141,10 +143,10 @@ func (p *planner) planSandbox(reason string) {
 	if len(p.Observed.Sandboxes) > 0 {
 		p.KillPod = reason
 	}
-	if p.Observed.Gone() {
+	if p.Ended {
 		defer func() {
 			if p.CreateSandbox == "" {
-				p.KillPod = "" // done and ended
+				p.KillPod = "" // all of it was stopped already, and nothing new will start
 			}
 		}()
 	}
@@ -178,8 +180,8 @@ func (p *planner) planSandbox(reason string) {
 	p.Start = regular
 }
 
-// planDuplicates ends all but the newest running instance of a container. There are two when a create call got no
-// answer and was sent again.
+// planDuplicates ends all but the newest instance of a container that run or may run. There are two when a create call
+// got no answer and was sent again.
 func (p *planner) planDuplicates() {
 	for _, status := range p.Observed.Containers {
 		newest := p.Observed.Container(status.Name)
@@ -187,6 +189,8 @@ func (p *planner) planDuplicates() {
 			continue
 		}
 		switch status.State {
+		case unknown:
+			p.clear(status)
 		case running:
 			p.kill(status, "Duplicate", fmt.Sprintf("Container %s runs more than once, keeping the newest", status.Name))
 		case created:
@@ -201,6 +205,9 @@ func (p *planner) planEphemeral() {
 		container := (*corev1.Container)(&e.EphemeralContainerCommon)
 		status := p.Observed.Container(e.Name)
 		if status != nil && status.State != created {
+			if status.State == unknown {
+				p.clear(status)
+			}
 			continue // an ephemeral container is never restarted
 		}
 		reason := "the ephemeral container has not run"

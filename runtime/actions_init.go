@@ -32,6 +32,8 @@ func (p *planner) planInit() (initialised bool) {
 	for i := range min(at, len(list)) {
 		if isSidecar(&list[i]) {
 			p.planSidecar(i)
+		} else if status := p.Observed.Container(list[i].Name); status != nil && status.State == unknown {
+			p.clear(status)
 		}
 	}
 	if at == len(list) {

@@ -151,9 +151,11 @@ func TestComputePodActions(t *testing.T) {
 		{"sandbox died before any container", "c:a", never, "box0-", nil, "killpod, sandbox 1, start a/0"},
 		{"sandbox died, init containers again", "i:i c:a", always, "box0- a:exit137 i:exit0", nil, "killpod, remove i.0, sandbox 1, start i/1"},
 		{"init containers of an earlier sandbox count for nothing", "i:i c:a", always, "box1 box0- a:exit137@0 i:exit0@0", nil, "start i/1"},
-		{"sandbox died, policy Never", "c:a", never, "box0- a:exit0", nil, ""},
+		{"sandbox died, policy Never", "c:a", never, "box0- a:exit0", nil, "killpod"},
+		{"sandbox died, policy Never, and was stopped", "c:a", never, "box0- a:exit0 ended", nil, ""},
 		{"sandbox died, policy Never, container runs on", "c:a", never, "box0- a:run", nil, "killpod"},
-		{"sandbox died, OnFailure, done", "c:a c:b", onFailure, "box0- a:exit0 b:exit0", nil, ""},
+		{"sandbox died, OnFailure, done", "c:a c:b", onFailure, "box0- a:exit0 b:exit0", nil, "killpod"},
+		{"sandbox died, OnFailure, done, and was stopped", "c:a c:b", onFailure, "box0- a:exit0 b:exit0 ended", nil, ""},
 		{"sandbox died, OnFailure, one to do", "c:a c:b", onFailure, "box0- a:exit0 b:exit1", nil, "killpod, sandbox 1, start b/1"},
 		{"two ready sandboxes", "c:a", always, "box1 box0 a:run", nil, "killpod, sandbox 2, start a/1"},
 		{"no IP address", "c:a", always, "box0! a:run", nil, "killpod, sandbox 1, start a/1"},
@@ -173,6 +175,9 @@ func TestComputePodActions(t *testing.T) {
 		{"created anew, never started", "c:a", always, "box0 a:new/5 a:exit1/4", nil, "remove a.5, start a/5"},
 		{"created and superseded", "c:a", always, "box0 a:run/1 a:new/0", nil, "remove a.0"},
 		{"unknown", "c:a c:b", always, "box0 b:run a:unknown", nil, "kill a.0, start a/1"},
+		{"an earlier one is unknown", "c:a", always, "box0 a:run/1 a:unknown/0", nil, "kill a.0"},
+		{"an ephemeral one is unknown", "c:a e:e", always, "box0 a:run e:unknown", nil, "kill e.0"},
+		{"an init container that is behind is unknown", "i:i c:a", always, "box0 a:run i:unknown", nil, "kill i.0"},
 		{"runs twice", "c:a", always, "box0 a:run/1 a:run/0", nil, "kill a.0"},
 		{"definition changed", "c:a c:b", always, "box0 a:changed b:run", nil, "kill a.0, start a/1"},
 		{"definition changed, Never", "c:a", never, "box0 a:changed", nil, "kill a.0, start a/1"},
@@ -223,7 +228,8 @@ func TestComputePodActions(t *testing.T) {
 		{"ephemeral does not keep a pod", "c:a e:e", never, "box0 a:exit0 e:run", nil, "killpod"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			actions := computePodActions(actionInput{Pod: testPod(tc.pod, tc.policy), Observed: observe(tc.observed), Verdicts: tc.verdicts})
+			line, ended := strings.CutSuffix(tc.observed, " ended")
+			actions := computePodActions(actionInput{Pod: testPod(tc.pod, tc.policy), Observed: observe(line), Verdicts: tc.verdicts, Ended: ended})
 			if got := plan(actions); got != tc.want {
 				t.Errorf("plan %q\nwant %q", got, tc.want)
 			}
@@ -316,7 +322,7 @@ func TestCrashLoop(t *testing.T) {
 	c := newCrashLoops(longest)
 	step := func(what string, last *cri.ContainerStatus, want time.Duration) {
 		t.Helper()
-		delay, until := c.wait(pod, container, last)
+		delay, until := c.wait(pod, container, last, at)
 		if delay != want || (last != nil && !until.Equal(at.Add(want))) {
 			t.Errorf("%s: %v until %v, want %v", what, delay, until, want)
 		}

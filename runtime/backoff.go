@@ -27,6 +27,8 @@ type crashLoops struct {
 type crashFloor struct {
 	attempt     uint32
 	fingerprint string // of what, when changed, deserves a fresh start
+	end         string // the container whose end was last asked about
+	endSeen     time.Time
 }
 
 func newCrashLoops(longest time.Duration) *crashLoops {
@@ -44,10 +46,11 @@ func crashDelay(n uint32, longest time.Duration) time.Duration {
 	return min(crashLoopBase<<(n-1), longest)
 }
 
-// wait returns the back-off that applies to starting the container again after last, and when it ends.
+// wait returns the back-off that applies to starting the container again after last, and when it ends. It counts from
+// the container's end, but at the latest from when that was first seen: a clock that is set back puts ends far ahead.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
-func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cri.ContainerStatus) (time.Duration, time.Time) {
+func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cri.ContainerStatus, at time.Time) (time.Duration, time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	of := c.floors[pod.UID]
@@ -57,6 +60,7 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 	}
 	now := crashFloor{fingerprint: hashContainer(container) + "/" + container.Resources.String()}
 	floor, known := of[container.Name]
+	now.end, now.endSeen = floor.end, floor.endSeen
 	if last == nil {
 		of[container.Name] = now
 		return 0, time.Time{}
@@ -70,8 +74,14 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 	case !known:
 		floor = now
 	}
+	if floor.end != last.ID || floor.endSeen.IsZero() {
+		floor.end, floor.endSeen = last.ID, at
+	}
 	of[container.Name] = floor
 	delay := crashDelay(last.Attempt-min(floor.attempt, last.Attempt), c.longest)
+	if last.FinishedAt.After(floor.endSeen) {
+		return delay, floor.endSeen.Add(delay)
+	}
 	return delay, last.FinishedAt.Add(delay)
 }
 

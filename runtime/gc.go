@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
@@ -200,12 +202,34 @@ func (r *Runtime) listAll(ctx context.Context) ([]*runtimeapi.Container, []*runt
 	return containers.GetContainers(), sandboxes.GetItems(), nil
 }
 
+// stopUnknown stops a container that may be running, with the grace period that it was made with.
+//
+// Upstream: pkg/kubelet/kuberuntime/kuberuntime_gc.go removeOldestN
+func (r *Runtime) stopUnknown(ctx context.Context, container *runtimeapi.Container) error {
+	grace, err := strconv.ParseInt(container.GetAnnotations()[cri.AnnotationPodTerminationGrace], 10, 64)
+	least := int64(minGracePeriod / time.Second)
+	if err != nil || grace < least {
+		grace = least
+	}
+	_, err = r.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: container.GetId(), Timeout: grace})
+	if err != nil && !cri.IsNotFound(err) {
+		return fmt.Errorf("stop container %s, which is in an unknown state: %w", container.GetMetadata().GetName(), err)
+	}
+	return nil
+}
+
 // removeGarbage removes dead containers and sandboxes, and returns the containers that are left.
 func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Container, sandboxes []*runtimeapi.PodSandbox, known func(types.UID) bool) ([]*runtimeapi.Container, error) {
 	var errs []error
 	gone := map[string]bool{}
 	for _, container := range garbageContainers(containers, known) {
-		err := r.removeDead(ctx, container)
+		var err error
+		if container.GetState() == unknown {
+			err = r.stopUnknown(ctx, container)
+		}
+		if err == nil {
+			err = r.removeDead(ctx, container)
+		}
 		gone[container.GetId()] = err == nil
 		errs = append(errs, err)
 		if err == nil {
@@ -245,7 +269,7 @@ func podUID(labels map[string]string) types.UID {
 func garbageContainers(all []*runtimeapi.Container, known func(types.UID) bool) []*runtimeapi.Container {
 	newestFirst := slices.Clone(all)
 	slices.SortStableFunc(newestFirst, func(a, b *runtimeapi.Container) int {
-		return int(max(min(b.GetCreatedAt()-a.GetCreatedAt(), 1), -1))
+		return cri.Newer(a.GetMetadata().GetAttempt(), b.GetMetadata().GetAttempt(), a.GetCreatedAt(), b.GetCreatedAt())
 	})
 	kept := map[[2]string]bool{}
 	var out []*runtimeapi.Container

@@ -73,6 +73,27 @@ func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	return nil
 }
 
+// Ended reports that nothing of the pod runs or may run, and that the runtime was told to stop each of its sandboxes.
+// A sandbox whose process is gone, as after a reboot, still holds its addresses and host ports until then.
+func (r *Runtime) Ended(observed *cri.PodStatus) bool {
+	if observed == nil {
+		return true
+	}
+	for _, sandbox := range observed.Sandboxes {
+		if _, stopped := r.stopped.Load(sandbox.GetId()); !stopped || sandbox.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY {
+			return false
+		}
+	}
+	for _, container := range observed.Containers {
+		// The runtime ends by force what is in a sandbox that it stops, so an unknown state says nothing afterwards.
+		_, stopped := r.stopped.Load(container.SandboxID)
+		if container.State == running || container.State == unknown && !stopped {
+			return false
+		}
+	}
+	return true
+}
+
 // look returns the given reading, or a new one where there is none or the last call for the pod got no answer.
 func (r *Runtime) look(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus) (*cri.PodStatus, error) {
 	if _, uncertain := r.uncertain.Load(pod.UID); observed != nil && !uncertain && !observed.Shallow() {
@@ -85,7 +106,7 @@ func (r *Runtime) look(ctx context.Context, pod *corev1.Pod, observed *cri.PodSt
 func containersToKill(observed *cri.PodStatus) []*cri.ContainerStatus {
 	var out []*cri.ContainerStatus
 	for _, container := range observed.Containers {
-		if container.State == running || container.State == runtimeapi.ContainerState_CONTAINER_UNKNOWN {
+		if container.State == running || container.State == unknown {
 			out = append(out, container)
 		}
 	}

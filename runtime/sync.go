@@ -47,7 +47,7 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 
 	// Each round but the last starts a container, so the bound is never met; it is there to show that it ends.
 	for number := range 4 + len(pod.Spec.InitContainers) {
-		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in, Actuated: r.actuated(pod)})
+		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in, Actuated: r.actuated(pod), Ended: r.Ended(result.Observed)})
 		if actions.empty() {
 			break
 		}
@@ -290,8 +290,9 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
 func (s *syncRound) backingOff(ctx context.Context, action startAction) bool {
 	name := action.Container.Name
-	delay, until := s.crash.wait(s.pod, action.Container, lastExited(s.observed, name))
-	if !s.Clock.Now().Before(until) {
+	now := s.Clock.Now()
+	delay, until := s.crash.wait(s.pod, action.Container, lastExited(s.observed, name), now)
+	if !now.Before(until) {
 		return false
 	}
 	klog.FromContext(ctx).V(4).Info("Container is in back-off", "pod", klog.KObj(s.pod), "podUID", s.pod.UID, "containerName", name, "until", until)

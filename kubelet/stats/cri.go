@@ -9,6 +9,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"minikubelet/runtime/cri"
 )
 
 // criPod is a pod that runs: its ready sandbox, its running containers, and what the runtime says they use.
@@ -59,7 +61,7 @@ func newestSandboxes(all []*runtimeapi.PodSandbox) (pods []*criPod, bySandbox ma
 		if uid == "" {
 			continue // not made by a kubelet
 		}
-		if other := newest[uid]; other == nil || other.CreatedAt < s.CreatedAt {
+		if other := newest[uid]; other == nil || cri.Newer(s.GetMetadata().GetAttempt(), other.GetMetadata().GetAttempt(), s.CreatedAt, other.CreatedAt) < 0 {
 			newest[uid] = s
 		}
 	}

@@ -34,7 +34,7 @@ type PodStatus struct {
 	UID             types.UID
 	Namespace, Name string
 	Sandboxes       []*runtimeapi.PodSandboxStatus // newest attempt first
-	Containers      []*ContainerStatus             // newest first; every attempt that the runtime still has
+	Containers      []*ContainerStatus             // newest attempt first; all that the runtime still has
 	IPs             []string                       // of the newest sandbox while it is ready; nil on the host's network
 	ObservedAt      time.Time                      // when the reading began
 
@@ -175,6 +175,12 @@ func (s *PodStatus) with(sandboxes []*runtimeapi.PodSandboxStatus, containers []
 	return out
 }
 
+// Newer orders sandboxes or containers of one name, newest first, for slices.SortFunc. The attempt decides: creation
+// times go back when the clock is set back.
+func Newer(attemptA, attemptB uint32, createdA, createdB int64) int {
+	return cmp.Or(cmp.Compare(attemptB, attemptA), cmp.Compare(createdB, createdA))
+}
+
 // newPodStatus sorts copies of the lists and reads the IPs.
 func newPodStatus(uid types.UID, namespace, name string, sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
 	s := &PodStatus{
@@ -182,10 +188,10 @@ func newPodStatus(uid types.UID, namespace, name string, sandboxes []*runtimeapi
 		Sandboxes: slices.Clone(sandboxes), Containers: slices.Clone(containers), ObservedAt: at,
 	}
 	slices.SortStableFunc(s.Sandboxes, func(a, b *runtimeapi.PodSandboxStatus) int {
-		return cmp.Or(cmp.Compare(b.GetMetadata().GetAttempt(), a.GetMetadata().GetAttempt()), cmp.Compare(b.CreatedAt, a.CreatedAt))
+		return Newer(a.GetMetadata().GetAttempt(), b.GetMetadata().GetAttempt(), a.CreatedAt, b.CreatedAt)
 	})
 	slices.SortStableFunc(s.Containers, func(a, b *ContainerStatus) int {
-		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.Attempt, a.Attempt))
+		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
 	})
 	if ready := s.ReadySandbox(); ready != nil {
 		s.IPs = sandboxIPs(ready)
