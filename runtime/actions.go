@@ -70,6 +70,13 @@ func (a podActions) empty() bool {
 	return a.KillPod == "" && a.CreateSandbox == "" && len(a.Reset)+len(a.Kill)+len(a.Remove)+len(a.Start) == 0 && a.Resize == nil
 }
 
+// leave takes out what concerns containers that wait, or for which something failed, in the same sync.
+func (a *podActions) leave(waiting map[string]Failure) {
+	a.Kill = slices.DeleteFunc(a.Kill, func(k killAction) bool { _, waits := waiting[k.Name]; return waits })
+	a.Start = slices.DeleteFunc(a.Start, func(s startAction) bool { _, waits := waiting[s.Container.Name]; return waits })
+	a.Remove = slices.DeleteFunc(a.Remove, func(r removeAction) bool { _, waits := waiting[r.Name]; return waits })
+}
+
 // planner is one run of computePodActions.
 type planner struct {
 	actionInput

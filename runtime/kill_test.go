@@ -166,7 +166,7 @@ func TestPostStart(t *testing.T) {
 	if err == nil || result.Containers["a"] != want {
 		t.Errorf("%+v %v", result.Containers["a"], err)
 	}
-	if got := state(result.Observed); got != "box0 a/0:exit143" {
+	if got := state(result.Observed); got != "box0- a/0:exit143" {
 		t.Errorf("%q", got)
 	}
 	wantEvents(t, b, "Warning FailedPostStartHook spec.containers{a}: PostStartHook failed", "Normal Killing spec.containers{a}: FailedPostStartHook")

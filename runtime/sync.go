@@ -23,7 +23,7 @@ import (
 //     Then give running containers, and the pod's cgroup, other resources if they were allocated some.
 //  5. Make the sandbox.
 //  6. Start ephemeral, init and regular containers, one after another.
-//  7. Read again; when something was done and nothing failed there may be more to do: from 3.
+//  7. Read again. There may be more to do for containers that neither wait nor failed: from 3.
 //
 // A back-off is not an error: result.RetryAt says when it ends. With an error the result is complete all the same.
 //
@@ -45,10 +45,16 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	}
 	result.Observed = observed
 
-	// Each round but the last starts a container, so the bound is never met; it is there to show that it ends.
-	for number := range 4 + len(pod.Spec.InitContainers) {
+	// Each round but the last starts a container. The bound is met only if containers end as fast as they start.
+	var failed []error
+	for number := 0; ; number++ {
 		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in, Actuated: r.actuated(pod), Ended: r.Ended(result.Observed)})
+		actions.leave(result.Containers)
 		if actions.empty() {
+			break
+		}
+		if number > 4+len(pod.Spec.InitContainers)+len(pod.Spec.Containers) {
+			result.retry(r.Clock.Now().Add(time.Second))
 			break
 		}
 		// Who follows the status is to see why all containers begin anew, and that they are gone.
@@ -63,15 +69,18 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 		if readErr := r.readAfter(ctx, pod, round, &result); readErr != nil {
 			err = errors.Join(err, readErr)
 		}
+		failed = append(failed, round.failed...)
 		if err != nil {
-			return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
+			failed = append(failed, err)
+			break
 		}
 		if reset {
 			result.retry(r.Clock.Now())
+			break
 		}
-		if reset || len(result.Containers) > 0 {
-			break // what waits, waits
-		}
+	}
+	if err := errors.Join(failed...); err != nil {
+		return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return result, nil
 }
@@ -128,6 +137,7 @@ type syncRound struct {
 	sandbox  *runtimeapi.PodSandboxStatus // made in this round
 	made     []string                     // containers made in this round
 	observed *cri.PodStatus               // the reading the round began with, and the sandbox it made
+	failed   []error                      // of containers that did not start; the others go on
 	leave    func()                       // gives up the turn that a new pod has to start; nil for none
 }
 
@@ -186,10 +196,14 @@ func (s *syncRound) end(ctx context.Context) error {
 			message: kill.Message, reason: kill.Reason,
 		}
 		if err := s.killContainer(ctx, request, nil); err != nil {
-			s.result.fail(kill.Name, Failure{ReasonKillContainer, err.Error()}, s.result.RetryAt)
-			return err
+			if ctx.Err() != nil {
+				return err
+			}
+			s.result.fail(kill.Name, Failure{ReasonKillContainer, err.Error()}, time.Time{})
+			s.failed = append(s.failed, err)
 		}
 	}
+	s.actions.leave(s.result.Containers) // what could not be ended cannot start anew
 	for _, remove := range s.actions.Remove {
 		if err := s.removeContainer(ctx, remove.ID); err != nil {
 			s.note(s.pod)
@@ -253,7 +267,6 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 	if err != nil {
 		return s.sandboxFailed(ctx, err)
 	}
-	var errs []error
 	secrets := s.in.PullSecrets(ctx, s.pod)
 	for _, action := range s.actions.Start {
 		if s.backingOff(ctx, action) {
@@ -272,17 +285,17 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		}
 		var failed *containerError
 		if !errors.As(err, &failed) {
-			return errors.Join(append(errs, err)...)
+			return err
 		}
 		s.result.fail(action.Container.Name, failed.Failure, failed.retryAt)
 		if failed.retryAt.IsZero() {
-			errs = append(errs, fmt.Errorf("start %s %s: %w", action.Kind, action.Container.Name, err))
+			s.failed = append(s.failed, fmt.Errorf("start %s %s: %w", action.Kind, action.Container.Name, err))
 		}
 		if action.Kind == initContainer && !isSidecar(action.Container) {
 			break
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // backingOff reports, with event and result, that a container ended too lately to be started again.
