@@ -27,7 +27,7 @@ var layers = []struct {
 	{"kubelet/settings", []string{"runtime/criserver"}},
 	{"kubelet/node", []string{"kubelet/settings", "runtime/cri", "status/patch"}},
 	{"kubelet/...", []string{"kubelet/settings", "runtime/cri"}},
-	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/allocation", "status"}},
+	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/cgroups", "runtime/allocation", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/allocation", "runtime/cri", "runtime/pleg", "status"}},
 	{"podworkers/volumes", []string{"podworkers/csi", "podworkers/objects", "podworkers/env", "runtime/cri"}},
 	{"podworkers/env", []string{"podworkers/objects", "runtime/cri"}},

@@ -100,40 +100,64 @@ func checkSysctls(in AdmissionInput) *Rejection {
 	return nil
 }
 
-// checkResources compares what the pod requests, overhead and sidecars included, with what the others leave.
+// checkResources tells of the first resource that the pod lacks.
 //
 // Upstream: pkg/kubelet/lifecycle/predicate.go generalFilter, through the scheduler's noderesources.Fits.
 func checkResources(in AdmissionInput) *Rejection {
-	if capacity := int64(in.MaxPods); int64(len(in.Others))+1 > capacity {
-		return outOf(corev1.ResourcePods, 1, int64(len(in.Others)), capacity)
-	}
-	used := corev1.ResourceList{}
-	for _, other := range in.Others {
-		// A pod that shrinks has what it had until its status says otherwise.
-		options := resource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
-		for name, quantity := range resource.PodRequests(other, options) {
-			sum := used[name]
-			sum.Add(quantity)
-			used[name] = sum
+	for _, s := range shortages(in) {
+		return &Rejection{
+			Reason: "OutOf" + string(s.name),
+			Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+				s.name, s.requested, s.used, s.capacity),
 		}
-	}
-	requests := resource.PodRequests(in.Pod, resource.PodResourcesOptions{})
-	for _, name := range sortedNames(requests) {
-		request, taken, capacity := requests[name], used[name], in.Allocatable[name]
-		if request.IsZero() {
-			continue
-		}
-		total := taken.DeepCopy()
-		total.Add(request)
-		if total.Cmp(capacity) <= 0 {
-			continue
-		}
-		if name == corev1.ResourceCPU {
-			return outOf(name, request.MilliValue(), taken.MilliValue(), capacity.MilliValue())
-		}
-		return outOf(name, request.Value(), taken.Value(), capacity.Value())
 	}
 	return nil
+}
+
+// shortage is a resource of which a pod requests more than the others leave.
+type shortage struct {
+	name                      corev1.ResourceName
+	requested, used, capacity int64
+}
+
+// shortages compares what the pod requests, overhead and sidecars included, with what the others leave.
+func shortages(in AdmissionInput) []shortage {
+	var short []shortage
+	compare := func(s shortage) {
+		if s.requested > s.capacity-s.used {
+			short = append(short, s)
+		}
+	}
+	compare(shortage{corev1.ResourcePods, 1, int64(len(in.Others)), int64(in.MaxPods)})
+	requests := resource.PodRequests(in.Pod, resource.PodResourcesOptions{})
+	for _, name := range sortedNames(requests) {
+		s := shortage{name: name, requested: amount(name, requests), capacity: amount(name, in.Allocatable)}
+		if s.requested == 0 {
+			continue
+		}
+		for _, other := range in.Others {
+			s.used += requested(other, name)
+		}
+		compare(s)
+	}
+	return short
+}
+
+// requested is what a pod takes of a resource. One that shrinks has what it had until its status says otherwise.
+func requested(pod *corev1.Pod, name corev1.ResourceName) int64 {
+	if name == corev1.ResourcePods {
+		return 1
+	}
+	return amount(name, resource.PodRequests(pod, resource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}))
+}
+
+// amount counts CPU in thousandths.
+func amount(name corev1.ResourceName, list corev1.ResourceList) int64 {
+	quantity := list[name]
+	if name == corev1.ResourceCPU {
+		return quantity.MilliValue()
+	}
+	return quantity.Value()
 }
 
 // sortedNames puts cpu and memory before the others, so that the same pod is always told the same.
@@ -144,13 +168,6 @@ func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
 	}
 	slices.SortFunc(names, func(a, b corev1.ResourceName) int { return cmp.Compare(a, b) })
 	return names
-}
-
-func outOf(name corev1.ResourceName, requested, used, capacity int64) *Rejection {
-	return &Rejection{
-		Reason:  "OutOf" + string(name),
-		Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity),
-	}
 }
 
 // checkPlacement compares node selector and required affinity with the node's labels. Static pods were put here by

@@ -51,7 +51,11 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 		l.bindMirror(pod)
 		l.Probes.Seed(pod)
 		u := podworkers.Update{Pod: pod}
-		if rejection := l.admit(ctx, pod); rejection != nil {
+		rejection := l.admit(ctx, pod)
+		if isFull(rejection) && config.IsStatic(pod) {
+			l.refused[pod.UID] = true
+		}
+		if rejection != nil {
 			klog.FromContext(ctx).Info("Pod admission denied", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
 			l.metrics.rejections.WithLabelValues(rejection.Reason).Inc()
 			l.Events.Event(pod, corev1.EventTypeWarning, rejection.Reason, rejection.Message)
@@ -79,13 +83,16 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) *Rejection {
 	if err != nil {
 		logger.Error(err, "What the pod was given earlier is not known, its spec counts", "pod", klog.KObj(pod), "podUID", pod.UID)
 	}
-	in := l.admission(pod, l.active())
+	in := l.admission(pod, slices.DeleteFunc(l.active(), func(p *corev1.Pod) bool { return p.UID == pod.UID }))
 	// Who was here before the kubelet started is no newcomer: the ranking decides.
 	if _, here := l.Cache.Get(pod.UID); !here && l.Pressure != nil {
 		in.Pressure = l.Pressure()
 	}
 	in.ShuttingDown = l.ShuttingDown != nil && l.ShuttingDown()
 	rejection := Admit(in)
+	if rejection != nil && critical(pod) {
+		rejection = l.makeRoom(ctx, in, rejection)
+	}
 	l.admitted[pod.UID] = rejection == nil
 	if rejection == nil {
 		if err := l.Allocation.Allocate(pod); err != nil {
@@ -147,6 +154,8 @@ func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
 		delete(l.admitted, pod.UID)
 		delete(l.resizes, pod.UID)
 		delete(l.recalled, pod.UID)
+		delete(l.refused, pod.UID)
+		delete(l.waiting, pod.UID)
 		l.Workers.Removed(pod.UID)
 	}
 }

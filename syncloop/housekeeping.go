@@ -20,6 +20,7 @@ func (l *Loop) housekeeping(ctx context.Context) {
 	l.bindMirrors()
 	l.deleteLoneMirrors(ctx)
 	l.updateQOS(ctx)
+	l.admitRefused(ctx)
 	if time.Since(l.lastResize) >= retryResizes {
 		l.resizePods(ctx)
 	}

@@ -51,9 +51,9 @@ type Options struct {
 	// CheckSysctls tells of a sysctl that a pod may not set here.
 	CheckSysctls func(*corev1.Pod) error
 	// AppArmor is why pods cannot have a profile, nil if they can.
-	AppArmor error
-	MaxPods      int
-	Registerer   prometheus.Registerer // may be nil
+	AppArmor   error
+	MaxPods    int
+	Registerer prometheus.Registerer // may be nil
 	// Ping asks for a turn of the loop; may be nil. Who sends on it learns that the loop turns.
 	Ping <-chan struct{}
 }
@@ -71,6 +71,9 @@ type Loop struct {
 	lastTurn                  atomic.Pointer[time.Time] // nil before the first
 	admitted                  map[types.UID]bool
 	resizes                   map[types.UID]bool // pods that ask for other resources than they have
+	refused                   map[types.UID]bool // static pods that find no room on the node
+	waiting                   map[types.UID]bool // admitted pods that wait until others have ended
+	room                      chan types.UID     // those of them that need wait no more
 	recalled                  map[types.UID]bool // static pods that ran before the kubelet, of which their mirrors will tell more
 	lastResize                time.Time
 	cleaning, deletingMirrors atomic.Bool
@@ -84,7 +87,7 @@ func New(opts Options) *Loop {
 	}
 	return &Loop{
 		Options: opts, metrics: newMetrics(opts.Registerer), admitted: map[types.UID]bool{}, resizes: map[types.UID]bool{},
-		recalled: map[types.UID]bool{},
+		recalled: map[types.UID]bool{}, refused: map[types.UID]bool{}, waiting: map[types.UID]bool{}, room: make(chan types.UID),
 	}
 }
 
@@ -149,6 +152,8 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 	case uid := <-l.Resync:
 		log.V(2).Info("SyncLoop (sync)", "podUID", uid)
 		l.Workers.Poke(uid)
+	case uid := <-l.room:
+		l.startWaiting(ctx, uid)
 	case <-l.Ping:
 	case <-housekeeping:
 		l.housekeeping(ctx)

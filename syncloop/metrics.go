@@ -15,6 +15,7 @@ type metrics struct {
 	desired, active   *prometheus.GaugeVec
 	mirrors, ephemera prometheus.Gauge
 	rejections        *prometheus.CounterVec
+	preemptions       *prometheus.CounterVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -33,6 +34,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		rejections: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_admission_rejections_total", Help: "Pods that the kubelet did not admit, by reason.",
 		}, []string{"reason"}),
+		preemptions: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_preemptions", Help: "Pods that were ended for critical ones, by the resource that those lacked.",
+		}, []string{"preemption_signal"}),
 	}
 	m.count(nil, nil, 0) // shown before the first housekeeping, too
 	return m

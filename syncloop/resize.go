@@ -25,6 +25,12 @@ const retryResizes = 3 * time.Minute
 //
 // Upstream: pkg/kubelet/pod_workers.go UpdatePod
 func (l *Loop) update(ctx context.Context, u podworkers.Update) {
+	if l.waiting[u.Pod.UID] {
+		if u.Pod.DeletionTimestamp == nil && u.Kill == nil {
+			return // it is started as it will be then
+		}
+		delete(l.waiting, u.Pod.UID)
+	}
 	u.Pod, _ = l.Allocation.Allocated(u.Pod)
 	l.Workers.UpdatePod(ctx, u)
 }

@@ -1,0 +1,148 @@
+package syncloop
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"minikubelet/config"
+	"minikubelet/podworkers"
+)
+
+// fullBench is a running loop whose node's single CPU a pod has.
+func fullBench(t *testing.T) *bench {
+	b := newBench(t, newFake(), t.TempDir(), nil)
+	b.node.allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
+	b.start(b.PLEG.Run, b.Config.Run, b.Run)
+	b.HandlePodAdditions(b.ctx, []*corev1.Pod{ofClass("holder", corev1.PodQOSBurstable, 1000, 1)})
+	b.wait(time.Second)
+	b.wantRunning("holder", true)
+	return b
+}
+
+// TestPreempt: a critical pod on a full node starts when those that are ended for it have ended, without holding up the loop.
+func TestPreempt(t *testing.T) {
+	for name, change := range map[string]func(*corev1.Pod){"static": fromFile, "critical": withPriority(systemCritical)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := fullBench(t)
+				b.fake.Delay("StopContainer", 20*time.Second)
+				important := ofClass("important", corev1.PodQOSBurstable, 500, 1, change)
+				begin := time.Now()
+				b.HandlePodAdditions(b.ctx, []*corev1.Pod{important})
+				if took := time.Since(begin); took > 0 {
+					t.Errorf("the loop waited %v", took)
+				}
+				b.HandlePodUpdates(b.ctx, []*corev1.Pod{important}) // starts nothing
+				b.HandlePodAdditions(b.ctx, []*corev1.Pod{ofClass("another", corev1.PodQOSBurstable, 100, 1)})
+				b.wait(10 * time.Second)
+				b.wantRunning("holder", true)
+				b.wantRunning("important", false)
+				b.wait(15 * time.Second)
+				b.wantRunning("holder", false)
+				b.wantRunning("important", true)
+				b.wantRunning("another", false) // it came before there was room
+				s, _ := b.Status.Get("holder")
+				if s.Phase != corev1.PodFailed || s.Reason != "Preempting" || s.Message != "Preempted in order to admit critical pod" {
+					t.Errorf("the one that made room is %s, %s: %s", s.Phase, s.Reason, s.Message)
+				}
+				found := false
+				for _, c := range s.Conditions {
+					found = found || c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet &&
+						c.Message == "Pod was preempted by Kubelet to accommodate a critical pod."
+				}
+				if !found {
+					t.Errorf("no DisruptionTarget in %+v", s.Conditions)
+				}
+				b.wantEvent("Warning Preempting Preempted in order to admit critical pod")
+				wantMetrics(t, b.registry, `kubelet_preemptions{preemption_signal="cpu"} 1`)
+			})
+		})
+	}
+}
+
+// TestPreemptInVain: nobody is ended for a pod that is not admitted anyhow, and none that is not critical ends another.
+func TestPreemptInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := fullBench(t)
+		for want, pod := range map[string]*corev1.Pod{
+			"OutOfcpu": ofClass("plain", corev1.PodQOSBurstable, 500, 1, withPriority(systemCritical-1)),
+			"NodeAffinity": ofClass("elsewhere", corev1.PodQOSBurstable, 500, 1, withPriority(systemCritical), func(pod *corev1.Pod) {
+				pod.Spec.NodeSelector = map[string]string{"none": "such"}
+			}),
+			"UnexpectedAdmissionError": ofClass("large", corev1.PodQOSBurstable, 5000, 1, withPriority(systemCritical)),
+		} {
+			b.HandlePodAdditions(b.ctx, []*corev1.Pod{pod})
+			b.wait(time.Second)
+			if s, _ := b.Status.Get(pod.UID); s.Phase != corev1.PodFailed || s.Reason != want {
+				t.Errorf("pod %s is %s, %s: %s; want %s", pod.UID, s.Phase, s.Reason, s.Message, want)
+			}
+		}
+		b.wantRunning("holder", true)
+	})
+}
+
+// TestPreemptAndGo: a critical pod that is deleted or removed while it waits does not start.
+func TestPreemptAndGo(t *testing.T) {
+	for name, end := range map[string]func(*bench, *corev1.Pod){
+		"removed": func(b *bench, pod *corev1.Pod) { b.HandlePodRemoves(b.ctx, []*corev1.Pod{pod}) },
+		"deleted": func(b *bench, pod *corev1.Pod) {
+			deleted := pod.DeepCopy()
+			deleted.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+			b.HandlePodUpdates(b.ctx, []*corev1.Pod{deleted})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := fullBench(t)
+				b.fake.Delay("StopContainer", 20*time.Second)
+				important := ofClass("important", corev1.PodQOSBurstable, 500, 1, withPriority(systemCritical))
+				b.HandlePodAdditions(b.ctx, []*corev1.Pod{important})
+				b.wait(time.Second)
+				end(b, important)
+				b.wait(time.Minute)
+				b.wantRunning("important", false)
+				if phase, known := b.Workers.Phase("important"); known && phase != podworkers.Finished {
+					t.Errorf("it is %v", phase)
+				}
+				if b.fake.Count("RunPodSandbox") != 1 {
+					t.Error("it was started")
+				}
+			})
+		})
+	}
+}
+
+// TestRefusedStaticPod: a static pod that found no room starts when there is some, whatever took the room away.
+func TestRefusedStaticPod(t *testing.T) {
+	for name, restart := range map[string]corev1.RestartPolicy{"always": corev1.RestartPolicyAlways, "never": corev1.RestartPolicyNever} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, newFake(), t.TempDir(), nil)
+				b.node.allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
+				b.start(b.PLEG.Run, b.Config.Run, b.Run)
+				holder := ofClass("holder", corev1.PodQOSBurstable, 1000, 1, withPriority(systemCritical))
+				static := ofClass("static", corev1.PodQOSBurstable, 500, 1, fromFile, func(pod *corev1.Pod) {
+					pod.Spec.RestartPolicy, pod.Annotations[config.HashAnnotation] = restart, "hash"
+				})
+				b.HandlePodAdditions(b.ctx, []*corev1.Pod{holder})
+				b.HandlePodAdditions(b.ctx, []*corev1.Pod{static})
+				b.wait(time.Minute)
+				if s, _ := b.Status.Get("static"); s.Phase != corev1.PodFailed || s.Reason != "UnexpectedAdmissionError" {
+					t.Errorf("the static pod is %s, %s", s.Phase, s.Reason)
+				}
+				wantMetrics(t, b.registry, `kubelet_admission_rejections_total{reason="UnexpectedAdmissionError"} 1`)
+				b.HandlePodRemoves(b.ctx, []*corev1.Pod{holder})
+				b.wait(2 * housekeepingPeriod)
+				b.wantRunning("static", true)
+				if s, _ := b.Status.Get("static"); s.Phase != corev1.PodRunning || s.Reason != "" {
+					t.Errorf("then it is %s, %s", s.Phase, s.Reason)
+				}
+			})
+		})
+	}
+}
