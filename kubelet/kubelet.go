@@ -18,6 +18,7 @@ import (
 
 	"minikubelet/config"
 	"minikubelet/kubelet/identity"
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/server"
@@ -63,6 +64,7 @@ type Kubelet struct {
 	loop     *syncloop.Loop
 	watchdog *watchdog.Watchdog
 	stats    *stats.Provider
+	disk     *measure.Disk // what eviction and statistics know of directories
 	metrics  registries
 	runs     []func(context.Context) // of all parts
 }
@@ -80,6 +82,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	if err := prepareProcess(ctx, s); err != nil {
 		return nil, err
 	}
+	k.disk = measure.NewDisk(ctx)
 	if err := makeDirectories(ctx, s); err != nil {
 		return nil, err
 	}

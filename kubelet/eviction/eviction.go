@@ -7,6 +7,7 @@ package eviction
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri"
 )
@@ -62,6 +64,8 @@ type Options struct {
 	Node     *corev1.ObjectReference // the object of the node's events
 
 	PodsDir, PodLogsDir string
+	// Disk measures them.
+	Disk *measure.Disk
 	// ActivePods are the pods that may use resources.
 	ActivePods func() []*corev1.Pod
 	// Kill ends a pod; it does not wait for that.
@@ -92,7 +96,6 @@ type Manager struct {
 	configured []settings.EvictionThreshold
 	isolate    bool
 	tracker    tracker
-	measureAt  map[types.UID]time.Time // when the files of a pod with limits are measured again
 	pressure   atomic.Pointer[[]corev1.NodeConditionType]
 	evictions  *prometheus.CounterVec
 
@@ -111,7 +114,7 @@ func New(o Options) *Manager {
 		Options: o, gauge: gauge{o}, configured: o.Settings.EvictionThresholds(), isolate: *o.Settings.LocalStorageCapacityIsolation,
 		machine: machine{cri: o.CRI, proc: o.Proc, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
 		tracker: tracker{transition: o.Settings.EvictionPressureTransitionPeriod.Duration, seen: map[corev1.NodeConditionType]time.Time{}},
-		evicted: map[types.UID]bool{}, measureAt: map[types.UID]time.Time{},
+		evicted: map[types.UID]bool{},
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_evictions", Help: "Pods evicted, by the signal that was the reason.",
 		}, []string{"eviction_signal"}),
@@ -276,6 +279,7 @@ func (m *Manager) evictOne(ctx context.Context, pods []*corev1.Pod, t settings.E
 	if ctx.Err() != nil {
 		return nil
 	}
+	maps.DeleteFunc(used, func(_ types.UID, u *usage) bool { return u.partial }) // it would be taken for a small one
 	ranked := rank(pods, used, t.Signal, disks)
 	klog.FromContext(ctx).Info("Eviction: must evict a pod", "signal", t.Signal, "ranking", klog.KObjSlice(ranked))
 	for _, pod := range ranked {

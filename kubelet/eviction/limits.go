@@ -3,10 +3,10 @@ package eviction
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 )
@@ -91,18 +91,7 @@ func (m *Manager) watchLimits(ctx context.Context, places *machine) {
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
 func (m *Manager) enforceLimits(ctx context.Context, places *machine) {
-	var due []*corev1.Pod
-	at := map[types.UID]time.Time{}
-	for _, pod := range m.candidates() {
-		if !isolated(pod) {
-			continue
-		}
-		at[pod.UID] = m.measureAt[pod.UID]
-		if !time.Now().Before(at[pod.UID]) {
-			due = append(due, pod)
-		}
-	}
-	m.measureAt = at
+	due := slices.DeleteFunc(m.candidates(), func(pod *corev1.Pod) bool { return !isolated(pod) })
 	if len(due) == 0 {
 		return
 	}
@@ -117,13 +106,8 @@ func (m *Manager) enforceLimits(ctx context.Context, places *machine) {
 		if u == nil || ctx.Err() != nil {
 			continue
 		}
-		at[pod.UID] = time.Now().Add(restFactor * u.took)
 		if message, signal := overLimit(pod, u, disks); message != "" {
 			m.evict(ctx, Eviction{Pod: pod, GracePeriod: new(immediately), Message: message}, nil, signal)
 		}
 	}
 }
-
-// restFactor is how many times as long as its last measurement took a pod's files are left alone: a pod with a million
-// of them must not keep the node busy.
-const restFactor = 20

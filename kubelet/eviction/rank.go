@@ -3,7 +3,6 @@ package eviction
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,7 +28,7 @@ type usage struct {
 	containers        []containerUsage
 	volumes           map[string]space // on the node's disk, by name
 	host              space            // the kubelet's own files of the pod
-	took              time.Duration    // to measure the files
+	partial           bool             // not all of its files are counted yet
 }
 
 // containerUsage is what one of its containers uses.

@@ -1,9 +1,11 @@
 package eviction
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +14,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+
+	"minikubelet/kubelet/measure"
 )
 
 // gauge measures what pods use.
@@ -47,19 +51,40 @@ func (g *gauge) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usage
 	out := usages{}
 	for _, pod := range pods {
 		u := g.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
-		if disk {
-			start := time.Now()
-			err := g.files(ctx, pod, u)
-			u.took = time.Since(start)
-			if err != nil {
-				klog.FromContext(ctx).V(2).Info("Eviction: a pod's files cannot be measured now", "pod", klog.KObj(pod), "podUID", pod.UID, "err", err)
-				continue
-			}
-		}
 		out[pod.UID] = u
+	}
+	if disk {
+		g.addFiles(ctx, pods, out)
 	}
 	return out
 }
+
+// addFiles measures the files of pods. A pod whose files cannot be measured is left out; of one whose files take longer
+// than a look does, what is known so far counts.
+func (g *gauge) addFiles(ctx context.Context, pods []*corev1.Pod, out usages) {
+	waiting, cancel := context.WithTimeout(ctx, filesPatience)
+	defer cancel()
+	errs := make([]error, len(pods))
+	var all sync.WaitGroup
+	for i, pod := range pods {
+		all.Go(func() { errs[i] = g.files(waiting, pod, out[pod.UID]) })
+	}
+	all.Wait()
+	for i, pod := range pods {
+		switch {
+		case errors.Is(errs[i], measure.ErrNotMeasured):
+			out[pod.UID].partial = true
+		case errs[i] != nil:
+			klog.FromContext(ctx).V(2).Info("Eviction: a pod's files cannot be measured now", "pod", klog.KObj(pod), "podUID", pod.UID, "err", errs[i])
+			delete(out, pod.UID)
+		}
+	}
+}
+
+const (
+	filesPatience = 5 * time.Second                // how long a look waits for files to be measured
+	filesAge      = monitoringPeriod - time.Second // how old a pod's usage may be
+)
 
 // fromStats takes over the runtime's figures; the pod's own cgroup has those of the pod.
 func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.ContainerStats) *usage {
@@ -95,13 +120,18 @@ func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.C
 func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *usage) error {
 	logs := filepath.Join(g.PodLogsDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 	var errs []error
-	measure := func(into *space, path ...string) {
-		used, err := diskUsage(ctx, filepath.Join(path...))
-		*into = used
+	var late error
+	add := func(into *space, path ...string) {
+		used, err := g.Disk.Usage(ctx, filepath.Join(path...), filesAge)
+		*into = space{used.Bytes, used.Inodes}
+		if errors.Is(err, measure.ErrNotMeasured) {
+			late = err
+			return
+		}
 		errs = append(errs, err)
 	}
 	for i := range u.containers {
-		measure(&u.containers[i].logs, logs, u.containers[i].name)
+		add(&u.containers[i].logs, logs, u.containers[i].name)
 	}
 	dir := filepath.Join(g.PodsDir, string(pod.UID))
 	for i := range pod.Spec.Volumes {
@@ -115,12 +145,12 @@ func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *usage) error {
 			continue
 		}
 		var used space
-		measure(&used, dir, "volumes", plugin, pod.Spec.Volumes[i].Name)
+		add(&used, dir, "volumes", plugin, pod.Spec.Volumes[i].Name)
 		u.volumes[pod.Spec.Volumes[i].Name] = used
 	}
 	var st unix.Stat_t
 	if unix.Lstat(filepath.Join(dir, "etc-hosts"), &st) == nil {
 		u.host = space{st.Blocks * 512, 1}
 	}
-	return errors.Join(errs...)
+	return cmp.Or(errors.Join(errs...), late)
 }

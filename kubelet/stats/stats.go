@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/runtime/cri"
 )
 
@@ -38,6 +39,9 @@ type Options struct {
 	// Endpoint is the runtime's socket, by which its cgroup is found; unix:///path.
 	Endpoint string
 
+	// Disk measures directories; one of its own by default.
+	Disk *measure.Disk
+
 	// Root has proc and sys below it; "/" by default.
 	Root string
 	// MaxAge is how old an answer may be; 1 s by default.
@@ -54,7 +58,6 @@ type Provider struct {
 	opts    Options
 	machine *machine
 	rates   *rates
-	disk    *disk
 	flight  singleflight.Group
 
 	mu     sync.Mutex
@@ -76,11 +79,14 @@ func New(opts Options) (*Provider, error) {
 	if opts.MaxAge <= 0 {
 		opts.MaxAge = time.Second
 	}
+	if opts.Disk == nil {
+		opts.Disk = measure.NewDisk(context.Background())
+	}
 	m, err := openMachine(opts.Root)
 	if err != nil {
 		return nil, err
 	}
-	return &Provider{opts: opts, machine: m, rates: newRates(), disk: newDisk(), latest: map[bool]*snapshot{}}, nil
+	return &Provider{opts: opts, machine: m, rates: newRates(), latest: map[bool]*snapshot{}}, nil
 }
 
 // Get returns the summary of the node and its pods, at most MaxAge old. Callers must not change it.

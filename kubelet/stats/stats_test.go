@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -219,37 +218,6 @@ func TestDisks(t *testing.T) {
 	}
 	if want := used["logs"] + used["data"] + 100; used["sum"] != want {
 		t.Errorf("ephemeral storage %d, want %d", used["sum"], want)
-	}
-}
-
-func TestMeasure(t *testing.T) {
-	dir := t.TempDir()
-	files(t, dir, map[string]string{"a/b/c": "x", "big": strings.Repeat("x", 1<<20)})
-	if err := os.Link(filepath.Join(dir, "big"), filepath.Join(dir, "again")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("/", filepath.Join(dir, "out")); err != nil {
-		t.Fatal(err)
-	}
-	u, err := measure(t.Context(), dir)
-	if err != nil || u.inodes != 6 || u.bytes < 1<<20 || u.bytes > 1<<20+1<<16 {
-		t.Errorf("%+v, %v; want 6 inodes and little more than 1 MiB", u, err)
-	}
-	if u, err := measure(t.Context(), filepath.Join(dir, "none")); err != nil || u != (used{}) {
-		t.Errorf("a directory that is not there: %+v, %v", u, err)
-	}
-	if _, err := measure(t.Context(), filepath.Join(dir, "out")); err == nil {
-		t.Error("a link was followed")
-	}
-	deep := dir
-	for range maxDiskDepth + 1 {
-		deep = filepath.Join(deep, "d")
-	}
-	if err := os.MkdirAll(deep, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := measure(t.Context(), dir); !errors.Is(err, errTooMuch) {
-		t.Errorf("too deep a directory: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -42,7 +43,6 @@ func (p *Provider) collect(ctx context.Context, small bool) (*snapshot, error) {
 		s.leaveOut()
 	}
 	p.rates.forget(s.at)
-	p.disk.forget()
 	return s, nil
 }
 
@@ -165,6 +165,8 @@ func sumSwap(containers []statsapi.ContainerStats) *statsapi.SwapStats {
 
 // addDisks adds filesystems: the node's, the images', and what each pod keeps on them.
 func (p *Provider) addDisks(ctx context.Context, s *snapshot, specs map[string]*corev1.Pod) {
+	disks, cancel := context.WithTimeout(ctx, disksPatience)
+	defer cancel()
 	states := map[string]*statsapi.FsStats{}
 	state := func(mountpoint string) *statsapi.FsStats {
 		if _, ok := states[mountpoint]; !ok && filepath.IsAbs(mountpoint) {
@@ -178,10 +180,10 @@ func (p *Provider) addDisks(ctx context.Context, s *snapshot, specs map[string]*
 		out, pod := &s.Pods[i], s.pods[i]
 		for j := range out.Containers {
 			out.Containers[j].Rootfs = criFilesystem(pod.containers[j].stats.GetWritableLayer(), state)
-			out.Containers[j].Logs = p.logs(ctx, out.PodRef, out.Containers[j].Name, s.Node.Fs)
+			out.Containers[j].Logs = p.logs(disks, out.PodRef, out.Containers[j].Name, s.Node.Fs)
 		}
 		if spec := specs[out.PodRef.UID]; spec != nil {
-			out.VolumeStats = p.volumes(ctx, spec)
+			out.VolumeStats = p.volumes(disks, spec)
 		}
 		out.EphemeralStorage = p.ephemeral(out, specs[out.PodRef.UID], s.Node.Fs)
 	}
@@ -212,20 +214,37 @@ func (p *Provider) logs(ctx context.Context, pod statsapi.PodReference, containe
 	return p.directory(ctx, filepath.Join(p.opts.PodLogsDir, pod.Namespace+"_"+pod.Name+"_"+pod.UID, container), on)
 }
 
-// directory is what a directory takes of a filesystem, nil if it cannot be counted.
-func (p *Provider) directory(ctx context.Context, dir string, on *statsapi.FsStats) *statsapi.FsStats {
-	u, err := p.disk.usage(ctx, dir)
-	if err != nil {
-		klog.FromContext(ctx).V(2).Info("A directory's usage is not known", "err", err)
-		return nil
-	}
-	return onFilesystem(u, on)
+const (
+	diskAge       = time.Minute            // how old a directory's usage may be, as upstream's volumeStatsAggPeriod
+	diskPatience  = 500 * time.Millisecond // how long an answer waits for one directory
+	disksPatience = 5 * time.Second        // and for all of them
+)
+
+// used is what files take, and when they did.
+type used struct {
+	bytes, inodes uint64
+	at            time.Time
 }
 
+// directory is what a directory takes of a filesystem, nil if it is not known yet.
+//
+// Upstream: pkg/volume/metrics_du.go
+func (p *Provider) directory(ctx context.Context, dir string, on *statsapi.FsStats) *statsapi.FsStats {
+	waiting, cancel := context.WithTimeout(ctx, diskPatience)
+	defer cancel()
+	u, err := p.opts.Disk.Usage(waiting, dir, diskAge)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("A directory's usage is not known", "directory", dir, "err", err)
+		return nil
+	}
+	return onFilesystem(used{uint64(max(u.Bytes, 0)), uint64(max(u.Inodes, 0)), u.At}, on)
+}
+
+// onFilesystem adds what the filesystem holds. What files take has the time at which it was measured.
 func onFilesystem(u used, on *statsapi.FsStats) *statsapi.FsStats {
-	out := &statsapi.FsStats{UsedBytes: &u.bytes, InodesUsed: &u.inodes}
+	out := &statsapi.FsStats{Time: metav1.NewTime(u.at), UsedBytes: &u.bytes, InodesUsed: &u.inodes}
 	if on != nil {
-		out.Time, out.AvailableBytes, out.CapacityBytes, out.Inodes, out.InodesFree = on.Time, on.AvailableBytes, on.CapacityBytes, on.Inodes, on.InodesFree
+		out.AvailableBytes, out.CapacityBytes, out.Inodes, out.InodesFree = on.AvailableBytes, on.CapacityBytes, on.Inodes, on.InodesFree
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
@@ -50,17 +51,21 @@ func (p *Provider) volumes(ctx context.Context, pod *corev1.Pod) []statsapi.Volu
 	return out
 }
 
-// ephemeral is what the pod takes of the node's disk: its containers' layers and logs, and its volumes that are there.
+// ephemeral is what the pod takes of the node's disk: its containers' layers and logs, its volumes that are there, and its
+// hosts file. It is as old as the oldest of these.
 //
 // Upstream: pkg/kubelet/stats/helper.go calcEphemeralStorage
 func (p *Provider) ephemeral(pod *statsapi.PodStats, spec *corev1.Pod, on *statsapi.FsStats) *statsapi.FsStats {
-	var sum used
+	sum := used{at: time.Now()}
 	add := func(f *statsapi.FsStats) {
 		if f != nil && f.UsedBytes != nil {
 			sum.bytes += *f.UsedBytes
 		}
 		if f != nil && f.InodesUsed != nil {
 			sum.inodes += *f.InodesUsed
+		}
+		if f != nil && !f.Time.IsZero() && f.Time.Time.Before(sum.at) {
+			sum.at = f.Time.Time
 		}
 	}
 	for i := range pod.Containers {
@@ -78,6 +83,11 @@ func (p *Provider) ephemeral(pod *statsapi.PodStats, spec *corev1.Pod, on *stats
 		if onDisk[pod.VolumeStats[i].Name] {
 			add(&pod.VolumeStats[i].FsStats)
 		}
+	}
+	var hosts unix.Stat_t
+	if unix.Lstat(filepath.Join(p.podDir(pod.PodRef.UID), "etc-hosts"), &hosts) == nil {
+		sum.bytes += uint64(hosts.Blocks) * 512
+		sum.inodes++
 	}
 	return onFilesystem(sum, on)
 }

@@ -1,4 +1,4 @@
-package eviction
+package measure
 
 import (
 	"bytes"
@@ -51,22 +51,22 @@ func TestDiskUsage(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	got, err := diskUsage(t.Context(), root)
+	got, err := diskUsage(t.Context(), root, nil)
 	if want := du(t, root); err != nil || got.bytes != want {
 		t.Errorf("%d bytes, %v; du says %d", got.bytes, err, want)
 	}
 	if got.inodes != 11 { // root d e z, a b c y, link dirlink fifo
 		t.Errorf("%d inodes", got.inodes)
 	}
-	if got, err := diskUsage(t.Context(), filepath.Join(root, "none")); err != nil || got != (space{}) {
+	if got, err := diskUsage(t.Context(), filepath.Join(root, "none"), nil); err != nil || got != (space{}) {
 		t.Errorf("of nothing: %v, %v", got, err)
 	}
-	if _, err := diskUsage(t.Context(), filepath.Join(root, "dirlink")); err == nil {
+	if _, err := diskUsage(t.Context(), filepath.Join(root, "dirlink"), nil); err == nil {
 		t.Error("a link is followed")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := diskUsage(ctx, root); !errors.Is(err, context.Canceled) {
+	if _, err := diskUsage(ctx, root, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -95,7 +95,7 @@ func TestDiskUsageDeep(t *testing.T) {
 	if err := unix.Close(fd); err != nil {
 		t.Fatal(err)
 	}
-	got, err := diskUsage(t.Context(), root)
+	got, err := diskUsage(t.Context(), root, nil)
 	if err != nil || got.inodes != depth+1 {
 		t.Errorf("%d directories, %v", got.inodes, err)
 	}
@@ -112,7 +112,7 @@ func TestDiskUsageMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = dir.Close() }()
-	if _, err := w.step(dir); !errors.Is(err, errMoved) {
+	if _, err := w.step(t.Context(), dir); !errors.Is(err, errMoved) {
 		t.Errorf("another directory above: %v", err)
 	}
 }

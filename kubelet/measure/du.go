@@ -1,4 +1,5 @@
-package eviction
+// Package measure tells what directories take on the disk: one walker, in the background, for all who ask.
+package measure
 
 import (
 	"context"
@@ -17,14 +18,18 @@ var errMoved = errors.New("a directory was moved while it was measured")
 // maxLinked bounds the files with several names that are remembered, so that each counts once.
 const maxLinked = 1 << 20
 
-// diskUsage adds up what the files below a directory take, on its filesystem. Whoever owns them may change them
-// meanwhile in any way: no link is followed, and as only the directory being read is open, none is too deep.
+// space is what files take.
+type space struct{ bytes, inodes int64 }
+
+// diskUsage adds up what the files below a directory take, on its filesystem. Whose files they are may change them
+// meanwhile in any way: no link is followed, and as only the directory being read is open, and each is opened from the
+// one above it, no tree is too deep and no path too long. progress is called now and then with what was counted so far.
 //
 // Upstream: pkg/volume/util/fs/fs.go DiskUsage.
-func diskUsage(ctx context.Context, root string) (space, error) {
+func diskUsage(ctx context.Context, root string, progress func(space)) (space, error) {
 	var most space
 	for range maxTries {
-		w := &walk{linked: map[inode]bool{}}
+		w := &walk{linked: map[inode]bool{}, progress: progress}
 		err := w.run(ctx, root)
 		switch {
 		case errors.Is(err, errMoved):
@@ -33,7 +38,7 @@ func diskUsage(ctx context.Context, root string) (space, error) {
 		case errors.Is(err, fs.ErrNotExist):
 			return space{}, nil // not made yet, or removed by now
 		case err != nil:
-			return space{}, fmt.Errorf("measure %s: %w", root, err)
+			return w.sum, fmt.Errorf("measure %s: %w", root, err)
 		}
 		return w.sum, nil
 	}
@@ -58,6 +63,8 @@ type walk struct {
 	dev    uint64
 	linked map[inode]bool
 	levels []level
+
+	progress func(space) // may be nil
 }
 
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
@@ -69,14 +76,14 @@ func (w *walk) run(ctx context.Context, root string) error {
 	}
 	dir := os.NewFile(uintptr(fd), root)
 	defer func() { _ = dir.Close() }()
-	if err := w.enter(dir); err != nil {
+	if err := w.enter(ctx, dir); err != nil {
 		return err
 	}
 	for len(w.levels) > 0 {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		next, err := w.step(dir)
+		next, err := w.step(ctx, dir)
 		if err != nil {
 			return err
 		}
@@ -90,7 +97,7 @@ func (w *walk) run(ctx context.Context, root string) error {
 
 // step goes down into the next directory, or up if there is none. It returns the directory to go on with, nil for the
 // same one.
-func (w *walk) step(dir *os.File) (*os.File, error) {
+func (w *walk) step(ctx context.Context, dir *os.File) (*os.File, error) {
 	top := &w.levels[len(w.levels)-1]
 	if n := len(top.pending); n > 0 {
 		name := top.pending[n-1]
@@ -100,7 +107,7 @@ func (w *walk) step(dir *os.File) (*os.File, error) {
 			return nil, nil //nolint:nilerr,nilnil // gone, or something else by now
 		}
 		child := os.NewFile(uintptr(fd), name)
-		if err := w.enter(child); err != nil {
+		if err := w.enter(ctx, child); err != nil {
 			_ = child.Close()
 			return nil, err
 		}
@@ -124,7 +131,7 @@ func (w *walk) step(dir *os.File) (*os.File, error) {
 }
 
 // enter reads a directory: its files are counted, its directories noted. Another filesystem's is left out.
-func (w *walk) enter(dir *os.File) error {
+func (w *walk) enter(ctx context.Context, dir *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return err
@@ -135,7 +142,7 @@ func (w *walk) enter(dir *os.File) error {
 	l := level{inode: inode{st.Dev, st.Ino}}
 	if st.Dev == w.dev {
 		w.count(&st)
-		if err := w.read(dir, &l); err != nil {
+		if err := w.read(ctx, dir, &l); err != nil {
 			return err
 		}
 	}
@@ -143,8 +150,11 @@ func (w *walk) enter(dir *os.File) error {
 	return nil
 }
 
-func (w *walk) read(dir *os.File, l *level) error {
+func (w *walk) read(ctx context.Context, dir *os.File, l *level) error {
 	for {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		names, err := dir.Readdirnames(1024)
 		for _, name := range names {
 			var st unix.Stat_t
@@ -156,6 +166,9 @@ func (w *walk) read(dir *os.File, l *level) error {
 			} else if st.Dev == w.dev {
 				w.count(&st)
 			}
+		}
+		if w.progress != nil {
+			w.progress(w.sum)
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -180,5 +193,5 @@ func (w *walk) count(st *unix.Stat_t) {
 			bytes /= int64(st.Nlink)
 		}
 	}
-	w.sum.add(space{bytes, 1})
+	w.sum = space{w.sum.bytes + bytes, w.sum.inodes + 1}
 }
