@@ -223,7 +223,7 @@ func (k *Kubelet) followNode(resync chan<- types.UID) func(context.Context) {
 			another := now.UID != last.UID
 			last = now
 			for _, pod := range k.loop.Pods.All() {
-				if !moved && !(another && config.IsStatic(pod)) {
+				if !moved && (!another || !config.IsStatic(pod)) {
 					continue
 				}
 				select {
