@@ -132,7 +132,7 @@ func TestStats(t *testing.T) {
 	for _, c := range s.Node.SystemContainers {
 		system = append(system, c.Name)
 	}
-	if !strings.Contains(strings.Join(system, " "), "pods") {
+	if got := strings.Join(system, " "); !strings.Contains(got, "pods") || !strings.Contains(got, "kubelet") {
 		t.Errorf("system containers: %v", system)
 	}
 	for _, p := range s.Pods {

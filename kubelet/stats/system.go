@@ -4,26 +4,38 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
+	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// systemContainers tells what the kubelet, the runtime and all pods together use. One that has no cgroup of its own is
-// left out: the root's figures would be the whole machine's.
+// systemContainers tells what the kubelet, the runtime and all pods together use. The root cgroup's figures would be the
+// whole machine's: of a kubelet or runtime that is in it, those of its process are told. Pods without a cgroup of their
+// own are left out.
 //
 // Upstream: pkg/kubelet/server/stats/summary_sys_containers.go GetSystemContainersStats
 func (p *Provider) systemContainers() []statsapi.ContainerStats {
 	var out []statsapi.ContainerStats
-	for _, c := range []struct{ name, cgroup string }{
-		{statsapi.SystemContainerKubelet, p.kubeletCgroup()},
-		{statsapi.SystemContainerRuntime, p.runtimeCgroup()},
-		{statsapi.SystemContainerPods, p.opts.PodsCgroup},
+	runtimePID := p.runtimePID()
+	for _, c := range []struct {
+		name, cgroup string
+		pid          int
+	}{
+		{statsapi.SystemContainerKubelet, p.kubeletCgroup(), os.Getpid()},
+		{statsapi.SystemContainerRuntime, p.runtimeCgroup(runtimePID), runtimePID},
+		{statsapi.SystemContainerPods, p.opts.PodsCgroup, 0},
 	} {
-		if c.cgroup == "" || c.cgroup == "/" {
-			continue
+		var u usage
+		switch {
+		case c.cgroup != "" && c.cgroup != "/":
+			u = p.machine.cgroup(c.cgroup)
+		case c.pid > 0:
+			u = p.machine.process(c.pid)
 		}
-		u := p.machine.cgroup(c.cgroup)
 		if u.cpu == nil && u.memory == nil {
 			continue
 		}
@@ -33,6 +45,34 @@ func (p *Provider) systemContainers() []statsapi.ContainerStats {
 	return out
 }
 
+// process reads what one process uses. Of its memory the kernel tells only what it has mapped.
+func (m *machine) process(pid int) (u usage) {
+	proc, err := procfs.NewFS(filepath.Join(m.root, "proc"))
+	if err != nil {
+		return u
+	}
+	of, err := proc.Proc(pid)
+	if err != nil {
+		return u
+	}
+	stat, err := of.Stat()
+	if err != nil {
+		return u
+	}
+	now := metav1.NewTime(time.Now())
+	used := uint64(stat.ResidentMemory())
+	u.cpu = &statsapi.CPUStats{Time: now, UsageCoreNanoSeconds: new(uint64(stat.CPUTime() * 1e9))}
+	u.memory = &statsapi.MemoryStats{
+		Time: now, UsageBytes: &used, WorkingSetBytes: new(used), RSSBytes: new(used),
+		PageFaults: new(uint64(stat.MinFlt + stat.MajFlt)), MajorPageFaults: new(uint64(stat.MajFlt)),
+	}
+	if status, err := of.NewStatus(); err == nil {
+		u.memory.RSSBytes = new(status.RssAnon)
+		u.swap = &statsapi.SwapStats{Time: now, SwapUsageBytes: new(status.VmSwap)}
+	}
+	return u
+}
+
 func (p *Provider) kubeletCgroup() string {
 	if p.opts.KubeletCgroup != "" {
 		return p.opts.KubeletCgroup
@@ -40,14 +80,20 @@ func (p *Provider) kubeletCgroup() string {
 	return p.machine.cgroupOf(os.Getpid())
 }
 
-// runtimeCgroup is the cgroup of whoever listens on the runtime's socket. That is not the runtime where systemd opened
-// the socket for it.
-func (p *Provider) runtimeCgroup() string {
-	if p.opts.RuntimeCgroup != "" {
-		return p.opts.RuntimeCgroup
+// runtimePID is the process that listens on the runtime's socket, 0 if that is the kubelet, or systemd, which opened the
+// socket for the runtime.
+func (p *Provider) runtimePID() int {
+	if pid := listener(p.opts.Endpoint); pid > 1 && pid != os.Getpid() {
+		return pid
 	}
-	pid := listener(p.opts.Endpoint)
-	if pid <= 1 || pid == os.Getpid() {
+	return 0
+}
+
+func (p *Provider) runtimeCgroup(pid int) string {
+	switch {
+	case p.opts.RuntimeCgroup != "":
+		return p.opts.RuntimeCgroup
+	case pid == 0:
 		return ""
 	}
 	return p.machine.cgroupOf(pid)
