@@ -24,20 +24,23 @@ func (p *Provider) Cadvisor() http.Handler {
 		p.machineMetrics(sink(out))
 		answer, err := p.opts.CRI.Runtime.ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
 		if err == nil && len(answer.PodMetrics) > 0 {
-			p.criMetrics(ctx, answer.PodMetrics, out)
+			p.supplement(ctx, out, p.criMetrics(ctx, answer.PodMetrics, out))
 			return
 		}
 		klog.FromContext(ctx).V(4).Info("The runtime has no metrics of its own", "err", err)
 		p.basicMetrics(ctx, sink(out))
+		p.supplement(ctx, out, nil)
 	})
 }
 
-// criMetrics hands the runtime's metrics on. What they are called and labelled is in the descriptors.
-func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandboxMetrics, out chan<- prometheus.Metric) {
+// criMetrics hands the runtime's metrics on, and returns their names. What they are called and labelled is in the
+// descriptors.
+func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandboxMetrics, out chan<- prometheus.Metric) map[string]bool {
+	shown := map[string]bool{}
 	answer, err := p.opts.CRI.Runtime.ListMetricDescriptors(ctx, &runtimeapi.ListMetricDescriptorsRequest{})
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "The runtime has metrics but does not say what they are")
-		return
+		return shown
 	}
 	descs := map[string]*prometheus.Desc{}
 	for _, d := range answer.Descriptors {
@@ -45,7 +48,7 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 			descs[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.LabelKeys, nil)
 		}
 	}
-	precise := p.cpuTimes(ctx)
+	precise, swapping := p.cpuTimes(ctx), p.machine.hasSwap()
 	send := func(metrics []*runtimeapi.Metric, cpu *statsapi.CPUStats) {
 		for _, m := range metrics {
 			desc := descs[m.GetName()]
@@ -57,6 +60,9 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 				kind = prometheus.GaugeValue
 			}
 			value, stamp := float64(m.Value.Value), time.Unix(0, m.Timestamp)
+			if m.Name == swapUsage && !swapping {
+				value = 0
+			}
 			if m.Name == cpuTime && cpu != nil {
 				value, stamp = float64(*cpu.UsageCoreNanoSeconds)/1e9, cpu.Time.Time
 			}
@@ -69,6 +75,7 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 				metric = prometheus.NewMetricWithTimestamp(stamp, metric)
 			}
 			out <- metric
+			shown[m.Name] = true
 		}
 	}
 	for _, pod := range pods {
@@ -77,6 +84,17 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 			send(container.GetMetrics(), precise[container.GetContainerId()])
 		}
 	}
+	return shown
+}
+
+// swapUsage is the one metric that a runtime may confuse: on cgroup v1 the kernel counts memory and swap together, on a
+// machine without swap too.
+const swapUsage = "container_memory_swap"
+
+// hasSwap tells whether the machine has any.
+func (m *machine) hasSwap() bool {
+	text, err := m.read("proc/meminfo")
+	return err != nil || parseKeyed(text)["SwapTotal"] > 0
 }
 
 // cpuTime is the one metric whose unit does not fit into the runtime's whole numbers: a rate of seconds tells little.
