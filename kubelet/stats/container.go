@@ -192,50 +192,72 @@ func (m *machine) legacyDetails(cgroup string, add func(string, *uint64, float64
 	add("spec_memory_swap_limit_bytes", orNone(m.number("memory", cgroup, "memory.memsw.limit_in_bytes")), 1)
 }
 
-// devices tells what was read and written, by device.
+// devices tells what was read and written, by device. Of a container that has not read or written anything the kernel
+// names no device: that is 0, of none.
 func (m *machine) devices(cgroup string) (out []sample) {
-	add := func(device, operation string, bytes bool, n uint64) {
-		name := m.device(device)
-		major, minor, _ := strings.Cut(device, ":")
-		verb := strings.ToLower(operation) + "s"
-		if bytes {
-			out = append(out, sample{"blkio_device_usage_total", float64(n), []string{name, major, minor, operation}}, sample{"fs_" + verb + "_bytes_total", float64(n), []string{name}})
-		} else {
-			out = append(out, sample{"fs_" + verb + "_total", float64(n), []string{name}})
+	type counted struct {
+		device, operation string
+		n                 uint64
+	}
+	show := func(bytes bool, list []counted, err error) {
+		if err == nil && len(list) == 0 {
+			list = []counted{{"", "Read", 0}, {"", "Write", 0}}
+		}
+		for _, c := range list {
+			name, verb := m.device(c.device), "fs_"+strings.ToLower(c.operation)+"s"
+			if !bytes {
+				out = append(out, sample{verb + "_total", float64(c.n), []string{name}})
+				continue
+			}
+			major, minor, _ := strings.Cut(c.device, ":")
+			out = append(out, sample{verb + "_bytes_total", float64(c.n), []string{name}},
+				sample{"blkio_device_usage_total", float64(c.n), []string{name, major, minor, c.operation}})
 		}
 	}
 	if m.unified {
-		text, _ := m.read(m.file("", cgroup, "io.stat")) // without it there is nothing to tell
+		text, err := m.read(m.file("", cgroup, "io.stat")) // 8:0 rbytes=1 wbytes=2 rios=3 wios=4
+		var bytes, times []counted
 		for line := range strings.Lines(text) {
 			fields := strings.Fields(line)
 			for _, field := range fields[min(1, len(fields)):] {
 				key, value, _ := strings.Cut(field, "=")
-				n, err := strconv.ParseUint(value, 10, 64)
-				operation := map[byte]string{'r': "Read", 'w': "Write"}[(key + " ")[0]]
-				if err == nil && operation != "" && (strings.HasSuffix(key, "bytes") || strings.HasSuffix(key, "ios")) {
-					add(fields[0], operation, strings.HasSuffix(key, "bytes"), n)
+				n, _ := strconv.ParseUint(value, 10, 64) // the kernel writes numbers
+				switch key {
+				case "rbytes":
+					bytes = append(bytes, counted{fields[0], "Read", n})
+				case "wbytes":
+					bytes = append(bytes, counted{fields[0], "Write", n})
+				case "rios":
+					times = append(times, counted{fields[0], "Read", n})
+				case "wios":
+					times = append(times, counted{fields[0], "Write", n})
 				}
 			}
 		}
+		show(true, bytes, err)
+		show(false, times, err)
 		return out
 	}
 	for name, bytes := range map[string]bool{"blkio.throttle.io_service_bytes_recursive": true, "blkio.throttle.io_serviced_recursive": false} {
-		text, _ := m.read(m.file("blkio", cgroup, name)) // 8:0 Read 4096
+		text, err := m.read(m.file("blkio", cgroup, name)) // 8:0 Read 4096
+		var list []counted
 		for line := range strings.Lines(text) {
 			fields := strings.Fields(line)
-			if len(fields) != 3 || fields[1] != "Read" && fields[1] != "Write" {
-				continue
-			}
-			if n, err := strconv.ParseUint(fields[2], 10, 64); err == nil {
-				add(fields[0], fields[1], bytes, n)
+			if len(fields) == 3 && (fields[1] == "Read" || fields[1] == "Write") {
+				n, _ := strconv.ParseUint(fields[2], 10, 64) // the kernel writes numbers
+				list = append(list, counted{fields[0], fields[1], n})
 			}
 		}
+		show(bytes, list, err)
 	}
 	return out
 }
 
 // device is the path of a block device, given as MAJOR:MINOR; "" if it has none.
 func (m *machine) device(numbers string) string {
+	if numbers == "" {
+		return ""
+	}
 	text, err := m.read(filepath.Join("sys/dev/block", filepath.Base(numbers), "uevent"))
 	if err != nil {
 		return ""
