@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,7 +93,7 @@ func (p *Provider) supplement(ctx context.Context, out chan<- prometheus.Metric,
 			labels := []string{cgroup, c.Id, image, s.Pods[i].Containers[j].Name, ref.Name, ref.Namespace}
 			for _, v := range p.machine.details(cgroup) {
 				if desc := descs[v.family]; desc != nil {
-					if m, err := prometheus.NewConstMetric(desc, families[v.family].kind, v.value, append(labels[:len(labels):len(labels)], v.labels...)...); err == nil {
+					if m, err := prometheus.NewConstMetric(desc, families[v.family].kind, v.value, slices.Concat(labels, v.labels)...); err == nil {
 						out <- m
 					}
 				}
