@@ -73,7 +73,10 @@ func (s *Store) importArchives(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(s.path(importsFile), content, false)
+	if err := writeFile(s.path(importsFile), content, false); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not write down which archives were imported; the next start reads them again")
+	}
+	return nil
 }
 
 // readImports may forget: archives are then only read once more.

@@ -68,7 +68,7 @@ func (s *Store) plain(ctx context.Context, f *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(out, &limitedReader{inner: r, left: s.options.Limits.UnpackedBytes})
+	_, err = io.Copy(spender{out, s.newBudget()}, &limitedReader{inner: r, left: s.options.Limits.UnpackedBytes})
 	if err = errors.Join(err, os.Remove(out.Name())); err == nil {
 		_, err = out.Seek(0, io.SeekStart)
 	}

@@ -60,13 +60,13 @@ func BenchmarkUnpack(b *testing.B) {
 		blob []byte
 	}{{"plain", plain}, {"gzip", zipped.Bytes()}, {"zstd", encoder.EncodeAll(plain, nil)}} {
 		b.Run(c.name, func(b *testing.B) {
-			s := &Store{options: Options{Limits: Limits{}.withDefaults()}}
+			s := &Store{options: Options{Root: os.TempDir(), Limits: Limits{}.withDefaults()}}
 			b.SetBytes(int64(len(plain)))
 			b.ReportAllocs()
 			base := b.TempDir()
 			for i := 0; b.Loop(); i++ {
 				dir := filepath.Join(base, fmt.Sprint(i))
-				if _, _, err := s.unpackLayer(b.Context(), bytes.NewReader(c.blob), dir, diffID); err != nil {
+				if _, _, err := s.unpackLayer(b.Context(), bytes.NewReader(c.blob), dir, diffID, s.newBudget()); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()

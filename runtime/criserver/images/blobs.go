@@ -64,6 +64,10 @@ func (s *Store) fetchBlob(ctx context.Context, from *session, want v1.Descriptor
 	if d.file, err = os.OpenFile(s.path("blobs", blobName(want.Digest)), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, err
 	}
+	if err := s.checkFree(want.Size); err != nil {
+		d.file.Close()
+		return nil, fmt.Errorf("download %s: %w", want.Digest, err)
+	}
 	if err := d.fetch(ctx, from); err != nil {
 		d.file.Close()
 		return nil, fmt.Errorf("download %s: %w", want.Digest, err)

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // Owner is to whom the files of a mounted image belong: what a user namespace makes of their
@@ -75,13 +77,9 @@ func unmapLayers(snapshot string) error {
 	failed := []error{err}
 	for _, entry := range entries {
 		path := filepath.Join(base, entry.Name())
-		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			failed = append(failed, fmt.Errorf("unmount %s: %w", path, err))
-			continue
-		}
-		failed = append(failed, os.Remove(path)) // never what a mount shows
+		_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // what stays mounted is found below
 	}
-	return errors.Join(append(failed, os.Remove(base))...)
+	return errors.Join(append(failed, trees.RemoveMounted(base))...)
 }
 
 // CanMap tells whether the kernel can show images to a user namespace: layers with mapped
@@ -91,7 +89,7 @@ func (s *Store) CanMap(owner *Owner) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = trees.RemoveMounted(dir) }() // or the next start does
 	for _, name := range []string{"lower", "upper", "work", "merged"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			return err

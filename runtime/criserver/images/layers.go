@@ -13,6 +13,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // layer is what layer.json has of an unpacked layer.
@@ -37,7 +39,7 @@ func (s *Store) layerFS(chain string) string { return s.path("layers", chain, "f
 
 // ensureLayers makes all layers of an image, the lowest first in specs. The caller has claimed them.
 func (s *Store) ensureLayers(ctx context.Context, image string, specs []layerSpec) error {
-	caller := ctx
+	caller, budget := ctx, s.newBudget()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLayers)
 	done := make([]chan struct{}, len(specs)) // closed when the layer is in its place
@@ -53,8 +55,8 @@ func (s *Store) ensureLayers(ctx context.Context, image string, specs []layerSpe
 			if i > 0 {
 				below = done[i-1]
 			}
-			if err := s.ensureLayer(ctx, image, specs[:i], spec, below); err != nil {
-				return fmt.Errorf("layer %d of %d: %w", i+1, len(specs), err)
+			if err := s.ensureLayer(ctx, image, specs[:i], spec, below, budget); err != nil {
+				return fmt.Errorf("layer %d of %d, %s: %w", i+1, len(specs), spec.diffID, err)
 			}
 			close(done[i])
 			s.report(ctx, Event{Image: image, Layer: spec.diffID.String(), Phase: Ready})
@@ -69,28 +71,39 @@ func (s *Store) ensureLayers(ctx context.Context, image string, specs []layerSpe
 
 // ensureLayer unpacks a layer unless it is there, and moves it to its place after the one below. Layers are started from
 // the lowest up, so that what is waited for is never behind.
-func (s *Store) ensureLayer(ctx context.Context, image string, parents []layerSpec, spec layerSpec, below <-chan struct{}) error {
+func (s *Store) ensureLayer(ctx context.Context, image string, parents []layerSpec, spec layerSpec, below <-chan struct{}, b *budget) error {
 	unlock, err := s.busy.lock(ctx, spec.chain)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if s.hasLayer(ctx, spec) {
-		return nil
+		return b.count(s.layerBytes(spec.chain))
 	}
 	content, err := spec.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	s.report(ctx, Event{Image: image, Layer: spec.diffID.String(), Phase: Unpacking})
-	started := time.Now()
 	temp, err := os.MkdirTemp(s.path("tmp"), "layer-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp) // after the rename it is gone
-	unpacked, implied, err := s.unpackLayer(ctx, content, filepath.Join(temp, "fs"), spec.diffID)
+	defer func() { // after the rename it is gone
+		if err := trees.Remove(temp); err != nil {
+			klog.FromContext(ctx).Error(err, "Could not delete a layer that was not finished; the next start tries again")
+		}
+	}()
+	// Few at a time: each may need the memory of a large window, and of many names.
+	select {
+	case s.unpacks <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.report(ctx, Event{Image: image, Layer: spec.diffID.String(), Phase: Unpacking})
+	started := time.Now()
+	unpacked, implied, err := s.unpackLayer(ctx, content, filepath.Join(temp, "fs"), spec.diffID, b)
+	<-s.unpacks
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
@@ -127,8 +140,14 @@ func (s *Store) hasLayer(ctx context.Context, spec layerSpec) bool {
 	return true
 }
 
+func (s *Store) layerBytes(chain string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.layers[chain].Bytes)
+}
+
 // unpackLayer unpacks and checks that the content was what the image's config says.
-func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, diffID v1.Hash) (layer, []string, error) {
+func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, diffID v1.Hash, b *budget) (layer, []string, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return layer{}, nil, err
 	}
@@ -142,7 +161,7 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 	}
 	defer stream.Close()
 	limited := &limitedReader{inner: io.TeeReader(stream, hasher), left: s.options.Limits.UnpackedBytes}
-	u, err := newUnpacker(dir, s.options.Limits)
+	u, err := newUnpacker(dir, s.options.Limits, b)
 	if err != nil {
 		return layer{}, nil, err
 	}
@@ -173,7 +192,7 @@ func (s *Store) place(temp, chain string, l layer) error {
 	if err := os.Chmod(temp, 0o700); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(s.path("layers", chain)); err != nil { // see hasLayer
+	if err := trees.Remove(s.path("layers", chain)); err != nil { // see hasLayer
 		return err
 	}
 	if err := os.Rename(temp, s.path("layers", chain)); err != nil {

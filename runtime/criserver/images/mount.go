@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // A snapshot is a directory Root/snapshots/<key> with upper and work for overlayfs, and this in snapshot.json, which is
@@ -22,6 +24,7 @@ type snapshot struct {
 	Image  string   `json:"image"`
 	Mount  string   `json:"mount"`
 	Chains []string `json:"chains"` // of its layers, the lowest first
+	Boot   string   `json:"boot"`   // of the machine: a mount of an earlier one is gone, and needs no layers
 }
 
 // validKey tells whether a key can be the name of a directory: up to 128 letters, digits and, but for the first, _ . and -
@@ -55,7 +58,7 @@ func (s *Store) Mount(ctx context.Context, key, imageID, dir string, owner *Owne
 		return err
 	}
 	defer unlock()
-	want := snapshot{Image: imageID, Mount: dir}
+	want := snapshot{Image: imageID, Mount: dir, Boot: s.boot}
 	s.mu.Lock()
 	have, exists := s.snapshots[key]
 	s.mu.Unlock()
@@ -95,10 +98,10 @@ func (s *Store) makeSnapshot(key string, want snapshot, owner *Owner) (snapshot,
 		return snapshot{}, err
 	}
 	if err := s.fillSnapshot(temp, want, owner); err != nil {
-		return snapshot{}, errors.Join(err, os.RemoveAll(temp))
+		return snapshot{}, errors.Join(err, trees.Remove(temp))
 	}
 	if err := os.Rename(temp, s.snapshotPath(key)); err != nil {
-		return snapshot{}, errors.Join(err, os.RemoveAll(temp))
+		return snapshot{}, errors.Join(err, trees.Remove(temp))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,7 +226,7 @@ func (s *Store) dropSnapshot(key string) error {
 	chains := s.snapshots[key].Chains
 	delete(s.snapshots, key)
 	s.mu.Unlock()
-	return errors.Join(os.RemoveAll(trash), s.sweepLayers(chains))
+	return errors.Join(trees.Remove(trash), s.sweepLayers(chains))
 }
 
 // trash moves a directory out of the way at once; its removal may take a while, and Open goes on with it.
@@ -285,6 +288,11 @@ func (s *Store) loadSnapshots(ctx context.Context) error {
 			snap = snapshot{}
 		}
 		s.snapshots[d.Name()] = snap
+		if snap.Boot != "" && snap.Boot != s.boot {
+			// The machine may have stopped before its layers were on the disk. Only an image's record can tell.
+			snap.Chains = nil
+			s.snapshots[d.Name()] = snap
+		}
 		for _, chain := range snap.Chains {
 			l, err := s.readLayer(chain)
 			if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // mountOverlay mounts a snapshot's layers, upper and work directories at dir. The lower directories come topmost first.
@@ -33,7 +35,7 @@ func mountOverlay(snapshot string, lower []string, dir string) error {
 // forgetVolatile removes the mark of an earlier volatile mount, by which the kernel asks whether somebody has made up for
 // what it did not write.
 func forgetVolatile(snapshot string) error {
-	if err := os.RemoveAll(filepath.Join(snapshot, "work", "work", "incompat")); err != nil {
+	if err := trees.Remove(filepath.Join(snapshot, "work", "work", "incompat")); err != nil {
 		return fmt.Errorf("mount a writable layer again: %w", err)
 	}
 	return nil
@@ -94,7 +96,7 @@ func kernelMessages(fs int) string {
 // mountOld uses mount(2) on a thread of its own, which has its own working directory and ends with it.
 func mountOld(snapshot string, lower []string, dir string) error {
 	links := filepath.Join(snapshot, "lower")
-	if err := errors.Join(os.RemoveAll(links), os.Mkdir(links, 0o700)); err != nil {
+	if err := errors.Join(trees.Remove(links), os.Mkdir(links, 0o700)); err != nil {
 		return err
 	}
 	names := make([]string, len(lower))

@@ -92,7 +92,7 @@ func (s *Store) loadRecords(ctx context.Context) error {
 	for _, f := range files {
 		if strings.HasPrefix(f.Name(), tempPrefix) {
 			if err := os.Remove(s.path("images", f.Name())); err != nil {
-				return err
+				klog.FromContext(ctx).Error(err, "Could not delete a record that was not finished")
 			}
 		}
 		if !strings.HasSuffix(f.Name(), ".json") {
@@ -103,7 +103,7 @@ func (s *Store) loadRecords(ctx context.Context) error {
 			file := s.path("images", f.Name())
 			klog.FromContext(ctx).Error(err, "Setting a corrupt image record aside", "file", file, "to", file+".corrupt")
 			if err := os.Rename(file, file+".corrupt"); err != nil {
-				return err
+				klog.FromContext(ctx).Error(err, "Could not set it aside")
 			}
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // Remove removes an image with all its names, and the layers that nothing else needs: other images, mounted snapshots
@@ -64,7 +66,7 @@ func (s *Store) sweepLayers(chains []string) error {
 	}
 	s.mu.Unlock()
 	for _, trash := range trashed {
-		failures = append(failures, os.RemoveAll(trash))
+		failures = append(failures, trees.Remove(trash))
 	}
 	return errors.Join(failures...)
 }

@@ -28,6 +28,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // Options says where the store is and where images come from.
@@ -53,6 +55,10 @@ type Limits struct {
 	CompressedBytes int64 // of one layer as downloaded: 16 GiB
 	UnpackedBytes   int64 // of one layer as a tar stream, and of its files: 64 GiB
 	LayerEntries    int   // files, directories and links in one layer: 4 million
+	ImageBytes      int64 // of all files of one image: 128 GiB
+	FreeBytes       int64 // that must remain free on the file system: 1 GiB, but at most a twentieth of it
+	NameBytes       int   // of memory for the names of one layer's directories: 128 MiB
+	Unpacks         int   // layers of all images that are unpacked at the same time: 3
 	Layers          int   // of one image: 500, which is also the most overlayfs can stack
 }
 
@@ -69,6 +75,14 @@ func (l Limits) withDefaults() Limits {
 	set(&l.ConfigBytes, 8<<20)
 	set(&l.CompressedBytes, 16<<30)
 	set(&l.UnpackedBytes, 64<<30)
+	set(&l.ImageBytes, 128<<30)
+	set(&l.FreeBytes, 1<<30)
+	if l.NameBytes <= 0 {
+		l.NameBytes = 128 << 20
+	}
+	if l.Unpacks <= 0 {
+		l.Unpacks = 3
+	}
 	if l.LayerEntries <= 0 {
 		l.LayerEntries = 4_000_000
 	}
@@ -102,7 +116,8 @@ type Store struct {
 	lock     *os.File
 	http     *http.Transport
 	flights  flights
-	busy     locks // one holder per layer, blob and snapshot
+	busy     locks         // one holder per layer, blob and snapshot
+	unpacks  chan struct{} // holds one element for each layer that is being unpacked
 
 	boot     string         // which boot of the machine this is
 	commits  sync.Mutex     // held while records are written
@@ -120,7 +135,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Limits = o.Limits.withDefaults()
 	s := &Store{options: o, images: map[string]*record{}, layers: map[string]layer{}, snapshots: map[string]snapshot{},
-		claims: map[string]int{}}
+		claims: map[string]int{}, unpacks: make(chan struct{}, o.Limits.Unpacks)}
 	if o.Root == "" {
 		return nil, errors.New("open image store: no root directory is given")
 	}
@@ -178,7 +193,7 @@ func (s *Store) openRoot(ctx context.Context) error {
 		return fmt.Errorf("lock %s, perhaps another process uses it: %w", lock.Name(), err)
 	}
 	s.lock = lock
-	if err := os.RemoveAll(s.path("tmp")); err != nil { // perhaps a container has made a file immutable: no reason not to start
+	if err := trees.RemoveMounted(s.path("tmp")); err != nil { // perhaps a container has made a file immutable: no reason not to start
 		klog.FromContext(ctx).Error(err, "Could not delete what was left half done")
 	}
 	if err := os.MkdirAll(s.path("tmp"), 0o700); err != nil {
@@ -205,12 +220,15 @@ func (s *Store) load(ctx context.Context) error {
 	}
 	for _, chain := range unused {
 		klog.FromContext(ctx).Info("Deleting a layer that no image needs", "chainID", chain)
-		if err := os.RemoveAll(s.path("layers", chain)); err != nil {
-			return err
+		if err := trees.Remove(s.path("layers", chain)); err != nil {
+			klog.FromContext(ctx).Error(err, "Could not delete a layer; the next start tries again", "chainID", chain)
 		}
 	}
 	s.settle(ctx) // what an earlier process could not
-	return s.sweepBlobs(downloadAge)
+	if err := s.sweepBlobs(downloadAge); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not delete old downloads")
+	}
+	return nil
 }
 
 // Image finds an image by its ID ("sha256:..."), a tag or a digest ("name@sha256:..."), or the first digits of its ID.

@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // tree writes below one directory and nowhere else. Each parent directory is opened by openat2, which follows no
 // symbolic link and does not leave the directory; what is then done is done to one name in it, without following either.
 type tree struct {
 	dir     *os.File
-	root    *os.Root        // the same, to remove whole directories
 	implied map[string]bool // directories made because something is in them
+	names   int             // bytes that the names in implied take
 
 	// The parent opened last: the entries of a layer come by directory.
 	parentName string
@@ -32,21 +34,15 @@ type attributes struct {
 }
 
 func openTree(dir string) (*tree, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
 	f, err := os.Open(dir)
 	if err != nil {
-		root.Close()
 		return nil, err
 	}
-	return &tree{dir: f, root: root, implied: map[string]bool{".": true}, parent: -1}, nil
+	return &tree{dir: f, implied: map[string]bool{".": true}, parent: -1}, nil
 }
 
 func (t *tree) close() {
 	t.forget()
-	t.root.Close()
 	t.dir.Close()
 }
 
@@ -85,6 +81,7 @@ func (t *tree) openOrMake(name string) (int, error) {
 		return -1, fmt.Errorf("make directory %q: %w", shorten(name), err)
 	}
 	t.implied[name] = true
+	t.names += nameCost + len(name)
 	return t.open(name)
 }
 
@@ -151,10 +148,7 @@ func (t *tree) replace(name string, makeIt func(parent int, base string) error) 
 	}
 	err = unix.Unlinkat(parent, base, 0)
 	if errors.Is(err, unix.EISDIR) {
-		t.forget()
-		if err = t.root.RemoveAll(name); err == nil {
-			parent, base, err = t.in(name)
-		}
+		err = trees.RemoveAt(parent, base)
 	}
 	if err != nil {
 		return fmt.Errorf("remove the earlier entry: %w", err)

@@ -30,20 +30,22 @@ type unpacker struct {
 	limits  Limits
 	buffer  []byte
 	entries int
-	bytes   uint64 // of files, in whole blocks
+	bytes   uint64 // of files, in whole blocks, without holes
 	size    int64  // of files, as the headers say
 	inodes  uint64
 	times   map[string]time.Time // of directories, set when nothing is added to them any more
+	names   int                  // bytes that the names in times take
+	budget  *budget
 }
 
 const blockSize = 4096
 
-func newUnpacker(dir string, limits Limits) (*unpacker, error) {
+func newUnpacker(dir string, limits Limits, b *budget) (*unpacker, error) {
 	t, err := openTree(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &unpacker{tree: t, limits: limits, buffer: make([]byte, 128<<10), times: map[string]time.Time{}}, nil
+	return &unpacker{tree: t, limits: limits, budget: b, buffer: make([]byte, 128<<10), times: map[string]time.Time{}}, nil
 }
 
 func (u *unpacker) close() { u.tree.close() }
@@ -69,6 +71,9 @@ func (u *unpacker) unpack(r io.Reader) error {
 		if u.entries+len(u.tree.implied) > u.limits.LayerEntries {
 			return fmt.Errorf("more than %d entries", u.limits.LayerEntries)
 		}
+		if u.names+u.tree.names > u.limits.NameBytes {
+			return fmt.Errorf("the names of the directories take more than %d bytes of memory", u.limits.NameBytes)
+		}
 	}
 }
 
@@ -93,6 +98,9 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	case strings.HasPrefix(base, whiteoutPrefix):
 		return u.whiteout(dir, strings.TrimPrefix(base, whiteoutPrefix))
 	}
+	if err := u.budget.spend(blockSize); err != nil { // about what an inode and a name take
+		return err
+	}
 	if err := u.create(name, header, content); err != nil {
 		return err
 	}
@@ -100,6 +108,7 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	delete(u.times, name)
 	if header.Typeflag == tar.TypeDir {
 		u.times[name] = header.ModTime
+		u.names += nameCost + len(name)
 	}
 	return nil
 }
@@ -148,13 +157,16 @@ func (u *unpacker) file(name string, header *tar.Header, content io.Reader) erro
 		return fmt.Errorf("files of more than %d bytes", u.limits.UnpackedBytes)
 	}
 	u.size += header.Size
-	u.bytes += (uint64(header.Size) + blockSize - 1) / blockSize * blockSize
 	f, err := u.tree.createFile(name)
 	if err != nil {
 		return err
 	}
-	// Without the struct, os.File would read through a buffer of its own, a small one.
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, content, u.buffer)
+	w := &fileWriter{file: f, budget: u.budget}
+	_, err = io.CopyBuffer(w, content, u.buffer)
+	if err == nil {
+		err = w.finish()
+	}
+	u.bytes += (uint64(w.written) + blockSize - 1) / blockSize * blockSize
 	return errors.Join(err, f.Close())
 }
 
