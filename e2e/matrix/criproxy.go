@@ -88,10 +88,12 @@ func (p *CRIProxy) handle(_ any, kubelet grpc.ServerStream) error {
 	subject := p.faults.subjectOf(request)
 	fault := p.faults.take(method, subject)
 	if fault == nil {
-		return p.pass(kubelet, full, request, subject, kubelet.SendMsg)
+		return p.pass(kubelet.Context(), full, request, subject, kubelet.SendMsg)
 	}
 	defer fault.done()
-	ctx := kubelet.Context()
+	ctx, cancel := context.WithCancel(kubelet.Context())
+	defer cancel()
+	nobody := func(any) error { return nil }
 	switch fault.Kind {
 	case Failing:
 		return status.Error(codes.Unknown, "a fault was injected before the call")
@@ -102,13 +104,17 @@ func (p *CRIProxy) handle(_ any, kubelet grpc.ServerStream) error {
 		fault.wait(ctx, forever)
 		return status.FromContextError(context.Canceled).Err()
 	case AnswerLost: // the runtime does what was asked, and the kubelet never hears of it
-		_ = p.pass(kubelet, full, request, subject, func(any) error { return nil })
-		fault.wait(ctx, forever)
+		go func() { // a stream ends by itself only with the runtime
+			fault.wait(ctx, forever)
+			cancel()
+		}()
+		_ = p.pass(ctx, full, request, subject, nobody)
+		<-ctx.Done()
 		return status.FromContextError(context.Canceled).Err()
 	case Cut: // the runtime has the call when the connection goes
 		timer := time.AfterFunc(fault.Delay, p.CutConnections)
 		defer timer.Stop()
-		_ = p.pass(kubelet, full, request, subject, func(any) error { return nil })
+		_ = p.pass(ctx, full, request, subject, nobody)
 		fault.wait(ctx, forever) // until the connection is cut
 		return status.Error(codes.Unavailable, "a fault cut the connection")
 	}
@@ -116,8 +122,8 @@ func (p *CRIProxy) handle(_ any, kubelet grpc.ServerStream) error {
 }
 
 // pass asks the runtime and sends on what it answers, one message or a stream of them.
-func (p *CRIProxy) pass(kubelet grpc.ServerStream, method string, request []byte, subject *Subject, send func(any) error) error {
-	stream, err := p.runtime.NewStream(kubelet.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
+func (p *CRIProxy) pass(ctx context.Context, method string, request []byte, subject *Subject, send func(any) error) error {
+	stream, err := p.runtime.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
 	if err != nil {
 		return err
 	}

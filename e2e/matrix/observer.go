@@ -30,6 +30,7 @@ type observer struct {
 	allowed    map[types.UID]int32 // restarts that the test itself caused
 	restarted  map[types.UID]*corev1.Pod
 	excused    bool // untouched pods may stop being ready
+	unsaid     bool // events that the kubelet had not sent yet when it was killed are lost
 	node       *corev1.Node
 	doubles    []string // of the last look at the runtime
 	complaints []string
@@ -110,6 +111,13 @@ func (o *observer) excuse() {
 	for uid, pod := range o.pods {
 		o.allowed[uid] = restarts(pod) + 1
 	}
+}
+
+// killed takes note that the kubelet was killed, and with it the events that it had not sent.
+func (o *observer) killed() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.unsaid = true
 }
 
 // endExcuse ends excuse, when all is well again.
@@ -212,14 +220,16 @@ func (o *observer) verdict(ctx context.Context) []string {
 		}
 		o.allowed[uid] = max(o.allowed[uid], restarts(pod))
 	}
-	complaints := o.complaints
-	o.complaints = nil
+	complaints, unsaid := o.complaints, o.unsaid
+	o.complaints, o.unsaid = nil, false
 	o.mu.Unlock()
 	for _, pod := range restarted {
-		if why := reasonOf(ctx, o.s, pod); why == "" {
-			complaints = append(complaints, fmt.Sprintf("%s restarted %d times and no event says why", pod.Name, restarts(pod)))
-		} else if pod.Labels[roleLabel] == steady {
+		why := reasonOf(ctx, o.s, pod)
+		switch {
+		case pod.Labels[roleLabel] == steady:
 			complaints = append(complaints, fmt.Sprintf("%s restarted, though untouched: %s", pod.Name, why))
+		case why == "" && !unsaid:
+			complaints = append(complaints, fmt.Sprintf("%s restarted %d times and no event says why", pod.Name, restarts(pod)))
 		}
 	}
 	return complaints

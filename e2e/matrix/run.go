@@ -65,7 +65,7 @@ type run struct {
 }
 
 const (
-	requestTimeout = 5 * time.Second // of the kubelet's calls to the runtime
+	requestTimeout = 10 * time.Second // of the kubelet's calls to the runtime
 	logLimitKiB    = 32
 	diskMiB        = 256
 )
@@ -77,7 +77,7 @@ func Run(ctx context.Context, o Options) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	r := &run{Options: o, s: s, bound: time.Minute}
+	r := &run{Options: o, s: s, bound: 2 * time.Minute}
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -126,7 +126,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.crowd, err = populate(ctx, r.s, r.o, r.bound); err != nil {
 		return err
 	}
-	return r.settle(ctx, r.bound)
+	err = r.settle(ctx, r.bound)
+	r.o.verdict(ctx) // starts that a slow machine made fail are no faults yet
+	return err
 }
 
 func (r *run) close() {
@@ -168,6 +170,7 @@ func (r *run) restartKubelet(ctx context.Context, between func() error) error {
 	if err := r.k.Kill(); err != nil {
 		return err
 	}
+	r.o.killed()
 	if between != nil {
 		if err := between(); err != nil {
 			return err

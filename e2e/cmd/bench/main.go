@@ -43,6 +43,7 @@ type flags struct {
 	bin         string
 	runtime     string
 	concurrency int
+	burst       int // so many pods at once, on both runtimes
 	rounds      int
 	timeout     time.Duration
 
@@ -60,8 +61,9 @@ func main() {
 	flag.DurationVar(&f.idle, "idle", time.Minute, "how long to watch the kubelet idle, with the largest number of pods")
 	flag.DurationVar(&f.settle, "settle", 10*time.Second, "how long to wait after the last pod is Ready before counting status writes and idling")
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
-	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server below the kubelets: containerd or crid")
+	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server below the kubelets: containerd, or embedded for this kubelet alone")
 	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
+	flag.IntVar(&f.burst, "burst", 0, "measure the start and the deletion of so many pods at once too, on containerd and on the embedded runtime, for instance 500")
 	flag.IntVar(&f.rounds, "rounds", 3, "how often each is measured with each number of pods")
 	flag.DurationVar(&f.timeout, "timeout", 5*time.Minute, "limit for one number of pods to become Ready, and to go")
 	flag.Parse()
@@ -103,6 +105,11 @@ func run(ctx context.Context, f flags) error {
 			return err
 		}
 	}
+	if f.burst > 0 {
+		if err := compareBursts(ctx, f); err != nil {
+			return err
+		}
+	}
 	if len(f.runtimes) == 0 {
 		return nil
 	}
@@ -111,6 +118,18 @@ func run(ctx context.Context, f flags) error {
 		reportRuntimes(os.Stdout, f, contestants)
 	}
 	return err
+}
+
+// compareBursts measures many pods at once on each runtime. Upstream's kubelet has no embedded one.
+func compareBursts(ctx context.Context, f flags) error {
+	f.counts, f.timeout = []int{f.burst}, max(f.timeout, 15*time.Minute)
+	for runtime, contenders := range map[string][]string{stack.Containerd: {upstream, ours}, stack.Embedded: {ours}} {
+		f.runtime, f.contenders = runtime, contenders
+		if err := compareKubelets(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compareKubelets measures kubelets, and the floor below them.
@@ -156,7 +175,7 @@ func (b *bench) measure(ctx context.Context, contender string, n, round int) (re
 	if contender == floor {
 		return b.measureFloor(ctx, n)
 	}
-	k, err := b.s.StartKubelet(stack.KubeletOptions{Upstream: contender == upstream, Config: map[string]any{"maxPods": 250}})
+	k, err := b.s.StartKubelet(stack.KubeletOptions{Upstream: contender == upstream, Config: map[string]any{"maxPods": max(250, n+10)}})
 	if err != nil {
 		return result{}, err
 	}
@@ -173,7 +192,7 @@ func (b *bench) measure(ctx context.Context, contender string, n, round int) (re
 	if stop := k.Stop(20 * time.Second); err == nil {
 		err = stop
 	}
-	if err == nil {
+	if err == nil && b.runtime != stack.Embedded { // which has ended with the kubelet
 		err = b.emptyRuntime(ctx)
 	}
 	if info, statErr := os.Stat(k.Args[0]); statErr == nil {

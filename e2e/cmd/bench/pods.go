@@ -138,7 +138,12 @@ func (b *bench) measureSteady(ctx context.Context, k *stack.Kubelet, r *result, 
 		return err
 	}
 	r.idle = &idleResult{cores: (after - cpu) / seconds, criPerSecond: t.calls.sum() / seconds, apiPerMinute: t.requests.sum() * 60 / seconds}
-	r.idle.rssMiB, err = rssMiB(k.Pid())
+	m, err := memoryOf(k.Pid())
+	if err != nil {
+		return err
+	}
+	r.idle.rssMiB, r.idle.pssMiB = m.rss, m.pss
+	r.idle.anonMiB, err = rssAnonMiB(k.Pid())
 	return err
 }
 

@@ -26,7 +26,7 @@ type result struct {
 type tallies struct{ calls, requests tally }
 
 // idleResult is what it costs to keep pods running.
-type idleResult struct{ cores, rssMiB, criPerSecond, apiPerMinute float64 }
+type idleResult struct{ cores, rssMiB, anonMiB, pssMiB, criPerSecond, apiPerMinute float64 }
 
 func (r result) pods() float64 { return float64(len(r.ready)) }
 
@@ -77,6 +77,8 @@ var rows = []row{
 	{"binary, MB", always(func(r result) float64 { return r.binaryMB }), false},
 	{"idle CPU, cores", ofIdle(func(i *idleResult) float64 { return i.cores }), false},
 	{"idle RSS, MiB", ofIdle(func(i *idleResult) float64 { return i.rssMiB }), false},
+	{"idle RssAnon, MiB", ofIdle(func(i *idleResult) float64 { return i.anonMiB }), false},
+	{"idle PSS, MiB", ofIdle(func(i *idleResult) float64 { return i.pssMiB }), false},
 	{"idle CRI calls/s", ofIdle(func(i *idleResult) float64 { return i.criPerSecond }), false},
 	{"idle apiserver requests/min", ofIdle(func(i *idleResult) float64 { return i.apiPerMinute }), false},
 }
@@ -113,7 +115,7 @@ func ratios(of, to []float64) (ratios []float64) {
 // measured: medians of all rounds.
 func report(w io.Writer, f flags, all results) {
 	for _, n := range f.counts {
-		fmt.Fprintf(w, "\n%d pods, medians of %d rounds (floor: %d at once)\n", n, f.rounds, f.concurrency)
+		fmt.Fprintf(w, "\n%d pods on %s, medians of %d rounds (floor: %d at once)\n", n, f.runtime, f.rounds, f.concurrency)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintf(t, "\tfloor\tupstream\tminikubelet\tof floor\tof upstream\t\n")
 		for _, row := range rows {
