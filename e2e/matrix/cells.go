@@ -105,7 +105,8 @@ func (r *run) podCell(ctx context.Context, call podCall, kind Kind, name string,
 	subject, hits := NewSubject(name), 0
 	step := func(step string, do func() error) error {
 		injected := r.cri.Inject(Fault{Kind: kind, Method: call.method, Subject: subject, Times: 1, Delay: faultDelay})
-		defer func() { hits += injected.Hits(); injected.Heal() }()
+		heal := time.AfterFunc(3*requestTimeout, injected.Heal) // a pull has no time limit, and so may hang until then
+		defer func() { heal.Stop(); hits += injected.Hits(); injected.Heal() }()
 		armed(step, injected)
 		if err := do(); err != nil {
 			return fmt.Errorf("%s: %w", step, err)
