@@ -70,7 +70,7 @@ type stepServer struct {
 
 func startDyingCrid(t *testing.T) *stepServer {
 	t.Helper()
-	ctx := onStack(t)
+	onStack(t)
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,15 @@ func startDyingCrid(t *testing.T) *stepServer {
 	if err := os.Symlink(program, link); err != nil {
 		t.Fatal(err)
 	}
-	s, err := stack.Start(ctx, stack.Options{Runtime: stack.Crid, NoControlPlane: true, CridBinary: link})
+	return ownCrid(t, stack.Options{CridBinary: link})
+}
+
+// ownCrid starts a CRI server that no other test uses.
+func ownCrid(t *testing.T, o stack.Options) *stepServer {
+	t.Helper()
+	ctx := onStack(t)
+	o.Runtime, o.NoControlPlane = stack.Crid, true
+	s, err := stack.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
