@@ -260,7 +260,7 @@ func TestCridKilledAtEachStep(t *testing.T) {
 		}
 		return &criPod{c.criServer, config, made.GetPodSandboxId()}
 	}
-	for _, step := range []string{"1", "2", "3", "4", "4 end", "5", "6", "7", "startPause: mount", "startPause: create", "startPause: start", "startPause: record", "7 end", "8", "end"} {
+	for _, step := range []string{"1", "2", "3", "4", "4 end", "5", "6", "7", "startPause: mount", "startPause: create", "startPause: start", "startPause: record", "8", "end"} {
 		if !strings.HasPrefix(step, "startPause") {
 			step = "RunPodSandbox " + step
 		}
@@ -294,7 +294,7 @@ func TestCridKilledAtEachStep(t *testing.T) {
 	}
 	table = append(table, c.judge(t, "CreateContainer end"))
 	for _, step := range []string{
-		"StopPodSandbox 1", "StopPodSandbox 2", "StopPodSandbox 3", "destroy sandbox: network", "StopPodSandbox end", "RemovePodSandbox 2", "destroy container: mounts",
+		"StopPodSandbox 1", "StopPodSandbox 2", "StopPodSandbox 3", "destroy sandbox: network", "RemovePodSandbox 2", "destroy container: mounts",
 		"destroy container: bundle", "destroy container: record", "RemovePodSandbox 3", "destroy sandbox: files", "destroy sandbox: record", "RemovePodSandbox end",
 	} {
 		p := runPod(sandbox())
