@@ -30,7 +30,7 @@ type startJob struct {
 	podIPs    []string
 	secrets   []corev1.Secret
 	in        Inputs
-	leave     func() // gives up the pod's turn to start
+	leave     func() // gives up the pod's turn to start, before what takes long
 }
 
 // containerError is why a container did not start; it has had its event.

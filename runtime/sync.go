@@ -95,7 +95,8 @@ func (r *Runtime) Crowded() bool {
 }
 
 // readAfter takes the reading that ends a round. For a pod that began with nothing, and so has nothing but what the
-// round made, that is one call per container.
+// round made, that is one call per container: the sandbox's status is that from its creation. After a pull or a hook that
+// is too old to count, since much may have happened meanwhile.
 func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round *syncRound, result *SyncResult) error {
 	before := result.Observed
 	at := time.Now() // as cri stamps readings
@@ -104,7 +105,7 @@ func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round *syncRou
 	switch {
 	case !round.touched:
 		return nil
-	case round.sandbox != nil && len(before.Sandboxes)+len(before.Containers) == 0:
+	case round.sandbox != nil && !round.slow && len(before.Sandboxes)+len(before.Containers) == 0:
 		observed = round.observed.WithSandbox(round.sandbox, at)
 		for _, id := range round.made {
 			container, readErr := cri.ReadContainer(ctx, r.CRI, id, round.sandbox.GetId())
@@ -115,6 +116,9 @@ func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round *syncRou
 			observed = observed.WithContainer(container, at)
 		}
 	default:
+		if round.observed != nil {
+			before = round.observed // which has the new sandbox
+		}
 		observed, err = cri.RereadPod(ctx, r.CRI, pod.UID, before)
 	}
 	if err != nil {
@@ -139,6 +143,7 @@ type syncRound struct {
 	observed *cri.PodStatus               // the reading the round began with, and the sandbox it made
 	failed   []error                      // of containers that did not start; the others go on
 	leave    func()                       // gives up the turn that a new pod has to start; nil for none
+	slow     bool                         // a pull or a postStart hook took time after the sandbox was made
 }
 
 func (s *syncRound) run(ctx context.Context) error {
@@ -160,10 +165,15 @@ func (s *syncRound) makeAndStart(ctx context.Context) error {
 	}
 	s.observed = s.result.Observed
 	if s.actions.CreateSandbox != "" {
-		if s.leave, err = s.starts.enter(ctx); err != nil {
+		leave, err := s.starts.enter(ctx)
+		if err != nil {
 			return err
 		}
-		defer s.leave()
+		defer leave()
+		s.leave = func() {
+			s.slow = true
+			leave()
+		}
 		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config)
 		if s.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)

@@ -146,11 +146,13 @@ func same(a, b *cri.PodStatus) bool {
 
 // merge brings a reading up to date with the payload of an event: one sandbox, and its containers. The runtime gathers
 // the payload while other things happen, so it may be late: a state never goes back, and what the payload lacks is
-// still there until an event says that it was removed. deleted reports IDs of which one did.
+// still there until an event says that it was removed. deleted reports IDs of which one did. Of a payload that is older
+// than the reading counts only how far what the reading has went on: a reading is as old as its oldest part at least, and
+// some of it may have been taken over from before.
 // It returns nil if the payload tells nothing new.
 func merge(old, payload *cri.PodStatus, deleted func(id string) bool) *cri.PodStatus {
 	if old != nil && payload.ObservedAt.Before(old.ObservedAt) {
-		return nil // the reading began after the payload was complete
+		return advance(old, payload)
 	}
 	at := payload.ObservedAt
 	out := &cri.PodStatus{UID: payload.UID, Namespace: payload.Namespace, Name: payload.Name}
@@ -179,6 +181,25 @@ func merge(old, payload *cri.PodStatus, deleted func(id string) bool) *cri.PodSt
 	}
 	if old == nil && out.Gone() {
 		return nil // the last events of a pod that was forgotten already
+	}
+	return out
+}
+
+// advance takes over the states of a payload that are later than those of the reading. It returns nil if none is.
+func advance(old, payload *cri.PodStatus) *cri.PodStatus {
+	out := old
+	for _, b := range payload.Sandboxes {
+		if known := old.Sandbox(b.Id); known != nil && known.State < b.State {
+			out = out.WithSandbox(b, old.ObservedAt)
+		}
+	}
+	for _, c := range payload.Containers {
+		if known := old.ContainerByID(c.ID); known != nil && age(known.State) < age(c.State) {
+			out = out.WithContainer(c, old.ObservedAt)
+		}
+	}
+	if out == old {
+		return nil
 	}
 	return out
 }

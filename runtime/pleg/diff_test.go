@@ -72,7 +72,8 @@ func TestMerge(t *testing.T) {
 	}{
 		"first":                        {nil, pod("c", created, "s", isReady).At(late), "", pod("c", created, "s", isReady)},
 		"progress":                     {pod("c", created, "s", isReady).At(early), pod("c", runs, "s", isReady).At(late), "", pod("c", runs, "s", isReady)},
-		"older than the reading":       {pod("c", runs).At(late), pod("c", dead).At(early), "", nil},
+		"older than the reading":       {pod("c", dead).At(late), pod("c", runs, "d", runs, "s", isReady).At(early), "", nil},
+		"older, but further":           {pod("c", runs, "s", isReady).At(late), pod("c", dead, "s", isNotReady).At(early), "", pod("c", dead, "s", isNotReady)},
 		"never back":                   {pod("c", dead, "s", isNotReady).At(early), pod("c", runs, "s", isReady).At(late), "", pod("c", dead, "s", isNotReady)},
 		"what it lacks stays":          {pod("c", runs, "s", isReady, "old", isNotReady).At(early), pod("s", isReady).At(late), "", pod("c", runs, "s", isReady, "old", isNotReady)},
 		"deleted container":            {pod("c", dead, "s", isReady).At(early), pod("s", isReady).At(late), "c", pod("s", isReady)},

@@ -42,9 +42,11 @@ type Options struct {
 type PLEG struct {
 	Options
 	metrics *metrics
-	// events is written by the streamLoop and the relistLoop and read by the sync loop. What finds it full is noted in
-	// lost, and sent as a PodSync at the next relist.
+	// events is written by the streamLoop, the relistLoop and the resendLoop, and read by the sync loop. The first two
+	// never wait for the reader: a pod whose event finds the channel full is noted in lost, and the resendLoop, which has
+	// nothing else to do, waits until it can send a PodSync.
 	events chan Event
+	missed chan struct{} // there is something in lost
 	synced chan struct{}
 	kick   chan struct{} // relist now
 
@@ -71,12 +73,13 @@ func New(options Options) *PLEG {
 		events:  make(chan Event, eventCapacity),
 		synced:  make(chan struct{}),
 		kick:    make(chan struct{}, 1),
+		missed:  make(chan struct{}, 1),
 		deleted: map[string]time.Time{},
 		lost:    map[types.UID]struct{}{},
 	}
 }
 
-// Events returns the changes. A reader that is too slow loses none: pods it missed get a PodSync later.
+// Events returns the changes. A reader that is too slow loses none: pods it missed get a PodSync as soon as it reads on.
 func (p *PLEG) Events() <-chan Event { return p.events }
 
 // Synced is closed when the cache has every pod that ran before the kubelet started.
@@ -103,6 +106,7 @@ func (p *PLEG) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { p.streamLoop(ctx) })
 	running.Go(func() { p.relistLoop(ctx) })
+	running.Go(func() { p.resendLoop(ctx) })
 	running.Wait()
 }
 
@@ -124,18 +128,33 @@ func (p *PLEG) emit(events []Event) {
 			p.mu.Lock()
 			p.lost[e.UID] = struct{}{}
 			p.mu.Unlock()
+			select {
+			case p.missed <- struct{}{}:
+			default:
+			}
 		}
 	}
 }
 
-// resend makes good for what emit could not send.
-func (p *PLEG) resend() {
-	p.mu.Lock()
-	lost := p.lost
-	p.lost = map[types.UID]struct{}{}
-	p.mu.Unlock()
-	for uid := range lost {
-		p.emit([]Event{{UID: uid, Type: PodSync}})
+// resendLoop makes good for what emit could not send.
+func (p *PLEG) resendLoop(ctx context.Context) {
+	for {
+		select {
+		case <-p.missed:
+		case <-ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		lost := p.lost
+		p.lost = map[types.UID]struct{}{}
+		p.mu.Unlock()
+		for uid := range lost {
+			select {
+			case p.events <- Event{UID: uid, Type: PodSync}:
+			case <-ctx.Done():
+				return
+			}
+		}
 	}
 }
 

@@ -73,7 +73,6 @@ func (p *PLEG) relist(ctx context.Context) (complete bool, err error) {
 	p.listedAt(start)
 	p.metrics.duration.Observe(p.Clock.Since(start).Seconds())
 	p.alive()
-	p.resend()
 	select {
 	case <-p.synced:
 	default:

@@ -18,6 +18,10 @@ import (
 // a clock was set: times say nothing then, and a list says everything.
 const plausible = time.Minute
 
+// errNoEvents is what a runtime means that ends the stream as soon as it is opened. CRI-O does unless enable_pod_events
+// is set.
+var errNoEvents = errors.New("the runtime ended the event stream at once: it sends no events, so all pods are listed again and again")
+
 // streamLoop keeps an event stream open.
 func (p *PLEG) streamLoop(ctx context.Context) {
 	failures := logChange{what: "Following the events of the runtime"}
@@ -29,7 +33,7 @@ func (p *PLEG) streamLoop(ctx context.Context) {
 		}
 		p.metrics.streamErrors.Inc()
 		pause := reconnectPeriod
-		if cri.IsUnimplemented(err) {
+		if cri.IsUnimplemented(err) || errors.Is(err, errNoEvents) {
 			pause = reprobePeriod
 		}
 		failures.note(ctx, err)
@@ -49,10 +53,14 @@ func (p *PLEG) follow(ctx context.Context, first func()) error {
 	if err != nil {
 		return fmt.Errorf("open the event stream: %w", err)
 	}
+	opened := p.Clock.Now()
 	p.metrics.streams.Inc()
 	p.setStreaming(true)
 	for n := 0; ; n++ {
 		event, err := stream.Recv()
+		if errors.Is(err, io.EOF) && n == 0 && p.Clock.Since(opened) < reconnectPeriod {
+			return errNoEvents
+		}
 		if errors.Is(err, io.EOF) {
 			return errors.New("the runtime ended the event stream")
 		}

@@ -127,6 +127,10 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runti
 		s.mu.Unlock()
 		return status.Error(codes.Unimplemented, "no events")
 	}
+	if s.endAtOnce {
+		s.mu.Unlock()
+		return nil
+	}
 	events := make(chan *runtimeapi.ContainerEventResponse, 1000)
 	s.subscribers[events] = struct{}{}
 	s.mu.Unlock()

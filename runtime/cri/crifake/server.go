@@ -43,6 +43,7 @@ type Server struct {
 	images      map[string]*runtimeapi.Image // by normalised reference
 	subscribers map[chan *runtimeapi.ContainerEventResponse]struct{}
 	noEvents    bool
+	endAtOnce   bool
 	muted       bool
 	calls       []string
 	requests    []any
@@ -187,6 +188,14 @@ func (s *Server) DisableEvents() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.noEvents = true
+	s.closeSubscribers()
+}
+
+// EndEventsAtOnce makes GetContainerEvents end without an error as soon as it is called, as CRI-O does when it has no events.
+func (s *Server) EndEventsAtOnce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endAtOnce = true
 	s.closeSubscribers()
 }
 

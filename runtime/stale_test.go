@@ -1,0 +1,26 @@
+package runtime
+
+import (
+	"context"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestSandboxDiesDuringHook: the reading after a postStart hook is not the one from before it.
+func TestSandboxDiesDuringHook(t *testing.T) {
+	b := newBench(t, nil)
+	pod := testPod("c:a", corev1.RestartPolicyNever)
+	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hook"}}}}
+	b.fake.OnExec = func(context.Context, string, []string) (string, int32) {
+		b.fake.KillSandbox(b.fake.SandboxIDs()[0])
+		return "", 0
+	}
+	result := b.mustSync(t, pod)
+	if got := state(result.Observed); got != "box0- a/0:exit137" {
+		t.Errorf("observed %q", got)
+	}
+	if cached, ok := b.Cache.Get(pod.UID); !ok || state(cached) != "box0- a/0:exit137" {
+		t.Errorf("cached %q", state(cached))
+	}
+}
