@@ -164,7 +164,8 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeNormal, eventKilling, "%s", k.message)
 	}
 	if hook := k.container.Lifecycle; hook != nil && hook.PreStop != nil && grace > 0 && !again {
-		r.preStop(ctx, k, grace)
+		end := r.preStop(ctx, k, grace)
+		defer end()
 	}
 	if order != nil {
 		order.wait(ctx, k.id, r.Clock.After(deadline.Sub(r.Clock.Now())))
@@ -184,24 +185,36 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 	return nil
 }
 
-// preStop runs the hook for as long as the grace period lasts.
+// preStop starts the hook and returns when it has ended or the grace period has. A hook that takes longer goes on until the
+// caller, who has stopped the container by then, calls end.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go executePreStopHook
-func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duration) {
-	hookCtx, cancel := context.WithTimeout(ctx, grace)
-	defer cancel()
-	_, err := r.runHook(hookCtx, k.pod, k.container, k.id, k.podIPs, k.container.Lifecycle.PreStop)
-	if err == nil || ctx.Err() != nil {
-		return
-	}
+func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duration) (end func()) {
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
-	if hookCtx.Err() != nil {
+	hookCtx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, err := r.runHook(hookCtx, k.pod, k.container, k.id, k.podIPs, k.container.Lifecycle.PreStop)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		logger.Error(err, "PreStop hook failed")
+		// What the hook printed may be secret and stays out of the event.
+		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeWarning, eventFailedPreStopHook, "PreStopHook failed")
+	}()
+	timer := r.Clock.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case <-timer.C():
 		logger.V(2).Info("PreStop hook not completed in grace period", "gracePeriod", grace)
-		return
 	}
-	logger.Error(err, "PreStop hook failed")
-	// What the hook printed may be secret and stays out of the event.
-	r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeWarning, eventFailedPreStopHook, "PreStopHook failed")
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // gracePeriod is how long a container may take to end.

@@ -10,17 +10,17 @@ import (
 // TestSandboxDiesDuringHook: the reading after a postStart hook is not the one from before it.
 func TestSandboxDiesDuringHook(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyNever)
+	pod := testPod("c:a", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hook"}}}}
 	b.fake.OnExec = func(context.Context, string, []string) (string, int32) {
 		b.fake.KillSandbox(b.fake.SandboxIDs()[0])
 		return "", 0
 	}
 	result := b.mustSync(t, pod)
-	if got := state(result.Observed); got != "box0- a/0:exit137" {
+	if got := state(result.Observed); got != "box1 box0- a/0:exit137 a/1:run" {
 		t.Errorf("observed %q", got)
 	}
-	if cached, ok := b.Cache.Get(pod.UID); !ok || state(cached) != "box0- a/0:exit137" {
+	if cached, ok := b.Cache.Get(pod.UID); !ok || state(cached) != "box1 box0- a/0:exit137 a/1:run" {
 		t.Errorf("cached %q", state(cached))
 	}
 }

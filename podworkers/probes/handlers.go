@@ -204,7 +204,9 @@ func (w *worker) grpc(ctx context.Context, host string, timeout time.Duration) o
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	address := net.JoinHostPort(host, strconv.Itoa(int(w.probe.GRPC.Port)))
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("kube-probe/1.37"))
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("kube-probe/1.37"),
+		grpc.WithNoProxy()) // the pod is reached from its node, whatever HTTPS_PROXY says
 	if err != nil {
 		return outcome{err: err}
 	}

@@ -3,6 +3,7 @@ package probes
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -62,7 +63,12 @@ type Manager struct {
 
 	mu      sync.Mutex
 	workers map[probeKey]*worker
-	results map[resultKey]bool
+	results map[resultKey]verdict // until the pod's probes are removed, or the container has a successor
+}
+
+type verdict struct {
+	pod     types.UID
+	success bool
 }
 
 type probeKey struct {
@@ -80,7 +86,7 @@ type resultKey struct {
 func New(opts Options) *Manager {
 	return &Manager{
 		opts: opts, metrics: newMetrics(opts.Registerer), updates: make(chan Update, 100), started: time.Now(),
-		workers: map[probeKey]*worker{}, results: map[resultKey]bool{},
+		workers: map[probeKey]*worker{}, results: map[resultKey]verdict{},
 	}
 }
 
@@ -91,8 +97,8 @@ func (m *Manager) Results() <-chan Update { return m.updates }
 func (m *Manager) Get(containerID string, kind Kind) (success, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	success, known = m.results[resultKey{containerID, kind}]
-	return success, known
+	v, known := m.results[resultKey{containerID, kind}]
+	return v.success, known
 }
 
 // Add starts the pod's probes that do not run yet; they end with ctx, or by Remove.
@@ -143,6 +149,9 @@ func (m *Manager) add(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 // Upstream: pkg/kubelet/prober/prober_manager.go RemovePod.
 func (m *Manager) Remove(uid types.UID) {
 	m.end(uid, Liveness, Readiness, Startup)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.results, func(_ resultKey, v verdict) bool { return v.pod == uid })
 }
 
 // StopLivenessAndStartup ends the probes that could restart a container of a pod that is ending. Readiness goes on,
@@ -169,9 +178,6 @@ func (m *Manager) end(uid types.UID, kinds ...Kind) {
 		w.cancel()
 		<-w.done
 		m.metrics.forget(w)
-		if w.kind == Readiness || len(kinds) == 3 {
-			m.forget(w.containerID, w.kind)
-		}
 	}
 }
 
@@ -186,7 +192,7 @@ func (m *Manager) set(ctx context.Context, w *worker, success bool) {
 	key := resultKey{w.containerID, w.kind}
 	m.mu.Lock()
 	before, known := m.results[key]
-	m.results[key] = success
+	m.results[key] = verdict{w.pod.UID, success}
 	var wake []*worker
 	if w.kind == Startup && success {
 		for other, o := range m.workers {
@@ -196,7 +202,7 @@ func (m *Manager) set(ctx context.Context, w *worker, success bool) {
 		}
 	}
 	m.mu.Unlock()
-	if known && before == success {
+	if known && before.success == success {
 		return
 	}
 	for _, o := range wake {
@@ -223,15 +229,15 @@ func (m *Manager) Seed(pod *corev1.Pod) {
 			if !ok || c.State.Running == nil {
 				continue
 			}
-			m.seed(resultKey{id, Readiness}, c.Ready)
-			m.seed(resultKey{id, Startup}, c.Started != nil && *c.Started)
+			m.seed(resultKey{id, Readiness}, pod.UID, c.Ready)
+			m.seed(resultKey{id, Startup}, pod.UID, c.Started != nil && *c.Started)
 		}
 	}
 }
 
 // seed records what is good; what is not is found out. Callers hold mu.
-func (m *Manager) seed(key resultKey, good bool) {
+func (m *Manager) seed(key resultKey, pod types.UID, good bool) {
 	if _, known := m.results[key]; !known && good {
-		m.results[key] = true
+		m.results[key] = verdict{pod, true}
 	}
 }
