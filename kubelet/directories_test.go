@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/criserver/namespaces"
 )
 
 // TestShareMounts: a directory on a private mount becomes a shared one, once, and not while something is mounted below.
@@ -17,9 +19,8 @@ func TestShareMounts(t *testing.T) {
 	dir := t.TempDir()
 	volume := filepath.Join(dir, "pods", "volume")
 	done := make(chan struct{})
-	go func() { // its thread ends with it, and the thread's mounts
+	namespaces.OnThread(func() { // whose mounts end with it
 		defer close(done)
-		runtime.LockOSThread()
 		must := func(err error) {
 			if err != nil {
 				t.Error(err)
@@ -49,6 +50,6 @@ func TestShareMounts(t *testing.T) {
 		if shared, err := onSharedMount(dir); err != nil || shared {
 			t.Errorf("it was bound to itself more than once: %v", err)
 		}
-	}()
+	})
 	<-done
 }

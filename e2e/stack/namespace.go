@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/criserver/namespaces"
 )
 
 // NodeIP is the node's address inside every stack's network namespace. Stacks
@@ -39,10 +41,7 @@ type namespace struct {
 func newNamespace(path string) (*namespace, error) {
 	n := &namespace{path: path, calls: make(chan func()), done: make(chan struct{})}
 	ready := make(chan error)
-	go func() {
-		// Never unlocked: the thread has changed namespace and must end with
-		// this goroutine.
-		runtime.LockOSThread()
+	namespaces.OnThread(func() {
 		defer close(n.done)
 		if err := enterNew(path); err != nil {
 			ready <- err
@@ -52,7 +51,7 @@ func newNamespace(path string) (*namespace, error) {
 		for call := range n.calls {
 			call()
 		}
-	}()
+	})
 	if err := <-ready; err != nil {
 		return nil, fmt.Errorf("create network namespace %s: %w", path, err)
 	}
@@ -165,12 +164,10 @@ func (n *namespace) dialContext(ctx context.Context, network, address string) (n
 		err  error
 	}
 	c := make(chan result, 1)
-	go func() {
-		// The thread is thrown away with the goroutine unless it gets back home.
-		runtime.LockOSThread()
+	namespaces.OnThread(func() {
 		conn, err := n.dialHere(ctx, network, address)
 		c <- result{conn, err}
-	}()
+	})
 	r := <-c
 	return r.conn, r.err
 }

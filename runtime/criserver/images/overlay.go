@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"minikubelet/runtime/criserver/namespaces"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -108,8 +108,7 @@ func mountOld(snapshot string, lower []string, dir string) error {
 	}
 	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=../upper,workdir=../work"
 	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread is of no use to others
+	namespaces.OnThread(func() {
 		result <- func() error {
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {
 				return fmt.Errorf("give a thread its own directory: %w", err)
@@ -126,7 +125,7 @@ func mountOld(snapshot string, lower []string, dir string) error {
 			}
 			return nil
 		}()
-	}()
+	})
 	return <-result
 }
 

@@ -47,11 +47,7 @@ func Pin(o Options) error {
 		return fmt.Errorf("make directory for namespaces: %w", err)
 	}
 	result := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread is no longer like the others and ends with this goroutine.
-		runtime.LockOSThread()
-		result <- pinHere(o)
-	}()
+	OnThread(func() { result <- pinHere(o) })
 	return <-result
 }
 
@@ -205,13 +201,36 @@ func Do(path string, fn func() error) error {
 	}
 	defer file.Close()
 	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked
+	OnThread(func() {
 		if err := unix.Setns(int(file.Fd()), 0); err != nil {
 			result <- fmt.Errorf("enter namespace %s: %w", path, err)
 			return
 		}
 		result <- fn()
-	}()
+	})
 	return <-result
+}
+
+// OnThread starts a goroutine on a thread that nothing else runs on and that ends with it, for functions that change what
+// a thread has of its own: namespaces, working directory. A function that has changed all back may call UnlockOSThread.
+//
+// That thread is never the process's first. The first cannot end before the process, and what /proc tells of the process,
+// its namespaces among it, is what the first thread has.
+func OnThread(fn func()) {
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		if unix.Gettid() != unix.Getpid() {
+			fn()
+			return
+		}
+		// While this goroutine keeps the first thread busy, the next one gets another.
+		elsewhere := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(elsewhere)
+			fn()
+		}()
+		<-elsewhere
+		runtime.UnlockOSThread()
+	}()
 }

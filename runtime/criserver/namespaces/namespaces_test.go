@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +47,49 @@ func FuzzSysctlPath(f *testing.F) {
 			t.Errorf("%q means %q", name, path)
 		}
 	})
+}
+
+// TestMain calls what TestFirstThread starts, while the first goroutine is on the first thread.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("JOIN_ON_FIRST_THREAD"); path != "" {
+		joinAndReturn(path)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// joinAndReturn joins a namespace over and over. With one goroutine at a time, the next one that runs gets the first
+// thread as soon as the first goroutine waits.
+func joinAndReturn(path string) {
+	runtime.GOMAXPROCS(1)
+	for range 50 {
+		if err := namespaces.Do(path, func() error { return nil }); err != nil {
+			fmt.Println(err)
+		}
+	}
+	own, err := os.Readlink("/proc/self/ns/uts") // that of the first thread
+	fmt.Println(own, err)
+}
+
+// TestFirstThread: the first thread, whose namespaces are said to be the process's, is never the one to join others.
+func TestFirstThread(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	want, err := os.Readlink("/proc/self/ns/uts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "ns")
+	t.Cleanup(func() { _ = namespaces.Unpin(dir) })
+	if err := namespaces.Pin(namespaces.Options{Dir: dir, Kinds: []string{namespaces.UTS}}); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "JOIN_ON_FIRST_THREAD="+namespaces.Path(dir, namespaces.UTS))
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != want+" <nil>\n" {
+		t.Errorf("the process is in %s, %v, want %s", out, err, want)
+	}
 }
 
 // TestPin: namespaces outlive the thread that made them, and end when they are let go.
