@@ -124,6 +124,7 @@ type File struct {
 	Data       []byte
 	Mode       int64
 	Dir        bool
+	UID, GID   int
 }
 
 // BuildImage makes a one-layer image.
@@ -131,7 +132,7 @@ func BuildImage(files []File, config v1.Config) (v1.Image, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, f := range files {
-		h := &tar.Header{Name: strings.TrimPrefix(f.Path, "/"), Mode: f.Mode, Size: int64(len(f.Data)), Typeflag: tar.TypeReg}
+		h := &tar.Header{Name: strings.TrimPrefix(f.Path, "/"), Mode: f.Mode, Size: int64(len(f.Data)), Typeflag: tar.TypeReg, Uid: f.UID, Gid: f.GID}
 		switch {
 		case f.Dir:
 			h.Typeflag = tar.TypeDir

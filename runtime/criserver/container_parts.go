@@ -1,6 +1,7 @@
 package criserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,8 +96,7 @@ func seccompProfile(profile *runtimeapi.SecurityProfile) (string, error) {
 	return string(text), err
 }
 
-// volumes are the container's image mounts and the volumes that its image declares, which get an
-// empty directory each unless something else is mounted there.
+// volumes are the container's image mounts, and the volumes that its image declares unless something else is mounted there.
 func (s *Server) volumes(ctx context.Context, sb *sandbox, c *container, image *images.Image) ([]specs.Mount, error) {
 	var mounts []specs.Mount
 	taken := map[string]bool{}
@@ -115,20 +115,63 @@ func (s *Server) volumes(ctx context.Context, sb *sandbox, c *container, image *
 	if len(declared) > maxVolumes {
 		return nil, fmt.Errorf("%w: the image declares %d volumes", oci.ErrInvalid, len(declared))
 	}
-	for i, path := range declared {
-		if path = filepath.Join("/", path); taken[path] || path == "/" {
+	for _, path := range declared {
+		if path = filepath.Join("/", path); taken[path] || path == "/" || ofSystem(path) {
 			continue
 		}
-		dir := filepath.Join(c.Dir(), "volumes", strconv.Itoa(i))
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make volume: %w", err)
-		}
-		if err := sb.giveToPod(dir); err != nil {
+		dir, err := sb.declaredVolume(c.rootfs(), path)
+		if err != nil {
 			return nil, err
 		}
 		mounts = append(mounts, specs.Mount{Destination: path, Type: "bind", Source: dir, Options: []string{"rbind", "rprivate", "rw"}})
 	}
 	return mounts, nil
+}
+
+// ofSystem tells of a path that it is or is below what every container has mounted: no directory of the image may take
+// the place of /proc, /sys and /dev.
+func ofSystem(path string) bool {
+	return slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") })
+}
+
+// declaredVolume is the directory of a volume that the image declares: the image's own with owner, mode and content, in the
+// container's writable layer, or a new one there. Mounted over itself it stays writable in a container whose root is not.
+// Links are followed inside the image only, and the path that is returned has none; the container does not run yet and
+// cannot change that.
+func (sb *sandbox) declaredVolume(rootfs, path string) (dir string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w: make volume %s of the image: %w", oci.ErrInvalid, path, err)
+		}
+	}()
+	root, err := os.OpenFile(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	handle, err := pathrs.OpenInRoot(rootfs, path)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if missing {
+		handle, err = pathrs.MkdirAllHandle(root, path, 0o755)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer handle.Close()
+	if info, err := handle.Stat(); err != nil || !info.IsDir() {
+		return "", cmp.Or(err, error(unix.ENOTDIR))
+	}
+	link := fmt.Sprintf("/proc/self/fd/%d", handle.Fd())
+	if dir, err = os.Readlink(link); err != nil {
+		return "", err
+	}
+	if base, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", root.Fd())); err != nil || !strings.HasPrefix(dir, base+"/") {
+		return "", cmp.Or(err, fmt.Errorf("%s is not below %s", dir, base))
+	}
+	if missing {
+		err = sb.giveToPod(dir)
+	}
+	return dir, err
 }
 
 // imageKey is the snapshot of a container's image mount.
@@ -205,11 +248,7 @@ func (s *Server) unmountAll(c *container) error {
 		if mount.GetImage().GetImage() == "" {
 			continue
 		}
-		err := unix.Unmount(filepath.Join(c.task.bundle, "subpath-"+strconv.Itoa(i)), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			failed = append(failed, fmt.Errorf("unmount part of image: %w", err))
-		}
-		failed = append(failed, s.images.Unmount(imageKey(c.ID, i), filepath.Join(c.task.bundle, "image-"+strconv.Itoa(i))))
+		failed = append(failed, unmount(filepath.Join(c.task.bundle, "subpath-"+strconv.Itoa(i))), s.images.Unmount(imageKey(c.ID, i), filepath.Join(c.task.bundle, "image-"+strconv.Itoa(i))))
 	}
 	return errors.Join(failed...)
 }
