@@ -146,7 +146,7 @@ func untilDeadline(pod *corev1.Pod, s corev1.PodStatus) (time.Duration, bool) {
 	if pod.Spec.ActiveDeadlineSeconds == nil || s.StartTime == nil {
 		return 0, false
 	}
-	deadline := s.StartTime.Add(time.Duration(*pod.Spec.ActiveDeadlineSeconds) * time.Second)
+	deadline := s.StartTime.Add(cri.Seconds(*pod.Spec.ActiveDeadlineSeconds))
 	return time.Until(deadline), true
 }
 

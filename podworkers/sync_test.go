@@ -92,6 +92,10 @@ func TestUntilDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := metav1.NewTime(time.Now().Add(-10 * time.Second))
 		limited := testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(30)) })
+		endless := testPod("u", func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(1e10)) })
+		if left, ok := untilDeadline(endless, corev1.PodStatus{StartTime: &start}); left < 1e9*time.Second || !ok {
+			t.Errorf("of 10,000,000,000 s %v are left", left)
+		}
 		for _, tt := range []struct {
 			pod     *corev1.Pod
 			start   *metav1.Time

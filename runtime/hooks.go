@@ -16,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri"
 )
 
 const (
@@ -63,7 +65,7 @@ func (r *Runtime) runHook(ctx context.Context, pod *corev1.Pod, container *corev
 				hook.HTTPGet.Path, container.Name, podName(pod), err), err
 		}
 	case hook.Sleep != nil:
-		if err := r.sleepHook(ctx, time.Duration(hook.Sleep.Seconds)*time.Second); err != nil {
+		if err := r.sleepHook(ctx, cri.Seconds(hook.Sleep.Seconds)); err != nil {
 			return fmt.Sprintf("Sleep lifecycle hook (%d) for Container %q in Pod %q failed - error: %v",
 				hook.Sleep.Seconds, container.Name, podName(pod), err), err
 		}

@@ -156,7 +156,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 	}
 	grace := gracePeriod(k.pod, k.container, k.reason)
 	if k.grace != nil {
-		grace = time.Duration(*k.grace) * time.Second
+		grace = cri.Seconds(*k.grace)
 	}
 	deadline := r.Clock.Now().Add(grace)
 	_, again := r.hooksRun.LoadOrStore(k.id, true)
@@ -222,7 +222,7 @@ func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duratio
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go setTerminationGracePeriod
 func gracePeriod(pod *corev1.Pod, container *corev1.Container, reason string) time.Duration {
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
-		return time.Duration(*s) * time.Second
+		return cri.Seconds(*s)
 	}
 	s := pod.Spec.TerminationGracePeriodSeconds
 	if s == nil {
@@ -238,7 +238,7 @@ func gracePeriod(pod *corev1.Pod, container *corev1.Container, reason string) ti
 	if probe != nil && probe.TerminationGracePeriodSeconds != nil {
 		s = probe.TerminationGracePeriodSeconds
 	}
-	return time.Duration(*s) * time.Second
+	return cri.Seconds(*s)
 }
 
 // terminationOrder makes a sidecar wait for the regular containers and for the sidecars after it.

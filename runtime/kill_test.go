@@ -55,14 +55,19 @@ func TestKillPod(t *testing.T) {
 		grace  *int64
 		want   string
 	}{
-		"spec's grace period":         {pod: "c:a c:b", want: "a grace 30, b grace 30, took 0s"},
-		"deletion's grace period":     {pod: "c:a", change: func(p *corev1.Pod) { p.DeletionGracePeriodSeconds = new(int64(9)) }, want: "a grace 9, took 0s"},
-		"override":                    {pod: "c:a", grace: new(int64(4)), want: "a grace 4, took 0s"},
-		"no grace at all":             {pod: "c:a", grace: new(int64(0)), change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(9) }, want: "a grace 2, took 0s"},
-		"preStop eats into it":        {pod: "c:a c:b", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(10) }, want: "a grace 20, b grace 30, took 10s"},
-		"preStop longer than it":      {pod: "c:a", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(90) }, want: "a grace 2, took 30s"},
-		"sidecar waits for the rest":  {pod: "s:s c:a", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(5) }, want: "a grace 25, s grace 25, took 5s"},
-		"sidecars in reverse":         {pod: "s:s s:r c:a", change: func(p *corev1.Pod) { p.Spec.InitContainers[1].Lifecycle = preStop(7) }, want: "a grace 30, r grace 23, s grace 23, took 7s"},
+		"spec's grace period":        {pod: "c:a c:b", want: "a grace 30, b grace 30, took 0s"},
+		"deletion's grace period":    {pod: "c:a", change: func(p *corev1.Pod) { p.DeletionGracePeriodSeconds = new(int64(9)) }, want: "a grace 9, took 0s"},
+		"override":                   {pod: "c:a", grace: new(int64(4)), want: "a grace 4, took 0s"},
+		"no grace at all":            {pod: "c:a", grace: new(int64(0)), change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(9) }, want: "a grace 2, took 0s"},
+		"preStop eats into it":       {pod: "c:a c:b", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(10) }, want: "a grace 20, b grace 30, took 10s"},
+		"preStop longer than it":     {pod: "c:a", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(90) }, want: "a grace 2, took 30s"},
+		"sidecar waits for the rest": {pod: "s:s c:a", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(5) }, want: "a grace 25, s grace 25, took 5s"},
+		"sidecars in reverse":        {pod: "s:s s:r c:a", change: func(p *corev1.Pod) { p.Spec.InitContainers[1].Lifecycle = preStop(7) }, want: "a grace 30, r grace 23, s grace 23, took 7s"},
+		// 10,000,000,000 s are more nanoseconds than a number has room for.
+		"spec's is for ever":          {pod: "c:a", change: func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = new(int64(1e10)) }, want: "a grace 9223372036, took 0s"},
+		"deletion's is for ever":      {pod: "c:a", change: func(p *corev1.Pod) { p.DeletionGracePeriodSeconds = new(int64(1e10)) }, want: "a grace 9223372036, took 0s"},
+		"override is for ever":        {pod: "c:a", grace: new(int64(1e10)), want: "a grace 9223372036, took 0s"},
+		"preStop is for ever":         {pod: "c:a", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(1e10) }, want: "a grace 2, took 30s"},
 		"no sidecar waits for longer": {pod: "s:s c:a", change: func(p *corev1.Pod) { p.Spec.Containers[0].Lifecycle = preStop(90) }, want: "a grace 2, s grace 2, took 30s"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"minikubelet/kubelet/settings"
+	"minikubelet/runtime/cri"
 )
 
 // Reason and Message are those of a pod that was ended for a shutdown.
@@ -213,9 +215,9 @@ func (m *Manager) prepare(ctx context.Context, l *logind) error {
 func (m *Manager) period() time.Duration {
 	var sum int64
 	for _, g := range m.groups {
-		sum += g.ShutdownGracePeriodSeconds
+		sum += min(g.ShutdownGracePeriodSeconds, math.MaxInt32)
 	}
-	return time.Duration(sum) * time.Second
+	return cri.Seconds(sum)
 }
 
 // handle ends the pods and lets the machine go down, or takes up its watch again.
@@ -258,7 +260,7 @@ func (m *Manager) endPods(ctx context.Context) {
 			klog.FromContext(ctx).Info("Shutdown: ending a pod", "pod", klog.KObj(pod), "podUID", pod.UID, "gracePeriod", grace)
 			m.Kill(pod, grace)
 		}
-		if !m.await(ctx, pods, time.Duration(seconds)*time.Second) {
+		if !m.await(ctx, pods, cri.Seconds(seconds)) {
 			klog.FromContext(ctx).Info("Shutdown: not all pods of a group ended in time", "priority", m.groups[i].Priority, "gracePeriod", seconds)
 		}
 	}

@@ -153,8 +153,14 @@ func (c *caller) limit(request any) time.Duration {
 }
 
 func (c *caller) plus(seconds int64) time.Duration {
-	const most = math.MaxInt64 / int64(time.Second) / 2
-	return c.timeout + time.Duration(min(max(seconds, 0), most))*time.Second
+	return c.timeout + min(Seconds(max(seconds, 0)), math.MaxInt64/2)
+}
+
+// Seconds is a number of seconds as a duration, and the longest duration for more than that, which is 292 years. Pods may
+// ask for any number: a grace period of 10,000,000,000 s must not turn into a negative one.
+func Seconds(n int64) time.Duration {
+	const most = math.MaxInt64 / int64(time.Second)
+	return time.Duration(min(max(n, -most), most)) * time.Second
 }
 
 // operation is the operation_type of a method, in upstream's spelling: RunPodSandbox is run_podsandbox.

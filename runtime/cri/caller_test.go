@@ -27,6 +27,11 @@ func TestLimit(t *testing.T) {
 			t.Errorf("limit(%T) = %v, want %v", test.request, got, test.want)
 		}
 	}
+	for seconds, want := range map[int64]time.Duration{1: time.Second, -1: -time.Second, 1e10: 9223372036 * time.Second, math.MinInt64: -9223372036 * time.Second} {
+		if got := Seconds(seconds); got != want {
+			t.Errorf("%d s are %v", seconds, got)
+		}
+	}
 	if got := c.limit(&runtimeapi.StopContainerRequest{Timeout: math.MaxInt64}); got < time.Hour {
 		t.Errorf("limit of the longest grace period = %v", got)
 	}

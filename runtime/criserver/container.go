@@ -70,7 +70,7 @@ func (s *Server) recordExit(c *container, exit monitor.Exit) {
 		}
 		state.Phase, state.ExitCode, state.FinishedAt = store.ContainerExited, exit.Code, exit.FinishedAt
 		switch {
-		case oom && exit.Code == 137:
+		case oom: // whatever the first process made of that
 			state.Reason = "OOMKilled"
 		case exit.Code == 0:
 			state.Reason = "Completed"

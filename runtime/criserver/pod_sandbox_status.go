@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -17,7 +18,9 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxSta
 	if err != nil {
 		return nil, err
 	}
-	response := &runtimeapi.PodSandboxStatusResponse{Status: sb.status(), ContainersStatuses: s.statusesOf(sb.ID)}
+	// Taken before the statuses are read: a kubelet looks again for what has changed since.
+	now := time.Now().UnixNano()
+	response := &runtimeapi.PodSandboxStatusResponse{Status: sb.status(), ContainersStatuses: s.statusesOf(sb.ID), Timestamp: now}
 	if r.GetVerbose() {
 		response.Info, err = info(map[string]any{"state": sb.State(), "netns": sb.netns(), "directory": sb.stateDir, "namespaces": sb.kinds()})
 	}

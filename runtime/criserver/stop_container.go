@@ -3,6 +3,7 @@ package criserver
 import (
 	"context"
 	"errors"
+	"math"
 	"syscall"
 	"time"
 
@@ -21,7 +22,12 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 	} else if err != nil {
 		return nil, err
 	}
-	return &runtimeapi.StopContainerResponse{}, c.stop(ctx, time.Duration(r.GetTimeout())*time.Second)
+	return &runtimeapi.StopContainerResponse{}, c.stop(ctx, inSeconds(r.GetTimeout()))
+}
+
+// inSeconds is the longest duration there is for a time that is longer.
+func inSeconds(n int64) time.Duration {
+	return time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
 }
 
 func (c *container) stop(ctx context.Context, grace time.Duration) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -308,7 +309,7 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	}
 	if r.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.Timeout)*time.Second)
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(min(r.Timeout, math.MaxInt32))*time.Second)
 		defer cancel()
 	}
 	stdout, code := s.OnExec(ctx, r.ContainerId, r.Cmd)
