@@ -88,7 +88,7 @@ bench: deps stack build ## this kubelet and upstream's side by side (as root); B
 ##@ Checks
 
 .PHONY: test
-test: fmt-check vet lint unit fuzz e2e conformance-subset ## all checks, unit tests and end-to-end tests (as root)
+test: fmt-check vet lint unit fuzz e2e matrix-embedded conformance-subset ## all checks, unit tests and end-to-end tests (as root)
 
 .PHONY: fmt-check
 fmt-check: ## fail on unformatted files
@@ -120,6 +120,10 @@ e2e: stack build-race ## end-to-end tests on the real stack (as root); E2EFLAGS=
 matrix: stack build-race ## faults against a node, the short form: docs/faults.md (as root); MATRIXFLAGS="-only regexp -keep", RUNTIME=containerd|crid|embedded, RACE=1
 	@go build -o bin/matrix ./e2e/cmd/matrix
 	@$(RACE_BIN) bin/matrix -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" $(MATRIXFLAGS)
+
+.PHONY: matrix-embedded
+matrix-embedded: # the two minutes of it that make test has
+	@$(MAKE) matrix RUNTIME=embedded
 
 .PHONY: soak
 soak: stack ## the long form: all faults on both runtimes, 500 pods at once ten times, 1,000 pods churned under the race detector (as root, hours)
