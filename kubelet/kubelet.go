@@ -150,9 +150,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}))
-	if err := k.connectPlugins(); err != nil {
-		return err
-	}
+	k.connectPlugins()
 	rt, err := newRuntime(ctx, k, puller, cache, events)
 	if err != nil {
 		return err
@@ -161,7 +159,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 	k.status = status.New(status.Options{Pods: k.api.podClient(), Crowded: rt.Crowded, Registerer: r})
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
-		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, RecursiveReadOnly: rt.RecursiveReadOnly, Registerer: r,
+		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, RecursiveReadOnly: rt.RecursiveReadOnly, Events: events, Registerer: r,
 	})
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: k.node.HostIPs, Events: events, Registerer: k.metrics.probes,

@@ -15,13 +15,12 @@ import (
 )
 
 // connectPlugins makes what finds plugins, and what CSI drivers are used with. Drivers serve pods of an apiserver only.
-func (k *Kubelet) connectPlugins() error {
+func (k *Kubelet) connectPlugins() {
 	s := k.settings
 	if k.api.pods == nil {
-		return nil
+		return
 	}
-	var err error
-	if k.csi, err = csi.New(csi.Options{
+	k.csi = csi.New(csi.Options{
 		RootDir: s.RootDir, NodeName: s.NodeName,
 		Drivers: k.api.pods.CSIDrivers(), Nodes: k.api.pods.Nodes(), CSINodes: k.api.pods.CSINodes(), Attachments: k.api.pods.VolumeAttachments(),
 		Secret:      k.api.secret,
@@ -30,12 +29,9 @@ func (k *Kubelet) connectPlugins() error {
 			return k.api.pods.CreateToken(ctx, pod.Namespace, pod.Spec.ServiceAccountName, request)
 		},
 		Node: k.node.Current, InUseChanged: k.node.CheckStatus,
-	}); err != nil {
-		return err
-	}
+	})
 	watcher := plugins.New(filepath.Join(s.RootDir, "plugins_registry"), map[string]plugins.Handler{registerapi.CSIPlugin: k.csi})
 	k.runs = append(k.runs, k.csi.Run, watcher.Run)
-	return nil
 }
 
 // volumesInUse is asked by the node, which is made first.

@@ -105,7 +105,7 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 		Registerer: registry,
 		Runtime:    rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Events: events, Node: node,
 		Volumes: volumes.New(volumes.Options{
-			PodsDir: filepath.Join(dir, "pods"), Objects: object, HostIPs: func() []string { return nil }, Allocatable: node.Allocatable,
+			PodsDir: filepath.Join(dir, "pods"), Objects: object, HostIPs: func() []string { return nil }, Allocatable: node.Allocatable, Events: events,
 		}),
 		RuntimeName: func() string { return "fake" },
 	})

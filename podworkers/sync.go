@@ -3,11 +3,14 @@ package podworkers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime"
 	"minikubelet/runtime/cri"
 	"minikubelet/status"
 )
@@ -40,9 +43,10 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 		w.opts.Events.Eventf(pod, corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %v", err)
 		return 0, fmt.Errorf("network is not ready: %w", err)
 	}
-	if err := w.mountVolumes(ctx, pod); err != nil {
+	if err := w.mountVolumes(ctx, pod, observed); err != nil {
 		return 0, err
 	}
+	w.opts.Volumes.Republish(w.lifetime, pod)
 
 	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
 	w.lastAction = time.Now()
@@ -84,6 +88,26 @@ func (w *worker) ensureMirror(ctx context.Context, pod *corev1.Pod) bool {
 		klog.FromContext(ctx).Error(err, "Could not create the mirror pod, will be retried", "after", mirrorRetry)
 	}
 	return err == nil
+}
+
+// waitForName tells that the pod waits for another to end. The end of that wakes it.
+func (w *worker) waitForName(ctx context.Context, pod *corev1.Pod, holder types.UID) error {
+	observed, err := w.observe(ctx)
+	if err != nil {
+		return err
+	}
+	message := fmt.Sprintf("waiting for pod %s, which has the same name, to end", holder)
+	w.failed = map[string]runtime.Failure{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		w.failed[c.Name] = runtime.Failure{Reason: "ContainerCreating", Message: message}
+	}
+	w.report(pod, observed)
+	if w.waitsFor != holder {
+		w.waitsFor = holder
+		klog.FromContext(ctx).Info("The pod waits for another of its name to end", "holderUID", holder)
+		w.opts.Events.Event(pod, corev1.EventTypeNormal, "NameInUse", message)
+	}
+	return nil
 }
 
 // observe returns what the runtime says of the pod. A reading made after the last action
@@ -150,8 +174,12 @@ func untilDeadline(pod *corev1.Pod, s corev1.PodStatus) (time.Duration, bool) {
 	return time.Until(deadline), true
 }
 
-// mountVolumes mounts everything the pod's containers will see.
-func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod) error {
+// mountVolumes mounts everything the pod's containers will see. Errors of volumes that stood before keep no container
+// from starting again.
+func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus) error {
+	if observed.ReadySandbox() != nil {
+		w.opts.Volumes.Adopt(w.uid)
+	}
 	if err := w.opts.Volumes.Unsupported(pod); err != nil {
 		w.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", err.Error())
 		return err

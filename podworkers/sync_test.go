@@ -3,6 +3,8 @@ package podworkers
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -149,6 +151,57 @@ func TestMountFails(t *testing.T) {
 		})})
 		b.want("u", "")
 		b.wantEvent(`Warning FailedMount MountVolume.SetUp failed for volume "v" :`)
+	})
+}
+
+// TestStandingVolumeBlocksNothing: a container ends, or is killed by its liveness probe, after a volume of its pod has become
+// one that could not be mounted. It comes back, after a restart of the kubelet too.
+func TestStandingVolumeBlocksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var sick atomic.Value
+		well := func(_ context.Context, id string, _ []string) (string, int32) {
+			if id == sick.Load() {
+				return "sick", 1
+			}
+			return "", 0
+		}
+		b.fake.OnExec = well
+		dir := filepath.Join(t.TempDir(), "dir")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		pod := testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir, Type: new(corev1.HostPathDirectory)}}}}
+			pod.Spec.Containers[0].LivenessProbe = &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"check"}}},
+				PeriodSeconds: 1, FailureThreshold: 1, SuccessThreshold: 1, TimeoutSeconds: 1,
+			}
+		})
+		b.update(Update{Pod: pod})
+		b.settle()
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		restarted := func(b *bench, what string, want int32) {
+			t.Helper()
+			b.wait(time.Minute)
+			if s := b.statusOf("u").ContainerStatuses[0]; s.RestartCount != want || s.State.Running == nil {
+				t.Errorf("%s: %+v", what, s)
+			}
+		}
+		b.fake.SetExit(b.fake.ContainerID("a"), 1)
+		restarted(b, "after its end", 1)
+		sick.Store(b.fake.ContainerID("a"))
+		restarted(b, "killed by its probe", 2)
+		if all := b.allEvents(); strings.Count(all, "FailedMount") != 1 {
+			t.Errorf("not told once:\n%s", all)
+		}
+		b.stop()
+		again := newBenchOver(t, b.fake, b.dir)
+		again.update(Update{Pod: pod})
+		b.fake.SetExit(b.fake.ContainerID("a"), 1)
+		restarted(again, "after a restart of the kubelet", 3)
 	})
 }
 

@@ -44,6 +44,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	}
 	w.opts.Probes.Remove(w.uid)
 	w.advance(ctx, stopped)
+	w.release(m.pod) // volumes that do not go are the pod's own, and in no successor's way
 	w.report(m.pod, observed)
 	return nil
 }
@@ -83,7 +84,6 @@ func (w *worker) cleanupPod(ctx context.Context, m mail) error {
 		return err
 	}
 	w.advance(ctx, cleaned)
-	w.release(m.pod)
 	return nil
 }
 

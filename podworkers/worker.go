@@ -31,6 +31,7 @@ type worker struct {
 	override   *status.Override           // the end that the node decided on
 	seenAt     time.Time                  // when the kubelet first saw the pod
 	reported   corev1.PodPhase            // in the last status
+	waitsFor   types.UID                  // the pod that has this one's name, once that was told
 	emptied    bool                       // the runtime and the disk have nothing of the finished pod any more
 
 	mu          sync.Mutex
@@ -39,7 +40,8 @@ type worker struct {
 	removed     bool
 	next        *Update // what the pod comes back with after it was removed
 	runtimeOnly bool
-	updates     int // in all, and those that steps have seen
+	orphan      bool // it was runtimeOnly at first
+	updates     int  // in all, and those that steps have seen
 	handled     int
 	phase       Phase
 	cancel      context.CancelFunc // of the step in flight
@@ -102,6 +104,13 @@ func (w *worker) ring() {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+// runs tells whether this is a pod that only the runtime knew and of which something may still run.
+func (w *worker) runs() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.orphan && w.phase < Terminated
 }
 
 // merge keeps the earlier kill's cause and the shorter of both grace periods.
@@ -212,10 +221,11 @@ func (w *worker) step(run context.Context) (again time.Duration, done bool) {
 	var err error
 	switch w.phase {
 	case Syncing:
-		if !w.claim(run, m.pod) {
-			return 0, false
+		if holder := w.claim(run, m.pod); holder != "" {
+			err = w.waitForName(ctx, m.pod, holder)
+		} else {
+			again, err = w.syncPod(ctx, m.pod)
 		}
-		again, err = w.syncPod(ctx, m.pod)
 	case Terminating:
 		err = w.terminatePod(ctx, m)
 	case Terminated:

@@ -77,8 +77,8 @@ type Workers struct {
 	mu      sync.Mutex
 	running sync.WaitGroup
 	byUID   map[types.UID]*worker
-	// names tells which pod holds a full name. A pod recreated under the same
-	// name waits until its predecessor let go of it.
+	// names tells which pod holds a full name. A static pod recreated under the
+	// same name waits until nothing of its predecessor runs.
 	names map[string]types.UID
 }
 
@@ -104,6 +104,7 @@ func (ws *Workers) update(ctx context.Context, u Update) {
 	w := ws.byUID[u.Pod.UID]
 	if w == nil {
 		w = newWorker(ws, u.Pod)
+		w.orphan = u.runtimeOnly
 		ws.byUID[u.Pod.UID] = w
 		ws.metrics.began(u.Pod, w.seenAt)
 		run := klog.NewContext(ctx, w.logger(ctx))
@@ -182,30 +183,53 @@ func (ws *Workers) worker(uid types.UID) *worker {
 	return ws.byUID[uid]
 }
 
-// claim gives the full name of a pod to it, unless another pod still holds it.
-// A pod that only the runtime knows holds its name as well: it gets a worker that ends
-// it. ctx is the workers' own, not that of one sync.
-func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) bool {
+// claim gives the full name of a static pod to it, unless another pod still holds it: then it returns that one's UID. A
+// pod that only the runtime knows holds its name as well: it gets a worker that ends it. Other pods wait for nobody: the
+// apiserver lets one have a name when its predecessor is gone, or was given up by force. ctx is the workers' own, not
+// that of one sync.
+//
+// Upstream: pkg/kubelet/pod_workers.go allowStaticPodStart.
+func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) (holder types.UID) {
+	if !isStatic(pod) {
+		return ""
+	}
 	name := fullName(pod)
 	ws.mu.Lock()
 	holder, held := ws.names[name]
 	if !held {
+		holder = ws.endingOrphan(name)
+	}
+	if holder == "" {
 		ws.names[name] = pod.UID
 	}
 	ws.mu.Unlock()
-	if held {
-		return holder == pod.UID
+	switch {
+	case holder == pod.UID:
+		return ""
+	case holder != "":
+		return holder
 	}
 	predecessor := ws.unknownPredecessor(pod)
 	if predecessor == "" {
-		return true
+		return ""
 	}
 	ws.mu.Lock()
 	ws.names[name] = predecessor
 	ws.mu.Unlock()
 	klog.FromContext(ctx).Info("An earlier pod of this name still runs, ending it first", "predecessorUID", predecessor)
 	ws.EndOrphan(ctx, predecessor)
-	return false
+	return predecessor
+}
+
+// endingOrphan finds a pod that has this name, that only the runtime knew and that is being ended: it had no time to
+// claim its name. Callers hold mu.
+func (ws *Workers) endingOrphan(name string) types.UID {
+	for uid, w := range ws.byUID {
+		if w.name == name && w.runs() {
+			return uid
+		}
+	}
+	return ""
 }
 
 // EndOrphan ends a pod that the runtime has and no source.
@@ -239,10 +263,9 @@ func (ws *Workers) release(pod *corev1.Pod) {
 	name := fullName(pod)
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if ws.names[name] != pod.UID {
-		return
+	if ws.names[name] == pod.UID {
+		delete(ws.names, name)
 	}
-	delete(ws.names, name)
 	for _, w := range ws.byUID {
 		if w.name == name {
 			w.poke()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,16 +192,30 @@ func TestShorterGracePeriodCancelsTheLonger(t *testing.T) {
 	})
 }
 
-// TestSuccessorWaits: a pod of the same name starts once its predecessor has let go.
+// static makes a pod one of a manifest file.
+func static(pod *corev1.Pod) {
+	pod.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
+}
+
+// TestSuccessorWaits: a static pod of the same name starts once nothing of its predecessor runs, and says that it waits.
 func TestSuccessorWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.update(Update{Pod: testPod("old", nil)})
+		b.update(Update{Pod: testPod("old", static)})
 		b.fake.Delay("StopContainer", 10*time.Second)
 		b.Removed("old")
-		b.update(Update{Pod: testPod("new", nil)})
+		b.allEvents()
+		b.update(Update{Pod: testPod("new", static)})
 		b.update(Update{Pod: testPod("other", func(pod *corev1.Pod) { pod.Name = "other" })})
 		b.want("new", "")
+		b.Poke("new")
+		b.wait(time.Millisecond)
+		if all := b.allEvents(); strings.Count(all, "Normal NameInUse waiting for pod old, which has the same name, to end") != 1 {
+			t.Errorf("who waits says so in an event once:\n%s", all)
+		}
+		if s := b.statusOf("new"); s.Phase != corev1.PodPending || s.ContainerStatuses[0].State.Waiting == nil || !strings.Contains(s.ContainerStatuses[0].State.Waiting.Message, "pod old") {
+			t.Errorf("the status of who waits: %+v", s)
+		}
 		b.want("other", "box a:run")
 		b.wait(9 * time.Second)
 		b.want("new", "")
@@ -208,6 +223,65 @@ func TestSuccessorWaits(t *testing.T) {
 		b.wantGone("old")
 		b.want("new", "box a:run")
 		b.wantPhase("new", Syncing)
+		if s := b.statusOf("new"); s.ContainerStatuses[0].State.Running == nil {
+			t.Errorf("the status of who waited: %+v", s)
+		}
+	})
+}
+
+// TestNewPodOfTheSameName: a pod of the apiserver waits for no other, such as one that was deleted by force and still ends.
+func TestNewPodOfTheSameName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("old", nil)})
+		b.fake.Delay("StopContainer", 10*time.Second)
+		b.Removed("old")
+		b.update(Update{Pod: testPod("new", nil)})
+		b.want("new", "box a:run")
+		b.settle()
+		b.wait(10 * time.Second)
+		b.wantGone("old")
+		b.want("new", "box a:run")
+	})
+}
+
+// TestVolumeThatStays: a volume that cannot be taken away is in no successor's way.
+func TestVolumeThatStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("old", static)})
+		stays := filepath.Join(b.dir, "pods/old/volumes/kubernetes.io~csi/v") // without an apiserver there is no driver to ask
+		if err := os.MkdirAll(stays, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		b.Removed("old")
+		b.update(Update{Pod: testPod("new", static)})
+		b.settle()
+		b.wantPhase("old", Terminated)
+		b.want("new", "box a:run")
+		if err := os.Remove(stays); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(10 * time.Second)
+		b.wantGone("old")
+	})
+}
+
+// TestEndingOrphanKeepsItsName: after a restart of the kubelet a pod that only the runtime knows holds its name until
+// nothing of it runs, also if it began to end before its successor came.
+func TestEndingOrphanKeepsItsName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := newBench(t)
+		first.update(Update{Pod: testPod("old", static)})
+		first.stop()
+		b := newBenchOver(t, first.fake, first.dir)
+		b.fake.Delay("StopContainer", 10*time.Second)
+		b.EndOrphan(b.ctx, "old")
+		b.update(Update{Pod: testPod("new", static)})
+		b.want("new", "")
+		b.wait(11 * time.Second)
+		b.wantGone("old")
+		b.want("new", "box a:run")
 	})
 }
 
@@ -215,10 +289,10 @@ func TestSuccessorWaits(t *testing.T) {
 func TestOrphanOfTheSameName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := newBench(t)
-		first.update(Update{Pod: testPod("old", nil)})
+		first.update(Update{Pod: testPod("old", static)})
 		first.stop()
 		b := newBenchOver(t, first.fake, first.dir)
-		b.update(Update{Pod: testPod("new", nil)})
+		b.update(Update{Pod: testPod("new", static)})
 		b.settle()
 		b.wantGone("old")
 		b.want("new", "box a:run")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -78,6 +79,14 @@ func (r *Runtime) removeDirectory(uid types.UID) error {
 		return err
 	}
 	defer root.Close()
+	real, err := filepath.EvalSymlinks(root.Name()) // mountinfo has real paths
+	if err != nil {
+		return err
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
+	if err != nil || len(mounts) > 0 {
+		return err // what is mounted there is not the pod's; all of this goes with the pod's volumes
+	}
 	for _, name := range []string{"etc-hosts", "containers", "plugins", "resources.json"} {
 		if err := root.RemoveAll(name); err != nil {
 			return err

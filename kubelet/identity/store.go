@@ -59,8 +59,8 @@ func (s *store) path(name string) string { return filepath.Join(s.dir, s.prefix+
 func (s *store) currentPath() string { return s.path("current") }
 
 // load reads the certificates that there are, and their keys: the current one, that of the files named, that of upstream's
-// former place. A current one that cannot be understood, after a power loss for example, is passed over: the next one
-// takes its place. What somebody else wrote must be right, unless there is another.
+// former place. One that a kubelet wrote and that cannot be understood, after a power loss for example, is passed over: the
+// next one takes its place. What somebody else wrote must be right, unless there is another.
 func (s *store) load(ctx context.Context) (have []kept, err error) {
 	for _, files := range [][2]string{
 		{s.currentPath(), s.currentPath()}, {s.certFile, s.keyFile}, {filepath.Join(s.dir, s.prefix+".crt"), filepath.Join(s.dir, s.prefix+".key")},
@@ -71,7 +71,7 @@ func (s *store) load(ctx context.Context) (have []kept, err error) {
 		case errors.Is(one, fs.ErrNotExist) || files[0] == "":
 		case one == nil:
 			have = append(have, kept{Certificate: &c, file: files[0]})
-		case files[0] == s.currentPath() && !unread:
+		case files[0] != s.certFile && !unread, files[0] == s.currentPath() && !unread:
 			klog.FromContext(ctx).Error(one, "The certificate cannot be read, it is passed over", "certificate", files[0])
 		default:
 			err = errors.Join(err, fmt.Errorf("read the certificate %s and its key %s: %w", files[0], files[1], one))

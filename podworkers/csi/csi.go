@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
 // pluginName is how upstream calls CSI among its volume plugins.
@@ -98,20 +99,20 @@ func (v volumeID) unique() corev1.UniqueVolumeName {
 	return corev1.UniqueVolumeName(pluginName + "/" + v.driver + "^" + v.handle)
 }
 
-// New returns a Manager that knows the volumes that an earlier kubelet left.
-func New(opts Options) (*Manager, error) {
+// New returns a Manager that knows the volumes that an earlier kubelet left, as far as its records can be read.
+func New(opts Options) *Manager {
 	m := &Manager{
 		opts: opts, objects: &driverObjects{watch: opts.Drivers}, locks: locks{held: map[volumeID]*lock{}},
 		drivers: map[string]driver{}, staged: map[volumeID]bool{}, inUse: map[volumeID]bool{}, wanted: map[volumeID]map[types.UID]bool{},
 	}
 	left, err := m.leftovers()
 	if err != nil {
-		return nil, fmt.Errorf("look for CSI volumes of an earlier kubelet: %w", err)
+		klog.Background().Error(err, "Not all CSI volumes of an earlier kubelet are known")
 	}
 	for _, v := range left {
 		m.inUse[v] = true
 	}
-	return m, nil
+	return m
 }
 
 // Run tells the cluster that the node has no driver yet, and stops what others started when ctx ends.

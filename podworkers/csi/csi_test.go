@@ -96,10 +96,7 @@ func (w *world) restart() {
 	if w.stop != nil {
 		w.stop()
 	}
-	var err error
-	if w.Manager, err = New(w.opts); err != nil {
-		w.t.Fatal(err)
-	}
+	w.Manager = New(w.opts)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan struct{})
 	go func(m *Manager) { defer close(done); m.Run(ctx) }(w.Manager)

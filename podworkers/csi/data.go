@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+	"github.com/moby/sys/mountinfo"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 )
 
 // dataFile tells of the volume that is mounted beside it. Its name and its keys are upstream's.
@@ -26,6 +29,8 @@ type data struct {
 	NodeName     string                        `json:"nodeName,omitempty"`
 	AttachmentID string                        `json:"attachmentID,omitempty"`
 	Lifecycle    storagev1.VolumeLifecycleMode `json:"volumeLifecycleMode,omitempty"`
+	// Volume is what the pod calls the volume, a key of ours: it finds the volume when neither driver nor claim can be asked.
+	Volume string `json:"podVolume,omitempty"`
 }
 
 func (d data) id() volumeID { return volumeID{d.Driver, d.Handle} }
@@ -33,8 +38,28 @@ func (d data) id() volumeID { return volumeID{d.Driver, d.Handle} }
 // maxData bounds what is read of a dataFile.
 const maxData = 64 << 10
 
-// load reads the data file of a directory.
+// broken is appended to the name of a data file that cannot be understood.
+const broken = ".broken"
+
+// errBroken is wrapped by the error of a data file that does not say what is mounted.
+var errBroken = errors.New("the file is broken")
+
+// load reads the data file of a directory. One that is broken, after a power loss for example, is set aside, and counts as
+// missing from then on: it is written again when the volume is mounted again. One that cannot be read is an error.
 func load(dir string) (data, error) {
+	d, err := parse(dir)
+	if !errors.Is(err, errBroken) {
+		return d, err
+	}
+	file := filepath.Join(dir, dataFile)
+	klog.Background().Error(err, "The record of a CSI volume is broken and is set aside", "file", file, "as", filepath.Base(file)+broken)
+	if err := os.Rename(file, file+broken); err != nil {
+		return data{}, fmt.Errorf("set aside the broken record of a CSI volume: %w", err)
+	}
+	return data{}, &fs.PathError{Op: "open", Path: file, Err: fs.ErrNotExist}
+}
+
+func parse(dir string) (data, error) {
 	file, err := os.Open(filepath.Join(dir, dataFile))
 	if err != nil {
 		return data{}, err
@@ -46,15 +71,15 @@ func load(dir string) (data, error) {
 	}
 	var d data
 	if err := json.Unmarshal(text, &d); err != nil {
-		return data{}, fmt.Errorf("read %s: %w", file.Name(), err)
+		return data{}, fmt.Errorf("read %s: %w: %w", file.Name(), errBroken, err)
 	}
 	if d.Driver == "" || d.Handle == "" {
-		return data{}, fmt.Errorf("read %s: it names no driver or no volume", file.Name())
+		return data{}, fmt.Errorf("read %s: %w: it names no driver or no volume", file.Name(), errBroken)
 	}
 	return d, nil
 }
 
-// save writes the data file of a directory, whole or not at all.
+// save writes the data file of a directory, whole or not at all, in the place of a broken one too.
 func (d data) save(dir string) error {
 	text, err := json.Marshal(d)
 	if err == nil {
@@ -63,7 +88,16 @@ func (d data) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("save what is mounted in %s: %w", dir, err)
 	}
+	if err := os.Remove(filepath.Join(dir, dataFile+broken)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("save what is mounted in %s: %w", dir, err)
+	}
 	return nil
+}
+
+// unknownUsers tells whether a pod has a volume whose record is broken, and that has not been mounted again since.
+func (m *Manager) unknownUsers() (bool, error) {
+	files, err := filepath.Glob(filepath.Join(m.podsDir(), "*", "volumes", "kubernetes.io~csi", "*", dataFile+broken))
+	return len(files) > 0, err
 }
 
 // published lists the volumes of pods by the directory that their mount and data file are in.
@@ -76,35 +110,52 @@ func (m *Manager) stagings() (map[string]data, error) {
 	return loadAll(filepath.Join(m.pluginDir(), "*", "*", dataFile))
 }
 
+// loadAll reads all data files that there are. With an error too it returns those that can be read.
 func loadAll(pattern string) (map[string]data, error) {
 	files, err := filepath.Glob(pattern)
 	if err != nil {
 		return nil, err
 	}
 	all := map[string]data{}
+	var errs []error
 	for _, file := range files {
 		d, err := load(filepath.Dir(file))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it went meanwhile
 		}
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		all[filepath.Dir(file)] = d
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
-// leftovers are the persistent volumes that are mounted by what stands on disk.
+// Standing returns where a volume stands that an earlier kubelet had a driver publish to a pod, by the pod's name of it;
+// "" for nowhere.
+func (m *Manager) Standing(pod types.UID, volume string) string {
+	found, err := loadAll(filepath.Join(m.podsDir(), string(pod), "volumes", "kubernetes.io~csi", "*", dataFile))
+	if err != nil {
+		return ""
+	}
+	for dir, d := range found {
+		if d.Volume != volume && (d.Volume != "" || d.Lifecycle != storagev1.VolumeLifecycleEphemeral || d.SpecVolumeID != volume) {
+			continue
+		}
+		at := filepath.Join(dir, "mount")
+		if mounted, err := mountinfo.Mounted(at); err == nil && mounted {
+			return at
+		}
+	}
+	return ""
+}
+
+// leftovers are the persistent volumes that are mounted by what stands on disk; with an error too those that are known.
 func (m *Manager) leftovers() ([]volumeID, error) {
-	published, err := m.published()
-	if err != nil {
-		return nil, err
-	}
+	published, unread := m.published()
 	stagings, err := m.stagings()
-	if err != nil {
-		return nil, err
-	}
+	err = errors.Join(unread, err)
 	var left []volumeID
 	for _, d := range published {
 		if d.Lifecycle != storagev1.VolumeLifecycleEphemeral {
@@ -114,5 +165,5 @@ func (m *Manager) leftovers() ([]volumeID, error) {
 	for _, d := range stagings {
 		left = append(left, d.id())
 	}
-	return left, nil
+	return left, err
 }

@@ -171,7 +171,7 @@ func (m *Manager) publish(ctx context.Context, conn *connection, can capabilitie
 	left := hasData(dir)
 	record := data{
 		SpecVolumeID: r.Name, Handle: r.Handle, Driver: r.Driver, NodeName: m.opts.NodeName,
-		AttachmentID: m.attachmentName(r.id()), Lifecycle: r.Lifecycle,
+		AttachmentID: m.attachmentName(r.id()), Lifecycle: r.Lifecycle, Volume: r.Volume,
 	}
 	if err := record.save(dir); err != nil {
 		return err
@@ -213,7 +213,8 @@ func removeMount(dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range append(unfinished, dir, filepath.Join(filepath.Dir(dir), dataFile), filepath.Dir(dir)) {
+	record := filepath.Join(filepath.Dir(dir), dataFile)
+	for _, path := range append(unfinished, dir, record, record+broken, filepath.Dir(dir)) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("clean mount dir: %w", err)
 		}

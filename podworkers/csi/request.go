@@ -19,6 +19,7 @@ import (
 // Request is one volume of one pod. Persistent and Inline make it.
 type Request struct {
 	Pod            *corev1.Pod
+	Volume         string // the pod's name of it
 	Driver, Handle string
 	// Name is the PersistentVolume's, or that of an ephemeral volume in the pod.
 	Name          string
@@ -54,7 +55,7 @@ func Persistent(pod *corev1.Pod, pv *corev1.PersistentVolume, readOnly bool) *Re
 // Inline is the request for a volume that a driver makes for the pod alone.
 func Inline(pod *corev1.Pod, name string, source *corev1.CSIVolumeSource) *Request {
 	r := &Request{
-		Pod: pod, Driver: source.Driver, Handle: inlineHandle(pod, name), Name: name, Lifecycle: storagev1.VolumeLifecycleEphemeral,
+		Pod: pod, Volume: name, Driver: source.Driver, Handle: inlineHandle(pod, name), Name: name, Lifecycle: storagev1.VolumeLifecycleEphemeral,
 		ReadOnly: isTrue(source.ReadOnly), Attributes: source.VolumeAttributes, AccessMode: corev1.ReadWriteOnce,
 		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, FSGroup: fsGroup(pod),
 	}

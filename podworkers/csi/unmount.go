@@ -10,13 +10,15 @@ import (
 	"slices"
 
 	csiapi "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/moby/sys/mountinfo"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 )
 
 // Unmount takes a pod's volume away, by what is written in its directory alone. The last pod's volume is also taken off
-// the node; where that fails Sweep does it later.
+// the node; where that fails Sweep does it later. A volume whose record is broken is the caller's to unmount: its driver
+// is not known.
 //
 // Upstream: pkg/volume/csi/csi_mounter.go TearDownAt.
 func (m *Manager) Unmount(ctx context.Context, dir string) error {
@@ -118,6 +120,9 @@ func (m *Manager) unstageUnused(ctx context.Context, v volumeID) error {
 	if err != nil {
 		return err
 	}
+	if unknown, err := m.unknownUsers(); err != nil || unknown {
+		return err // one of these may have it; Sweep comes again
+	}
 	m.mu.Lock()
 	wanted := len(m.wanted[v]) > 0
 	m.mu.Unlock()
@@ -125,7 +130,11 @@ func (m *Manager) unstageUnused(ctx context.Context, v volumeID) error {
 		return nil
 	}
 	dir := m.staging(v)
-	if hasData(filepath.Dir(dir)) {
+	left, err := staged(dir)
+	if err != nil {
+		return err
+	}
+	if left {
 		if err := m.unstageFrom(ctx, v, dir); err != nil {
 			return err
 		}
@@ -136,6 +145,18 @@ func (m *Manager) unstageUnused(ctx context.Context, v volumeID) error {
 	m.mu.Unlock()
 	m.opts.InUseChanged()
 	return nil
+}
+
+// staged tells whether a volume may be staged: its record says so, or is broken or lost while the volume is mounted.
+func staged(dir string) (bool, error) {
+	if hasData(filepath.Dir(dir)) {
+		return true, nil
+	}
+	mounted, err := mountinfo.Mounted(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return mounted, err
 }
 
 func (m *Manager) unstageFrom(ctx context.Context, v volumeID, dir string) error {

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // dataLink leads to the directory with the files as they are now.
@@ -63,13 +64,7 @@ func writeAtomic(dir string, files map[string]file, group *int64) error {
 	return removeOthers(root, name, files)
 }
 
-// filled tells whether writeAtomic has written a volume before.
-func filled(dir string) bool {
-	_, err := os.Lstat(filepath.Join(dir, dataLink))
-	return err == nil
-}
-
-// holds tells whether a directory has exactly these files.
+// holds tells whether a directory has exactly these files, with their modes and owners.
 func holds(root *os.Root, name string, files map[string]file, group *int64) bool {
 	seen := 0
 	err := fs.WalkDir(root.FS(), name, func(p string, entry fs.DirEntry, err error) error {
@@ -86,12 +81,21 @@ func holds(root *os.Root, name string, files map[string]file, group *int64) bool
 		if err != nil {
 			return err
 		}
-		if !want || !bytes.Equal(data, f.data) || info.Mode().Perm() != mode(f, group) {
+		if !want || !bytes.Equal(data, f.data) || info.Mode().Perm() != mode(f, group) || !ownedBy(info, f.uid, group) {
 			return fs.ErrExist
 		}
 		return nil
 	})
 	return err == nil && seen == len(files)
+}
+
+// ownedBy tells whether a file has the owner and the group that writeFile gives it; nil for the kubelet's own.
+func ownedBy(info fs.FileInfo, uid, gid *int64) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	is := func(have uint32, want *int64, own int) bool {
+		return want == nil && int(have) == own || want != nil && int64(have) == *want
+	}
+	return ok && is(stat.Uid, uid, os.Geteuid()) && is(stat.Gid, gid, os.Getegid())
 }
 
 // mode is what a file gets: with an fsGroup, that group can read it.

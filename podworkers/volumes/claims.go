@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
-	"k8s.io/klog/v2"
 
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
@@ -32,9 +31,13 @@ type place struct {
 	readOnly bool
 	// relabel lets the runtime set SELinux labels.
 	relabel bool
+	// provisional says that the volume stands since an earlier kubelet, and that this one has still to mount it.
+	provisional bool
 	// csi is the request to repeat now and then, nil if it need not be.
 	csi  *csi.Request
 	next time.Time
+	// asking is the last of these repetitions, nil before the first.
+	asking *republishing
 }
 
 func (m *Manager) placed(uid types.UID, name string) (place, bool) {
@@ -55,8 +58,7 @@ func (m *Manager) put(uid types.UID, name string, p place) {
 
 // mountElsewhere mounts a volume that is not made of the pod's spec alone: of a claim, or of a CSI driver.
 func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
-	if p, ok := m.placed(pod.UID, v.Name); ok {
-		m.republish(ctx, pod, v, p)
+	if p, ok := m.placed(pod.UID, v.Name); ok && !p.provisional {
 		return nil
 	}
 	if v.CSI != nil {
@@ -163,14 +165,12 @@ func checkVolume(pvc *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume,
 	return nil
 }
 
-// republishPeriod is how often drivers that want it are asked again.
-const republishPeriod = time.Minute
-
 // mountCSI has the volume's driver mount it.
 func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, r *csi.Request) error {
 	if m.opts.CSI == nil {
 		return fmt.Errorf("CSI volumes: %w", objects.ErrStandalone)
 	}
+	r.Volume = v.Name
 	mounted, err := m.opts.CSI.Mount(ctx, r)
 	if err != nil {
 		return err
@@ -186,39 +186,6 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 	}
 	m.put(pod.UID, v.Name, p)
 	return nil
-}
-
-// republish asks a driver again that wants it, when it is time. The pod goes on with what it has if that fails.
-//
-// Upstream: pkg/volume/csi/csi_plugin.go RequiresRemount.
-func (m *Manager) republish(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, p place) {
-	if p.csi == nil {
-		return
-	}
-	refresh := m.opts.Objects.TokenRefresh(pod.UID)
-	if now := time.Now(); now.Before(p.next) && (refresh.IsZero() || now.Before(refresh)) {
-		return
-	}
-	again := *p.csi
-	again.Pod, again.Remount = pod, true
-	if _, err := m.opts.CSI.Mount(ctx, &again); err != nil && ctx.Err() == nil {
-		klog.FromContext(ctx).Error(err, "Publishing a volume again failed, will be retried", "volume", v.Name)
-	}
-	p.next = time.Now().Add(republishPeriod)
-	m.put(pod.UID, v.Name, p)
-}
-
-// nextRepublish is when the first of the pod's volumes wants to be published again, zero for never.
-func (m *Manager) nextRepublish(uid types.UID) time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var first time.Time
-	for _, p := range m.places[uid] {
-		if p.csi != nil && (first.IsZero() || p.next.Before(first)) {
-			first = p.next
-		}
-	}
-	return first
 }
 
 // mountLocal binds a directory of the node to the pod's.

@@ -5,44 +5,95 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// mountEmptyDir makes the directory, with memory or huge pages mounted on it if it is to be of these.
+// mountEmptyDir makes the directory, or mounts memory or huge pages on one. Who may use it is set at the same time: no
+// kubelet that is killed in between leaves one that the pod cannot write to, and after a reboot, when the directory is
+// there and the mount is new, the mount is as it should be. What stands is the pod's, and stays as it is.
 //
 // Upstream: pkg/volume/emptydir/empty_dir.go SetUpAt.
 func (m *Manager) mountEmptyDir(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource, dir string) error {
-	_, err := os.Lstat(dir)
-	fresh := errors.Is(err, os.ErrNotExist)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	access := access{mode: 0o777, group: fsGroup(pod)}
+	if access.group != nil {
+		access.mode |= unix.S_ISGID
 	}
 	switch {
+	case e.Medium == corev1.StorageMediumDefault:
+		return makeDir(dir, access)
 	case e.Medium == corev1.StorageMediumMemory:
-		err = mountTmpfs(dir, m.memorySize(pod, e))
-	case e.Medium == corev1.StorageMediumHugePages || strings.HasPrefix(string(e.Medium), string(corev1.StorageMediumHugePagesPrefix)):
-		err = mountHugePages(pod, e.Medium, dir)
-	case e.Medium != corev1.StorageMediumDefault:
-		err = fmt.Errorf("unknown storage medium %q", e.Medium)
-	default:
-		err = nil
+		access.mode |= unix.S_ISVTX // as the kernel makes a tmpfs
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		return mountTmpfs(dir, m.memorySize(pod, e), access)
+	case isHugePages(e):
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		return mountHugePages(pod, e.Medium, dir, access)
 	}
-	if err != nil || !fresh {
-		return err // an older one's contents, and who may see them, are the pod's by now
+	return fmt.Errorf("unknown storage medium %q", e.Medium)
+}
+
+func isHugePages(e *corev1.EmptyDirVolumeSource) bool {
+	return e.Medium == corev1.StorageMediumHugePages || strings.HasPrefix(string(e.Medium), string(corev1.StorageMediumHugePagesPrefix))
+}
+
+// emptyDirStands tells whether the directory is there, and what has to be mounted on it.
+func (m *Manager) emptyDirStands(e *corev1.EmptyDirVolumeSource, dir string) bool {
+	if e.Medium == corev1.StorageMediumDefault {
+		_, err := os.Lstat(dir)
+		return err == nil
 	}
-	mode := fs.FileMode(0o777)
-	if e.Medium == corev1.StorageMediumMemory {
-		mode |= fs.ModeSticky // as the kernel makes a tmpfs
+	mounted, err := isMountpoint(dir)
+	return err == nil && mounted
+}
+
+// access is who may use a directory: its mode, with the kernel's bits, and its group, nil for the kubelet's own.
+type access struct {
+	mode  uint32
+	group *int64
+}
+
+// options are the mount options that give a new file system's root its mode and its group.
+func (a access) options() string {
+	text := fmt.Sprintf("mode=%04o", a.mode)
+	if a.group != nil {
+		text += fmt.Sprintf(",gid=%d", *a.group)
 	}
-	if err := os.Chmod(dir, mode); err != nil {
+	return text
+}
+
+// makeDir makes a directory that is there only once it is as it should be.
+func makeDir(dir string, a access) error {
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if group := fsGroup(pod); group != nil {
-		return setGroup(dir, int(*group), mode)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	made, err := os.MkdirTemp(filepath.Dir(dir), "..new_") // no volume has such a name
+	if err != nil {
+		return err
+	}
+	if a.group != nil {
+		err = os.Lchown(made, -1, int(*a.group))
+	}
+	if err == nil {
+		err = unix.Chmod(made, a.mode)
+	}
+	if err == nil {
+		err = os.Rename(made, dir)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(made))
 	}
 	return nil
 }

@@ -15,12 +15,12 @@ import (
 )
 
 // mountTmpfs mounts memory on a directory, unless it is mounted already; size is its limit in bytes, 0 for none.
-func mountTmpfs(dir string, size int64) error {
+func mountTmpfs(dir string, size int64, a access) error {
 	mounted, err := isMountpoint(dir)
 	if err != nil || mounted {
 		return err
 	}
-	options := "mode=0755"
+	options := a.options()
 	if size > 0 {
 		options += fmt.Sprintf(",size=%d", size)
 	}
@@ -38,7 +38,7 @@ func mountTmpfs(dir string, size int64) error {
 // mountHugePages mounts huge pages on a directory, unless they are mounted already.
 //
 // Upstream: pkg/volume/emptydir/empty_dir.go setupHugepages.
-func mountHugePages(pod *corev1.Pod, medium corev1.StorageMedium, dir string) error {
+func mountHugePages(pod *corev1.Pod, medium corev1.StorageMedium, dir string, a access) error {
 	size, err := pageSize(pod, medium)
 	if err != nil {
 		return err
@@ -47,10 +47,10 @@ func mountHugePages(pod *corev1.Pod, medium corev1.StorageMedium, dir string) er
 	if err != nil || mounted {
 		return err
 	}
-	if err := unix.Mount("nodev", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", size.Value())); err != nil {
+	if err := unix.Mount("nodev", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d,%s", size.Value(), a.options())); err != nil {
 		return fmt.Errorf("mount huge pages of %s on %s: %w", size.String(), dir, err)
 	}
-	return nil
+	return unix.Chmod(dir, a.mode) // the mount option knows no setgid bit
 }
 
 // bind mounts a directory on another, unless something is mounted there already. The source is opened once, and what
@@ -89,7 +89,8 @@ func isMountpoint(dir string) (bool, error) {
 	return here.Dev != above.Dev, nil
 }
 
-// unmountBelow unmounts everything at and below a directory, the last mounted first.
+// unmountBelow unmounts everything at and below a directory, the last mounted first. It returns an error while anything
+// is mounted there: what the caller removes next could be what a mount shows.
 func unmountBelow(ctx context.Context, dir string) error {
 	real, err := filepath.EvalSymlinks(filepath.Dir(dir)) // mountinfo has real paths; dir itself is ours
 	if err != nil {
@@ -100,7 +101,11 @@ func unmountBelow(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
+	if len(mounts) == 0 {
+		return nil
+	}
 	slices.Reverse(mounts)
+	refused := map[string]error{}
 	for _, mount := range mounts {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -110,9 +115,19 @@ func unmountBelow(ctx context.Context, dir string) error {
 			// Someone outside the pod looks into it. It is gone for all others now, and for them when they leave.
 			err = unix.Unmount(mount.Mountpoint, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 		}
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmount %s: %w", mount.Mountpoint, err)
-		}
+		refused[mount.Mountpoint] = err // EINVAL and ENOENT: it may have gone by itself, with another mount
 	}
-	return nil
+	left, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("read mounts: %w", err)
+	}
+	var errs []error
+	for _, mount := range left {
+		err := refused[mount.Mountpoint]
+		if err == nil {
+			err = errors.New("it is still mounted")
+		}
+		errs = append(errs, fmt.Errorf("unmount %s: %w", mount.Mountpoint, err))
+	}
+	return errors.Join(errs...)
 }

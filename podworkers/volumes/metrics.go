@@ -76,28 +76,46 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// mounted counts one mount of one volume.
-func (m *metrics) mounted(pod types.UID, v *corev1.Volume, start time.Time, err error) {
+// pluginOf is upstream's name of the volume's plugin; "" for one that is the runtime's matter, or refused.
+func pluginOf(v *corev1.Volume) string {
 	plugin, ok := plugins[kindOf(v)]
 	if v.HostPath != nil {
 		plugin, ok = "host-path", true
 	}
 	if !ok {
-		return // the runtime's matter, or refused
+		return ""
 	}
-	plugin = "kubernetes.io/" + plugin
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := m.present[pod][plugin]
-	n.wanted++
+	return "kubernetes.io/" + plugin
+}
+
+// mounted counts one mount of one volume, after which it stands or not.
+func (m *metrics) mounted(pod types.UID, v *corev1.Volume, start time.Time, err error, stands bool) {
+	plugin := pluginOf(v)
+	if plugin == "" {
+		return
+	}
 	status := "fail-unknown"
 	if err == nil {
 		status = "success"
-		n.mounted++
 		m.total.WithLabelValues(plugin, "volume_mount").Observe(time.Since(start).Seconds())
 	}
 	m.operations.WithLabelValues(plugin, "volume_mount", status, "false").Observe(time.Since(start).Seconds())
-	if counts := m.present[pod]; counts != nil {
-		counts[plugin] = n
+	m.has(pod, v, stands)
+}
+
+// has counts a volume that the pod wants, and whether it stands.
+func (m *metrics) has(pod types.UID, v *corev1.Volume, stands bool) {
+	plugin := pluginOf(v)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	counts := m.present[pod]
+	if plugin == "" || counts == nil {
+		return
 	}
+	n := counts[plugin]
+	n.wanted++
+	if stands {
+		n.mounted++
+	}
+	counts[plugin] = n
 }

@@ -37,9 +37,9 @@ func TestMetrics(t *testing.T) {
 	for _, v := range []corev1.VolumeSource{
 		{ConfigMap: &corev1.ConfigMapVolumeSource{}}, {HostPath: &corev1.HostPathVolumeSource{}}, {Image: &corev1.ImageVolumeSource{}}, {},
 	} {
-		m.mounted("u", &corev1.Volume{VolumeSource: v}, time.Now(), nil)
+		m.mounted("u", &corev1.Volume{VolumeSource: v}, time.Now(), nil, true)
 	}
-	m.mounted("u", &corev1.Volume{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}, time.Now(), errors.New("none"))
+	m.mounted("u", &corev1.Volume{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}, time.Now(), errors.New("none"), false)
 	wantMetrics(t, registry,
 		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/configmap"} 1`,
 		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/host-path"} 1`,

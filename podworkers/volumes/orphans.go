@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
-	"github.com/moby/sys/mountinfo"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 )
@@ -27,13 +25,6 @@ func (m *Manager) RemovePod(ctx context.Context, uid types.UID) error {
 	}
 	if err := unmountBelow(ctx, dir); err != nil {
 		return err
-	}
-	dir, err := filepath.EvalSymlinks(dir) // mountinfo has real paths; the directory itself is the kubelet's
-	if err != nil {
-		return fmt.Errorf("remove the pod's directory: %w", err)
-	}
-	if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir)); err != nil || len(mounts) > 0 {
-		return errors.Join(err, fmt.Errorf("remove %s: %d mounts are left below it", dir, len(mounts)))
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)

@@ -224,15 +224,14 @@ func (m *Manager) addCertificate(ctx context.Context, files map[string]file, pod
 	return nil
 }
 
-// private leaves a file to its owner, and to the pod's group: the one user of all containers, if there is one.
+// private leaves a file to the one user of all containers, if there is one, and to the pod's group, if it has one: mode
+// gives the group its right to read. A pod with neither gets the file as the volume's mode says.
 //
 // Upstream: pkg/volume/projected/projected.go collectData.
 func private(pod *corev1.Pod, f file) file {
-	switch user := commonUser(pod); {
-	case fsGroup(pod) != nil:
+	f.uid = commonUser(pod)
+	if f.uid != nil || fsGroup(pod) != nil {
 		f.mode = 0o600
-	case user != nil:
-		f.uid, f.mode = user, 0o600
 	}
 	return f
 }

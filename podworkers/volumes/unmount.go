@@ -21,11 +21,15 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	if uid == "" || strings.ContainsAny(string(uid), "/\x00") || uid == "." || uid == ".." {
 		return fmt.Errorf("unmount volumes: %q is not a pod's UID", uid)
 	}
+	if err := m.endRepublishing(ctx, uid); err != nil {
+		return err
+	}
 	if err := m.unmount(ctx, m.podDir(uid)); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	delete(m.places, uid)
+	delete(m.standing, uid)
 	m.mu.Unlock()
 	m.metrics.forget(uid)
 	if m.opts.CSI != nil {

@@ -8,7 +8,6 @@ package volumes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
@@ -37,7 +37,9 @@ type Options struct {
 	CSI    *csi.Manager
 	// RecursiveReadOnly tells whether the pod's runtime can make mounts read-only with all that is mounted below; nil for no.
 	RecursiveReadOnly func(*corev1.Pod) bool
-	Registerer        prometheus.Registerer // may be nil
+	// Events tells of volumes that stand and cannot be brought up to date; may be nil.
+	Events     record.EventRecorder
+	Registerer prometheus.Registerer // may be nil
 }
 
 // Manager mounts and unmounts volumes. Calls for one pod must not overlap: a pod has one worker.
@@ -47,13 +49,14 @@ type Manager struct {
 	opts    Options
 	metrics *metrics
 
-	mu     sync.Mutex
-	places map[types.UID]map[string]place // of volumes of claims and CSI drivers, by pod and name
+	mu       sync.Mutex
+	places   map[types.UID]map[string]place // of volumes of claims and CSI drivers, by pod and name
+	standing map[types.UID]*standing
 }
 
 // New returns a Manager.
 func New(opts Options) *Manager {
-	return &Manager{opts: opts, metrics: newMetrics(opts.Registerer), places: map[types.UID]map[string]place{}}
+	return &Manager{opts: opts, metrics: newMetrics(opts.Registerer), places: map[types.UID]map[string]place{}, standing: map[types.UID]*standing{}}
 }
 
 // plugins are upstream's directory names of the kinds that have a directory.
@@ -99,7 +102,7 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 }
 
 // Mount puts all volumes of the pod in place. It can be called again at any time: what changed is replaced, what
-// stands stays. Errors name the volume.
+// stands stays. Errors name the volume, and are of volumes only that never stood.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
@@ -107,11 +110,8 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	m.metrics.begin(pod.UID)
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		start := time.Now()
-		err := m.mount(ctx, pod, v)
-		m.metrics.mounted(pod.UID, v, start, err)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err))
+		if err := m.refresh(ctx, pod, v); err != nil {
+			errs = append(errs, setUpFailed(v, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -132,7 +132,7 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		return Unsupported(pod)
 	}
 	files, err := m.payload(ctx, pod, v)
-	if errors.Is(err, objects.ErrNotIssued) && filled(dir) {
+	if errors.Is(err, objects.ErrNotIssued) && complete(dir) {
 		return nil // the certificates that the kubelet before wrote serve until there are new ones
 	}
 	if err != nil {
@@ -143,7 +143,7 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	}
 	// Secrets and tokens are never written to a disk.
 	if v.ConfigMap == nil {
-		if err := mountTmpfs(dir, 0); err != nil {
+		if err := mountTmpfs(dir, 0, access{mode: 0o755}); err != nil {
 			return err
 		}
 	}
@@ -157,22 +157,20 @@ func fsGroup(pod *corev1.Pod) *int64 {
 	return pod.Spec.SecurityContext.FSGroup
 }
 
-// setGroup makes a fresh directory the group's, and what is put into it later.
-//
-// Upstream: pkg/volume/volume_linux.go SetVolumeOwnership.
-func setGroup(dir string, group int, mode os.FileMode) error {
-	if err := os.Lchown(dir, -1, group); err != nil {
-		return err
-	}
-	return os.Chmod(dir, mode|os.ModeSetgid)
-}
-
 // Next is when the pod's volumes want looking at though nothing happened: a token or a certificate to be replaced, a
-// driver to be asked again. Zero for never.
+// driver to be asked again, a volume that could not be brought up to date. Zero for never. It is asked after Mount, so
+// what is overdue has just been tried in vain.
 func (m *Manager) Next(uid types.UID) time.Time {
 	var first time.Time
-	for _, at := range []time.Time{m.opts.Objects.TokenRefresh(uid), m.opts.Objects.CertificateRefresh(uid), m.nextRepublish(uid)} {
-		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
+	now := time.Now()
+	for _, at := range []time.Time{m.opts.Objects.TokenRefresh(uid), m.opts.Objects.CertificateRefresh(uid), m.nextRepublish(uid), m.nextRefresh(uid)} {
+		if at.IsZero() {
+			continue
+		}
+		if !at.After(now) {
+			at = now.Add(overdue)
+		}
+		if first.IsZero() || at.Before(first) {
 			first = at
 		}
 	}

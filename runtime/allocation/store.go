@@ -176,7 +176,8 @@ func (s *Store) read(uid types.UID) (*record, error) {
 	defer f.Close()
 	var r record
 	if err := json.NewDecoder(io.LimitReader(f, maxFile)).Decode(&r); err != nil {
-		return nil, fmt.Errorf("read what pod %s was given: %s: %w", uid, file, err)
+		err = fmt.Errorf("read what pod %s was given: %s: %w", uid, file, err)
+		return nil, errors.Join(err, os.Rename(f.Name(), f.Name()+".broken")) // so that it is told once
 	}
 	return &r, nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -23,6 +25,7 @@ const (
 	// file lies in the pod's directory. It is upstream's, so that a pod keeps its IDs when kubelets change.
 	file    = "userns"
 	maxFile = 64 << 10
+	broken  = ".broken" // appended to the name of one that is set aside
 )
 
 // Range is a run of IDs.
@@ -85,7 +88,7 @@ func New(o Options) (*Manager, error) {
 			continue
 		}
 		if _, _, err := m.known(types.UID(entry.Name())); err != nil {
-			return nil, fmt.Errorf("user namespaces: %w", err)
+			klog.Background().Error(err, "The IDs of a pod's user namespace are not known", "podUID", entry.Name())
 		}
 	}
 	return m, nil
@@ -149,7 +152,8 @@ func (m *Manager) release(uid types.UID) error {
 	return nil
 }
 
-// known returns the number of the pod's range, reading the file that an earlier kubelet may have written.
+// known returns the number of the pod's range, reading the file that an earlier kubelet may have written. One that is
+// broken, or tells of IDs that are not the pod's to have, is set aside: the pod counts as one without IDs.
 func (m *Manager) known(uid types.UID) (number uint64, ok bool, err error) {
 	if number, ok = m.pods[uid]; ok {
 		return number, true, nil
@@ -169,11 +173,13 @@ func (m *Manager) known(uid types.UID) (number uint64, ok bool, err error) {
 	if err == nil {
 		number, err = m.parse(data)
 	}
-	if err != nil {
-		return 0, false, fmt.Errorf("pod %s: %w", uid, err)
+	if other, taken := m.users[number]; err == nil && taken {
+		err = fmt.Errorf("its IDs belong to pod %s", other)
 	}
-	if other, taken := m.users[number]; taken {
-		return 0, false, fmt.Errorf("pod %s: its IDs belong to pod %s", uid, other)
+	if err != nil {
+		klog.Background().Error(err, "The record of a pod's user namespace is set aside", "file", f.Name(), "as", file+broken)
+		m.next = rand.Uint64N(m.count) // the pod may run with IDs that are not known now, the first ones perhaps
+		return 0, false, os.Rename(f.Name(), f.Name()+broken)
 	}
 	m.users[number], m.pods[uid] = uid, number
 	return number, true, nil

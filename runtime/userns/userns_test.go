@@ -67,7 +67,8 @@ func TestMapping(t *testing.T) {
 	}
 }
 
-// TestUpstreamFile: what upstream's kubelet wrote is read, and what it would not have written is refused.
+// TestUpstreamFile: what upstream's kubelet wrote is read. What it would not have written, or a power loss left, is set aside,
+// and the pod gets other IDs.
 func TestUpstreamFile(t *testing.T) {
 	for content, want := range map[string]string{
 		`{"uidMappings":[{"hostId":131072,"containerId":0,"length":65536}],"gidMappings":[{"hostId":131072,"containerId":0,"length":65536}]}`: "",
@@ -77,6 +78,7 @@ func TestUpstreamFile(t *testing.T) {
 		`{"uidMappings":[{"hostId":131073,"containerId":0,"length":65536}],"gidMappings":[{"hostId":131073,"containerId":0,"length":65536}]}`: "no range",
 		`{}`:  "one mapping",
 		`{"u`: "invalid",
+		``:    "invalid",
 	} {
 		dir := t.TempDir()
 		if err := os.Mkdir(filepath.Join(dir, "a"), 0o750); err != nil {
@@ -86,14 +88,19 @@ func TestUpstreamFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		m, err := New(Options{PodsDir: dir, MaxPods: 110})
+		if err != nil {
+			t.Fatalf("%s: %v", content, err)
+		}
 		if want != "" {
-			if err == nil || !strings.Contains(err.Error(), want) {
+			if _, err := m.parse([]byte(content)); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v, want %q", content, err, want)
 			}
+			kept, err := os.ReadFile(filepath.Join(dir, "a", file+broken))
+			if err != nil || string(kept) != content {
+				t.Errorf("%s: set aside is %q, %v", content, kept, err)
+			}
+			first(t, m, "a")
 			continue
-		}
-		if err != nil {
-			t.Fatal(err)
 		}
 		if got := first(t, m, "a"); got != 131072 {
 			t.Errorf("the pod has %d", got)

@@ -38,6 +38,7 @@ type Driver struct {
 	calls    []string
 	requests []any
 	fail     map[string]error
+	hold     <-chan struct{} // what NodePublishVolume waits for
 	endpoint string
 }
 
@@ -49,6 +50,13 @@ func (d *Driver) Fail(method string, err error) {
 		d.fail = map[string]error{}
 	}
 	d.fail[method] = err
+}
+
+// HoldPublish has calls of NodePublishVolume wait until a channel is closed or their client has gone; with nil they do not.
+func (d *Driver) HoldPublish(until <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hold = until
 }
 
 // Calls returns the calls so far that did something to volumes, as "Stage HANDLE".
@@ -154,9 +162,19 @@ func (d *Driver) NodeStageVolume(_ context.Context, r *csiapi.NodeStageVolumeReq
 }
 
 // NodePublishVolume mounts the staged volume, or else its directory, on the target path.
-func (d *Driver) NodePublishVolume(_ context.Context, r *csiapi.NodePublishVolumeRequest) (*csiapi.NodePublishVolumeResponse, error) {
+func (d *Driver) NodePublishVolume(ctx context.Context, r *csiapi.NodePublishVolumeRequest) (*csiapi.NodePublishVolumeResponse, error) {
 	if err := d.record("Publish", r.GetVolumeId(), r); err != nil {
 		return nil, err
+	}
+	d.mu.Lock()
+	hold := d.hold
+	d.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
 	}
 	source := r.GetStagingTargetPath()
 	if source == "" {

@@ -1,0 +1,106 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	// republishPeriod is how often drivers that want it are asked again.
+	republishPeriod = time.Minute
+	// republishLimit is how long one of them may take.
+	republishLimit = 2 * time.Minute
+)
+
+// republishing is a request to a driver that is under way.
+type republishing struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it has ended
+}
+
+// Republish asks the drivers again that want it, when it is time, and does not wait for their answers: the pod goes on
+// with what it has meanwhile, and if that fails. ctx is the pod's worker's own, not that of one step.
+//
+// Upstream: pkg/volume/csi/csi_plugin.go RequiresRemount.
+func (m *Manager) Republish(ctx context.Context, pod *corev1.Pod) {
+	now, refresh := time.Now(), m.opts.Objects.TokenRefresh(pod.UID)
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		p, ok := m.placed(pod.UID, v.Name)
+		if !ok || p.csi == nil || now.Before(p.next) && (refresh.IsZero() || now.Before(refresh)) {
+			continue
+		}
+		p.next = now.Add(republishPeriod)
+		if p.asking == nil || p.asking.ended() {
+			p.asking = m.askAgain(ctx, pod, v, p)
+		}
+		m.put(pod.UID, v.Name, p)
+	}
+}
+
+func (m *Manager) askAgain(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, p place) *republishing {
+	again := *p.csi
+	again.Pod, again.Remount = pod, true
+	limited, cancel := context.WithTimeout(ctx, republishLimit)
+	r := &republishing{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		defer cancel()
+		start := time.Now()
+		switch _, err := m.opts.CSI.Mount(limited, &again); {
+		case err == nil:
+			m.caughtUp(ctx, pod, v)
+		case ctx.Err() == nil && limited.Err() != context.Canceled:
+			m.fellBehind(ctx, pod, v, fmt.Errorf("publish the volume again: %w", err), time.Since(start))
+		}
+	}()
+	return r
+}
+
+func (r *republishing) ended() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// endRepublishing cancels what drivers are asked for the pod and waits until it has ended: nothing may be published
+// after it was taken away.
+func (m *Manager) endRepublishing(ctx context.Context, uid types.UID) error {
+	m.mu.Lock()
+	var asking []*republishing
+	for _, p := range m.places[uid] {
+		if p.asking != nil {
+			asking = append(asking, p.asking)
+		}
+	}
+	m.mu.Unlock()
+	for _, r := range asking {
+		r.cancel()
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// nextRepublish is when the first of the pod's volumes wants to be published again, zero for never.
+func (m *Manager) nextRepublish(uid types.UID) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var first time.Time
+	for _, p := range m.places[uid] {
+		if p.csi != nil && (first.IsZero() || p.next.Before(first)) {
+			first = p.next
+		}
+	}
+	return first
+}

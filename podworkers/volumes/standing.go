@@ -1,0 +1,214 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"minikubelet/podworkers/objects"
+)
+
+// A volume stands once it was mounted whole. An error that comes later, such as of a ConfigMap that is deleted or of a
+// driver that is away, leaves it as it is: it is told once, the volume is tried again, and the pod's containers
+// start again with what is there. Only a volume that never stood keeps containers from starting.
+
+const (
+	// refreshLimit is how long the first attempt to bring a standing volume up to date may hold the pod's worker. It
+	// doubles with each that fails, until lastRefreshLimit.
+	refreshLimit     = 5 * time.Second
+	lastRefreshLimit = 40 * time.Second
+	// slowRefresh is how long a failed attempt took if the next one has to wait for its time.
+	slowRefresh      = time.Second
+	firstRefreshWait = time.Second
+	lastRefreshWait  = time.Minute
+	// overdue is when something is tried again that was due before Mount and still is after it.
+	overdue = 10 * time.Second
+)
+
+// standing is what is known of a pod's volumes that stand.
+type standing struct {
+	// all says that the pod's sandbox was seen running, before which all volumes were mounted.
+	all    bool
+	stood  map[string]bool     // those that this kubelet mounted, by name
+	behind map[string]*trouble // those that could not be brought up to date
+}
+
+// trouble is how far a standing volume is behind.
+type trouble struct {
+	failures int
+	again    time.Time
+	slow     bool
+}
+
+// Adopt notes that the pod's sandbox runs. All the pod's volumes were mounted before that was made, by an earlier kubelet
+// perhaps, so that those of which nothing is on disk count as standing too.
+func (m *Manager) Adopt(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.standingOf(uid).all = true
+}
+
+// standingOf returns the pod's record. Callers hold mu.
+func (m *Manager) standingOf(uid types.UID) *standing {
+	s := m.standing[uid]
+	if s == nil {
+		s = &standing{stood: map[string]bool{}, behind: map[string]*trouble{}}
+		m.standing[uid] = s
+	}
+	return s
+}
+
+// stands tells whether containers can use the volume as it is.
+func (m *Manager) stands(pod *corev1.Pod, v *corev1.Volume) bool {
+	m.mu.Lock()
+	s := m.standingOf(pod.UID)
+	stood := s.all || s.stood[v.Name]
+	m.mu.Unlock()
+	switch dir := m.dir(pod.UID, v); kindOf(v) {
+	case "configMap", "secret", "downwardAPI", "projected":
+		return complete(dir)
+	case "emptyDir":
+		return stood && m.emptyDirStands(v.EmptyDir, dir)
+	case "elsewhere":
+		if _, ok := m.placed(pod.UID, v.Name); ok {
+			return true
+		}
+		return stood && m.opts.CSI != nil && m.opts.CSI.Standing(pod.UID, v.Name) != ""
+	}
+	return stood
+}
+
+// refresh mounts a volume, or brings one up to date that stands. Errors of the latter are told and not returned.
+func (m *Manager) refresh(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
+	start := time.Now()
+	if !m.stands(pod, v) {
+		err := m.mount(ctx, pod, v)
+		m.metrics.mounted(pod.UID, v, start, err, err == nil)
+		if err == nil {
+			m.caughtUp(ctx, pod, v)
+		}
+		return err
+	}
+	limit, due := m.attempt(pod.UID, v.Name, start)
+	if !due {
+		m.metrics.has(pod.UID, v, true)
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := m.mount(limited, pod, v)
+	m.metrics.mounted(pod.UID, v, start, err, true)
+	switch {
+	case err == nil:
+		m.caughtUp(ctx, pod, v)
+		return nil
+	case ctx.Err() != nil:
+		return err
+	}
+	if kindOf(v) == "elsewhere" {
+		m.placeAsItIs(pod, v)
+	}
+	m.fellBehind(ctx, pod, v, err, time.Since(start))
+	return nil
+}
+
+// attempt returns how long an attempt to bring a volume up to date may take, and whether it is time for one: what failed
+// at once is tried at each occasion, what took long only when its time has come.
+func (m *Manager) attempt(uid types.UID, name string, now time.Time) (limit time.Duration, due bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.standingOf(uid).behind[name]
+	if t == nil {
+		return refreshLimit, true
+	}
+	return min(refreshLimit<<min(t.failures, 10), lastRefreshLimit), !t.slow || !now.Before(t.again)
+}
+
+func (m *Manager) caughtUp(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) {
+	m.mu.Lock()
+	s := m.standingOf(pod.UID)
+	was := s.behind[v.Name]
+	delete(s.behind, v.Name)
+	s.stood[v.Name] = true
+	m.mu.Unlock()
+	if was != nil {
+		klog.FromContext(ctx).Info("Volume is up to date again", "volume", v.Name)
+	}
+}
+
+// fellBehind tells of the first error since the volume was up to date, and says when to try again.
+func (m *Manager) fellBehind(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, err error, took time.Duration) {
+	m.mu.Lock()
+	s := m.standingOf(pod.UID)
+	t := s.behind[v.Name]
+	first := t == nil
+	if first {
+		t = &trouble{}
+		s.behind[v.Name] = t
+	}
+	t.again, t.slow = time.Now().Add(min(firstRefreshWait<<min(t.failures, 10), lastRefreshWait)), took > slowRefresh
+	t.failures++
+	m.mu.Unlock()
+	if !first {
+		return
+	}
+	klog.FromContext(ctx).Error(err, "Volume cannot be brought up to date, the pod goes on with it as it stands", "volume", v.Name)
+	if m.opts.Events != nil && !errors.Is(err, objects.ErrNotIssued) {
+		m.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", setUpFailed(v, err).Error())
+	}
+}
+
+func setUpFailed(v *corev1.Volume, err error) error {
+	return fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
+}
+
+// nextRefresh is when the first of the pod's volumes that are behind is to be tried again, zero for never.
+func (m *Manager) nextRefresh(uid types.UID) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var first time.Time
+	if s := m.standing[uid]; s != nil {
+		for _, t := range s.behind {
+			if first.IsZero() || t.again.Before(first) {
+				first = t.again
+			}
+		}
+	}
+	return first
+}
+
+// placeAsItIs has containers use a volume that a CSI driver published to the pod for an earlier kubelet.
+func (m *Manager) placeAsItIs(pod *corev1.Pod, v *corev1.Volume) {
+	if _, ok := m.placed(pod.UID, v.Name); ok {
+		return
+	}
+	dir := m.opts.CSI.Standing(pod.UID, v.Name)
+	if dir == "" {
+		return
+	}
+	var fs unix.Statfs_t
+	readOnly := unix.Statfs(dir, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
+	m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly, provisional: true})
+}
+
+// complete tells whether writeAtomic has written all of a volume before.
+func complete(dir string) bool {
+	entries, err := os.ReadDir(filepath.Join(dir, dataLink))
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err != nil || to != dataLink+"/"+e.Name() {
+			return false
+		}
+	}
+	return true
+}
