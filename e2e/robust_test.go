@@ -74,12 +74,12 @@ func TestOrphan(t *testing.T) {
 	eventually(ctx, t, "the orphan is gone", func() bool { return len(running(ctx, t, pod.Name)) == 0 })
 }
 
-// TestSameName: a pod made again under the name of one that is still ending waits for it.
+// TestSameName: a pod made again under the name of one that was deleted by force waits for nothing, and that one ends.
 func TestSameName(t *testing.T) {
 	ctx, s := node(t)
 	first := newPod(t)
 	first.Spec.TerminationGracePeriodSeconds = new(int64(5))
-	first.Spec.Containers[0].Args = []string{"-linger=3s"}
+	first.Spec.Containers[0].Args = []string{"-linger=4s"}
 	second := first.DeepCopy()
 	first = ready(ctx, t, first)
 	if err := s.Client.CoreV1().Pods(first.Namespace).Delete(ctx, first.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
@@ -89,9 +89,13 @@ func TestSameName(t *testing.T) {
 	if second.UID == first.UID {
 		t.Fatal("the pod was not made again")
 	}
-	if got := running(ctx, t, first.Name); len(got) != 1 || got[0].GetLabels()["io.kubernetes.pod.uid"] != string(second.UID) {
-		t.Errorf("running beside the second pod: %v", got)
+	if got := running(ctx, t, first.Name); len(got) != 2 {
+		t.Errorf("the second pod waited for the first: %v", got)
 	}
+	eventually(ctx, t, "the first pod has ended", func() bool {
+		got := running(ctx, t, first.Name)
+		return len(got) == 1 && got[0].GetLabels()["io.kubernetes.pod.uid"] == string(second.UID)
+	})
 }
 
 // TestAPIServerAway: pods run on and are restarted; what happened is written when it is back.

@@ -26,9 +26,10 @@ func TestRepublish(t *testing.T) {
 			VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecycleEphemeral}, RequiresRepublish: new(true),
 		}},
 	)
-	m, pods := manager(t)
+	m, _ := manager(t)
 	root := t.TempDir()
-	m.opts.PodsDir, pods = filepath.Join(root, "pods"), filepath.Join(root, "pods")
+	pods := filepath.Join(root, "pods")
+	m.opts.PodsDir = pods
 	driver := &csitest.Driver{Name: name, NodeID: "n", Dir: t.TempDir()}
 	stop, err := driver.Serve(filepath.Join(root, "csi.sock"))
 	if err != nil {
