@@ -14,7 +14,7 @@ func TestEndsAfterReboot(t *testing.T) {
 	for name, end := range map[string]func(b *bench){
 		"removed":            func(b *bench) { b.update(Update{Pod: testPod("u", nil)}); b.Removed("u") },
 		"killed":             func(b *bench) { b.update(Update{Pod: testPod("u", nil), Kill: &Kill{}}) },
-		"a successor starts": func(b *bench) { b.update(Update{Pod: testPod("successor", nil)}) },
+		"a successor starts": func(b *bench) { b.update(Update{Pod: testPod("successor", static)}) },
 	} {
 		for _, state := range []runtimeapi.ContainerState{runtimeapi.ContainerState_CONTAINER_EXITED, runtimeapi.ContainerState_CONTAINER_UNKNOWN} {
 			t.Run(name+" "+state.String(), func(t *testing.T) {

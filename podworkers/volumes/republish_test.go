@@ -40,6 +40,7 @@ func TestRepublish(t *testing.T) {
 		c := csi.New(csi.Options{
 			RootDir: root, NodeName: "node", Drivers: objectstest.ListWatch(client, client.StorageV1().CSIDrivers(), fields.Everything()),
 			Nodes: client.CoreV1().Nodes(), CSINodes: client.StorageV1().CSINodes(), InUseChanged: func() {},
+			Node: func() (*corev1.Node, <-chan struct{}) { return &corev1.Node{}, nil },
 		})
 		go c.Run(t.Context())
 		return c
