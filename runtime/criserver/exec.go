@@ -11,6 +11,7 @@ import (
 
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/streaming"
 )
 
 // Exec prepares running a command in a container over a URL of the streaming server.
@@ -34,7 +35,7 @@ func (s streams) Exec(ctx context.Context, id string, command []string, in io.Re
 		return err
 	}
 	e := s.execIn(c, command)
-	e.Stdin, e.TTY, e.Resize = in, tty, sizes(ctx, resize)
+	e.Stdin, e.TTY, e.Resize, e.Hangup = in, tty, sizes(ctx, resize), streaming.ErrGone
 	// An interface of a nil writer is not nil.
 	if out != nil {
 		e.Stdout = out

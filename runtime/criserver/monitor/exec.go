@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +30,7 @@ type Exec struct {
 	Stdout, Stderr io.Writer
 	TTY            bool
 	Resize         <-chan Size
+	Hangup         error  // a cause of the context's end; nil if there is none that leaves the command alone
 	TempDir        string // for a PID file
 	// Cgroup is the container's directory in a cgroup file system, and Controller what a runtime
 	// calls that one on v1. The command gets a cgroup of its own below, by which all its processes
@@ -43,12 +43,14 @@ type Size struct{ Width, Height uint16 }
 
 // Exec runs a command in a container until it ends, and returns its exit code. When ctx ends
 // first, every process of the command is killed and the error is ErrTimeout.
+//
+// When the cause of that is e.Hangup, nobody listens any more and the command is left alone: its terminal hangs up, or
+// its pipes close, as ssh does it. One that ends neither by that nor by itself runs as long as its container.
 func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 	dir, err := os.MkdirTemp(e.TempDir, "exec-")
 	if err != nil {
 		return 0, fmt.Errorf("make directory for exec: %w", err)
 	}
-	defer os.RemoveAll(dir)
 	args := []string{"--root=" + r.Root, "--log=" + filepath.Join(dir, runtimeLog), "--log-format=json"}
 	if r.Systemd {
 		args = append(args, "--systemd-cgroup")
@@ -56,37 +58,48 @@ func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 	args = append(args, "exec", "--pid-file", filepath.Join(dir, pidFile))
 	group, arg := e.makeCgroup(filepath.Base(dir))
 	if group != "" {
-		defer os.Remove(group) // processes that stay behind keep it until the container ends
 		args = append(args, "--cgroup="+arg)
 	}
 	if e.TTY {
 		args = append(args, "--tty")
 	}
+	tidy := func() {
+		if group != "" {
+			_ = os.Remove(group) // processes that stay behind keep it until the container ends
+		}
+		_ = os.RemoveAll(dir)
+	}
 	cmd := exec.Command(r.Path, append(append(args, e.ID), e.Command...)...)
 	cmd.Env = environment()
-	cmd.WaitDelay = drain
-	finish, err := e.connect(cmd)
+	stdio, err := e.connect(cmd)
 	if err != nil {
+		tidy()
 		return 0, err
 	}
 	if err := cmd.Start(); err != nil {
-		finish()
+		stdio.hangUp()
+		tidy()
 		return 0, fmt.Errorf("start %s exec: %w", r.Name(), err)
 	}
+	stdio.started()
 	done := make(chan struct{})
-	killed := make(chan struct{})
 	go func() {
-		defer close(killed)
-		select {
-		case <-ctx.Done():
-			killExec(group, filepath.Join(dir, pidFile), cmd.Process, done)
-		case <-done:
-		}
+		defer close(done)
+		err = cmd.Wait()
 	}()
-	err = cmd.Wait()
-	close(done)
-	<-killed
-	finish()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		if e.Hangup != nil && errors.Is(context.Cause(ctx), e.Hangup) {
+			stdio.hangUp()
+			go func() { <-done; tidy() }()
+			return 0, e.Hangup
+		}
+		killExec(group, filepath.Join(dir, pidFile), cmd.Process, done)
+		<-done
+	}
+	stdio.drain()
+	defer tidy()
 	return r.execResult(ctx, err, cmd, dir)
 }
 
@@ -96,7 +109,7 @@ func (r *Runtime) execResult(ctx context.Context, err error, cmd *exec.Cmd, dir 
 		return 0, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
 	}
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+	if err != nil && !errors.As(err, &exit) {
 		return 0, fmt.Errorf("%s exec: %w", r.Name(), err)
 	}
 	code := cmd.ProcessState.ExitCode()
@@ -115,109 +128,6 @@ func statNote(err error) error {
 		return errors.New("the command did not start")
 	}
 	return err
-}
-
-// connect gives the command its stdio. The function it returns closes what the parent holds.
-func (e *Exec) connect(cmd *exec.Cmd) (finish func(), err error) {
-	if !e.TTY {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Stdout, cmd.Stderr = e.Stdout, e.Stderr
-		return e.pipeStdin(cmd)
-	}
-	master, slave, err := openPTY()
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	// With the terminal as its own, runc hears of changes of size and passes them on.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	copied := make(chan struct{})
-	go func() {
-		defer close(copied)
-		_, _ = io.Copy(discardIfNil(e.Stdout), master) // ends with EIO
-	}()
-	if e.Stdin != nil {
-		go func() { _, _ = io.Copy(master, e.Stdin) }()
-	}
-	stop := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case size, ok := <-e.Resize:
-				if !ok {
-					return
-				}
-				resize(master, size)
-			case <-stop:
-				return
-			}
-		}
-	}()
-	return func() {
-		slave.Close()
-		select {
-		case <-copied:
-		case <-time.After(drain):
-		}
-		close(stop)
-		master.Close()
-	}, nil
-}
-
-// resize goes around File.Fd, which would make reads of the terminal hold up a thread.
-func resize(terminal *os.File, size Size) {
-	raw, err := terminal.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Height, Col: size.Width})
-	})
-}
-
-// pipeStdin copies stdin in a goroutine that nobody waits for: a client may keep its stdin open
-// long after the command has ended.
-func (e *Exec) pipeStdin(cmd *exec.Cmd) (finish func(), err error) {
-	if e.Stdin == nil {
-		return func() {}, nil
-	}
-	pipe, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("make stdin of exec: %w", err)
-	}
-	go func() {
-		_, _ = io.Copy(pipe, e.Stdin)
-		pipe.Close()
-	}()
-	return func() { pipe.Close() }, nil
-}
-
-func discardIfNil(w io.Writer) io.Writer {
-	if w == nil {
-		return io.Discard
-	}
-	return w
-}
-
-// openPTY makes a pseudo-terminal.
-func openPTY() (master, slave *os.File, err error) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open pseudo-terminal: %w", err)
-	}
-	master = os.NewFile(uintptr(fd), "/dev/ptmx")
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		slave, err = os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		master.Close()
-		return nil, nil, fmt.Errorf("open pseudo-terminal: %w", err)
-	}
-	return master, slave, nil
 }
 
 // makeCgroup makes the command's cgroup; "" when that cannot be.

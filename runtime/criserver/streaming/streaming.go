@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,13 +15,14 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming"
 )
 
-// Runtime is what connects clients with containers and pods.
+// Runtime is what connects clients with containers and pods. The contexts that it gets end with ErrGone when the
+// client has gone.
 type Runtime = streaming.Runtime
 
 // Server hands out URLs and serves them.
 type Server struct {
 	streaming.Server
-	listener net.Listener
+	listener *listener
 	http     *http.Server
 	stop     context.CancelFunc
 }
@@ -38,23 +40,32 @@ func New(address string, runtime Runtime) (*Server, error) {
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
 		return nil, fmt.Errorf("streaming address %q is not on the loopback interface", address)
 	}
-	listener, err := net.Listen("tcp", address)
+	inner, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for streams: %w", err)
 	}
+	l := &listener{TCPListener: inner.(*net.TCPListener), conns: map[string]*conn{}}
 	config := streaming.DefaultConfig
 	config.StreamIdleTimeout = idle
-	config.Addr = listener.Addr().String()
+	config.Addr = l.Addr().String()
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
-	handler, err := streaming.NewServer(config, runtime)
+	handler, err := streaming.NewServer(config, forwarding{runtime, l})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make streaming server: %w", err), listener.Close())
+		return nil, errors.Join(fmt.Errorf("make streaming server: %w", err), l.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Server{Server: handler, listener: listener, stop: stop, http: &http.Server{
+	return &Server{Server: handler, listener: l, stop: stop, http: &http.Server{
 		Handler: handler, ReadHeaderTimeout: 30 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return until(ctx, c.(*conn)) },
 	}}, nil
+}
+
+// until returns a context that ends with the connection, too.
+func until(ctx context.Context, c *conn) context.Context {
+	ctx, end := context.WithCancelCause(ctx)
+	context.AfterFunc(c.ctx, func() { end(context.Cause(c.ctx)) })
+	return ctx
 }
 
 // Serve serves until Close.
@@ -68,5 +79,45 @@ func (s *Server) Serve() error {
 // Close ends all streams.
 func (s *Server) Close() error {
 	s.stop()
-	return s.http.Close()
+	err := s.http.Close()
+	s.listener.abort()
+	return err
+}
+
+// forwarding gives forwarded ports a context that ends with their client: the library has none for them.
+type forwarding struct {
+	Runtime
+	listener *listener
+}
+
+// PortForward implements streaming.Runtime.
+func (f forwarding) PortForward(ctx context.Context, id string, port int32, stream io.ReadWriteCloser) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	if of, ok := stream.(interface{ RemoteAddr() net.Addr }); ok { // one of SPDY
+		c := f.listener.find(of.RemoteAddr())
+		if c == nil {
+			return ErrGone
+		}
+		stop := context.AfterFunc(c.ctx, func() { end(ErrGone) })
+		defer stop()
+	} else {
+		stream = &socket{stream, end}
+	}
+	return f.Runtime.PortForward(ctx, id, port, stream)
+}
+
+// socket is a port's stream over a WebSocket, where the end of the input is the end of the connection.
+type socket struct {
+	io.ReadWriteCloser
+	end context.CancelCauseFunc
+}
+
+// Read implements io.Reader.
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.ReadWriteCloser.Read(p)
+	if err != nil {
+		s.end(ErrGone)
+	}
+	return n, err
 }
