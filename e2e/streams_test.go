@@ -22,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/remotecommand"
 	clientspdy "k8s.io/client-go/transport/spdy"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 	"sigs.k8s.io/yaml"
@@ -225,4 +226,76 @@ func TestWholeStreams(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestStreamsEndWithClient: of a terminal's command, an attached container that says nothing and a forwarded port whose
+// server does not, nothing stays when the client goes.
+func TestStreamsEndWithClient(t *testing.T) {
+	c := crid(t)
+	p := c.run(t, c.sandboxConfig(t))
+	id := p.start(t, script("quiet", "nc -lk -p 9000 -e sleep 1000 & sleep 1000"))
+	pid := c.s.Component(stack.Crid).Pid()
+	open := func() int {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	sleepers := func() int {
+		out, err := c.ExecSync(limited(t), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "ps | grep -c '[s]leep 4321'"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := strconv.Atoi(strings.TrimSpace(string(out.GetStdout())))
+		return n
+	}
+	before := open()
+	exec, err := c.Exec(limited(t), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"sleep", "4321"}, Stdin: true, Stdout: true, Tty: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	attach, err := c.Attach(limited(t), &runtimeapi.AttachRequest{ContainerId: id, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward, err := c.PortForward(limited(t), &runtimeapi.PortForwardRequest{PodSandboxId: p.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	problem, data := corev1.StreamTypeError, corev1.StreamTypeData
+	var conns []httpstream.Connection
+	for _, s := range []struct {
+		url, protocol string
+		kinds         []string
+	}{
+		{exec.GetUrl(), "v4.channel.k8s.io", []string{problem, corev1.StreamTypeStdin, corev1.StreamTypeStdout, corev1.StreamTypeResize}},
+		{attach.GetUrl(), "v4.channel.k8s.io", []string{problem, corev1.StreamTypeStdout}},
+		{forward.GetUrl(), "portforward.k8s.io", []string{problem, data}},
+	} {
+		tripper, err := spdy.NewRoundTripper(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := http.NewRequestWithContext(limited(t), http.MethodPost, c.reach(t, s.url).String(), http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, _, err := clientspdy.NegotiateStreaming(clientspdy.NewUpgraderForStreaming(tripper), &http.Client{Transport: tripper}, request, s.protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+		for _, kind := range s.kinds {
+			if _, err := conn.CreateStream(http.Header{corev1.StreamType: {kind}, corev1.PortHeader: {"9000"}, corev1.PortForwardRequestIDHeader: {"0"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(limited(t), t, "all three streams run", func() bool { return sleepers() == 1 && open() >= before+5 })
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+	eventually(limited(t), t, "the command with the terminal has ended", func() bool { return sleepers() == 0 })
+	eventually(limited(t), t, "no descriptor is left", func() bool { return open() <= before })
 }
