@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"time"
 
@@ -90,8 +89,9 @@ func loggedContainer(pod *corev1.Pod, observed *cri.PodStatus, name string, prev
 		}
 	}
 	running := len(started) > 0 && started[0].State == runtimeapi.ContainerState_CONTAINER_RUNNING
+	status := containerStatus(pod, name)
 	wanted := 0
-	if previous && (running || waitingStatus(pod, name) == nil) {
+	if previous && (running || status == nil || status.State.Waiting == nil) {
 		wanted = 1 // while it waits for its restart, the newest is the previous one
 	}
 	if wanted < len(started) {
@@ -100,27 +100,38 @@ func loggedContainer(pod *corev1.Pod, observed *cri.PodStatus, name string, prev
 	if previous {
 		return nil, badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
 	}
-	return nil, badRequest("container %q in pod %q is %s", name, pod.Name, waitingText(pod, name))
+	return nil, badRequest("container %q in pod %q is %s", name, pod.Name, withoutLog(status))
 }
 
-// waitingText says what a container without log is waiting for.
-func waitingText(pod *corev1.Pod, name string) string {
-	waiting := waitingStatus(pod, name)
-	if waiting == nil || waiting.Reason == "" {
+// withoutLog says why there is no log of a container with this status, in the words that clients know.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go validateContainerLogStatus
+func withoutLog(status *corev1.ContainerStatus) string {
+	switch {
+	case status == nil:
 		return "not available"
+	case status.State.Terminated != nil || status.LastTerminationState.Terminated != nil:
+		return "terminated"
+	case status.State.Waiting == nil:
+		return "waiting to start - no logs yet"
 	}
-	switch waiting.Reason {
-	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError":
-		return "waiting to start: image can't be pulled (" + waiting.Reason + ")"
+	switch reason := status.State.Waiting.Reason; reason {
+	case "ErrImagePull":
+		return "waiting to start: image can't be pulled"
+	case "ImagePullBackOff":
+		return "waiting to start: trying and failing to pull image"
+	default:
+		return "waiting to start: " + reason
 	}
-	return "waiting to start: " + waiting.Reason
 }
 
-// waitingStatus is what the pod's status says of a container that waits; nil for others.
-func waitingStatus(pod *corev1.Pod, name string) *corev1.ContainerStateWaiting {
-	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
-		if c.Name == name {
-			return c.State.Waiting
+// containerStatus is what the pod's status says of a container, nil if nothing.
+func containerStatus(pod *corev1.Pod, name string) *corev1.ContainerStatus {
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
 		}
 	}
 	return nil

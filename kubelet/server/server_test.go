@@ -59,7 +59,13 @@ func TestContainerLogs(t *testing.T) {
 	}
 	running, exited, created := runtimeapi.ContainerState_CONTAINER_RUNNING, runtimeapi.ContainerState_CONTAINER_EXITED, runtimeapi.ContainerState_CONTAINER_CREATED
 	waiting := []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}
-	pulling := []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}}
+	waits := func(reason string) []corev1.ContainerStatus {
+		return []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}}
+	}
+	ended := []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ContainerID: "gone"}}}}
+	endedOnce := waits("ImagePullBackOff")
+	endedOnce[0].LastTerminationState = ended[0].State
+	without := func(why string) string { return "400 container \"app\" in pod \"web\" is " + why + "\n" }
 	const none = "400 previous terminated container \"app\" in pod \"web\" not found\n"
 	for name, tt := range map[string]struct {
 		containers    []*cri.ContainerStatus
@@ -73,8 +79,13 @@ func TestContainerLogs(t *testing.T) {
 		"waiting":          {[]*cri.ContainerStatus{container("2", exited), container("1", exited)}, waiting, "200 2\n", "200 2\n"},
 		"started since":    {[]*cri.ContainerStatus{container("2", running), container("1", exited)}, waiting, "200 2\n", "200 1\n"},
 		"created":          {[]*cri.ContainerStatus{container("2", created), container("1", exited)}, waiting, "200 1\n", "200 1\n"},
-		"not pulled":       {nil, pulling, "400 container \"app\" in pod \"web\" is waiting to start: image can't be pulled (ErrImagePull)\n", none},
-		"nothing known":    {nil, nil, "400 container \"app\" in pod \"web\" is not available\n", none},
+		"not pulled":       {nil, waits("ErrImagePull"), without("waiting to start: image can't be pulled"), none},
+		"pulled later":     {nil, waits("ImagePullBackOff"), without("waiting to start: trying and failing to pull image"), none},
+		"not started":      {nil, waits("ContainerCreating"), without("waiting to start: ContainerCreating"), none},
+		"removed":          {nil, ended, without("terminated"), none},
+		"removed, waiting": {nil, endedOnce, without("terminated"), none},
+		"no state":         {nil, []corev1.ContainerStatus{{Name: "app"}}, without("waiting to start - no logs yet"), none},
+		"nothing known":    {nil, nil, without("not available"), none},
 	} {
 		f.observed.Containers, f.pod.Status.ContainerStatuses = tt.containers, tt.status
 		for query, want := range map[string]string{"": tt.now, "?previous=true": tt.previous} {

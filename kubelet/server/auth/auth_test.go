@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/big"
@@ -160,38 +161,88 @@ func request(authorization string) *http.Request {
 	return r
 }
 
-func TestTokens(t *testing.T) {
-	for name, tt := range map[string]struct {
-		authorization string
-		options       Options
-		user          string
+// TestCredentials: who somebody is by what they show, for each way to show it and each way that is looked at. Without
+// tokens reviewed or certificates verified, those count as if they were not there.
+func TestCredentials(t *testing.T) {
+	ours := newCA(t)
+	certificates := map[string]func(*testing.T) *x509.Certificate{
+		"good": func(t *testing.T) *x509.Certificate { c, _ := ours.issue(t, func(*x509.Certificate) {}); return c },
+		"bad":  func(t *testing.T) *x509.Certificate { c, _ := newCA(t).issue(t, func(*x509.Certificate) {}); return c },
+		"nameless": func(t *testing.T) *x509.Certificate {
+			c, _ := ours.issue(t, func(c *x509.Certificate) { c.Subject.CommonName = "" })
+			return c
+		},
+	}
+	for _, tt := range []struct {
+		certificate, authorization string
+		// Who it is where certificates and tokens count, with anonymous requests let in and without; then where
+		// only certificates, only tokens and neither count, with anonymous requests let in.
+		all, known, noTokens, noCertificates, none string
 	}{
-		"valid":                        {"Bearer token-of-bob", Options{}, "bob"},
-		"lower case":                   {"bearer token-of-bob", Options{}, "bob"},
-		"invalid":                      {"Bearer x", Options{}, ""},
-		"without name":                 {"Bearer token-of-", Options{}, ""},
-		"empty":                        {"Bearer ", Options{}, ""},
-		"other kind":                   {"Basic token-of-bob", Options{}, ""},
-		"none":                         {"", Options{}, ""},
-		"none, anonymous":              {"", Options{Anonymous: true}, anonymous},
-		"invalid, anonymous":           {"Bearer x", Options{Anonymous: true}, ""},
-		"valid, anonymous":             {"Bearer token-of-bob", Options{Anonymous: true}, "bob"},
-		"no reviews, token, anonymous": {"Bearer token-of-bob", Options{Anonymous: true, Tokens: nil}, "bob"},
+		{"", "", anonymous, "", anonymous, anonymous, anonymous},
+		{"", "Bearer token-of-bob", "bob", "bob", anonymous, "bob", anonymous},
+		{"", "bearer token-of-bob", "bob", "bob", anonymous, "bob", anonymous},
+		{"", "Bearer x", "", "", anonymous, "", anonymous},
+		{"", "Bearer token-of-", "", "", anonymous, "", anonymous},
+		{"", "Bearer ", anonymous, "", anonymous, anonymous, anonymous},
+		{"", "Bearer", anonymous, "", anonymous, anonymous, anonymous},
+		{"", "Basic token-of-bob", anonymous, "", anonymous, anonymous, anonymous},
+		{"good", "", "alice", "alice", "alice", anonymous, anonymous},
+		{"good", "Bearer token-of-bob", "alice", "alice", "alice", "bob", anonymous},
+		{"good", "Bearer x", "alice", "alice", "alice", "", anonymous},
+		{"bad", "", "", "", "", anonymous, anonymous},
+		{"bad", "Bearer token-of-bob", "bob", "bob", "", "bob", anonymous},
+		{"bad", "Bearer x", "", "", "", "", anonymous},
+		{"nameless", "", anonymous, "", anonymous, anonymous, anonymous},
+		{"nameless", "Bearer token-of-bob", "bob", "bob", anonymous, "bob", anonymous},
 	} {
-		tt.options.Tokens, tt.options.TokenTTL = tokens{&apiserver{}}, time.Minute
-		if strings.HasPrefix(name, "no reviews") {
-			tt.options.Tokens, tt.user = nil, ""
+		both := Options{ClientCAs: ours.pool, Tokens: tokens{&apiserver{}}, TokenTTL: time.Minute, Anonymous: true}
+		known, noTokens, noCertificates, none := both, both, both, both
+		known.Anonymous, noTokens.Tokens, noCertificates.ClientCAs = false, nil, nil
+		none.Tokens, none.ClientCAs = nil, nil
+		for _, o := range []struct {
+			name    string
+			options Options
+			want    string
+		}{{"all", both, tt.all}, {"no anonymous", known, tt.known}, {"no tokens", noTokens, tt.noTokens}, {"no certificates", noCertificates, tt.noCertificates}, {"neither", none, tt.none}} {
+			r := request(tt.authorization)
+			if tt.certificate != "" {
+				r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificates[tt.certificate](t)}}
+			}
+			user, err := New(o.options).Authenticate(r)
+			who := fmt.Sprintf("certificate %q, authorization %q, %s", tt.certificate, tt.authorization, o.name)
+			switch {
+			case o.want == "" && !errors.Is(err, ErrUnauthenticated):
+				t.Errorf("%s: %+v, %v", who, user, err)
+			case o.want != "" && (err != nil || user.Name != o.want):
+				t.Errorf("%s: %+v, %v; want %s", who, user, err, o.want)
+			case o.want == "bob" && (!slices.Equal(user.Groups, []string{"people", authenticated}) || user.UID != "7" || user.Extra["from"][0] != "here"):
+				t.Errorf("%s: %+v", who, user)
+			case o.want == anonymous && !slices.Equal(user.Groups, []string{unauthenticated}):
+				t.Errorf("%s: %+v", who, user)
+			}
 		}
-		user, err := New(tt.options).Authenticate(request(tt.authorization))
-		switch {
-		case tt.user == "" && !errors.Is(err, ErrUnauthenticated):
-			t.Errorf("%s: %+v, %v", name, user, err)
-		case tt.user != "" && (err != nil || user.Name != tt.user):
-			t.Errorf("%s: %+v, %v", name, user, err)
-		case tt.user == "bob" && (!slices.Equal(user.Groups, []string{"people", authenticated}) || user.UID != "7" || user.Extra["from"][0] != "here"):
-			t.Errorf("%s: %+v", name, user)
-		case tt.user == anonymous && !slices.Equal(user.Groups, []string{unauthenticated}):
-			t.Errorf("%s: %+v", name, user)
+	}
+}
+
+// TestSocketTokens: browsers send tokens among a WebSocket's protocols, where nobody behind the server sees them.
+func TestSocketTokens(t *testing.T) {
+	bob := tokenProtocol + base64.RawURLEncoding.EncodeToString([]byte("token-of-bob"))
+	for protocols, want := range map[string]string{
+		bob + ",v4.channel.k8s.io": "bob v4.channel.k8s.io", "v4.channel.k8s.io, " + bob: "bob v4.channel.k8s.io", "v4.channel.k8s.io": anonymous + " v4.channel.k8s.io",
+		bob: "", bob + "," + bob + ",x": "", tokenProtocol + "!,x": "",
+	} {
+		r := request("")
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", "websocket")
+		r.Header.Set(socketProtocols, protocols)
+		user, err := New(Options{Tokens: tokens{&apiserver{}}, TokenTTL: time.Minute, Anonymous: true}).Authenticate(r)
+		got := ""
+		if err == nil {
+			got = user.Name + " " + r.Header.Get(socketProtocols)
+		}
+		if got != want {
+			t.Errorf("%s: %q, %v; want %q", protocols, got, err, want)
 		}
 	}
 }
