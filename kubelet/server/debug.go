@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"runtime"
 	"strings"
 
@@ -20,10 +21,26 @@ const masked = "<masked>"
 // Upstream: staging/src/k8s.io/component-base/configz/configz.go
 func (s *Server) getConfigz(w http.ResponseWriter, _ *http.Request) error {
 	config := s.settings.DeepCopy()
+	config.StaticPodURL = maskedURL(config.StaticPodURL)
 	for name := range config.StaticPodURLHeader {
 		config.StaticPodURLHeader[name] = []string{masked}
 	}
 	return writeJSON(w, map[string]any{"kubeletconfig": config})
+}
+
+// maskedURL is a URL without what may be secret in it: who asks, and what for.
+func maskedURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return masked
+	}
+	if u.User != nil {
+		u.User = url.User("masked")
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "masked"
+	}
+	return u.String()
 }
 
 func writeText(w http.ResponseWriter, text string) error {

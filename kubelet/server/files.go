@@ -36,7 +36,11 @@ func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 	if name == "" {
 		name = "."
 	}
-	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	target, err := linkTarget(root, s.root, name)
+	if err != nil {
+		return logError(name, err)
+	}
+	file, err := root.OpenFile(target, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return logError(name, err)
 	}
@@ -53,6 +57,37 @@ func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // never a page: what is in it may be anybody's
 	http.ServeContent(w, r, "", info.ModTime(), io.NewSectionReader(file, 0, info.Size()))
 	return nil
+}
+
+// maxLinks is how many symbolic links a path may lead through, as in the kernel.
+const maxLinks = 40
+
+// linkTarget is where the links of a path below base lead to. root follows those that are relative, but none that is
+// absolute, as /var/log/containers is full of; so these are replaced by where they lead to below base. That nothing
+// outside is opened does not depend on this: root opens what comes out, and anything may have changed by then.
+func linkTarget(root *os.Root, base, name string) (string, error) {
+	done, left := ".", strings.Split(name, "/")
+	for links := 0; len(left) > 0; {
+		next := path.Join(done, left[0])
+		left = left[1:]
+		target, err := root.Readlink(next)
+		if err != nil { // no link, or nothing at all
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", unix.ELOOP
+		}
+		if path.IsAbs(target) {
+			below, inside := strings.CutPrefix(path.Clean(target), base+"/")
+			if !inside {
+				return "", fs.ErrPermission
+			}
+			done, target = ".", below
+		}
+		left = append(strings.Split(path.Clean(target), "/"), left...)
+	}
+	return done, nil
 }
 
 // logError tells a missing file from one that may not be shown.

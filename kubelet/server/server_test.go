@@ -196,13 +196,27 @@ func TestSystemLogs(t *testing.T) {
 	writeFile(t, filepath.Join(f.root, "sub", "x.log"), "world")
 	must(t, os.Symlink(outside, filepath.Join(f.root, "link")), os.Symlink(filepath.Dir(outside), filepath.Join(f.root, "dirlink")),
 		os.Symlink("sub/x.log", filepath.Join(f.root, "inside")), unix.Mkfifo(filepath.Join(f.root, "pipe"), 0o644))
+	// As the kubelet links logs of containers: two links to follow, one of them a directory on the way.
+	writeFile(t, filepath.Join(f.root, "pods", "ns_pod_uid", "app", "0.log"), "contained")
+	links := filepath.Join(f.root, "sub", "links")
+	must(t, os.Mkdir(links, 0o755),
+		os.Symlink(filepath.Join(f.root, "pods", "ns_pod_uid"), filepath.Join(links, "pod")),
+		os.Symlink(filepath.Join(links, "pod", "app", "0.log"), filepath.Join(links, "c.log")),
+		os.Symlink("../../pods/../sub/links/c.log", filepath.Join(links, "around.log")),
+		os.Symlink(f.root+"/../secret", filepath.Join(links, "up")), os.Symlink("../../../secret", filepath.Join(links, "above")),
+		os.Symlink(f.root+"-not/secret", filepath.Join(links, "beside")), os.Symlink(links+"/loop", filepath.Join(links, "loop")),
+		os.Symlink(f.root+"/gone", filepath.Join(links, "dangling")), os.Symlink(outside, filepath.Join(links, "out")),
+		os.Symlink(filepath.Join(links, "out"), filepath.Join(links, "out2")))
 	root := f.asRoot(t)
 	for path, want := range map[string]string{
 		"/logs/sys%20log": "200 <b>hello</b>", "/logs/sub/x.log": "200 world", "/logs/inside": "200 world",
 		"/logs/link": "403", "/logs/dirlink/secret": "403", "/logs/dirlink/": "403", "/logs/pipe": "403", "/logs/none": "404", "/logs/sub/x.log/y": "404",
 		"/logs/..%2f..%2fetc/passwd": "404", "/logs/%2fetc/passwd": "404", "/logs/sub": "301",
-		"/logs/":     "200 <!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n<a href=\"dirlink\">dirlink</a>\n<a href=\"inside\">inside</a>\n<a href=\"link\">link</a>\n<a href=\"pipe\">pipe</a>\n<a href=\"sub/\">sub/</a>\n<a href=\"sys%20log\">sys log</a>\n</pre>\n",
-		"/logs/sub/": "200 <!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n<a href=\"x.log\">x.log</a>\n</pre>\n",
+		"/logs/sub/links/c.log": "200 contained", "/logs/sub/links/around.log": "200 contained", "/logs/sub/links/pod/app/0.log": "200 contained",
+		"/logs/sub/links/up": "403", "/logs/sub/links/above": "403", "/logs/sub/links/beside": "403", "/logs/sub/links/loop": "403",
+		"/logs/sub/links/out": "403", "/logs/sub/links/out2": "403", "/logs/sub/links/dangling": "404",
+		"/logs/":     "200 <!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n<a href=\"dirlink\">dirlink</a>\n<a href=\"inside\">inside</a>\n<a href=\"link\">link</a>\n<a href=\"pipe\">pipe</a>\n<a href=\"pods/\">pods/</a>\n<a href=\"sub/\">sub/</a>\n<a href=\"sys%20log\">sys log</a>\n</pre>\n",
+		"/logs/sub/": "200 <!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n<a href=\"links/\">links/</a>\n<a href=\"x.log\">x.log</a>\n</pre>\n",
 	} {
 		code, body := f.do(t, root, http.MethodGet, path)
 		got := fmt.Sprint(code, " ", body)

@@ -57,6 +57,9 @@ func (s *Server) getFlagz(w http.ResponseWriter, r *http.Request) error {
 	if flags["manifest-url-header"] != "" {
 		flags["manifest-url-header"] = masked
 	}
+	if location := flags["manifest-url"]; location != "" {
+		flags["manifest-url"] = maskedURL(location)
+	}
 	form, err := pageForm(r.Header.Values("Accept"), "Flagz")
 	if err != nil {
 		return err

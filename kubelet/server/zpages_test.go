@@ -16,11 +16,13 @@ import (
 // TestDebugPages: what the kubelet says of itself holds no secret.
 func TestDebugPages(t *testing.T) {
 	f := newFixture(t, map[string]any{
-		"staticPodURL": "http://127.0.0.1/pods", "staticPodURLHeader": map[string]any{"X-Key": []string{"sesame"}}, "enableDebugFlagsHandler": true,
+		"staticPodURL": "http://me:sesame@127.0.0.1/pods?key=sesame", "staticPodURLHeader": map[string]any{"X-Key": []string{"sesame"}}, "enableDebugFlagsHandler": true,
 	}, nil)
 	f.settings.Flags["manifest-url-header"] = "X-Key:sesame"
+	f.settings.Flags["manifest-url"] = "http://sesame@127.0.0.1/flag?sesame"
 	root := f.asRoot(t)
 	for path, want := range map[string]string{
+		"/configz?": "http://masked@127.0.0.1/pods?masked", "/flagz?": "manifest-url=http://masked@127.0.0.1/flag?masked\n",
 		"/configz": `"X-Key":["\u003cmasked\u003e"]`, "/flagz": "manifest-url-header=<masked>\n", "/statusz": "Paths: /attach/",
 		"/metrics": "metrics", "/metrics/cadvisor": "cadvisor", "/metrics/probes": "probes", "/metrics/resource": "resource", "/stats/summary": "summary",
 		"/healthz?verbose": "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n",
@@ -30,7 +32,7 @@ func TestDebugPages(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	if f.settings.StaticPodURLHeader["X-Key"][0] != "sesame" {
+	if f.settings.StaticPodURLHeader["X-Key"][0] != "sesame" || !strings.Contains(f.settings.StaticPodURL, "sesame") {
 		t.Error("the page changed the settings")
 	}
 }
