@@ -2,11 +2,18 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unicode"
 
 	"k8s.io/klog/v2"
 
@@ -14,8 +21,8 @@ import (
 )
 
 // prepareAuth works out who is let in. With an apiserver it is asked about tokens and access as the settings say.
-// Without one every user of a client certificate may do everything, and without a client authority everybody on the
-// loopback interface may: there is nobody else to ask.
+// Without one every user of a client certificate may do everything, and without a client authority everybody who can
+// read the token file may: there is nobody else to ask.
 //
 // Upstream: cmd/kubelet/app/auth.go BuildAuth
 func (s *Server) prepareAuth() error {
@@ -38,9 +45,13 @@ func (s *Server) prepareAuth() error {
 		}
 		o.ClientCAs = authorities.get
 	}
-	s.open = c.Standalone() && o.ClientCAs == nil
-	if s.open {
-		klog.Background().Info("WARNING: every program on this machine may use the kubelet's server on the loopback interface (no --kubeconfig, no authentication.x509.clientCAFile)")
+	if c.Standalone() && o.ClientCAs == nil {
+		file := filepath.Join(c.RootDir, tokenFile)
+		if err := makeToken(file); err != nil {
+			return fmt.Errorf("make a token for requests (or set authentication.x509.clientCAFile): %w", err)
+		}
+		s.token = newReloaded(parseToken, file)
+		klog.Background().Info("Requests to the server need the bearer token in this file (no --kubeconfig, no authentication.x509.clientCAFile)", "file", file)
 	}
 	if o.AlwaysAllow && o.Anonymous && !c.Standalone() {
 		klog.Background().Info("WARNING: anonymous requests may do everything (authentication.anonymous, authorization.mode)")
@@ -57,15 +68,62 @@ func parseAuthorities(files [][]byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// Users of a server that knows nobody but by its token.
+const (
+	tokenUser = "token"
+	localUser = "local" // without the token
+)
+
 // user is who sends the request.
 func (s *Server) user(r *http.Request) (*auth.User, error) {
-	if s.open {
-		if err := fromHere(r); err != nil {
-			return nil, err
-		}
-		return &auth.User{Name: "loopback"}, nil
+	if s.token == nil {
+		return s.auth.Authenticate(r)
 	}
-	return s.auth.Authenticate(r)
+	if err := fromHere(r); err != nil {
+		return nil, err
+	}
+	given := r.Header.Get("Authorization")
+	if given == "" {
+		return &auth.User{Name: localUser}, nil
+	}
+	token, err := s.token.get()
+	if err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare([]byte(given), []byte("Bearer "+token)) != 1 {
+		return nil, errors.New("not the bearer token of the token file")
+	}
+	return &auth.User{Name: tokenUser}, nil
+}
+
+// tokenFile is below the root directory.
+const tokenFile = "server-token"
+
+// leastToken is how long a token must be at least.
+const leastToken = 32
+
+// makeToken writes a random token to the file, unless there is one that nobody else can have read or written.
+func makeToken(file string) error {
+	info, err := os.Lstat(file)
+	if err == nil && info.Mode() == 0o600 && info.Sys().(*syscall.Stat_t).Uid == uint32(os.Geteuid()) {
+		if data, err := os.ReadFile(file); err == nil && len(data) <= maxCertificateFile {
+			if _, err := parseToken([][]byte{data}); err == nil {
+				return nil
+			}
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return writePrivate(file, []byte(rand.Text()+rand.Text()+"\n"))
+}
+
+func parseToken(files [][]byte) (string, error) {
+	token := strings.TrimSpace(string(files[0]))
+	if len(token) < leastToken || strings.ContainsFunc(token, unicode.IsSpace) {
+		return "", fmt.Errorf("it does not hold a token of %d characters or more", leastToken)
+	}
+	return token, nil
 }
 
 // fromHere refuses requests that come from elsewhere, or that a browser here was made to send by a page from elsewhere.

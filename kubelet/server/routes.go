@@ -23,6 +23,7 @@ type route struct {
 	verb        string   // "" for that of the method
 	stream      bool     // lasts as long as its user likes
 	readOnly    bool     // answered on the read-only port too
+	health      bool     // answered to every local program where a token opens the rest
 	handler     func(http.ResponseWriter, *http.Request) error
 }
 
@@ -36,12 +37,12 @@ func (s *Server) routes() []route {
 	checks := append([]Check{{Name: "ping", Check: func() error { return nil }}, {Name: "log", Check: newLogCheck()}}, s.options.Checks...)
 	checks = Observed(checks, s.options.ObserveCheck)
 	all := []route{
-		{pattern: "/healthz", subresource: []string{"healthz", nodesProxy}, readOnly: true, handler: healthz(checks)},
+		{pattern: "/healthz", subresource: []string{"healthz", nodesProxy}, readOnly: true, health: true, handler: healthz(checks)},
 		{pattern: "GET /pods", subresource: []string{"pods", nodesProxy}, readOnly: true, handler: s.getPods},
 		{pattern: "GET /pods/{$}", subresource: []string{"pods", nodesProxy}, readOnly: true, handler: s.getPods},
 	}
 	for _, c := range checks {
-		all = append(all, route{pattern: "/healthz/" + c.Name, subresource: []string{"healthz", nodesProxy}, readOnly: true, handler: healthz([]Check{c})})
+		all = append(all, route{pattern: "/healthz/" + c.Name, subresource: []string{"healthz", nodesProxy}, readOnly: true, health: true, handler: healthz([]Check{c})})
 	}
 	for pattern, h := range map[string]http.Handler{
 		"GET /metrics": s.options.Metrics, "GET /metrics/resource": s.options.Resource,
@@ -191,6 +192,11 @@ func (s *Server) allowed(of route, next http.Handler) http.Handler {
 			verb = auth.Verb(r.Method)
 		}
 		user := userOf(r.Context())
+		if s.token != nil && user.Name != tokenUser && !of.health {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "Unauthorized: send the token in "+tokenFile+" below the root directory as bearer token", http.StatusUnauthorized)
+			return
+		}
 		ok, err := s.auth.Authorize(r.Context(), user, verb, of.subresource...)
 		log := klog.FromContext(r.Context())
 		switch {

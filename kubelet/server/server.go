@@ -52,7 +52,7 @@ type Options struct {
 	// Tokens and Access ask the apiserver; nil without one.
 	Tokens auth.TokenReviewer
 	Access auth.AccessReviewer
-	// Addresses are the node's, for a certificate that the server signs itself.
+	// Addresses are the node's, for a certificate that the server signs itself; nil for none.
 	Addresses func() []string
 	// GetCertificate returns the serving certificate; nil for tlsCertFile, or one that the server signs itself.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -72,7 +72,7 @@ type Server struct {
 	options  Options
 	settings *settings.Settings
 	auth     *auth.Auth
-	open     bool // standalone and without client authority: the loopback interface is the door
+	token    *reloaded[string] // what opens a standalone server without client authority; nil for others
 	started  time.Time
 	paths    []string
 	watcher  logs.Watcher
@@ -95,6 +95,9 @@ type listener struct {
 //
 // Upstream: pkg/kubelet/server/server.go ListenAndServeKubeletServer
 func Listen(o Options) (*Server, error) {
+	if o.Addresses == nil {
+		o.Addresses = func() []string { return nil }
+	}
 	s := &Server{
 		options: o, settings: o.Settings, started: time.Now(), root: systemLogs,
 		streams: make(chan struct{}, maxStreams), requests: make(chan struct{}, maxRequests),

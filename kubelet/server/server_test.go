@@ -408,64 +408,6 @@ func TestReadOnlyPort(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// TestStandalone: without an apiserver the loopback interface is all there is, and a browser is no program of this machine.
-func TestStandalone(t *testing.T) {
-	dir := t.TempDir()
-	config := map[string]any{"authentication": map[string]any{}}
-	f := &fixture{dir: dir, settings: load(t, dir, config), runtime: &fakeRuntime{}, reviews: &reviews{}}
-	if got := (&Server{settings: f.settings}).address(10250); got != "127.0.0.1:10250" {
-		t.Errorf("it listens on %s", got)
-	}
-	f.settings.Address = "::"
-	if got := (&Server{settings: f.settings}).address(10250); got != "[::1]:10250" {
-		t.Errorf("it listens on %s", got)
-	}
-	f.settings.Address, f.settings.Port = "0.0.0.0", 0
-	var err error
-	f.Server, err = Listen(Options{Settings: f.settings, CRI: &cri.Client{Runtime: f.runtime}, Pods: func() []*corev1.Pod { return nil }})
-	must(t, err)
-	done := make(chan struct{})
-	go func() { f.Run(t.Context()); close(done) }()
-	t.Cleanup(func() { <-done })
-	client := f.client(t, nil)
-	if code, body := f.do(t, client, http.MethodGet, "/pods"); code != http.StatusOK {
-		t.Errorf("/pods: %d %s", code, body)
-	}
-	for header, value := range map[string]string{"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"} {
-		if code, _ := f.do(t, client, http.MethodGet, "/pods", header, value); code != http.StatusUnauthorized {
-			t.Errorf("%s: %d", header, code)
-		}
-	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+f.Addr()+"/pods", http.NoBody)
-	must(t, err)
-	r.Host = "evil.example"
-	answer, err := client.Do(r)
-	must(t, err)
-	_ = answer.Body.Close()
-	if answer.StatusCode != http.StatusUnauthorized {
-		t.Errorf("another host's name: %d", answer.StatusCode)
-	}
-	if err := fromHere(&http.Request{RemoteAddr: "10.0.0.1:1", Host: "localhost"}); err == nil {
-		t.Error("a request from elsewhere is taken")
-	}
-
-	// With a client authority its certificates are asked for, and their users may do everything.
-	g := newFixtureStandalone(t)
-	if code, _ := g.do(t, g.client(t, nil), http.MethodGet, "/pods"); code != http.StatusUnauthorized {
-		t.Errorf("with clientCAFile and without certificate: %d", code)
-	}
-	if code, _ := g.do(t, g.client(t, g.ca.issue(t, pkix.Name{CommonName: "me"})), http.MethodGet, "/pods"); code != http.StatusOK {
-		t.Errorf("with clientCAFile and a certificate: %d", code)
-	}
-}
-
-func newFixtureStandalone(t *testing.T) *fixture {
-	return newFixture(t, nil, func(o *Options) {
-		o.Settings.Kubeconfig = ""
-		o.Tokens, o.Access = nil, nil
-	})
-}
-
 // TestListenErrors: they name the setting.
 func TestListenErrors(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -15,7 +15,9 @@ func runStandalone(ctx context.Context, f flags) error {
 	}
 	o := stack.Options{Runtime: stack.Embedded, NoControlPlane: true, NoRegistry: true}
 	return onStack(ctx, f, o, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
-		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity})
+		// Without a client authority a token opens the kubelet's server.
+		config := map[string]any{"authentication": nil}
+		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config})
 		if err != nil {
 			return nil, err
 		}
@@ -33,12 +35,13 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet) {
   healthz       %[1]s curl -s http://127.0.0.1:10248/healthz
   pods          %[1]s curl -s http://127.0.0.1:10255/pods
   metrics       %[1]s curl -s http://127.0.0.1:10255/metrics
+  all the rest  %[1]s curl -sk -H "Authorization: Bearer $(cat %[6]s/server-token)" https://127.0.0.1:10250/runningpods/
   the runtime   crictl -r unix://%[2]s pods
   kubelet log   %[3]s
   pod logs      %[4]s
   manifests     %[5]s (what comes here runs, what goes ends)
 
-`, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir())
+`, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir(), s.RootDir())
 }
 
 // watchStandalone prints the changes of the pods, and closes ready once the awaited ones are Ready. Without an apiserver
