@@ -72,6 +72,7 @@ type bench struct {
 	events *record.FakeRecorder
 	node   *oneNode
 	resync chan types.UID
+	ping   chan struct{}
 	parts  sync.WaitGroup
 	dir    string
 
@@ -97,7 +98,7 @@ func podsOf(client kubernetes.Interface) cache.ListerWatcher {
 func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.Interface) *bench {
 	t.Helper()
 	criClient := fake.Direct()
-	b := &bench{t: t, fake: fake, events: record.NewFakeRecorder(1000), node: &oneNode{}, resync: make(chan types.UID), dir: dir, registry: prometheus.NewRegistry()}
+	b := &bench{t: t, fake: fake, events: record.NewFakeRecorder(1000), node: &oneNode{}, resync: make(chan types.UID), ping: make(chan struct{}), dir: dir, registry: prometheus.NewRegistry()}
 	cache := pleg.NewCache()
 	groups, err := cgroups.New(cgroups.Options{Root: "/pods"})
 	if err != nil {
@@ -127,7 +128,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 		RuntimeName: func() string { return "fake" },
 	})
 	b.Loop = New(Options{
-		Config: sources, PLEG: pleg.New(pleg.Options{CRI: criClient, Cache: cache}), Cache: cache, Probes: prober, Resync: b.resync,
+		Config: sources, PLEG: pleg.New(pleg.Options{CRI: criClient, Cache: cache}), Cache: cache, Probes: prober, Resync: b.resync, Ping: b.ping,
 		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10, Allocation: rt.Allocation, Registerer: b.registry,
 		Clean: func(context.Context, func(types.UID) bool) error { return nil },
 	})
@@ -149,6 +150,13 @@ func (b *bench) start(runs ...func(context.Context)) {
 		b.parts.Go(func() { run(b.ctx) })
 	}
 	b.wait(time.Millisecond)
+}
+
+// inTurn calls a handler while the running loop waits for something to do; the loop's next turn comes after it.
+func (b *bench) inTurn(handle func()) {
+	synctest.Wait()
+	handle()
+	b.ping <- struct{}{}
 }
 
 // wait lets time pass and then everything that it set off.

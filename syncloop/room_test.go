@@ -18,10 +18,15 @@ func fullBench(t *testing.T) *bench {
 	b := newBench(t, newFake(), t.TempDir(), nil)
 	b.node.allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	b.start(b.PLEG.Run, b.Config.Run, b.Run)
-	b.HandlePodAdditions(b.ctx, []*corev1.Pod{ofClass("holder", corev1.PodQOSBurstable, 1000, 1)})
+	b.add(ofClass("holder", corev1.PodQOSBurstable, 1000, 1))
 	b.wait(time.Second)
 	b.wantRunning("holder", true)
 	return b
+}
+
+// add hands a new pod to the loop.
+func (b *bench) add(pod *corev1.Pod) {
+	b.inTurn(func() { b.HandlePodAdditions(b.ctx, []*corev1.Pod{pod}) })
 }
 
 // TestPreempt: a critical pod on a full node starts when those that are ended for it have ended, without holding up the loop.
@@ -33,12 +38,12 @@ func TestPreempt(t *testing.T) {
 				b.fake.Delay("StopContainer", 20*time.Second)
 				important := ofClass("important", corev1.PodQOSBurstable, 500, 1, change)
 				begin := time.Now()
-				b.HandlePodAdditions(b.ctx, []*corev1.Pod{important})
+				b.add(important)
 				if took := time.Since(begin); took > 0 {
 					t.Errorf("the loop waited %v", took)
 				}
-				b.HandlePodUpdates(b.ctx, []*corev1.Pod{important}) // starts nothing
-				b.HandlePodAdditions(b.ctx, []*corev1.Pod{ofClass("another", corev1.PodQOSBurstable, 100, 1)})
+				b.inTurn(func() { b.HandlePodUpdates(b.ctx, []*corev1.Pod{important}) }) // starts nothing
+				b.add(ofClass("another", corev1.PodQOSBurstable, 100, 1))
 				b.wait(10 * time.Second)
 				b.wantRunning("holder", true)
 				b.wantRunning("important", false)
@@ -76,7 +81,7 @@ func TestPreemptInVain(t *testing.T) {
 			}),
 			"UnexpectedAdmissionError": ofClass("large", corev1.PodQOSBurstable, 5000, 1, withPriority(systemCritical)),
 		} {
-			b.HandlePodAdditions(b.ctx, []*corev1.Pod{pod})
+			b.add(pod)
 			b.wait(time.Second)
 			if s, _ := b.Status.Get(pod.UID); s.Phase != corev1.PodFailed || s.Reason != want {
 				t.Errorf("pod %s is %s, %s: %s; want %s", pod.UID, s.Phase, s.Reason, s.Message, want)
@@ -101,9 +106,9 @@ func TestPreemptAndGo(t *testing.T) {
 				b := fullBench(t)
 				b.fake.Delay("StopContainer", 20*time.Second)
 				important := ofClass("important", corev1.PodQOSBurstable, 500, 1, withPriority(systemCritical))
-				b.HandlePodAdditions(b.ctx, []*corev1.Pod{important})
+				b.add(important)
 				b.wait(time.Second)
-				end(b, important)
+				b.inTurn(func() { end(b, important) })
 				b.wait(time.Minute)
 				b.wantRunning("important", false)
 				if phase, known := b.Workers.Phase("important"); known && phase != podworkers.Finished {
@@ -129,14 +134,14 @@ func TestRefusedStaticPod(t *testing.T) {
 				static := ofClass("static", corev1.PodQOSBurstable, 500, 1, fromFile, func(pod *corev1.Pod) {
 					pod.Spec.RestartPolicy, pod.Annotations[config.HashAnnotation] = restart, "hash"
 				})
-				b.HandlePodAdditions(b.ctx, []*corev1.Pod{holder})
-				b.HandlePodAdditions(b.ctx, []*corev1.Pod{static})
+				b.add(holder)
+				b.add(static)
 				b.wait(time.Minute)
 				if s, _ := b.Status.Get("static"); s.Phase != corev1.PodFailed || s.Reason != "UnexpectedAdmissionError" {
 					t.Errorf("the static pod is %s, %s", s.Phase, s.Reason)
 				}
 				wantMetrics(t, b.registry, `kubelet_admission_rejections_total{reason="UnexpectedAdmissionError"} 1`)
-				b.HandlePodRemoves(b.ctx, []*corev1.Pod{holder})
+				b.inTurn(func() { b.HandlePodRemoves(b.ctx, []*corev1.Pod{holder}) })
 				b.wait(2 * housekeepingPeriod)
 				b.wantRunning("static", true)
 				if s, _ := b.Status.Get("static"); s.Phase != corev1.PodRunning || s.Reason != "" {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,7 +141,7 @@ func TestStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log)))))
-		var problem error
+		var problem atomic.Pointer[error]
 		w, err := New()
 		if err != nil {
 			t.Fatal(err)
@@ -148,7 +149,12 @@ func TestStall(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			w.Run(ctx, func() error { return problem })
+			w.Run(ctx, func() error {
+				if err := problem.Load(); err != nil {
+					return *err
+				}
+				return nil
+			})
 		}()
 		go func() { <-w.Pings() }()
 		for stall := range 2 {
@@ -157,10 +163,10 @@ func TestStall(t *testing.T) {
 			if n := strings.Count(log.String(), "stands still"); n != stall {
 				t.Errorf("logged %d times before stall %d", n, stall)
 			}
-			problem = errors.New("no turn for a minute")
+			problem.Store(new(errors.New("no turn for a minute")))
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			problem = nil
+			problem.Store(nil)
 		}
 		for text, want := range map[string]int{"no turn for a minute": 2, "watchdog.TestStall": 2} {
 			if n := strings.Count(log.String(), text); n < want {

@@ -100,6 +100,7 @@ type Server struct {
 
 // New opens the server's directories and takes over the pods in them.
 func New(ctx context.Context, o Options) (*Server, error) {
+	monitor.HearHangup()
 	s := &Server{
 		options: o, conmon: &monitor.Conmon{Path: o.Conmon}, events: newBroker(),
 		runtimes: map[string]*monitor.Runtime{}, versions: map[string]string{},

@@ -15,6 +15,7 @@ import (
 // TestHangup: a command whose client has gone keeps neither goroutine nor descriptor of ours. One with a terminal ends
 // by that, one without it when it writes, and one that says nothing goes on.
 func TestHangup(t *testing.T) {
+	HearHangup()
 	gone := errors.New("gone")
 	dir := t.TempDir()
 	runc := filepath.Join(dir, "runc")
