@@ -50,7 +50,7 @@ func newRotator(k *Kubelet) *logs.Rotator {
 func newEviction(k *Kubelet, pods *syncloop.Pods, workers *podworkers.Workers, rt *runtime.Runtime, collector *images.Collector, events record.EventRecorder, registry prometheus.Registerer) *eviction.Manager {
 	s := k.settings
 	o := eviction.Options{
-		Settings: s, CRI: k.cri, Events: events, Node: k.node.Ref(), Registerer: registry,
+		Settings: s, CRI: k.cri, Events: events, Node: k.node.Ref(), Registerer: registry, Disk: k.disk,
 		PodsDir: filepath.Join(s.RootDir, "pods"), PodLogsDir: s.PodLogsDir,
 		ActivePods: func() []*corev1.Pod { return activePods(pods, workers, k.status) },
 		Kill: func(_ context.Context, e eviction.Eviction) {

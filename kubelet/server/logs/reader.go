@@ -36,11 +36,13 @@ var errLimit = errors.New("limit reached")
 // reader takes one log apart and writes what is wanted of it.
 type reader struct {
 	Request
-	out  io.Writer
-	file *os.File
+	out    io.Writer
+	before []rotated // what the log was rotated to, oldest first
+	file   *os.File
 
 	buffer []byte // read and not yet written: less than an entry
 	offset int64  // in the file, behind the buffer
+	drop   int64  // entries that come before the tail
 	left   int64  // entries until the tail is told, -1 without end
 	remain int64  // bytes, -1 without end
 
@@ -51,40 +53,65 @@ type reader struct {
 }
 
 // Copy writes the wanted parts of a log to out, and returns when they are written, or, if it follows, when the
-// container has ended or ctx has. A log that is rotated meanwhile is followed into its new file.
+// container has ended or ctx has. A log that is rotated meanwhile is followed into its new file, and one that was
+// rotated before begins in the oldest file that is still there.
 //
 // Upstream: staging/src/k8s.io/cri-client/pkg/logs/logs.go ReadLogs
 func Copy(ctx context.Context, out Writer, watcher *Watcher, request Request) error {
-	file, err := open(request.Root, request.Path)
+	file, before, err := openAll(request.Root, request.Path)
 	if err != nil {
 		return err
 	}
-	r := &reader{Request: request, out: out, file: file, left: -1, remain: -1, buffer: make([]byte, 0, bufferSize)}
-	defer func() { _ = r.file.Close() }()
+	r := &reader{Request: request, out: out, before: before, file: file, left: -1, remain: -1, buffer: make([]byte, 0, bufferSize)}
+	defer func() {
+		closeAll(r.before)
+		_ = r.file.Close()
+	}()
 	if request.Limit != nil {
 		r.remain = *request.Limit
 	}
 	if request.Tail != nil {
-		info, err := file.Stat()
-		if err != nil {
-			return fmt.Errorf("look at log: %w", err)
-		}
-		if r.offset, err = tailStart(file, info.Size(), *request.Tail); err != nil {
-			return err
-		}
-		if !request.Follow {
-			r.left = *request.Tail
-		}
+		err = r.tail(ctx, *request.Tail)
 	}
-	if request.Follow {
+	if err == nil {
+		err = r.history(ctx)
+	}
+	switch {
+	case err != nil:
+	case request.Follow:
 		err = r.follow(ctx, out, watcher)
-	} else if err = r.drain(ctx); err == nil {
-		err = r.rest()
+	default:
+		err = r.copyNow(ctx)
 	}
 	if errors.Is(err, errLimit) {
 		err = nil
 	}
 	return errors.Join(err, out.Flush())
+}
+
+// tail finds where the last n entries begin, in this file or in one of those before.
+func (r *reader) tail(ctx context.Context, n int64) error {
+	info, err := r.file.Stat()
+	if err != nil {
+		return fmt.Errorf("look at log: %w", err)
+	}
+	var have int64
+	if r.offset, have, err = tailStart(r.file, info.Size(), n); err != nil {
+		return err
+	}
+	r.skipTo(ctx, n-have)
+	if !r.Follow {
+		r.left = n
+	}
+	return nil
+}
+
+// copyNow writes what there is of the file at present.
+func (r *reader) copyNow(ctx context.Context) error {
+	if err := r.drain(ctx); err != nil {
+		return err
+	}
+	return r.rest()
 }
 
 // Writer is where a log goes to. Flush hands on what is held back.
@@ -151,6 +178,11 @@ func (r *reader) rest() error {
 // part writes an entry, or a part of one: the first has the header, the last the newline.
 func (r *reader) part(part []byte, last bool) error {
 	text := part
+	if !r.inside && r.drop > 0 {
+		r.drop--
+		r.inside, r.skip = !last, true
+		return nil
+	}
 	if !r.inside {
 		if r.left == 0 {
 			return errLimit
