@@ -30,7 +30,12 @@ var podCalls = []podCall{
 	{method: "StopPodSandbox"},
 	{method: "RemovePodSandbox"},
 	{method: "UpdateContainerResources", prepare: resources, poke: resize},
+	{method: "UpdatePodSandboxResources", prepare: resources, poke: resize},
 	{method: "ReopenContainerLog", poke: fillLog},
+	{method: "Exec", poke: execStream},
+	{method: "Attach", poke: attachStream},
+	{method: "PortForward", poke: forwardStream},
+	{method: "CheckpointContainer", poke: checkpoint},
 }
 
 // podCall is such a call, with what has the kubelet make it if a pod's life does not.
