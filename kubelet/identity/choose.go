@@ -23,6 +23,20 @@ type kept struct {
 	// given is set for one that is in the kubeconfig's own text. It is replaced soon after the start: it may be
 	// somebody's with more rights.
 	given bool
+	// current is set for the one that the kubelet has used last.
+	current bool
+}
+
+// backdated is how long before a certificate is made the controller manager lets it begin, for nodes whose clocks are behind.
+const backdated = 5 * time.Minute
+
+// made is when the certificate was made at the latest, as far as it tells. The current one may be a successor of what else
+// there is, and begin before it: it loses only against what was certainly made after it.
+func (k kept) made() time.Time {
+	if k.current {
+		return k.Leaf.NotBefore.Add(backdated)
+	}
+	return k.Leaf.NotBefore
 }
 
 // cluster is the certificates of a kubeconfig's cluster: those that the apiserver's own must be signed by, and as a rule,
@@ -91,7 +105,7 @@ func rank(have []kept, of cluster, now time.Time) []kept {
 		return cmp.Or(
 			order(now.Before(a.Leaf.NotAfter))-order(now.Before(b.Leaf.NotAfter)),
 			order(of.signed(a.Certificate, now))-order(of.signed(b.Certificate, now)),
-			b.Leaf.NotBefore.Compare(a.Leaf.NotBefore),
+			b.made().Compare(a.made()),
 		)
 	})
 	return out
@@ -182,7 +196,7 @@ func (c *Client) start(ctx context.Context, o Options, config *rest.Config) erro
 		if err != nil {
 			return fmt.Errorf("read the kubeconfig's client certificate: %w", err)
 		}
-		have = append(have, kept{&given, o.Kubeconfig, true})
+		have = append(have, kept{Certificate: &given, file: o.Kubeconfig, given: true})
 	}
 	of, err := clusterOf(config)
 	if err != nil {

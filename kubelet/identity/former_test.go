@@ -77,6 +77,7 @@ func TestNewCluster(t *testing.T) {
 		"rotated":                              {newer, older, false, true, false},
 		"rotated, nodes signed by other":       {newer, older, false, false, false},
 		"given anew":                           {older, newer, false, true, true},
+		"rotated just after it was given":      {older, older.Add(4 * time.Minute), false, true, false},
 		"left one expired":                     {expired, older, false, true, true},
 		"given one expired":                    {older, expired, true, true, false},
 	} {

@@ -70,7 +70,7 @@ func (s *store) load(ctx context.Context) (have []kept, err error) {
 		switch {
 		case errors.Is(one, fs.ErrNotExist) || files[0] == "":
 		case one == nil:
-			have = append(have, kept{Certificate: &c, file: files[0]})
+			have = append(have, kept{Certificate: &c, file: files[0], current: files[0] == s.currentPath()})
 		case files[0] != s.certFile && !unread, files[0] == s.currentPath() && !unread:
 			klog.FromContext(ctx).Error(one, "The certificate cannot be read, it is passed over", "certificate", files[0])
 		default:
