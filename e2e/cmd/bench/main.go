@@ -33,6 +33,7 @@ const (
 	ours     = "minikubelet"
 	upstream = "upstream"
 	floor    = "floor"
+	other    = "other" // another build of this kubelet
 )
 
 type flags struct {
@@ -41,6 +42,7 @@ type flags struct {
 	idle        time.Duration
 	settle      time.Duration
 	bin         string
+	other       string // another build of this kubelet, to compare with
 	runtime     string
 	concurrency int
 	burst       int // so many pods at once, on both runtimes
@@ -61,6 +63,7 @@ func main() {
 	flag.DurationVar(&f.idle, "idle", time.Minute, "how long to watch the kubelet idle, with the largest number of pods")
 	flag.DurationVar(&f.settle, "settle", 10*time.Second, "how long to wait after the last pod is Ready before counting status writes and idling")
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
+	flag.StringVar(&f.other, "other", "", "another build of this kubelet, a program: it is measured too, right before this one")
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server below the kubelets: containerd, or embedded for this kubelet alone")
 	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
 	flag.IntVar(&f.burst, "burst", 0, "measure the start and the deletion of so many pods at once too, on containerd and on the embedded runtime, for instance 500")
@@ -79,13 +82,22 @@ func main() {
 		fmt.Fprintf(os.Stderr, "bench: -rounds: %d is not positive\n", f.rounds)
 		os.Exit(2)
 	}
-	f.contenders, f.runtimes = list(*contenders), list(*runtimes)
+	f.contenders, f.runtimes = f.withOther(list(*contenders)), list(*runtimes)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, f); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// withOther has the other build take its turn before this one, where there is one.
+func (f flags) withOther(contenders []string) []string {
+	i := slices.Index(contenders, ours)
+	if f.other == "" || i < 0 {
+		return contenders
+	}
+	return slices.Insert(contenders, i, other)
 }
 
 // list is a flag's comma-separated values.
@@ -124,7 +136,7 @@ func run(ctx context.Context, f flags) error {
 func compareBursts(ctx context.Context, f flags) error {
 	f.counts, f.timeout = []int{f.burst}, max(f.timeout, 15*time.Minute)
 	for runtime, contenders := range map[string][]string{stack.Containerd: {upstream, ours}, stack.Embedded: {ours}} {
-		f.runtime, f.contenders = runtime, contenders
+		f.runtime, f.contenders = runtime, f.withOther(contenders)
 		if err := compareKubelets(ctx, f); err != nil {
 			return err
 		}
@@ -135,7 +147,7 @@ func compareBursts(ctx context.Context, f flags) error {
 // compareKubelets measures kubelets, and the floor below them.
 func compareKubelets(ctx context.Context, f flags) error {
 	for _, c := range f.contenders {
-		if !slices.Contains([]string{ours, upstream, floor}, c) {
+		if !slices.Contains([]string{ours, upstream, floor, other}, c) || c == other && f.other == "" {
 			return fmt.Errorf("-kubelets: unknown %q", c)
 		}
 	}
@@ -175,7 +187,11 @@ func (b *bench) measure(ctx context.Context, contender string, n, round int) (re
 	if contender == floor {
 		return b.measureFloor(ctx, n)
 	}
-	k, err := b.s.StartKubelet(stack.KubeletOptions{Upstream: contender == upstream, Config: map[string]any{"maxPods": max(250, n+10)}})
+	o := stack.KubeletOptions{Upstream: contender == upstream, Config: map[string]any{"maxPods": max(250, n+10)}}
+	if contender == other {
+		o.Wrap = func(args []string) []string { return append([]string{b.other}, args[1:]...) }
+	}
+	k, err := b.s.StartKubelet(o)
 	if err != nil {
 		return result{}, err
 	}

@@ -117,20 +117,30 @@ func report(w io.Writer, f flags, all results) {
 	for _, n := range f.counts {
 		fmt.Fprintf(w, "\n%d pods on %s, medians of %d rounds (floor: %d at once)\n", n, f.runtime, f.rounds, f.concurrency)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintf(t, "\tfloor\tupstream\tminikubelet\tof floor\tof upstream\t\n")
+		withOther := len(all[n][other]) > 0
+		head := "\tfloor\tupstream\tminikubelet\tof floor\tof upstream\t"
+		if withOther {
+			head += "other\tof other\t"
+		}
+		fmt.Fprintln(t, head)
 		for _, row := range rows {
 			var a []float64
 			if row.hasFloor {
 				a = row.cells(all[n][floor])
 			}
 			b, c := row.cells(all[n][upstream]), row.cells(all[n][ours])
-			if len(a)+len(b)+len(c) == 0 {
+			d := row.cells(all[n][other])
+			if len(a)+len(b)+len(c)+len(d) == 0 {
 				continue
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", row.name, figure(a), figure(b), figure(c), figure(ratios(c, a)), figure(ratios(c, b)))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t", row.name, figure(a), figure(b), figure(c), figure(ratios(c, a)), figure(ratios(c, b)))
+			if withOther {
+				fmt.Fprintf(t, "%s\t%s\t", figure(d), figure(ratios(c, d)))
+			}
+			fmt.Fprintln(t)
 		}
 		_ = t.Flush()
-		for _, contender := range []string{upstream, ours} {
+		for _, contender := range []string{upstream, other, ours} {
 			if rounds := all[n][contender]; len(rounds) > 0 {
 				r := rounds[len(rounds)-1]
 				fmt.Fprintf(w, "%s asks per pod of the runtime: %s\n  to delete it: %s\n", contender, r.starting.calls.perPod(n), r.ending.calls.perPod(n))

@@ -66,6 +66,15 @@ func TestReportRatios(t *testing.T) {
 			t.Errorf("%s: %q, want %q in\n%s", name, lines[name], want, b.String())
 		}
 	}
+	all.add(2, other, second(1))
+	b.Reset()
+	report(&b, flags{counts: []int{2}, rounds: 3}, all)
+	text := strings.Join(strings.Fields(b.String()), " ")
+	for _, want := range []string{"of upstream other of other", "create to last Ready, s 4.00 - 6.00 1.50 - 1.00 2.00"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("with another build the report lacks %q:\n%s", want, b.String())
+		}
+	}
 }
 
 func TestReportRuntimes(t *testing.T) {
