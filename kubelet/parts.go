@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/clock"
 
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime"
@@ -33,6 +34,10 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 	if err != nil {
 		return nil, err
 	}
+	nodes, err := images.NewNodeCredentials(s.RootDir, clock.RealClock{})
+	if err != nil {
+		return nil, err
+	}
 	parallel := 0
 	if s.MaxParallelImagePulls != nil {
 		parallel = int(*s.MaxParallelImagePulls)
@@ -40,7 +45,7 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 	return images.New(images.Options{
 		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
-		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"), Plugins: plugins,
+		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"), Node: nodes, Plugins: plugins,
 		Verification: s.ImagePullCredentialsVerificationPolicy, Preloaded: s.PreloadedImagesVerificationAllowlist,
 		// Statuses are made after the runtime, which needs images.
 		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) },

@@ -85,7 +85,10 @@ type Options struct {
 	// OnPulled, if there is one, is called after an image was pulled. It must not block.
 	OnPulled func()
 
-	// Plugins, if there are any, have credentials besides those of the pods' secrets. Part: credential provider plugins, plugins.go.
+	// Node, if there are any, are the node's own credentials, which count after those of the pods' secrets. Part: node.go.
+	Node *NodeCredentials
+
+	// Plugins, if there are any, have credentials besides those, and come last. Part: credential provider plugins, plugins.go.
 	Plugins *Plugins
 
 	// RecordsDir, image_manager below the kubelet's root directory, is where pulls with secrets are remembered, so
@@ -173,6 +176,9 @@ func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef st
 		found, err := Lookup(r.PullSecrets, name.repository)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Ignoring pull secrets that cannot be read", "pod", klog.KObj(r.Pod), "podUID", r.Pod.UID)
+		}
+		if m.Node != nil { // part: the node's own credentials, node.go
+			found = append(found, m.Node.Lookup(ctx, name.repository)...)
 		}
 		if m.Plugins != nil { // part: credential provider plugins, plugins.go
 			found = append(found, m.Plugins.Lookup(ctx, r.Pod, name.repository)...)

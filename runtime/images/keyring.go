@@ -46,41 +46,45 @@ const defaultRegistry = "index.docker.io"
 //
 // Upstream: pkg/credentialprovider/keyring.go BasicDockerKeyring, secrets/secrets.go MakeDockerKeyring
 func Lookup(secrets []corev1.Secret, repository string) ([]Credential, error) {
-	byLocation := map[string][]Credential{}
+	all := keyring{}
 	var errs []error
 	for i := range secrets {
-		if err := addSecret(byLocation, &secrets[i]); err != nil {
+		if err := all.addSecret(&secrets[i]); err != nil {
 			errs = append(errs, fmt.Errorf("pull secret %s/%s: %w", secrets[i].Namespace, secrets[i].Name, err))
 		}
 	}
-	var out []Credential
-	locations := slices.Sorted(maps.Keys(byLocation))
-	for _, location := range slices.Backward(locations) {
-		if locationMatches(location, repository) {
-			out = append(out, byLocation[location]...)
-		}
-	}
-	if len(out) == 0 && inDefaultRegistry(repository) {
-		out = byLocation[defaultRegistry]
-	}
-	return out, errors.Join(errs...)
+	return all.lookup(repository), errors.Join(errs...)
 }
 
-func addSecret(byLocation map[string][]Credential, secret *corev1.Secret) error {
+// keyring has the credentials for each location, which is written as by normalLocation.
+type keyring map[string][]Credential
+
+// lookup returns the credentials for a repository, those for the most specific location first.
+func (k keyring) lookup(repository string) (found []Credential) {
+	for _, location := range slices.Backward(slices.Sorted(maps.Keys(k))) {
+		if locationMatches(location, repository) {
+			found = append(found, k[location]...)
+		}
+	}
+	if len(found) == 0 && inDefaultRegistry(repository) {
+		return k[defaultRegistry]
+	}
+	return found
+}
+
+func (k keyring) addSecret(secret *corev1.Secret) error {
 	var logins map[string]login
+	var err error
 	switch secret.Type {
 	case corev1.SecretTypeDockerConfigJson:
-		var config struct {
-			Auths map[string]login `json:"auths"`
-		}
-		if err := unmarshal(secret, corev1.DockerConfigJsonKey, &config); err != nil {
-			return err
-		}
-		logins = config.Auths
+		logins, err = parseConfigJSON(secret.Data[corev1.DockerConfigJsonKey])
+		err = inKey(corev1.DockerConfigJsonKey, err)
 	case corev1.SecretTypeDockercfg:
-		if err := unmarshal(secret, corev1.DockerConfigKey, &logins); err != nil {
-			return err
-		}
+		logins, err = parseDockercfg(secret.Data[corev1.DockerConfigKey])
+		err = inKey(corev1.DockerConfigKey, err)
+	}
+	if err != nil {
+		return err
 	}
 	var errs []error
 	for _, location := range slices.Sorted(maps.Keys(logins)) {
@@ -89,53 +93,78 @@ func addSecret(byLocation map[string][]Credential, secret *corev1.Secret) error 
 			errs = append(errs, err)
 			continue
 		}
-		credential, err := logins[location].credential(secret)
+		login, err := logins[location].decoded()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("entry %q: %w", location, err))
 			continue
 		}
-		byLocation[key] = append(byLocation[key], credential)
+		k[key] = append(k[key], Credential{
+			Auth: login.auth(),
+			Source: kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{{
+				UID: string(secret.UID), Namespace: secret.Namespace, Name: secret.Name, CredentialHash: login.hash(),
+			}}},
+		})
 	}
 	return errors.Join(errs...)
 }
 
-// unmarshal keeps the JSON error to itself: it may quote the secret.
-func unmarshal(secret *corev1.Secret, key string, into any) error {
-	data := secret.Data[key]
-	if len(data) == 0 {
-		return nil
-	}
-	if json.Unmarshal(data, into) != nil {
-		return fmt.Errorf("data[%s] is no docker config", key)
+func inKey(key string, err error) error {
+	if err != nil {
+		return fmt.Errorf("data[%s] %w", key, err)
 	}
 	return nil
 }
 
-func (l login) credential(secret *corev1.Secret) (Credential, error) {
-	if l.Auth != "" {
-		encoding := base64.RawStdEncoding
-		if strings.HasSuffix(strings.TrimSpace(l.Auth), "=") {
-			encoding = base64.StdEncoding
-		}
-		decoded, err := encoding.DecodeString(l.Auth)
-		if err != nil {
-			return Credential{}, errors.New("auth is not base64")
-		}
-		username, password, ok := strings.Cut(string(decoded), ":")
-		if !ok {
-			return Credential{}, errors.New("auth is not username:password in base64")
-		}
-		l.Username, l.Password, l.Auth = username, password, ""
+// errNoConfig stands for the JSON error, which may quote a password.
+var errNoConfig = errors.New("is no docker config")
+
+// parseConfigJSON reads what docker calls config.json. Nothing at all is no login.
+func parseConfigJSON(data []byte) (map[string]login, error) {
+	var config struct {
+		Auths map[string]login `json:"auths"`
 	}
-	// Strings always marshal.
-	text, _ := json.Marshal(l)
+	if len(data) > 0 && json.Unmarshal(data, &config) != nil {
+		return nil, errNoConfig
+	}
+	return config.Auths, nil
+}
+
+// parseDockercfg reads what older versions of docker call .dockercfg. Nothing at all is no login.
+func parseDockercfg(data []byte) (logins map[string]login, err error) {
+	if len(data) > 0 && json.Unmarshal(data, &logins) != nil {
+		return nil, errNoConfig
+	}
+	return logins, nil
+}
+
+// decoded is the login with its user name and password, which may be given together as auth.
+func (l login) decoded() (login, error) {
+	if l.Auth == "" {
+		return l, nil
+	}
+	encoding := base64.RawStdEncoding
+	if strings.HasSuffix(strings.TrimSpace(l.Auth), "=") {
+		encoding = base64.StdEncoding
+	}
+	both, err := encoding.DecodeString(l.Auth)
+	if err != nil {
+		return l, errors.New("auth is not base64")
+	}
+	username, password, ok := strings.Cut(string(both), ":")
+	if !ok {
+		return l, errors.New("auth is not username:password in base64")
+	}
+	return login{Username: username, Password: password, Email: l.Email}, nil
+}
+
+func (l login) auth() *runtimeapi.AuthConfig {
+	return &runtimeapi.AuthConfig{Username: l.Username, Password: l.Password}
+}
+
+func (l login) hash() string {
+	text, _ := json.Marshal(l) // strings always marshal
 	hash := sha256.Sum256(text)
-	return Credential{
-		Auth: &runtimeapi.AuthConfig{Username: l.Username, Password: l.Password},
-		Source: kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{{
-			UID: string(secret.UID), Namespace: secret.Namespace, Name: secret.Name, CredentialHash: hex.EncodeToString(hash[:]),
-		}}},
-	}, nil
+	return hex.EncodeToString(hash[:])
 }
 
 // normalLocation is host and path of a docker config's key. The API version that old configs have as their path stands

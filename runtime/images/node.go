@@ -1,0 +1,151 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/clock"
+)
+
+const (
+	// nodeFileLifetime is how long a node's docker config counts before it is read again.
+	//
+	// Upstream: pkg/credentialprovider/provider.go NewDefaultDockerKeyring
+	nodeFileLifetime = 5 * time.Minute
+	maxNodeFile      = 10 << 20
+)
+
+// NodeCredentials are the node's own: those of a docker config file, which every pod of the node may use. It is a part beside pulls,
+// which ask it after the pod's own secrets and before the plugins. Safe for concurrent use.
+//
+// Upstream: pkg/credentialprovider/provider.go CachingDockerConfigProvider
+type NodeCredentials struct {
+	clock clock.PassiveClock
+	files []nodeFile
+
+	mu      sync.Mutex
+	keys    keyring
+	expires time.Time
+}
+
+type nodeFile struct {
+	path  string
+	parse func([]byte) (map[string]login, error)
+}
+
+// NewNodeCredentials looks for config.json in the kubelet's root directory, its working directory, .docker below its home directory,
+// and /.docker, then for .dockercfg in the root directory, the working directory, the home directory, and /. The first that is valid
+// is the only one that counts. It reads nothing yet.
+//
+// Upstream: pkg/credentialprovider/config.go DefaultDockerConfigJSONPaths, DefaultDockercfgPaths
+func NewNodeCredentials(rootDir string, clock clock.PassiveClock) (*NodeCredentials, error) {
+	work, err := os.Getwd()
+	if err != nil {
+		return nil, fmt.Errorf("look for the node's registry credentials: %w", err)
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = work // as upstream, where the home directory is then the empty path
+	}
+	n := &NodeCredentials{clock: clock}
+	for _, dir := range []string{rootDir, work, filepath.Join(home, ".docker"), "/.docker"} {
+		n.files = append(n.files, nodeFile{filepath.Join(dir, "config.json"), parseConfigJSON})
+	}
+	for _, dir := range []string{rootDir, work, home, "/"} {
+		n.files = append(n.files, nodeFile{filepath.Join(dir, ".dockercfg"), parseDockercfg})
+	}
+	return n, nil
+}
+
+// Lookup returns the node's credentials for a repository ("registry.example/team/app", no tag), those for the most specific location
+// first. A file that cannot be read is logged by its path, and the next one counts.
+func (n *NodeCredentials) Lookup(ctx context.Context, repository string) []Credential {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if now := n.clock.Now(); !now.Before(n.expires) {
+		n.keys = n.read(ctx)
+		n.expires = now.Add(nodeFileLifetime)
+	}
+	return n.keys.lookup(repository)
+}
+
+// read returns what the first valid file has. One file may be in the list twice, and is then tried once.
+func (n *NodeCredentials) read(ctx context.Context) keyring {
+	logger := klog.FromContext(ctx)
+	tried := map[string]bool{}
+	for _, file := range n.files {
+		if tried[file.path] {
+			continue
+		}
+		tried[file.path] = true
+		keys, err := file.read(ctx)
+		switch {
+		case err == nil:
+			logger.V(4).Info("The node's registry credentials are in a file", "path", file.path)
+			return keys
+		case !errors.Is(err, fs.ErrNotExist):
+			logger.Error(err, "Ignoring a file with the node's registry credentials", "path", file.path)
+		}
+	}
+	return nil
+}
+
+// read returns what the file has. As upstream, a login that cannot be read makes the whole file invalid, a location that is none only
+// its own entry.
+func (f nodeFile) read(ctx context.Context) (keyring, error) {
+	data, err := readRegular(f.path)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, errNoConfig
+	}
+	logins, err := f.parse(data)
+	if err != nil {
+		return nil, err
+	}
+	keys := keyring{}
+	for location, entry := range logins {
+		entry, err := entry.decoded()
+		if err != nil {
+			return nil, fmt.Errorf("entry %q: %w", location, err)
+		}
+		key, err := normalLocation(location)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Ignoring an entry of the node's registry credentials", "path", f.path)
+			continue
+		}
+		keys[key] = append(keys[key], Credential{Auth: entry.auth(), Source: kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}})
+	}
+	return keys, nil
+}
+
+// readRegular refuses pipes, whose reading never ends, and what does not fit into memory.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("is no regular file")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxNodeFile+1))
+	if err == nil && len(data) > maxNodeFile {
+		err = fmt.Errorf("has more than %d bytes", maxNodeFile)
+	}
+	return data, err
+}
