@@ -40,7 +40,6 @@ type worker struct {
 	removed     bool
 	next        *Update // what the pod comes back with after it was removed
 	runtimeOnly bool
-	orphan      bool // it was runtimeOnly at first
 	updates     int  // in all, and those that steps have seen
 	handled     int
 	phase       Phase
@@ -106,11 +105,11 @@ func (w *worker) ring() {
 	}
 }
 
-// runs tells whether this is a pod that only the runtime knew and of which something may still run.
-func (w *worker) runs() bool {
+// isBeingStopped tells whether the pod ends and something of it may still run.
+func (w *worker) isBeingStopped() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.orphan && w.phase < Terminated
+	return w.killRequested() && w.phase < Terminated
 }
 
 // merge keeps the earlier kill's cause and the shorter of both grace periods.

@@ -104,7 +104,6 @@ func (ws *Workers) update(ctx context.Context, u Update) {
 	w := ws.byUID[u.Pod.UID]
 	if w == nil {
 		w = newWorker(ws, u.Pod)
-		w.orphan = u.runtimeOnly
 		ws.byUID[u.Pod.UID] = w
 		ws.metrics.began(u.Pod, w.seenAt)
 		run := klog.NewContext(ctx, w.logger(ctx))
@@ -197,7 +196,7 @@ func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) (holder types.UID
 	ws.mu.Lock()
 	holder, held := ws.names[name]
 	if !held {
-		holder = ws.endingOrphan(name)
+		holder = ws.endingPredecessor(name, pod.UID)
 	}
 	if holder == "" {
 		ws.names[name] = pod.UID
@@ -221,11 +220,12 @@ func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) (holder types.UID
 	return predecessor
 }
 
-// endingOrphan finds a pod that has this name, that only the runtime knew and that is being ended: it had no time to
-// claim its name. Callers hold mu.
-func (ws *Workers) endingOrphan(name string) types.UID {
+// endingPredecessor finds another pod of this name that is being stopped. A pod that had to end from its first step
+// never claimed its name, but may run since before the kubelet started: one that only the runtime knew, one that was
+// rejected, one whose manifest went at once. Callers hold mu.
+func (ws *Workers) endingPredecessor(name string, successor types.UID) types.UID {
 	for uid, w := range ws.byUID {
-		if w.name == name && w.runs() {
+		if w.name == name && uid != successor && w.isBeingStopped() {
 			return uid
 		}
 	}

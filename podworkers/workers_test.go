@@ -285,6 +285,33 @@ func TestEndingOrphanKeepsItsName(t *testing.T) {
 	})
 }
 
+// TestPodThatEndsAtOnceKeepsItsName: the same of a pod that has a source and must end before its first step: it was
+// rejected, its manifest went, or it was deleted.
+func TestPodThatEndsAtOnceKeepsItsName(t *testing.T) {
+	for name, end := range map[string]func(b *bench){
+		"rejected": func(b *bench) { b.update(Update{Pod: testPod("old", static), Kill: &Kill{}}) },
+		"removed": func(b *bench) {
+			b.UpdatePod(b.ctx, Update{Pod: testPod("old", static)})
+			b.Removed("old")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first := newBench(t)
+				first.update(Update{Pod: testPod("old", static)})
+				first.stop()
+				b := newBenchOver(t, first.fake, first.dir)
+				b.fake.Delay("StopContainer", 10*time.Second)
+				end(b)
+				b.update(Update{Pod: testPod("new", static)})
+				b.want("new", "")
+				b.wait(11 * time.Second)
+				b.want("new", "box a:run")
+			})
+		})
+	}
+}
+
 // TestOrphanOfTheSameName: a pod that only the runtime remembers holds its name too, and is ended.
 func TestOrphanOfTheSameName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
