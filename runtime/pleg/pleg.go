@@ -95,8 +95,10 @@ func (p *PLEG) Healthy() (bool, error) {
 	if seen.IsZero() {
 		return false, errors.New("pleg has yet to be successful")
 	}
-	if elapsed := p.Clock.Since(seen); elapsed > p.RelistThreshold {
-		return false, fmt.Errorf("pleg was last seen active %v ago; threshold is %v", elapsed.Round(time.Second), p.RelistThreshold)
+	// The message names the moment and not the time since then: a message that changed every second would be written to
+	// the node's status every second.
+	if p.Clock.Since(seen) > p.RelistThreshold {
+		return false, fmt.Errorf("pleg was last seen active at %s; threshold is %v", seen.UTC().Format(time.RFC3339), p.RelistThreshold)
 	}
 	return true, nil
 }

@@ -414,8 +414,13 @@ func TestHealthy(t *testing.T) {
 			t.Errorf("unhealthy too soon: %v", err)
 		}
 		time.Sleep(2 * time.Minute)
-		if ok, err := n.pleg.Healthy(); ok || !strings.Contains(err.Error(), "threshold is 3m0s") {
-			t.Errorf("Healthy = %v, %v", ok, err)
+		ok, err := n.pleg.Healthy()
+		if ok || !strings.Contains(err.Error(), "threshold is 3m0s") {
+			t.Fatalf("Healthy = %v, %v", ok, err)
+		}
+		time.Sleep(5 * time.Second)
+		if _, later := n.pleg.Healthy(); later == nil || later.Error() != err.Error() {
+			t.Errorf("the message became %v from %v, and each change is written to the node's status", later, err)
 		}
 		time.Sleep(20 * time.Minute)
 		if ok, err := n.pleg.Healthy(); !ok {
