@@ -132,7 +132,7 @@ var configFlags = []configFlag{
 	{"rotate-server-certificates", "serverTLSBootstrap", "have the cluster sign the serving certificate, and renew it in time", yesNo},
 	{"oom-score-adj", "oomScoreAdj", "the kubelet's own oom_score_adj, -1000 to 1000", number},
 	{"max-open-files", "maxOpenFiles", "how many files the kubelet may have open", number},
-	{"kubelet-cgroups", "kubeletCgroups", "ignored: the kubelet stays in the cgroup it was started in", text},
+	{"kubelet-cgroups", "kubeletCgroups", "cgroup that the kubelet runs in, for statistics; it is moved to none", text},
 	{"system-cgroups", "systemCgroups", "ignored: processes stay in the cgroups they are in", text},
 	{"protect-kernel-defaults", "protectKernelDefaults", "do not start if one of six kernel settings is not as Kubernetes wants it, instead of setting it", yesNo},
 	{"feature-gates", "featureGates", "upstream's names are known; MemoryQoS switches something, the others keep upstream's default", gates},

@@ -131,7 +131,7 @@ var table = []Field{
 	{Path: "cpuCFSQuotaPeriod", Support: Supported, Default: "100ms"},
 	{Path: "singleProcessOOMKill", Support: Supported},
 	{Path: "failCgroupV1", Support: Supported, Default: false, Upstream: true, Note: "cgroup v1 works here, so it is no reason to fail unless asked for"},
-	{Path: "kubeletCgroups", Support: Accepted, Note: "the kubelet stays in the cgroup it was started in, which its statistics are read from"},
+	{Path: "kubeletCgroups", Support: Supported, Note: "its statistics are read from it, if it exists; the kubelet stays in the cgroup it was started in"},
 	{Path: "systemCgroups", Support: Accepted, Note: "processes stay in the cgroups they are in: moving those of others is their owner's matter"},
 	{Path: "memoryThrottlingFactor", Support: Supported, Note: "with the feature gate MemoryQoS; then 0.9 by default"},
 	{Path: "memoryReservationPolicy", Support: Supported, Default: "None", Note: "TieredReservation needs the feature gate MemoryQoS"},

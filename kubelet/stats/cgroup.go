@@ -226,6 +226,19 @@ func (m *machine) childOf(pod, containerID string) (string, bool) {
 	return "", false
 }
 
+// hasCgroup tells whether there is a cgroup of this path, which is not the root's.
+func (m *machine) hasCgroup(path string) bool {
+	if path == "" || filepath.Clean(path) == "/" {
+		return false
+	}
+	controller := "memory"
+	if m.mounts[controller] == "" {
+		controller = "cpuacct"
+	}
+	info, err := os.Stat(filepath.Join(m.root, m.file(controller, path, "")))
+	return err == nil && info.IsDir()
+}
+
 // cgroupOf is the cgroup that a process is in, "" for none of its own.
 func (m *machine) cgroupOf(pid int) string {
 	text, err := m.read(fmt.Sprintf("proc/%d/cgroup", pid))

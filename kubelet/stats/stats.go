@@ -34,7 +34,8 @@ type Options struct {
 	PodCgroup func(*corev1.Pod) string
 	// PodsCgroup is the path of the cgroup of all pods; "" or "/" for none of their own.
 	PodsCgroup string
-	// KubeletCgroup and RuntimeCgroup are kubeletCgroups and runtimeCgroups; looked up by default.
+	// KubeletCgroup and RuntimeCgroup are kubeletCgroups and --runtime-cgroups. Those that do not exist, or are not given,
+	// are the ones that the processes are in.
 	KubeletCgroup, RuntimeCgroup string
 	// Endpoint is the runtime's socket, by which its cgroup is found; unix:///path.
 	Endpoint string

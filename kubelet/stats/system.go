@@ -73,8 +73,9 @@ func (m *machine) process(pid int) (u usage) {
 	return u
 }
 
+// kubeletCgroup is the one that was given, if it is there; else the one that the kubelet is in.
 func (p *Provider) kubeletCgroup() string {
-	if p.opts.KubeletCgroup != "" {
+	if p.machine.hasCgroup(p.opts.KubeletCgroup) {
 		return p.opts.KubeletCgroup
 	}
 	return p.machine.cgroupOf(os.Getpid())
@@ -89,9 +90,10 @@ func (p *Provider) runtimePID() int {
 	return 0
 }
 
+// runtimeCgroup is the one that was given, if it is there; else the one that the runtime's process is in.
 func (p *Provider) runtimeCgroup(pid int) string {
 	switch {
-	case p.opts.RuntimeCgroup != "":
+	case p.machine.hasCgroup(p.opts.RuntimeCgroup):
 		return p.opts.RuntimeCgroup
 	case pid == 0:
 		return ""

@@ -2,6 +2,7 @@ package stats
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,5 +37,42 @@ func TestKubeletInRootCgroup(t *testing.T) {
 	c := summary.Node.SystemContainers[i]
 	if *c.Memory.WorkingSetBytes < 1<<20 || *c.Memory.RSSBytes == 0 || *c.Memory.PageFaults == 0 || c.CPU.UsageCoreNanoSeconds == nil {
 		t.Errorf("the kubelet uses %+v, %+v", c.CPU, c.Memory)
+	}
+}
+
+// TestGivenCgroups: the cgroups that were named are read where they exist; a name that there is none of hides nothing.
+func TestGivenCgroups(t *testing.T) {
+	for _, tt := range []struct {
+		kubelet, runtime string
+		want             map[string]uint64
+	}{
+		{"", "", map[string]uint64{"kubelet": 11}},
+		{"/given/kubelet", "/given/runtime", map[string]uint64{"kubelet": 22, "runtime": 33}},
+		{"given/kubelet", "/", map[string]uint64{"kubelet": 22}},
+		{"/absent", "/absent", map[string]uint64{"kubelet": 11}},
+	} {
+		t.Run(tt.kubelet+" "+tt.runtime, func(t *testing.T) {
+			root := unifiedTree(t)
+			tree := map[string]string{fmt.Sprintf("proc/%d/cgroup", os.Getpid()): "0::/found\n"}
+			for path, memory := range map[string]string{"found": "11", "given/kubelet": "22", "given/runtime": "33"} {
+				tree["sys/fs/cgroup/"+path+"/memory.current"] = memory + "\n"
+				tree["sys/fs/cgroup/"+path+"/memory.stat"] = "anon 1\n"
+			}
+			files(t, root, tree)
+			p := provider(t, root, rich(t.TempDir()), func(o *Options) { o.KubeletCgroup, o.RuntimeCgroup = tt.kubelet, tt.runtime })
+			summary, err := p.Get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]uint64{}
+			for _, c := range summary.Node.SystemContainers {
+				if c.Name != statsapi.SystemContainerPods {
+					got[c.Name] = *c.Memory.UsageBytes
+				}
+			}
+			if !maps.Equal(got, tt.want) {
+				t.Errorf("system containers use %v, want %v", got, tt.want)
+			}
+		})
 	}
 }
