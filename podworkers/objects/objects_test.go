@@ -197,6 +197,37 @@ func TestTokens(t *testing.T) {
 	get("a", 6, false)
 }
 
+// TestTokensOfWrongClock: a token is replaced in time although the node's clock was an hour behind or ahead when it came,
+// and at once when the clock says that its time has come.
+func TestTokensOfWrongClock(t *testing.T) {
+	for _, wrong := range []time.Duration{-time.Hour, 0, time.Hour} {
+		client, asked, apiserver := fake.NewClientset(), 0, time.Now()
+		clock := clocktesting.NewFakePassiveClock(apiserver.Add(wrong))
+		client.PrependReactor("create", "serviceaccounts", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			asked++
+			request := a.(clienttesting.CreateAction).GetObject().(*authv1.TokenRequest).DeepCopy()
+			request.Spec.ExpirationSeconds = new(int64(3600))
+			request.Status = authv1.TokenRequestStatus{Token: "t", ExpirationTimestamp: metav1.NewTime(apiserver.Add(time.Hour).Round(0))}
+			return true, request, nil
+		})
+		tokens := newTokens(Options{CreateToken: objectstest.CreateToken(client), Clock: clock})
+		for i, step := range []struct {
+			passes time.Duration
+			want   int
+		}{{0, 1}, {45 * time.Minute, 1}, {5 * time.Minute, 2}, {0, 2}} {
+			apiserver = apiserver.Add(step.passes)
+			clock.SetTime(clock.Now().Add(step.passes))
+			if _, err := tokens.get(t.Context(), user("1", "c"), &authv1.TokenRequest{}); err != nil || asked != step.want {
+				t.Errorf("clock wrong by %v, step %d: asked %d times, want %d; %v", wrong, i, asked, step.want, err)
+			}
+		}
+		clock.SetTime(clock.Now().Round(0).Add(time.Hour)) // the machine was suspended
+		if _, err := tokens.get(t.Context(), user("1", "c"), &authv1.TokenRequest{}); err != nil || asked != 3 {
+			t.Errorf("clock wrong by %v: after an hour that was not counted, asked %d times: %v", wrong, asked, err)
+		}
+	}
+}
+
 func TestStandalone(t *testing.T) {
 	m := New(Options{})
 	m.Register(user("1", "c"))

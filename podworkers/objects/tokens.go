@@ -53,7 +53,7 @@ func (t *tokens) get(ctx context.Context, pod *corev1.Pod, request *authv1.Token
 	cached, have := t.pods[pod.UID][k]
 	t.mu.Unlock()
 	now := t.opts.Clock.Now()
-	if have && now.Before(cached.refresh) {
+	if have && !due(cached.refresh, now) {
 		return cached.answer, nil
 	}
 	answer, err := patiently(ctx, func() (*authv1.TokenRequest, error) {
@@ -80,11 +80,19 @@ func (t *tokens) put(uid types.UID, k string, one token) {
 	t.pods[uid][k] = one
 }
 
-// refreshAt is when a token wants replacing: after four fifths of its life, or a day, a little earlier by chance.
+// due tells whether a time has come by how much time has passed, or by what the clock says: a machine that was suspended
+// has not counted the time.
+func due(at, now time.Time) bool { return !now.Before(at) || !now.Round(0).Before(at.Round(0)) }
+
+// refreshAt is when a token wants replacing: after four fifths of its life, or a day, a little earlier by chance. The
+// apiserver says how long the life is, so that a wrong clock here does not matter.
 //
 // Upstream: pkg/kubelet/token/token_manager.go requiresRefresh.
 func refreshAt(now time.Time, answer *authv1.TokenRequest) time.Time {
 	life := answer.Status.ExpirationTimestamp.Sub(now)
+	if seconds := answer.Spec.ExpirationSeconds; seconds != nil {
+		life = time.Duration(*seconds) * time.Second
+	}
 	at := min(life*4/5, maxTokenAge)
 	return now.Add(at - min(rand.N(maxJitter), at/10))
 }
