@@ -24,9 +24,10 @@ type worker struct {
 	wake      chan struct{}
 
 	containerID string
-	streak      int32 // equal outcomes in a row
-	last        bool  // the outcome of the streak
-	onHold      bool  // the container has been given up on; its successor is probed again
+	begun       time.Time // when the container began, by passing time: later steps of the clock do not move it
+	streak      int32     // equal outcomes in a row
+	last        bool      // the outcome of the streak
+	onHold      bool      // the container has been given up on; its successor is probed again
 }
 
 // run probes until ctx ends. After a restart of the kubelet the first probe of many is put off by chance, so that
@@ -113,12 +114,14 @@ func (w *worker) once(ctx context.Context) time.Duration {
 		if w.containerID != "" {
 			w.manager.forget(w.containerID, w.kind)
 		}
+		now := time.Now()
 		w.containerID, w.streak, w.onHold = c.ID, 0, false
+		w.begun = now.Add(-max(0, now.Sub(c.StartedAt))) // a clock that was set back puts the start ahead
 	}
 	if w.onHold || w.kind == Startup && w.passed(Startup) {
 		return 0
 	}
-	if wait := time.Duration(w.probe.InitialDelaySeconds)*time.Second - time.Since(c.StartedAt); wait > 0 {
+	if wait := time.Duration(w.probe.InitialDelaySeconds)*time.Second - time.Since(w.begun); wait > 0 {
 		return wait
 	}
 	if w.kind != Startup && w.container.StartupProbe != nil && !w.passed(Startup) {
