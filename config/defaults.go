@@ -3,6 +3,7 @@ package config
 import (
 	dockerref "github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // setDefaults fills in what the apiserver would have.
@@ -10,6 +11,8 @@ import (
 // Upstream: pkg/apis/core/v1/defaults.go SetDefaults_Pod, SetDefaults_PodSpec and theirs.
 func setDefaults(pod *corev1.Pod) {
 	s := &pod.Spec
+	fill(&s.ServiceAccountName, s.DeprecatedServiceAccount)
+	s.DeprecatedServiceAccount = s.ServiceAccountName
 	fill(&s.RestartPolicy, corev1.RestartPolicyAlways)
 	fill(&s.DNSPolicy, corev1.DNSClusterFirst)
 	fill(&s.SchedulerName, corev1.DefaultSchedulerName)
@@ -17,6 +20,11 @@ func setDefaults(pod *corev1.Pod) {
 	point(&s.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	if s.SecurityContext == nil {
 		s.SecurityContext = &corev1.PodSecurityContext{}
+	}
+	roundUp(s.Overhead)
+	if s.Resources != nil {
+		roundUp(s.Resources.Limits)
+		roundUp(s.Resources.Requests)
 	}
 	for i := range s.Volumes {
 		setVolumeDefaults(&s.Volumes[i])
@@ -39,6 +47,8 @@ func setContainerDefaults(c *corev1.Container, hostNetwork bool) {
 			p.HostPort = p.ContainerPort
 		}
 	}
+	roundUp(c.Resources.Limits)
+	roundUp(c.Resources.Requests)
 	for name, limit := range c.Resources.Limits {
 		if c.Resources.Requests == nil {
 			c.Resources.Requests = corev1.ResourceList{}
@@ -61,6 +71,14 @@ func setContainerDefaults(c *corev1.Container, hostNetwork bool) {
 				setHTTPDefaults(hook.HTTPGet)
 			}
 		}
+	}
+}
+
+// roundUp leaves of a quantity what the API keeps: thousandths.
+func roundUp(list corev1.ResourceList) {
+	for name, quantity := range list {
+		quantity.RoundUp(resource.Milli)
+		list[name] = quantity
 	}
 }
 
@@ -103,6 +121,9 @@ func setHTTPDefaults(a *corev1.HTTPGetAction) {
 func setVolumeDefaults(v *corev1.Volume) {
 	if v.VolumeSource == (corev1.VolumeSource{}) {
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
+	}
+	if v.Image != nil {
+		fill(&v.Image.PullPolicy, pullPolicy(v.Image.Reference))
 	}
 	if v.HostPath != nil {
 		point(&v.HostPath.Type, corev1.HostPathUnset)

@@ -3,11 +3,9 @@ package config
 import (
 	"bufio"
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"strings"
 
@@ -146,12 +144,9 @@ func static(pod *corev1.Pod, source, from string, node types.NodeName) (*corev1.
 	if pod.Name == "" {
 		return nil, errors.New("metadata.name: required")
 	}
+	setDefaults(pod)
 	if pod.UID == "" {
-		uid, err := hashUID(pod, from, node)
-		if err != nil {
-			return nil, err
-		}
-		pod.UID = uid
+		pod.UID = hashUID(pod, from, node)
 	}
 	pod.Name += "-" + strings.ToLower(string(node))
 	if pod.Namespace == "" {
@@ -168,22 +163,8 @@ func static(pod *corev1.Pod, source, from string, node types.NodeName) (*corev1.
 		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute})
 	}
 	pod.Status = corev1.PodStatus{Phase: corev1.PodPending}
-	setDefaults(pod)
 	if errs := validate(pod); len(errs) > 0 {
 		return nil, errs.ToAggregate()
 	}
 	return pod, nil
-}
-
-// hashUID derives a UID from the manifest, the node and the place: an unchanged manifest is the same pod after a
-// restart, a changed one another.
-func hashUID(pod *corev1.Pod, from string, node types.NodeName) (types.UID, error) {
-	data, err := json.Marshal(pod)
-	if err != nil {
-		return "", fmt.Errorf("hash the manifest: %w", err)
-	}
-	h := fnv.New128a()
-	h.Write(data)
-	fmt.Fprintf(h, "host:%s\n%s\n", node, from)
-	return types.UID(hex.EncodeToString(h.Sum(nil))), nil
 }
