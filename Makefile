@@ -64,7 +64,7 @@ run: deps node build ## the kubelet alone, its own runtime, with examples/static
 	@exec bin/cluster -bin "$(NODE_BIN)" -standalone
 
 .PHONY: cluster
-cluster: deps stack build ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream
+cluster: deps stack build $(filter upstream,$(KUBELET)) ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -kubelet "$(KUBELET)"
 
@@ -81,14 +81,21 @@ walk: deps node ## step through docs/walk.md in dlv: one pod, from its manifest 
 	@exec bin/walk -bin "$(NODE_BIN)" -dlv "$(DEBUG_BIN)/dlv"
 
 .PHONY: bench
-bench: deps stack build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s", or "-kubelets= -runtimes= -burst 500"
+bench: deps upstream build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s", or "-kubelets= -runtimes= -burst 500"
 	@go build -o bin/bench ./e2e/cmd/bench
 	@exec bin/bench -bin "$(STACK_BIN)" $(BENCHFLAGS)
 
 ##@ Checks
 
 .PHONY: test
-test: fmt-check vet lint unit fuzz e2e matrix-embedded conformance-subset ## all checks, unit tests and end-to-end tests (as root)
+test: fmt-check vet lint unit e2e matrix-embedded ## checks, unit tests and end-to-end tests (as root)
+
+.PHONY: verify
+verify: fuzz compare conformance-subset ## what make test leaves out for the time that it takes to build: fuzzing, comparisons with upstream's kubelet, specs of Kubernetes' own suite (as root)
+
+.PHONY: compare
+compare: upstream build ## tests that hold this kubelet against upstream's (as root)
+	E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 15m -p 1 -run 'TestUpstreamKubelet|TestMetricNames' ./e2e ./e2e/stack
 
 .PHONY: fmt-check
 fmt-check: ## fail on unformatted files
@@ -137,7 +144,7 @@ test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulate
 	E2E_BIN="$(STACK_BIN)" E2E_VM="$(VM_DIR)" go test -count=1 -timeout 15m -v $(E2EFLAGS) ./e2e/vm
 
 .PHONY: conformance
-conformance: deps conformance-suite ## Kubernetes' own suite, an hour (as root); LABEL=all|node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
+conformance: deps conformance-suite $(filter upstream,$(KUBELET)) ## Kubernetes' own suite, an hour (as root); LABEL=all|node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
 	@exec bin/conformance $(CONFORMANCE) -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(LABEL)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
 
 .PHONY: conformance-subset
@@ -188,6 +195,10 @@ fmt: ## format the code
 .PHONY: stack
 stack: ## build the programs of the test stack (once; about 10 minutes on 2 cores)
 	@e2e/stack/build.sh "$(CACHE)" stack >/dev/null
+
+.PHONY: upstream
+upstream: stack ## build upstream's kubelet beside the stack's programs, for comparisons (once; about 2 minutes)
+	@e2e/stack/build.sh "$(CACHE)" upstream >/dev/null
 
 .PHONY: node
 node: ## build runc and CNI plugins, all that the kubelet alone needs (once; about a minute)

@@ -76,7 +76,7 @@ func metricNames(ctx context.Context, t *testing.T, upstream bool) map[string]bo
 func TestMetricNames(t *testing.T) {
 	ctx := onStack(t)
 	if _, err := os.Stat(shared.Program("kubelet")); err != nil {
-		t.Fatal("upstream's kubelet is not built: make stack builds it")
+		t.Skip("upstream's kubelet is not built: make verify builds it and runs this test")
 	}
 	theirs, ours := metricNames(ctx, t, true), metricNames(ctx, t, false)
 	reasons := missingMetrics(t)
