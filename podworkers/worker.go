@@ -40,7 +40,7 @@ type worker struct {
 	removed     bool
 	next        *Update // what the pod comes back with after it was removed
 	runtimeOnly bool
-	updates     int  // in all, and those that steps have seen
+	updates     int // in all, and those that steps have seen
 	handled     int
 	phase       Phase
 	cancel      context.CancelFunc // of the step in flight
