@@ -46,6 +46,8 @@ func (n *oneNode) Node() *corev1.Node {
 	}}}
 }
 
+func (n *oneNode) HostIPs() []string { return []string{"192.0.2.1"} }
+
 func (n *oneNode) Allocatable() corev1.ResourceList { return nil }
 
 func (n *oneNode) NetworkReady() error {

@@ -28,10 +28,10 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		return nil, err
 	}
 	if pod.Spec.HostNetwork {
-		podIPs = hostIPs(in.opts.Node.Node())
+		podIPs = in.opts.Node.HostIPs()
 	}
 	return env.Container(env.Inputs{
-		Pod: pod, Container: c, PodIPs: podIPs, HostIPs: hostIPs(in.opts.Node.Node()), Allocatable: in.opts.Node.Allocatable(), Services: services,
+		Pod: pod, Container: c, PodIPs: podIPs, HostIPs: in.opts.Node.HostIPs(), Allocatable: in.opts.Node.Allocatable(), Services: services,
 		Secret: func(name string) (*corev1.Secret, error) { return in.opts.Objects.Secret(ctx, pod.Namespace, name) },
 		ConfigMap: func(name string) (*corev1.ConfigMap, error) {
 			return in.opts.Objects.ConfigMap(ctx, pod.Namespace, name)
@@ -156,7 +156,7 @@ func (w *worker) started(containerID string, c *corev1.Container) bool {
 // statusInputs collects what the pod's status follows from.
 func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.Inputs {
 	in := status.Inputs{
-		Pod: pod, Observed: observed, Old: &pod.Status, HostIPs: hostIPs(w.opts.Node.Node()), Now: time.Now(),
+		Pod: pod, Observed: observed, Old: &pod.Status, HostIPs: w.opts.Node.HostIPs(), Now: time.Now(),
 		Waiting:     map[string]status.Waiting{},
 		Terminating: w.phase >= Terminating, Terminated: w.phase >= Terminated,
 		Override: w.override,
@@ -200,15 +200,4 @@ func (w *worker) ready(containerID, _ string) bool {
 func (w *worker) hasStarted(containerID, _ string) bool {
 	c := w.containerOf(containerID)
 	return c == nil || w.started(containerID, c)
-}
-
-// hostIPs are the node's internal addresses.
-func hostIPs(node *corev1.Node) []string {
-	var ips []string
-	for _, a := range node.Status.Addresses {
-		if a.Type == corev1.NodeInternalIP {
-			ips = append(ips, a.Address)
-		}
-	}
-	return ips
 }

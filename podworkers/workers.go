@@ -40,6 +40,8 @@ type Options struct {
 type NodeFacts interface {
 	// Node is the node's current object.
 	Node() *corev1.Node
+	// HostIPs are the node's addresses, the primary first; none while only a cloud controller knows them.
+	HostIPs() []string
 	// Allocatable is what pods may request in all.
 	Allocatable() corev1.ResourceList
 	// NetworkReady tells why pods without host networking cannot start yet, nil if they can.

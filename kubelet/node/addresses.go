@@ -51,7 +51,7 @@ func (n *Node) addresses() []net.IP {
 // replaced. What changed is reported at once. While none can be found the last ones stay.
 func (n *Node) watchAddresses(ctx context.Context) {
 	s := n.opts.Settings
-	if len(s.NodeIPs) > 0 && !s.NodeIPs[0].IsUnspecified() || net.ParseIP(s.NodeName) != nil {
+	if n.awaitsCloud() || len(s.NodeIPs) > 0 && !s.NodeIPs[0].IsUnspecified() || net.ParseIP(s.NodeName) != nil {
 		return
 	}
 	ticker := time.NewTicker(s.NodeStatusUpdateFrequency.Duration)

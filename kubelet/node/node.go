@@ -122,7 +122,7 @@ func New(opts Options) (*Node, error) {
 	if n.opts.Network == nil {
 		n.opts.Network = &thisMachine
 	}
-	if n.ips, n.named, err = addresses(s.NodeIPs, s.NodeName, *n.opts.Network); err != nil && opts.Nodes != nil {
+	if n.ips, n.named, err = addresses(s.NodeIPs, s.NodeName, *n.opts.Network); err != nil && opts.Nodes != nil && !n.awaitsCloud() {
 		return nil, err // nobody asks for that of a kubelet that is alone
 	}
 	n.runtime.err = errNotAsked
@@ -215,6 +215,9 @@ func (n *Node) NetworkReady() error {
 
 // HostIPs are the node's addresses now, the primary first.
 func (n *Node) HostIPs() []string {
+	if n.opts.Settings.ExternalCloud {
+		return HostIPs(n.Node())
+	}
 	var ips []string
 	for _, ip := range n.addresses() {
 		ips = append(ips, ip.String())

@@ -123,6 +123,7 @@ func (n *Node) initial() *corev1.Node {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: n.machine.labels(s.NodeName)}}
 	maps.Copy(node.Labels, s.NodeLabels)
 	node.Annotations = map[string]string{attachedByController: "true"}
+	n.tellCloud(node)
 	node.Spec.ProviderID = s.ProviderID
 	now := metav1.Now()
 	for _, t := range s.RegisterWithTaints {
@@ -130,6 +131,9 @@ func (n *Node) initial() *corev1.Node {
 			t.TimeAdded = &now
 		}
 		node.Spec.Taints = append(node.Spec.Taints, t)
+	}
+	if s.ExternalCloud {
+		node.Spec.Taints = append(node.Spec.Taints, corev1.Taint{Key: uninitialized, Value: "true", Effect: corev1.TaintEffectNoSchedule})
 	}
 	n.mu.RLock()
 	state, images, pressure := n.state(), n.images, n.pressure

@@ -52,8 +52,9 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	want := have.DeepCopy()
 	want.Status = n.status(have.Status, state, images, pressure, now)
 	n.restoreLabels(want)
+	n.tellCloud(want)
 	due := now.Sub(reported) >= n.opts.Settings.NodeStatusReportFrequency.Duration
-	if !due && maps.Equal(have.Labels, want.Labels) && sameStatus(&have.Status, &want.Status) {
+	if !due && maps.Equal(have.Labels, want.Labels) && maps.Equal(have.Annotations, want.Annotations) && sameStatus(&have.Status, &want.Status) {
 		return nil
 	}
 	got, err := n.patch(ctx, have, want, "status")
@@ -116,11 +117,7 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 	s.Capacity, s.Allocatable = othersResources(have.Capacity), othersResources(have.Capacity)
 	maps.Copy(s.Capacity, n.capacity)
 	maps.Copy(s.Allocatable, n.alloc)
-	s.Addresses = nil
-	for _, ip := range n.addresses() {
-		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip.String()})
-	}
-	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.opts.Settings.NodeName})
+	s.Addresses = n.statusAddresses(have.Addresses)
 	s.DaemonEndpoints.KubeletEndpoint.Port = n.opts.Settings.Port
 	s.NodeInfo = corev1.NodeSystemInfo{
 		MachineID: n.machine.machineID, SystemUUID: n.machine.systemUUID, BootID: n.machine.bootID, KernelVersion: n.machine.kernel,

@@ -92,6 +92,15 @@ func secretKey(name, key string, optional bool) *corev1.EnvVarSource {
 	return &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: name}, Key: key, Optional: &optional}}
 }
 
+// TestNoHostAddress: while the node has no address, a variable of it is an error and not empty.
+func TestNoHostAddress(t *testing.T) {
+	for _, path := range []string{"status.hostIP", "status.hostIPs"} {
+		if got, err := FieldRef(&corev1.Pod{}, path, nil, nil); err == nil || !strings.Contains(err.Error(), "host IP unknown") {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+}
+
 func TestSources(t *testing.T) {
 	const absent = "\x00"
 	tests := []struct {

@@ -1,6 +1,7 @@
 package env
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -40,9 +41,13 @@ func FieldRef(pod *corev1.Pod, path string, podIPs, hostIPs []string) (string, e
 		return pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":
 		return pod.Spec.ServiceAccountName, nil
-	case "status.hostIP":
-		return first(hostIPs), nil
-	case "status.hostIPs":
+	case "status.hostIP", "status.hostIPs":
+		if len(hostIPs) == 0 {
+			return "", errors.New("host IP unknown: the node has no address yet")
+		}
+		if path == "status.hostIP" {
+			return hostIPs[0], nil
+		}
 		return strings.Join(hostIPs, ","), nil
 	case "status.podIP":
 		return first(podIPs), nil
