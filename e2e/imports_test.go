@@ -26,7 +26,7 @@ var layers = []struct {
 	{"kubelet/identity", []string{"kubelet/client"}},
 	{"kubelet/settings", []string{"runtime/criserver"}},
 	{"kubelet/node", []string{"kubelet/settings", "runtime/cri", "status/patch"}},
-	{"kubelet/...", []string{"kubelet/settings", "kubelet/measure", "runtime/cri"}},
+	{"kubelet/...", []string{"kubelet/settings", "runtime/criserver/measure", "runtime/cri"}},
 	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/cgroups", "runtime/allocation", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/allocation", "runtime/cri", "runtime/pleg", "status"}},
 	{"podworkers/volumes", []string{"podworkers/csi", "podworkers/objects", "podworkers/env", "runtime/cri"}},

@@ -95,7 +95,9 @@ func TestStats(t *testing.T) {
 	eventually(ctx, t, "the runtime has statistics of the container", func() bool {
 		_, p := found(told)
 		layer := p.Containers[0].Rootfs
-		return layer != nil && layer.UsedBytes != nil && *layer.UsedBytes >= 2<<20 // containerd looks every 10 s
+		// A CPU time that is still small would more than double until the second reading.
+		cpu := p.Containers[0].CPU
+		return layer != nil && layer.UsedBytes != nil && *layer.UsedBytes >= 2<<20 && cpu != nil && *cpu.UsageCoreNanoSeconds >= 2e8 // containerd looks every 10 s
 	})
 	s, theirs := found(told)
 	time.Sleep(1100 * time.Millisecond) // a rate needs two readings a second apart

@@ -18,7 +18,6 @@ import (
 
 	"minikubelet/config"
 	"minikubelet/kubelet/identity"
-	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/server"
@@ -33,6 +32,7 @@ import (
 	"minikubelet/runtime"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/criserver/measure"
 	"minikubelet/runtime/pleg"
 	"minikubelet/status"
 	"minikubelet/syncloop"

@@ -19,9 +19,9 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
-	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/criserver/measure"
 )
 
 // Reason is that of an evicted pod, of its event and of the rejection of a pod by a node under pressure.

@@ -19,9 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
-	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri/crifake"
+	"minikubelet/runtime/criserver/measure"
 )
 
 // world is a machine with a manager; its pods end as long after they were killed as goes says.

@@ -15,7 +15,7 @@ import (
 	"k8s.io/klog/v2"
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
-	"minikubelet/kubelet/measure"
+	"minikubelet/runtime/criserver/measure"
 )
 
 // gauge measures what pods use.

@@ -16,8 +16,8 @@ import (
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
-	"minikubelet/kubelet/measure"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/criserver/measure"
 )
 
 // Options say whose statistics to tell. CRI, NodeName and RootDir are required.

@@ -8,37 +8,43 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/runtime/criserver/measure"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/stats"
 )
 
 // ContainerStats measures a container.
-func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
+func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := s.findContainer(r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
-	return &runtimeapi.ContainerStatsResponse{Stats: s.containerStats(c)}, nil
+	return &runtimeapi.ContainerStatsResponse{Stats: s.containerStats(c, s.diskUsages(ctx, []*container{c}))}, nil
 }
 
 // ListContainerStats measures the containers that match a filter.
-func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
-	return &runtimeapi.ListContainerStatsResponse{Stats: s.listContainerStats(r.GetFilter())}, nil
+func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+	return &runtimeapi.ListContainerStatsResponse{Stats: s.listContainerStats(ctx, r.GetFilter())}, nil
 }
 
 // StreamContainerStats is ListContainerStats for answers of any length.
 func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
-	return inPieces(s.listContainerStats(r.GetFilter()), func(part []*runtimeapi.ContainerStats) error {
+	return inPieces(s.listContainerStats(stream.Context(), r.GetFilter()), func(part []*runtimeapi.ContainerStats) error {
 		return stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: part})
 	})
 }
 
-func (s *Server) listContainerStats(filter *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
-	var items []*runtimeapi.ContainerStats
+func (s *Server) listContainerStats(ctx context.Context, filter *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
+	var found []*container
 	for _, item := range s.listContainers(&runtimeapi.ContainerFilter{Id: filter.GetId(), PodSandboxId: filter.GetPodSandboxId(), LabelSelector: filter.GetLabelSelector()}) {
 		if c, ok, _ := s.containers.Get(item.Id); ok {
-			items = append(items, s.containerStats(c))
+			found = append(found, c)
 		}
+	}
+	disk := s.diskUsages(ctx, found)
+	var items []*runtimeapi.ContainerStats
+	for _, c := range found {
+		items = append(items, s.containerStats(c, disk))
 	}
 	return items
 }
@@ -53,14 +59,14 @@ func (s *Server) oomKilled(c *container) bool {
 }
 
 // containerStats are a container's statistics. One that has ended uses nothing but disk.
-func (s *Server) containerStats(c *container) *runtimeapi.ContainerStats {
+func (s *Server) containerStats(c *container, disk map[string]measure.Usage) *runtimeapi.ContainerStats {
 	config := c.Config.Config
 	result := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{
 		Id: c.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
 	}}
 	now := time.Now()
-	if bytes, inodes, err := s.images.SnapshotUsage(c.ID); err == nil {
-		result.WritableLayer = s.filesystemUsage(now, bytes, inodes)
+	if used, ok := disk[c.ID]; ok {
+		result.WritableLayer = s.filesystemUsage(used.At, uint64(used.Bytes), uint64(used.Inodes))
 	}
 	usage, err := s.cgroups().Read(oci.CgroupDir(c.Config.CgroupsPath))
 	if err != nil {
@@ -116,12 +122,12 @@ func memoryUsage(now time.Time, usage stats.Usage) *runtimeapi.MemoryUsage {
 }
 
 // PodSandboxStats measures a pod.
-func (s *Server) PodSandboxStats(_ context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
+func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
 	sb, err := s.findSandbox(r.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.sandboxStats(sb)
+	result, err := s.sandboxStats(sb, s.diskUsages(ctx, s.containersOf(sb.ID)))
 	if err != nil {
 		return nil, fmt.Errorf("measure pod sandbox %s: %w", sb.ID, err)
 	}

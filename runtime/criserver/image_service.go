@@ -100,8 +100,8 @@ func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageReque
 }
 
 // ImageFsInfo tells how much of the disk images and writable layers take. Both are in one place.
-func (s *Server) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
-	bytes, inodes, err := s.images.Usage()
+func (s *Server) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
+	bytes, inodes, err := s.images.Usage(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("measure images: %w", err)
 	}

@@ -1,7 +1,9 @@
 package criserver
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -15,7 +17,7 @@ import (
 // measured is what the metrics of a container, or of a pod, are made of.
 type measured struct {
 	stats.Usage
-	labels                    []string // id, name, image
+	labels                    []string // the values of metricLabels
 	now                       time.Time
 	startedAt                 time.Time
 	resources                 *runtimeapi.LinuxContainerResources
@@ -24,6 +26,10 @@ type measured struct {
 	fsUsage                   uint64
 	interfaces                []stats.Interface
 }
+
+// metricLabels are on every metric, as cAdvisor has them: the cgroup, the runtime's ID and the image; then what the kubelet
+// calls the container, which a pod's own metrics leave empty, its pod and the pod's namespace.
+var metricLabels = []string{"id", "name", "image", "container", "pod", "namespace"}
 
 // sample is one value of a metric, with the labels that only this metric has.
 type sample struct {
@@ -36,7 +42,7 @@ type sample struct {
 type metric struct {
 	name, help string
 	kind       runtimeapi.MetricType
-	labels     []string // beside id, name and image
+	labels     []string // beside metricLabels
 	of         func(measured) []sample
 }
 
@@ -84,33 +90,37 @@ func pressure(name, help, resource string, of func(*runtimeapi.PsiStats) *runtim
 func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
 	response := &runtimeapi.ListMetricDescriptorsResponse{}
 	for _, m := range metrics {
-		keys := append([]string{"id", "name", "image"}, m.labels...)
+		keys := slices.Concat(metricLabels, m.labels)
 		response.Descriptors = append(response.Descriptors, &runtimeapi.MetricDescriptor{Name: m.name, Help: m.help, LabelKeys: keys})
 	}
 	return response, nil
 }
 
 // ListPodSandboxMetrics measures all pods that run.
-func (s *Server) ListPodSandboxMetrics(context.Context, *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
-	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: s.podMetrics()}, nil
+func (s *Server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
+	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: s.podMetrics(ctx)}, nil
 }
 
 // StreamPodSandboxMetrics is ListPodSandboxMetrics for answers of any length.
 func (s *Server) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxMetricsServer) error {
-	return inPieces(s.podMetrics(), func(part []*runtimeapi.PodSandboxMetrics) error {
+	return inPieces(s.podMetrics(stream.Context()), func(part []*runtimeapi.PodSandboxMetrics) error {
 		return stream.Send(&runtimeapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: part})
 	})
 }
 
-func (s *Server) podMetrics() []*runtimeapi.PodSandboxMetrics {
+func (s *Server) podMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetrics {
+	ready := slices.DeleteFunc(s.sandboxes.All(), func(sb *sandbox) bool { return !sb.ready() })
+	var containers []*container
+	for _, sb := range ready {
+		containers = append(containers, s.containersOf(sb.ID)...)
+	}
+	disk := s.diskUsages(ctx, containers)
 	var pods []*runtimeapi.PodSandboxMetrics
-	for _, sb := range s.sandboxes.All() {
-		if !sb.ready() {
-			continue
-		}
+	for _, sb := range ready {
 		pod := &runtimeapi.PodSandboxMetrics{PodSandboxId: sb.ID, Metrics: s.measureSandbox(sb).metrics()}
 		for _, c := range s.containersOf(sb.ID) {
 			if m, ok := s.measureContainer(c); ok {
+				m.fsUsage = uint64(disk[c.ID].Bytes)
 				pod.ContainerMetrics = append(pod.ContainerMetrics, &runtimeapi.ContainerMetrics{ContainerId: c.ID, Metrics: m.metrics()})
 			}
 		}
@@ -120,8 +130,9 @@ func (s *Server) podMetrics() []*runtimeapi.PodSandboxMetrics {
 }
 
 func (s *Server) measureSandbox(sb *sandbox) measured {
+	pod := sb.Config.Config.GetMetadata()
 	m := measured{
-		Usage: s.podUsage(sb), labels: []string{sb.ID, "POD", ""}, now: time.Now(), startedAt: sb.Config.CreatedAt, resources: sb.State().Resources,
+		Usage: s.podUsage(sb), labels: []string{s.podCgroup(sb), sb.ID, "", "", pod.GetName(), pod.GetNamespace()}, now: time.Now(), startedAt: sb.Config.CreatedAt, resources: sb.State().Resources,
 	}
 	if sb.netns() != "" {
 		m.interfaces, _ = stats.Interfaces(sb.netns()) // it may be stopped just now
@@ -137,12 +148,15 @@ func (s *Server) measureContainer(c *container) (measured, bool) {
 	if err != nil {
 		return measured{}, false
 	}
+	pod, image := c.Config.SandboxConfig.GetMetadata(), c.Config.Config.GetImage()
 	m := measured{
-		Usage: usage, labels: []string{c.ID, c.Config.Config.GetMetadata().GetName(), c.Config.ImageRef}, now: time.Now(),
+		Usage: usage, now: time.Now(),
 		startedAt: c.State().StartedAt, resources: c.State().Resources,
 	}
+	m.labels = []string{
+		dir, c.ID, cmp.Or(image.GetUserSpecifiedImage(), image.GetImage()), c.Config.Config.GetMetadata().GetName(), pod.GetName(), pod.GetNamespace(),
+	}
 	m.processes, m.files, m.sockets = s.cgroups().Open(dir)
-	m.fsUsage, _, _ = s.images.SnapshotUsage(c.ID)
 	_ = syscall.Statfs(s.path("images"), &m.fs)
 	return m, true
 }
@@ -154,7 +168,7 @@ func (m measured) metrics() []*runtimeapi.Metric {
 		for _, one := range metric.of(m) {
 			all = append(all, &runtimeapi.Metric{
 				Name: metric.name, Timestamp: m.now.UnixNano(), MetricType: metric.kind,
-				LabelValues: append(m.labels[:3:3], one.labels...), Value: value(one.value),
+				LabelValues: slices.Concat(m.labels, one.labels), Value: value(one.value),
 			})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/cni"
+	"minikubelet/runtime/criserver/measure"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/stats"
 )
@@ -25,13 +26,18 @@ func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsReques
 }
 
 func (s *Server) listSandboxStats(ctx context.Context, filter *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
-	var items []*runtimeapi.PodSandboxStats
+	var found []*sandbox
+	var containers []*container
 	for _, item := range s.listSandboxes(&runtimeapi.PodSandboxFilter{Id: filter.GetId(), LabelSelector: filter.GetLabelSelector()}) {
 		sb, ok, _ := s.sandboxes.Get(item.Id)
-		if !ok || !sb.ready() {
-			continue
+		if ok && sb.ready() {
+			found, containers = append(found, sb), append(containers, s.containersOf(sb.ID)...)
 		}
-		result, err := s.sandboxStats(sb)
+	}
+	disk := s.diskUsages(ctx, containers)
+	var items []*runtimeapi.PodSandboxStats
+	for _, sb := range found {
+		result, err := s.sandboxStats(sb, disk)
 		if err != nil { // it may be stopped just now
 			klog.FromContext(ctx).V(4).Info("Could not measure sandbox", "sandbox", sb.ID, "err", err)
 			continue
@@ -41,14 +47,19 @@ func (s *Server) listSandboxStats(ctx context.Context, filter *runtimeapi.PodSan
 	return items
 }
 
+// podCgroup is the directory of the cgroup that the kubelet made for a pod; "" if it named none.
+func (s *Server) podCgroup(sb *sandbox) string {
+	parent := sb.Config.Config.GetLinux().GetCgroupParent()
+	if parent != "" && s.options.CgroupManager == Systemd {
+		return oci.ExpandSlice(parent)
+	}
+	return parent
+}
+
 // podUsage is what a pod's cgroup uses, which is the kubelet's; without one it is the sum of its
 // containers.
 func (s *Server) podUsage(sb *sandbox) stats.Usage {
-	if parent := sb.Config.Config.GetLinux().GetCgroupParent(); parent != "" {
-		dir := parent
-		if s.options.CgroupManager == Systemd {
-			dir = oci.ExpandSlice(parent)
-		}
+	if dir := s.podCgroup(sb); dir != "" {
 		if usage, err := s.cgroups().Read(dir); err == nil {
 			return usage
 		}
@@ -70,7 +81,7 @@ func (s *Server) podUsage(sb *sandbox) stats.Usage {
 	return sum
 }
 
-func (s *Server) sandboxStats(sb *sandbox) (*runtimeapi.PodSandboxStats, error) {
+func (s *Server) sandboxStats(sb *sandbox, disk map[string]measure.Usage) (*runtimeapi.PodSandboxStats, error) {
 	config, now := sb.Config.Config, time.Now()
 	usage := s.podUsage(sb)
 	linux := &runtimeapi.LinuxPodSandboxStats{
@@ -88,7 +99,7 @@ func (s *Server) sandboxStats(sb *sandbox) (*runtimeapi.PodSandboxStats, error) 
 		linux.Network = networkUsage(now, interfaces)
 	}
 	for _, c := range s.containersOf(sb.ID) {
-		linux.Containers = append(linux.Containers, s.containerStats(c))
+		linux.Containers = append(linux.Containers, s.containerStats(c, disk))
 	}
 	return &runtimeapi.PodSandboxStats{Linux: linux, Attributes: &runtimeapi.PodSandboxAttributes{
 		Id: sb.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),

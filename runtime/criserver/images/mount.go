@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/measure"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -253,19 +254,20 @@ func (s *Store) Adopt(keys []string) error {
 	return errors.Join(failures...)
 }
 
-// SnapshotUsage measures a container's writable layer.
-func (s *Store) SnapshotUsage(key string) (bytes, inodes uint64, err error) {
+// SnapshotUsage tells what a container's writable layer takes. It is measured in the background: until ctx ends this waits
+// for a measurement, then the last one counts, and if there is none yet, what was counted so far.
+func (s *Store) SnapshotUsage(ctx context.Context, key string) (measure.Usage, error) {
 	s.mu.Lock()
 	_, exists := s.snapshots[key]
 	s.mu.Unlock()
 	if !exists {
-		return 0, 0, fmt.Errorf("measure snapshot %s: %w", shorten(key), fs.ErrNotExist)
+		return measure.Usage{}, fmt.Errorf("measure snapshot %s: %w", shorten(key), fs.ErrNotExist)
 	}
-	bytes, inodes, err = diskUsage(s.snapshotPath(key, "upper"))
-	if err != nil {
-		return 0, 0, fmt.Errorf("measure snapshot %s: %w", key, err)
+	usage, err := s.disk.Usage(ctx, s.snapshotPath(key, "upper"), 0)
+	if err != nil && !errors.Is(err, measure.ErrNotMeasured) {
+		return measure.Usage{}, fmt.Errorf("measure snapshot %s: %w", key, err)
 	}
-	return bytes, inodes, nil
+	return usage, nil
 }
 
 // loadSnapshots finds the snapshots there are, and with them layers that must not go.

@@ -31,11 +31,11 @@ func TestMountIsWritableAndPrivate(t *testing.T) {
 	if got := read(t, two, "a"); got != "image" || exists(filepath.Join(two, "new")) {
 		t.Errorf("the other container sees %q", got)
 	}
-	bytes, inodes, err := s.SnapshotUsage("one")
-	if err != nil || bytes < 100_000 || bytes > 200_000 || inodes != 3 {
-		t.Errorf("writable layer: %d bytes, %d inodes, %v", bytes, inodes, err)
+	used, err := s.SnapshotUsage(t.Context(), "one")
+	if err != nil || used.Bytes < 100_000 || used.Bytes > 200_000 || used.Inodes != 3 {
+		t.Errorf("writable layer: %+v, %v", used, err)
 	}
-	if _, _, err := s.SnapshotUsage("three"); err == nil {
+	if _, err := s.SnapshotUsage(t.Context(), "three"); err == nil {
 		t.Error("usage of a snapshot that does not exist")
 	}
 }

@@ -304,7 +304,7 @@ func TestConcurrentPullsOfDifferentImages(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if bytes, inodes, err := s.Usage(); err != nil || len(s.List()) != 0 {
+	if bytes, inodes, err := s.Usage(t.Context()); err != nil || len(s.List()) != 0 {
 		t.Errorf("left: %d bytes, %d inodes, %d images, %v", bytes, inodes, len(s.List()), err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -330,32 +329,4 @@ func syncFilesystem(name string) error {
 	}
 	defer dir.Close()
 	return unix.Syncfs(int(dir.Fd()))
-}
-
-// diskUsage measures a directory that others change meanwhile. A file with several names counts once.
-func diskUsage(root string) (bytes, inodes uint64, err error) {
-	type inode struct{ dev, ino uint64 }
-	seen := map[inode]bool{}
-	err = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
-		var stat unix.Stat_t
-		if err == nil {
-			err = unix.Lstat(path, &stat)
-		}
-		if errors.Is(err, fs.ErrNotExist) && path != root {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if stat.Nlink > 1 && stat.Mode&unix.S_IFMT != unix.S_IFDIR {
-			id := inode{stat.Dev, stat.Ino}
-			if seen[id] {
-				return nil
-			}
-			seen[id] = true
-		}
-		bytes += uint64(stat.Blocks) * 512
-		inodes++
-		return nil
-	})
-	return bytes, inodes, err
 }

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/measure"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -122,6 +123,8 @@ type Store struct {
 	boot     string         // which boot of the machine this is
 	commits  sync.Mutex     // held while records are written
 	settling sync.WaitGroup // see settle
+	disk     *measure.Disk  // of snapshots
+	stop     func()         // ends its measurements
 
 	mu        sync.Mutex
 	images    map[string]*record  // by ID
@@ -153,6 +156,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the machine's boot ID: %w", err)
 	}
+	measuring, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.disk, s.stop = measure.NewDisk(measuring), stop
 	s.boot = strings.TrimSpace(string(boot))
 	s.http = newTransport()
 	if err := s.openRoot(ctx); err != nil {
@@ -169,6 +174,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 // Close gives the directory up, after everything has reached the disk. Mounted snapshots stay mounted.
 func (s *Store) Close() error {
+	s.stop()
 	s.settling.Wait()
 	s.http.CloseIdleConnections()
 	return s.lock.Close()
@@ -296,7 +302,7 @@ func (s *Store) show(r *record) *Image {
 }
 
 // Usage returns what the layers and downloads take on the disk.
-func (s *Store) Usage() (bytes, inodes uint64, err error) {
+func (s *Store) Usage(ctx context.Context) (bytes, inodes uint64, err error) {
 	s.mu.Lock()
 	for _, l := range s.layers {
 		bytes += l.Bytes
@@ -304,11 +310,11 @@ func (s *Store) Usage() (bytes, inodes uint64, err error) {
 	}
 	s.mu.Unlock()
 	for _, dir := range []string{"blobs", "images"} {
-		b, i, err := diskUsage(s.path(dir))
+		u, err := measure.Now(ctx, s.path(dir)) // as many files as there are images
 		if err != nil {
-			return 0, 0, fmt.Errorf("measure %s: %w", dir, err)
+			return 0, 0, err
 		}
-		bytes, inodes = bytes+b, inodes+i
+		bytes, inodes = bytes+uint64(u.Bytes), inodes+uint64(u.Inodes)
 	}
 	return bytes, inodes, nil
 }

@@ -160,12 +160,12 @@ func TestRemove(t *testing.T) {
 func TestUsage(t *testing.T) {
 	registry := newServer(t)
 	s := open(t, images.Options{})
-	emptyBytes, emptyInodes, err := s.Usage()
+	emptyBytes, emptyInodes, err := s.Usage(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := pull(t, s, registry.push(t, "app:1", imageOf(t, files(t, "d/a", strings.Repeat("x", 100_000)))))
-	bytes, inodes, err := s.Usage()
+	bytes, inodes, err := s.Usage(t.Context())
 	if err != nil || bytes-emptyBytes < 100_000 || bytes-emptyBytes > 150_000 || inodes-emptyInodes < 2 || inodes-emptyInodes > 6 {
 		t.Errorf("%d bytes and %d inodes more: %v", bytes-emptyBytes, inodes-emptyInodes, err)
 	}
