@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,7 +117,12 @@ func makePauseRoot(dir string) (err error) {
 	// into neither memory nor root directory of the pause process with the same user, nor with capabilities in a user
 	// namespace.
 	path := filepath.Join(dir, "pause")
-	if err := os.WriteFile(path, program, 0o700); err != nil {
+	// A process that is started while the file is open has a copy of its descriptor until it executes its program, and as
+	// long as that is open for writing the file system cannot be made read-only.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(path, program, 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		return err
 	}
 	if err := os.Chmod(path, 0o111); err != nil {
