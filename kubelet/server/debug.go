@@ -59,7 +59,7 @@ func (s *Server) debugRoutes() []route {
 			runtime.SetBlockProfileRate(1)
 		}
 		for path, h := range map[string]http.HandlerFunc{"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace} {
-			all = appendHandler(all, route{pattern: "GET /debug/pprof/" + path, subresource: []string{nodesProxy}, stream: true}, h)
+			all = appendHandler(all, route{pattern: "GET /debug/pprof/" + path, subresource: []string{nodesProxy}, kind: s.commands}, h)
 		}
 	} else {
 		all = append(all, disabled("profiling endpoint is disabled.", "/debug/pprof/")...)

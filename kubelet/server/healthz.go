@@ -55,7 +55,7 @@ func ListenHealthz(address string, checks []Check) (*Healthz, error) {
 	for _, c := range checks {
 		mux.HandleFunc("GET /healthz/"+c.Name, func(w http.ResponseWriter, r *http.Request) { answer(w, r, []Check{c}) })
 	}
-	return &Healthz{listener: l, server: &http.Server{
+	return &Healthz{listener: guard(l), server: &http.Server{
 		Handler:           mux,
 		ReadTimeout:       10 * time.Second,
 		ReadHeaderTimeout: 5 * time.Second,

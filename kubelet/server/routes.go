@@ -21,7 +21,7 @@ type route struct {
 	pattern     string
 	subresource []string // of nodes; one of them is enough
 	verb        string   // "" for that of the method
-	stream      bool     // lasts as long as its user likes
+	kind        *shares  // of streams, which last as long as their user likes; nil for requests that do not
 	readOnly    bool     // answered on the read-only port too
 	health      bool     // answered to every local program where a token opens the rest
 	handler     func(http.ResponseWriter, *http.Request) error
@@ -64,8 +64,8 @@ func (s *Server) routes() []route {
 // containerRoutes lead into containers. They are "create" whatever the method: who may only look must not get a shell.
 func (s *Server) containerRoutes() []route {
 	all := []route{
-		{pattern: "GET /containerLogs/{namespace}/{pod}/{container}", subresource: []string{nodesProxy}, stream: true, handler: s.getContainerLogs},
-		{pattern: "POST /checkpoint/{namespace}/{pod}/{container}", subresource: []string{"checkpoint"}, stream: true, handler: s.checkpoint},
+		{pattern: "GET /containerLogs/{namespace}/{pod}/{container}", subresource: []string{nodesProxy}, kind: s.logs, handler: s.getContainerLogs},
+		{pattern: "POST /checkpoint/{namespace}/{pod}/{container}", subresource: []string{"checkpoint"}, kind: s.commands, handler: s.checkpoint},
 	}
 	for _, method := range []string{"GET", "POST"} {
 		for _, uid := range []string{"", "/{uid}"} {
@@ -75,10 +75,14 @@ func (s *Server) containerRoutes() []route {
 				"/portForward/{namespace}/{pod}" + uid:             s.getPortForward,
 				"/run/{namespace}/{pod}" + uid + "/{container}":    s.getRun,
 			} {
+				kind := s.commands
+				if strings.HasPrefix(path, "/portForward/") {
+					kind = s.forwards
+				}
 				if method == "GET" && strings.HasPrefix(path, "/run/") {
 					continue
 				}
-				all = append(all, route{pattern: method + " " + path, subresource: []string{nodesProxy}, verb: "create", stream: true, handler: handler})
+				all = append(all, route{pattern: method + " " + path, subresource: []string{nodesProxy}, verb: "create", kind: kind, handler: handler})
 			}
 		}
 	}
@@ -95,7 +99,7 @@ func (s *Server) nodeRoutes() []route {
 		{pattern: "GET /statusz", subresource: []string{"statusz"}, handler: s.getStatusz},
 	}
 	if s.settings.EnableSystemLogHandler == nil || *s.settings.EnableSystemLogHandler {
-		all = append(all, route{pattern: "GET /logs/", subresource: []string{"log"}, stream: true, handler: s.getLogs})
+		all = append(all, route{pattern: "GET /logs/", subresource: []string{"log"}, kind: s.logs, handler: s.getLogs})
 	} else {
 		all = append(all, disabled("logs endpoint is disabled.", "/logs/")...)
 	}
@@ -184,7 +188,7 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 	})
 }
 
-// allowed lets requests through that their user may make.
+// allowed lets requests through that their user may make. The connections of others are not kept.
 func (s *Server) allowed(of route, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		verb := of.verb
@@ -192,9 +196,17 @@ func (s *Server) allowed(of route, next http.Handler) http.Handler {
 			verb = auth.Verb(r.Method)
 		}
 		user := userOf(r.Context())
-		if s.token != nil && user.Name != tokenUser && !of.health {
+		refuse := func(status int, message string) {
+			w.Header().Set("Connection", "close")
+			http.Error(w, message, status)
+		}
+		if s.token != nil && user.Name != tokenUser {
+			if of.health {
+				next.ServeHTTP(w, r)
+				return
+			}
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "Unauthorized: send the token in "+tokenFile+" below the root directory as bearer token", http.StatusUnauthorized)
+			refuse(http.StatusUnauthorized, "Unauthorized: send the token in "+tokenFile+" below the root directory as bearer token")
 			return
 		}
 		ok, err := s.auth.Authorize(r.Context(), user, verb, of.subresource...)
@@ -202,10 +214,13 @@ func (s *Server) allowed(of route, next http.Handler) http.Handler {
 		switch {
 		case err != nil:
 			log.Error(err, "Request could not be authorized", "user", user.Name, "verb", verb, "subresources", of.subresource)
-			http.Error(w, fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Name, verb, of.subresource), http.StatusInternalServerError)
+			refuse(http.StatusInternalServerError, fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Name, verb, of.subresource))
 		case !ok:
 			log.V(2).Info("Forbidden", "user", user.Name, "verb", verb, "path", r.URL.Path, "subresources", of.subresource)
-			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Name, verb, of.subresource), http.StatusForbidden)
+			refuse(http.StatusForbidden, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Name, verb, of.subresource))
+		case !allowConn(r.Context(), user):
+			w.Header().Set("Retry-After", "1")
+			refuse(http.StatusTooManyRequests, "too many connections, try again")
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -214,21 +229,21 @@ func (s *Server) allowed(of route, next http.Handler) http.Handler {
 
 // bounded answers while there is room, and turns a handler's error into an answer if none has begun.
 func (s *Server) bounded(of route) http.Handler {
-	slots := s.requests
-	if of.stream {
-		slots = s.streams
+	places := of.kind
+	if places == nil {
+		places = s.requests
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		default:
+		user := userOf(r.Context())
+		leave, ok := places.take(places.share(user, r.RemoteAddr)...)
+		if !ok {
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "too many requests, try again", http.StatusTooManyRequests)
 			return
 		}
-		if of.stream {
-			klog.FromContext(r.Context()).V(3).Info("Request", "method", r.Method, "path", r.URL.Path, "user", userOf(r.Context()).Name)
+		defer leave()
+		if of.kind != nil {
+			klog.FromContext(r.Context()).V(3).Info("Request", "method", r.Method, "path", r.URL.Path, "user", user.Name)
 		}
 		p := &patient{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
 		err := of.handler(p, r)

@@ -24,18 +24,19 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// What the server takes on at most. Whoever comes later is asked to try again.
+// What the server takes on at most, beside connections. More are asked to try again. One user, and one address, gets
+// at most three quarters of each, so that a place is left for others.
 const (
-	maxConnections = 1024
-	maxStreams     = 512 // of which logs that are followed, and exec, attach and port-forward
-	maxRequests    = 128 // all others at a time
-	maxHeader      = 512 << 10
-	maxBody        = 1 << 20
+	maxLogs     = 256 // of containers and of the node
+	maxCommands = 256 // exec, attach, run and checkpoint, profiles
+	maxForwards = 256
+	maxRequests = 128 // all others at a time
+	maxHeader   = 512 << 10
+	maxBody     = 1 << 20
 
-	headerTimeout = 10 * time.Second // the TLS handshake included
-	bodyTimeout   = 10 * time.Second
-	writeTimeout  = 30 * time.Second // for each piece of an answer
-	idleTimeout   = 90 * time.Second // between requests
+	bodyTimeout  = 10 * time.Second
+	writeTimeout = 30 * time.Second // for each piece of an answer
+	idleTimeout  = 90 * time.Second // between requests
 )
 
 // Options are what the server answers from. Handlers that are nil are not there.
@@ -78,8 +79,8 @@ type Server struct {
 	watcher  logs.Watcher
 	root     string
 
-	streams, requests chan struct{} // who is inside
-	stopped           context.Context
+	logs, commands, forwards, requests *shares // of what is under way
+	stopped                            context.Context
 
 	secure, readOnly *listener
 }
@@ -100,7 +101,7 @@ func Listen(o Options) (*Server, error) {
 	}
 	s := &Server{
 		options: o, settings: o.Settings, started: time.Now(), root: systemLogs,
-		streams: make(chan struct{}, maxStreams), requests: make(chan struct{}, maxRequests),
+		logs: newShares(maxLogs), commands: newShares(maxCommands), forwards: newShares(maxForwards), requests: newShares(maxRequests),
 	}
 	if err := s.prepareAuth(); err != nil {
 		return nil, err
@@ -142,10 +143,10 @@ func listen(address, setting string, handler http.Handler) (*listener, error) {
 		return nil, fmt.Errorf("listen for requests (address, %s): %w", setting, err)
 	}
 	return &listener{
-		Listener: limit(l, maxConnections),
+		Listener: guard(l),
 		server: &http.Server{
 			Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-			ErrorLog: log.New(quietErrors{}, "", 0), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+			ErrorLog: log.New(quietErrors{}, "", 0), ConnContext: withConn, TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		},
 	}, nil
 }
@@ -196,50 +197,6 @@ func (quietErrors) Write(line []byte) (int, error) {
 	}
 	return len(line), nil
 }
-
-// limit lets so many connections be open at a time; others wait to be accepted.
-func limit(l net.Listener, most int) net.Listener {
-	return &limited{Listener: l, slots: make(chan struct{}, most), closed: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &counted{Conn: conn, leave: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-type counted struct {
-	net.Conn
-	leave func()
-}
-
-func (c *counted) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}
-
-// CloseWrite tells the other end that nothing more will come.
-func (c *counted) CloseWrite() error { return closeWrite(c.Conn) }
 
 // pod returns the pod of that name, and of that UID if one is given. A mirror pod's UID counts as its static pod's.
 //

@@ -155,11 +155,11 @@ func TestFollowedLog(t *testing.T) {
 		if err != nil || line != "a\n" {
 			t.Fatalf("%q, %v", line, err)
 		}
-		if n := len(f.streams); n != 1 {
+		if n := f.logs.held(); n != 1 {
 			t.Errorf("%d streams while one log is followed", n)
 		}
 		end(answer.Body)
-		for start := time.Now(); len(f.streams) != 0; time.Sleep(time.Millisecond) {
+		for start := time.Now(); f.logs.held() != 0; time.Sleep(time.Millisecond) {
 			if time.Since(start) > 10*time.Second {
 				t.Fatal("the log is followed for nobody")
 			}
@@ -179,7 +179,7 @@ func TestSlowClient(t *testing.T) {
 	must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 	_, err = conn.Read(make([]byte, 1))
 	must(t, err)
-	for start := time.Now(); len(f.streams) != 0; time.Sleep(5 * time.Millisecond) {
+	for start := time.Now(); f.logs.held() != 0; time.Sleep(5 * time.Millisecond) {
 		if time.Since(start) > 10*time.Second {
 			t.Fatal("a client that reads nothing holds its place")
 		}
@@ -226,31 +226,43 @@ func TestSystemLogs(t *testing.T) {
 	}
 }
 
-// TestBounds: who comes when it is full is told so, and nobody holds a place by doing nothing.
+// TestBounds: when all places of a kind are taken, requests of that kind are told so and others are answered.
 func TestBounds(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	root := f.asRoot(t)
-	for range maxRequests {
-		f.requests <- struct{}{}
+	kinds := map[string]*shares{
+		"/pods": f.requests, "/containerLogs/default/web/app": f.logs, "/logs/": f.logs, "/debug/pprof/": f.requests,
+		"/exec/default/web/app": f.commands, "/attach/default/web/app": f.commands, "/exec/default/web/u1/app": f.commands,
+		"/portForward/default/web": f.forwards, "/portForward/default/web/u1": f.forwards,
 	}
-	if code, _ := f.do(t, root, http.MethodGet, "/pods"); code != http.StatusTooManyRequests {
-		t.Errorf("one request too many: %d", code)
-	}
-	<-f.requests
-	if code, _ := f.do(t, root, http.MethodGet, "/pods"); code != http.StatusOK {
-		t.Errorf("with room for one: %d", code)
-	}
-	for range maxStreams {
-		f.streams <- struct{}{}
-	}
-	if code, _ := f.do(t, root, http.MethodGet, "/containerLogs/default/web/app"); code != http.StatusTooManyRequests {
-		t.Errorf("one stream too many: %d", code)
+	for _, full := range []*shares{f.requests, f.logs, f.commands, f.forwards} {
+		var leave []func()
+		for {
+			one, ok := full.take()
+			if !ok {
+				break
+			}
+			leave = append(leave, one)
+		}
+		for path, kind := range kinds {
+			if code, _ := f.do(t, root, http.MethodGet, path); (code == http.StatusTooManyRequests) != (kind == full) {
+				t.Errorf("%s with another kind full: %v: %d", path, kind != full, code)
+			}
+		}
+		leave[0]()
+		leave[0]() // counts once
+		if _, ok := full.take(); !ok {
+			t.Error("no place after one was left")
+		}
+		if _, ok := full.take(); ok {
+			t.Error("two places after one was left")
+		}
+		for _, one := range leave {
+			one()
+		}
 	}
 	if code, _ := f.do(t, root, http.MethodGet, "/pods", "X-Big", strings.Repeat("x", 2*maxHeader)); code != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("big headers: %d", code)
-	}
-	for range maxStreams {
-		<-f.streams
 	}
 	big, err := root.Post("https://"+f.Addr()+"/run/default/web/app?cmd=id", "text/plain", bytes.NewReader(make([]byte, 8*maxBody)))
 	if err == nil {
@@ -267,42 +279,6 @@ func TestBounds(t *testing.T) {
 	_ = answer.Body.Close()
 	if !answer.Close {
 		t.Error("a stranger's connection is kept")
-	}
-}
-
-// TestConnections: a full server lets the next connection in when one has gone.
-func TestConnections(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	l := limit(inner, 1)
-	accepted := make(chan net.Conn, 2)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				close(accepted)
-				return
-			}
-			accepted <- conn
-		}
-	}()
-	for range 2 {
-		conn, err := net.Dial("tcp", inner.Addr().String())
-		must(t, err)
-		defer conn.Close()
-	}
-	first := <-accepted
-	select {
-	case <-accepted:
-		t.Error("two connections were accepted where one may be")
-	case <-time.After(50 * time.Millisecond):
-	}
-	must(t, first.Close())
-	_ = first.Close() // counts once
-	<-accepted
-	must(t, l.Close())
-	if _, open := <-accepted; open {
-		t.Error("a closed listener accepted a connection")
 	}
 }
 

@@ -115,7 +115,10 @@ func TestJSONLogs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = Load(nil, &bytes.Buffer{}) })
+	t.Cleanup(func() {
+		klog.ClearLogger()
+		_, _ = Load(nil, &bytes.Buffer{})
+	})
 	var out bytes.Buffer
 	if err := applyLogging(&s.KubeletConfiguration, &out); err != nil {
 		t.Fatal(err)

@@ -32,8 +32,6 @@ func applyLogging(c *kubeletconfig.KubeletConfiguration, out io.Writer) error {
 	}
 	if c.Logging.Format == jsonFormat {
 		klog.SetLoggerWithOptions(jsonLogger(out, int(c.Logging.Verbosity)), klog.ContextualLogger(true))
-	} else {
-		klog.ClearLogger()
 	}
 	return nil
 }

@@ -32,6 +32,9 @@ type User struct {
 	Extra     map[string][]string
 }
 
+// Known tells whether the user has shown credentials.
+func (u *User) Known() bool { return u.Name != "" && u.Name != anonymous }
+
 // TokenReviewer asks the apiserver whose a token is.
 type TokenReviewer interface {
 	Create(context.Context, *authenticationv1.TokenReview, metav1.CreateOptions) (*authenticationv1.TokenReview, error)
