@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -76,15 +76,16 @@ func TestServerOnRequest(t *testing.T) {
 func TestSlowClients(t *testing.T) {
 	ctx, s := nodeWith(t, stack.KubeletOptions{Config: map[string]any{"streamingConnectionIdleTimeout": "5s", "containerLogMaxSize": "100Mi"}})
 	pod := sleeper(t)
-	pod.Spec.Containers = append(pod.Spec.Containers, shell("big", "yes 0123456789012345678901234567890123456789 | head -n 500000; sleep 1000"))
+	pod.Spec.Containers = append(pod.Spec.Containers, shell("big", "yes 0123456789012345678901234567890123456789 | head -n 500000; echo end; sleep 1000"))
 	ready(ctx, t, pod)
-	eventually(ctx, t, "the big log is there", func() bool {
-		return strings.HasPrefix(kubectlRun(ctx, t, "logs", pod.Name, "-c=big", "--tail=1"), "0123")
+	eventually(ctx, t, "all of the big log is there", func() bool {
+		return kubectlRun(ctx, t, "logs", pod.Name, "-c=big", "--tail=1") == "end\n"
 	})
 	admin := kubeletClient(t, "admin", "system:masters")
 	config := admin.Transport.(*http.Transport).TLSClientConfig.Clone()
 	config.ServerName = stack.NodeIP
 	ends := map[string]chan error{}
+	rest := make(chan struct{}) // closed when the clients that are given the longest time have lost their connections
 	for what, begun := range map[string]string{
 		"says nothing":          "",
 		"half a request":        "GET /pods HTTP/1.1\r\nHost: node\r\nX-Part: ",
@@ -101,7 +102,13 @@ func TestSlowClients(t *testing.T) {
 		defer raw.Close()
 		end := make(chan error, 1)
 		ends[what] = end
-		go func() { end <- slow(ctx, raw, config, begun, what == "takes no log") }()
+		go func() {
+			if what == "takes no log" {
+				end <- reluctant(ctx, raw, config, begun, rest)
+			} else {
+				end <- slow(ctx, raw, config, begun)
+			}
+		}()
 	}
 	for range 20 {
 		if code, body := askKubelet(ctx, t, admin, "", "GET /pods"); code != http.StatusOK {
@@ -111,15 +118,21 @@ func TestSlowClients(t *testing.T) {
 	if out := kubectlRun(ctx, t, "exec", pod.Name, "--", "echo", "meanwhile"); out != "meanwhile\n" {
 		t.Errorf("meanwhile, a command: %q", out)
 	}
+	last := ends["takes no log"]
+	delete(ends, "takes no log")
 	for what, end := range ends {
 		if err := <-end; err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	close(rest)
+	if err := <-last; err != nil {
+		t.Errorf("takes no log: %v", err)
+	}
 }
 
 // slow sends the beginning of something and returns nil when the server has ended the connection for it.
-func slow(ctx context.Context, raw net.Conn, config *tls.Config, begun string, reluctant bool) error {
+func slow(ctx context.Context, raw net.Conn, config *tls.Config, begun string) error {
 	deadline, _ := ctx.Deadline()
 	if err := raw.SetDeadline(deadline); err != nil {
 		return err
@@ -135,18 +148,38 @@ func slow(ctx context.Context, raw net.Conn, config *tls.Config, begun string, r
 			return err
 		}
 	}
-	if reluctant { // it takes nothing until the server must have given up
-		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-			return err
-		}
-		time.Sleep(10 * time.Second)
-	}
-	read, err := io.Copy(io.Discard, conn)
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	if read, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("the server waits for it: %d bytes", read)
-	case reluctant && read > 16<<20:
+	}
+	return nil
+}
+
+// reluctant asks for something big, takes none of it until rest is closed, and returns nil if it was cut off then.
+func reluctant(ctx context.Context, raw net.Conn, config *tls.Config, request string, rest <-chan struct{}) error {
+	deadline, _ := ctx.Deadline()
+	if err := raw.SetDeadline(deadline); err != nil {
+		return err
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		return err
+	}
+	from := bufio.NewReader(conn)
+	answer, err := http.ReadResponse(from, nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	<-rest
+	read, err := io.Copy(io.Discard, answer.Body)
+	if err == nil {
 		return fmt.Errorf("it got all of its log: %d bytes", read)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the server waits for it: %d bytes", read)
 	}
 	return nil
 }
