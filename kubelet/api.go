@@ -159,6 +159,14 @@ func (c *apiClients) leases() node.LeaseClient {
 	return c.heartbeats.Leases(corev1.NamespaceNodeLease)
 }
 
+// known is closed when there is a client certificate, nil if none is waited for.
+func (c *apiClients) known() <-chan struct{} {
+	if c.rotation == nil {
+		return nil
+	}
+	return c.rotation.Known()
+}
+
 // podClient writes pods.
 func (c *apiClients) podClient() func(namespace string) status.PodClient {
 	if c.pods == nil {

@@ -130,7 +130,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 		return err
 	}
 	if k.node, err = node.New(node.Options{
-		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Settings: s, CRI: k.cri, Events: events,
+		Watch: k.api.nodeObject(s.NodeName), Nodes: k.api.nodes(), Leases: k.api.leases(), Known: k.api.known(), Settings: s, CRI: k.cri, Events: events,
 		Images:         func(ctx context.Context) ([]corev1.ContainerImage, error) { return puller.List(ctx) },
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
 		RuntimeSynced:  k.pleg.Synced(), Registerer: r,
@@ -207,8 +207,8 @@ func (k *Kubelet) mirror(pods *syncloop.Pods) *status.Mirror {
 // followNode has static pods looked at when the node is another one than before, so that their mirrors belong to it, and
 // all pods when it has other addresses, which are in their statuses.
 func (k *Kubelet) followNode(resync chan<- types.UID) func(context.Context) {
+	last, changed := k.node.Current() // before anything runs: a node that registers is another one
 	return func(ctx context.Context) {
-		last, changed := k.node.Current()
 		for {
 			select {
 			case <-changed:

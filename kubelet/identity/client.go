@@ -89,7 +89,26 @@ func ClientCertificates(ctx context.Context, o Options) (*Client, error) {
 		return nil, err
 	}
 	c.Config.Wrap(func(next http.RoundTripper) http.RoundTripper { return c.judged(ctx, next) })
+	if bootstrap != nil {
+		c.Config.Wrap(c.known)
+	}
 	return c, nil
+}
+
+// known is a transport whose requests wait for the first certificate. Without one the apiserver would take them for those
+// of somebody unknown and refuse them, and watches and events would be tried again much later than they could be.
+func (c *Client) known(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		select {
+		case <-c.Ready():
+			return next.RoundTrip(r)
+		case <-r.Context().Done():
+			if r.Body != nil {
+				_ = r.Body.Close()
+			}
+			return nil, fmt.Errorf("wait for the client certificate: %w", r.Context().Err())
+		}
+	})
 }
 
 // requestsFor asks for certificates with the credentials of a config.
@@ -164,6 +183,14 @@ func (c *Client) Certificate() *tls.Certificate { return c.store.current.Load() 
 
 // Ready is closed when there is a certificate.
 func (c *Client) Ready() <-chan struct{} { return c.store.first }
+
+// Known is closed when requests no longer wait for a certificate; nil if they never did.
+func (c *Client) Known() <-chan struct{} {
+	if c.bootstrap == nil {
+		return nil
+	}
+	return c.Ready()
+}
 
 // CloseConnections has every request made from now on connect anew.
 func (c *Client) CloseConnections() { c.dialer.CloseAll() }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -82,11 +83,17 @@ func TestNewCertificateNewConnection(t *testing.T) {
 	}
 }
 
-// TestBootstrapConfig: without a kubeconfig one is written that names the certificate to come, and nothing is shown
-// until it comes.
+// TestBootstrapConfig: without a kubeconfig one is written that names the certificate to come, and nothing is asked of the
+// apiserver until it comes, since it would not know who asks.
 func TestBootstrapConfig(t *testing.T) {
 	a := newAuthority(t)
-	s := a.server(whoAmI)
+	var unknown atomic.Int32
+	s := a.server(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.PeerCertificates) == 0 {
+			unknown.Add(1)
+		}
+		whoAmI(w, r)
+	})
 	dir := t.TempDir()
 	o := Options{NodeName: "n", CertDir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig"), BootstrapKubeconfig: kubeconfig(t, s, "{token: x}")}
 	c, err := ClientCertificates(t.Context(), o)
@@ -94,9 +101,28 @@ func TestBootstrapConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	private(t, o.Kubeconfig)
-	if serial, _ := ask(t, c.Config, s.URL); serial != "none" || c.Certificate() != nil {
-		t.Errorf("before there is a certificate it is %s", serial)
+	impatient := rest.CopyConfig(c.Config)
+	impatient.Timeout = 20 * time.Millisecond
+	early, err := rest.HTTPClientFor(impatient)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if answer, err := early.Post(s.URL, "text/plain", strings.NewReader("x")); err == nil {
+		t.Errorf("an answer before there is a certificate: %v", answer.Status)
+		_ = answer.Body.Close()
+	}
+	patient, err := rest.HTTPClientFor(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error)
+	go func() {
+		answer, err := patient.Get(s.URL)
+		if err == nil {
+			err = answer.Body.Close()
+		}
+		answered <- err
+	}()
 	select {
 	case <-c.Ready():
 		t.Error("ready without a certificate")
@@ -115,6 +141,9 @@ func TestBootstrapConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-c.Ready()
+	if err := <-answered; err != nil || unknown.Load() > 0 {
+		t.Errorf("%v; requests without a certificate: %d", err, unknown.Load())
+	}
 	if serial, _ := ask(t, c.Config, s.URL); serial != "2" {
 		t.Errorf("the certificate is %s", serial)
 	}

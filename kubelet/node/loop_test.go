@@ -41,3 +41,22 @@ func TestLoopHealthy(t *testing.T) {
 		}
 	})
 }
+
+// TestKnown: nothing is asked of an apiserver that would not know who asks, and the node is registered as soon as it does.
+func TestKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		known := make(chan struct{})
+		o := w.options(root(t, nil))
+		o.Known = known
+		w.startWith(o)
+		defer w.stop()
+		w.wait(settleMost + time.Minute)
+		if asked := w.api.Actions(); len(asked) > 0 {
+			t.Errorf("asked before the kubelet is known: %v", asked)
+		}
+		close(known)
+		synctest.Wait()
+		w.get()
+	})
+}

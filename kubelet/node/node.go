@@ -43,6 +43,8 @@ type Options struct {
 	Watch  cache.ListerWatcher
 	Nodes  Client
 	Leases LeaseClient
+	// Known is closed when the apiserver can know who asks; nil if it does from the start.
+	Known <-chan struct{}
 
 	Settings *settings.Settings
 	CRI      *cri.Client
@@ -242,6 +244,13 @@ func (n *Node) Run(ctx context.Context) {
 		n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 	}
 	n.settle(ctx)
+	if n.opts.Known != nil { // so that the node registers at once then, and not when a request is tried again
+		select {
+		case <-n.opts.Known:
+		case <-ctx.Done():
+			return
+		}
+	}
 	if *n.opts.Settings.RegisterNode && !n.register(ctx) {
 		return
 	}
