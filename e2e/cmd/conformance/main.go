@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"minikubelet/e2e/progress"
 	"minikubelet/e2e/stack"
 )
 
@@ -44,7 +46,7 @@ func main() {
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI runtime to run pods with")
 	flag.StringVar(&f.label, "label", "node", "specs to run: node, conformance, all (both), or a ginkgo label filter")
 	flag.StringVar(&f.focus, "focus", "", "run only specs whose name matches")
-	flag.StringVar(&f.subset, "subset", "", "run only the specs that this file names, one a line")
+	flag.StringVar(&f.subset, "subset", "", "run only the specs that this file names, one a line; their tags need not be named")
 	flag.StringVar(&f.skip, "skip", "", "leave out specs whose name matches")
 	flag.StringVar(&f.known, "known", "e2e/testdata/conformance-known.txt", "specs that fail here for every kubelet, one a line: NAME # REASON")
 	flag.IntVar(&f.procs, "procs", 6, "how many specs run at once")
@@ -65,15 +67,15 @@ func main() {
 // run starts the cluster, runs the suite and reports. It fails when a spec failed that is not known to, and when
 // something is left of the pods afterwards.
 func run(ctx context.Context, f flags) (err error) {
-	known, err := readKnown(f.known)
+	suite, err := listSpecs(ctx, filepath.Join(f.suite, "e2e.test"), f.choice()...)
 	if err != nil {
-		return fmt.Errorf("read the specs that are known to fail: %w", err)
+		return err
 	}
-	if f.subset != "" {
-		if f.focus, err = focusOn(f.subset); err != nil {
-			return fmt.Errorf("read the specs to run: %w", err)
-		}
+	p, err := planRun(suite, f.subset, f.known)
+	if err != nil {
+		return err
 	}
+	fmt.Fprintf(os.Stderr, "starting a cluster for %d specs\n", len(p.names))
 	s, err := stack.Start(ctx, stack.Options{BinDir: f.bin, Runtime: f.runtime, Scheduler: true, AllControllers: true, KeepDir: f.keep})
 	if err != nil {
 		return err
@@ -108,7 +110,7 @@ func run(ctx context.Context, f flags) (err error) {
 		<-k.Done()
 		end(errors.New("the kubelet has ended"))
 	}()
-	if err := runAndReport(alive, s, f, known); err != nil {
+	if err := runAndReport(alive, s, f, p); err != nil {
 		if ctx.Err() == nil && alive.Err() != nil {
 			err = fmt.Errorf("%w: %w; its log ends:\n%s", context.Cause(alive), err, k.LogTail(60))
 		}
@@ -117,8 +119,24 @@ func run(ctx context.Context, f flags) (err error) {
 	return errors.Join(proxy.Stop(10*time.Second), k.Stop(30*time.Second))
 }
 
+// choice are ginkgo's arguments that choose specs.
+func (f flags) choice() []string {
+	label := f.label
+	if preset, ok := presets[label]; ok {
+		label = preset
+	}
+	args := []string{"--label-filter=" + label}
+	if f.focus != "" {
+		args = append(args, "--focus="+f.focus)
+	}
+	if f.skip != "" {
+		args = append(args, "--skip="+f.skip)
+	}
+	return args
+}
+
 // runAndReport runs the suite on the cluster, and prints what came of it and what is left of it.
-func runAndReport(ctx context.Context, s *stack.Stack, f flags, known map[string]string) error {
+func runAndReport(ctx context.Context, s *stack.Stack, f flags, p plan) error {
 	if err := warmUp(ctx, s); err != nil {
 		return err
 	}
@@ -126,15 +144,18 @@ func runAndReport(ctx context.Context, s *stack.Stack, f flags, known map[string
 	if err != nil {
 		return err
 	}
-	results, err := runSuite(ctx, s, f, "report")
+	if len(p.subset) > 0 {
+		f.focus = exactly(p.subset)
+	}
+	results, err := runSuite(ctx, s, f, "suite", len(p.names))
 	if err != nil {
 		return err
 	}
-	if err := runAgain(ctx, s, f, results, known); err != nil {
+	if err := runAgain(ctx, s, f, results, p.known); err != nil {
 		return err
 	}
-	results.print(os.Stdout, f.kubelet, known)
-	return errors.Join(results.verdict(known), checkLeaks(ctx, os.Stdout, s, before))
+	results.print(os.Stdout, f.kubelet, p.known)
+	return errors.Join(results.verdict(p.known), p.missing(results), checkLeaks(ctx, os.Stdout, s, before))
 }
 
 // runAgain runs what failed once more, two at a time. Much waits for things to happen in time, which on a busy machine
@@ -143,14 +164,14 @@ func runAgain(ctx context.Context, s *stack.Stack, f flags, first *results, know
 	var names []string
 	for _, spec := range first.specs {
 		if spec.failed() && known[spec.name] == "" {
-			names = append(names, regexp.QuoteMeta(spec.name))
+			names = append(names, spec.name)
 		}
 	}
 	if len(names) == 0 || len(names) > f.again {
 		return nil
 	}
 	f.focus, f.procs = exactly(names), 2
-	second, err := runSuite(ctx, s, f, "again")
+	second, err := runSuite(ctx, s, f, "again", len(names))
 	if err != nil {
 		return fmt.Errorf("run again what failed: %w", err)
 	}
@@ -159,47 +180,35 @@ func runAgain(ctx context.Context, s *stack.Stack, f flags, first *results, know
 }
 
 // exactly is an expression for names that end so: many a name begins like another.
-func exactly(names []string) string { return "(?:" + strings.Join(names, "|") + ")$" }
-
-// focusOn is an expression for the specs whose names the file lists, one a line.
-func focusOn(path string) (string, error) {
-	var names []string
-	err := readLines(path, func(line string) error {
-		names = append(names, regexp.QuoteMeta(line))
-		return nil
-	})
-	if err == nil && len(names) == 0 {
-		err = fmt.Errorf("%s names none", path)
+func exactly(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = regexp.QuoteMeta(name)
 	}
-	return exactly(names), err
+	return "(?:" + strings.Join(quoted, "|") + ")$"
 }
 
-// runSuite runs the specs in parallel processes and returns what came of them; that some fail is no error.
-func runSuite(ctx context.Context, s *stack.Stack, f flags, name string) (*results, error) {
+// runSuite runs so many specs in parallel processes and returns what came of them; that some fail is no error.
+func runSuite(ctx context.Context, s *stack.Stack, f flags, name string, count int) (*results, error) {
 	report := filepath.Join(s.Dir, name+".json")
-	label := f.label
-	if preset, ok := presets[label]; ok {
-		label = preset
-	}
-	args := []string{
-		filepath.Join(f.suite, "ginkgo"), fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--silence-skips", "--label-filter=" + label,
+	args := append([]string{
+		filepath.Join(f.suite, "ginkgo"), fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--force-newlines", "--silence-skips",
 		"--output-dir=" + filepath.Dir(report), "--json-report=" + filepath.Base(report), "--timeout=" + (f.timeout - 2*time.Minute).String(), "--keep-going",
-	}
-	if f.focus != "" {
-		args = append(args, "--focus="+f.focus)
-	}
-	if f.skip != "" {
-		args = append(args, "--skip="+f.skip)
-	}
+	}, f.choice()...)
 	args = append(args, filepath.Join(f.suite, "e2e.test"), "--",
 		"--kubeconfig="+s.AdminKubeconfig, "--provider=local", "--kubectl-path="+s.Program("kubectl"), "--minStartupPods=0",
 		"--node-os-distro=custom", "--delete-namespace=true", "--report-dir=", "--container-runtime-process-name=containerd",
 	)
-	suite, err := s.Spawn("suite", args...)
+	suite, err := s.Spawn(name, args...)
 	if err != nil {
 		return nil, err
 	}
+	following, stop := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() { progress.FollowGinkgo(following, suite.LogPath, progress.New(os.Stderr, name, count)) })
 	err = suite.Wait(ctx)
+	stop()
+	follower.Wait()
 	if _, statErr := os.Stat(report); statErr != nil {
 		return nil, fmt.Errorf("run the suite: %w; its log ends:\n%s", err, suite.LogTail(40))
 	}

@@ -25,32 +25,31 @@ type spec struct {
 	name, state string // passed, skipped or anything else, which is a failure
 	why         string // the first line of what it says of its failure, or of what it needs
 	labels      []string
+	chosen      bool   // it is to run
 	before      string // why it failed the first time, if it ran twice
 }
 
 // ginkgoReport is what of ginkgo's JSON report is read.
 type ginkgoReport struct {
 	RunTime     time.Duration
-	SpecReports []struct {
-		ContainerHierarchyTexts  []string
-		ContainerHierarchyLabels [][]string
-		LeafNodeType             string
-		LeafNodeText             string
-		LeafNodeLabels           []string
-		State                    string
-		NumAttempts              int
-		Failure                  struct{ Message string }
-	}
+	SpecReports []ginkgoSpec
+}
+
+type ginkgoSpec struct {
+	ContainerHierarchyTexts  []string
+	ContainerHierarchyLabels [][]string
+	LeafNodeType             string
+	LeafNodeText             string
+	LeafNodeLabels           []string
+	State                    string
+	NumAttempts              int
+	Failure                  struct{ Message string }
 }
 
 func readReport(path string) (*results, error) {
-	data, err := os.ReadFile(path)
+	suites, err := readGinkgo(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the suite's report: %w", err)
-	}
-	var suites []ginkgoReport
-	if err := json.Unmarshal(data, &suites); err != nil {
-		return nil, fmt.Errorf("read the suite's report: %w", err)
+		return nil, err
 	}
 	r := &results{}
 	for _, suite := range suites {
@@ -59,15 +58,45 @@ func readReport(path string) (*results, error) {
 			if s.NumAttempts == 0 && s.State != "failed" || s.LeafNodeType != "It" && s.State == "passed" {
 				continue // not chosen, or the suite's own preparations
 			}
-			why, _, _ := strings.Cut(s.Failure.Message, "\n")
-			r.specs = append(r.specs, spec{
-				name: strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " "), state: s.State, why: why,
-				labels: slices.Concat(append(s.ContainerHierarchyLabels, s.LeafNodeLabels)...),
-			})
+			r.specs = append(r.specs, s.spec())
 		}
 	}
 	slices.SortFunc(r.specs, func(a, b spec) int { return strings.Compare(a.name, b.name) })
 	return r, nil
+}
+
+// readSpecs reads the report of a dry run, in which the specs that are chosen pass.
+func readSpecs(path string) (specs []spec, err error) {
+	suites, err := readGinkgo(path)
+	for _, suite := range suites {
+		for _, s := range suite.SpecReports {
+			if s.LeafNodeType == "It" {
+				one := s.spec()
+				one.chosen = s.State == "passed"
+				specs = append(specs, one)
+			}
+		}
+	}
+	return specs, err
+}
+
+func readGinkgo(path string) (suites []ginkgoReport, err error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &suites)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the suite's report: %w", err)
+	}
+	return suites, nil
+}
+
+func (s ginkgoSpec) spec() spec {
+	why, _, _ := strings.Cut(s.Failure.Message, "\n")
+	return spec{
+		name: strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " "), state: s.State, why: why,
+		labels: slices.Concat(append(s.ContainerHierarchyLabels, s.LeafNodeLabels)...),
+	}
 }
 
 func (s spec) failed() bool { return s.state != "passed" && s.state != "skipped" }

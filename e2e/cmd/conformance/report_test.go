@@ -88,16 +88,6 @@ func TestReadKnown(t *testing.T) {
 	}
 }
 
-func TestFocusOn(t *testing.T) {
-	focus, err := focusOn(write(t, "# some\n[sig-node] a (b)\nc\n"))
-	if err != nil || focus != `(?:\[sig-node\] a \(b\)|c)$` {
-		t.Errorf("focus %q, %v", focus, err)
-	}
-	if _, err := focusOn(write(t, "#\n")); err == nil {
-		t.Error("the file names no spec, and that is no error: all would run")
-	}
-}
-
 func TestExceeds(t *testing.T) {
 	before := holdings{resources: []string{"mount /a"}, goroutines: 100, descriptors: 20}
 	if leaked := before.exceeds(before); len(leaked) != 0 {
