@@ -186,6 +186,49 @@ release: ## static programs for amd64 and arm64 and their checksums, in bin/rele
 	done; done
 	cd bin/release && sha256sum * >SHA256SUMS && cat SHA256SUMS
 
+##@ Nodes of kind clusters (Docker)
+
+CLUSTER ?= minikubelet
+NODE ?=
+NODES ?= all
+IMAGE ?=
+DEBUG ?=
+KIND_SH = KIND="$(CURDIR)/bin/kind" KUBELET="$(CURDIR)/bin/$(if $(DEBUG),debug/)kubelet" DLV="$(if $(DEBUG),$(DEBUG_BIN)/dlv)" \
+  CLUSTER="$(CLUSTER)" NODE="$(NODE)" NODES="$(NODES)" IMAGE="$(IMAGE)" RUNTIME="$(RUNTIME)" CONFIG="$(CONFIG)" exec e2e/kind/kind.sh
+
+.PHONY: kind
+kind: kind-program kind-kubelet ## a new kind cluster with this kubelet on every node; CLUSTER=minikubelet NODES=all|worker IMAGE= CONFIG=file RUNTIME=embedded DEBUG=1
+	@$(KIND_SH) create
+
+.PHONY: kind-delete
+kind-delete: kind-program ## remove the kind cluster CLUSTER
+	@$(KIND_SH) delete
+
+.PHONY: kind-node
+kind-node: kind-kubelet ## one more node with this kubelet joins the running kind cluster CLUSTER; NODE=name RUNTIME=embedded DEBUG=1
+	@$(KIND_SH) node
+
+.PHONY: kind-node-delete
+kind-node-delete: ## remove the node NODE
+	@$(KIND_SH) node-delete
+
+.PHONY: kind-swap
+kind-swap: kind-kubelet ## this kubelet takes the place of the one of the kind node NODE, whose pods go on; DEBUG=1
+	@$(KIND_SH) swap
+
+.PHONY: kind-swap-back
+kind-swap-back: ## and its own kubelet the place of this one
+	@$(KIND_SH) swap-back
+
+.PHONY: kind-program
+kind-program:
+	@cd e2e/kind/programs/kind && CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -o "$(CURDIR)/bin/kind" tool
+
+.PHONY: kind-kubelet
+kind-kubelet: build
+	@$(if $(DEBUG),e2e/stack/build.sh "$(CACHE)" debug >/dev/null)
+	$(if $(DEBUG),CGO_ENABLED=0 go build -gcflags 'all=-N -l' -tags '$(TAGS)' -ldflags '-X minikubelet/kubelet/settings.Version=$(VERSION)' -o bin/debug/kubelet ./cmd/kubelet)
+
 ##@ Housekeeping
 
 .PHONY: fmt

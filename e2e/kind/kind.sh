@@ -3,7 +3,7 @@
 #
 #   kind.sh create              a new cluster CLUSTER with it on all nodes, or with NODES=worker on the workers
 #   kind.sh delete              removes that cluster
-#   kind.sh node                one more node, NODE or else CLUSTER-minikubelet, with it joins the running cluster CLUSTER
+#   kind.sh node                one more node with it, NODE or else CLUSTER-minikubelet, joins the running cluster CLUSTER
 #   kind.sh node-delete         removes the node NODE
 #   kind.sh swap                it takes the place of the kubelet of the running node NODE, whose pods keep running
 #   kind.sh swap-back           the node's own kubelet does
@@ -18,14 +18,10 @@ undo=: # what failing takes back
 say() { printf '%4ds  %s\n' $SECONDS "$*"; }
 fail() {
   echo "kind-$command: $*" >&2
-  trap - ERR
-  $undo
   exit 1
 }
-trap 'fail "line $LINENO failed: $BASH_COMMAND"' ERR
-
 files=$(mktemp -d)
-trap 'rm -rf "$files"' EXIT
+trap 'status=$?; [ $status = 0 ] || $undo; rm -rf "$files"; exit $status' EXIT
 
 kubectl() { docker exec -i "$control" kubectl --kubeconfig /etc/kubernetes/admin.conf "$@"; }
 label() { docker inspect -f "{{index .Config.Labels \"io.x-k8s.kind.$2\"}}" "$1" 2>/dev/null || true; }
@@ -63,14 +59,19 @@ EOF
 lay="set -e; [ -e /usr/bin/kubelet.upstream ] || mv /usr/bin/kubelet /usr/bin/kubelet.upstream; ln -sf $lib/kubelet /usr/bin/kubelet"
 lift="set -e; mv -f /usr/bin/kubelet.upstream /usr/bin/kubelet; rm -r $lib"
 
-# ready waits until the kubelet of $node says it is well, and the node is Ready with a version that has $1 in it, or not if $2 is not.
+kubelet_log() { docker exec "$node" journalctl --no-pager -o cat -n 15 -u kubelet >&2 || true; }
+
+# ready waits until the kubelet of $node is well, and is ours or upstream's, as $1 says, and the node is Ready.
 ready() {
-  local state='' well deadline=$((SECONDS + ${TIMEOUT:-180}))
-  while well=$(docker exec "$node" curl -s http://127.0.0.1:10248/healthz) || well="the kubelet does not answer" && state=$(kubectl get node "$node" \
-    -o 'jsonpath={.status.nodeInfo.kubeletVersion} Ready={.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].message}' 2>&1) || true
-    ! [[ $well = ok && $state == *' Ready=True '* ]] || [ "${2:-}" != "$([[ $state == *$1*\ Ready* ]] || echo not)" ]; do
-    if [ $SECONDS -ge $deadline ]; then
-      docker exec "$node" journalctl --no-pager -o cat -n 15 -u kubelet >&2 || true
+  local well state whose deadline=$((SECONDS + 180))
+  while true; do
+    well=$(docker exec "$node" curl -sS http://127.0.0.1:10248/healthz 2>&1) || true
+    state=$(kubectl get node "$node" -o 'jsonpath={.status.nodeInfo.kubeletVersion} Ready={.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].message}' 2>&1) || true
+    [[ $state == *+minikubelet* ]] && whose=ours || whose=upstream
+    [ "$well" != ok ] || [ $whose != "$1" ] || [[ $state != *' Ready=True '* ]] || break
+    if [ $SECONDS -ge $deadline ] || [ "$(docker exec "$node" systemctl show -P NRestarts kubelet)" -ge 3 ]; then
+      kubelet_log
+      undo=${undo/remove/:} # a node that joined is left to be looked at
       fail "$node did not get Ready; healthz: $well; node: $state; above is the end of its kubelet's log"
     fi
     sleep 0.5
@@ -79,7 +80,7 @@ ready() {
 }
 
 create() {
-  local laid=minikubelet/$cluster container roles='control-plane|worker' image=${IMAGE:-} config=$files/../${files##*/}.yaml
+  local laid=minikubelet/$cluster container roles='control-plane|worker' image=${IMAGE:-}
   [ -z "$(nodes -a --filter "label=io.x-k8s.kind.cluster=$cluster")" ] || fail "there is a kind cluster $cluster; make kind-delete CLUSTER=$cluster removes it"
   # kind names its image in its source only.
   [ -n "$image" ] || image=$(sed -n 's/^const Image = "\(.*\)"/\1/p' "$(cd "$(dirname "$0")/programs/kind" && go list -m -f '{{.Dir}}' sigs.k8s.io/kind)/pkg/apis/config/defaults/image.go")
@@ -104,7 +105,7 @@ create() {
   if ! "$KIND" create cluster --name "$cluster" --config "$files/cluster.yaml" --retain; then
     for node in $(nodes --filter "label=io.x-k8s.kind.cluster=$cluster"); do
       echo "$node:" >&2
-      docker exec "$node" journalctl --no-pager -o cat -n 15 -u kubelet >&2 || true
+      kubelet_log
     done
     fail "kind failed; above is the end of the log of each node's kubelet; make kind-delete CLUSTER=$cluster removes the nodes"
   fi
@@ -130,7 +131,7 @@ add() {
   undo=remove
   docker cp "$files/." "$node:$lib"
   docker exec "$node" sh -c "$lay"
-  until [ "$(docker exec "$node" systemctl is-active multi-user.target || true)" = active ]; do
+  until [ "$(docker exec "$node" systemctl is-active multi-user.target 2>/dev/null || true)" = active ]; do
     [ "$(docker inspect -f '{{.State.Running}}' "$node")" = true ] || fail "$node has ended: $(docker logs --tail 5 "$node" 2>&1)"
     sleep 0.2
   done
@@ -154,16 +155,16 @@ nodeRegistration:
 EOF
   docker exec "$node" kubeadm join --config /kind/kubeadm.conf --skip-phases=preflight >"$files/join.log" 2>&1 || {
     cat "$files/join.log" >&2
-    docker exec "$node" journalctl --no-pager -o cat -n 15 -u kubelet >&2 || true
+    kubelet_log
     fail "kubeadm join failed; above are what it says and the end of the kubelet's log"
   }
   kubectl delete --ignore-not-found -n kube-system secret "bootstrap-token-${join[4]%%.*}" >/dev/null
-  ready minikubelet
+  ready ours
   say "make kind-node-delete NODE=$node removes it"
 }
 
 remove() {
-  kubectl delete node "$node" --ignore-not-found
+  kubectl delete node "$node" --ignore-not-found || true
   docker rm -f -v "$node" >/dev/null
   say "removed $node"
 }
@@ -175,7 +176,7 @@ swap() {
   docker cp "$files/." "$node:$lib"
   undo=back
   docker exec "$node" sh -c "$lay && systemctl restart kubelet"
-  ready minikubelet
+  ready ours
   undo=:
   [ -z "$dlv" ] || say "dlv connect $(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$node"):2345"
   say "make kind-swap-back NODE=$node undoes it"
@@ -183,8 +184,9 @@ swap() {
 
 back() {
   undo=:
-  docker exec "$node" sh -c "$lift && systemctl restart kubelet" || fail "$node does not have its own kubelet aside"
-  ready minikubelet not
+  docker exec "$node" test -e /usr/bin/kubelet.upstream || fail "$node has its own kubelet"
+  docker exec "$node" sh -c "$lift && systemctl restart kubelet"
+  ready upstream
 }
 
 docker version >/dev/null 2>&1 || fail "docker does not answer: $(docker version 2>&1 | tail -n 1)"
@@ -193,11 +195,11 @@ case $runtime in
   *) fail "RUNTIME must be containerd or embedded, not $runtime" ;;
 esac
 case $command in
-  create) prepare && create ;;
+  create) prepare; create ;;
   delete) delete ;;
-  node) prepare && add ;;
-  node-delete) find_node && remove ;;
-  swap) prepare && swap ;;
-  swap-back) find_node && back ;;
+  node) prepare; add ;;
+  node-delete) find_node; remove ;;
+  swap) prepare; swap ;;
+  swap-back) find_node; back ;;
   *) fail "unknown command" ;;
 esac
