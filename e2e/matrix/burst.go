@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"minikubelet/e2e/progress"
 	"minikubelet/e2e/stack"
 )
 
@@ -39,6 +40,7 @@ func (c Crowds) Run(ctx context.Context, o Options) (rows []Row, err error) {
 	if err := r.warmUp(ctx); err != nil {
 		return nil, err
 	}
+	r.lifeMeter = progress.New(o.Progress, o.Title+", pods", c.AtOnce*c.Rounds+c.Churned)
 	for round := range c.Rounds {
 		start := time.Now()
 		names := make([]string, c.AtOnce)
@@ -88,6 +90,7 @@ func (r *run) lives(ctx context.Context, names []string, atOnce int) []string {
 				case <-time.After(r.bound):
 				}
 			})
+			r.lifeMeter.Done(err != nil, name)
 			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()

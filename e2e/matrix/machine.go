@@ -177,6 +177,9 @@ func isContent(path string) bool {
 
 // eachFile damages one file of each sort at a time, and starts the kubelet with it.
 func (r *run) eachFile(ctx context.Context) error {
+	if r.counting {
+		return nil
+	}
 	files, err := r.files()
 	if err != nil {
 		return err
@@ -186,6 +189,7 @@ func (r *run) eachFile(ctx context.Context) error {
 		rest, _ := filepath.Rel(r.s.RootDir(), path)
 		sorts[unique.ReplaceAllString(rest, "*")] = path
 	}
+	r.meter.More(len(sorts) * len(damages))
 	for sort, path := range sorts {
 		for _, damage := range damages {
 			err := r.during(ctx, fmt.Sprintf("%s %s", sort, damage.name), 0, func() (func(), error) {

@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"minikubelet/e2e/progress"
 	"minikubelet/e2e/stack"
 )
 
@@ -35,6 +36,7 @@ type Options struct {
 	Only                  *regexp.Regexp
 	KeepDir               bool
 	Progress              io.Writer
+	Title                 string // of the run, in what it says of its progress
 }
 
 // Row is a fault and what came of it: no problems is well.
@@ -58,10 +60,14 @@ type run struct {
 
 	testapp       []stack.File
 	testappConfig v1.Config
+	counting      bool            // the stages run only to count their rows
+	meter         *progress.Meter // of rows
+	lifeMeter     *progress.Meter // of pods, where the rows are few and long
 
 	mu     sync.Mutex // guards what follows
 	rows   []Row
 	number int
+	count  int // of rows, while counting
 }
 
 const (
@@ -82,6 +88,9 @@ func Run(ctx context.Context, o Options) (rows []Row, err error) {
 		return nil, err
 	}
 	defer r.close()
+	if err := r.plan(ctx); err != nil {
+		return nil, err
+	}
 	for _, stage := range r.stages() {
 		if err := ctx.Err(); err != nil {
 			return r.rows, context.Cause(ctx)
@@ -91,6 +100,27 @@ func Run(ctx context.Context, o Options) (rows []Row, err error) {
 		}
 	}
 	return r.rows, nil
+}
+
+// plan counts the rows that the stages will have, but for those that depend on what files there will be.
+func (r *run) plan(ctx context.Context) error {
+	r.counting = true
+	defer func() { r.counting = false }()
+	for _, stage := range r.stages() {
+		if err := stage(ctx); err != nil {
+			return err
+		}
+	}
+	r.meter = progress.New(r.Progress, r.Title, r.count)
+	return nil
+}
+
+// counted tells whether the stages run only to count their rows, and counts one.
+func (r *run) counted() bool {
+	if r.counting {
+		r.count++
+	}
+	return r.counting
 }
 
 // stages are the parts of the matrix, in an order that has those that start the kubelet anew before the rest, so that
@@ -167,6 +197,9 @@ func (r *run) startKubelet(context.Context) error {
 
 // restartKubelet kills the kubelet and starts another one.
 func (r *run) restartKubelet(ctx context.Context, between func() error) error {
+	if r.counting {
+		return nil
+	}
 	if err := r.k.Kill(); err != nil {
 		return err
 	}
@@ -192,12 +225,13 @@ func (r *run) report(fault string, since time.Time, problems ...string) {
 	for _, problem := range problems {
 		fmt.Fprintf(r.Progress, "    %s\n", problem)
 	}
+	r.meter.Done(len(problems) > 0, fault)
 }
 
 // during injects a fault that concerns the node, lets the pods live with it for a while, heals it and waits until all
 // is well.
 func (r *run) during(ctx context.Context, fault string, hold time.Duration, inject func() (heal func(), err error)) error {
-	if !r.wanted(fault) {
+	if !r.wanted(fault) || r.counted() {
 		return nil
 	}
 	start := time.Now()
@@ -214,6 +248,9 @@ func (r *run) during(ctx context.Context, fault string, hold time.Duration, inje
 
 // judge waits until all is well and reports the fault.
 func (r *run) judge(ctx context.Context, fault string, start time.Time) error {
+	if r.counted() {
+		return nil
+	}
 	err := r.settle(ctx, r.bound)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

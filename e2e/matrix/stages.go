@@ -40,6 +40,9 @@ func (r *run) podCellsAtOnce(ctx context.Context, suffix string, kinds []Kind, a
 				continue
 			}
 			n++
+			if r.counted() {
+				continue
+			}
 			name := fmt.Sprintf("cell-%04d", r.next())
 			cells.Go(func() {
 				start := time.Now()

@@ -41,14 +41,14 @@ func (m *Meter) Work(all float64) *Meter {
 	return m
 }
 
-// Total corrects the number of parts, when it turns out to be another.
-func (m *Meter) Total(total int) {
+// More adds parts that were not known of in the beginning.
+func (m *Meter) More(parts int) {
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.work, m.total = m.work+float64(total-m.total), total
+	m.work, m.total = m.work+float64(parts), m.total+parts
 }
 
 // Done counts a part. What failed is named at once.

@@ -31,14 +31,14 @@ suite: 20 of 20, 1 failed, 2m0s so far
 	}
 }
 
-// TestWork: parts that are more work count for more in the time left, and a total that was wrong is put right.
+// TestWork: parts that are more work count for more in the time left, and parts may be added.
 func TestWork(t *testing.T) {
 	var out strings.Builder
 	now := time.Unix(0, 0)
 	m := start(&out, "bench", 2, func() time.Time { return now }).Work(101)
 	now = now.Add(time.Minute)
 	m.DoneOf(1, false, "")
-	m.Total(3)
+	m.More(1)
 	now = now.Add(time.Minute)
 	m.DoneOf(1, false, "")
 	want := `bench: 0 of 2
@@ -49,7 +49,7 @@ bench: 2 of 3, 0 failed, 2m0s so far, about 1h40m0s left
 		t.Errorf("said:\n%s\nwant:\n%s", out.String(), want)
 	}
 	var none *Meter
-	none.Total(2)
+	none.More(2)
 	none.Done(false, "")
 }
 

@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"minikubelet/e2e/progress"
 	"minikubelet/e2e/stack"
 )
 
@@ -157,6 +158,7 @@ func compareKubelets(ctx context.Context, f flags) error {
 	}
 	b := bench{flags: f, s: s}
 	results := results{}
+	meter := b.meter()
 	for _, n := range f.counts {
 		for round := range f.rounds {
 			for _, contender := range f.contenders {
@@ -167,11 +169,32 @@ func compareKubelets(ctx context.Context, f flags) error {
 					return fmt.Errorf("measure %s with %d pods: %w", contender, n, err)
 				}
 				results.add(n, contender, r)
+				meter.DoneOf(b.work(n, round), false, "")
 			}
 		}
 	}
 	report(os.Stdout, f, results)
 	return s.Close()
+}
+
+// work is about how many seconds one measurement of so many pods takes, to tell how much is left.
+func (b *bench) work(n, round int) float64 {
+	seconds := 8 + b.settle.Seconds() + float64(n*repeats(n))/4
+	if n == b.largest() && round == b.rounds-1 {
+		seconds += b.idle.Seconds()
+	}
+	return seconds
+}
+
+// meter tells how many of the measurements of kubelets are done.
+func (b *bench) meter() *progress.Meter {
+	var work float64
+	for _, n := range b.counts {
+		for round := range b.rounds {
+			work += float64(len(b.contenders)) * b.work(n, round)
+		}
+	}
+	return progress.New(os.Stderr, "kubelets on "+b.runtime, len(b.counts)*b.rounds*len(b.contenders)).Work(work)
 }
 
 // repeats is how often a number of pods is measured in one round: a single pod's

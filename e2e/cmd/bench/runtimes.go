@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/e2e/progress"
 	"minikubelet/e2e/stack"
 )
 
@@ -58,12 +59,14 @@ func compareRuntimes(ctx context.Context, f flags) (contestants []*contestant, e
 	if err := eachOf(contestants, func(c *contestant) error { return c.warmUp(ctx) }); err != nil {
 		return contestants, err
 	}
+	meter := progress.New(os.Stderr, "runtimes", 2*f.runtimeRounds)
 	for round := range f.runtimeRounds {
 		for _, atOnce := range []int{1, f.concurrency} {
 			fmt.Fprintf(os.Stderr, "runtimes, round %d, %d at once\n", round+1, atOnce)
 			if err := eachOf(contestants, func(c *contestant) error { return c.round(ctx, f, round, atOnce) }); err != nil {
 				return contestants, err
 			}
+			meter.Done(false, "")
 		}
 	}
 	return contestants, measureIdle(ctx, f, contestants)

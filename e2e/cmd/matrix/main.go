@@ -54,7 +54,11 @@ func run() int {
 		forms = soakForms(o, raceKubelet)
 	}
 	code := 0
-	for _, f := range forms {
+	for i, f := range forms {
+		f.o.Title = "matrix, " + f.o.Runtime
+		if len(forms) > 1 {
+			f.o.Title = fmt.Sprintf("soak, run %d of %d, %s", i+1, len(forms), f.o.Runtime)
+		}
 		rows, err := f.run(ctx, f.o)
 		fmt.Printf("\nruntime %s, kubelet %s\n", f.o.Runtime, cmp.Or(filepath.Base(filepath.Dir(f.o.Kubelet)), "bin"))
 		if !matrix.Print(os.Stdout, rows) {
