@@ -235,6 +235,7 @@ func (n *Node) Run(ctx context.Context) {
 	defer parts.Wait()
 	parts.Go(func() { n.watchRuntime(ctx) })
 	parts.Go(func() { n.watchAddresses(ctx) })
+	parts.Go(func() { n.tellPodCIDR(ctx) }) // part: pod CIDR, podcidr.go
 	if n.opts.Nodes == nil {
 		return
 	}

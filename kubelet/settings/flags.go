@@ -61,7 +61,7 @@ var configFlags = []configFlag{
 	{"max-pods", "maxPods", "how many pods may run here", number},
 	{"pod-max-pids", "podPidsLimit", "how many processes a pod may have; -1 for no limit", number},
 	{"pods-per-core", "podsPerCore", "0: --max-pods is the limit", number},
-	{"pod-cidr", "podCIDR", "ignored: the network plugin has its own", text},
+	{"pod-cidr", "podCIDR", "addresses of pods, told to the runtime until the node's object has some", text},
 	{"kube-reserved", "kubeReserved", "what pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000", pairs},
 	{"system-reserved", "systemReserved", "the same for the rest of the system", pairs},
 	{"enforce-node-allocatable", "enforceNodeAllocatable", "pods: all pods together get no more than allocatable; kube-reserved, system-reserved, or these with -compressible: the cgroups of the reservations get no more; none", words},

@@ -145,6 +145,7 @@ func TestRefused(t *testing.T) {
 		{"graceful shutdown", head + "shutdownGracePeriod: 30ms\n", "shutdownGracePeriod: Invalid value"},
 		{"read-only port", head + "readOnlyPort: 99999\n", "readOnlyPort"},
 		{"negative", head + "maxPods: -1\n", "maxPods: Invalid value"},
+		{"pod CIDR", head + "podCIDR: 10.0.0.0/24,10.0.0.1\n", "podCIDR"},
 		{"address", head + "clusterDNS: [10.0.0.1, here]\n", "clusterDNS[1]"},
 		{"driver", head + "cgroupDriver: other\n", "cgroupDriver"},
 		{"reservation", head + "kubeReserved: {gold: 1}\n", "kubeReserved"},

@@ -53,7 +53,7 @@ var table = []Field{
 	{Path: "runOnce", Support: Supported, Note: "upstream removed it; only without an apiserver"},
 	{Path: "maxPods", Support: Supported, Default: 110},
 	{Path: "podsPerCore", Support: Refused},
-	{Path: "podCIDR", Support: Accepted, Note: "the network plugin has its own; upstream tells it to the runtime when there is no apiserver"},
+	{Path: "podCIDR", Support: Supported, Note: "told to the runtime, until the node's object has some"},
 
 	{Group: "The kubelet's own ports", Path: "healthzPort", Support: Supported, Default: 10248},
 	{Path: "healthzBindAddress", Support: Supported, Default: "127.0.0.1"},

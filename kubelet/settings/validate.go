@@ -115,6 +115,12 @@ func (p *problems) lists(c *kubeletconfig.KubeletConfiguration) {
 	for i, ip := range c.ClusterDNS {
 		p.add(net.ParseIP(ip) == nil, fmt.Sprintf("clusterDNS[%d]", i), ip, "must be an IP address")
 	}
+	if c.PodCIDR != "" {
+		for cidr := range strings.SplitSeq(c.PodCIDR, ",") {
+			_, _, err := net.ParseCIDR(strings.TrimSpace(cidr))
+			p.add(err != nil, "podCIDR", c.PodCIDR, "must be an address range as 10.244.1.0/24, or one of each family with a comma between")
+		}
+	}
 	p.reserved("kubeReserved", c.KubeReserved)
 	p.reserved("systemReserved", c.SystemReserved)
 	p.enforced(c)

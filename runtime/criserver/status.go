@@ -2,10 +2,16 @@ package criserver
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/oci"
 )
 
 // The runtime's name and version, as kubectl get nodes shows them.
@@ -58,7 +64,16 @@ func (s *Server) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest
 	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
 }
 
-// UpdateRuntimeConfig takes no notice of the node's pod CIDR: CNI configurations say it themselves.
-func (s *Server) UpdateRuntimeConfig(context.Context, *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+// UpdateRuntimeConfig takes the node's pod CIDRs, and does as containerd without a template of a CNI configuration: it
+// refuses what is none, and otherwise leaves it to the cluster's network plugin to write its configuration.
+func (s *Server) UpdateRuntimeConfig(ctx context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	if given := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr(); given != "" {
+		for cidr := range strings.SplitSeq(given, ",") {
+			if _, _, err := net.ParseCIDR(strings.TrimSpace(cidr)); err != nil {
+				return nil, fmt.Errorf("%w: pod CIDR %q: %w", oci.ErrInvalid, given, err)
+			}
+		}
+		klog.FromContext(ctx).Info("The node has a pod CIDR, which the CNI configuration has to say", "podCIDR", given)
+	}
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 }
