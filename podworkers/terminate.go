@@ -125,6 +125,9 @@ func (w *worker) empty(ctx context.Context, pod *corev1.Pod) error {
 			return err
 		}
 	}
+	// A record of the pod's resources that is still being written would make the directory again. One that failed to be
+	// written does no harm.
+	_ = w.opts.Runtime.Allocation.Settle(ctx, w.uid)
 	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)
 	}

@@ -87,7 +87,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 		return id, r.containerFailed(ctx, job, id, ReasonRunContainer, err)
 	}
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventStarted, "Container started")
-	if err := r.Allocation.SetContainerActuated(pod.UID, container.Name, container.Resources); err != nil {
+	if err := r.Allocation.SetContainerActuated(ctx, pod.UID, container.Name, container.Resources); err != nil {
 		klog.FromContext(ctx).Error(err, "Recording a container's resources failed, they will be set again", "pod", klog.KObj(pod), "podUID", pod.UID)
 	}
 	r.linkLog(ctx, pod, container, id, filepath.Join(job.sandbox.LogDirectory, config.LogPath))

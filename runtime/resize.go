@@ -35,7 +35,7 @@ func (s *syncRound) resize(ctx context.Context) error {
 	r := &resizer{syncRound: s, resizeAction: *s.actions.Resize, wanted: s.Cgroups.PodSize(s.pod)}
 	err := r.run(ctx)
 	if err == nil {
-		err = s.Allocation.SetActuated(s.pod)
+		err = s.Allocation.SetActuated(ctx, s.pod)
 	}
 	if err != nil {
 		return &ResizeError{err}
@@ -192,7 +192,7 @@ func (r *resizer) resizeContainer(ctx context.Context, name corev1.ResourceName,
 		return err
 	}
 	r.touched = true
-	return r.Allocation.SetContainerActuated(r.pod.UID, container.Name, container.Resources)
+	return r.Allocation.SetContainerActuated(ctx, r.pod.UID, container.Name, container.Resources)
 }
 
 // mixed is before, but after as to one resource.

@@ -147,6 +147,9 @@ type syncRound struct {
 }
 
 func (s *syncRound) run(ctx context.Context) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	if err := s.end(ctx); err != nil {
 		return err
 	}
@@ -155,6 +158,20 @@ func (s *syncRound) run(ctx context.Context) error {
 		return resized
 	}
 	return errors.Join(resized, s.makeAndStart(ctx)) // a resize that failed keeps nobody from starting
+}
+
+// settle waits until it is on disk what the pod was given: a kubelet that comes back must not take a spec that changed
+// meanwhile for it. A pod that is not resized runs without a record if there can be none; for a resize there must be one.
+func (s *syncRound) settle(ctx context.Context) error {
+	err := s.Allocation.Settle(ctx, s.pod.UID)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if s.actuated(s.pod) != nil {
+		return &ResizeError{err}
+	}
+	klog.FromContext(ctx).Error(err, "Recording a pod's resources failed, will be retried", "pod", klog.KObj(s.pod), "podUID", s.pod.UID)
+	return nil
 }
 
 // makeAndStart is steps 5 and 6.

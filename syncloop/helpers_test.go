@@ -138,6 +138,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 		cancel()
 		b.Workers.Wait()
 		b.parts.Wait()
+		b.saveAllocations(b.ctx)
 		statuses.Run(b.ctx) // which has ended: without an apiserver all there is to do is to end the queue
 	}
 	t.Cleanup(b.stop)

@@ -64,6 +64,9 @@ type Options struct {
 // Upstream: pkg/kubelet/kubelet.go housekeepingPeriod.
 const housekeepingPeriod = 2 * time.Second
 
+// saveTimeout is how long the end of the kubelet waits for a slow disk.
+const saveTimeout = 5 * time.Second
+
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
@@ -106,6 +109,7 @@ func (l *Loop) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			l.Workers.Wait()
+			l.saveAllocations(ctx)
 			return
 		case <-synced:
 			synced, updates = nil, l.Config.Updates()
@@ -114,6 +118,13 @@ func (l *Loop) Run(ctx context.Context) {
 		}
 		l.syncLoopIteration(ctx, synced, updates, housekeeping.C)
 	}
+}
+
+// saveAllocations waits, a moment only, until what pods were given last is on disk.
+func (l *Loop) saveAllocations(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	l.Allocation.Wait(ctx)
 }
 
 // syncLoopIteration handles one event. What it reads from, who writes there, and what happens when that is full:

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func cpu(amount string) corev1.ResourceRequirements {
@@ -51,6 +52,7 @@ func TestAllocate(t *testing.T) {
 	if _, lags := s.Actuated("u"); lags {
 		t.Error("a new pod lags behind its allocation")
 	}
+	must(t, s.Settle(t.Context(), "u"))
 	wanted := withPod(podOf("1", "3"), "5")
 	for _, s := range []*Store{s, New(dir)} {
 		if _, err := s.Recall(wanted); err != nil {
@@ -62,6 +64,7 @@ func TestAllocate(t *testing.T) {
 		}
 	}
 	must(t, s.Allocate(wanted))
+	must(t, s.Settle(t.Context(), "u"))
 	if got, differs := s.Allocated(wanted); differs || asks(got) != "1 3 pod 5" {
 		t.Errorf("after the resize the pod has %q", asks(got))
 	}
@@ -91,11 +94,12 @@ func TestActuated(t *testing.T) {
 	lagging := Resources{Pod: &corev1.ResourceRequirements{}, Containers: map[string]corev1.ResourceRequirements{"c": cpu("2")}}
 	want("resized", lagging)
 
-	must(t, s.SetContainerActuated("u", "c", cpu("2500m")))
+	must(t, s.SetContainerActuated(t.Context(), "u", "c", cpu("2500m")))
 	lagging.Containers["c"] = cpu("2500m")
 	want("half way", lagging)
 
 	must(t, s.Allocate(withPod(podOf("1", "4"), "5")))
+	must(t, s.Settle(t.Context(), "u"))
 	want("resized again", lagging)
 	s = New(dir)
 	if _, err := s.Recall(podOf("1", "4")); err != nil {
@@ -103,17 +107,17 @@ func TestActuated(t *testing.T) {
 	}
 	want("restarted", lagging)
 
-	must(t, s.SetContainerActuated("u", "c", cpu("4")))
+	must(t, s.SetContainerActuated(t.Context(), "u", "c", cpu("4")))
 	delete(lagging.Containers, "c")
 	want("the container is done", lagging)
-	must(t, s.SetContainerActuated("u", "none", cpu("4")))
+	must(t, s.SetContainerActuated(t.Context(), "u", "none", cpu("4")))
 	want("no container", lagging)
 
 	// The pod was allocated more while its worker finished an earlier resize.
 	must(t, s.Allocate(withPod(podOf("1", "6"), "5")))
-	must(t, s.SetActuated(withPod(podOf("1", "4"), "5")))
+	must(t, s.SetActuated(t.Context(), withPod(podOf("1", "4"), "5")))
 	want("late", Resources{Containers: map[string]corev1.ResourceRequirements{"c": cpu("4")}})
-	must(t, s.SetActuated(withPod(podOf("1", "6"), "5")))
+	must(t, s.SetActuated(t.Context(), withPod(podOf("1", "6"), "5")))
 	want("done", Resources{})
 }
 
@@ -127,9 +131,10 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("%q, %v", asks(pod), err)
 	}
 	must(t, s.Allocate(pod))
-	for _, uid := range []string{"", "../u", "/etc"} {
+	must(t, s.Settle(t.Context(), "u"))
+	for _, uid := range []types.UID{"", "../u", "/etc"} {
 		bad := podOf("1", "2")
-		bad.UID = "../u"
+		bad.UID = uid
 		if _, err := s.Recall(bad); err == nil {
 			t.Errorf("UID %q is read", uid)
 		}
@@ -175,7 +180,7 @@ func TestConditions(t *testing.T) {
 	if _, was := s.Done("u"); was {
 		t.Error("done while the container lags")
 	}
-	must(t, s.SetActuated(pod))
+	must(t, s.SetActuated(t.Context(), pod))
 	if generation, was := s.Done("u"); generation != 3 || !was {
 		t.Errorf("done: generation %d, %v", generation, was)
 	}
@@ -202,7 +207,9 @@ func wantConditions(t *testing.T, s *Store, want string) {
 // TestBackfill: conditions outlive the kubelet in the pod's status.
 func TestBackfill(t *testing.T) {
 	dir := t.TempDir()
-	must(t, New(dir).Allocate(podOf("1", "2")))
+	before := New(dir)
+	must(t, before.Allocate(podOf("1", "2")))
+	must(t, before.Settle(t.Context(), "u"))
 	pod := podOf("1", "3")
 	pod.Status.Conditions = []corev1.PodCondition{
 		{Type: corev1.PodReady}, {Type: corev1.PodResizePending, Reason: "Deferred", Message: "full", ObservedGeneration: 7},

@@ -1,6 +1,7 @@
 package allocation
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,12 +25,18 @@ const (
 // Store holds the allocations of all pods, and on disk one small file for each, so that a kubelet that comes back knows
 // what its pods were given whatever their specs say by then. Safe for concurrent use.
 //
+// The sync loop only changes memory: a goroutine of the store writes the files, one at a time and without the lock, since a
+// slow disk must not hold up the loop. Before a pod's containers are changed, its worker calls Settle, which waits for the file.
+//
 // Upstream: pkg/kubelet/allocation/state/state_checkpoint.go stateCheckpoint
 type Store struct {
-	dir string // <root-dir>/pods
+	dir   string // <root-dir>/pods
+	write func(uid types.UID, data []byte, sync bool) error
 
-	mu   sync.Mutex
-	pods map[types.UID]*record
+	mu    sync.Mutex
+	pods  map[types.UID]*record
+	dirty map[types.UID]bool // pods whose files are to be written
+	idle  chan struct{}      // closed when the goroutine that does so ends; nil if none runs
 }
 
 // record is one pod. Actuated holds only what is not as allocated yet.
@@ -38,10 +45,22 @@ type record struct {
 	Actuated  Resources `json:"actuated,omitzero"`
 
 	pending, progress *corev1.PodCondition
+
+	version int           // counts the changes of what the file has
+	saved   int           // the version that is in the file
+	sync    bool          // the next version in the file must survive a crash of the machine
+	err     error         // why the last attempt to write the file failed; nil if it did not
+	tried   chan struct{} // closed, and replaced, after each attempt
 }
 
+func newRecord() *record { return &record{tried: make(chan struct{})} }
+
 // New returns a Store over the directory that holds a directory for each pod; with "" it forgets when the process ends.
-func New(podsDir string) *Store { return &Store{dir: podsDir, pods: map[types.UID]*record{}} }
+func New(podsDir string) *Store {
+	s := &Store{dir: podsDir, pods: map[types.UID]*record{}, dirty: map[types.UID]bool{}}
+	s.write = s.writeFile
+	return s
+}
 
 // Recall returns the pod with the resources it was given earlier, by this kubelet or the one before it. A pod never
 // seen comes back as it is. With an error too: what was recorded is then lost, and the spec counts.
@@ -74,25 +93,29 @@ func (s *Store) Allocated(pod *corev1.Pod) (*corev1.Pod, bool) {
 }
 
 // Allocate gives the pod what its spec asks for. A pod that had something else goes on with that until the runtime has
-// been told (see Actuated).
+// been told (see Actuated). It does not wait for the disk; Settle does.
 //
 // Upstream: pkg/kubelet/allocation/allocation_manager.go SetAllocatedResources
 func (s *Store) Allocate(pod *corev1.Pod) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next, old := record{Allocated: Of(pod)}, s.pods[pod.UID]
-	if old != nil {
-		if _, changed := old.Allocated.Apply(pod); !changed {
-			return nil
-		}
-		next.pending, next.progress = old.pending, old.progress
-		next.Actuated = old.Actuated.lag(old.Allocated, next.Allocated)
-	}
-	// A pod's first record is worth no wait for the disk: after a crash of the machine nothing of the pod runs.
-	if err := s.write(pod.UID, &next, old != nil); err != nil {
+	if err := s.checkUID(pod.UID); err != nil {
 		return fmt.Errorf("record what pod %s/%s was given: %w", pod.Namespace, pod.Name, err)
 	}
-	s.pods[pod.UID] = &next
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, r := Of(pod), s.pods[pod.UID]
+	if r == nil {
+		r = newRecord()
+		r.Allocated = next
+		s.pods[pod.UID] = r
+		// A pod's first record is worth no sync: after a crash of the machine nothing of the pod runs.
+		s.changed(pod.UID, r, false)
+		return nil
+	}
+	if _, differs := r.Allocated.Apply(pod); differs {
+		r.Actuated = r.Actuated.lag(r.Allocated, next)
+		r.Allocated = next
+		s.changed(pod.UID, r, true)
+	}
 	return nil
 }
 
@@ -107,11 +130,12 @@ func (s *Store) Actuated(uid types.UID) (Resources, bool) {
 	return r.Actuated.clone(), true
 }
 
-// SetContainerActuated records the resources that the runtime gave a container or was told to give it.
+// SetContainerActuated records the resources that the runtime gave a container or was told to give it, and waits for
+// the disk.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go setActuatedContainerResources
-func (s *Store) SetContainerActuated(uid types.UID, container string, has corev1.ResourceRequirements) error {
-	return s.change(uid, func(r *record) bool {
+func (s *Store) SetContainerActuated(ctx context.Context, uid types.UID, container string, has corev1.ResourceRequirements) error {
+	return s.change(ctx, uid, func(r *record) bool {
 		old, lags := r.Actuated.Containers[container]
 		allocated, ok := r.Allocated.Containers[container]
 		switch {
@@ -129,25 +153,127 @@ func (s *Store) SetContainerActuated(uid types.UID, container string, has corev1
 }
 
 // SetActuated records that the whole pod has the resources of its spec. If it was allocated others meanwhile, it now
-// lags behind those.
-func (s *Store) SetActuated(pod *corev1.Pod) error {
-	return s.change(pod.UID, func(r *record) bool {
+// lags behind those. It waits for the disk.
+func (s *Store) SetActuated(ctx context.Context, pod *corev1.Pod) error {
+	return s.change(ctx, pod.UID, func(r *record) bool {
 		r.Actuated = Resources{}.lag(Of(pod), r.Allocated)
 		return true
 	})
 }
 
-func (s *Store) change(uid types.UID, edit func(*record) bool) error {
+func (s *Store) change(ctx context.Context, uid types.UID, edit func(*record) bool) error {
+	s.mu.Lock()
+	r := s.pods[uid]
+	edited := r != nil && edit(r)
+	if edited {
+		s.changed(uid, r, true)
+	}
+	s.mu.Unlock()
+	if !edited {
+		return nil
+	}
+	return s.Settle(ctx, uid)
+}
+
+// Settle waits until the file has what the pod was given and has, and returns why it could not be written; the next call
+// tries again. It costs nothing when nothing has changed.
+func (s *Store) Settle(ctx context.Context, uid types.UID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.pods[uid]
-	if r == nil || !edit(r) {
+	if s.dir == "" || r == nil || r.saved == r.version {
 		return nil
 	}
-	if err := s.write(uid, r, true); err != nil {
-		return fmt.Errorf("record what pod %s has: %w", uid, err)
+	if r.err != nil {
+		r.err = nil
+		s.enqueue(uid)
+	}
+	for wanted := r.version; r.saved < wanted; {
+		tried := r.tried
+		s.mu.Unlock()
+		var ended error
+		select {
+		case <-tried:
+		case <-ctx.Done():
+			ended = ctx.Err()
+		}
+		s.mu.Lock()
+		if err := errors.Join(ended, r.err); err != nil {
+			return fmt.Errorf("record what pod %s was given and has: %w", uid, err)
+		}
 	}
 	return nil
+}
+
+// Wait waits until no file is being written or is to be; ctx may end the wait.
+func (s *Store) Wait(ctx context.Context) {
+	s.mu.Lock()
+	idle := s.idle
+	s.mu.Unlock()
+	if idle == nil {
+		return
+	}
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+}
+
+// changed has the pod's file written. Callers hold mu.
+func (s *Store) changed(uid types.UID, r *record, sync bool) {
+	r.version++
+	r.sync = r.sync || sync
+	s.enqueue(uid)
+}
+
+func (s *Store) enqueue(uid types.UID) {
+	if s.dir == "" {
+		return
+	}
+	s.dirty[uid] = true
+	if s.idle == nil {
+		s.idle = make(chan struct{})
+		go s.writeDirty()
+	}
+}
+
+// writeDirty writes files until all are as the memory. Changes that come while a file is written are written together.
+func (s *Store) writeDirty() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() { close(s.idle); s.idle = nil }()
+	for len(s.dirty) > 0 {
+		for uid := range s.dirty {
+			delete(s.dirty, uid)
+			if r := s.pods[uid]; r != nil { // else it was forgotten meanwhile
+				s.writeRecord(uid, r)
+			}
+		}
+	}
+}
+
+// writeRecord writes one file. Callers hold mu, which is free while the file is written.
+func (s *Store) writeRecord(uid types.UID, r *record) {
+	version, sync := r.version, r.sync
+	r.sync = false
+	data, err := json.Marshal(r)
+	s.mu.Unlock()
+	if err == nil {
+		err = s.write(uid, data, sync)
+	}
+	s.mu.Lock()
+	if r.err = err; err == nil {
+		r.saved = max(r.saved, version)
+	} else {
+		r.sync = r.sync || sync
+	}
+	r.wake()
+}
+
+// wake lets those go on that wait for an attempt to write the file.
+func (r *record) wake() {
+	close(r.tried)
+	r.tried = make(chan struct{})
 }
 
 // Forget drops a pod. Its file goes with its directory.
@@ -156,6 +282,10 @@ func (s *Store) change(uid types.UID, edit func(*record) bool) error {
 func (s *Store) Forget(uid types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r := s.pods[uid]; r != nil {
+		r.saved = r.version // waiting for it has no purpose any more
+		r.wake()
+	}
 	delete(s.pods, uid)
 }
 
@@ -163,8 +293,8 @@ func (s *Store) read(uid types.UID) (*record, error) {
 	if s.dir == "" {
 		return nil, nil
 	}
-	if uid == "" || !filepath.IsLocal(string(uid)) {
-		return nil, fmt.Errorf("read what pod %q was given: its UID cannot name a directory", uid)
+	if err := s.checkUID(uid); err != nil {
+		return nil, fmt.Errorf("read what pod was given: %w", err)
 	}
 	f, err := os.Open(filepath.Join(s.dir, string(uid), file))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -174,26 +304,24 @@ func (s *Store) read(uid types.UID) (*record, error) {
 		return nil, fmt.Errorf("read what pod %s was given: %w", uid, err)
 	}
 	defer f.Close()
-	var r record
-	if err := json.NewDecoder(io.LimitReader(f, maxFile)).Decode(&r); err != nil {
+	r := newRecord()
+	if err := json.NewDecoder(io.LimitReader(f, maxFile)).Decode(r); err != nil {
 		err = fmt.Errorf("read what pod %s was given: %s: %w", uid, file, err)
 		return nil, errors.Join(err, os.Rename(f.Name(), f.Name()+".broken")) // so that it is told once
 	}
-	return &r, nil
+	return r, nil
 }
 
-// write replaces the pod's file in one step.
-func (s *Store) write(uid types.UID, r *record, sync bool) error {
-	if s.dir == "" {
-		return nil
-	}
-	if uid == "" || !filepath.IsLocal(string(uid)) {
+// checkUID keeps a UID, which becomes a directory's name, from naming anything else.
+func (s *Store) checkUID(uid types.UID) error {
+	if s.dir != "" && (uid == "" || !filepath.IsLocal(string(uid))) {
 		return fmt.Errorf("UID %q cannot name a directory", uid)
 	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// writeFile replaces the pod's file in one step.
+func (s *Store) writeFile(uid types.UID, data []byte, sync bool) error {
 	dir := filepath.Join(s.dir, string(uid))
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
