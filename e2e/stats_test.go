@@ -56,7 +56,7 @@ func statistics(t *testing.T, silent bool, pods ...*corev1.Pod) *stats.Provider 
 	}
 	p, err := stats.New(stats.Options{
 		CRI: client, NodeName: shared.NodeName, RootDir: shared.RootDir(), PodLogsDir: shared.PodLogsDir(), Endpoint: "unix://" + shared.RuntimeSocket,
-		Pods: func() []*corev1.Pod { return pods }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup(),
+		Pods: func() []*corev1.Pod { return pods }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -55,6 +55,7 @@ type Kubelet struct {
 	cri      *cri.Client
 	embedded *embedded // nil with a runtime of its own process
 	cgroups  *cgroups.Manager
+	setup    *cgroupSetup
 	config   *config.Config
 	pleg     *pleg.PLEG
 	node     *node.Node
@@ -135,11 +136,12 @@ func (k *Kubelet) connect(ctx context.Context) error {
 		RuntimeHealthy: func() error { _, err := k.pleg.Healthy(); return err },
 		RuntimeSynced:  k.pleg.Synced(), Registerer: r,
 		LoopHealthy:  func() error { return k.loop.Healthy() },
+		PodsStart:    func() error { return k.setup.why() },
 		VolumesInUse: k.volumesInUse,
 	}); err != nil {
 		return err
 	}
-	if k.cgroups, err = newCgroups(ctx, k); err != nil {
+	if k.cgroups, k.setup, err = newCgroups(ctx, k); err != nil {
 		return err
 	}
 	// Written by the watches of objects, read by the sync loop. When it is full, a watch waits, and holds no lock.
@@ -182,13 +184,13 @@ func (k *Kubelet) connect(ctx context.Context) error {
 	}
 	k.loop = syncloop.New(syncloop.Options{
 		Config: k.config, PLEG: k.pleg, Cache: cache, Probes: prober, Resync: resync, Workers: workers, Pods: pods, Status: k.status, Mirror: mirror,
-		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, MaxPods: int(s.MaxPods), Registerer: r,
+		Events: events, Node: k.node, Allocation: rt.Allocation, UpdateQOS: k.cgroups.UpdateQOS, Ready: k.setup.ready, MaxPods: int(s.MaxPods), Registerer: r,
 		Clean: newCleaner(k, rt, vols, events), Pressure: evictions.Pressure, ShuttingDown: shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 		AppArmor:     syncloop.AppArmor(),
 		Ping:         k.watchdog.Pings(),
 	})
-	k.runs = append(k.runs, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run, k.followNode(resync),
+	k.runs = append(k.runs, k.setup.run, k.pleg.Run, k.node.Run, k.objects.Run, k.status.Run, k.config.Run, k.loop.Run, k.followNode(resync),
 		func(ctx context.Context) { k.watchdog.Run(ctx, k.loop.Healthy) })
 	if err := k.measure(); err != nil {
 		return err

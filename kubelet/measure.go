@@ -23,7 +23,7 @@ func (k *Kubelet) measure() error {
 	var err error
 	k.stats, err = stats.New(stats.Options{
 		CRI: k.cri, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.RuntimeSocket(),
-		Pods: k.loop.Pods.All, PodCgroup: k.cgroups.PodCgroup, PodsCgroup: k.cgroups.PodsCgroup(), Disk: k.disk,
+		Pods: k.loop.Pods.All, PodCgroup: k.cgroups.PodCgroup, PodsCgroup: k.cgroups.PodsCgroup, Disk: k.disk,
 		KubeletCgroup: s.KubeletCgroups, RuntimeCgroup: s.RuntimeCgroups,
 	})
 	if err != nil {

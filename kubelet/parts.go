@@ -2,25 +2,16 @@ package kubelet
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/clock"
 
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime"
-	"minikubelet/runtime/cgroups"
-	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
@@ -69,75 +60,6 @@ func newCredentialPlugins(k *Kubelet) (*images.Plugins, error) {
 		o.ServiceAccount, o.Token = k.api.serviceAccount, k.api.pods.CreateToken
 	}
 	return images.NewPlugins(o)
-}
-
-// newCgroups makes the cgroups above those of pods.
-func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, error) {
-	s := k.settings
-	reservations, err := reservations(s)
-	if err != nil {
-		return nil, err
-	}
-	capacity, unreserved := k.node.Enforceable()
-	m, err := cgroups.New(cgroups.Options{
-		Driver: cgroupDriver(ctx, k.cri, s), Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
-		Capacity: capacity, Allocatable: unreserved, LimitPods: slices.Contains(s.EnforceNodeAllocatable, "pods"), Reservations: reservations,
-		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
-		ReserveMemory: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("prepare cgroups: %w", err)
-	}
-	if err := m.Setup(); err != nil {
-		return nil, fmt.Errorf("make the pods' cgroups (cgroupRoot %q) and limit those of reservations: %w", s.CgroupRoot, err)
-	}
-	return m, nil
-}
-
-// reservations are the cgroups that enforceNodeAllocatable names besides that of the pods.
-func reservations(s *settings.Settings) (list []cgroups.Reservation, err error) {
-	for _, what := range s.EnforceNodeAllocatable {
-		which, compressible := strings.CutSuffix(what, settings.Compressible)
-		r := cgroups.Reservation{CPUOnly: compressible}
-		var amounts map[string]string
-		switch which {
-		case settings.KubeReserved:
-			r.Field, r.Cgroup, amounts = "kubeReservedCgroup", s.KubeReservedCgroup, s.KubeReserved
-		case settings.SystemReserved:
-			r.Field, r.Cgroup, amounts = "systemReservedCgroup", s.SystemReservedCgroup, s.SystemReserved
-		default:
-			continue
-		}
-		r.Resources = corev1.ResourceList{}
-		for name, text := range amounts {
-			if r.Resources[corev1.ResourceName(name)], err = resource.ParseQuantity(text); err != nil {
-				return nil, fmt.Errorf("%s[%s]: %w", which, name, err)
-			}
-		}
-		list = append(list, r)
-	}
-	return list, nil
-}
-
-// cgroupDriver is the runtime's, if it tells: two that differ would put a pod's processes where nobody looks.
-//
-// Upstream: cmd/kubelet/app/server.go getCgroupDriverFromCRI.
-func cgroupDriver(ctx context.Context, c *cri.Client, s *settings.Settings) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	answer, err := c.Runtime.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
-	if err != nil || answer.GetLinux() == nil {
-		klog.FromContext(ctx).V(2).Info("The runtime does not tell its cgroup driver, the setting counts", "cgroupDriver", s.CgroupDriver, "err", err)
-		return s.CgroupDriver
-	}
-	driver := "systemd"
-	if answer.GetLinux().GetCgroupDriver() == runtimeapi.CgroupDriver_CGROUPFS {
-		driver = "cgroupfs"
-	}
-	if driver != s.CgroupDriver {
-		klog.FromContext(ctx).Info("The runtime uses another cgroup driver than the settings, the runtime's counts", "runtime", driver, "setting", s.CgroupDriver)
-	}
-	return driver
 }
 
 // newRuntime makes what turns pods into CRI calls.

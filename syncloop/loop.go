@@ -44,6 +44,8 @@ type Options struct {
 	// Clean removes what ended pods left on disk; called now and then, never twice at once.
 	Clean func(ctx context.Context, known func(types.UID) bool) error
 
+	// Ready is closed when pods can be started; nil if they always can.
+	Ready <-chan struct{}
 	// ShuttingDown tells whether the machine goes down; nil for never.
 	ShuttingDown func() bool
 	// Pressure is what the node is short of; nil for never anything.
@@ -101,9 +103,9 @@ func (l *Loop) Run(ctx context.Context) {
 	housekeeping := time.NewTicker(housekeepingPeriod)
 	defer housekeeping.Stop()
 	// Which pods already run decides what a new one needs, so none is handled before
-	// the runtime has been read once.
+	// the runtime has been read once, and pods can be started.
 	var updates <-chan config.PodUpdate
-	synced := l.PLEG.Synced()
+	synced, ready := l.PLEG.Synced(), l.Ready
 	for {
 		l.lastTurn.Store(new(time.Now()))
 		select {
@@ -112,7 +114,9 @@ func (l *Loop) Run(ctx context.Context) {
 			l.saveAllocations(ctx)
 			return
 		case <-synced:
-			synced, updates = nil, l.Config.Updates()
+			if synced, ready = ready, nil; synced == nil {
+				updates = l.Config.Updates()
+			}
 			continue
 		default:
 		}

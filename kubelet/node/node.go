@@ -56,6 +56,8 @@ type Options struct {
 	RuntimeSynced <-chan struct{}
 	// LoopHealthy tells why pods are not looked after, nil if they are; may be nil.
 	LoopHealthy func() error
+	// PodsStart tells why no pod can start, nil if they can; may be nil.
+	PodsStart func() error
 	// VolumesInUse names the volumes that must not be detached from the node; nil for none.
 	VolumesInUse func() []corev1.UniqueVolumeName
 	Events       record.EventRecorder

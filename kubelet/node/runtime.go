@@ -21,6 +21,7 @@ type runtimeState struct {
 	network  error // why its network is not
 	events   error // why what happens in it is not heard of
 	loop     error // why pods are not looked after, which is not the runtime's fault
+	starting error // why no pod can start
 	stopping error // that the machine goes down
 	version  string
 	handlers []corev1.NodeRuntimeHandler
@@ -32,7 +33,7 @@ type runtimeState struct {
 // Upstream: pkg/kubelet/nodestatus/setters.go ReadyCondition.
 func (s runtimeState) why() string {
 	var reasons []string
-	for _, err := range []error{s.err, s.network, s.events, s.loop, s.stopping} {
+	for _, err := range []error{s.err, s.network, s.events, s.loop, s.starting, s.stopping} {
 		if err != nil && !slices.Contains(reasons, err.Error()) {
 			reasons = append(reasons, err.Error())
 		}
@@ -65,6 +66,9 @@ func (n *Node) watchRuntime(ctx context.Context) {
 		}
 		if n.opts.LoopHealthy != nil {
 			state.loop = n.opts.LoopHealthy()
+		}
+		if n.opts.PodsStart != nil {
+			state.starting = n.opts.PodsStart()
 		}
 		n.mu.Lock()
 		changed := n.runtime.why() != state.why()

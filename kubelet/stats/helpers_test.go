@@ -197,7 +197,7 @@ func provider(t *testing.T, root string, runtime *fakeRuntime, change func(*Opti
 		CRI: &cri.Client{Runtime: runtime, Images: runtime}, NodeName: "node", RootDir: t.TempDir(), Root: root, MaxAge: time.Nanosecond,
 		Pods:       func() []*corev1.Pod { return []*corev1.Pod{spec} },
 		PodCgroup:  func(pod *corev1.Pod) string { return "/pods/" + string(pod.UID) },
-		PodsCgroup: "/pods",
+		PodsCgroup: func() string { return "/pods" },
 	}
 	if change != nil {
 		change(&o)

@@ -32,8 +32,8 @@ type Options struct {
 	Pods func() []*corev1.Pod
 	// PodCgroup returns the path of a pod's cgroup in every hierarchy, "" for none of its own; may be nil.
 	PodCgroup func(*corev1.Pod) string
-	// PodsCgroup is the path of the cgroup of all pods; "" or "/" for none of their own.
-	PodsCgroup string
+	// PodsCgroup is the path of the cgroup of all pods; "" or "/" for none of their own, or none yet; may be nil.
+	PodsCgroup func() string
 	// KubeletCgroup and RuntimeCgroup are kubeletCgroups and --runtime-cgroups. Those that do not exist, or are not given,
 	// are the ones that the processes are in.
 	KubeletCgroup, RuntimeCgroup string

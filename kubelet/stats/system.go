@@ -20,14 +20,17 @@ import (
 // Upstream: pkg/kubelet/server/stats/summary_sys_containers.go GetSystemContainersStats
 func (p *Provider) systemContainers() []statsapi.ContainerStats {
 	var out []statsapi.ContainerStats
-	runtimePID := p.runtimePID()
+	runtimePID, pods := p.runtimePID(), ""
+	if p.opts.PodsCgroup != nil {
+		pods = p.opts.PodsCgroup()
+	}
 	for _, c := range []struct {
 		name, cgroup string
 		pid          int
 	}{
 		{statsapi.SystemContainerKubelet, p.kubeletCgroup(), os.Getpid()},
 		{statsapi.SystemContainerRuntime, p.runtimeCgroup(runtimePID), runtimePID},
-		{statsapi.SystemContainerPods, p.opts.PodsCgroup, 0},
+		{statsapi.SystemContainerPods, pods, 0},
 	} {
 		var u usage
 		switch {

@@ -12,6 +12,7 @@
 package cgroups
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	libcgroups "github.com/opencontainers/cgroups"
@@ -29,11 +31,17 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The two values of Options.Driver.
+// The two drivers.
 const (
 	DriverCgroupfs = "cgroupfs"
 	DriverSystemd  = "systemd"
 )
+
+// DriverLater is a value of Options.Driver: SetDriver will tell. Until then no cgroup has a path, and none is made.
+const DriverLater = "later"
+
+// errDriver says that SetDriver was not called yet.
+var errDriver = errors.New("the cgroup driver is not known yet")
 
 const (
 	defaultPeriod = 100 * time.Millisecond
@@ -42,7 +50,7 @@ const (
 
 // Options says how the tree looks. The zero value of Driver is cgroupfs, of Root is "/".
 type Options struct {
-	Driver            string                // cgroupDriver: cgroupfs or systemd
+	Driver            string                // cgroupDriver: cgroupfs or systemd; DriverLater if it is not known yet
 	Root              string                // cgroupRoot: the existing cgroup kubepods is made in
 	PerQOS            bool                  // cgroupsPerQOS: false makes no cgroups at all; pods then run in Root
 	Capacity          corev1.ResourceList   // the machine; "pid" is its process limit
@@ -63,7 +71,8 @@ type Manager struct {
 	options Options
 	took    *prometheus.HistogramVec // by operation, under upstream's name
 	root    name
-	systemd bool
+	unknown atomic.Bool // the driver is
+	systemd atomic.Bool // is the driver
 	unified bool
 	mounts  map[string]string // controller -> mount point; "" on v2
 	hugetlb bool              // the controller is optional
@@ -74,15 +83,9 @@ type Manager struct {
 	reserved  [2]int64 // bytes last written: of all pods, of the burstable ones
 }
 
-// New reads the cgroup mounts once and checks the options; it makes nothing. It fails for an unknown driver, a
-// missing cpu or memory controller, and for systemd where systemd does not run.
+// New reads the cgroup mounts once and checks the options; it makes nothing. It fails for a missing cpu or memory
+// controller, and as SetDriver does.
 func New(options Options) (*Manager, error) {
-	if options.Driver == "" {
-		options.Driver = DriverCgroupfs
-	}
-	if options.Driver != DriverCgroupfs && options.Driver != DriverSystemd {
-		return nil, fmt.Errorf("cgroupDriver: %q is neither %s nor %s", options.Driver, DriverCgroupfs, DriverSystemd)
-	}
 	if options.CPUCFSQuotaPeriod == 0 {
 		options.CPUCFSQuotaPeriod = defaultPeriod
 	}
@@ -92,19 +95,12 @@ func New(options Options) (*Manager, error) {
 			Name: "kubelet_cgroup_manager_duration_seconds", Help: "Seconds that making, changing or removing a cgroup took.", Buckets: prometheus.DefBuckets,
 		}, []string{"operation_type"}),
 		root:    parseName(options.Root),
-		systemd: options.Driver == DriverSystemd,
 		unified: libcgroups.IsCgroup2UnifiedMode(),
 		ensured: map[types.UID]sizeKey{},
 	}
 	for _, part := range m.root {
 		if part == ".." || strings.ContainsAny(part, "_") {
 			return nil, fmt.Errorf("cgroupRoot: %q has a part that cannot name a cgroup: %q", options.Root, part)
-		}
-	}
-	if m.systemd {
-		// Fails here, with the library's own words, where systemd does not run.
-		if _, err := manager.New(m.config(m.root.child(kubepods), limits{})); err != nil {
-			return nil, fmt.Errorf("cgroupDriver systemd: %w", err)
 		}
 	}
 	var err error
@@ -122,7 +118,33 @@ func New(options Options) (*Manager, error) {
 	if options.PerQOS {
 		m.root = m.root.child(kubepods)
 	}
+	if options.Driver == DriverLater {
+		m.unknown.Store(true)
+		return m, nil
+	}
+	if err := m.SetDriver(options.Driver); err != nil {
+		return nil, err
+	}
 	return m, nil
+}
+
+// SetDriver says which driver counts: it is the runtime's, which may not be known when the kubelet starts. It comes before
+// Setup. It fails for an unknown driver, and for systemd where systemd does not run.
+func (m *Manager) SetDriver(driver string) error {
+	switch driver {
+	case "", DriverCgroupfs:
+		m.systemd.Store(false)
+	case DriverSystemd:
+		// Fails here, with the library's own words, where systemd does not run.
+		if _, err := manager.New(systemdConfig(m.root.child(burstable), &libcgroups.Resources{})); err != nil {
+			return fmt.Errorf("cgroupDriver systemd: %w", err)
+		}
+		m.systemd.Store(true)
+	default:
+		return fmt.Errorf("cgroupDriver: %q is neither %s nor %s", driver, DriverCgroupfs, DriverSystemd)
+	}
+	m.unknown.Store(false)
+	return nil
 }
 
 // readMounts maps each controller to its mount point. Where one is mounted several times the shortest path is the
@@ -157,6 +179,9 @@ func readMounts(unified bool) (map[string]string, error) {
 // Upstream: pkg/kubelet/cm/node_container_manager_linux.go createNodeAllocatableCgroups,
 // pkg/kubelet/cm/qos_container_manager_linux.go Start
 func (m *Manager) Setup() error {
+	if m.unknown.Load() {
+		return errDriver
+	}
 	for _, r := range m.options.Reservations {
 		if err := m.enforce(r); err != nil {
 			return err
@@ -291,9 +316,12 @@ func (m *Manager) controllers() []string {
 }
 
 func (m *Manager) apply(n name, l limits) error {
+	if m.unknown.Load() {
+		return errDriver
+	}
 	config := m.config(n, l)
 	var paths map[string]string
-	if !m.systemd {
+	if !m.systemd.Load() {
 		paths = map[string]string{}
 		for _, controller := range m.controllers() {
 			paths[controller] = filepath.Join(m.mounts[controller], m.path(n))
@@ -333,9 +361,13 @@ func (m *Manager) config(n name, l limits) *libcgroups.Cgroup {
 			r.HugetlbLimit = append(r.HugetlbLimit, &libcgroups.HugepageLimit{Pagesize: size, Limit: uint64(bytes)})
 		}
 	}
-	if !m.systemd {
+	if !m.systemd.Load() {
 		return &libcgroups.Cgroup{Path: n.cgroupfs(), Resources: r}
 	}
+	return systemdConfig(n, r)
+}
+
+func systemdConfig(n name, r *libcgroups.Resources) *libcgroups.Cgroup {
 	dir, base := path.Split(n.systemd())
 	parent := path.Base(dir)
 	if parent == "/" {

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -139,7 +140,8 @@ func TestNames(t *testing.T) {
 
 // TestSystemd: slices nest by their names, and the pods' cgroups are where the runtime is told they are.
 func TestSystemd(t *testing.T) {
-	m := &Manager{options: Options{PerQOS: true}, systemd: true, unified: true, root: name{"a", kubepods}}
+	m := &Manager{options: Options{PerQOS: true}, unified: true, root: name{"a", kubepods}}
+	m.systemd.Store(true)
 	pod := podOf(corev1.ResourceRequirements{Requests: list("500m", "")})
 	const want = "/a.slice/a-kubepods.slice/a-kubepods-burstable.slice/a-kubepods-burstable-pod1234_56.slice"
 	if parent, path := m.PodParent(pod), m.PodCgroup(pod); parent != want || path != want {
@@ -176,6 +178,36 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if err := m.Setup(); err == nil || !strings.Contains(err.Error(), "cgroupRoot") {
 		t.Errorf("Setup without its root: %v", err)
+	}
+}
+
+// TestDriverLater: until the driver is known nothing has a path, and nothing is made, read or removed.
+func TestDriverLater(t *testing.T) {
+	m, err := New(Options{Driver: DriverLater, Root: "/missing-" + strconv.Itoa(os.Getpid()), PerQOS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, listed := m.Pods()
+	_, _, used := m.PodUsage(podOf())
+	_, _, all := m.PodsMemory()
+	for what, err := range map[string]error{
+		"Setup": m.Setup(), "EnsurePod": m.EnsurePod(podOf()), "RemovePod": m.RemovePod("u"), "Pods": listed, "PodUsage": used, "PodsMemory": all,
+	} {
+		if !errors.Is(err, errDriver) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if m.PodsCgroup() != "" || m.PodCgroup(podOf()) != "" {
+		t.Error("there are paths")
+	}
+	if err := m.SetDriver("dockerfs"); err == nil || m.PodsCgroup() != "" {
+		t.Errorf("a driver that is none: %v, %q", err, m.PodsCgroup())
+	}
+	if err := m.SetDriver(DriverCgroupfs); err != nil || !strings.HasSuffix(m.PodsCgroup(), "/kubepods") {
+		t.Errorf("%v, %q", err, m.PodsCgroup())
+	}
+	if err := m.Setup(); err == nil || !strings.Contains(err.Error(), "cgroupRoot") {
+		t.Errorf("Setup: %v", err)
 	}
 }
 

@@ -83,24 +83,26 @@ func (m *Manager) podName(pod *corev1.Pod) name {
 	return parent.child(podPrefix + string(pod.UID))
 }
 
-// PodsCgroup is the path of the cgroup of all pods in every hierarchy, "" when pods have none of their own.
+// PodsCgroup is the path of the cgroup of all pods in every hierarchy, "" when pods have none of their own
+// or the driver is not known yet.
 func (m *Manager) PodsCgroup() string {
-	if !m.options.PerQOS {
+	if !m.options.PerQOS || m.unknown.Load() {
 		return ""
 	}
 	return m.path(m.root)
 }
 
-// PodCgroup is the path of a pod's cgroup in every hierarchy, "" when pods have none of their own.
+// PodCgroup is the path of a pod's cgroup in every hierarchy, "" when pods have none of their own or the driver is not
+// known yet.
 func (m *Manager) PodCgroup(pod *corev1.Pod) string {
-	if !m.options.PerQOS || checkUID(pod.UID) != nil {
+	if !m.options.PerQOS || m.unknown.Load() || checkUID(pod.UID) != nil {
 		return ""
 	}
 	return m.path(m.podName(pod))
 }
 
 func (m *Manager) path(n name) string {
-	if m.systemd {
+	if m.systemd.Load() {
 		return n.systemd()
 	}
 	return n.cgroupfs()

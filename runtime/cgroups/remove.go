@@ -32,6 +32,9 @@ func (m *Manager) RemovePod(uid types.UID) error {
 	if err := checkUID(uid); err != nil {
 		return fmt.Errorf("remove cgroup of pod %q: %w", uid, err)
 	}
+	if m.unknown.Load() {
+		return fmt.Errorf("remove cgroup of pod %s: %w", uid, errDriver)
+	}
 	m.mu.Lock()
 	delete(m.ensured, uid)
 	m.mu.Unlock()
@@ -54,7 +57,7 @@ func (m *Manager) remove(n name, dirs []string) error {
 	if err := killAll(dirs); err != nil {
 		return err
 	}
-	if m.systemd {
+	if m.systemd.Load() {
 		handle, err := manager.New(m.config(n, limits{}))
 		if err == nil {
 			err = handle.Destroy()
@@ -102,6 +105,9 @@ func (m *Manager) allMounts() []string {
 func (m *Manager) Pods() ([]types.UID, error) {
 	if !m.options.PerQOS {
 		return nil, nil
+	}
+	if m.unknown.Load() {
+		return nil, fmt.Errorf("list pod cgroups: %w", errDriver)
 	}
 	found := map[types.UID]bool{}
 	for _, tier := range m.tiers() {

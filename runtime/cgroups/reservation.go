@@ -45,7 +45,7 @@ func (m *Manager) enforce(r Reservation) error {
 //
 // Upstream: pkg/kubelet/cm/cgroup_manager_linux.go ParseSystemdToCgroupName
 func (m *Manager) ofOthers(cgroup string) name {
-	if !m.systemd {
+	if !m.systemd.Load() {
 		return parseName(cgroup)
 	}
 	var n name

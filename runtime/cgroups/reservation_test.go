@@ -52,7 +52,8 @@ func TestReservation(t *testing.T) {
 
 // TestCgroupOfOthers: with the systemd driver a reservation's cgroup is a slice, whose name has the way to it.
 func TestCgroupOfOthers(t *testing.T) {
-	systemd := &Manager{systemd: true}
+	systemd := &Manager{}
+	systemd.systemd.Store(true)
 	for given, want := range map[string]string{"/podruntime.slice": "podruntime", "/system.slice": "system", "/a.slice/a-b.slice": "a b", "/runtime": "runtime"} {
 		if got := systemd.ofOthers(given); !slices.Equal(got, strings.Fields(want)) {
 			t.Errorf("%s is %q, want %q", given, got, want)

@@ -13,6 +13,9 @@ import (
 
 // PodUsage reads what a pod uses: memory that the kernel could not take back at once, and processes.
 func (m *Manager) PodUsage(pod *corev1.Pod) (workingSet, processes int64, err error) {
+	if m.unknown.Load() {
+		return 0, 0, errDriver
+	}
 	n := m.podName(pod)
 	if workingSet, err = m.workingSet(n); err != nil {
 		return 0, 0, err
@@ -23,6 +26,9 @@ func (m *Manager) PodUsage(pod *corev1.Pod) (workingSet, processes int64, err er
 
 // PodsMemory reads what all pods together use of memory and may use; a limit of 0 is none.
 func (m *Manager) PodsMemory() (workingSet, limit int64, err error) {
+	if m.unknown.Load() {
+		return 0, 0, errDriver
+	}
 	if workingSet, err = m.workingSet(m.root); err != nil {
 		return 0, 0, err
 	}

@@ -48,7 +48,7 @@ func byCgroups(t *testing.T, pod *corev1.Pod) *statsapi.Summary {
 	}
 	provider, err := stats.New(stats.Options{
 		CRI: client, NodeName: nodeName, RootDir: "/var/lib/kubelet", PodLogsDir: podLogs, Endpoint: "unix://" + socket,
-		Pods: func() []*corev1.Pod { return []*corev1.Pod{pod} }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup(),
+		Pods: func() []*corev1.Pod { return []*corev1.Pod{pod} }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup,
 	})
 	if err != nil {
 		t.Fatal(err)
