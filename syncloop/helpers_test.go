@@ -50,6 +50,8 @@ func (n *oneNode) Node() *corev1.Node {
 
 func (n *oneNode) Allocatable() corev1.ResourceList { return n.allocatable }
 
+func (n *oneNode) HostIPs() []string { return nil }
+
 func (n *oneNode) NetworkReady() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
