@@ -33,7 +33,7 @@ const (
 type relay struct {
 	client, runtime net.Conn
 	protocol        protocol     // nil if it is not known
-	awaited         atomic.Int64 // since when the runtime is waited for, as Unix time in nanoseconds; 0 while output is passed on
+	awaited         atomic.Int64 // since when the runtime is waited for, in nanoseconds after epoch; 0 while output is passed on
 	output          output
 
 	mu      sync.Mutex
@@ -145,18 +145,21 @@ func (r *relay) frameSize(from *bufio.Reader) (int64, error) {
 	}
 }
 
+// epoch is before every stream. Times are counted from it, which steps of the clock do not change.
+var epoch = time.Now()
+
 // silent tells that the runtime has said nothing for a while, and that nothing of it waits here. It may have its own
 // idea of how long a stream may be idle, so it gets to see pings then.
 func (r *relay) silent() bool {
 	since := r.awaited.Load()
-	return since != 0 && time.Since(time.Unix(0, since)) > silence
+	return since != 0 && time.Since(epoch)-time.Duration(since) > silence
 }
 
 // down passes on what the runtime says. It tells whether that was cut off, and whether the client takes no more.
 func (r *relay) down() (cut, gone bool) {
 	buffer := make([]byte, relayBuffer)
 	for {
-		r.awaited.Store(time.Now().UnixNano())
+		r.awaited.Store(int64(time.Since(epoch)))
 		n, err := r.runtime.Read(buffer)
 		r.awaited.Store(0)
 		if n > 0 {
