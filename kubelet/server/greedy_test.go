@@ -105,7 +105,7 @@ func TestGreedyPeers(t *testing.T) {
 				}
 			}
 			for _, path := range []string{"/exec/default/web/app?command=id&output=1", "/portForward/default/web"} {
-				if _, _, status := f.upgradeAs(t, "other", path); status != http.StatusSwitchingProtocols {
+				if status := f.upgradeAs(t, "other", path); status != http.StatusSwitchingProtocols {
 					t.Errorf("meanwhile %s of another user: %d", path, status)
 				}
 			}
@@ -113,19 +113,18 @@ func TestGreedyPeers(t *testing.T) {
 	}
 }
 
-// upgradeAs opens a stream as a user.
-func (f *fixture) upgradeAs(t *testing.T, user, path string) (net.Conn, *bufio.Reader, int) {
+// upgradeAs opens a stream as a user, which stays open until the test ends.
+func (f *fixture) upgradeAs(t *testing.T, user, path string) (status int) {
 	t.Helper()
 	conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*f.ca.issue(t, pkix.Name{CommonName: user})}}) //nolint:gosec // see TestServingCertificate
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	must(t, conn.SetDeadline(time.Now().Add(headerTimeout/2)))
 	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: echo\r\nContent-Length: 0\r\n\r\n", path)
-	reader := bufio.NewReader(conn)
-	answer, err := http.ReadResponse(reader, nil)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	must(t, err)
 	must(t, answer.Body.Close())
-	return conn, reader, answer.StatusCode
+	return answer.StatusCode
 }
 
 // TestGreedyHealth: the port of health checks has places for others too.

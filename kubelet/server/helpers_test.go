@@ -174,6 +174,7 @@ type fakeRuntime struct {
 	mu      sync.Mutex
 	last    any
 	err     error
+	begun   chan struct{} // told that "sleep" runs, which ends with its request
 }
 
 func (f *fakeRuntime) took(request any) error {
@@ -204,7 +205,12 @@ func (f *fakeRuntime) PortForward(_ context.Context, r *runtimeapi.PortForwardRe
 	return &runtimeapi.PortForwardResponse{Url: f.url}, f.took(r)
 }
 
-func (f *fakeRuntime) ExecSync(_ context.Context, r *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
+func (f *fakeRuntime) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
+	if r.Cmd[0] == "sleep" {
+		f.begun <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	code := int32(0)
 	if r.Cmd[0] == "false" {
 		code = 3

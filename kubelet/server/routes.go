@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -246,7 +247,13 @@ func (s *Server) bounded(of route) http.Handler {
 			klog.FromContext(r.Context()).V(3).Info("Request", "method", r.Method, "path", r.URL.Path, "user", user.Name)
 		}
 		p := &patient{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
-		err := of.handler(p, r)
+		var err error
+		if of.kind != nil {
+			err = dropBody(p, r)
+		}
+		if err == nil {
+			err = of.handler(p, r)
+		}
 		if err == nil || r.Context().Err() != nil {
 			return
 		}
@@ -256,6 +263,20 @@ func (s *Server) bounded(of route) http.Handler {
 		}
 		http.Error(p, err.Error(), statusOf(err))
 	})
+}
+
+// dropBody reads a body that is of no use. net/http notices that a client has gone, and ends the request's context, only
+// after the body was read.
+func dropBody(p *patient, r *http.Request) error {
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		status := http.StatusBadRequest
+		if _, much := errors.AsType[*http.MaxBytesError](err); much {
+			status = http.StatusRequestEntityTooLarge
+		}
+		return &httpError{status, fmt.Sprintf("read the request's body: %v", err)}
+	}
+	_ = p.control.SetReadDeadline(time.Time{}) // it was for the body
+	return nil
 }
 
 // httpError is an error with a status for the client.
