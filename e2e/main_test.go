@@ -81,6 +81,13 @@ func node(t *testing.T) (context.Context, *stack.Stack) {
 func nodeWith(t *testing.T, o stack.KubeletOptions) (context.Context, *stack.Stack) {
 	t.Helper()
 	ctx := onStack(t)
+	if kubelet != nil {
+		select {
+		case <-kubelet.Done(): // a test killed it and failed before it started another
+			kubelet = nil
+		default:
+		}
+	}
 	if kubelet != nil && fmt.Sprint(o) != fmt.Sprint(options) {
 		stopKubelet(t)
 	}

@@ -78,6 +78,9 @@ func TestMetricNames(t *testing.T) {
 	if _, err := os.Stat(shared.Program("kubelet")); err != nil {
 		t.Skip("upstream's kubelet is not built: make verify builds it and runs this test")
 	}
+	if !shared.RuntimeIsProgram() {
+		t.Skip("upstream's kubelet cannot run on the runtime in this one: E2E_RUNTIME=containerd runs this test")
+	}
 	theirs, ours := metricNames(ctx, t, true), metricNames(ctx, t, false)
 	reasons := missingMetrics(t)
 	both := 0

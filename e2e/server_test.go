@@ -138,7 +138,7 @@ func TestKubectlLogsFollow(t *testing.T) {
 	}
 	send("two") // into the old file
 	expect("got-two")
-	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
 	if _, err := runtimeapi.NewRuntimeServiceClient(s.CRI).ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id}); err != nil {
 		t.Fatal(err)
 	}

@@ -81,7 +81,8 @@ func TestRunOnce(t *testing.T) {
 	if want := "default/" + name + "-" + shared.NodeName + " Running"; !strings.Contains(kubelet.Log(), want) {
 		t.Errorf("the report lacks %q", want)
 	}
-	if len(running(ctx, t, name+"-"+shared.NodeName)) != 1 {
+	// A runtime that has ended with the kubelet cannot be asked; TestEmbedded sees what it leaves running.
+	if shared.RuntimeIsProgram() && len(running(ctx, t, name+"-"+shared.NodeName)) != 1 {
 		t.Error("the pod does not run after --runonce")
 	}
 	kubelet = nil

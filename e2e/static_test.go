@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -177,7 +178,7 @@ func running(ctx testContext, t *testing.T, pod string) []*runtimeapi.Container 
 	answer, err := runtimeapi.NewRuntimeServiceClient(shared.CRI).ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
 		State:         &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
 		LabelSelector: map[string]string{"io.kubernetes.pod.name": pod},
-	}})
+	}}, grpc.WaitForReady(true)) // a kubelet that was just started may be the runtime
 	if err != nil {
 		t.Fatal(err)
 	}
