@@ -8,6 +8,7 @@ package eviction
 import (
 	"context"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,8 +83,8 @@ type Options struct {
 	PodsMemory func() (workingSet, limit int64, err error)
 
 	Registerer prometheus.Registerer // may be nil
-	// Proc is /proc by default.
-	Proc string
+	// Root is the directory below which the machine is read: "/" if empty.
+	Root string
 }
 
 // Manager evicts pods.
@@ -107,12 +108,12 @@ type Manager struct {
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go NewManager.
 func New(o Options) *Manager {
-	if o.Proc == "" {
-		o.Proc = "/proc"
+	if o.Root == "" {
+		o.Root = "/"
 	}
 	m := &Manager{
 		Options: o, gauge: gauge{o}, configured: o.Settings.EvictionThresholds(), isolate: *o.Settings.LocalStorageCapacityIsolation,
-		machine: machine{cri: o.CRI, proc: o.Proc, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
+		machine: machine{cri: o.CRI, root: o.Root, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
 		tracker: tracker{transition: o.Settings.EvictionPressureTransitionPeriod.Duration, seen: map[corev1.NodeConditionType]time.Time{}},
 		evicted: map[types.UID]bool{},
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -149,7 +150,7 @@ func (m *Manager) Run(ctx context.Context) {
 
 // watchResources looks every 10 seconds, and at once when tasks wait for memory.
 func (m *Manager) watchResources(ctx context.Context) {
-	stalls := watchStalls(ctx, m.Proc)
+	stalls := watchStalls(ctx, filepath.Join(m.Root, "proc"))
 	tick := time.NewTicker(monitoringPeriod)
 	defer tick.Stop()
 	for {

@@ -64,7 +64,7 @@ func newWorld(t *testing.T, config string, pods ...*corev1.Pod) *world {
 	w.free(1000)
 	w.Manager = New(Options{
 		Settings: s, CRI: crifake.New().Direct(), Events: w.events, Node: &corev1.ObjectReference{Kind: "Node", Name: "node-1"},
-		PodsDir: filepath.Join(dir, "pods"), PodLogsDir: filepath.Join(dir, "logs"), Proc: w.proc, Disk: measure.NewDisk(t.Context()),
+		PodsDir: filepath.Join(dir, "pods"), PodLogsDir: filepath.Join(dir, "logs"), Root: filepath.Dir(w.proc), Disk: measure.NewDisk(t.Context()),
 		ActivePods: w.active, Kill: w.kill,
 		Cleaned:     func(uid types.UID) <-chan struct{} { return w.cleaned[uid] },
 		SetPressure: func([]corev1.NodeConditionType) {},

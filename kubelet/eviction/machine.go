@@ -14,13 +14,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/runtime/cri"
 )
 
 // machine observes the node's resources.
 type machine struct {
 	cri       *cri.Client
-	proc      string                                      // /proc
+	root      string                                      // "/"
 	nodeFs    string                                      // a directory on the filesystem of pods' files
 	podMemory func() (workingSet, limit int64, err error) // of all pods; nil if they are not held together
 
@@ -46,7 +47,7 @@ func (m *machine) observe(ctx context.Context) (observations, layout) {
 }
 
 // memory counts as free what is, and what the page cache has and would not miss. That is the working set of cAdvisor's
-// root cgroup seen from the other side.
+// root cgroup seen from the other side. In a container it is no more than the container may still use.
 func (m *machine) memory(o observations) error {
 	values, err := m.numbers("meminfo")
 	if err != nil {
@@ -56,14 +57,22 @@ func (m *machine) memory(o observations) error {
 	if !ok {
 		return errors.New("meminfo has no MemTotal")
 	}
-	free := values["MemFree:"] + values["Inactive(file):"]
-	o[signalMemory] = observation{available: min(free, total) << 10, capacity: total << 10}
+	total, free := total<<10, min(values["MemFree:"]+values["Inactive(file):"], total)<<10
+	container, err := measure.Of(m.root)
+	if err != nil {
+		return err
+	}
+	if container != nil {
+		total = min(total, container.Limit)
+		free = min(free, max(total-container.WorkingSet, 0))
+	}
+	o[signalMemory] = observation{available: free, capacity: total}
 	return nil
 }
 
 // numbers reads lines of a name and a number.
 func (m *machine) numbers(name string) (map[string]int64, error) {
-	data, err := os.ReadFile(filepath.Join(m.proc, name))
+	data, err := os.ReadFile(filepath.Join(m.root, "proc", name))
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +95,7 @@ func (m *machine) numbers(name string) (map[string]int64, error) {
 func (m *machine) pids(o observations) error {
 	limit := int64(-1)
 	for _, name := range []string{"sys/kernel/pid_max", "sys/kernel/threads-max"} {
-		data, err := os.ReadFile(filepath.Join(m.proc, name))
+		data, err := os.ReadFile(filepath.Join(m.root, "proc", name))
 		if err != nil {
 			return err
 		}
@@ -98,7 +107,7 @@ func (m *machine) pids(o observations) error {
 			limit = n
 		}
 	}
-	data, err := os.ReadFile(filepath.Join(m.proc, "loadavg"))
+	data, err := os.ReadFile(filepath.Join(m.root, "proc/loadavg"))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 )
 
@@ -50,6 +51,13 @@ func readMachine(root, dir string) (machine, error) {
 		return m, fmt.Errorf("read the machine's memory: %w", err)
 	}
 	m.memory, m.swap = mem["MemTotal"], mem["SwapTotal"]
+	container, err := measure.Of(root)
+	if err != nil {
+		return m, err
+	}
+	if container != nil { // upstream's kubelet offers pods all memory of the machine, whatever the container may have of it
+		m.memory = min(m.memory, container.Limit)
+	}
 	if m.memory == 0 {
 		return m, errors.New("read the machine's memory: /proc/meminfo has no MemTotal")
 	}

@@ -54,6 +54,14 @@ func root(t *testing.T, changes map[string]string) string {
 	return dir
 }
 
+// container is what a container's cgroup, with a limit of memory, adds to a machine.
+func container(limit string) map[string]string {
+	return map[string]string{
+		"proc/self/mountinfo":       "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
+		"sys/fs/cgroup/memory.stat": "inactive_file 1\n", "sys/fs/cgroup/memory.current": "2\n", "sys/fs/cgroup/memory.max": limit + "\n",
+	}
+}
+
 func TestReadMachine(t *testing.T) {
 	dir := root(t, nil)
 	m, err := readMachine(dir, dir)
@@ -86,6 +94,9 @@ func TestReadOtherMachines(t *testing.T) {
 		{"no firmware", map[string]string{"sys/class/dmi/id/product_uuid": "-"}, func(m machine) bool { return m.systemUUID == "machine-1" }},
 		{"machine-id of dbus", map[string]string{"etc/machine-id": "-", "var/lib/dbus/machine-id": "dbus-1\n"}, func(m machine) bool { return m.machineID == "dbus-1" }},
 		{"no os-release", map[string]string{"etc/os-release": "-"}, func(m machine) bool { return m.osImage == "Linux" }},
+		{"a container with a limit", container("1073741824"), func(m machine) bool { return m.memory == 1<<30 }},
+		{"a container without a limit", container("max"), func(m machine) bool { return m.memory == 8<<30 }},
+		{"a container with more than there is", container("1099511627776"), func(m machine) bool { return m.memory == 8<<30 }},
 		{"cgroup v1", map[string]string{"sys/fs/cgroup/cgroup.controllers": "-"}, func(m machine) bool { return !m.cgroupV2 }},
 	}
 	for _, tt := range tests {

@@ -11,11 +11,44 @@ import (
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"minikubelet/kubelet/measure"
 )
 
-// node is what the whole machine uses. Memory is the kernel's own account of it: the root cgroup's leaves out what the
-// kernel uses itself, and v2 has none.
+// node is what the whole machine uses, or, in a container, the container. The machine's memory is the kernel's own account
+// of it: the root cgroup's leaves out what the kernel uses itself, and v2 has none.
 func (m *machine) node() (usage, error) {
+	machine, err := m.whole()
+	if err != nil {
+		return usage{}, err
+	}
+	container, err := measure.Of(m.root)
+	if err != nil || container == nil {
+		return machine, err
+	}
+	u := m.cgroup("/")
+	if u.memory == nil {
+		return machine, nil
+	}
+	total := *machine.memory.AvailableBytes + *machine.memory.WorkingSetBytes
+	total = min(total, uint64(container.Limit))
+	u.memory.AvailableBytes = new(min(total-min(total, *u.memory.WorkingSetBytes), *machine.memory.AvailableBytes))
+	if u.swap != nil {
+		left := *machine.swap.SwapAvailableBytes
+		if u.swap.SwapAvailableBytes != nil {
+			left = min(left, *u.swap.SwapAvailableBytes)
+		}
+		u.swap.SwapAvailableBytes = &left
+	}
+	u.processes = nil
+	if u.cpu == nil {
+		u.cpu = machine.cpu
+	}
+	return u, nil
+}
+
+// whole is what the machine uses.
+func (m *machine) whole() (usage, error) {
 	now := metav1.NewTime(time.Now())
 	text, err := m.read("proc/meminfo")
 	if err != nil {

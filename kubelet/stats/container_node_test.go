@@ -1,0 +1,70 @@
+package stats
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestNodeInContainer: a node that is a container uses what its cgroup does, and has as available what its limit and the
+// machine leave.
+func TestNodeInContainer(t *testing.T) {
+	const v1, v2 = "sys/fs/cgroup/memory/", "sys/fs/cgroup/"
+	unified := map[string]string{
+		"proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n", v2 + "cpu.stat": "usage_usec 5000\n",
+		v2 + "memory.current": "204800\n", v2 + "memory.max": "max\n", v2 + "memory.stat": "anon 1024\ninactive_file 102400\npgfault 7\n",
+		v2 + "memory.swap.current": "1024\n", v2 + "memory.swap.max": "2048\n",
+	}
+	legacy := map[string]string{
+		"proc/self/mountinfo": "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n36 31 0:33 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n" +
+			"41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+		"sys/fs/cgroup/cpuacct/cpuacct.usage": "5000000\n",
+		v1 + "memory.usage_in_bytes":          "204800\n", v1 + "memory.limit_in_bytes": "307200\n", v1 + "memory.stat": "total_inactive_file 102400\ntotal_rss 1024\ntotal_pgfault 7\n",
+	}
+	for name, tt := range map[string]struct {
+		files                    []map[string]string
+		used, working, available uint64
+		rss, faults              uint64
+		without                  string
+	}{
+		"v2":                      {[]map[string]string{unified}, 204800, 102400, 512000, 1024, 7, ""}, // the machine has 500 kB
+		"v2 with a limit":         {[]map[string]string{unified, {v2 + "memory.max": "307200\n"}}, 204800, 102400, 204800, 1024, 7, ""},
+		"v2, the machine":         {[]map[string]string{unified}, 614400, 512000, 512000, 51200, 11, v2 + "memory.current"},
+		"hybrid":                  {[]map[string]string{legacy}, 204800, 102400, 204800, 1024, 7, ""},
+		"hybrid, without a limit": {[]map[string]string{legacy, {v1 + "memory.limit_in_bytes": "9223372036854771712\n"}}, 204800, 102400, 512000, 1024, 7, ""},
+		"hybrid, the machine":     {[]map[string]string{legacy, {v1 + "release_agent": "\n"}}, 614400, 512000, 512000, 51200, 11, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			files(t, root, proc)
+			for _, f := range tt.files {
+				files(t, root, f)
+			}
+			if tt.without != "" {
+				if err := os.Remove(filepath.Join(root, tt.without)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m, err := openMachine(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			u, err := m.node()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := []uint64{*u.memory.UsageBytes, *u.memory.WorkingSetBytes, *u.memory.AvailableBytes, *u.memory.RSSBytes, *u.memory.PageFaults}
+			for i, want := range []uint64{tt.used, tt.working, tt.available, tt.rss, tt.faults} {
+				if got[i] != want {
+					t.Errorf("used, working, available, anonymous, faults are %v; number %d should be %d", got, i, want)
+				}
+			}
+			if *u.cpu.UsageCoreNanoSeconds != 5000000 {
+				t.Errorf("CPU time %d", *u.cpu.UsageCoreNanoSeconds)
+			}
+			if u.swap != nil && *u.swap.SwapAvailableBytes > 4096 {
+				t.Errorf("swap: %+v", u.swap)
+			}
+		})
+	}
+}
