@@ -144,7 +144,7 @@ func TestKubectlLogsFollow(t *testing.T) {
 	}
 	send("three")
 	expect("got-three")
-	send("stop")
+	_ = s.KubectlCommand(ctx, "exec", pod.Name, "--", "sh", "-c", "echo stop >/p").Run() // fails if the container's end kills its shell first
 	expect("end")
 	if lines.Scan() {
 		t.Errorf("after the end: %q", lines.Text())

@@ -14,8 +14,8 @@ import (
 	"minikubelet/kubelet/client"
 )
 
-// TestEventLanes: a normal event waits for quiet, a warning that comes later does not.
-func TestEventLanes(t *testing.T) {
+// TestEvents: events are sent as they come, normal ones too.
+func TestEvents(t *testing.T) {
 	sent := make(chan corev1.Event, 2)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var e corev1.Event
@@ -33,25 +33,15 @@ func TestEventLanes(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	quiet := make(chan struct{})
 	e := newEvents("node-1")
-	e.quiet = func(ctx context.Context) error {
-		select {
-		case <-quiet:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 	e.start(ctx, to)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "u"}}
 	e.Event(pod, corev1.EventTypeNormal, "Started", "Container started")
 	e.Eventf(pod, corev1.EventTypeWarning, "BackOff", "Back-off restarting failed container %s", "app")
-	if got := <-sent; got.Reason != "BackOff" || got.Message != "Back-off restarting failed container app" || got.Source.Host != "node-1" {
+	if got := <-sent; got.Reason != "Started" || got.InvolvedObject.Name != "p" || got.Type != corev1.EventTypeNormal || got.Source.Host != "node-1" {
 		t.Errorf("first comes %+v", got)
 	}
-	close(quiet)
-	if got := <-sent; got.Reason != "Started" || got.InvolvedObject.Name != "p" || got.Type != corev1.EventTypeNormal {
+	if got := <-sent; got.Reason != "BackOff" || got.Message != "Back-off restarting failed container app" || got.Type != corev1.EventTypeWarning {
 		t.Errorf("then comes %+v", got)
 	}
 }

@@ -51,7 +51,7 @@ type Options struct {
 type Kubelet struct {
 	settings *settings.Settings
 	api      *apiClients
-	events   *eventLanes
+	events   *events
 	cri      *cri.Client
 	embedded *embedded // nil with a runtime of its own process
 	cgroups  *cgroups.Manager
@@ -157,8 +157,7 @@ func (k *Kubelet) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	events.quiet = rt.WaitQuiet
-	k.status = status.New(status.Options{Pods: k.api.podClient(), Crowded: rt.Crowded, Registerer: r})
+	k.status = status.New(status.Options{Pods: k.api.podClient(), Registerer: r})
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: k.objects, HostIPs: k.node.HostIPs, Allocatable: k.node.Allocatable,
 		Node: k.node.Node, Claims: k.api.claims(), CSI: k.csi, RecursiveReadOnly: rt.RecursiveReadOnly, Events: events, Registerer: r,

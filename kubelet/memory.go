@@ -2,14 +2,9 @@ package kubelet
 
 import (
 	"context"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"time"
-
-	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
-	"k8s.io/klog/v2"
 )
 
 const (
@@ -24,12 +19,7 @@ const (
 func releaseMemory(ctx context.Context) {
 	collected := make(chan struct{}, 1)
 	onCollection(ctx, collected)
-	releaseAfterBursts(ctx, collected, func() {
-		debug.FreeOSMemory()
-		if err := releaseProgram(); err != nil {
-			klog.FromContext(ctx).Error(err, "Release what is mapped of the program")
-		}
-	})
+	releaseAfterBursts(ctx, collected, debug.FreeOSMemory)
 }
 
 func releaseAfterBursts(ctx context.Context, collected <-chan struct{}, release func()) {
@@ -51,40 +41,15 @@ func releaseAfterBursts(ctx context.Context, collected <-chan struct{}, release 
 	}
 }
 
-// releaseProgram unmaps the pages of the program's file, a third of which only the start and bursts need. Those that are
-// needed again are mapped again from the page cache, which may now drop the others as soon as memory is short.
-func releaseProgram() error {
-	self, err := procfs.Self()
-	if err != nil {
-		return err
-	}
-	program, err := self.Executable()
-	if err != nil {
-		return err
-	}
-	mappings, err := self.ProcMaps()
-	if err != nil {
-		return err
-	}
-	for _, m := range mappings {
-		if m.Pathname != program || m.Perms.Write {
-			continue
-		}
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.StartAddr, m.EndAddr-m.StartAddr, unix.MADV_DONTNEED); errno != 0 {
-			return os.NewSyscallError("madvise", errno)
-		}
-	}
-	return nil
-}
-
-// onCollection has every collection of garbage told of, until ctx ends: each finds an object that nobody holds.
+// onCollection sends on collected after every garbage collection until ctx ends: it makes an object that nothing refers to,
+// whose cleanup runs when it is collected.
 func onCollection(ctx context.Context, collected chan<- struct{}) {
 	type garbage struct{ _ *byte } // with a pointer, so that it shares no memory with others
 	runtime.AddCleanup(&garbage{}, func(collected chan<- struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
-		onCollection(ctx, collected) // first: whoever is told may collect at once
+		onCollection(ctx, collected) // before the send, since the receiver may collect at once
 		select {
 		case collected <- struct{}{}:
 		default:

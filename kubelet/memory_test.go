@@ -2,10 +2,7 @@ package kubelet
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"runtime"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,30 +50,5 @@ func TestReleaseMemory(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// TestReleaseProgram: what is mapped of the program is less afterwards, and the program goes on.
-func TestReleaseProgram(t *testing.T) {
-	mapped := func() int {
-		status, err := os.ReadFile("/proc/self/status")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(status)) {
-			var kib int
-			if _, err := fmt.Sscanf(line, "RssFile: %d kB", &kib); err == nil {
-				return kib
-			}
-		}
-		t.Fatal("no RssFile")
-		return 0
-	}
-	before := mapped()
-	if err := releaseProgram(); err != nil {
-		t.Fatal(err)
-	}
-	if after := mapped(); after > before/2 {
-		t.Errorf("%d KiB are mapped, and were %d before", after, before)
 	}
 }

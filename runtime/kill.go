@@ -39,8 +39,6 @@ type killRequest struct {
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go killPodWithSyncResult
 func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus, gracePeriod *int64) error {
-	r.ending.Add(1)
-	defer r.ending.Add(-1)
 	observed, err := r.look(ctx, pod, observed)
 	if err != nil {
 		return fmt.Errorf("kill pod %s/%s: %w", pod.Namespace, pod.Name, err)

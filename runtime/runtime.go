@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	libcgroups "github.com/opencontainers/cgroups"
@@ -80,16 +79,14 @@ type Runtime struct {
 	Options
 	metrics    *metrics
 	crash      *crashLoops
-	crowd      *crowd       // at the gates
-	starts     gate         // new pods
-	ends       gate         // sandboxes
-	ending     atomic.Int32 // pods that KillPod is at
-	unified    bool         // cgroup v2
-	swap       bool         // swap can be limited
-	uncertain  sync.Map     // types.UID: a call for this pod ended without an answer, look before acting
-	imageUsers sync.Map     // image ID -> imageUser; an image never changes its user
-	hooksRun   sync.Map     // container ID: its preStop hook has been started and its Killing event sent
-	stopped    sync.Map     // sandbox ID: the runtime said that it has stopped
+	starts     gate     // new pods
+	ends       gate     // sandboxes
+	unified    bool     // cgroup v2
+	swap       bool     // swap can be limited
+	uncertain  sync.Map // types.UID: a call for this pod ended without an answer, look before acting
+	imageUsers sync.Map // image ID -> imageUser; an image never changes its user
+	hooksRun   sync.Map // container ID: its preStop hook has been started and its Killing event sent
+	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
 }
 
 // ContainerInputs is what only the node knows of a container. A returned error becomes CreateContainerConfigError.
@@ -184,14 +181,12 @@ func New(options Options) *Runtime {
 	if options.SingleProcessOOMKill == nil {
 		options.SingleProcessOOMKill = new(!unified)
 	}
-	atGates := &crowd{}
 	return &Runtime{
 		Options: options,
 		metrics: newMetrics(options.Registerer),
 		crash:   newCrashLoops(options.CrashLoopMax),
-		crowd:   atGates,
-		starts:  newGate(options.MaxConcurrentSandboxes, atGates),
-		ends:    newGate(options.MaxConcurrentSandboxes, atGates),
+		starts:  newGate(options.MaxConcurrentSandboxes),
+		ends:    newGate(options.MaxConcurrentSandboxes),
 		unified: unified,
 		swap:    swapController(unified),
 	}

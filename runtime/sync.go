@@ -85,15 +85,6 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	return result, nil
 }
 
-// WaitQuiet returns when no pod starts or ends, for what should not slow them down. A pull, a hook and whatever takes
-// longer than maxTurn does not count.
-func (r *Runtime) WaitQuiet(ctx context.Context) error { return r.crowd.wait(ctx) }
-
-// Crowded tells whether pods wait for their turn to start or to end, or will have to: more of them end than have turns.
-func (r *Runtime) Crowded() bool {
-	return r.starts.waiting.Load()+r.ends.waiting.Load() > 0 || int(r.ending.Load()) > cap(r.ends.turns)
-}
-
 // readAfter takes the reading that ends a round. For a pod that began with nothing, and so has nothing but what the
 // round made, that is one call per container: the sandbox's status is that from its creation. After a pull or a hook that
 // is too old to count, since much may have happened meanwhile.

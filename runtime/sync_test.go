@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -376,38 +375,4 @@ func TestLogLink(t *testing.T) {
 	if to, err := os.Readlink(filepath.Join(b.ContainerLogsDir, links[0].Name())); err != nil || to != log {
 		t.Errorf("%s %v", to, err)
 	}
-}
-
-// TestCrowded: pods that wait for their turn make a crowd, and so do more pods that end than have turns.
-func TestCrowded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.MaxConcurrentSandboxes = 1 })
-		pods := []*corev1.Pod{testPod("c:a", ""), testPod("c:a", "")}
-		pods[1].UID = "uid-2"
-		b.fake.Delay("RunPodSandbox", time.Second)
-		b.fake.Delay("StopContainer", time.Second)
-		var crowd []bool
-		inTurn := func(do func(*corev1.Pod) error) {
-			var group sync.WaitGroup
-			for _, pod := range pods {
-				group.Go(func() {
-					if err := do(pod); err != nil {
-						t.Error(err)
-					}
-				})
-				synctest.Wait()
-				crowd = append(crowd, b.Crowded())
-			}
-			group.Wait()
-			crowd = append(crowd, b.Crowded())
-		}
-		inTurn(func(pod *corev1.Pod) error {
-			_, err := b.SyncPod(t.Context(), pod, &cri.PodStatus{UID: pod.UID}, inputs{verdicts: verdicts{}})
-			return err
-		})
-		inTurn(func(pod *corev1.Pod) error { return b.KillPod(t.Context(), pod, nil, nil) })
-		if want := []bool{false, true, false, false, true, false}; !slices.Equal(crowd, want) {
-			t.Errorf("crowded: %v, want %v", crowd, want)
-		}
-	})
 }

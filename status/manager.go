@@ -34,7 +34,6 @@ type PodClient interface {
 type Options struct {
 	Pods       func(namespace string) PodClient
 	Workers    int
-	Crowded    func() bool           // pods wait for their turn to start or to end; may be nil
 	Registerer prometheus.Registerer // may be nil
 }
 
@@ -45,7 +44,6 @@ type Options struct {
 type Manager struct {
 	api     func(namespace string) PodClient
 	workers int
-	crowded func() bool
 	metrics *metrics
 	queue   workqueue.TypedRateLimitingInterface[types.UID]
 
@@ -64,7 +62,6 @@ type entry struct {
 	// before is when a static pod started that ran before the kubelet; zero unless its mirror told.
 	before metav1.Time
 
-	patient bool      // want says next to nothing that is not written yet
 	changed time.Time // when want began to differ from what is written; zero when it does not
 	startup *startup  // nil once started, and for a pod that was there before the kubelet
 }
@@ -84,7 +81,7 @@ func New(opts Options) *Manager {
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 10*time.Second)
 	return &Manager{
-		api: opts.Pods, workers: opts.Workers, crowded: opts.Crowded, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{},
+		api: opts.Pods, workers: opts.Workers, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{},
 		queue: workqueue.NewTypedRateLimitingQueue(limiter),
 	}
 }
@@ -114,13 +111,9 @@ func (m *Manager) Run(ctx context.Context) {
 	writers.Wait()
 }
 
-const (
-	// patience is how long a status may wait that says next to nothing: most pods run before it is over, or are gone
-	// if they end, and one write then says everything.
-	patience = 500 * time.Millisecond
-	// crowdedPatience is how long it may wait while pods queue for their turn.
-	crowdedPatience = 30 * time.Second
-)
+// patience is how long a status waits that says only that the pod has been seen, or that its deletion has: most pods run
+// before it is over, or are gone if they end, and one write then says everything.
+const patience = 500 * time.Millisecond
 
 // Set takes a pod's status and has it written.
 //
@@ -139,18 +132,13 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	if e.changed.IsZero() {
 		e.changed = time.Now()
 	}
-	e.patient = e.want == nil && starting(&s) || e.want != nil && pod.DeletionTimestamp != nil && sameButGeneration(e.want, &s)
+	waits := e.want == nil && starting(&s) || e.want != nil && pod.DeletionTimestamp != nil && sameButGeneration(e.want, &s)
 	e.want = &s
-	if e.patient {
+	if waits {
 		m.queue.AddAfter(pod.UID, patience)
 		return
 	}
 	m.queue.Add(pod.UID)
-}
-
-// mayWait tells whether a status that says next to nothing should wait longer. Callers hold mu.
-func (m *Manager) mayWait(e *entry) bool {
-	return e.patient && !e.finish && m.crowded != nil && m.crowded() && !e.changed.IsZero() && time.Since(e.changed) < crowdedPatience
 }
 
 // sameButGeneration tells whether two statuses differ in nothing but the generation that they were computed for.
@@ -281,11 +269,6 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	e := m.pods[uid]
 	if e == nil || e.want == nil || e.gone || e.object.uid == "" {
 		m.mu.Unlock()
-		return
-	}
-	if m.mayWait(e) {
-		m.mu.Unlock()
-		m.queue.AddAfter(uid, patience)
 		return
 	}
 	want, object, finish, changed := *e.want, e.object, e.finish, e.changed

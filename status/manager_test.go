@@ -6,7 +6,6 @@ import (
 	"errors"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,21 +139,6 @@ func TestFirstStatusWaits(t *testing.T) {
 	if len(s.patches) != 1 || !strings.Contains(s.patches[0], "Running") {
 		t.Errorf("patches: %q", s.patches)
 	}
-}
-
-// TestCrowded: while pods queue for their turn, the first status of one that has not begun waits longer, and no other does.
-func TestCrowded(t *testing.T) {
-	s := newServer(t, apiPod())
-	var crowded atomic.Bool
-	crowded.Store(true)
-	m := startWith(t, Options{Pods: podsOf(s), Workers: 2, Crowded: crowded.Load})
-	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodPending})
-	s.quiet(t)
-	crowded.Store(false)
-	s.wait(t)
-	crowded.Store(true)
-	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodPending, Message: "news"})
-	s.wait(t)
 }
 
 // TestGenerationWaits: a pod that is deleted has a new generation, which is written with its end if that comes soon.

@@ -1,13 +1,10 @@
 package client
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -75,37 +72,4 @@ func TestListWatch(t *testing.T) {
 	if r := <-requests; r.URL.Query().Get("watch") != "true" || r.URL.Query().Get("fieldSelector") != "spec.nodeName=n" {
 		t.Error(r.URL)
 	}
-}
-
-// TestEventsWait: events let pods start first, but a machine that never has room does not keep them for ever.
-func TestEventsWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		full := true
-		sink := &eventSink{ctx: t.Context(), quiet: func(ctx context.Context) error {
-			if full {
-				<-ctx.Done()
-			}
-			return ctx.Err()
-		}}
-		took := func() time.Duration {
-			start := time.Now()
-			sink.wait()
-			return time.Since(start)
-		}
-		if d := took(); d != patience {
-			t.Errorf("the first waits %v, want %v", d, patience)
-		}
-		if d := took(); d != 0 {
-			t.Errorf("the second waits %v", d)
-		}
-		time.Sleep(impatience)
-		if d := took(); d != patience {
-			t.Errorf("after a while an event waits %v, want %v", d, patience)
-		}
-		full = false
-		time.Sleep(impatience)
-		if d := took(); d != 0 {
-			t.Errorf("with room an event waits %v", d)
-		}
-	})
 }
