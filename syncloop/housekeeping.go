@@ -31,20 +31,23 @@ func (l *Loop) housekeeping(ctx context.Context) {
 }
 
 // updateQOS gives burstable pods together the share of CPU that they ask for together. It costs a sum, and a write to a
-// cgroup when that has changed.
+// cgroup when that has changed: with the systemd driver systemd does that, which may not answer, so the loop does not wait.
 //
 // Upstream: pkg/kubelet/cm/qos_container_manager_linux.go UpdateCgroups
 func (l *Loop) updateQOS(ctx context.Context) {
-	if l.UpdateQOS == nil || !l.Config.SeenAll() {
+	if l.UpdateQOS == nil || !l.Config.SeenAll() || !l.updatingQOS.CompareAndSwap(false, true) {
 		return
 	}
 	active := l.active()
 	for i := range active {
 		active[i], _ = l.Allocation.Allocated(active[i])
 	}
-	if err := l.UpdateQOS(active); err != nil {
-		klog.FromContext(ctx).Error(err, "Setting the CPU shares of burstable pods failed, will be retried")
-	}
+	go func() {
+		defer l.updatingQOS.Store(false)
+		if err := l.UpdateQOS(active); err != nil {
+			klog.FromContext(ctx).Error(err, "Setting the CPU shares of burstable pods failed, will be retried")
+		}
+	}()
 }
 
 // cleanPeriod is how often dead containers and leftover directories are collected.

@@ -39,7 +39,7 @@ type Options struct {
 	Node    podworkers.NodeFacts
 	// Allocation knows what pods were given; by default a store of the loop's own.
 	Allocation *allocation.Store
-	// UpdateQOS is told, now and then, of all pods that use the node; may be nil.
+	// UpdateQOS is told, now and then, of all pods that use the node; never called twice at once, may be nil.
 	UpdateQOS func(active []*corev1.Pod) error
 	// Clean removes what ended pods left on disk; called now and then, never twice at once.
 	Clean func(ctx context.Context, known func(types.UID) bool) error
@@ -72,17 +72,18 @@ const saveTimeout = 5 * time.Second
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
-	metrics                   *metrics
-	lastTurn                  atomic.Pointer[time.Time] // nil before the first
-	admitted                  map[types.UID]bool
-	resizes                   map[types.UID]bool // pods that ask for other resources than they have
-	refused                   map[types.UID]bool // static pods that find no room on the node
-	waiting                   map[types.UID]bool // admitted pods that wait until others have ended
-	room                      chan types.UID     // those of them that need wait no more
-	recalled                  map[types.UID]bool // static pods that ran before the kubelet, of which their mirrors will tell more
-	lastResize                time.Time
-	cleaning, deletingMirrors atomic.Bool
-	lastGC                    time.Time
+	metrics    *metrics
+	lastTurn   atomic.Pointer[time.Time] // nil before the first
+	admitted   map[types.UID]bool
+	resizes    map[types.UID]bool // pods that ask for other resources than they have
+	refused    map[types.UID]bool // static pods that find no room on the node
+	waiting    map[types.UID]bool // admitted pods that wait until others have ended
+	room       chan types.UID     // those of them that need wait no more
+	recalled   map[types.UID]bool // static pods that ran before the kubelet, of which their mirrors will tell more
+	lastResize time.Time
+	lastGC     time.Time
+
+	cleaning, deletingMirrors, updatingQOS atomic.Bool // a goroutine does so
 }
 
 // New returns a loop; Run starts it.
@@ -143,7 +144,8 @@ func (l *Loop) saveAllocations(ctx context.Context) {
 //
 // What the loop writes to never makes it wait: a worker's mailbox keeps the newest update, its bell has room for one ring
 // and needs no second; the status manager's queue and its maps grow with the number of pods; the recorder drops events when
-// its 1000 are not sent. The apiserver and the cleaning are called from goroutines of their own, of which one runs at a time.
+// its 1000 are not sent. The apiserver, the cleaning and the cgroups are called from
+// goroutines of their own, of which one of a kind runs at a time.
 //
 // Upstream: pkg/kubelet/kubelet.go syncLoopIteration.
 func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, updates <-chan config.PodUpdate, housekeeping <-chan time.Time) {

@@ -33,10 +33,11 @@ type Store struct {
 	dir   string // <root-dir>/pods
 	write func(uid types.UID, data []byte, sync bool) error
 
-	mu    sync.Mutex
-	pods  map[types.UID]*record
-	dirty map[types.UID]bool // pods whose files are to be written
-	idle  chan struct{}      // closed when the goroutine that does so ends; nil if none runs
+	mu      sync.Mutex
+	pods    map[types.UID]*record
+	earlier map[types.UID]earlier // what the files had at the start, until the pods come
+	dirty   map[types.UID]bool    // pods whose files are to be written
+	idle    chan struct{}         // closed when the goroutine that does so ends; nil if none runs
 }
 
 // record is one pod. Actuated holds only what is not as allocated yet.
@@ -53,27 +54,49 @@ type record struct {
 	tried   chan struct{} // closed, and replaced, after each attempt
 }
 
+// earlier is a pod's record from the kubelet before, or why it is lost.
+type earlier struct {
+	record *record
+	err    error
+}
+
 func newRecord() *record { return &record{tried: make(chan struct{})} }
 
-// New returns a Store over the directory that holds a directory for each pod; with "" it forgets when the process ends.
+// New returns a Store over the directory that holds a directory for each pod, and reads it; with "" it forgets when the
+// process ends.
 func New(podsDir string) *Store {
-	s := &Store{dir: podsDir, pods: map[types.UID]*record{}, dirty: map[types.UID]bool{}}
+	s := &Store{dir: podsDir, pods: map[types.UID]*record{}, dirty: map[types.UID]bool{}, earlier: map[types.UID]earlier{}}
 	s.write = s.writeFile
+	if podsDir == "" {
+		return s
+	}
+	pods, _ := os.ReadDir(podsDir) // none before the first pod
+	for _, pod := range pods {
+		r, err := read(filepath.Join(podsDir, pod.Name(), file))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			err = fmt.Errorf("read what pod %s was given: %w", pod.Name(), err)
+		}
+		s.earlier[types.UID(pod.Name())] = earlier{r, err}
+	}
 	return s
 }
 
 // Recall returns the pod with the resources it was given earlier, by this kubelet or the one before it. A pod never
-// seen comes back as it is. With an error too: what was recorded is then lost, and the spec counts.
+// seen comes back as it is. With an error too, which is told once: what was recorded is then lost, and the spec counts.
 func (s *Store) Recall(pod *corev1.Pod) (*corev1.Pod, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	e := s.earlier[pod.UID]
+	delete(s.earlier, pod.UID)
 	if s.pods[pod.UID] == nil {
-		r, err := s.read(pod.UID)
-		if r == nil || err != nil {
-			return pod, err
+		if e.record == nil {
+			return pod, e.err
 		}
-		r.backfill(pod)
-		s.pods[pod.UID] = r
+		e.record.backfill(pod)
+		s.pods[pod.UID] = e.record
 	}
 	allocated, _ := s.pods[pod.UID].Allocated.Apply(pod)
 	return allocated, nil
@@ -287,27 +310,19 @@ func (s *Store) Forget(uid types.UID) {
 		r.wake()
 	}
 	delete(s.pods, uid)
+	delete(s.earlier, uid)
 }
 
-func (s *Store) read(uid types.UID) (*record, error) {
-	if s.dir == "" {
-		return nil, nil
-	}
-	if err := s.checkUID(uid); err != nil {
-		return nil, fmt.Errorf("read what pod was given: %w", err)
-	}
-	f, err := os.Open(filepath.Join(s.dir, string(uid), file))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+// read reads a pod's file. One that cannot be understood is set aside.
+func read(path string) (*record, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read what pod %s was given: %w", uid, err)
+		return nil, err
 	}
 	defer f.Close()
 	r := newRecord()
 	if err := json.NewDecoder(io.LimitReader(f, maxFile)).Decode(r); err != nil {
-		err = fmt.Errorf("read what pod %s was given: %s: %w", uid, file, err)
-		return nil, errors.Join(err, os.Rename(f.Name(), f.Name()+".broken")) // so that it is told once
+		return nil, errors.Join(fmt.Errorf("%s: %w", file, err), os.Rename(path, path+".broken"))
 	}
 	return r, nil
 }
