@@ -20,6 +20,7 @@ import (
 	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/server/auth"
 	"minikubelet/kubelet/settings"
+	"minikubelet/kubelet/tracing"
 	"minikubelet/podworkers/objects"
 	"minikubelet/status"
 )
@@ -43,7 +44,7 @@ const protobuf = "application/vnd.kubernetes.protobuf"
 // newAPIClients reads the kubeconfig; it does not connect.
 //
 // Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, kubeClientConfigOverrides and setContentTypeForClient.
-func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Registerer) (*apiClients, error) {
+func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Registerer, spans *tracing.Tracing) (*apiClients, error) {
 	c := &apiClients{}
 	if s.Kubeconfig == "" {
 		return c, nil
@@ -57,6 +58,7 @@ func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Regis
 		base.AcceptContentTypes = protobuf + ",application/json"
 	}
 
+	spans.Requests(base)
 	c.base = base
 
 	pods := rest.CopyConfig(base)

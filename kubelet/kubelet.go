@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/stats"
+	"minikubelet/kubelet/tracing"
 	"minikubelet/kubelet/watchdog"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/csi"
@@ -65,7 +67,8 @@ type Kubelet struct {
 	loop     *syncloop.Loop
 	watchdog *watchdog.Watchdog
 	stats    *stats.Provider
-	disk     *measure.Disk // what eviction and statistics know of directories
+	tracing  *tracing.Tracing // nil if it is not configured
+	disk     *measure.Disk    // what eviction and statistics know of directories
 	metrics  registries
 	runs     []func(context.Context) // of all parts
 }
@@ -91,7 +94,10 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	if k.watchdog, err = watchdog.New(); err != nil {
 		return nil, err
 	}
-	if k.api, err = newAPIClients(ctx, s, opts.Registry); err != nil {
+	if k.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName); err != nil {
+		return nil, err
+	}
+	if k.api, err = newAPIClients(ctx, s, opts.Registry, k.tracing); err != nil {
 		return nil, err
 	}
 	k.events = newEvents(s.NodeName)
@@ -102,7 +108,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 	}
 	if k.cri, err = cri.Dial(cri.Options{
 		Endpoint: s.RuntimeSocket(), ImageEndpoint: s.ImageServiceEndpoint,
-		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry,
+		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry, Calls: k.tracing.Calls(),
 	}); err != nil {
 		return nil, errors.Join(err, k.embedded.stop())
 	}
@@ -258,7 +264,7 @@ func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 		GetCertificate: certificate,
 		Settings:       k.settings, CRI: k.cri, Pods: k.pods, Observed: cache.Get, Checks: []server.Check{syncLoop},
 		Tokens: k.api.tokens(), Access: k.api.access(), Addresses: k.node.HostIPs,
-		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: metrics.NewHTTP(k.metrics.main).Wrap,
+		Metrics: k.metrics.handler(), Probes: metrics.Plain(k.metrics.probes), Instrument: k.instrument(),
 		Resource: k.stats.Resource(), Cadvisor: k.stats.Cadvisor(), Summary: k.stats.Summary(),
 		SLIs: metrics.Plain(k.metrics.slis), ObserveCheck: slis.Observe,
 	})
@@ -267,6 +273,14 @@ func (k *Kubelet) listen(ctx context.Context, cache *pleg.Cache) error {
 	}
 	k.runs = append(k.runs, https.Run)
 	return nil
+}
+
+// instrument goes around the handlers of the server.
+func (k *Kubelet) instrument() func(port string, handler http.Handler) http.Handler {
+	counts := metrics.NewHTTP(k.metrics.main)
+	return func(port string, handler http.Handler) http.Handler {
+		return k.tracing.Handler(counts.Wrap(port, handler))
+	}
 }
 
 // pods returns the pods that should run, with the newest status that is known of each.
@@ -302,6 +316,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	parts.Go(func() { releaseMemory(ctx) })
 	klog.FromContext(ctx).Info("Kubelet runs", "version", k.settings.Version, "node", k.settings.NodeName, "standalone", k.settings.Standalone())
 	parts.Wait()
+	k.tracing.Stop()
 	err := errors.Join(k.cri.Close(), k.embedded.stop())
 	if cause := context.Cause(ctx); errors.Is(cause, identity.ErrExpired) || errors.Is(cause, errEmbeddedEnded) {
 		return cause // for whoever started the kubelet to start it again, with new credentials perhaps

@@ -94,7 +94,7 @@ func TestContentType(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		clients, err := newAPIClients(t.Context(), s, nil)
+		clients, err := newAPIClients(t.Context(), s, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -185,7 +185,10 @@ func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod, observed *cr
 		return err
 	}
 	w.opts.Objects.Register(pod)
-	if err := w.opts.Volumes.Mount(ctx, pod); err != nil {
+	stepCtx, end := cri.Step(ctx, "mountVolumes", pod)
+	err := w.opts.Volumes.Mount(stepCtx, pod)
+	end(err)
+	if err != nil {
 		if ctx.Err() == nil {
 			w.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", err.Error())
 		}

@@ -209,6 +209,9 @@ func (w *worker) advance(ctx context.Context, s signal) {
 	w.ring()
 }
 
+// stepNames are what steps are called in traces, as upstream's are.
+var stepNames = map[Phase]string{Syncing: "syncPod", Terminating: "syncTerminatingPod", Terminated: "syncTerminatedPod"}
+
 // step does what the pod's phase asks for, once. It returns after which time to come
 // back without being woken (0: not), and whether the worker is done.
 func (w *worker) step(run context.Context) (again time.Duration, done bool) {
@@ -218,6 +221,11 @@ func (w *worker) step(run context.Context) (again time.Duration, done bool) {
 		w.advance(run, killed)
 	}
 	var err error
+	if name := stepNames[w.phase]; name != "" { // part: tracing, kubelet/tracing
+		var end func(error)
+		ctx, end = cri.Step(ctx, name, m.pod)
+		defer func() { end(err) }()
+	}
 	switch w.phase {
 	case Syncing:
 		if holder := w.claim(run, m.pod); holder != "" {

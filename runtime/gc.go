@@ -158,7 +158,9 @@ func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSand
 // worker, not here.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_gc.go GarbageCollect
-func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool) error {
+func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool) (err error) {
+	ctx, end := cri.Step(ctx, "Containers/GarbageCollect", nil)
+	defer func() { end(err) }()
 	containers, sandboxes, err := r.listAll(ctx)
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)

@@ -146,8 +146,11 @@ func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
 // killContainer runs the preStop hook, waits for the container's turn and stops it.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go killContainer
-func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *terminationOrder) error {
+func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *terminationOrder) (err error) {
 	defer order.ended(k.id)
+	ctx, end := cri.Step(ctx, "killContainer", k.pod)
+	defer func() { end(err) }()
+	cri.OfContainer(ctx, k.container.Name)
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
 	if k.message == "" {
 		k.message = "Stopping container " + k.container.Name
@@ -174,7 +177,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 
 	left := max(deadline.Sub(r.Clock.Now()), minGracePeriod).Round(time.Second)
 	logger.V(2).Info("Stopping container", "containerID", k.id, "gracePeriod", left)
-	_, err := r.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.id, Timeout: int64(left / time.Second)})
+	_, err = r.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.id, Timeout: int64(left / time.Second)})
 	if err != nil && !cri.IsNotFound(err) {
 		r.note(k.pod)
 		return fmt.Errorf("kill container %s: %w", k.container.Name, err)

@@ -12,12 +12,16 @@ import (
 	"k8s.io/component-helpers/node/util/sysctl"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
 )
 
 // createPodSandbox makes the pod's sandbox and returns its status, addresses included.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox.go createPodSandbox
-func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config *runtimeapi.PodSandboxConfig) (*runtimeapi.PodSandboxStatus, error) {
+func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config *runtimeapi.PodSandboxConfig) (_ *runtimeapi.PodSandboxStatus, err error) {
+	ctx, end := cri.Step(ctx, "createPodSandbox", pod)
+	defer func() { end(err) }()
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
 
 	// Step 1: the log directory.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"k8s.io/klog/v2"
 
 	"minikubelet/kubelet/server/auth"
@@ -243,6 +244,9 @@ func (s *Server) bounded(of route) http.Handler {
 			return
 		}
 		defer leave()
+		if of.pattern != "" { // part: tracing, kubelet/tracing
+			trace.SpanFromContext(r.Context()).SetName(of.pattern)
+		}
 		if of.kind != nil {
 			klog.FromContext(r.Context()).V(3).Info("Request", "method", r.Method, "path", r.URL.Path, "user", user.Name)
 		}

@@ -60,7 +60,7 @@ func TestSupport(t *testing.T) {
 		{"reservedSystemCPUs: 0-1", "reservedSystemCPUs"},
 		{"podsPerCore: 10", "podsPerCore"},
 		{"configMapAndSecretChangeDetectionStrategy: Get", "configMapAndSecretChangeDetectionStrategy"},
-		{"tracing: {endpoint: \"localhost:4317\"}", "tracing"},
+		{"tracing: {endpoint: \"localhost:4317\", samplingRatePerMillion: 100}", ""},
 		{"enableControllerAttachDetach: false", "enableControllerAttachDetach"},
 	} {
 		_, err := load(t, tt.lines)

@@ -125,7 +125,7 @@ var table = []Field{
 
 	{Group: "Cgroups", Path: "cgroupRoot", Support: Supported},
 	{Path: "cgroupsPerQOS", Support: Supported, Default: true},
-	{Path: "cgroupDriver", Support: Supported, Default: "cgroupfs", Note: "a runtime that tells its driver decides"},
+	{Path: "cgroupDriver", Support: Supported, Default: "cgroupfs", Note: "the runtime's counts and is waited for; the setting does for a runtime that cannot tell"},
 	{Path: "podPidsLimit", Support: Supported, Default: 4096, Upstream: -1},
 	{Path: "cpuCFSQuota", Support: Supported, Default: true},
 	{Path: "cpuCFSQuotaPeriod", Support: Supported, Default: "100ms"},
@@ -178,7 +178,7 @@ var table = []Field{
 	{Path: "logging.flushFrequency", Support: Accepted, Default: "5s", Note: "logs are not buffered"},
 	{Path: "logging.vmodule", Support: Supported},
 	{Path: "logging.options", Support: Accepted, Note: "logs go to standard error unbuffered"},
-	{Path: "tracing", Support: Refused},
+	{Path: "tracing", Support: Supported, Note: "spans go by OTLP over gRPC to endpoint, localhost:4317 by default, none without samplingRatePerMillion; beside upstream's a sync has mountVolumes, createPodSandbox, startContainer, killContainer"},
 	{Path: "featureGates", Support: Supported, Note: "every gate of upstream's is known by name; MemoryQoS switches something (on cgroup v2; off here, on upstream from 1.37), another that is not at upstream's default has no effect and a warning says so"},
 	{Path: "showHiddenMetricsForVersion", Support: Refused},
 	{Path: "oomScoreAdj", Support: Supported, Default: -999, Note: "as upstream, a kubelet that may not set it says so and goes on"},

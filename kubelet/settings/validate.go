@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	tracingapi "k8s.io/component-base/tracing/api/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
@@ -29,6 +30,9 @@ func validate(c *kubeletconfig.KubeletConfiguration) []problem {
 	p.garbage(c)
 	p.verification(c)
 	p.shutdown(c)
+	for _, err := range tracingapi.ValidateTracingConfiguration(c.Tracing, nil, field.NewPath("tracing")) {
+		p.list = append(p.list, problem{"tracing", err})
+	}
 	return p.list
 }
 

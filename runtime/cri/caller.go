@@ -12,16 +12,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"go.opentelemetry.io/otel"
-	otelcodes "go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// caller is what every call passes through: deadline, metrics, trace span.
+// caller is what every call passes through: deadline and metrics.
 //
 // Upstream: pkg/kubelet/kuberuntime/instrumented_services.go
 type caller struct {
@@ -60,26 +55,15 @@ func newCaller(timeout time.Duration, registerer prometheus.Registerer) *caller 
 	}
 }
 
-// begin counts a call and opens its span; end closes it.
-func (c *caller) begin(ctx context.Context, method string) (_ context.Context, end func(error)) {
+// begin counts a call, and end counts how it went.
+func (c *caller) begin(method string) (end func(error)) {
 	name, start := operation(method), time.Now()
 	c.total.WithLabelValues(name).Inc()
-	ctx, span := otel.Tracer("minikubelet/runtime/cri").Start(ctx, "cri/"+path.Base(method), trace.WithSpanKind(trace.SpanKindClient))
-	if span.SpanContext().IsValid() {
-		headers := metadata.MD{}
-		otel.GetTextMapPropagator().Inject(ctx, carrier(headers))
-		for key, values := range headers {
-			ctx = metadata.AppendToOutgoingContext(ctx, key, values[0])
-		}
-	}
-	return ctx, func(err error) {
+	return func(err error) {
 		c.duration.WithLabelValues(name).Observe(time.Since(start).Seconds())
 		if err != nil {
 			c.failed.WithLabelValues(name).Inc()
-			span.RecordError(err)
-			span.SetStatus(otelcodes.Error, err.Error())
 		}
-		span.End()
 	}
 }
 
@@ -89,7 +73,7 @@ func (c *caller) unary(ctx context.Context, method string, request, reply any, c
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	ctx, end := c.begin(ctx, method)
+	end := c.begin(method)
 	start := time.Now()
 	err := invoke(ctx, method, request, reply, conn, options...)
 	end(err)
@@ -104,7 +88,7 @@ func (c *caller) unary(ctx context.Context, method string, request, reply any, c
 
 // stream has no deadline: the only one this kubelet opens is GetContainerEvents, which lasts as long as the runtime.
 func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
-	ctx, end := c.begin(ctx, method)
+	end := c.begin(method)
 	stream, err := open(ctx, desc, conn, method, options...)
 	if err != nil {
 		end(err)
@@ -178,26 +162,4 @@ func operation(method string) string {
 		out.WriteRune(unicode.ToLower(r))
 	}
 	return out.String()
-}
-
-// carrier lets the propagator write gRPC headers.
-type carrier metadata.MD
-
-var _ propagation.TextMapCarrier = carrier{}
-
-func (c carrier) Get(key string) string {
-	if values := metadata.MD(c).Get(key); len(values) > 0 {
-		return values[0]
-	}
-	return ""
-}
-
-func (c carrier) Set(key, value string) { metadata.MD(c).Set(key, value) }
-
-func (c carrier) Keys() []string {
-	keys := make([]string, 0, len(c))
-	for key := range c {
-		keys = append(keys, key)
-	}
-	return keys
 }

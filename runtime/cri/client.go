@@ -33,6 +33,7 @@ type Options struct {
 	ImageEndpoint string                // Endpoint by default
 	Timeout       time.Duration         // of one call, 2 min by default; see Dial for the exceptions
 	Registerer    prometheus.Registerer // may be nil
+	Calls         []grpc.DialOption     // what else each call passes through
 }
 
 // Client is a connection to a container runtime. It is safe for concurrent use.
@@ -52,7 +53,7 @@ type Client struct {
 // Upstream: staging/src/k8s.io/cri-client/pkg/remote_runtime.go NewRemoteRuntimeService
 func Dial(options Options) (*Client, error) {
 	caller := newCaller(cmp.Or(options.Timeout, defaultTimeout), options.Registerer)
-	runtimeConn, err := connect(options.Endpoint, caller)
+	runtimeConn, err := connect(options.Endpoint, caller, options.Calls)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func Dial(options Options) (*Client, error) {
 		conns:   []*grpc.ClientConn{runtimeConn},
 	}
 	if options.ImageEndpoint != "" && options.ImageEndpoint != options.Endpoint {
-		imageConn, err := connect(options.ImageEndpoint, caller)
+		imageConn, err := connect(options.ImageEndpoint, caller, options.Calls)
 		if err != nil {
 			return nil, errors.Join(err, client.Close())
 		}
@@ -72,7 +73,7 @@ func Dial(options Options) (*Client, error) {
 	return client, nil
 }
 
-func connect(endpoint string, caller *caller) (*grpc.ClientConn, error) {
+func connect(endpoint string, caller *caller, more []grpc.DialOption) (*grpc.ClientConn, error) {
 	parsed, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("parse container runtime endpoint %q: %w", endpoint, err)
@@ -81,7 +82,7 @@ func connect(endpoint string, caller *caller) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("container runtime endpoint %q: want unix:///path/of/the.sock", endpoint)
 	}
 	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnect}
-	conn, err := grpc.NewClient("unix://"+parsed.Path,
+	conn, err := grpc.NewClient("unix://"+parsed.Path, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageSize)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectDeadline}),
@@ -89,7 +90,7 @@ func connect(endpoint string, caller *caller) (*grpc.ClientConn, error) {
 		grpc.WithDisableServiceConfig(),
 		grpc.WithChainUnaryInterceptor(caller.unary),
 		grpc.WithChainStreamInterceptor(caller.stream),
-	)
+	}, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to container runtime %q: %w", endpoint, err)
 	}

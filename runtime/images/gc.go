@@ -131,9 +131,11 @@ func (c *Collector) Run(ctx context.Context) {
 // longest unused first.
 //
 // Upstream: pkg/kubelet/images/image_gc_manager.go GarbageCollect
-func (c *Collector) GarbageCollect(ctx context.Context) error {
+func (c *Collector) GarbageCollect(ctx context.Context) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ctx, end := cri.Step(ctx, "Images/GarbageCollect", nil)
+	defer func() { end(err) }()
 	now := time.Now()
 	if err := c.look(ctx, now); err != nil {
 		return err
