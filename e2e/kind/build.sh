@@ -9,7 +9,7 @@ cache=$1
 cd "$(dirname "$0")"
 stack=$(../stack/build.sh "$cache" stack --print)
 # What is in the image, by content: the programs and files named here, and the stack's.
-hash=$(cat programs/*/go.mod programs/*/go.sum agent/*.go ../stack/images/{pause,testapp}/*.go build.sh runc.sh <(basename "$(dirname "$stack")") | sha256sum | cut -c1-16)
+hash=$(cat programs/*/go.mod programs/*/go.sum agent/*.go ../stack/images/{pause,testapp}/*.go build.sh <(basename "$(dirname "$stack")") | sha256sum | cut -c1-16)
 dir=$cache/kind/$hash
 echo "$dir"
 [ "${2:-}" != --print ] || exit 0
@@ -127,7 +127,7 @@ for reference in $("$dir/bin/kubeadm" config images list --kubernetes-version "$
   esac
 done
 
-step "unpacking them in the node's containerd"
+step "importing them into the node's containerd"
 cat >"$dir/containerd.toml" <<EOF
 version = 3
 root = "$root/var/lib/containerd"
@@ -144,7 +144,7 @@ trap 'kill $containerd && wait $containerd || true' EXIT
 ctr() { "$dir/bin/ctr" --address "$dir/containerd.sock" --namespace k8s.io "$@"; }
 until ctr version >/dev/null 2>&1; do kill -0 $containerd; sleep 0.1; done
 for archive in "$dir"/images/*.tar; do
-  ctr images import --local --discard-unpacked-layers --label io.cri-containerd.image=managed "$archive"
+  ctr images import --no-unpack --label io.cri-containerd.image=managed "$archive"
 done
 kill $containerd && wait $containerd || true
 trap - EXIT

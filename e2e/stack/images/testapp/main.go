@@ -9,6 +9,7 @@
 //	POST /alloc       ?mib=N holds that much more memory
 //	GET  /env         the environment, one variable a line
 //	GET  /file        ?path=P, the content of a file
+//	GET  /get         ?url=U, what is answered there
 package main
 
 import (
@@ -92,6 +93,17 @@ func handler() http.Handler {
 			return
 		}
 		_, _ = w.Write(data)
+	})
+	mux.HandleFunc("GET /get", func(w http.ResponseWriter, r *http.Request) {
+		client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		response, err := client.Get(r.FormValue("url"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer response.Body.Close()
+		w.WriteHeader(response.StatusCode)
+		_, _ = io.Copy(w, response.Body)
 	})
 	return mux
 }
