@@ -22,6 +22,7 @@ LDFLAGS := -s -w -X minikubelet/kubelet/settings.Version=$(VERSION)
 STACK_BIN = $(shell e2e/stack/build.sh "$(CACHE)" stack --print)
 NODE_BIN = $(shell e2e/stack/node.sh "$(CACHE)" --print)
 LINT_BIN = $(shell e2e/stack/build.sh "$(CACHE)" lint --print)
+KIND_DIR = $(shell e2e/kind/build.sh "$(CACHE)" --print)
 VM_DIR = $(shell e2e/vm/fetch.sh "$(CACHE)" --print)
 CONFORMANCE = -bin "$(STACK_BIN)" -suite "$(shell e2e/stack/conformance/build.sh "$(CACHE)" --print)"
 DEBUG_BIN = $(shell e2e/stack/build.sh "$(CACHE)" debug --print)
@@ -143,6 +144,15 @@ test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulate
 	@e2e/vm/fetch.sh "$(CACHE)" >/dev/null
 	E2E_BIN="$(STACK_BIN)" E2E_VM="$(VM_DIR)" go test -count=1 -timeout 15m -v $(E2EFLAGS) ./e2e/vm
 
+.PHONY: test-kind
+test-kind: stack build ## clusters of the real kind with this kubelet, made, joined, restarted, swapped with upstream's: docs/nodes.md (as root; 5 minutes, Debian, amd64)
+	@e2e/kind/build.sh "$(CACHE)" >/dev/null
+	E2E_BIN="$(STACK_BIN)" E2E_KIND="$(KIND_DIR)" go test -count=1 -timeout 20m -v $(E2EFLAGS) ./e2e/kind
+
+.PHONY: test-kind-cached
+test-kind-cached:
+	@if [ -e "$(KIND_DIR)/complete" ]; then $(MAKE) test-kind; else echo "the test with kind is left out: its node image is not made here; make test-kind makes it"; fi
+
 .PHONY: conformance
 conformance: deps conformance-suite $(filter upstream,$(KUBELET)) ## Kubernetes' own suite, an hour (as root); LABEL=all|node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
 	@exec bin/conformance $(CONFORMANCE) -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(LABEL)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
@@ -255,4 +265,4 @@ critest: deps stack build ## the validation suite of CRI runtimes, 2 minutes (as
 
 .PHONY: clean
 clean: ## remove what was built here, and the cached programs
-	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/node" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/conformance" "$(CACHE)/critest"
+	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/node" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/kind" "$(CACHE)/conformance" "$(CACHE)/critest"
