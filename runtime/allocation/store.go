@@ -36,6 +36,7 @@ type Store struct {
 	mu      sync.Mutex
 	pods    map[types.UID]*record
 	earlier map[types.UID]earlier // what the files had at the start, until the pods come
+	lost    error                 // why what was for several pods could not be read, until that was told
 	dirty   map[types.UID]bool    // pods whose files are to be written
 	idle    chan struct{}         // closed when the goroutine that does so ends; nil if none runs
 }
@@ -81,25 +82,29 @@ func New(podsDir string) *Store {
 		}
 		s.earlier[types.UID(pod.Name())] = earlier{r, err}
 	}
+	s.lost = s.readUpstream() // part: Kubernetes' kubelet's records, upstream.go
 	return s
 }
 
 // Recall returns the pod with the resources it was given earlier, by this kubelet or the one before it. A pod never
-// seen comes back as it is. With an error too, which is told once: what was recorded is then lost, and the spec counts.
+// seen comes back as it is. With an error too, which is told once: something that was recorded is then lost, and the spec
+// counts in its place.
 func (s *Store) Recall(pod *corev1.Pod) (*corev1.Pod, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.earlier[pod.UID]
 	delete(s.earlier, pod.UID)
+	err := errors.Join(e.err, s.lost)
+	s.lost = nil
 	if s.pods[pod.UID] == nil {
 		if e.record == nil {
-			return pod, e.err
+			return pod, err
 		}
 		e.record.backfill(pod)
 		s.pods[pod.UID] = e.record
 	}
 	allocated, _ := s.pods[pod.UID].Allocated.Apply(pod)
-	return allocated, nil
+	return allocated, err
 }
 
 // Allocated returns the pod with the resources it was given, and whether they differ from those in its spec.
