@@ -17,6 +17,9 @@ func setDefaults(pod *corev1.Pod) {
 	fill(&s.DNSPolicy, corev1.DNSClusterFirst)
 	fill(&s.SchedulerName, corev1.DefaultSchedulerName)
 	point(&s.TerminationGracePeriodSeconds, int64(corev1.DefaultTerminationGracePeriodSeconds))
+	if *s.TerminationGracePeriodSeconds < 0 {
+		*s.TerminationGracePeriodSeconds = 1
+	}
 	point(&s.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	if s.SecurityContext == nil {
 		s.SecurityContext = &corev1.PodSecurityContext{}

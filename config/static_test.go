@@ -45,6 +45,10 @@ func TestStatic(t *testing.T) {
 	if changed := parse(fmt.Sprintf(manifest, "web", "app:2")); changed.UID == p.UID {
 		t.Error("a changed manifest is the same pod")
 	}
+	negative := strings.Replace(fmt.Sprintf(manifest, "web", "app:1"), "spec: {", "spec: {terminationGracePeriodSeconds: -5, ", 1)
+	if grace := *parse(negative).Spec.TerminationGracePeriodSeconds; grace != 1 {
+		t.Errorf("a negative grace period becomes %d, want 1 as in the API", grace)
+	}
 	c := p.Spec.Containers[0]
 	if p.Spec.RestartPolicy != corev1.RestartPolicyAlways || p.Spec.DNSPolicy != corev1.DNSClusterFirst || *p.Spec.TerminationGracePeriodSeconds != 30 ||
 		c.ImagePullPolicy != corev1.PullIfNotPresent || c.TerminationMessagePath != "/dev/termination-log" {

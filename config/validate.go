@@ -27,9 +27,6 @@ func validate(pod *corev1.Pod) field.ErrorList {
 	}
 	errs = append(errs, oneOf(spec.Child("restartPolicy"), pod.Spec.RestartPolicy, corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)...)
 	errs = append(errs, oneOf(spec.Child("dnsPolicy"), pod.Spec.DNSPolicy, corev1.DNSClusterFirst, corev1.DNSClusterFirstWithHostNet, corev1.DNSDefault, corev1.DNSNone)...)
-	if g := *pod.Spec.TerminationGracePeriodSeconds; g < 0 {
-		errs = append(errs, field.Invalid(spec.Child("terminationGracePeriodSeconds"), g, "must not be negative"))
-	}
 	if d := pod.Spec.ActiveDeadlineSeconds; d != nil && *d < 1 {
 		errs = append(errs, field.Invalid(spec.Child("activeDeadlineSeconds"), *d, "must be greater than 0"))
 	}
