@@ -36,6 +36,9 @@ LABEL ?= all
 FOCUS ?=
 E2EFLAGS ?=
 MATRIXFLAGS ?=
+SKEW ?= 1.35 1.36
+# What depends on the apiserver: registration, status, static pods, every part of the pod API that changed of late.
+SKEWTESTS ?= ^Test(Pod|Node|Volumes|Missing|Init|Phases|Images|Graceful|Rejected|Probes|RuntimeClass|Resize|RestartAll|UserNamespace|StaticPod|Mirror|Kubectl(Exec|Logs|Debug|Top)|APIServer|StatusWrites|SameName|Preemption|CSI|Local|GenericEphemeral|KubeletKilled|Bootstrap|ClientRotation|ServingRotation|Stats)
 # RACE=1 has the end-to-end tests and the faults meet programs built with the race detector.
 RACE ?=
 RACE_BIN := $(if $(RACE),E2E_KUBELET="$(CURDIR)/bin/race/kubelet" E2E_CRID="$(CURDIR)/bin/race/crid")
@@ -153,6 +156,14 @@ test-kind: stack build ## clusters of the real kind with this kubelet, made, joi
 test-kind-cached:
 	@if [ -e "$(KIND_DIR)/complete" ]; then $(MAKE) test-kind; else echo "the test with kind is left out: its node image is not made here; make test-kind makes it"; fi
 
+.PHONY: test-skew
+test-skew: stack build ## end-to-end tests with the apiservers of older Kubernetes, which are built once (as root); SKEW="1.35 1.36" E2EFLAGS=-v
+	@failed=; for version in $(SKEW); do \
+	  dir=$$(e2e/stack/skew/build.sh "$(CACHE)" "$$version"); \
+	  echo "with the apiserver of Kubernetes $$version"; \
+	  E2E_CONTROL_PLANE="$$dir" E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 15m -p 1 -run '$(SKEWTESTS)' $(E2EFLAGS) ./e2e || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "make test-skew: failed with$$failed"; exit 1; }
+
 .PHONY: conformance
 conformance: deps conformance-suite $(filter upstream,$(KUBELET)) ## Kubernetes' own suite, an hour (as root); LABEL=all|node|conformance|filter FOCUS=regexp KUBELET=minikubelet|upstream
 	@exec bin/conformance $(CONFORMANCE) -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(LABEL)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
@@ -160,6 +171,12 @@ conformance: deps conformance-suite $(filter upstream,$(KUBELET)) ## Kubernetes'
 .PHONY: conformance-subset
 conformance-subset: deps conformance-suite ## some fast specs of that suite, as e2e/testdata/conformance-subset.txt says (as root)
 	@exec bin/conformance $(CONFORMANCE) -label all -subset e2e/testdata/conformance-subset.txt -timeout 15m $(CONFORMANCEFLAGS)
+
+.PHONY: e2e-node
+e2e-node: deps stack build $(filter upstream,$(KUBELET)) ## Kubernetes' node suite, what NodeConformance has of it, an hour (as root); FOCUS=regexp KUBELET=minikubelet|upstream RUNTIME=containerd|crid
+	@e2e/stack/e2enode/build.sh "$(CACHE)" >/dev/null
+	@go build -o bin/conformance ./e2e/cmd/conformance
+	@exec bin/conformance -node -bin "$(STACK_BIN)" -suite "$(shell e2e/stack/e2enode/build.sh "$(CACHE)" --print)" -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
 
 .PHONY: conformance-suite
 conformance-suite: stack build
@@ -265,4 +282,4 @@ critest: deps stack build ## the validation suite of CRI runtimes, 2 minutes (as
 
 .PHONY: clean
 clean: ## remove what was built here, and the cached programs
-	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/node" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/kind" "$(CACHE)/conformance" "$(CACHE)/critest"
+	rm -rf bin .cache "$(CACHE)/stack" "$(CACHE)/node" "$(CACHE)/lint" "$(CACHE)/debug" "$(CACHE)/vm" "$(CACHE)/kind" "$(CACHE)/conformance" "$(CACHE)/e2enode" "$(CACHE)/skew" "$(CACHE)/critest"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -23,6 +24,9 @@ func FollowGinkgo(ctx context.Context, path string, m *Meter) {
 	}
 	g.read(path, offset)
 }
+
+// labels stand behind the name of a spec that failed.
+var labels = regexp.MustCompile(`\s\[[^\]]*, [^\]]*\]$`)
 
 // ginkgoLog reads a log piece by piece.
 type ginkgoLog struct {
@@ -55,7 +59,7 @@ func (g *ginkgoLog) read(path string, offset int64) int64 {
 func (g *ginkgoLog) line(text string) {
 	if g.failed {
 		g.failed = false
-		g.m.Done(true, strings.TrimSpace(text))
+		g.m.Done(true, strings.TrimSpace(labels.ReplaceAllString(text, "")))
 		return
 	}
 	// Before the first spec there is the suite's own line.

@@ -66,7 +66,7 @@ func TestGinkgoLog(t *testing.T) {
 •
 ------------------------------
 • [FAILED] [61.001 seconds]
-[sig-node] Pods [It] should run [Conformance]
+[sig-node] Pods [It] should run [Conformance] [sig-node, Conformance]
 /src/pods.go:1
   [FAILED] • it did not
 ------------------------------

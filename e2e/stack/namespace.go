@@ -37,13 +37,17 @@ type namespace struct {
 }
 
 // newNamespace makes a network namespace, pins it at path and gives it a node
-// address and a default route.
-func newNamespace(path string) (*namespace, error) {
+// address and a default route. The thread that lives in it begins with more.
+func newNamespace(path string, more func() error) (*namespace, error) {
 	n := &namespace{path: path, calls: make(chan func()), done: make(chan struct{})}
 	ready := make(chan error)
 	namespaces.OnThread(func() {
 		defer close(n.done)
-		if err := enterNew(path); err != nil {
+		err := enterNew(path)
+		if err == nil {
+			err = more()
+		}
+		if err != nil {
 			ready <- err
 			return
 		}

@@ -113,7 +113,7 @@ func (s *Stack) Spawn(name string, args ...string) (*Process, error) {
 
 // command prepares a program that dies with the stack.
 func (s *Stack) command(args ...string) *exec.Cmd {
-	cmd := exec.Command("/bin/sh", append([]string{"-c", enroll, s.cgroup.procs()}, args...)...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", enroll, s.procsSeen()}, args...)...)
 	cmd.Dir = s.Dir
 	// sbin: iptables is not on every user's PATH.
 	path := s.BinDir + ":" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin"

@@ -34,6 +34,10 @@ const BinEnv = "E2E_BIN"
 // detector: Close fails when that reported anything.
 const KubeletEnv = "E2E_KUBELET"
 
+// ControlPlaneEnv names a directory whose kube-apiserver and kube-controller-manager stacks run instead of BinDir's, for
+// tests of a kubelet with an older apiserver.
+const ControlPlaneEnv = "E2E_CONTROL_PLANE"
+
 const (
 	namePrefix  = "mk-"
 	runtimeArch = runtime.GOARCH
@@ -69,6 +73,9 @@ type Options struct {
 	NoRegistry bool
 	// Scheduler adds kube-scheduler, for pods without spec.nodeName.
 	Scheduler bool
+	// OwnMachine hides the machine's directories and cgroups from the stack's programs, for suites that cannot be told
+	// where to write: see ownMachine.
+	OwnMachine bool
 	// AllControllers runs every controller of kube-controller-manager, not only those that pods need.
 	AllControllers bool
 	// Progress, if not nil, is told what is being started.
@@ -238,7 +245,11 @@ func (s *Stack) prepare() error {
 	if err := s.cgroup.create(); err != nil {
 		return err
 	}
-	if s.ns, err = newNamespace(filepath.Join(s.Dir, "netns")); err != nil {
+	more := func() error { return nil }
+	if s.options.OwnMachine {
+		more = s.ownMachine
+	}
+	if s.ns, err = newNamespace(filepath.Join(s.Dir, "netns"), more); err != nil {
 		return err
 	}
 	s.HTTP = &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: s.ns.dialContext, DisableKeepAlives: true}}
@@ -325,7 +336,12 @@ func (s *Stack) Close() error {
 }
 
 // Program is the path of one of the stack's programs.
-func (s *Stack) Program(name string) string { return filepath.Join(s.BinDir, name) }
+func (s *Stack) Program(name string) string {
+	if dir := os.Getenv(ControlPlaneEnv); dir != "" && (name == APIServer || name == ControllerManager) {
+		return filepath.Join(dir, name)
+	}
+	return filepath.Join(s.BinDir, name)
+}
 
 // DialContext connects from inside the stack's network namespace.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {

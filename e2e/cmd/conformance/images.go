@@ -78,7 +78,7 @@ func withAgnhost(c v1.Config) content {
 
 // pushImages gives the stack's registry the images that the suite says it uses. Others cannot be had here, and the
 // specs that need them fail.
-func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
+func pushImages(ctx context.Context, s *stack.Stack, suite, program string) error {
 	agnhost, err := os.ReadFile(filepath.Join(suite, "agnhost"))
 	if err != nil {
 		return fmt.Errorf("read the suite's agnhost (make conformance builds it): %w", err)
@@ -108,7 +108,7 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	if p.nnp, err = s.BuildProgram(ctx, "e2e/stack/images/nnp"); err != nil {
 		return err
 	}
-	list, err := s.Exec(ctx, filepath.Join(suite, "e2e.test"), "--list-images")
+	list, err := s.Exec(ctx, filepath.Join(suite, program), "--list-images")
 	if err != nil {
 		return fmt.Errorf("ask the suite for its images: %w", err)
 	}
@@ -131,6 +131,13 @@ func pushImages(ctx context.Context, s *stack.Stack, suite string) error {
 	return nil
 }
 
+// nmeter stands in for busybox's applet of that name, which Debian's has not: the node suite asks it for the time of day,
+// with milliseconds.
+const nmeter = `#!/bin/bash
+now=$EPOCHREALTIME
+TZ=UTC printf '%(%H:%M:%S)T.%s\n' "${now%.*}" "${now: -6:3}"
+`
+
 // addShell adds bash, which "sh" means. Busybox's shell drops environment variables with names that are none in shells, and
 // runs busybox's own programs whatever stands in PATH; but a spec waits for its words about a read-only file system, so
 // that /bin/sh stays what it is.
@@ -143,7 +150,7 @@ func (p *parts) addShell() error {
 	if err != nil {
 		return fmt.Errorf("read the shell of the suite's images: %w", err)
 	}
-	p.base = append(p.base, stack.File{Path: "/bin/bash", Data: data, Mode: 0o755},
+	p.base = append(p.base, stack.File{Path: "/bin/bash", Data: data, Mode: 0o755}, stack.File{Path: "/bin/nmeter", Data: []byte(nmeter), Mode: 0o755},
 		stack.File{Path: "/sbin", Dir: true, Mode: 0o755}, stack.File{Path: "/sbin/sh", Link: "/bin/bash", Mode: 0o777})
 	return nil
 }

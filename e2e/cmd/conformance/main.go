@@ -1,5 +1,6 @@
 // Command conformance runs Kubernetes' own end-to-end suite against a cluster of one node of ours, or of upstream's
 // for comparison, and prints what passed, what failed and what did not apply. `make conformance` is this command.
+// With -node it runs Kubernetes' node suite, which starts the kubelet itself: `make e2e-node`.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,20 +37,21 @@ type flags struct {
 	subset                       string
 	procs, again                 int
 	timeout                      time.Duration
-	keep                         bool
+	keep, node                   bool
 }
 
 func main() {
 	var f flags
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
-	flag.StringVar(&f.suite, "suite", "", "directory of the suite's programs: e2e.test, agnhost, ginkgo, kube-proxy")
+	flag.StringVar(&f.suite, "suite", "", "directory of the suite's programs: e2e.test, agnhost, ginkgo, kube-proxy; or e2e_node.test, agnhost, ginkgo")
+	flag.BoolVar(&f.node, "node", false, "run the node suite, which starts the kubelet and an apiserver itself")
 	flag.StringVar(&f.kubelet, "kubelet", "minikubelet", "which kubelet: minikubelet or upstream")
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI runtime to run pods with")
 	flag.StringVar(&f.label, "label", "node", "specs to run: node, conformance, all (both), or a ginkgo label filter")
 	flag.StringVar(&f.focus, "focus", "", "run only specs whose name matches")
 	flag.StringVar(&f.subset, "subset", "", "run only the specs that this file names, one a line; their tags need not be named")
 	flag.StringVar(&f.skip, "skip", "", "leave out specs whose name matches")
-	flag.StringVar(&f.known, "known", "e2e/testdata/conformance-known.txt", "specs that fail here for every kubelet, one a line: NAME # REASON")
+	flag.StringVar(&f.known, "known", "", "files of specs that are known to fail, with commas between, in them one a line: NAME # REASON (default those of e2e/testdata)")
 	flag.IntVar(&f.procs, "procs", 6, "how many specs run at once")
 	flag.IntVar(&f.again, "again", 40, "run what failed once more, two at a time, if it is no more than this")
 	flag.DurationVar(&f.timeout, "timeout", 2*time.Hour, "limit of the whole run")
@@ -58,7 +61,11 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	if err := run(ctx, f); err != nil {
+	do := run
+	if f.node {
+		do = runNode
+	}
+	if err := do(ctx, f); err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
 	}
@@ -67,11 +74,11 @@ func main() {
 // run starts the cluster, runs the suite and reports. It fails when a spec failed that is not known to, and when
 // something is left of the pods afterwards.
 func run(ctx context.Context, f flags) (err error) {
-	suite, err := listSpecs(ctx, filepath.Join(f.suite, "e2e.test"), f.choice()...)
+	specs, err := listSpecs(ctx, filepath.Join(f.suite, "e2e.test"), f.choice()...)
 	if err != nil {
 		return err
 	}
-	p, err := planRun(suite, f.subset, f.known)
+	p, err := planRun(specs, f.subset, f.knownLists()...)
 	if err != nil {
 		return err
 	}
@@ -84,7 +91,7 @@ func run(ctx context.Context, f flags) (err error) {
 	if f.keep {
 		fmt.Println("logs and report:", s.Dir)
 	}
-	if err := pushImages(ctx, s, f.suite); err != nil {
+	if err := pushImages(ctx, s, f.suite, "e2e.test"); err != nil {
 		return err
 	}
 	k, err := s.StartKubelet(stack.KubeletOptions{Upstream: f.kubelet == "upstream"})
@@ -119,6 +126,17 @@ func run(ctx context.Context, f flags) (err error) {
 	return errors.Join(proxy.Stop(10*time.Second), k.Stop(30*time.Second))
 }
 
+// knownLists are the files of specs that are known to fail: on the test machine, and for what this kubelet has not.
+func (f flags) knownLists() []string {
+	lists := []string{"e2e/testdata/conformance-known.txt"}
+	if f.known != "" {
+		lists = strings.Split(f.known, ",")
+	} else if f.node && f.kubelet != "upstream" {
+		lists = append(lists, "e2e/testdata/e2e-node-unbuilt.txt")
+	}
+	return lists
+}
+
 // choice are ginkgo's arguments that choose specs.
 func (f flags) choice() []string {
 	label := f.label
@@ -144,23 +162,39 @@ func runAndReport(ctx context.Context, s *stack.Stack, f flags, p plan) error {
 	if err != nil {
 		return err
 	}
-	if len(p.subset) > 0 {
-		f.focus = exactly(p.subset)
-	}
-	results, err := runSuite(ctx, s, f, "suite", len(p.names))
+	results, err := suite{program: filepath.Join(f.suite, "e2e.test"), args: []string{
+		"--kubeconfig=" + s.AdminKubeconfig, "--provider=local", "--kubectl-path=" + s.Program("kubectl"), "--minStartupPods=0",
+		"--node-os-distro=custom", "--delete-namespace=true", "--report-dir=", "--container-runtime-process-name=containerd",
+	}}.run(ctx, s, f, p)
 	if err != nil {
-		return err
-	}
-	if err := runAgain(ctx, s, f, results, p.known); err != nil {
 		return err
 	}
 	results.print(os.Stdout, f.kubelet, p.known)
 	return errors.Join(results.verdict(p.known), p.missing(results), checkLeaks(ctx, os.Stdout, s, before))
 }
 
+// suite is a program of specs and its own arguments.
+type suite struct {
+	command []string // runs ginkgo, if it is not run directly
+	program string
+	args    []string
+}
+
+// run runs the planned specs, and what failed once more.
+func (t suite) run(ctx context.Context, s *stack.Stack, f flags, p plan) (*results, error) {
+	if len(p.subset) > 0 {
+		f.focus = exactly(p.subset)
+	}
+	results, err := t.runOnce(ctx, s, f, "suite", len(p.names))
+	if err != nil {
+		return nil, err
+	}
+	return results, t.runAgain(ctx, s, f, results, p.known)
+}
+
 // runAgain runs what failed once more, two at a time. Much waits for things to happen in time, which on a busy machine
 // is no matter of the kubelet's; what only passes now is listed.
-func runAgain(ctx context.Context, s *stack.Stack, f flags, first *results, known map[string]string) error {
+func (t suite) runAgain(ctx context.Context, s *stack.Stack, f flags, first *results, known map[string]string) error {
 	var names []string
 	for _, spec := range first.specs {
 		if spec.failed() && known[spec.name] == "" {
@@ -171,7 +205,7 @@ func runAgain(ctx context.Context, s *stack.Stack, f flags, first *results, know
 		return nil
 	}
 	f.focus, f.procs = exactly(names), 2
-	second, err := runSuite(ctx, s, f, "again", len(names))
+	second, err := t.runOnce(ctx, s, f, "again", len(names))
 	if err != nil {
 		return fmt.Errorf("run again what failed: %w", err)
 	}
@@ -188,29 +222,29 @@ func exactly(names []string) string {
 	return "(?:" + strings.Join(quoted, "|") + ")$"
 }
 
-// runSuite runs so many specs in parallel processes and returns what came of them; that some fail is no error.
-func runSuite(ctx context.Context, s *stack.Stack, f flags, name string, count int) (*results, error) {
+// runOnce runs so many specs in parallel processes and returns what came of them; that some fail is no error.
+func (t suite) runOnce(ctx context.Context, s *stack.Stack, f flags, name string, count int) (*results, error) {
 	report := filepath.Join(s.Dir, name+".json")
-	args := append([]string{
-		filepath.Join(f.suite, "ginkgo"), fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--force-newlines", "--silence-skips",
-		"--output-dir=" + filepath.Dir(report), "--json-report=" + filepath.Base(report), "--timeout=" + (f.timeout - 2*time.Minute).String(), "--keep-going",
-	}, f.choice()...)
-	args = append(args, filepath.Join(f.suite, "e2e.test"), "--",
-		"--kubeconfig="+s.AdminKubeconfig, "--provider=local", "--kubectl-path="+s.Program("kubectl"), "--minStartupPods=0",
-		"--node-os-distro=custom", "--delete-namespace=true", "--report-dir=", "--container-runtime-process-name=containerd",
-	)
-	suite, err := s.Spawn(name, args...)
+	args := append(slices.Clone(t.command), filepath.Join(f.suite, "ginkgo"),
+		fmt.Sprintf("--procs=%d", f.procs), "--no-color", "--succinct", "--force-newlines", "--silence-skips",
+		"--output-dir="+filepath.Dir(report), "--json-report="+filepath.Base(report), "--timeout="+(f.timeout-2*time.Minute).String(), "--keep-going")
+	args = append(append(append(args, f.choice()...), t.program, "--"), t.args...)
+	process, err := s.Spawn(name, args...)
 	if err != nil {
 		return nil, err
 	}
 	following, stop := context.WithCancel(ctx)
 	var follower sync.WaitGroup
-	follower.Go(func() { progress.FollowGinkgo(following, suite.LogPath, progress.New(os.Stderr, name, count)) })
-	err = suite.Wait(ctx)
+	follower.Go(func() { progress.FollowGinkgo(following, process.LogPath, progress.New(os.Stderr, name, count)) })
+	err = process.Wait(ctx)
 	stop()
 	follower.Wait()
 	if _, statErr := os.Stat(report); statErr != nil {
-		return nil, fmt.Errorf("run the suite: %w; its log ends:\n%s", err, suite.LogTail(40))
+		return nil, fmt.Errorf("run the suite: %w; its log ends:\n%s", err, process.LogTail(40))
 	}
-	return readReport(report)
+	r, readErr := readReport(report)
+	if readErr == nil && len(r.specs) == 0 {
+		readErr = fmt.Errorf("no spec ran: %w; the suite's log ends:\n%s", err, process.LogTail(40))
+	}
+	return r, readErr
 }

@@ -114,7 +114,7 @@ func (r *results) replace(second *results) {
 	}
 }
 
-// readKnown reads the specs that fail here whatever the kubelet, with the reason: NAME # REASON.
+// readKnown reads specs that are known to fail here, with the reason: NAME # REASON.
 func readKnown(path string) (map[string]string, error) {
 	known := map[string]string{}
 	err := readLines(path, func(line string) error {
@@ -168,7 +168,7 @@ func (t *tally) add(s spec, known map[string]string) {
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d passed (%d at the second attempt), %d failed, %d known to fail for every kubelet, %d skipped", t.passed, t.again, t.failed, t.known, t.skipped)
+	return fmt.Sprintf("%d passed (%d at the second attempt), %d failed, %d known to fail, %d skipped", t.passed, t.again, t.failed, t.known, t.skipped)
 }
 
 // print lists what did not pass, with the reasons, and counts.

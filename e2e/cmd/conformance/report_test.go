@@ -40,9 +40,9 @@ SKIP   [sig-node] Pods need a GPU
 PASSED, though it is known to fail: [sig-node] Pods run [Conformance]
 FAILED [sig-node] Pods stop
        timed out
-kubelet, label Conformance: 1 passed (0 at the second attempt), 0 failed, 0 known to fail for every kubelet, 0 skipped
-kubelet, label NodeConformance: 0 passed (0 at the second attempt), 1 failed, 1 known to fail for every kubelet, 1 skipped
-kubelet: 1 passed (0 at the second attempt), 1 failed, 1 known to fail for every kubelet, 1 skipped, in 1m1s
+kubelet, label Conformance: 1 passed (0 at the second attempt), 0 failed, 0 known to fail, 0 skipped
+kubelet, label NodeConformance: 0 passed (0 at the second attempt), 1 failed, 1 known to fail, 1 skipped
+kubelet: 1 passed (0 at the second attempt), 1 failed, 1 known to fail, 1 skipped, in 1m1s
 `
 	if out.String() != want {
 		t.Errorf("printed:\n%s\nwant:\n%s", out.String(), want)

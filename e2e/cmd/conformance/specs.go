@@ -77,20 +77,22 @@ type plan struct {
 
 // planRun reads the lists and looks their entries up among the suite's specs. Every entry that is none, or not among
 // those that the label chooses, is named in the error.
-func planRun(suite []spec, subset, known string) (p plan, err error) {
+func planRun(suite []spec, subset string, known ...string) (p plan, err error) {
 	p.known = map[string]string{}
-	reasons, err := readKnown(known)
-	if err != nil {
-		return p, fmt.Errorf("read the specs that are known to fail: %w", err)
-	}
 	var errs []error
-	for _, entry := range slices.Sorted(maps.Keys(reasons)) {
-		s, err := find(entry, suite)
+	for _, list := range known {
+		reasons, err := readKnown(list)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", known, err))
-			continue
+			return p, fmt.Errorf("read the specs that are known to fail: %w", err)
 		}
-		p.known[s.name] = reasons[entry]
+		for _, entry := range slices.Sorted(maps.Keys(reasons)) {
+			s, err := find(entry, suite)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", list, err))
+				continue
+			}
+			p.known[s.name] = reasons[entry]
+		}
 	}
 	for _, s := range suite {
 		if s.chosen {

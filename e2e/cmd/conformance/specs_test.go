@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-var suite = []spec{
+var some = []spec{
 	{name: "[sig-node] Pods should run [LinuxOnly] [Conformance] [NodeConformance]", labels: []string{"sig-node", "Conformance", "NodeConformance"}, chosen: true},
 	{name: "[sig-node] Pods should run twice [NodeConformance]", chosen: true},
 	{name: "[sig-storage] Volumes [Driver: nfs] should mount", labels: []string{"Slow"}, chosen: true},
@@ -16,18 +16,18 @@ var suite = []spec{
 // TestFind: a spec is found by its words whatever tags its name has, and wherever they stand in it.
 func TestFind(t *testing.T) {
 	for entry, want := range map[string]string{
-		"[sig-node] Pods should run":                                   suite[0].name,
-		"[sig-node] Pods [NodeConformance] should run [Conformance]":   suite[0].name,
-		"[sig-node]  Pods should run twice":                            suite[1].name,
-		"[sig-storage] Volumes should mount [Driver: local]":           suite[3].name,
-		"[sig-storage] Volumes should mount [Slow]":                    suite[2].name,
+		"[sig-node] Pods should run":                                   some[0].name,
+		"[sig-node] Pods [NodeConformance] should run [Conformance]":   some[0].name,
+		"[sig-node]  Pods should run twice":                            some[1].name,
+		"[sig-storage] Volumes should mount [Driver: local]":           some[3].name,
+		"[sig-storage] Volumes should mount [Slow]":                    some[2].name,
 		"[sig-node] Pods should run [FeatureGate:Gone]":                "error: the suite has no spec",
 		"[sig-apps] Pods should run":                                   "error: the suite has no spec",
 		"Pods should":                                                  "error: the suite has no spec",
 		"[sig-storage] Volumes should mount":                           "error: \"[sig-storage] Volumes should mount\" is the name of 2 specs",
 		"[sig-node] Pods should run [LinuxOnly] and something further": "error: the suite has no spec",
 	} {
-		s, err := find(entry, suite)
+		s, err := find(entry, some)
 		if wrong, isError := strings.CutPrefix(want, "error: "); isError {
 			if err == nil || !strings.Contains(err.Error(), wrong) {
 				t.Errorf("%s: found %q, %v; want an error: %s", entry, s.name, err, wrong)
@@ -42,21 +42,21 @@ func TestFind(t *testing.T) {
 
 func TestPlan(t *testing.T) {
 	none := write(t, "# none\n")
-	p, err := planRun(suite, "", write(t, "[sig-node] Pods should run twice # no second pod\n"))
-	if err != nil || len(p.names) != 4 || len(p.subset) != 0 || p.known[suite[1].name] != "no second pod" {
+	p, err := planRun(some, "", write(t, "[sig-node] Pods should run twice # no second pod\n"))
+	if err != nil || len(p.names) != 4 || len(p.subset) != 0 || p.known[some[1].name] != "no second pod" {
 		t.Errorf("all: %+v, %v", p, err)
 	}
-	p, err = planRun(suite, write(t, "# some\n[sig-node] Pods should run twice\n[sig-node] Pods should run [Conformance]\n"), none)
-	if err != nil || len(p.names) != 2 || p.names[0] != suite[1].name || p.names[1] != suite[0].name {
+	p, err = planRun(some, write(t, "# some\n[sig-node] Pods should run twice\n[sig-node] Pods should run [Conformance]\n"), none)
+	if err != nil || len(p.names) != 2 || p.names[0] != some[1].name || p.names[1] != some[0].name {
 		t.Errorf("a subset: %+v, %v", p, err)
 	}
 	for why, lists := range map[string][2]string{
 		`has no spec "[sig-node] Pods should walk"`: {"[sig-node] Pods should run\n[sig-node] Pods should walk\n", ""},
-		"leave out \"" + suite[4].name:              {"[sig-node] Pods should crash\n", ""},
+		"leave out \"" + some[4].name:               {"[sig-node] Pods should crash\n", ""},
 		"names no spec":                             {"#\n", ""},
 		`has no spec "[sig-node] Pods may fail"`:    {"[sig-node] Pods should run\n", "[sig-node] Pods may fail # they may\n"},
 	} {
-		if _, err := planRun(suite, write(t, lists[0]), write(t, lists[1])); err == nil || !strings.Contains(err.Error(), why) {
+		if _, err := planRun(some, write(t, lists[0]), write(t, lists[1])); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%q: error %v, want one that has: %s", lists, err, why)
 		}
 	}
