@@ -50,7 +50,7 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 		return err
 	}
 	s.step("startPause: start")
-	if err := runtime.Start(ctx, sb.ID); err != nil {
+	if err := runtime.Start(ctx, sb.ID, sb.pause.init); err != nil {
 		return err
 	}
 	// Last, so that a start takes back one that was not started.

@@ -34,7 +34,7 @@ func TestPauseRootsWhileProcessesStart(t *testing.T) {
 	defer others.Wait()
 	defer close(stop)
 	dir := filepath.Join(t.TempDir(), "rootfs")
-	for range 500 {
+	for range 300 {
 		err := makePauseRoot(dir)
 		if err := unmount(dir); err != nil {
 			t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
-	"minikubelet/runtime/criserver/cni"
 	"minikubelet/runtime/criserver/namespaces"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
@@ -221,7 +220,7 @@ func (s *Server) connect(ctx context.Context, sb *sandbox) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cni.Status(ctx); errors.Is(err, cni.ErrNotReady) {
+	if err := s.cni.Configured(); err != nil {
 		return nil, err
 	}
 	if err := sb.Update(func(state *store.SandboxState) { state.Network = true }); err != nil {

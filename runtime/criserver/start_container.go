@@ -27,7 +27,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
 	defer cancel()
 	started := time.Now()
-	if err := c.task.runtime.Start(work, c.ID); err != nil {
+	if err := c.task.runtime.Start(work, c.ID, c.task.init); err != nil {
 		return nil, s.startFailed(work, c, err)
 	}
 	err = c.Update(func(state *store.ContainerState) {

@@ -38,12 +38,15 @@ const (
 func TestPlugins(t *testing.T) {
 	conf, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
 	p := New(conf, []string{bin}, cache)
-	if err := p.Status(t.Context()); !errors.Is(err, ErrNotReady) {
-		t.Errorf("without configuration: %v", err)
+	if err := p.Status(t.Context()); !errors.Is(err, ErrNotReady) || !errors.Is(p.Configured(), ErrNotReady) {
+		t.Errorf("without configuration: %v, %v", err, p.Configured())
 	}
 	configure(t, conf, "00-broken.conflist", "{")
 	configure(t, conf, "10-net.conflist", network)
 	p.Reload()
+	if err := p.Configured(); err != nil { // it is for Setup to find the plugin missing
+		t.Error(err)
+	}
 	if err := p.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "install the package containernetworking-plugins") {
 		t.Errorf("without the plugin: %v", err)
 	}

@@ -26,6 +26,8 @@ type Runtime struct {
 	Systemd bool // cgroups are made by systemd
 	// SubCgroups is set by Check for a runtime that can run a command in a cgroup below the container's.
 	SubCgroups bool
+	// ExecFIFO is set by Check for a runtime whose containers wait for their start at exec.fifo in their directory.
+	ExecFIFO bool
 }
 
 // Name is the runtime's name for messages.
@@ -53,12 +55,6 @@ func (r *Runtime) run(ctx context.Context, stdin []byte, args ...string) ([]byte
 		return nil, fmt.Errorf("%s %s: %w: %s", r.Name(), args[0], err, runtimeError(stderr.String()))
 	}
 	return stdout.Bytes(), nil
-}
-
-// Start lets the first process of a created container go.
-func (r *Runtime) Start(ctx context.Context, id string) error {
-	_, err := r.run(ctx, nil, "start", id)
-	return err
 }
 
 // Delete removes what the runtime keeps of a container that has ended, and its cgroup. With
@@ -153,6 +149,7 @@ func (r *Runtime) Check(ctx context.Context) (version string, err error) {
 	}
 	version, err = checkVersion(string(out))
 	r.SubCgroups = strings.HasPrefix(version, "runc ")
+	r.ExecFIFO = r.SubCgroups
 	return version, err
 }
 
