@@ -117,11 +117,14 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	})
 	noIPs := func() []string { return nil }
 	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: noIPs, Events: b.events})
-	object, statuses, pods := objects.New(objects.Options{}), status.New(status.Options{}), NewPods()
+	object, pods := objects.New(objects.Options{}), NewPods()
+	var statusOptions status.Options
 	var mirror *status.Mirror
 	if client != nil {
+		statusOptions.Pods = func(ns string) status.PodClient { return client.CoreV1().Pods(ns) }
 		mirror = status.NewMirror(status.MirrorOptions{Pods: func(ns string) status.PodClient { return client.CoreV1().Pods(ns) }, Node: b.node.Node, Existing: pods.MirrorOf})
 	}
+	statuses := status.New(statusOptions)
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node,
 		Volumes: volumes.New(volumes.Options{

@@ -34,12 +34,15 @@ func (l *Loop) mirrorGone(mirror *corev1.Pod) {
 }
 
 // bindMirror tells the status manager which API object a static pod's status goes to. The first mirror of a pod that ran
-// before the kubelet started tells how it was then.
+// before the kubelet started tells how it was then. The mirror of the version before shows that one until it has ended.
 func (l *Loop) bindMirror(static *corev1.Pod) {
 	if l.Mirror == nil || !config.IsStatic(static) {
 		return
 	}
 	mirror := l.Pods.MirrorOf(static)
+	if mirror != nil && !mirrors(mirror, static) && l.runs(mirror, static.UID) {
+		mirror = nil
+	}
 	if mirror != nil && l.recalled[static.UID] {
 		delete(l.recalled, static.UID)
 		if mirrors(mirror, static) && mirror.Status.StartTime != nil {
@@ -145,7 +148,7 @@ func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 	if l.Mirror == nil || !l.Config.SeenAll() {
 		return
 	}
-	lone := slices.DeleteFunc(l.Pods.LoneMirrors(), l.runs)
+	lone := slices.DeleteFunc(l.Pods.LoneMirrors(), func(mirror *corev1.Pod) bool { return l.runs(mirror, "") })
 	if len(lone) == 0 || !l.deletingMirrors.CompareAndSwap(false, true) {
 		return
 	}
@@ -159,10 +162,11 @@ func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 	}()
 }
 
-// runs tells whether something of the static pod that a mirror stands for still runs, whatever became of its manifest.
-func (l *Loop) runs(mirror *corev1.Pod) bool {
+// runs tells whether something of the static pod that a mirror stands for still runs, whatever became of its manifest. A
+// version of it may be left out.
+func (l *Loop) runs(mirror *corev1.Pod, but types.UID) bool {
 	return slices.ContainsFunc(l.Cache.UIDs(), func(uid types.UID) bool {
 		observed, ok := l.Cache.Get(uid)
-		return ok && observed.Namespace == mirror.Namespace && observed.Name == mirror.Name && !observed.Gone()
+		return ok && uid != but && observed.Namespace == mirror.Namespace && observed.Name == mirror.Name && !observed.Gone()
 	})
 }

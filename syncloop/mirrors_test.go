@@ -7,8 +7,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"minikubelet/config"
 )
@@ -165,6 +167,51 @@ func TestMirrorOutlivesStaticPod(t *testing.T) {
 		b.wantRunning("static", false)
 		if mirrors() != 0 {
 			t.Error("the mirror is left")
+		}
+	})
+}
+
+// TestMirrorOfTheVersionBefore: while a static pod's new version waits for the old one to end, the mirror shows the old
+// one, and what becomes of that. Then it makes room for the new one's.
+func TestMirrorOfTheVersionBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := newFake(), fake.NewClientset()
+		client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			pod := action.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
+			pod.UID = types.UID("mirror of " + pod.Annotations[config.MirrorAnnotation])
+			return false, nil, nil
+		})
+		b := newBench(t, server, t.TempDir(), client)
+		b.start(b.PLEG.Run, b.Config.Run, b.Status.Run, b.Run)
+		mirror := func() *corev1.Pod {
+			t.Helper()
+			list, err := client.CoreV1().Pods("ns").List(t.Context(), metav1.ListOptions{})
+			if err != nil || len(list.Items) != 1 {
+				t.Fatalf("%d mirrors, %v", len(list.Items), err)
+			}
+			return &list.Items[0]
+		}
+		old := staticPod(time.Now(), nil)
+		b.HandlePodAdditions(b.ctx, []*corev1.Pod{old})
+		b.wait(5 * time.Second)
+		if m := mirror(); m.Annotations[config.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
+			t.Fatalf("the mirror of %s is %s", m.Annotations[config.MirrorAnnotation], m.Status.Phase)
+		}
+		server.Delay("StopContainer", 30*time.Second)
+		b.HandlePodRemoves(b.ctx, []*corev1.Pod{old})
+		b.HandlePodAdditions(b.ctx, []*corev1.Pod{staticPod(time.Now(), func(pod *corev1.Pod) {
+			pod.UID, pod.Annotations[config.HashAnnotation] = "changed", "changed"
+		})})
+		for range 20 {
+			b.wait(time.Second)
+			if m := mirror(); m.Annotations[config.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
+				t.Fatalf("the mirror of %s is %s while the old version runs", m.Annotations[config.MirrorAnnotation], m.Status.Phase)
+			}
+		}
+		b.wait(time.Minute)
+		b.wantRunning("changed", true)
+		if m := mirror(); m.Annotations[config.MirrorAnnotation] != "changed" || m.Status.Phase != corev1.PodRunning {
+			t.Errorf("the mirror of %s is %s in the end", m.Annotations[config.MirrorAnnotation], m.Status.Phase)
 		}
 	})
 }
