@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -158,6 +159,14 @@ func checksum(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// exitOutput is what a program that failed wrote to stderr.
+func exitOutput(err error) []byte {
+	if exit, ended := errors.AsType[*exec.ExitError](err); ended {
+		return exit.Stderr
+	}
+	return nil
+}
+
 // wholeStreams moves data in all the ways there are, and compares sums.
 func wholeStreams(ctx context.Context, t *testing.T, c *streamClient) {
 	t.Helper()
@@ -196,10 +205,18 @@ func TestWholeStreams(t *testing.T) {
 		pod.Spec.NodeName = s.NodeName
 		ready(ctx, t, pod)
 		wholeStreams(ctx, t, &streamClient{http: kubeletClient(t, "admin", "system:masters"), base: s.KubeletURL(), pod: pod.Name})
-		for range streamRounds(t) {
-			out := kubectlRun(ctx, t, "exec", pod.Name, "-c=app", "--", "cat", "/data")
-			if sum := kubectlRun(ctx, t, "exec", pod.Name, "-c=app", "--", "sha256sum", "/data"); !strings.HasPrefix(sum, checksum([]byte(out))) {
-				t.Errorf("kubectl exec: %d bytes came, not the right ones", len(out))
+		want := kubectlRun(ctx, t, "exec", pod.Name, "-c=app", "--", "sha256sum", "/data")
+		for round := range streamRounds(t) {
+			for _, webSocket := range []string{"false", "true"} {
+				cmd := s.KubectlCommand(ctx, "exec", pod.Name, "-c=app", "--", "cat", "/data")
+				cmd.Env = append(os.Environ(), "KUBECTL_REMOTE_COMMAND_WEBSOCKETS="+webSocket)
+				out, err := cmd.Output()
+				if err != nil && webSocket == "true" && bytes.Contains(exitOutput(err), []byte("connection reset by peer")) {
+					continue // the apiserver translates, and ends the client's connection itself
+				}
+				if err != nil || !strings.HasPrefix(want, checksum(out)) {
+					t.Errorf("kubectl exec, WebSocket %s, round %d: %d bytes came, not the right ones: %v, %s", webSocket, round, len(out), err, exitOutput(err))
+				}
 			}
 		}
 	})

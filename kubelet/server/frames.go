@@ -12,6 +12,8 @@ type protocol interface {
 	size(head []byte) int64
 	// pong returns the answer to a whole frame that asks for a sign of life, nil for every other frame.
 	pong(frame []byte) []byte
+	// ends tells whether a whole frame says that its sender sends no others.
+	ends(frame []byte) bool
 }
 
 // maxPing is the length of the longest ping, a WebSocket's.
@@ -45,6 +47,11 @@ func (spdyFrames) pong(frame []byte) []byte {
 		return nil
 	}
 	return append([]byte(nil), frame...)
+}
+
+// ends recognises GOAWAY, a control frame of type 7.
+func (spdyFrames) ends(frame []byte) bool {
+	return len(frame) >= 8 && binary.BigEndian.Uint32(frame) == 0x8003_0007
 }
 
 // webSocketFrames begin with 2 bytes, as much more length as the second of them says, and 4 bytes of mask if their
@@ -81,6 +88,11 @@ func (webSocketFrames) pong(frame []byte) []byte {
 		answer = append(answer, b^mask[i%4])
 	}
 	return answer
+}
+
+func (webSocketFrames) ends(frame []byte) bool {
+	const closes = 0x8
+	return frame[0]&0xf == closes
 }
 
 // boundaries follows the frames in a stream of bytes.

@@ -15,6 +15,8 @@ import (
 const (
 	// goneTimeout is how long output may pause after the client has ended its side of the connection.
 	goneTimeout = 10 * time.Second
+	// endTimeout is how long a client may take to end the stream itself once the runtime has ended its side.
+	endTimeout = 10 * time.Second
 	// fetchTimeout is how long a client may take for what is on its way when the runtime has ended the stream.
 	fetchTimeout = 2 * time.Minute
 	// silence is how long the runtime must have said nothing before a ping may reach it.
@@ -29,11 +31,14 @@ const (
 // TCP drops what was not fetched yet when a connection is closed with unread bytes, or when some arrive after it was
 // closed. So the end of one direction is passed on as the end of that direction alone, and what the client says after
 // the runtime's last word is read and dropped. Runtimes do not close their end with such care, and clients send pings
-// at any time. While there is output, pings are therefore answered here and do not reach the runtime.
+// at any time. While there is output, pings are therefore answered here and do not reach the runtime. The apiserver's
+// proxy closes the client's connection as soon as ours ends, with what the client says then unread. So the client, which
+// the last frames tell of the end, gets time to close first.
 type relay struct {
 	client, runtime net.Conn
 	protocol        protocol     // nil if it is not known
-	awaited         atomic.Int64 // since when the runtime is waited for, in nanoseconds after epoch; 0 while output is passed on
+	said            chan struct{} // closed when the client has said that it ends the stream
+	awaited         atomic.Int64  // since when the runtime is waited for, in nanoseconds after epoch; 0 while output is passed on
 	output          output
 
 	mu      sync.Mutex
@@ -43,7 +48,7 @@ type relay struct {
 
 // newRelay returns a relay that ends when nothing has passed for the timeout, if that is not 0.
 func newRelay(client, runtime net.Conn, p protocol, timeout time.Duration) *relay {
-	r := &relay{client: client, runtime: runtime, protocol: p, output: output{to: client, boundaries: boundaries{protocol: p}}}
+	r := &relay{client: client, runtime: runtime, protocol: p, said: make(chan struct{}), output: output{to: client, boundaries: boundaries{protocol: p}}}
 	r.timer = time.AfterFunc(time.Hour, r.close)
 	r.timer.Stop()
 	r.limit(timeout)
@@ -85,13 +90,18 @@ func (r *relay) close() {
 func (r *relay) run(input io.Reader) {
 	var up sync.WaitGroup
 	up.Go(func() {
-		r.up(bufio.NewReaderSize(input, relayBuffer))
+		said := sync.OnceFunc(func() { close(r.said) })
+		r.up(bufio.NewReaderSize(input, relayBuffer), said)
+		said()
 		_ = closeWrite(r.runtime)
 		r.limit(goneTimeout)
 	})
 	cut, gone := r.down()
 	r.stopTimer()
 	_ = r.runtime.Close()
+	if !gone && !cut {
+		r.awaitEnd()
+	}
 	if !gone && endOutput(r.client, cut) == nil {
 		fetched := time.AfterFunc(fetchTimeout, func() { _ = r.client.Close() })
 		up.Wait() // until the client has closed its end
@@ -101,8 +111,19 @@ func (r *relay) run(input io.Reader) {
 	up.Wait()
 }
 
-// up passes on what the client says until it has said all. What the runtime does not take is dropped.
-func (r *relay) up(from *bufio.Reader) {
+// awaitEnd waits until the client has ended the stream, or has had endTimeout for it.
+func (r *relay) awaitEnd() {
+	timer := time.NewTimer(endTimeout)
+	defer timer.Stop()
+	select {
+	case <-r.said:
+	case <-timer.C:
+	}
+}
+
+// up passes on what the client says until it has said all. What the runtime does not take is dropped. It calls ends when
+// the client says that it ends the stream.
+func (r *relay) up(from *bufio.Reader, ends func()) {
 	to := &faithful{Writer: r.runtime}
 	if r.protocol == nil {
 		_, _ = io.Copy(to, &watched{from, r.moved})
@@ -118,6 +139,9 @@ func (r *relay) up(from *bufio.Reader) {
 			frame, err := from.Peek(int(size))
 			if err != nil {
 				return
+			}
+			if r.protocol.ends(frame) {
+				ends()
 			}
 			if pong := r.protocol.pong(frame); pong != nil && !r.silent() {
 				r.moved()
