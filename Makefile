@@ -92,7 +92,8 @@ bench: deps upstream build ## this kubelet and upstream's side by side (as root)
 ##@ Checks
 
 .PHONY: test
-test: fmt-check vet lint unit e2e matrix-embedded ## checks, unit tests and end-to-end tests (as root)
+test: fmt-check vet lint stack build ## checks, unit tests and end-to-end tests (as root)
+	@$(MAKE) -j2 unit e2e matrix-embedded # end-to-end tests mostly wait
 
 .PHONY: verify
 verify: fuzz compare conformance-subset ## what make test leaves out for the time that it takes to build: fuzzing, comparisons with upstream's kubelet, specs of Kubernetes' own suite (as root)

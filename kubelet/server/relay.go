@@ -36,7 +36,7 @@ const (
 // the last frames tell of the end, gets time to close first.
 type relay struct {
 	client, runtime net.Conn
-	protocol        protocol     // nil if it is not known
+	protocol        protocol      // nil if it is not known
 	said            chan struct{} // closed when the client has said that it ends the stream
 	awaited         atomic.Int64  // since when the runtime is waited for, in nanoseconds after epoch; 0 while output is passed on
 	output          output
