@@ -66,6 +66,18 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor
   stream_server_port = "0"
 `
 
+// suiteHandler is a second name of runc, which suites' runtime classes ask for.
+const suiteHandler = "test-handler"
+
+// suiteHandlerConfig is added to containerdConfig for suites.
+const suiteHandlerConfig = `
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.` + suiteHandler + `]
+  runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.` + suiteHandler + `.options]
+    BinaryName = "%[2]s/runc"
+    Root = "%[1]s/run/runc"
+`
+
 // cniConfig gives pods addresses behind a bridge. Traffic is not masqueraded:
 // nothing leaves the namespace.
 const cniConfig = `{
@@ -89,8 +101,12 @@ const hostsConfig = `server = "http://%[1]s"
 // pods.
 func (s *Stack) startContainerd(ctx context.Context) error {
 	config := filepath.Join(s.Dir, "containerd.toml")
+	settings := fmt.Sprintf(containerdConfig, s.Dir, s.RuntimeSocket, containerdMetricsAddress, PauseImage, s.BinDir)
+	if s.options.OwnMachine {
+		settings += fmt.Sprintf(suiteHandlerConfig, s.Dir, s.BinDir)
+	}
 	for path, text := range map[string]string{
-		config: fmt.Sprintf(containerdConfig, s.Dir, s.RuntimeSocket, containerdMetricsAddress, PauseImage, s.BinDir),
+		config: settings,
 		filepath.Join(s.Dir, "cni", "10-stack.conflist"):       fmt.Sprintf(cniConfig, s.Dir, s.Name),
 		filepath.Join(s.Dir, "certs.d", "_default/hosts.toml"): fmt.Sprintf(hostsConfig, registryAddress),
 	} {

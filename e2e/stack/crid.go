@@ -69,6 +69,9 @@ func (s *Stack) criOptions() ([]string, error) {
 	args := []string{
 		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--oci-runtime=runc=" + s.Program("runc"),
 	}
+	if s.options.OwnMachine {
+		args = append(args, "--oci-runtime="+suiteHandler+"="+s.Program("runc"))
+	}
 	if s.options.NoRegistry {
 		return append(args, "--image-archive-dir="+s.archiveDir()), nil
 	}

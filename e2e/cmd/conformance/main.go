@@ -128,11 +128,15 @@ func run(ctx context.Context, f flags) (err error) {
 
 // knownLists are the files of specs that are known to fail: on the test machine, and for what this kubelet has not.
 func (f flags) knownLists() []string {
-	lists := []string{"e2e/testdata/conformance-known.txt"}
-	if f.known != "" {
-		lists = strings.Split(f.known, ",")
-	} else if f.node && f.kubelet != "upstream" {
-		lists = append(lists, "e2e/testdata/e2e-node-unbuilt.txt")
+	const dir = "e2e/testdata/"
+	lists := []string{dir + "conformance-known.txt"}
+	switch {
+	case f.known != "":
+		return strings.Split(f.known, ",")
+	case f.node && f.kubelet == "upstream":
+		return append(lists, dir+"e2e-node-known.txt")
+	case f.node:
+		return append(lists, dir+"e2e-node-known.txt", dir+"e2e-node-unbuilt.txt")
 	}
 	return lists
 }
