@@ -192,16 +192,18 @@ func TestMirrorOfTheVersionBefore(t *testing.T) {
 			return &list.Items[0]
 		}
 		old := staticPod(time.Now(), nil)
-		b.HandlePodAdditions(b.ctx, []*corev1.Pod{old})
+		b.inTurn(func() { b.HandlePodAdditions(b.ctx, []*corev1.Pod{old}) })
 		b.wait(5 * time.Second)
 		if m := mirror(); m.Annotations[config.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
 			t.Fatalf("the mirror of %s is %s", m.Annotations[config.MirrorAnnotation], m.Status.Phase)
 		}
 		server.Delay("StopContainer", 30*time.Second)
-		b.HandlePodRemoves(b.ctx, []*corev1.Pod{old})
-		b.HandlePodAdditions(b.ctx, []*corev1.Pod{staticPod(time.Now(), func(pod *corev1.Pod) {
-			pod.UID, pod.Annotations[config.HashAnnotation] = "changed", "changed"
-		})})
+		b.inTurn(func() {
+			b.HandlePodRemoves(b.ctx, []*corev1.Pod{old})
+			b.HandlePodAdditions(b.ctx, []*corev1.Pod{staticPod(time.Now(), func(pod *corev1.Pod) {
+				pod.UID, pod.Annotations[config.HashAnnotation] = "changed", "changed"
+			})})
+		})
 		for range 20 {
 			b.wait(time.Second)
 			if m := mirror(); m.Annotations[config.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
