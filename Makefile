@@ -38,9 +38,10 @@ E2EFLAGS ?=
 MATRIXFLAGS ?=
 SKEW ?= 1.35 1.36
 # What depends on the apiserver: registration, status, static pods, every part of the pod API that changed of late.
-SKEWTESTS ?= ^Test(Pod$$|PodLevel|PodDir|Node|Volumes|Missing|Init|Phases|Images|Graceful|Rejected|Probes|RuntimeClass|Resize|RestartAll|UserNamespace|StaticPod|Mirror|Kubectl(Exec|Logs|Debug|Top)|APIServer|StatusWrites|SameName|Preemption|CSI|Local|GenericEphemeral|KubeletKilled|Bootstrap|ClientRotation|ServingRotation|Stats)
-# Kubernetes 1.35 has no resize of a pod's own resources, no status of them, and no rule that restarts all containers.
-SKEWSKIP := ^Test(Resize|PodLevelResize|RestartAllContainers)$$
+SKEWTESTS ?= ^Test(Pod$$|PodCert|PodLevel|PodDir|Node|Volumes|Missing|Init|Phases|Images|Graceful|Rejected|Probes|RuntimeClass|Resize|RestartAll|UserNamespace|StaticPod|Mirror|Kubectl(Exec|Logs|Debug|Top)|APIServer|StatusWrites|SameName|Preemption|CSI|Local|GenericEphemeral|KubeletKilled|Bootstrap|ClientRotation|ServingRotation|Stats)
+# Kubernetes 1.35 has no resize of a pod's own resources, no status of them, no rule that restarts all containers, and another form
+# of pod certificates.
+SKEWSKIP := ^Test(PodCertificate|Resize|PodLevelResize|RestartAllContainers)$$
 # RACE=1 has the end-to-end tests and the faults meet programs built with the race detector.
 RACE ?=
 RACE_BIN := $(if $(RACE),E2E_KUBELET="$(CURDIR)/bin/race/kubelet" E2E_CRID="$(CURDIR)/bin/race/crid")

@@ -32,6 +32,9 @@ func (s *Stack) ownMachine() error {
 			return err
 		}
 	}
+	if err := s.ownNames(); err != nil {
+		return err
+	}
 	const root = "/var/lib/kubelet"
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
@@ -40,6 +43,21 @@ func (s *Stack) ownMachine() error {
 		return fmt.Errorf("mount the kubelet's root directory: %w", err)
 	}
 	return s.cgroup.becomeRoot(filepath.Join(s.Dir, "machine", "cgroup"))
+}
+
+// ownNames has the node's name mean its address, and all others nothing: a program that asked the machine's name servers
+// would wait for them in vain.
+func (s *Stack) ownNames() error {
+	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", NodeIP, s.NodeName)
+	for path, text := range map[string]string{"/etc/hosts": hosts, "/etc/resolv.conf": "nameserver 127.0.0.1\n"} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write names: %w", err)
+		}
+	}
+	return nil
 }
 
 // overlay has what is written to a directory go to the stack's.

@@ -32,6 +32,9 @@ func TestOwnMachine(t *testing.T) {
 	if err != nil || strings.Count(out, "own\n") < len(paths) {
 		t.Errorf("inside: %v: %s", err, out)
 	}
+	if out, err := s.Exec(ctx, "getent", "hosts", s.NodeName); err != nil || !strings.HasPrefix(out, NodeIP) {
+		t.Errorf("the node's name: %v: %s", err, out)
+	}
 	for _, path := range append(paths, group) {
 		if _, err := os.Lstat(path); err == nil {
 			t.Errorf("%s is on the machine", path)
