@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -31,24 +32,31 @@ func TestNodeCredentials(t *testing.T) {
 		}
 	})
 	ctx, s := node(t)
+	pullsAs(ctx, t, s, "node")
+}
+
+// pullsAs runs a pod whose image the registry gives to that user alone.
+func pullsAs(ctx context.Context, t *testing.T, s *stack.Stack, user string) {
+	t.Helper()
 	image, err := stack.BuildImage(nil, v1Config())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Registry.Push(ctx, "node/app:1", image); err != nil {
+	if err := s.Registry.Push(ctx, user+"/app:1", image); err != nil {
 		t.Fatal(err)
 	}
 	s.Registry.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if user, password, ok := r.BasicAuth(); !strings.Contains(r.URL.Path, "/node/") || ok && user == "node" && password == "open" {
+		if name, password, ok := r.BasicAuth(); !strings.Contains(r.URL.Path, "/"+user+"/") || ok && name == user && password == "open" {
 			return false
 		}
-		w.Header().Set("WWW-Authenticate", `Basic realm="node"`)
+		w.Header().Set("WWW-Authenticate", `Basic realm="`+user+`"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
 	defer s.Registry.Intercept(nil)
 	pod := newPod(t)
-	pod.Spec.Containers[0].Image = host + "/node/app:1"
+	host, _, _ := strings.Cut(stack.PauseImage, "/")
+	pod.Spec.Containers[0].Image = host + "/" + user + "/app:1"
 	create(ctx, t, pod)
 	event(ctx, t, pod.Name, "Pulled")
 }

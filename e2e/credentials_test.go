@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,26 +26,7 @@ func TestCredentialPlugin(t *testing.T) {
 	}
 	ctx, s := nodeWith(t, stack.KubeletOptions{Args: []string{"--image-credential-provider-config=" + dir + "/config.yaml", "--image-credential-provider-bin-dir=" + dir}})
 	t.Cleanup(func() { stopKubelet(t) }) // the directory of its plugins goes with the test
-	image, err := stack.BuildImage(nil, v1Config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Registry.Push(ctx, "plugin/app:1", image); err != nil {
-		t.Fatal(err)
-	}
-	s.Registry.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if user, password, ok := r.BasicAuth(); !strings.Contains(r.URL.Path, "/plugin/") || ok && user == "plugin" && password == "open" {
-			return false
-		}
-		w.Header().Set("WWW-Authenticate", `Basic realm="plugin"`)
-		w.WriteHeader(http.StatusUnauthorized)
-		return true
-	})
-	defer s.Registry.Intercept(nil)
-	pod := newPod(t)
-	pod.Spec.Containers[0].Image = host + "/plugin/app:1"
-	create(ctx, t, pod)
-	event(ctx, t, pod.Name, "Pulled")
+	pullsAs(ctx, t, s, "plugin")
 	if asked, err := os.ReadFile(dir + "/asked"); err != nil || string(asked) != `--flag {"kind":"CredentialProviderRequest","apiVersion":"credentialprovider.kubelet.k8s.io/v1","image":"`+host+`/plugin/app"}`+"\n" {
 		t.Errorf("the plugin was asked %q, %v", asked, err)
 	}
