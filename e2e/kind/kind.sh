@@ -41,19 +41,28 @@ find_node() {
 
 # prepare fills $files with what a node gets: the program, and kubelet, which is the program or a script that starts it.
 prepare() {
-  local start=$lib/minikubelet
+  local start=$lib/minikubelet before=:
   install "$KUBELET" "$files/minikubelet"
   ln -s minikubelet "$files/kubelet"
   if [ -n "$dlv" ]; then
     install "$dlv" "$files/dlv"
     start="$lib/dlv exec --headless --listen=:2345 --accept-multiclient --api-version=2 --continue $start --"
   fi
-  [ "$runtime" = containerd ] || start="$start --container-runtime-endpoint=$runtime"
-  [ "$start" = $lib/minikubelet ] || install /dev/stdin "$files/kubelet" <<EOF
-#!/bin/sh
-[ "\$1" != --version ] || exec $lib/minikubelet --version
-exec $start "\$@"
-EOF
+  if [ "$runtime" = embedded ]; then
+    command -v conmon >/dev/null || fail "RUNTIME=embedded needs conmon, which make deps installs"
+    mkdir "$files/conmon.d" # node images have neither it nor its libraries
+    cp -L "$(command -v conmon)" $(ldd "$(command -v conmon)" | grep -o '/[^ ]*') "$files/conmon.d"
+    printf '#!/bin/sh\nexec %s/ld-linux* --library-path %s %s/conmon "$@"\n' $lib/conmon.d $lib/conmon.d $lib/conmon.d >"$files/conmon"
+    start="$start --container-runtime-endpoint=embedded --conmon=$lib/conmon --image-archive-dir=$lib/images"
+    # The images that the node's containerd was made with.
+    before="[ -e $lib/images/node.tar ] || { mkdir -p $lib/images; until ctr version >/dev/null 2>&1; do sleep 0.2; done
+  ctr -n k8s.io images export $lib/partial \$(ctr -n k8s.io images ls -q | grep -v sha256) && mv $lib/partial $lib/images/node.tar; }"
+  fi
+  if [ "$start" != $lib/minikubelet ]; then
+    rm "$files/kubelet"
+    printf '#!/bin/sh\n[ "$1" != --version ] || exec %s --version\n%s\nexec %s "$@"\n' $lib/minikubelet "$before" "$start" >"$files/kubelet"
+    chmod 755 "$files"/*
+  fi
 }
 # These run in the node. Its own kubelet is kept beside.
 lay="set -e; [ -e /usr/bin/kubelet.upstream ] || mv /usr/bin/kubelet /usr/bin/kubelet.upstream; ln -sf $lib/kubelet /usr/bin/kubelet"
