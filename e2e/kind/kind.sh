@@ -55,8 +55,10 @@ prepare() {
     printf '#!/bin/sh\nexec %s/ld-linux* --library-path %s %s/conmon "$@"\n' $lib/conmon.d $lib/conmon.d $lib/conmon.d >"$files/conmon"
     start="$start --container-runtime-endpoint=embedded --conmon=$lib/conmon --image-archive-dir=$lib/images"
     # The images that the node's containerd was made with.
-    before="[ -e $lib/images/node.tar ] || { mkdir -p $lib/images; until ctr version >/dev/null 2>&1; do sleep 0.2; done
-  ctr -n k8s.io images export $lib/partial \$(ctr -n k8s.io images ls -q | grep -v sha256) && mv $lib/partial $lib/images/node.tar; }"
+    before="mkdir -p $lib/images
+until [ -e $lib/images/node.tar ]; do
+  ctr -n k8s.io images export $lib/partial \$(ctr -n k8s.io images ls -q | grep -v sha256) && mv $lib/partial $lib/images/node.tar || sleep 1
+done"
   fi
   if [ "$start" != $lib/minikubelet ]; then
     rm "$files/kubelet"
@@ -173,8 +175,8 @@ EOF
 }
 
 remove() {
+  docker rm -f -v "$node" >/dev/null # first, as a kubelet that runs registers its node again
   kubectl delete node "$node" --ignore-not-found || true
-  docker rm -f -v "$node" >/dev/null
   say "removed $node"
 }
 

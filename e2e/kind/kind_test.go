@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +49,8 @@ func TestKind(t *testing.T) {
 	t.Run("drain", c.step(c.drain))
 	t.Run("restart", c.step(c.restart))
 	t.Run("swap", c.step(c.swap))
+	t.Run("refuse", c.step(c.refuse))
+	t.Run("embedded", c.step(c.embedded))
 	t.Run("delete", c.step(c.delete))
 }
 
@@ -78,7 +79,7 @@ func (c *cluster) report() {
 	c.Log(pods)
 	running, _ := c.try("docker", "ps", "--format", "{{.Names}}")
 	for node := range strings.FieldsSeq(running) {
-		log, _ := c.try("docker", "exec", node, "journalctl", "--no-pager", "-o", "cat", "-n", "60", "-u", "kubelet")
+		log, _ := c.try("docker", "exec", node, "journalctl", "--no-pager", "-o", "cat", "-n", "40", "-u", "kubelet")
 		c.Logf("the end of the log of %s's kubelet:\n%s", node, log)
 	}
 }
@@ -162,16 +163,18 @@ func (c *cluster) script(command string, env ...string) string {
 func (c *cluster) eventually(what string, within time.Duration, try func() error) {
 	c.Helper()
 	start := time.Now()
-	for {
+	for last := error(nil); ; time.Sleep(200 * time.Millisecond) {
 		err := try()
 		if err == nil {
 			c.Logf("%5.1fs for %s", time.Since(start).Seconds(), what)
+			if time.Since(start) > 10*time.Second {
+				c.Logf("       where this was last: %.300v", last)
+			}
 			return
 		}
-		if time.Since(start) > within {
+		if last = err; time.Since(start) > within {
 			c.Fatalf("waited %s for %s: %v", within, what, err)
 		}
-		time.Sleep(200 * time.Millisecond)
 	}
 }
 
@@ -208,9 +211,9 @@ func (c *cluster) create() {
 	c.Log(c.script("create"))
 	c.run("kubectl", "apply", "-f", c.here+"/testdata/agent.yaml")
 	c.allReady()
-	for key := range maps.Keys(c.versions()) {
-		if node := c.versions()[key]; !strings.Contains(node, "+minikubelet") {
-			c.Errorf("node %s has kubelet %s", key, node)
+	for node, version := range c.versions() {
+		if !strings.Contains(version, "+minikubelet") {
+			c.Errorf("node %s has kubelet %s", node, version)
 		}
 	}
 	for _, component := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {

@@ -254,6 +254,47 @@ func (c *cluster) swap() {
 			}
 		}
 	}
+	// The next restart counts on from what the kubelets before had counted.
+	pod := c.probe(control)
+	was := c.pods()["default/"+pod].Status.ContainerStatuses[0].RestartCount
+	_, _ = c.try("kubectl", "exec", pod, "--", "busybox", "wget", "-qO-", "--post-data=", "http://127.0.0.1:8080/exit?code=3")
+	c.eventually("a container to be restarted", time.Minute, func() error {
+		status := c.pods()["default/"+pod].Status.ContainerStatuses[0]
+		if last := status.LastTerminationState.Terminated; !status.Ready || status.RestartCount != was+1 || last == nil || last.ExitCode != 3 {
+			return fmt.Errorf("it had %d restarts and is %v", was, status)
+		}
+		return nil
+	})
+	c.run("kubectl", "logs", "--previous", pod)
+}
+
+// refuse swaps a kubelet in that does not run: the reason is told, and the node has its own again.
+func (c *cluster) refuse() {
+	c.script("swap-back", "NODE="+worker)
+	out, err := c.try("env", "NODE="+worker, "KUBELET=/bin/false", c.here+"/kind.sh", "swap")
+	if err == nil || !strings.Contains(out, worker+" did not get Ready") || !strings.Contains(out, "Main process exited, code=exited, status=1/FAILURE") {
+		c.Errorf("a kubelet that ends at once: %v:\n%s", err, out)
+	}
+	if version := c.versions()[worker]; strings.Contains(version, "+minikubelet") {
+		c.Errorf("the kubelet is %s", version)
+	}
+	c.run("docker", "exec", worker, "sh", "-c", "! ls /usr/local/lib/minikubelet && /usr/bin/kubelet --version | grep -v minikubelet")
+	c.script("swap", "NODE="+worker)
+}
+
+// embedded joins a node that runs its pods without containerd.
+func (c *cluster) embedded() {
+	const node = name + "-embedded"
+	c.script("node", "NODE="+node, "RUNTIME=embedded")
+	c.run("kubectl", "rollout", "status", "daemonset/probe", "--timeout=90s")
+	if runtime := c.run("kubectl", "get", "node", node, "-o", "jsonpath={.status.nodeInfo.containerRuntimeVersion}"); strings.HasPrefix(runtime, "containerd") {
+		c.Errorf("the runtime is %s", runtime)
+	}
+	if got := c.get(node, "http://web/"); !strings.HasPrefix(got, "web-") {
+		c.Errorf("from %s the service answers %q", node, got)
+	}
+	c.run("kubectl", "logs", c.probe(node))
+	c.script("node-delete", "NODE="+node)
 }
 
 // delete takes all away again.
