@@ -93,8 +93,10 @@ func readGinkgo(path string) (suites []ginkgoReport, err error) {
 
 func (s ginkgoSpec) spec() spec {
 	why, _, _ := strings.Cut(s.Failure.Message, "\n")
+	// Ginkgo's own name of a spec, which it is chosen by, has nothing of containers without a text.
+	texts := slices.DeleteFunc(append(s.ContainerHierarchyTexts, s.LeafNodeText), func(text string) bool { return text == "" })
 	return spec{
-		name: strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " "), state: s.State, why: why,
+		name: strings.Join(texts, " "), state: s.State, why: why,
 		labels: slices.Concat(append(s.ContainerHierarchyLabels, s.LeafNodeLabels)...),
 	}
 }

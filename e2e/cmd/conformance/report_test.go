@@ -10,7 +10,7 @@ import (
 const testReport = `[{"RunTime": 61000000000, "SpecReports": [
  {"LeafNodeType": "SynchronizedBeforeSuite", "State": "passed", "NumAttempts": 1},
  {"ContainerHierarchyTexts": ["[sig-node] Pods"], "ContainerHierarchyLabels": [["sig-node"]], "LeafNodeType": "It", "LeafNodeText": "run [Conformance]", "LeafNodeLabels": ["Conformance"], "State": "passed", "NumAttempts": 1},
- {"ContainerHierarchyTexts": ["[sig-node] Pods"], "LeafNodeType": "It", "LeafNodeText": "stop", "LeafNodeLabels": ["NodeConformance"], "State": "failed", "NumAttempts": 1, "Failure": {"Message": "timed out\nafter a minute"}},
+ {"ContainerHierarchyTexts": ["[sig-node] Pods", ""], "LeafNodeType": "It", "LeafNodeText": "stop", "LeafNodeLabels": ["NodeConformance"], "State": "failed", "NumAttempts": 1, "Failure": {"Message": "timed out\nafter a minute"}},
  {"ContainerHierarchyTexts": ["[sig-node] Pods"], "LeafNodeType": "It", "LeafNodeText": "are known", "LeafNodeLabels": ["NodeConformance"], "State": "timedout", "NumAttempts": 1},
  {"ContainerHierarchyTexts": ["[sig-node] Pods"], "LeafNodeType": "It", "LeafNodeText": "need a GPU", "LeafNodeLabels": ["NodeConformance"], "State": "skipped", "NumAttempts": 1, "Failure": {"Message": "no GPU"}},
  {"ContainerHierarchyTexts": ["[sig-apps] Jobs"], "LeafNodeType": "It", "LeafNodeText": "other", "State": "skipped", "NumAttempts": 0}
