@@ -11,7 +11,7 @@ import (
 // kubelet. The UIDs in the table are its.
 func TestUID(t *testing.T) {
 	for name, want := range map[string]types.UID{
-		"etcd.yaml":      "72621a7d44b33253c5777262bdfe201b",
+		"etcd.yaml":      "3f3d766577f4dc4be6ac11935b64046f",
 		"rich.yaml":      "124990df6d273b078b0167aff5818162",
 		"resources.yaml": "610723fc9354c5ea012928d12407fa65",
 		"small.json":     "29b76bd31154304f17e9cdf9d995ee20",
