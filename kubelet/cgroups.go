@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -123,7 +121,7 @@ func cgroupDriver(ctx context.Context, c *cri.Client, s *settings.Settings) (str
 	defer cancel()
 	logger := klog.FromContext(ctx)
 	answer, err := c.Runtime.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
-	if err != nil && status.Code(err) != codes.Unimplemented {
+	if err != nil && !cri.IsUnimplemented(err) {
 		return "", fmt.Errorf("%w: %w", errDriverUnknown, err)
 	}
 	if err != nil || answer.GetLinux() == nil {

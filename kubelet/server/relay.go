@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -36,9 +37,8 @@ const (
 // the last frames tell of the end, gets time to close first.
 type relay struct {
 	client, runtime net.Conn
-	protocol        protocol      // nil if it is not known
-	said            chan struct{} // closed when the client has said that it ends the stream
-	awaited         atomic.Int64  // since when the runtime is waited for, in nanoseconds after epoch; 0 while output is passed on
+	protocol        protocol     // nil if it is not known
+	awaited         atomic.Int64 // since when the runtime is waited for, in nanoseconds after epoch; 0 while output is passed on
 	output          output
 
 	mu      sync.Mutex
@@ -48,7 +48,7 @@ type relay struct {
 
 // newRelay returns a relay that ends when nothing has passed for the timeout, if that is not 0.
 func newRelay(client, runtime net.Conn, p protocol, timeout time.Duration) *relay {
-	r := &relay{client: client, runtime: runtime, protocol: p, said: make(chan struct{}), output: output{to: client, boundaries: boundaries{protocol: p}}}
+	r := &relay{client: client, runtime: runtime, protocol: p, output: output{to: client, boundaries: boundaries{protocol: p}}}
 	r.timer = time.AfterFunc(time.Hour, r.close)
 	r.timer.Stop()
 	r.limit(timeout)
@@ -88,11 +88,11 @@ func (r *relay) close() {
 
 // run copies both ways. input is where the client's bytes are read from.
 func (r *relay) run(input io.Reader) {
+	ended, end := context.WithCancel(context.Background())
 	var up sync.WaitGroup
 	up.Go(func() {
-		said := sync.OnceFunc(func() { close(r.said) })
-		r.up(bufio.NewReaderSize(input, relayBuffer), said)
-		said()
+		defer end()
+		r.up(bufio.NewReaderSize(input, relayBuffer), end)
 		_ = closeWrite(r.runtime)
 		r.limit(goneTimeout)
 	})
@@ -100,7 +100,9 @@ func (r *relay) run(input io.Reader) {
 	r.stopTimer()
 	_ = r.runtime.Close()
 	if !gone && !cut {
-		r.awaitEnd()
+		ended, cancel := context.WithTimeout(ended, endTimeout)
+		<-ended.Done()
+		cancel()
 	}
 	if !gone && endOutput(r.client, cut) == nil {
 		fetched := time.AfterFunc(fetchTimeout, func() { _ = r.client.Close() })
@@ -111,19 +113,9 @@ func (r *relay) run(input io.Reader) {
 	up.Wait()
 }
 
-// awaitEnd waits until the client has ended the stream, or has had endTimeout for it.
-func (r *relay) awaitEnd() {
-	timer := time.NewTimer(endTimeout)
-	defer timer.Stop()
-	select {
-	case <-r.said:
-	case <-timer.C:
-	}
-}
-
-// up passes on what the client says until it has said all. What the runtime does not take is dropped. It calls ends when
+// up passes on what the client says until it has said all. What the runtime does not take is dropped. It calls end when
 // the client says that it ends the stream.
-func (r *relay) up(from *bufio.Reader, ends func()) {
+func (r *relay) up(from *bufio.Reader, end func()) {
 	to := &faithful{Writer: r.runtime}
 	if r.protocol == nil {
 		_, _ = io.Copy(to, &watched{from, r.moved})
@@ -141,7 +133,7 @@ func (r *relay) up(from *bufio.Reader, ends func()) {
 				return
 			}
 			if r.protocol.ends(frame) {
-				ends()
+				end()
 			}
 			if pong := r.protocol.pong(frame); pong != nil && !r.silent() {
 				r.moved()

@@ -84,7 +84,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestForgottenWrite: a pod that is forgotten holds up nobody who waits for its file.
+// TestForgottenWrite: a worker that waits for the file of a pod goes on when the pod is forgotten meanwhile.
 func TestForgottenWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(t.TempDir())
