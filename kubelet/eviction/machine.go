@@ -14,7 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
-	"minikubelet/kubelet/measure"
+	"minikubelet/kubelet/nodecgroup"
 	"minikubelet/runtime/cri"
 )
 
@@ -58,7 +58,7 @@ func (m *machine) memory(o observations) error {
 		return errors.New("meminfo has no MemTotal")
 	}
 	total, free := total<<10, min(values["MemFree:"]+values["Inactive(file):"], total)<<10
-	container, err := measure.Of(m.root)
+	container, err := nodecgroup.Memory(m.root)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"minikubelet/kubelet/measure"
+	"minikubelet/kubelet/nodecgroup"
 	"minikubelet/kubelet/settings"
 )
 
@@ -51,7 +51,7 @@ func readMachine(root, dir string) (machine, error) {
 		return m, fmt.Errorf("read the machine's memory: %w", err)
 	}
 	m.memory, m.swap = mem["MemTotal"], mem["SwapTotal"]
-	container, err := measure.Of(root)
+	container, err := nodecgroup.Memory(root)
 	if err != nil {
 		return m, err
 	}

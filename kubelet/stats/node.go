@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
-	"minikubelet/kubelet/measure"
+	"minikubelet/kubelet/nodecgroup"
 )
 
 // node is what the whole machine uses, or, in a container, the container. The machine's memory is the kernel's own account
@@ -22,7 +22,7 @@ func (m *machine) node() (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	container, err := measure.Of(m.root)
+	container, err := nodecgroup.Memory(m.root)
 	if err != nil || container == nil {
 		return machine, err
 	}

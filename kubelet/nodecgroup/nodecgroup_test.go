@@ -1,4 +1,4 @@
-package measure
+package nodecgroup
 
 import (
 	"maps"
@@ -16,8 +16,8 @@ const (
 	mountDeeper  = "50 31 0:32 /x /sys/fs/cgroup/memory/docker/x rw - cgroup cgroup rw,memory\n"
 )
 
-// TestOf: a node in a container has what the cgroup has that is seen as the root of the hierarchy, of any kind.
-func TestOf(t *testing.T) {
+// TestMemory: a node in a container has what the cgroup has that is seen as the root of the hierarchy, of any kind.
+func TestMemory(t *testing.T) {
 	v1 := map[string]string{
 		"sys/fs/cgroup/memory/memory.usage_in_bytes": "1000\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "5000\n",
 		"sys/fs/cgroup/memory/memory.stat": "inactive_file 1\ntotal_inactive_file 300\n",
@@ -63,7 +63,7 @@ func TestOf(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := Of(root)
+			got, err := Memory(root)
 			if (err != nil) != tt.fails || (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
 				t.Errorf("%+v, %v; want %+v", got, err, tt.want)
 			}

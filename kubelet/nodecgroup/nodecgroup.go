@@ -1,6 +1,6 @@
-// Package measure reads what a node is that is itself a container, one of kind's for example: of the machine it has what
+// Package nodecgroup reads the cgroup of a node that is itself a container, one of kind's for example: of the machine it has what
 // its own cgroup uses and may use. That is the one which its hierarchies begin with.
-package measure
+package nodecgroup
 
 import (
 	"errors"
@@ -21,11 +21,11 @@ type Container struct {
 	Limit      int64 // math.MaxInt64 for none
 }
 
-// Of reads the memory of the container in which the files below root, "/" or a test's, are seen. It returns nil on the
+// Memory reads the memory of the container in which the files below root, "/" or a test's, are seen. It returns nil on the
 // machine itself.
 //
 // Upstream: cadvisor takes the root of the hierarchies for the node, vendor/github.com/google/cadvisor/container/libcontainer.
-func Of(root string) (*Container, error) {
+func Memory(root string) (*Container, error) {
 	dir, v1, err := memoryRoot(root)
 	if err != nil || dir == "" {
 		return nil, err
