@@ -5,15 +5,9 @@
 set -euo pipefail
 cache=$1
 cd "$(dirname "$0")"
+. ../once.sh
 dir=$cache/e2enode/$(cat go.mod go.sum build.sh | sha256sum | cut -c1-16)
-echo "$dir/bin"
-[ "${2:-}" != --print ] || exit 0
-[ ! -e "$dir/complete" ] || exit 0
-
-mkdir -p "$dir/bin"
-exec 9>"$dir/lock"
-flock 9 # another clone may be building the same
-[ ! -e "$dir/complete" ] || exit 0
+once "$dir" "${2:-}"
 
 export CGO_ENABLED=0 GOFLAGS=
 echo "building the node suite (1 of 2)" >&2
