@@ -57,6 +57,7 @@ type entry struct {
 	object apiObject
 	static bool // written to the mirror, which may be missing
 	finish bool // nothing is left of the pod: delete its object
+	asked  bool // its deletion was taken by the apiserver; finalizers may still keep it
 	gone   bool // the apiserver does not have it any more
 
 	// before is when a static pod started that ran before the kubelet; zero unless its mirror told.
@@ -271,14 +272,14 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 		m.mu.Unlock()
 		return
 	}
-	want, object, finish, changed := *e.want, e.object, e.finish, e.changed
+	want, object, finish, changed := *e.want, e.object, e.finish && !e.asked, e.changed
 	e.changed = time.Time{}
 	m.mu.Unlock()
 
 	log := klog.FromContext(ctx).WithValues("pod", klog.KRef(object.namespace, object.name), "podUID", uid)
 	err := m.patch(ctx, uid, object, want)
 	if err == nil && finish {
-		err = m.delete(ctx, object)
+		err = m.delete(ctx, uid, object)
 	}
 	switch {
 	case err == nil:
@@ -379,13 +380,18 @@ func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
 	return merged
 }
 
-// delete removes the object of a pod that has a deletion timestamp; nobody else waits for it.
-func (m *Manager) delete(ctx context.Context, object apiObject) error {
+// delete removes the object of a pod that has a deletion timestamp, once: a later write of the pod's status does not ask again.
+func (m *Manager) delete(ctx context.Context, uid types.UID, object apiObject) error {
 	err := m.api(object.namespace).Delete(ctx, object.name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(object.uid)),
 	})
 	if err != nil {
 		return fmt.Errorf("delete pod %s/%s: %w", object.namespace, object.name, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.pods[uid]; e != nil {
+		e.asked = true
 	}
 	return nil
 }

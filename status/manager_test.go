@@ -205,6 +205,7 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// TestFinish: a finished pod's object is deleted after its last status, and once however often the pod is looked at again.
 func TestFinish(t *testing.T) {
 	s := newServer(t, apiPod())
 	m := start(t, s)
@@ -212,6 +213,8 @@ func TestFinish(t *testing.T) {
 	m.Finish(apiPod())
 	s.wait(t)
 	s.wait(t)
+	m.Finish(apiPod())
+	s.quiet(t)
 	if len(s.deletes) != 1 || *s.deletes[0].GracePeriodSeconds != 0 || string(*s.deletes[0].Preconditions.UID) != "u" {
 		t.Errorf("deletes: %+v", s.deletes)
 	}
