@@ -129,7 +129,7 @@ func New(ctx context.Context, opts Options) (*Kubelet, error) {
 // connect makes the parts that act on pods, from the runtime up.
 func (k *Kubelet) connect(ctx context.Context) error {
 	s, r, events := k.settings, k.metrics.main, k.events
-	cache := pleg.NewCache()
+	cache := pleg.NewCache(k.cri)
 	k.pleg = pleg.New(pleg.Options{CRI: k.cri, Cache: cache, Registerer: r})
 	pulled := make(chan struct{}, 1)
 	puller, err := newImages(k, events, pulled)

@@ -88,7 +88,8 @@ func newBench(t *testing.T) *bench {
 // newBenchOver is newBench with what an earlier kubelet left.
 func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 	t.Helper()
-	client, events, node, cache := fake.Direct(), record.NewFakeRecorder(1000), &oneNode{}, pleg.NewCache()
+	client, events, node := fake.Direct(), record.NewFakeRecorder(1000), &oneNode{}
+	cache := pleg.NewCache(client)
 	groups, err := cgroups.New(cgroups.Options{Root: "/pods"})
 	if err != nil {
 		t.Fatal(err)
@@ -116,8 +117,10 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 	for _, run := range []func(context.Context){watch.Run, object.Run, func(ctx context.Context) {
 		for {
 			select {
-			case e := <-watch.Events():
-				ws.Poke(e.UID)
+			case <-watch.Bell():
+				for _, uid := range watch.Changed() {
+					ws.Poke(uid)
+				}
 			case r := <-prober.Results():
 				ws.Poke(r.PodUID)
 			case <-ctx.Done():

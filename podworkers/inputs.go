@@ -126,10 +126,8 @@ func (w *worker) anyStartupProbe() bool {
 
 // containerOf finds the spec of a running container.
 func (w *worker) containerOf(containerID string) *corev1.Container {
-	if w.seen == nil {
-		return nil
-	}
-	s := w.seen.ContainerByID(containerID)
+	observed, _ := w.opts.Cache.Get(w.uid)
+	s := observed.ContainerByID(containerID)
 	if s == nil {
 		return nil
 	}

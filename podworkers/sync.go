@@ -29,7 +29,7 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet.go SyncPod.
 func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
-	observed, err := w.observe(ctx)
+	observed, err := w.opts.Cache.Current(ctx, pod)
 	if err != nil {
 		return 0, err
 	}
@@ -49,19 +49,17 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	w.opts.Volumes.Republish(w.lifetime, pod)
 
 	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
-	w.lastAction = time.Now()
 	w.failed, w.sandbox = result.Containers, result.Sandbox
-	if result.Observed != nil {
-		w.seen, w.fresh = result.Observed, result.Observed
-		w.lastAction = result.Observed.ObservedAt
-	}
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
 	w.opts.Probes.Add(w.lifetime, pod)
 	w.trackResize(pod)
 	w.resizeFailed(pod, err)
-	after := w.report(pod, w.seen)
+	if now, some := w.opts.Cache.Get(w.uid); some {
+		observed = now
+	}
+	after := w.report(pod, observed)
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +90,7 @@ func (w *worker) ensureMirror(ctx context.Context, pod *corev1.Pod) bool {
 
 // waitForName tells that the pod waits for another to end. The end of that wakes it.
 func (w *worker) waitForName(ctx context.Context, pod *corev1.Pod, holder types.UID) error {
-	observed, err := w.observe(ctx)
+	observed, err := w.opts.Cache.Current(ctx, pod)
 	if err != nil {
 		return err
 	}
@@ -108,33 +106,6 @@ func (w *worker) waitForName(ctx context.Context, pod *corev1.Pod, holder types.
 		w.opts.Events.Event(pod, corev1.EventTypeNormal, "NameInUse", message)
 	}
 	return nil
-}
-
-// observe returns what the runtime says of the pod. A reading made after the last action
-// is as good as a new one; a pod that the runtime never heard of needs none.
-func (w *worker) observe(ctx context.Context) (*cri.PodStatus, error) {
-	cached, known := w.opts.Cache.Get(w.uid)
-	switch {
-	case known && w.lastAction.IsZero() && !cached.Shallow():
-		w.seen, w.lastAction = cached, cached.ObservedAt
-	case !known && w.lastAction.IsZero():
-		w.mu.Lock()
-		w.seen = &cri.PodStatus{UID: w.uid, Namespace: w.pod.Namespace, Name: w.pod.Name, ObservedAt: time.Now()}
-		w.mu.Unlock()
-	case known && !cached.Shallow() && !w.lastAction.IsZero() && (cached == w.fresh || cached.ObservedAt.After(w.lastAction)):
-		w.seen = cached
-	default:
-		s, err := w.opts.Runtime.ReadPod(ctx, w.uid)
-		if err != nil {
-			return nil, fmt.Errorf("read the pod from the runtime: %w", err)
-		}
-		w.seen = s
-		w.opts.Cache.Put(s)
-		if w.lastAction.IsZero() {
-			w.lastAction = s.ObservedAt
-		}
-	}
-	return w.seen, nil
 }
 
 // report computes the pod's status from a reading and hands it to the status manager.

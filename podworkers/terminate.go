@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
@@ -20,7 +19,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	if m.kill != nil && m.kill.Override != nil && w.override == nil {
 		w.override = m.kill.Override
 	}
-	observed, err := w.observe(ctx)
+	observed, err := w.opts.Cache.Current(ctx, m.pod)
 	if err != nil {
 		return err
 	}
@@ -28,14 +27,14 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
 	if !w.opts.Runtime.Ended(observed) {
 		err := w.killPod(ctx, m, observed)
-		w.fresh, w.lastAction = nil, time.Now() // what was read while containers ended does not count
+		w.opts.Cache.Acted(w.uid) // what was read while containers ended does not count
 		if err != nil {
 			if ctx.Err() == nil {
 				w.opts.Events.Eventf(m.pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
 			}
 			return fmt.Errorf("kill the pod: %w", err)
 		}
-		if observed, err = w.observe(ctx); err != nil {
+		if observed, err = w.opts.Cache.Current(ctx, m.pod); err != nil {
 			return err
 		}
 		if !observed.Gone() {

@@ -22,17 +22,14 @@ type worker struct {
 	lifetime context.Context // of the worker, longer than that of one step
 	cleaned  chan struct{}   // closed when the pod reaches Finished
 
-	failures   int                        // syncs in a row that failed
-	lastAction time.Time                  // when the runtime was last told to do something
-	seen       *cri.PodStatus             // newest reading of the runtime
-	fresh      *cri.PodStatus             // the reading that the last action ended with, if it did
-	failed     map[string]runtime.Failure // why containers wait, by name
-	sandbox    *runtime.Failure           // why the sandbox is missing
-	override   *status.Override           // the end that the node decided on
-	seenAt     time.Time                  // when the kubelet first saw the pod
-	reported   corev1.PodPhase            // in the last status
-	waitsFor   types.UID                  // the pod that has this one's name, once that was told
-	emptied    bool                       // the runtime and the disk have nothing of the finished pod any more
+	failures int                        // syncs in a row that failed
+	failed   map[string]runtime.Failure // why containers wait, by name
+	sandbox  *runtime.Failure           // why the sandbox is missing
+	override *status.Override           // the end that the node decided on
+	seenAt   time.Time                  // when the kubelet first saw the pod
+	reported corev1.PodPhase            // in the last status
+	waitsFor types.UID                  // the pod that has this one's name, once that was told
+	emptied  bool                       // the runtime and the disk have nothing of the finished pod any more
 
 	mu          sync.Mutex
 	pod         *corev1.Pod

@@ -44,6 +44,7 @@ func (r *Runtime) RemovePod(ctx context.Context, uid types.UID) error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		r.uncertain.Store(uid, true)
+		r.Cache.Acted(uid)
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
 	return r.forget(uid)

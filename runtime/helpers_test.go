@@ -96,7 +96,7 @@ func newBench(t *testing.T, change func(*Options)) *bench {
 	}
 	options := Options{
 		CRI: client, Images: images.New(images.Options{CRI: client, Events: events}), Classes: runtimeclass.New(nil), Cgroups: groups,
-		Events: events, Cache: pleg.NewCache(), RootDir: filepath.Join(dir, "root"),
+		Events: events, Cache: pleg.NewCache(client), RootDir: filepath.Join(dir, "root"),
 		PodLogsDir: filepath.Join(dir, "logs"), ContainerLogsDir: filepath.Join(dir, "links"),
 		ResolvConf: resolv, ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"},
 		CPUCFSQuota: true, SeccompDefault: true, MemoryCapacity: 16 << 30,

@@ -44,7 +44,7 @@ type Options struct {
 	UserNamespaces *userns.Manager
 	// Handler tells what a runtime handler can do; nil that none can anything.
 	Handler func(name string) corev1.NodeRuntimeHandlerFeatures
-	Cache   *pleg.Cache      // given every reading of this package; may be nil
+	Cache   *pleg.Cache      // holds what the runtime says of pods; one that nobody else uses by default
 	Clock   clock.WithTicker // RealClock by default
 
 	RootDir          string // --root-dir: pods/<uid> below it holds etc-hosts, containers/ and plugins/
@@ -165,6 +165,9 @@ func New(options Options) *Runtime {
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
+	if options.Cache == nil {
+		options.Cache = pleg.NewCache(options.CRI)
+	}
 	if options.MaxConcurrentSandboxes <= 0 {
 		options.MaxConcurrentSandboxes = max(4, 8*goruntime.NumCPU())
 	}
@@ -220,7 +223,7 @@ func (r *Runtime) ReadPod(ctx context.Context, uid types.UID) (*cri.PodStatus, e
 }
 
 func (r *Runtime) put(observed *cri.PodStatus) {
-	if r.Cache != nil && observed != nil {
+	if observed != nil {
 		r.Cache.Put(observed)
 	}
 }

@@ -69,7 +69,10 @@ func (e *statusError) Unwrap() error { return e.error }
 
 // note remembers that a call for the pod failed: it may have done its work all the same, so the next sync looks before
 // it acts.
-func (r *Runtime) note(pod *corev1.Pod) { r.uncertain.Store(pod.UID, true) }
+func (r *Runtime) note(pod *corev1.Pod) {
+	r.uncertain.Store(pod.UID, true)
+	r.Cache.Acted(pod.UID)
+}
 
 // generatePodSandboxConfig describes the pod's sandbox. The same description goes along with every container, so it
 // must not depend on when it is made.

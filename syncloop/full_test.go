@@ -22,7 +22,7 @@ import (
 // TestFull: with every channel that the loop reads full, and their writers waiting, each thing that a turn does ends. Then
 // the loop takes all of it. It runs outside of a bubble, where a lock that is never free would hang the test.
 func TestFull(t *testing.T) {
-	const many = 120 // more than there is room for in any channel but that of the PLEG
+	const many = 120 // more than there is room for in any channel
 	client := fake.NewClientset()
 	b := newBench(t, newFake(), t.TempDir(), client)
 	b.MaxPods = 2 * many
@@ -42,11 +42,11 @@ func TestFull(t *testing.T) {
 			ID: "container-" + string(uid), Name: "a", State: runtimeapi.ContainerState_CONTAINER_RUNNING,
 		}}})
 	}
-	for i := range cap(b.PLEG.Events()) {
+	for i := range many {
 		observe(types.UID(fmt.Sprint("vanished-", i)), time.Now().Add(-time.Minute))
 	}
 	run(b.PLEG.Run)
-	until("events of the PLEG", func() bool { return len(b.PLEG.Events()) == cap(b.PLEG.Events()) })
+	until("the PLEG's bell", func() bool { return len(b.PLEG.Bell()) == cap(b.PLEG.Bell()) })
 
 	probe := &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, SuccessThreshold: 1, TimeoutSeconds: 1}
 	probe.HTTPGet = &corev1.HTTPGetAction{Host: "127.0.0.1", Port: intstr.FromInt32(1), Scheme: corev1.URISchemeHTTP}
@@ -97,7 +97,7 @@ func TestFull(t *testing.T) {
 		return b.Config.SeenAll()
 	})
 	until("all is read", func() bool {
-		return len(b.PLEG.Events())+len(b.Probes.Results())+len(b.Config.Updates()) == 0
+		return len(b.PLEG.Bell())+len(b.Probes.Results())+len(b.Config.Updates()) == 0
 	})
 	if err := b.Healthy(); err != nil {
 		t.Error(err)

@@ -101,7 +101,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	t.Helper()
 	criClient := fake.Direct()
 	b := &bench{t: t, fake: fake, events: record.NewFakeRecorder(1000), node: &oneNode{}, resync: make(chan types.UID), ping: make(chan struct{}), dir: dir, registry: prometheus.NewRegistry()}
-	cache := pleg.NewCache()
+	cache := pleg.NewCache(criClient)
 	groups, err := cgroups.New(cgroups.Options{Root: "/pods"})
 	if err != nil {
 		t.Fatal(err)

@@ -135,8 +135,7 @@ func (l *Loop) saveAllocations(ctx context.Context) {
 // syncLoopIteration handles one event. What it reads from, who writes there, and what happens when that is full:
 //
 //   - config's updates: 50, a pod source each. The source waits, without a lock that the loop takes.
-//   - PLEG events: 1000, of the runtime's event stream and relists. What finds no room is noted, and the pod gets a PodSync
-//     at the next relist.
+//   - the PLEG's bell: 1, of the runtime's event stream and relists. The pods that changed are in a set beside it.
 //   - probe results: 100, of the probes' goroutines. The probe waits, its verdict is recorded already.
 //   - resyncs: 100, of the watches of Secrets, ConfigMaps and the like. The watch waits, without a lock.
 //   - room: none, of a goroutine for each pod that waits for room. It waits.
@@ -158,10 +157,10 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 		if l.Config.Handled(u) {
 			l.resizePods(ctx) // resizes wait for all sources
 		}
-	case e := <-l.PLEG.Events():
-		log.V(2).Info("SyncLoop (PLEG)", "podUID", e.UID, "event", e.Type, "containerID", e.ContainerID)
-		if e.Type != pleg.ContainerRemoved { // whoever removed it knows
-			l.Workers.Poke(e.UID)
+	case <-l.PLEG.Bell():
+		for _, uid := range l.PLEG.Changed() {
+			log.V(2).Info("SyncLoop (PLEG)", "podUID", uid)
+			l.Workers.Poke(uid)
 		}
 	case r := <-l.Probes.Results():
 		log.V(2).Info("SyncLoop (probe)", "podUID", r.PodUID, "container", r.ContainerName, "kind", r.Kind, "success", r.Success)

@@ -3,78 +3,29 @@ package pleg
 import (
 	"slices"
 
-	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/cri"
 )
 
-// EventType says what happened to a container.
-type EventType string
-
-// What can happen. A sandbox counts as a container here, except that its start is no event: only this kubelet starts
-// sandboxes, and the worker that did has the answer. For the same reason a container that was created, and not yet
-// started, is none.
-const (
-	ContainerStarted EventType = "ContainerStarted"
-	ContainerDied    EventType = "ContainerDied"
-	ContainerRemoved EventType = "ContainerRemoved"
-	ContainerChanged EventType = "ContainerChanged" // into a state that the runtime itself does not know
-	PodSync          EventType = "PodSync"          // anything else: look at the pod
-)
-
-// Event is one change of one pod.
-//
-// Upstream: pkg/kubelet/pleg/pleg.go PodLifecycleEvent
-type Event struct {
-	UID         types.UID
-	Type        EventType
-	ContainerID string // "" with PodSync
-}
-
-// Diff returns what happened between two readings of one pod, deaths before starts. Either may be nil, for nothing.
+// changed reports whether a pod's worker has to look at the pod after a reading took the place of another. Either may be
+// nil, for nothing. What only this kubelet does is no change, since the worker that did it has the answer: a sandbox that
+// was started, a container that was created, the removal of what had ended.
 //
 // Upstream: pkg/kubelet/pleg/generic.go computeEvents
-func Diff(old, now *cri.PodStatus) []Event {
-	var uid types.UID
-	switch {
-	case now != nil:
-		uid = now.UID
-	case old != nil:
-		uid = old.UID
-	default:
-		return nil
-	}
+func changed(old, now *cri.PodStatus) bool {
 	before, after := states(old), states(now)
-	var ended, begun []Event
 	for _, b := range before {
-		a := after.of(b.id)
-		if a == gone && b.state != exited {
-			ended = append(ended, Event{uid, ContainerDied, b.id})
-		}
-		if a == gone {
-			ended = append(ended, Event{uid, ContainerRemoved, b.id})
+		if b.state != exited && after.of(b.id) == gone {
+			return true
 		}
 	}
 	for _, a := range after {
-		if a.state == before.of(a.id) {
-			continue
-		}
-		switch a.state {
-		case exited:
-			// One that is dead when it is first seen died all the same.
-			ended = append(ended, Event{uid, ContainerDied, a.id})
-		case running:
-			begun = append(begun, Event{uid, ContainerStarted, a.id})
-		case unknown:
-			begun = append(begun, Event{uid, ContainerChanged, a.id})
+		if a.state != quiet && a.state != before.of(a.id) {
+			return true
 		}
 	}
-	events := append(ended, begun...)
-	if len(events) == 0 && old != nil && now != nil && old.ReadySandbox() != nil && !slices.Equal(old.IPs, now.IPs) {
-		events = append(events, Event{UID: uid, Type: PodSync})
-	}
-	return events
+	return old.ReadySandbox() != nil && now.ReadySandbox() != nil && !slices.Equal(old.IPs, now.IPs)
 }
 
 type state int

@@ -1,13 +1,18 @@
 package pleg
 
 import (
+	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/cri/crifake"
 )
 
 const (
@@ -32,32 +37,32 @@ func pod(parts ...any) *cri.PodStatus {
 	return out
 }
 
-func TestDiff(t *testing.T) {
-	event := func(kind EventType, id string) Event { return Event{"p", kind, id} }
+func TestChanged(t *testing.T) {
 	withIP := func(p *cri.PodStatus, ip string) *cri.PodStatus { p.IPs = []string{ip}; return p }
 	for name, test := range map[string]struct {
 		old, now *cri.PodStatus
-		want     []Event
+		want     bool
 	}{
-		"nothing":                      {nil, nil, nil},
-		"empty":                        {nil, pod(), nil},
-		"equal":                        {pod("c", runs, "s", isReady), pod("c", runs, "s", isReady), nil},
-		"created":                      {nil, pod("c", created), nil},
-		"sandbox started":              {nil, pod("s", isReady), nil},
-		"started":                      {pod("c", created), pod("c", runs), []Event{event(ContainerStarted, "c")}},
-		"new and running":              {nil, pod("c", runs), []Event{event(ContainerStarted, "c")}},
-		"died":                         {pod("c", runs), pod("c", dead), []Event{event(ContainerDied, "c")}},
-		"dead when first seen":         {nil, pod("c", dead), []Event{event(ContainerDied, "c")}},
-		"removed after its end":        {pod("c", dead), pod(), []Event{event(ContainerRemoved, "c")}},
-		"removed while running":        {pod("c", runs), nil, []Event{event(ContainerDied, "c"), event(ContainerRemoved, "c")}},
-		"unknown":                      {pod("c", runs), pod("c", unsure), []Event{event(ContainerChanged, "c")}},
-		"sandbox ended":                {pod("s", isReady), pod("s", isNotReady), []Event{event(ContainerDied, "s")}},
-		"sandbox removed":              {pod("s", isNotReady), pod(), []Event{event(ContainerRemoved, "s")}},
-		"restarted: death comes first": {pod("a", runs), pod("b", runs, "a", dead), []Event{event(ContainerDied, "a"), event(ContainerStarted, "b")}},
-		"another IP":                   {withIP(pod("s", isReady), "1.1.1.1"), withIP(pod("s", isReady), "1.1.1.2"), []Event{{UID: "p", Type: PodSync}}},
+		"nothing":               {nil, nil, false},
+		"empty":                 {nil, pod(), false},
+		"equal":                 {pod("c", runs, "s", isReady), pod("c", runs, "s", isReady), false},
+		"created":               {nil, pod("c", created), false},
+		"sandbox started":       {nil, pod("s", isReady), false},
+		"started":               {pod("c", created), pod("c", runs), true},
+		"new and running":       {nil, pod("c", runs), true},
+		"died":                  {pod("c", runs), pod("c", dead), true},
+		"dead when first seen":  {nil, pod("c", dead), true},
+		"removed after its end": {pod("c", dead), pod(), false},
+		"removed while running": {pod("c", runs), nil, true},
+		"unknown":               {pod("c", runs), pod("c", unsure), true},
+		"sandbox ended":         {pod("s", isReady), pod("s", isNotReady), true},
+		"sandbox removed":       {pod("s", isNotReady), pod(), false},
+		"ready sandbox removed": {pod("s", isReady), pod(), true},
+		"restarted":             {pod("a", runs), pod("b", runs, "a", dead), true},
+		"another IP":            {withIP(pod("s", isReady), "1.1.1.1"), withIP(pod("s", isReady), "1.1.1.2"), true},
 	} {
-		if got := Diff(test.old, test.now); !slices.Equal(got, test.want) {
-			t.Errorf("%s: Diff = %v, want %v", name, got, test.want)
+		if got := changed(test.old, test.now); got != test.want {
+			t.Errorf("%s: changed = %v, want %v", name, got, test.want)
 		}
 	}
 }
@@ -93,7 +98,7 @@ func TestMerge(t *testing.T) {
 }
 
 func TestCache(t *testing.T) {
-	c, start := NewCache(), time.Now()
+	c, start := NewCache(nil), time.Now()
 	old, newer := pod("c", runs).At(start), pod("c", dead).At(start.Add(time.Second))
 	if !c.Put(newer) || c.Put(old) || !c.Put(newer) {
 		t.Error("an older reading replaced a newer one, or an equal one was refused")
@@ -104,7 +109,7 @@ func TestCache(t *testing.T) {
 	if c.owner("c") != "p" || c.owner("d") != "" {
 		t.Error("owner")
 	}
-	if c.gone(&cri.PodStatus{UID: "p", ObservedAt: start}) != nil {
+	if c.retain(nil, start) != nil {
 		t.Error("a list that began earlier removed a newer reading")
 	}
 	if !slices.Equal(c.UIDs(), c.UIDs()) || len(c.UIDs()) != 1 {
@@ -114,4 +119,55 @@ func TestCache(t *testing.T) {
 	if _, ok := c.Get("p"); ok {
 		t.Error("still there after Delete")
 	}
+}
+
+// Current asks the runtime only when nothing that is known is newer than the last action.
+func TestCurrent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := crifake.New()
+		cache := NewCache(fake.Direct())
+		web := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "p", Namespace: "default", Name: "web"}}
+		ask := func(what string, calls int) *cri.PodStatus {
+			t.Helper()
+			fake.ResetCalls()
+			got, err := cache.Current(t.Context(), web)
+			if err != nil || got.Name != "web" {
+				t.Fatalf("%s: %+v, %v", what, got, err)
+			}
+			if n := fake.Count("ListContainers"); n != calls {
+				t.Errorf("%s: the runtime was asked %d times, want %d", what, n, calls)
+			}
+			return got
+		}
+		ask("nothing is known", 1)
+		cache.complete()
+		cache.Delete("p")
+		ask("the runtime does not have the pod", 0)
+		cache.Acted("p")
+		time.Sleep(time.Second)
+		ask("acted", 1)
+		ask("read since", 0)
+		reading := pod("c", runs).At(time.Now())
+		reading.Name = "web"
+		time.Sleep(time.Second)
+		cache.Acted("p")
+		cache.Put(reading)
+		ask("a reading from before the action", 1)
+		cache.Acted("p")
+		event := reading.At(time.Now().Add(time.Second))
+		cache.Put(event)
+		if got := ask("a reading from after the action", 0); got != event {
+			t.Errorf("got %+v", got)
+		}
+		if gone := cache.retain(nil, time.Now().Add(time.Minute)); len(gone) != 1 {
+			t.Errorf("a list without the pod left %v", cache.UIDs())
+		}
+		ask("a list without the pod", 0)
+		cache.Acted("p")
+		fake.FailNext("ListContainers", errors.New("away"))
+		if _, err := cache.Current(t.Context(), web); err == nil {
+			t.Error("no error although the runtime is away")
+		}
+		ask("after a failure", 1)
+	})
 }

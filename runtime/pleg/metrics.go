@@ -11,7 +11,6 @@ import (
 // Upstream: pkg/kubelet/metrics/metrics.go PLEG..., RunningPodCount, RunningContainerCount
 type metrics struct {
 	duration, interval, podRead, latency prometheus.Histogram
-	discarded                            prometheus.Counter
 	lastSeen                             prometheus.Gauge
 	streams, streamErrors                prometheus.Counter
 }
@@ -26,9 +25,6 @@ func newMetrics(registerer prometheus.Registerer, cache *Cache) *metrics {
 		interval: histogram("pleg_relist_interval_seconds", "Seconds between two lists of all pods."),
 		podRead:  histogram("pleg_pod_relist_duration_seconds", "Seconds that reading one pod took."),
 		latency:  histogram("evented_pleg_connection_latency_seconds", "Seconds that events of the runtime were under way."),
-		discarded: f.NewCounter(prometheus.CounterOpts{
-			Name: "kubelet_pleg_discard_events", Help: "Events that found the channel full; their pods are synced later.",
-		}),
 		lastSeen: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kubelet_pleg_last_seen_seconds", Help: "Unix time at which the runtime was last heard from.",
 		}),

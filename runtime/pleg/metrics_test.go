@@ -28,7 +28,7 @@ func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
 }
 
 func TestCensus(t *testing.T) {
-	registry, cache := prometheus.NewRegistry(), NewCache()
+	registry, cache := prometheus.NewRegistry(), NewCache(nil)
 	newMetrics(registry, cache)
 	cache.Put(pod("s", isReady, "old", isNotReady, "a", runs, "b", dead))
 	ended := pod("s2", isNotReady, "c", dead)

@@ -1,5 +1,5 @@
-// Package pleg is the pod lifecycle event generator. It keeps the cache of what the runtime says of pods and tells what
-// changed. The runtime's own events come first: they carry the new state, so that following them costs no calls. A
+// Package pleg is the pod lifecycle event generator. It keeps the cache of what the runtime says of pods and tells which
+// pods changed. The runtime's own events come first: they carry the new state, so that following them costs no calls. A
 // list of all pods once a minute is the net below; with a runtime without events it comes every second.
 package pleg
 
@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +22,6 @@ import (
 )
 
 const (
-	eventCapacity   = 1000
 	reconnectPeriod = time.Second // of a broken event stream; the client fails at once while the runtime is away
 	reprobePeriod   = time.Minute // of a runtime without events: it may have been replaced
 )
@@ -42,13 +43,9 @@ type Options struct {
 type PLEG struct {
 	Options
 	metrics *metrics
-	// events is written by the streamLoop, the relistLoop and the resendLoop, and read by the sync loop. The first two
-	// never wait for the reader: a pod whose event finds the channel full is noted in lost, and the resendLoop, which has
-	// nothing else to do, waits until it can send a PodSync.
-	events chan Event
-	missed chan struct{} // there is something in lost
-	synced chan struct{}
-	kick   chan struct{} // relist now
+	bell    chan struct{} // there are changed pods; capacity 1, since one ring is enough for all of them
+	synced  chan struct{}
+	kick    chan struct{} // relist now
 
 	mu        sync.Mutex
 	streaming bool                   // the event stream is open
@@ -56,7 +53,7 @@ type PLEG struct {
 	relisted  time.Time              // when the last good relist began
 	seen      time.Time              // when the runtime last answered or sent something
 	deleted   map[string]time.Time   // IDs that events said were removed, for as long as late events may name them
-	lost      map[types.UID]struct{} // pods whose events found the channel full
+	changed   map[types.UID]struct{} // pods that changed since Changed was called
 }
 
 // New returns a PLEG; Run starts it.
@@ -70,17 +67,25 @@ func New(options Options) *PLEG {
 	return &PLEG{
 		Options: options,
 		metrics: newMetrics(options.Registerer, options.Cache),
-		events:  make(chan Event, eventCapacity),
+		bell:    make(chan struct{}, 1),
 		synced:  make(chan struct{}),
 		kick:    make(chan struct{}, 1),
-		missed:  make(chan struct{}, 1),
 		deleted: map[string]time.Time{},
-		lost:    map[types.UID]struct{}{},
+		changed: map[types.UID]struct{}{},
 	}
 }
 
-// Events returns the changes. A reader that is too slow loses none: pods it missed get a PodSync as soon as it reads on.
-func (p *PLEG) Events() <-chan Event { return p.events }
+// Bell rings when pods have changed. Call Changed then.
+func (p *PLEG) Bell() <-chan struct{} { return p.bell }
+
+// Changed returns the pods that changed since it was last called, sorted. What changed is in the cache.
+func (p *PLEG) Changed() []types.UID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	uids := slices.Sorted(maps.Keys(p.changed))
+	clear(p.changed)
+	return uids
+}
 
 // Synced is closed when the cache has every pod that ran before the kubelet started.
 func (p *PLEG) Synced() <-chan struct{} { return p.synced }
@@ -108,7 +113,6 @@ func (p *PLEG) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { p.streamLoop(ctx) })
 	running.Go(func() { p.relistLoop(ctx) })
-	running.Go(func() { p.resendLoop(ctx) })
 	running.Wait()
 }
 
@@ -120,43 +124,18 @@ func (p *PLEG) relistNow() {
 	}
 }
 
-// emit sends events without ever waiting for the reader.
-func (p *PLEG) emit(events []Event) {
-	for _, e := range events {
-		select {
-		case p.events <- e:
-		default:
-			p.metrics.discarded.Inc()
-			p.mu.Lock()
-			p.lost[e.UID] = struct{}{}
-			p.mu.Unlock()
-			select {
-			case p.missed <- struct{}{}:
-			default:
-			}
-		}
+// tell adds the pod to the changed ones if its worker has to look at it. It never waits for the reader.
+func (p *PLEG) tell(old, now *cri.PodStatus) {
+	if !changed(old, now) {
+		return
 	}
-}
-
-// resendLoop makes good for what emit could not send.
-func (p *PLEG) resendLoop(ctx context.Context) {
-	for {
-		select {
-		case <-p.missed:
-		case <-ctx.Done():
-			return
-		}
-		p.mu.Lock()
-		lost := p.lost
-		p.lost = map[types.UID]struct{}{}
-		p.mu.Unlock()
-		for uid := range lost {
-			select {
-			case p.events <- Event{UID: uid, Type: PodSync}:
-			case <-ctx.Done():
-				return
-			}
-		}
+	uid := cmp.Or(now, old).UID
+	p.mu.Lock()
+	p.changed[uid] = struct{}{}
+	p.mu.Unlock()
+	select {
+	case p.bell <- struct{}{}:
+	default:
 	}
 }
 

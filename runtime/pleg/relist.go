@@ -61,13 +61,8 @@ func (p *PLEG) relist(ctx context.Context) (complete bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	for _, uid := range p.Cache.UIDs() {
-		if listed[uid] == nil {
-			nothing := &cri.PodStatus{UID: uid, ObservedAt: start}
-			if old := p.Cache.gone(nothing); old != nil {
-				p.emit(Diff(old, nothing))
-			}
-		}
+	for _, pod := range p.Cache.retain(listed, start) {
+		p.tell(pod, nil)
 	}
 	complete = p.readChanged(ctx, listed)
 	p.listedAt(start)
@@ -76,6 +71,7 @@ func (p *PLEG) relist(ctx context.Context) (complete bool, err error) {
 	select {
 	case <-p.synced:
 	default:
+		p.Cache.complete()
 		close(p.synced)
 	}
 	return complete, nil
@@ -104,7 +100,7 @@ func (p *PLEG) readChanged(ctx context.Context, listed map[types.UID]*cri.PodSta
 				pod = shallow // at least it is known to be there
 			}
 			if before, stored := p.Cache.replace(pod); stored {
-				p.emit(Diff(before, pod))
+				p.tell(before, pod)
 			}
 			return err
 		})

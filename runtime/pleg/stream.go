@@ -126,7 +126,7 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 
 func (p *PLEG) apply(uid types.UID, change func(*cri.PodStatus) *cri.PodStatus) {
 	if old, now := p.Cache.update(uid, change); now != nil {
-		p.emit(Diff(old, now))
+		p.tell(old, now)
 	}
 }
 
