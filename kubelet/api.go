@@ -161,6 +161,16 @@ func (c *apiClients) leases() node.LeaseClient {
 	return c.heartbeats.Leases(corev1.NamespaceNodeLease)
 }
 
+// rotate renews the client certificate until ctx ends, and calls expired when none is valid any more.
+func (c *apiClients) rotate(ctx context.Context, expired func(error)) {
+	if c.rotation == nil {
+		return
+	}
+	if err := c.rotation.Run(ctx); err != nil {
+		expired(err)
+	}
+}
+
 // known is closed when there is a client certificate, nil if none is waited for.
 func (c *apiClients) known() <-chan struct{} {
 	if c.rotation == nil {

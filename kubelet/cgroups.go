@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
@@ -39,23 +40,23 @@ type cgroupSetup struct {
 
 // newCgroups makes the cgroups above those of pods, now or, where the runtime does not answer yet, when it does. It fails on settings that
 // do not fit this machine if the runtime answers at once.
-func newCgroups(ctx context.Context, k *Kubelet) (*cgroups.Manager, *cgroupSetup, error) {
-	s := k.settings
+func newCgroups(ctx context.Context, b *base, n *node.Node) (*cgroups.Manager, *cgroupSetup, error) {
+	s := b.settings
 	reservations, err := reservations(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	capacity, unreserved := k.node.Enforceable()
+	capacity, unreserved := n.Enforceable()
 	m, err := cgroups.New(cgroups.Options{
 		Driver: cgroups.DriverLater, Root: s.CgroupRoot, PerQOS: *s.CgroupsPerQOS,
 		Capacity: capacity, Allocatable: unreserved, LimitPods: slices.Contains(s.EnforceNodeAllocatable, "pods"), Reservations: reservations,
-		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: k.metrics.main,
+		PodPidsLimit: *s.PodPidsLimit, CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, Registerer: b.metrics.main,
 		ReserveMemory: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("prepare cgroups: %w", err)
 	}
-	setup := &cgroupSetup{cri: k.cri, settings: s, groups: m, ready: make(chan struct{})}
+	setup := &cgroupSetup{cri: b.cri, settings: s, groups: m, ready: make(chan struct{})}
 	if err := setup.try(ctx); err != nil && !errors.Is(err, errDriverUnknown) {
 		return nil, nil, err
 	}

@@ -58,13 +58,13 @@ func (k *Kubelet) awaitPods(ctx context.Context) onceReport {
 }
 
 func (k *Kubelet) reportPods(final bool) onceReport {
-	pods := k.loop.Pods.All()
+	pods := k.core.pods.All()
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
 		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 	})
-	r := onceReport{done: k.config.SeenAll()}
+	r := onceReport{done: k.core.config.SeenAll()}
 	for _, pod := range pods {
-		s, _ := k.status.Get(pod.UID)
+		s, _ := k.core.status.Get(pod.UID)
 		line := fmt.Sprintf("%s/%s %s", pod.Namespace, pod.Name, s.Phase)
 		if why := waitingReasons(s); why != "" {
 			line += " " + why

@@ -16,9 +16,8 @@ func TestLoopHealthy(t *testing.T) {
 		w := newWorld(t)
 		var stall atomic.Pointer[error]
 		stall.Store(new(error))
-		o := w.options(root(t, nil))
-		o.LoopHealthy = func() error { return *stall.Load() }
-		w.startWith(o)
+		w.reports.LoopHealthy = func() error { return *stall.Load() }
+		w.start(nil)
 		defer w.stop()
 		w.wait(settleTime)
 		if r := w.ready(); r.Status != corev1.ConditionTrue {

@@ -54,13 +54,7 @@ type Options struct {
 	RuntimeHealthy func() error
 	// RuntimeSynced is closed when they first do; nil if that is not told.
 	RuntimeSynced <-chan struct{}
-	// LoopHealthy tells why pods are not looked after, nil if they are; may be nil.
-	LoopHealthy func() error
-	// PodsStart tells why no pod can start, nil if they can; may be nil.
-	PodsStart func() error
-	// VolumesInUse names the volumes that must not be detached from the node; nil for none.
-	VolumesInUse func() []corev1.UniqueVolumeName
-	Events       record.EventRecorder
+	Events        record.EventRecorder
 	// Network is where the node's addresses come from: the machine if nil.
 	Network *Network
 	// Root is the directory below which the machine is read: "/" if empty.
@@ -68,9 +62,20 @@ type Options struct {
 	Registerer prometheus.Registerer // may be nil
 }
 
+// Reports are what the status says of parts of the kubelet that are made after the Node. Fields may be nil.
+type Reports struct {
+	// LoopHealthy returns why the sync loop stands still.
+	LoopHealthy func() error
+	// PodsStart returns why no pod can start.
+	PodsStart func() error
+	// VolumesInUse names the volumes that must not be detached from the node.
+	VolumesInUse func() []corev1.UniqueVolumeName
+}
+
 // Node is this node.
 type Node struct {
 	opts     Options
+	reports  Reports // of Run
 	ref      *corev1.ObjectReference
 	machine  machine
 	startup  *startup
@@ -229,10 +234,11 @@ func (n *Node) HostIPs() []string {
 	return ips
 }
 
-// Run registers the node and keeps it up to date until ctx ends. Without an apiserver it follows the runtime only.
+// Run registers the node and keeps it up to date, with what is reported, until ctx ends. Without an apiserver it follows the runtime only.
 //
 // Upstream: pkg/kubelet/kubelet.go BirthCry, pkg/kubelet/kubelet_node_status.go syncNodeStatus and fastStatusUpdateOnce.
-func (n *Node) Run(ctx context.Context) {
+func (n *Node) Run(ctx context.Context, reports Reports) {
+	n.reports = reports
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	parts.Go(func() { n.watchRuntime(ctx) })

@@ -35,6 +35,7 @@ type world struct {
 	cri      *crifake.Server
 	events   *record.FakeRecorder
 	settings *settings.Settings
+	reports  Reports
 	images   atomic.Pointer[[]corev1.ContainerImage]
 	pleg     atomic.Pointer[error]
 	failure  atomic.Pointer[func(k8stesting.Action) error] // of requests to the apiserver
@@ -105,7 +106,7 @@ func (w *world) startWith(o Options) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.node.Run(ctx)
+		w.node.Run(ctx, w.reports)
 	}()
 	w.stop = func() { cancel(); <-done }
 	synctest.Wait()
@@ -415,7 +416,7 @@ func TestStandalone(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); n.Run(ctx) }()
+		go func() { defer close(done); n.Run(ctx, Reports{}) }()
 		synctest.Wait()
 		if n.Node().Labels["colour"] != "blue" || n.NetworkReady() != nil || n.RuntimeName() != "crifake" || len(n.HostIPs()) != 2 {
 			t.Errorf("node %+v, runtime %q", n.Node(), n.RuntimeName())

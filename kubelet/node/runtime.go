@@ -64,11 +64,11 @@ func (n *Node) watchRuntime(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if n.opts.LoopHealthy != nil {
-			state.loop = n.opts.LoopHealthy()
+		if n.reports.LoopHealthy != nil {
+			state.loop = n.reports.LoopHealthy()
 		}
-		if n.opts.PodsStart != nil {
-			state.starting = n.opts.PodsStart()
+		if n.reports.PodsStart != nil {
+			state.starting = n.reports.PodsStart()
 		}
 		n.mu.Lock()
 		changed := n.runtime.why() != state.why()

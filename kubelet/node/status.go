@@ -134,8 +134,8 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 	if images != nil {
 		s.Images = images
 	}
-	if n.opts.VolumesInUse != nil {
-		s.VolumesInUse = n.opts.VolumesInUse()
+	if n.reports.VolumesInUse != nil {
+		s.VolumesInUse = n.reports.VolumesInUse()
 	}
 	set := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) {
 		setCondition(&s, corev1.NodeCondition{Type: kind, Status: status, Reason: reason, Message: message}, now)

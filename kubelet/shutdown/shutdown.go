@@ -137,12 +137,15 @@ func groupsOf(s *settings.Settings) []kubeletconfig.ShutdownGracePeriodByPodPrio
 // ShuttingDown tells whether the machine is about to go down.
 //
 // Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go ShutdownStatus.
-func (m *Manager) ShuttingDown() bool { return m.shuttingDown.Load() }
+func (m *Manager) ShuttingDown() bool { return m != nil && m.shuttingDown.Load() }
 
 // Run watches for shutdowns until ctx ends. A machine without logind goes down without notice.
 //
 // Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go Start.
 func (m *Manager) Run(ctx context.Context) {
+	if m == nil {
+		return
+	}
 	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
 		began := time.Now()
 		err := m.watch(ctx)

@@ -117,6 +117,9 @@ func New(opts Options) *Manager {
 
 // Run tells the cluster that the node has no driver yet, and stops what others started when ctx ends.
 func (m *Manager) Run(ctx context.Context) {
+	if m == nil {
+		return
+	}
 	m.ensureCSINode(ctx)
 	m.followNode(ctx)
 	m.objects.stop()
@@ -126,6 +129,9 @@ func (m *Manager) Run(ctx context.Context) {
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go GetVolumesInUse.
 func (m *Manager) VolumesInUse() []corev1.UniqueVolumeName {
+	if m == nil {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	all := maps.Clone(m.inUse)

@@ -9,37 +9,38 @@ import (
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"minikubelet/kubelet/client"
+	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/plugins"
 	"minikubelet/podworkers/csi"
+	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/volumes"
 )
 
-// connectPlugins makes what finds plugins, and what CSI drivers are used with. Drivers serve pods of an apiserver only.
-func (k *Kubelet) connectPlugins() {
-	s := k.settings
-	if k.api.pods == nil {
-		return
-	}
-	k.csi = csi.New(csi.Options{
-		RootDir: s.RootDir, NodeName: s.NodeName,
-		Drivers: k.api.pods.CSIDrivers(), Nodes: k.api.pods.Nodes(), CSINodes: k.api.pods.CSINodes(), Attachments: k.api.pods.VolumeAttachments(),
-		Secret:      k.api.secret,
-		CachedToken: k.objects.Token,
-		NewToken: func(ctx context.Context, pod *corev1.Pod, request *authv1.TokenRequest) (*authv1.TokenRequest, error) {
-			return k.api.pods.CreateToken(ctx, pod.Namespace, pod.Spec.ServiceAccountName, request)
-		},
-		Node: k.node.Current, InUseChanged: k.node.CheckStatus,
-	})
-	watcher := plugins.New(filepath.Join(s.RootDir, "plugins_registry"), map[string]plugins.Handler{registerapi.CSIPlugin: k.csi})
-	k.runs = append(k.runs, k.csi.Run, watcher.Run)
-}
-
-// volumesInUse is asked by the node, which is made first.
-func (k *Kubelet) volumesInUse() []corev1.UniqueVolumeName {
-	if k.csi == nil {
+// newCSI makes what uses CSI drivers; nil without an apiserver, since they serve its pods only.
+func newCSI(b *base, n *node.Node, known *objects.Manager) *csi.Manager {
+	if b.api.pods == nil {
 		return nil
 	}
-	return k.csi.VolumesInUse()
+	s := b.settings
+	return csi.New(csi.Options{
+		RootDir: s.RootDir, NodeName: s.NodeName,
+		Drivers: b.api.pods.CSIDrivers(), Nodes: b.api.pods.Nodes(), CSINodes: b.api.pods.CSINodes(), Attachments: b.api.pods.VolumeAttachments(),
+		Secret:      b.api.secret,
+		CachedToken: known.Token,
+		NewToken: func(ctx context.Context, pod *corev1.Pod, request *authv1.TokenRequest) (*authv1.TokenRequest, error) {
+			return b.api.pods.CreateToken(ctx, pod.Namespace, pod.Spec.ServiceAccountName, request)
+		},
+		Node: n.Current, InUseChanged: n.CheckStatus,
+	})
+}
+
+// newPluginWatcher makes what finds the sockets of plugins and tells the parts that use them.
+func newPluginWatcher(b *base, c *core) *plugins.Watcher {
+	handlers := map[string]plugins.Handler{}
+	if c.csi != nil {
+		handlers[registerapi.CSIPlugin] = c.csi // part: CSI volumes, podworkers/csi
+	}
+	return plugins.New(filepath.Join(b.settings.RootDir, "plugins_registry"), handlers)
 }
 
 func (c *apiClients) secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {

@@ -3,25 +3,25 @@ package kubelet
 import (
 	"context"
 	"path/filepath"
-	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/clock"
 
+	"minikubelet/kubelet/node"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime"
+	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
 	"minikubelet/runtime/userns"
+	"minikubelet/status"
 )
 
 // newImages makes the puller of images from the settings.
-func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) (*images.Manager, error) {
-	s := k.settings
-	plugins, err := newCredentialPlugins(k)
+func newImages(b *base, statuses *status.Manager, pulled chan<- struct{}) (*images.Manager, error) {
+	s := b.settings
+	plugins, err := newCredentialPlugins(b)
 	if err != nil {
 		return nil, err
 	}
@@ -34,12 +34,11 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 		parallel = int(*s.MaxParallelImagePulls)
 	}
 	return images.New(images.Options{
-		CRI: k.cri, Events: events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
+		CRI: b.cri, Events: b.events, Serialize: *s.SerializeImagePulls, MaxParallel: parallel,
 		QPS: float32(*s.RegistryPullQPS), Burst: int(s.RegistryBurst),
-		Registerer: k.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"), Node: nodes, Plugins: plugins,
+		Registerer: b.metrics.main, RecordsDir: filepath.Join(s.RootDir, "image_manager"), Node: nodes, Plugins: plugins,
 		Verification: s.ImagePullCredentialsVerificationPolicy, Preloaded: s.PreloadedImagesVerificationAllowlist,
-		// Statuses are made after the runtime, which needs images.
-		Pulled: func(pod types.UID, began, ended time.Time) { k.status.Pulled(pod, began, ended) },
+		Pulled: statuses.Pulled,
 		OnPulled: func() {
 			select {
 			case pulled <- struct{}{}:
@@ -50,45 +49,43 @@ func newImages(k *Kubelet, events record.EventRecorder, pulled chan<- struct{}) 
 }
 
 // newCredentialPlugins makes what asks programs for the credentials of images; nil if there are none.
-func newCredentialPlugins(k *Kubelet) (*images.Plugins, error) {
-	s := k.settings
+func newCredentialPlugins(b *base) (*images.Plugins, error) {
+	s := b.settings
 	if s.CredentialProviderConfig == "" {
 		return nil, nil
 	}
-	o := images.PluginOptions{ConfigPath: s.CredentialProviderConfig, BinDir: s.CredentialProviderBinDir, Registerer: k.metrics.main}
-	if k.api.pods != nil {
-		o.ServiceAccount, o.Token = k.api.serviceAccount, k.api.pods.CreateToken
+	o := images.PluginOptions{ConfigPath: s.CredentialProviderConfig, BinDir: s.CredentialProviderBinDir, Registerer: b.metrics.main}
+	if b.api.pods != nil {
+		o.ServiceAccount, o.Token = b.api.serviceAccount, b.api.pods.CreateToken
 	}
 	return images.NewPlugins(o)
 }
 
 // newRuntime makes what turns pods into CRI calls.
-func newRuntime(ctx context.Context, k *Kubelet, puller *images.Manager, cache *pleg.Cache, events record.EventRecorder) (*runtime.Runtime, error) {
-	s := k.settings
-	users, err := newUserNamespaces(ctx, s)
+func newRuntime(ctx context.Context, b *base, n *node.Node, puller *images.Manager, classes *runtimeclass.Lookup, groups *cgroups.Manager, cache *pleg.Cache) (*runtime.Runtime, error) {
+	s := b.settings
+	users, err := newUserNamespaces(ctx, s) // part: user namespaces, runtime/userns
 	if err != nil {
 		return nil, err
 	}
-	classes := runtimeclass.New(k.api.runtimeClasses())
-	k.runs = append(k.runs, classes.Run)
 	o := runtime.Options{
-		CRI: k.cri, Images: puller, Classes: classes, Cgroups: k.cgroups, Events: events, Cache: cache,
+		CRI: b.cri, Images: puller, Classes: classes, Cgroups: groups, Events: b.events, Cache: cache,
 		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName,
 		ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain, ResolvConf: *s.ResolverConfig,
 		SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,
 		CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
-		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: k.metrics.main,
-		UserNamespaces: users, Handler: k.node.HandlerFeatures,
+		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: b.metrics.main,
+		UserNamespaces: users, Handler: n.HandlerFeatures,
 	}
 	if s.MemorySwap.SwapBehavior == settings.LimitedSwap {
-		o.Swap = k.node.Swap()
+		o.Swap = n.Swap()
 	}
-	if s.FeatureGates["MemoryQoS"] {
+	if s.FeatureGates["MemoryQoS"] { // part: memory QoS, runtime
 		q := &runtime.MemoryQoS{Factor: 0.9, Tiered: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy}
 		if s.MemoryThrottlingFactor != nil {
 			q.Factor = *s.MemoryThrottlingFactor
 		}
-		allocatable := k.node.Allocatable()
+		allocatable := n.Allocatable()
 		q.Allocatable = allocatable.Memory().Value()
 		o.MemoryQoS = q
 	}

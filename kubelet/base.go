@@ -1,0 +1,66 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"minikubelet/kubelet/settings"
+	"minikubelet/kubelet/tracing"
+	"minikubelet/runtime/cri"
+	"minikubelet/runtime/criserver/measure"
+)
+
+// base is what the core and all parts stand on: the settings, the connections, and what is measured and recorded.
+type base struct {
+	settings *settings.Settings
+	metrics  registries
+	tracing  *tracing.Tracing // nil if it is not configured
+	disk     *measure.Disk    // what eviction and statistics know of directories
+	api      *apiClients
+	events   *events
+	embedded *embedded // nil with a runtime of its own process
+	cri      *cri.Client
+}
+
+// newBase prepares the process and its directories, and connects to the apiserver and the runtime.
+func newBase(ctx context.Context, opts Options) (*base, error) {
+	s := opts.Settings
+	if opts.Registry == nil {
+		opts.Registry = prometheus.NewRegistry()
+	}
+	if err := prepareProcess(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := makeDirectories(ctx, s); err != nil {
+		return nil, err
+	}
+	b := &base{settings: s, metrics: newRegistries(opts.Registry, s), disk: measure.NewDisk(ctx), events: newEvents(s.NodeName)}
+	var err error
+	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName); err != nil {
+		return nil, err
+	}
+	if b.api, err = newAPIClients(ctx, s, opts.Registry, b.tracing); err != nil {
+		return nil, err
+	}
+	if s.IsEmbedded() {
+		if b.embedded, err = startEmbedded(ctx, s.Embedded, s.RuntimeSocket()); err != nil {
+			return nil, err
+		}
+	}
+	b.cri, err = cri.Dial(cri.Options{
+		Endpoint: s.RuntimeSocket(), ImageEndpoint: s.ImageServiceEndpoint,
+		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry, Calls: b.tracing.Calls(),
+	})
+	if err != nil {
+		return nil, errors.Join(err, b.embedded.stop())
+	}
+	return b, nil
+}
+
+// close ends the connections, after everything that uses them.
+func (b *base) close() error {
+	b.tracing.Stop()
+	return errors.Join(b.cri.Close(), b.embedded.stop())
+}
