@@ -38,7 +38,7 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	}
 	b := &base{settings: s, metrics: newRegistries(opts.Registry, s), disk: measure.NewDisk(ctx), events: newEvents(s.NodeName)}
 	var err error
-	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName); err != nil {
+	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName, nil); err != nil {
 		return nil, err
 	}
 	if b.api, err = newAPIClients(ctx, s, opts.Registry, b.tracing); err != nil {

@@ -95,7 +95,7 @@ func TestSpans(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told["apiserver"] = r.Header.Get("traceparent") }))
 	defer api.Close()
 
-	tracing, err := New(t.Context(), &tracingapi.TracingConfiguration{Endpoint: &endpoint, SamplingRatePerMillion: new(int32(1000000))}, "node")
+	tracing, err := New(t.Context(), &tracingapi.TracingConfiguration{Endpoint: &endpoint, SamplingRatePerMillion: new(int32(1000000))}, "node", nil)
 	must(t, err)
 	defer otel.SetTracerProvider(noop.NewTracerProvider())
 	client, err := cri.Dial(cri.Options{Endpoint: "unix://" + socket, Calls: tracing.Calls()})
@@ -157,7 +157,7 @@ func TestSpans(t *testing.T) {
 
 // TestNoTracing: without configuration nothing is made, and nothing is asked for.
 func TestNoTracing(t *testing.T) {
-	tracing, err := New(t.Context(), nil, "node")
+	tracing, err := New(t.Context(), nil, "node", nil)
 	if tracing != nil || err != nil {
 		t.Fatalf("%v, %v", tracing, err)
 	}

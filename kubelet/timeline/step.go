@@ -1,0 +1,79 @@
+// Package timeline shows what the kubelet does for each pod, while it does it: a recorder keeps the last steps of every pod, and a
+// page on loopback shows them. The rest of the kubelet opens OpenTelemetry spans and knows nothing of this package.
+package timeline
+
+import (
+	"time"
+	"unsafe"
+
+	"go.opentelemetry.io/otel/trace"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Step is something that was done, or is being done, for a pod or for the node: one span.
+type Step struct {
+	ID     trace.SpanID  `json:"id"`
+	Parent trace.SpanID  `json:"parent"` // zero for none
+	Trace  trace.TraceID `json:"trace"`
+	// Pod is whom it was done for; "" for the node.
+	Pod       types.UID `json:"pod,omitempty"`
+	PodName   string    `json:"podName,omitempty"` // NAMESPACE/NAME
+	Container string    `json:"container,omitempty"`
+	Name      string    `json:"name"`
+	// Method is the CRI method of a call, on either side of the socket.
+	Method string `json:"method,omitempty"`
+	// Runtime says that the step is the embedded runtime's: the other side of the socket.
+	Runtime bool      `json:"runtime,omitempty"`
+	Start   time.Time `json:"start"`
+	End     time.Time `json:"end,omitzero"` // zero while it goes on
+	Error   string    `json:"error,omitempty"`
+	// Why is the reason that the planner, or whoever else decided, gave.
+	Why string `json:"why,omitempty"`
+	// Function, File and Line say where it is done; Upstream is the file and function that play the part upstream.
+	Function string `json:"function,omitempty"`
+	File     string `json:"file,omitempty"`
+	Line     int    `json:"line,omitempty"`
+	Upstream string `json:"upstream,omitempty"`
+	// Before and After are what the step changed, as YAML.
+	Before     string      `json:"before,omitempty"`
+	After      string      `json:"after,omitempty"`
+	Attributes []Attribute `json:"attributes,omitempty"`
+	Notes      []Note      `json:"notes,omitempty"`
+	// Change grows whenever a step begins or changes; no two steps have the same.
+	Change uint64 `json:"change"`
+
+	dropped bool // the recorder keeps it no more
+}
+
+// Attribute is what else is known of a step.
+type Attribute struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Note is something that happened during a step, such as a pull's progress.
+type Note struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// Pod is a pod that has steps.
+type Pod struct {
+	UID  types.UID `json:"uid"`
+	Name string    `json:"name"` // NAMESPACE/NAME
+}
+
+// Running tells whether the step goes on.
+func (s *Step) Running() bool { return s.End.IsZero() }
+
+// size is about how much memory the step takes. Names are constants of the program, or shared by a pod's steps.
+func (s *Step) size() int {
+	n := int(unsafe.Sizeof(*s)) + len(s.Error) + len(s.Why) + len(s.Before) + len(s.After)
+	for _, a := range s.Attributes {
+		n += int(unsafe.Sizeof(a)) + len(a.Value)
+	}
+	for _, note := range s.Notes {
+		n += int(unsafe.Sizeof(note)) + len(note.Text)
+	}
+	return n
+}
