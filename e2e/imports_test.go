@@ -21,6 +21,10 @@ var layers = []struct {
 	{"cmd/crid", []string{"runtime/criserver/..."}},
 	{"cmd/...", []string{"kubelet/..."}},
 	{"e2e/...", []string{"..."}},
+	{"examples/minimal", []string{
+		"config", "syncloop", "podworkers", "podworkers/objects", "podworkers/probes", "podworkers/volumes", "status",
+		"runtime", "runtime/cgroups", "runtime/cri", "runtime/images", "runtime/pleg", "runtime/runtimeclass",
+	}},
 	{"kubelet", []string{"kubelet/...", "syncloop", "podworkers/...", "status", "config", "runtime/..."}},
 	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
 	{"kubelet/identity", []string{"kubelet/client"}},

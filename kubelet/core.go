@@ -105,7 +105,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	mirror := newMirror(b, n, pods)
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: known, Probes: prober, Status: statuses, Mirror: mirror, Events: b.events, Node: n,
-		Volumes: vols, Registerer: r, RuntimeName: n.RuntimeName,
+		Volumes: vols, Registerer: r,
 	})
 	return &core{
 		config: sources, pleg: relist, cache: cache, node: n, cgroups: groups, podCgroups: podCgroups, objects: known, csi: drivers,

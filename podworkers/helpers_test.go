@@ -48,6 +48,8 @@ func (n *oneNode) Node() *corev1.Node {
 
 func (n *oneNode) HostIPs() []string { return []string{"192.0.2.1"} }
 
+func (n *oneNode) RuntimeName() string { return "fake" }
+
 func (n *oneNode) Allocatable() corev1.ResourceList { return nil }
 
 func (n *oneNode) NetworkReady() error {
@@ -110,7 +112,6 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 		Volumes: volumes.New(volumes.Options{
 			PodsDir: filepath.Join(dir, "pods"), Objects: object, HostIPs: func() []string { return nil }, Allocatable: node.Allocatable, Events: events,
 		}),
-		RuntimeName: func() string { return "fake" },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var parts sync.WaitGroup

@@ -159,7 +159,7 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 		Terminating: w.phase >= Terminating, Terminated: w.phase >= Terminated,
 		Override: w.override,
 		Ready:    w.ready, Started: w.hasStarted,
-		Message: w.opts.Runtime.TerminationMessage, RuntimeName: w.opts.RuntimeName(),
+		Message: w.opts.Runtime.TerminationMessage, RuntimeName: w.opts.Node.RuntimeName(),
 	}
 	store := w.opts.Runtime.Allocation
 	in.Resize = store.Conditions(w.uid)

@@ -31,9 +31,8 @@ type Options struct {
 	Mirror  *status.Mirror
 	Events  record.EventRecorder
 	Node    NodeFacts
-	// RuntimeName is what container IDs begin with, before ://.
-	RuntimeName func() string
-	Registerer  prometheus.Registerer // may be nil
+
+	Registerer prometheus.Registerer // may be nil
 }
 
 // NodeFacts is what pods need to know of the node they run on.
@@ -46,6 +45,8 @@ type NodeFacts interface {
 	Allocatable() corev1.ResourceList
 	// NetworkReady tells why pods without host networking cannot start yet, nil if they can.
 	NetworkReady() error
+	// RuntimeName is what container IDs begin with, before ://.
+	RuntimeName() string
 }
 
 // Update is one message to a pod's worker.

@@ -48,6 +48,8 @@ func (n *oneNode) Node() *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "node-uid", Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
 }
 
+func (n *oneNode) RuntimeName() string { return "fake" }
+
 func (n *oneNode) Allocatable() corev1.ResourceList { return n.allocatable }
 
 func (n *oneNode) HostIPs() []string { return nil }
@@ -130,7 +132,6 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 		Volumes: volumes.New(volumes.Options{
 			PodsDir: filepath.Join(dir, "pods"), Objects: object, HostIPs: noIPs, Allocatable: b.node.Allocatable,
 		}),
-		RuntimeName: func() string { return "fake" },
 	})
 	b.Loop = New(Options{
 		Config: sources, PLEG: pleg.New(pleg.Options{CRI: criClient, Cache: cache}), Cache: cache, Probes: prober, Resync: b.resync, Ping: b.ping,
