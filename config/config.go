@@ -108,10 +108,10 @@ func New(opts Options) (*Config, error) {
 	}
 	if opts.ManifestPath != "" {
 		c.opts.ManifestPath = filepath.Clean(opts.ManifestPath)
-		c.sources = append(c.sources, source{SourceFile, c.watchFiles})
+		c.sources = append(c.sources, source{SourceFile, c.watchFiles}) // part: manifest files, config/file.go
 	}
 	if opts.ManifestURL != "" {
-		s, err := newURLSource(c.opts)
+		s, err := newURLSource(c.opts) // part: manifests of a URL, config/http.go
 		if err != nil {
 			return nil, err
 		}

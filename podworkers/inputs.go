@@ -30,7 +30,7 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 	if pod.Spec.HostNetwork {
 		podIPs = in.opts.Node.HostIPs()
 	}
-	return env.Container(env.Inputs{
+	return env.Container(env.Inputs{ // part: environment, podworkers/env
 		Pod: pod, Container: c, PodIPs: podIPs, HostIPs: in.opts.Node.HostIPs(), Allocatable: in.opts.Node.Allocatable(), Services: services,
 		Secret: func(name string) (*corev1.Secret, error) { return in.opts.Objects.Secret(ctx, pod.Namespace, name) },
 		ConfigMap: func(name string) (*corev1.ConfigMap, error) {

@@ -33,7 +33,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
-	w.trackResize(pod)
+	w.trackResize(pod) // part: conditions of a resize, podworkers/resize.go
 	before := w.report(pod, observed)
 	if ended := w.checkEnd(ctx, pod, before); ended {
 		return 0, nil

@@ -24,11 +24,11 @@ import (
 type Options struct {
 	Runtime *runtime.Runtime
 	Cache   *pleg.Cache
-	Volumes *volumes.Manager
-	Objects *objects.Manager
-	Probes  *probes.Manager
+	Volumes *volumes.Manager // part: volumes, podworkers/volumes
+	Objects *objects.Manager // part: Secrets ConfigMaps and tokens, podworkers/objects
+	Probes  *probes.Manager  // part: probes, podworkers/probes
 	Status  *status.Manager
-	Mirror  *status.Mirror
+	Mirror  *status.Mirror // part: mirror pods, status/mirror.go
 	Events  record.EventRecorder
 	Node    NodeFacts
 
@@ -75,7 +75,7 @@ type Kill struct {
 // Upstream: pkg/kubelet/pod_workers.go podWorkers.
 type Workers struct {
 	opts    Options
-	metrics *metrics
+	metrics *metrics // part: metrics of workers, podworkers/metrics.go
 
 	mu      sync.Mutex
 	running sync.WaitGroup

@@ -34,9 +34,9 @@ import (
 // Options is everything a Runtime needs. CRI, Images, Classes, Cgroups, Events and RootDir are required.
 type Options struct {
 	CRI     *cri.Client
-	Images  *images.Manager
-	Classes *runtimeclass.Lookup
-	Cgroups *cgroups.Manager
+	Images  *images.Manager      // part: images, runtime/images
+	Classes *runtimeclass.Lookup // part: runtime classes, runtime/runtimeclass
+	Cgroups *cgroups.Manager     // part: cgroups, runtime/cgroups
 	Events  record.EventRecorder
 	// Allocation knows what pods were given; by default one that nobody else uses.
 	Allocation *allocation.Store

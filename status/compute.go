@@ -88,8 +88,8 @@ func Compute(in Inputs) corev1.PodStatus {
 	if in.Terminated {
 		in.endContainers(&s)
 	}
-	in.setPodResources(&s)
-	in.setConditions(&s, old)
+	in.setPodResources(&s)    // part: resources in the status, status/podresources.go
+	in.setConditions(&s, old) // part: conditions, status/conditions.go
 	normalize(in.Pod, &s)
 	return s
 }

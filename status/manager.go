@@ -353,7 +353,7 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 // Upstream: pkg/util/pod/pod.go PatchPodStatus and status_manager.go mergePodStatus.
 func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 	want.Conditions = WithForeign(want.Conditions, object.status.Conditions)
-	changes, err := patch.Diff(&object.status, &want)
+	changes, err := patch.Diff(&object.status, &want) // part: patches of statuses, status/patch
 	if err != nil {
 		return nil, fmt.Errorf("compute the patch of a pod's status: %w", err)
 	}

@@ -38,10 +38,10 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
 		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
 	})
-	defer l.resizePods(ctx) // when all pods that were there before have what they had
+	defer l.resizePods(ctx) // part: in-place resize, syncloop/resize.go
 	for _, pod := range pods {
 		if config.IsStatic(pod) {
-			pod = l.recall(pod)
+			pod = l.recall(pod) // part: pods that outlived a kubelet, syncloop/mirrors.go
 		}
 		l.Pods.Set(pod)
 		if config.IsMirror(pod) {
@@ -91,7 +91,7 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) *Rejection {
 	in.ShuttingDown = l.ShuttingDown != nil && l.ShuttingDown()
 	rejection := Admit(in)
 	if rejection != nil && critical(pod) {
-		rejection = l.makeRoom(ctx, in, rejection)
+		rejection = l.makeRoom(ctx, in, rejection) // part: preemption, syncloop/room.go
 	}
 	l.admitted[pod.UID] = rejection == nil
 	if rejection == nil {

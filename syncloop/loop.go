@@ -38,7 +38,7 @@ type Options struct {
 	Events  record.EventRecorder
 	Node    podworkers.NodeFacts
 	// Allocation knows what pods were given; by default a store of the loop's own.
-	Allocation *allocation.Store
+	Allocation *allocation.Store // part: allocation, runtime/allocation
 	// UpdateQOS is told, now and then, of all pods that use the node; never called twice at once, may be nil.
 	UpdateQOS func(active []*corev1.Pod) error
 	// Clean removes what ended pods left on disk; called now and then, never twice at once.
@@ -47,13 +47,13 @@ type Options struct {
 	// Ready is closed when pods can be started; nil if they always can.
 	Ready <-chan struct{}
 	// ShuttingDown tells whether the machine goes down; nil for never.
-	ShuttingDown func() bool
+	ShuttingDown func() bool // part: graceful shutdown, kubelet/shutdown
 	// Pressure is what the node is short of; nil for never anything.
-	Pressure func() []corev1.NodeConditionType
+	Pressure func() []corev1.NodeConditionType // part: eviction, kubelet/eviction
 	// CheckSysctls tells of a sysctl that a pod may not set here.
 	CheckSysctls func(*corev1.Pod) error
 	// AppArmor is why pods cannot have a profile, nil if they can.
-	AppArmor   error
+	AppArmor   error // part: AppArmor, syncloop/apparmor.go
 	MaxPods    int
 	Registerer prometheus.Registerer // may be nil
 	// Ping asks for a turn of the loop; may be nil. Who sends on it learns that the loop turns.
@@ -72,7 +72,7 @@ const saveTimeout = 5 * time.Second
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
-	metrics    *metrics
+	metrics    *metrics                  // part: metrics of the loop, syncloop/metrics.go
 	lastTurn   atomic.Pointer[time.Time] // nil before the first
 	admitted   map[types.UID]bool
 	resizes    map[types.UID]bool // pods that ask for other resources than they have
