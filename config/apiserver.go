@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // watchPods is the apiserver source: a list and a watch of the pods bound to this node, no others. While the
@@ -51,11 +53,11 @@ func stamp(obj any) any {
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	annotations[SourceAnnotation] = SourceAPI
-	annotations[SeenAnnotation] = time.Now().Format(time.RFC3339Nano)
-	if pod.Annotations[MirrorAnnotation] != "" {
+	annotations[podinfo.SourceAnnotation] = podinfo.SourceAPI
+	annotations[podinfo.SeenAnnotation] = time.Now().Format(time.RFC3339Nano)
+	if podinfo.IsMirror(pod) {
 		// A mirror goes on saying where its static pod came from.
-		annotations[SourceAnnotation] = pod.Annotations[SourceAnnotation]
+		annotations[podinfo.SourceAnnotation] = pod.Annotations[podinfo.SourceAnnotation]
 	}
 	pod.Annotations = annotations
 	return pod

@@ -13,15 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-)
 
-// Names of the sources, as the annotation of a pod's source has them.
-//
-// Upstream: pkg/kubelet/types/pod_update.go.
-const (
-	SourceAPI  = "api"
-	SourceFile = "file"
-	SourceHTTP = "http"
+	podinfo "minikubelet/config/pod"
 )
 
 // Op is what happened to the pods of an update.
@@ -108,17 +101,17 @@ func New(opts Options) (*Config, error) {
 	}
 	if opts.ManifestPath != "" {
 		c.opts.ManifestPath = filepath.Clean(opts.ManifestPath)
-		c.sources = append(c.sources, source{SourceFile, c.watchFiles}) // part: manifest files, config/file.go
+		c.sources = append(c.sources, source{podinfo.SourceFile, c.watchFiles}) // part: manifest files, config/file.go
 	}
 	if opts.ManifestURL != "" {
 		s, err := newURLSource(c.opts) // part: manifests of a URL, config/http.go
 		if err != nil {
 			return nil, err
 		}
-		c.sources = append(c.sources, source{SourceHTTP, s.run})
+		c.sources = append(c.sources, source{podinfo.SourceHTTP, s.run})
 	}
 	if opts.Pods != nil {
-		c.sources = append(c.sources, source{SourceAPI, c.watchPods})
+		c.sources = append(c.sources, source{podinfo.SourceAPI, c.watchPods})
 	}
 	return c, nil
 }

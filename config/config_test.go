@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // podsOneByOne is an apiserver that has no pod at first, and tells of n, one after the other.
@@ -53,7 +55,9 @@ func TestFull(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	answered := make(chan bool)
-	go func() { answered <- c.SeenAll() || c.SourceReady(SourceAPI) || c.SourceReady(SourceFile) }()
+	go func() {
+		answered <- c.SeenAll() || c.SourceReady(podinfo.SourceAPI) || c.SourceReady(podinfo.SourceFile)
+	}()
 	select {
 	case ready := <-answered:
 		if ready {
@@ -80,7 +84,7 @@ func TestFull(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the pods came as %v", got)
 	}
-	if !c.SeenAll() || !c.SourceReady(SourceAPI) {
+	if !c.SeenAll() || !c.SourceReady(podinfo.SourceAPI) {
 		t.Error("the source is not ready after it was handled")
 	}
 	cancel()
@@ -95,13 +99,13 @@ func TestSourceReady(t *testing.T) {
 	}
 	check := func(want ...bool) {
 		t.Helper()
-		got := []bool{c.SourceReady(SourceFile), c.SourceReady(SourceHTTP), c.SourceReady(SourceAPI), c.SeenAll()}
+		got := []bool{c.SourceReady(podinfo.SourceFile), c.SourceReady(podinfo.SourceHTTP), c.SourceReady(podinfo.SourceAPI), c.SeenAll()}
 		if !slices.Equal(got, want) {
 			t.Errorf("ready (file, http, api, all): %v, want %v", got, want)
 		}
 	}
 	check(false, false, false, false)
-	c.set(t.Context(), SourceFile, nil)
+	c.set(t.Context(), podinfo.SourceFile, nil)
 	check(false, false, false, false)
 	u := <-c.Updates()
 	if u.Op != ADD || len(u.Pods) != 0 {
@@ -109,7 +113,7 @@ func TestSourceReady(t *testing.T) {
 	}
 	c.Handled(u)
 	check(true, false, false, false)
-	c.set(t.Context(), SourceHTTP, []*corev1.Pod{pod("1", "a")})
+	c.set(t.Context(), podinfo.SourceHTTP, []*corev1.Pod{pod("1", "a")})
 	check(true, false, false, false)
 	if u = <-c.Updates(); u.Op != ADD || len(u.Pods) != 1 {
 		t.Errorf("update %+v", u)
@@ -136,12 +140,12 @@ func TestNameFree(t *testing.T) {
 			t.Errorf("changes are %q, want %q", got, want)
 		}
 	}
-	step(SourceFile, []*corev1.Pod{pod("1", "a")}, "ADD file 1")
-	step(SourceHTTP, []*corev1.Pod{pod("2", "a"), pod("3", "c")}, "ADD http 3")
-	step(SourceFile, []*corev1.Pod{pod("4", "a")}, "REMOVE file 1", "ADD file 4") // its own next version comes first
-	step(SourceFile, nil, "REMOVE file 4", "ADD http 2")
-	step(SourceFile, []*corev1.Pod{pod("4", "a"), pod("5", "a"), pod("6", "b")}, "ADD file 6")
-	step(SourceHTTP, []*corev1.Pod{pod("3", "c")}, "REMOVE http 2", "ADD file 4")
-	step(SourceFile, []*corev1.Pod{pod("5", "a"), pod("6", "b")}, "REMOVE file 4", "ADD file 5")
-	step(SourceFile, []*corev1.Pod{pod("4", "a"), pod("5", "a")}, "REMOVE file 6") // who has the name keeps it
+	step(podinfo.SourceFile, []*corev1.Pod{pod("1", "a")}, "ADD file 1")
+	step(podinfo.SourceHTTP, []*corev1.Pod{pod("2", "a"), pod("3", "c")}, "ADD http 3")
+	step(podinfo.SourceFile, []*corev1.Pod{pod("4", "a")}, "REMOVE file 1", "ADD file 4") // its own next version comes first
+	step(podinfo.SourceFile, nil, "REMOVE file 4", "ADD http 2")
+	step(podinfo.SourceFile, []*corev1.Pod{pod("4", "a"), pod("5", "a"), pod("6", "b")}, "ADD file 6")
+	step(podinfo.SourceHTTP, []*corev1.Pod{pod("3", "c")}, "REMOVE http 2", "ADD file 4")
+	step(podinfo.SourceFile, []*corev1.Pod{pod("5", "a"), pod("6", "b")}, "REMOVE file 4", "ADD file 5")
+	step(podinfo.SourceFile, []*corev1.Pod{pod("4", "a"), pod("5", "a")}, "REMOVE file 6") // who has the name keeps it
 }

@@ -15,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
+
+	podinfo "minikubelet/config/pod"
 )
 
 const maxManifest = 10 << 20 // bytes of one file, or of one answer of a URL
@@ -162,7 +164,7 @@ func (f *files) read(path string, before fileState) (fileState, error) {
 	if err != nil {
 		return before, err
 	}
-	pods, err := f.complete(data, SourceFile, "file:"+path)
+	pods, err := f.complete(data, podinfo.SourceFile, "file:"+path)
 	if err != nil {
 		return state, err
 	}
@@ -186,7 +188,7 @@ func (c *Config) complete(data []byte, source, from string) ([]*corev1.Pod, erro
 		if err != nil {
 			return nil, fmt.Errorf("pod %q: %w", name, err)
 		}
-		complete.Annotations[SeenAnnotation] = time.Now().Format(time.RFC3339Nano)
+		complete.Annotations[podinfo.SeenAnnotation] = time.Now().Format(time.RFC3339Nano)
 		pods = append(pods, complete)
 	}
 	return pods, nil

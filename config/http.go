@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
+
+	podinfo "minikubelet/config/pod"
 )
 
 const urlTimeout = 10 * time.Second
@@ -108,7 +110,7 @@ func (s *urlSource) fetch(ctx context.Context) (pods []*corev1.Pod, changed bool
 	if s.last != nil && bytes.Equal(data, s.last) {
 		return nil, false, nil
 	}
-	if pods, err = s.complete(data, SourceHTTP, "url:"+s.ManifestURL); err != nil {
+	if pods, err = s.complete(data, podinfo.SourceHTTP, "url:"+s.ManifestURL); err != nil {
 		return nil, false, err
 	}
 	// Remembered only now: a bad answer is looked at again, and told about again.

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // merger remembers what each source sent last, and which of those pods were passed on.
@@ -42,7 +44,7 @@ func (m *merger) merge(ctx context.Context, source string, pods []*corev1.Pod) [
 				after[pod.UID] = pod
 				order = append(order, pod)
 			} else if s == source {
-				klog.FromContext(ctx).Info("Ignoring a pod while another has its name", "pod", klog.KObj(pod), "podUID", pod.UID, "source", source, "takenBy", names[FullName(pod)])
+				klog.FromContext(ctx).Info("Ignoring a pod while another has its name", "pod", klog.KObj(pod), "podUID", pod.UID, "source", source, "takenBy", names[podinfo.FullName(pod)])
 			}
 		}
 		m.passed[s] = after
@@ -78,10 +80,10 @@ func (m *merger) held() holders {
 // take gives the pod its name unless another has it. A mirror has the name of its static pod; it stands for it and
 // takes nothing away.
 func (h holders) take(source string, pod *corev1.Pod) bool {
-	if IsMirror(pod) {
+	if podinfo.IsMirror(pod) {
 		return true
 	}
-	name, it := FullName(pod), holder{source, pod.UID}
+	name, it := podinfo.FullName(pod), holder{source, pod.UID}
 	if have, held := h[name]; held && have != it {
 		return false
 	}
@@ -145,6 +147,6 @@ func differ(a, b *corev1.Pod) bool {
 // lasting leaves out the annotation that tells when the pod was seen.
 func lasting(annotations map[string]string) map[string]string {
 	m := maps.Clone(annotations)
-	delete(m, SeenAnnotation)
+	delete(m, podinfo.SeenAnnotation)
 	return m
 }

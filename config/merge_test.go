@@ -7,10 +7,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	podinfo "minikubelet/config/pod"
 )
 
 func pod(uid, name string, change ...func(*corev1.Pod)) *corev1.Pod {
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: name, Namespace: "ns", Annotations: map[string]string{SourceAnnotation: SourceAPI}}}
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: name, Namespace: "ns", Annotations: map[string]string{podinfo.SourceAnnotation: podinfo.SourceAPI}}}
 	for _, c := range change {
 		c(p)
 	}
@@ -20,9 +22,9 @@ func pod(uid, name string, change ...func(*corev1.Pod)) *corev1.Pod {
 func image(p *corev1.Pod)   { p.Spec.Containers = []corev1.Container{{Name: "c", Image: "other"}} }
 func deleted(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: metav1.Now().Time} }
 func running(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning }
-func mirror(p *corev1.Pod)  { p.Annotations[MirrorAnnotation] = "hash" }
+func mirror(p *corev1.Pod)  { p.Annotations[podinfo.MirrorAnnotation] = "hash" }
 func label(p *corev1.Pod)   { p.Labels = map[string]string{"new": "label"} }
-func seen(p *corev1.Pod)    { p.Annotations[SeenAnnotation] = "later" }
+func seen(p *corev1.Pod)    { p.Annotations[podinfo.SeenAnnotation] = "later" }
 func version(v string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.ResourceVersion = v }
 }

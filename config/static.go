@@ -15,35 +15,9 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	sigsjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	podinfo "minikubelet/config/pod"
 )
-
-// Annotations that say where a pod came from.
-//
-// Upstream: pkg/kubelet/types/pod_update.go.
-const (
-	SourceAnnotation = "kubernetes.io/config.source"
-	SeenAnnotation   = "kubernetes.io/config.seen"
-	HashAnnotation   = "kubernetes.io/config.hash"
-	MirrorAnnotation = "kubernetes.io/config.mirror"
-)
-
-// IsMirror tells whether the pod is the apiserver's picture of a static pod.
-//
-// Upstream: pkg/kubelet/types/pod_update.go IsMirrorPod.
-func IsMirror(pod *corev1.Pod) bool { return pod.Annotations[MirrorAnnotation] != "" }
-
-// IsStatic tells whether the pod came from a file or a URL.
-//
-// Upstream: pkg/kubelet/types/pod_update.go IsStaticPod.
-func IsStatic(pod *corev1.Pod) bool {
-	source := pod.Annotations[SourceAnnotation]
-	return source != "" && source != SourceAPI && !IsMirror(pod)
-}
-
-// FullName names a pod as its source sees it: a static pod and its mirror share it.
-//
-// Upstream: pkg/kubelet/container/helpers.go GetPodFullName.
-func FullName(pod *corev1.Pod) string { return pod.Name + "_" + pod.Namespace }
 
 // parseManifests reads pods and lists of pods from YAML or JSON, one document or several. Unknown and repeated
 // fields are errors that name them. It does not complete or check what the pods say.
@@ -156,10 +130,10 @@ func static(pod *corev1.Pod, source, from string, node types.NodeName) (*corev1.
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
-	pod.Annotations[HashAnnotation] = string(pod.UID)
-	pod.Annotations[SourceAnnotation] = source
+	pod.Annotations[podinfo.HashAnnotation] = string(pod.UID)
+	pod.Annotations[podinfo.SourceAnnotation] = source
 	// A pod of a file outlives every NoExecute taint: nobody but who removes the file may end it.
-	if source == SourceFile {
+	if source == podinfo.SourceFile {
 		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute})
 	}
 	pod.Status = corev1.PodStatus{Phase: corev1.PodPending}

@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 const manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec: {containers: [{name: c, image: %s}]}\n"
@@ -26,7 +28,7 @@ func TestStatic(t *testing.T) {
 		if err != nil || len(pods) != 1 {
 			t.Fatalf("%v, %v", pods, err)
 		}
-		p, err := static(pods[0], SourceFile, "file:/m/a.yaml", "node")
+		p, err := static(pods[0], podinfo.SourceFile, "file:/m/a.yaml", "node")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +38,7 @@ func TestStatic(t *testing.T) {
 	if p.Name != "web-node" || p.Namespace != "default" || p.Spec.NodeName != "node" {
 		t.Errorf("name %q, namespace %q, node %q", p.Name, p.Namespace, p.Spec.NodeName)
 	}
-	if p.UID == "" || p.Annotations[HashAnnotation] != string(p.UID) || p.Annotations[SourceAnnotation] != SourceFile || !IsStatic(p) {
+	if p.UID == "" || p.Annotations[podinfo.HashAnnotation] != string(p.UID) || p.Annotations[podinfo.SourceAnnotation] != podinfo.SourceFile || !podinfo.IsStatic(p) {
 		t.Errorf("UID %q, annotations %v", p.UID, p.Annotations)
 	}
 	if again := parse(fmt.Sprintf(manifest, "web", "app:1")); again.UID != p.UID {
@@ -102,7 +104,7 @@ func TestBadManifests(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := &Config{opts: Options{NodeName: "node"}}
-			if pods, err := c.complete([]byte(tt.text), SourceFile, "file:x"); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if pods, err := c.complete([]byte(tt.text), podinfo.SourceFile, "file:x"); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, error %v, want one that names %s", pods, err, tt.want)
 			}
 		})
@@ -123,7 +125,7 @@ func FuzzParseManifests(f *testing.F) {
 	f.Add([]byte("apiVersion: v1\nkind: List\nitems: [{}]\n---\n{}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c := &Config{opts: Options{NodeName: "node"}}
-		pods, err := c.complete(data, SourceFile, "file:x")
+		pods, err := c.complete(data, podinfo.SourceFile, "file:x")
 		if err != nil {
 			return
 		}

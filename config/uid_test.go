@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // TestUID: static pods have the UIDs that Kubernetes' own kubelet 1.37.2 gives them, so that they go on under the other
@@ -24,7 +26,7 @@ func TestUID(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pod, err := static(pods[0], SourceFile, "file:/m/"+name, "node-1")
+		pod, err := static(pods[0], podinfo.SourceFile, "file:/m/"+name, "node-1")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/node"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/csi"
@@ -159,7 +160,7 @@ func followNode(n *node.Node, pods *syncloop.Pods, resync chan<- types.UID) func
 			another := now.UID != last.UID
 			last = now
 			for _, pod := range pods.All() {
-				if !moved && (!another || !config.IsStatic(pod)) {
+				if !moved && (!another || !podinfo.IsStatic(pod)) {
 					continue
 				}
 				select {

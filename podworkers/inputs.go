@@ -10,6 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/env"
 	"minikubelet/podworkers/probes"
 	"minikubelet/runtime"
@@ -23,7 +24,7 @@ type podInputs struct{ *worker }
 // Env returns the container's environment.
 func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error) {
 	// A static pod may be the apiserver that the services are read from, so it does not wait for them.
-	services, err := in.opts.Objects.Services(ctx, !isStatic(pod))
+	services, err := in.opts.Objects.Services(ctx, !podinfo.IsStatic(pod))
 	if err != nil {
 		return nil, err
 	}
@@ -133,14 +134,7 @@ func (w *worker) containerOf(containerID string) *corev1.Container {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, list := range [][]corev1.Container{w.pod.Spec.InitContainers, w.pod.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == s.Name {
-				return &list[i]
-			}
-		}
-	}
-	return nil
+	return podinfo.Container(w.pod, s.Name)
 }
 
 func (w *worker) started(containerID string, c *corev1.Container) bool {

@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	corev1 "k8s.io/api/core/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // metrics tell how workers do, under upstream's names.
@@ -56,7 +58,7 @@ func newMetrics(registerer prometheus.Registerer, ws *Workers) *metrics {
 // restart notes that a pod came back.
 func (m *metrics) restart(pod *corev1.Pod) {
 	static := ""
-	if isStatic(pod) {
+	if podinfo.IsStatic(pod) {
 		static = "true"
 	}
 	m.restarted.WithLabelValues(static).Inc()
@@ -97,12 +99,10 @@ func (m *metrics) running(before, now corev1.PodPhase, seen time.Time) {
 }
 
 // seen is when the kubelet first saw the pod: what its source noted, if that is not nonsense.
-//
-// Upstream: pkg/kubelet/types/pod_update.go ConfigFirstSeenAnnotationKey.
 func seen(pod *corev1.Pod) time.Time {
 	now := time.Now()
-	at, err := time.Parse(time.RFC3339Nano, pod.Annotations["kubernetes.io/config.seen"])
-	if err != nil || at.After(now) {
+	at, known := podinfo.FirstSeen(pod.Annotations)
+	if !known || at.After(now) {
 		return now
 	}
 	return at
@@ -134,7 +134,7 @@ func (c workingPods) Collect(out chan<- prometheus.Metric) {
 	for _, w := range c.workers.byUID {
 		w.mu.Lock()
 		g := group{lifecycle: lifecycles[w.phase], config: "desired"}
-		if isStatic(w.pod) {
+		if podinfo.IsStatic(w.pod) {
 			g.static = "true"
 		}
 		if w.runtimeOnly {

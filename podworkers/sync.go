@@ -3,13 +3,13 @@ package podworkers
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime"
 	"minikubelet/runtime/cri"
 	"minikubelet/status"
@@ -78,7 +78,7 @@ const mirrorRetry = 5 * time.Second
 
 // ensureMirror keeps a static pod's API object, and tells whether that worked. The pod runs without it too.
 func (w *worker) ensureMirror(ctx context.Context, pod *corev1.Pod) bool {
-	if !isStatic(pod) || w.opts.Mirror == nil {
+	if !podinfo.IsStatic(pod) || w.opts.Mirror == nil {
 		return true
 	}
 	err := w.opts.Mirror.Ensure(ctx, pod)
@@ -96,7 +96,7 @@ func (w *worker) waitForName(ctx context.Context, pod *corev1.Pod, holder types.
 	}
 	message := fmt.Sprintf("waiting for pod %s, which has the same name, to end", holder)
 	w.failed = map[string]runtime.Failure{}
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+	for c := range podinfo.Containers(pod) {
 		w.failed[c.Name] = runtime.Failure{Reason: "ContainerCreating", Message: message}
 	}
 	w.report(pod, observed)
@@ -189,10 +189,4 @@ func (w *worker) nextSync(pod *corev1.Pod, retryAt time.Time) time.Duration {
 		}
 	}
 	return next
-}
-
-// isStatic tells whether the pod came from a file or a URL.
-func isStatic(pod *corev1.Pod) bool {
-	source := pod.Annotations["kubernetes.io/config.source"]
-	return source != "" && source != "api"
 }

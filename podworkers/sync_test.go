@@ -365,12 +365,3 @@ func TestConfigError(t *testing.T) {
 		}
 	})
 }
-
-func TestIsStatic(t *testing.T) {
-	for source, want := range map[string]bool{"": false, "api": false, "file": true, "http": true} {
-		pod := testPod("u", func(pod *corev1.Pod) { pod.Annotations = map[string]string{"kubernetes.io/config.source": source} })
-		if isStatic(pod) != want {
-			t.Errorf("source %q: %v", source, !want)
-		}
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime"
 	"minikubelet/runtime/cri"
 	"minikubelet/status"
@@ -45,7 +46,7 @@ type worker struct {
 }
 
 func newWorker(ws *Workers, pod *corev1.Pod) *worker {
-	return &worker{Workers: ws, uid: pod.UID, name: fullName(pod), pod: pod, seenAt: seen(pod), cleaned: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &worker{Workers: ws, uid: pod.UID, name: podinfo.FullName(pod), pod: pod, seenAt: seen(pod), cleaned: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 func (w *worker) logger(ctx context.Context) klog.Logger {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/probes"
 	"minikubelet/podworkers/volumes"
@@ -192,10 +193,10 @@ func (ws *Workers) worker(uid types.UID) *worker {
 //
 // Upstream: pkg/kubelet/pod_workers.go allowStaticPodStart.
 func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) (holder types.UID) {
-	if !isStatic(pod) {
+	if !podinfo.IsStatic(pod) {
 		return ""
 	}
-	name := fullName(pod)
+	name := podinfo.FullName(pod)
 	ws.mu.Lock()
 	holder, held := ws.names[name]
 	if !held {
@@ -263,7 +264,7 @@ func (ws *Workers) unknownPredecessor(pod *corev1.Pod) types.UID {
 
 // release lets go of the pod's name and wakes whoever waits for it.
 func (ws *Workers) release(pod *corev1.Pod) {
-	name := fullName(pod)
+	name := podinfo.FullName(pod)
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.names[name] == pod.UID {
@@ -292,5 +293,3 @@ func (ws *Workers) drop(ctx context.Context, w *worker) {
 		ws.update(ctx, *next)
 	}
 }
-
-func fullName(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cri"
 )
@@ -175,7 +176,7 @@ func (p *planner) planSandbox(reason string) {
 	p.CreateSandbox = reason
 	for _, status := range p.Observed.Containers {
 		// The init containers run again; records of their earlier runs would say they have.
-		if isInit(p.Pod, status.Name) {
+		if podinfo.IsInit(p.Pod, status.Name) {
 			p.Remove = append(p.Remove, removeAction{status.ID, status.Name, reason})
 		}
 	}
@@ -330,50 +331,17 @@ func startReason(pod *corev1.Pod, container *corev1.Container, status *cri.Conta
 		return "the container was created but never started"
 	case status.State != exited:
 		return "the container is in an unknown state"
-	case restarts(pod, container, status.ExitCode):
+	case podinfo.Restarts(pod, container, status.ExitCode):
 		return fmt.Sprintf("the container exited with code %d", status.ExitCode)
 	}
 	return ""
 }
 
-// restarts applies the container's restart rules, its restart policy, then the pod's.
-//
-// Upstream: pkg/api/v1/pod/util.go ContainerShouldRestart
-func restarts(pod *corev1.Pod, container *corev1.Container, exitCode int32) bool {
-	if matchingRule(container, exitCode) != "" {
-		return true
-	}
-	switch policyOf(pod, container) {
-	case corev1.RestartPolicyNever:
-		return false
-	case corev1.RestartPolicyOnFailure:
-		return exitCode != 0
-	}
-	return true
-}
-
-// policyOf is the container's own restart policy, else the pod's.
-func policyOf(pod *corev1.Pod, container *corev1.Container) corev1.RestartPolicy {
-	if container.RestartPolicy != nil {
-		return corev1.RestartPolicy(*container.RestartPolicy)
-	}
-	return pod.Spec.RestartPolicy
-}
-
 func runOnce(pod *corev1.Pod, container *corev1.Container) bool {
-	return policyOf(pod, container) == corev1.RestartPolicyOnFailure
+	return podinfo.RestartPolicy(pod, container) == corev1.RestartPolicyOnFailure
 }
 
 // restartsOnProbe leaves the restart rules out: they go by exit code and the container still runs.
 func restartsOnProbe(pod *corev1.Pod, container *corev1.Container) bool {
-	return policyOf(pod, container) != corev1.RestartPolicyNever
-}
-
-// isSidecar reports whether an init container keeps running beside the regular ones.
-func isSidecar(container *corev1.Container) bool {
-	return container.RestartPolicy != nil && *container.RestartPolicy == corev1.ContainerRestartPolicyAlways
-}
-
-func isInit(pod *corev1.Pod, name string) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
+	return podinfo.RestartPolicy(pod, container) != corev1.RestartPolicyNever
 }

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -30,7 +31,7 @@ func (p *planner) planInit() (initialised bool) {
 		}
 	}
 	for i := range min(at, len(list)) {
-		if isSidecar(&list[i]) {
+		if podinfo.IsSidecar(&list[i]) {
 			p.planSidecar(i)
 		} else if status := p.Observed.Container(list[i].Name); status != nil && status.State == unknown {
 			p.clear(status)
@@ -51,7 +52,7 @@ func (p *planner) planInit() (initialised bool) {
 // planCurrentInit plans for the init container the pod has come to and reports whether the next may begin.
 func (p *planner) planCurrentInit(i int) (done bool) {
 	container := &p.Pod.Spec.InitContainers[i]
-	if isSidecar(container) {
+	if podinfo.IsSidecar(container) {
 		return p.planSidecar(i)
 	}
 	status := p.inSandbox(container.Name)
@@ -66,7 +67,7 @@ func (p *planner) planCurrentInit(i int) (done bool) {
 		if status.ExitCode == 0 && status.Reason != "OOMKilled" {
 			return true
 		}
-		if !restarts(p.Pod, container, status.ExitCode) {
+		if !podinfo.Restarts(p.Pod, container, status.ExitCode) {
 			p.KillPod = fmt.Sprintf("init container %s failed and is not to be restarted", container.Name)
 			return false
 		}

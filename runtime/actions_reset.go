@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -16,32 +17,6 @@ type resetAction struct {
 
 const reasonRestartAll = "RestartAllContainers"
 
-// matchingRule is what the first of the container's rules that is for this exit code asks for, "" if none is.
-//
-// Upstream: pkg/api/v1/pod/util.go FindMatchingContainerRestartRule
-func matchingRule(container *corev1.Container, exitCode int32) corev1.ContainerRestartRuleAction {
-	if container.RestartPolicy == nil {
-		return ""
-	}
-	for _, rule := range container.RestartPolicyRules {
-		if rule.ExitCodes == nil {
-			continue
-		}
-		listed := slices.Contains(rule.ExitCodes.Values, exitCode)
-		switch rule.ExitCodes.Operator {
-		case corev1.ContainerRestartRuleOnExitCodesOpIn:
-		case corev1.ContainerRestartRuleOnExitCodesOpNotIn:
-			listed = !listed
-		default:
-			continue
-		}
-		if listed {
-			return rule.Action
-		}
-	}
-	return ""
-}
-
 // planReset plans the removal of all containers if one of them ended so that its rule asks for it, and reports
 // whether it did. What caused it goes last: as long as it is there the reset is not over, even for the next kubelet.
 //
@@ -49,7 +24,7 @@ func matchingRule(container *corev1.Container, exitCode int32) corev1.ContainerR
 func (p *planner) planReset() bool {
 	cause := func(container *corev1.Container, status *cri.ContainerStatus) bool {
 		return status != nil && status.State == exited &&
-			matchingRule(container, status.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers
+			podinfo.MatchingRule(container, status.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers
 	}
 	var causes, others []resetAction
 	found := false

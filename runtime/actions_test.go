@@ -270,42 +270,6 @@ func TestComputePodActionsIsPure(t *testing.T) {
 	}
 }
 
-func TestContainerRestartPolicy(t *testing.T) {
-	rule := func(op corev1.ContainerRestartRuleOnExitCodesOperator, codes ...int32) []corev1.ContainerRestartRule {
-		return []corev1.ContainerRestartRule{{
-			Action:    corev1.ContainerRestartRuleActionRestart,
-			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: op, Values: codes},
-		}}
-	}
-	in, notIn := corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn
-	for _, tc := range []struct {
-		pod   corev1.RestartPolicy
-		own   corev1.ContainerRestartPolicy
-		rules []corev1.ContainerRestartRule
-		code  int32
-		want  bool
-	}{
-		{"", "", nil, 0, true},
-		{corev1.RestartPolicyAlways, corev1.ContainerRestartPolicyNever, nil, 1, false},
-		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyAlways, nil, 0, true},
-		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyOnFailure, nil, 0, false},
-		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyOnFailure, nil, 1, true},
-		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(in, 42), 42, true},
-		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(in, 42), 1, false},
-		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(notIn, 42), 42, false},
-		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyNever, rule(notIn, 42), 1, true},
-	} {
-		pod := testPod("c:a", tc.pod)
-		if tc.own != "" {
-			pod.Spec.Containers[0].RestartPolicy = &tc.own
-		}
-		pod.Spec.Containers[0].RestartPolicyRules = tc.rules
-		if got := restarts(pod, &pod.Spec.Containers[0], tc.code); got != tc.want {
-			t.Errorf("pod %q container %q rules %v code %d: %v", tc.pod, tc.own, tc.rules, tc.code, got)
-		}
-	}
-}
-
 func TestCrashLoop(t *testing.T) {
 	const longest = 5 * time.Minute
 	for n, want := range map[uint32]time.Duration{0: 0, 1: 10 * time.Second, 2: 20 * time.Second, 5: 160 * time.Second, 6: longest, 40: longest} {

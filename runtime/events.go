@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Reasons of the events this package sends.
@@ -42,7 +44,7 @@ func (r *Runtime) containerEvent(pod *corev1.Pod, container *corev1.Container, i
 	if id != "" {
 		message = strings.ReplaceAll(message, id, container.Name)
 	}
-	r.Events.Event(reference(pod, fieldPath(pod, container.Name)), kind, reason, message)
+	r.Events.Event(reference(pod, podinfo.FieldPath(pod, container.Name)), kind, reason, message)
 }
 
 func reference(pod *corev1.Pod, field string) *corev1.ObjectReference {
@@ -50,21 +52,6 @@ func reference(pod *corev1.Pod, field string) *corev1.ObjectReference {
 		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
 		ResourceVersion: pod.ResourceVersion, FieldPath: field,
 	}
-}
-
-// fieldPath is spec.containers{name} or its like for init and ephemeral containers.
-//
-// Upstream: pkg/kubelet/container/ref.go GenerateContainerRef
-func fieldPath(pod *corev1.Pod, name string) string {
-	for i := range pod.Spec.EphemeralContainers {
-		if pod.Spec.EphemeralContainers[i].Name == name {
-			return fmt.Sprintf("spec.ephemeralContainers{%s}", name)
-		}
-	}
-	if isInit(pod, name) {
-		return fmt.Sprintf("spec.initContainers{%s}", name)
-	}
-	return fmt.Sprintf("spec.containers{%s}", name)
 }
 
 // text is an error without gRPC's preamble, as users get to see it.

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -113,7 +114,7 @@ func containersToKill(observed *cri.PodStatus) []*cri.ContainerStatus {
 
 // findContainer is the container's spec; one that is no longer in the pod's is known from its annotations.
 func findContainer(pod *corev1.Pod, of *cri.ContainerStatus) *corev1.Container {
-	for container := range allContainers(pod) {
+	for container := range podinfo.AllContainers(pod) {
 		if container.Name == of.Name {
 			return container
 		}
@@ -255,7 +256,7 @@ type terminationOrder struct {
 func newTerminationOrder(pod *corev1.Pod, containers []*cri.ContainerStatus) *terminationOrder {
 	rank := map[string]int{} // regular and ephemeral 0, the last sidecar 1, the one before it 2 ...
 	for i := len(pod.Spec.InitContainers) - 1; i >= 0; i-- {
-		if isSidecar(&pod.Spec.InitContainers[i]) {
+		if podinfo.IsSidecar(&pod.Spec.InitContainers[i]) {
 			rank[pod.Spec.InitContainers[i].Name] = len(rank) + 1
 		}
 	}

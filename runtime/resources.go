@@ -10,9 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
-	schedulingcorev1 "k8s.io/component-helpers/scheduling/corev1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cgroups"
 )
 
@@ -73,7 +73,7 @@ func (r *Runtime) containerResources(pod *corev1.Pod, container *corev1.Containe
 	}
 	if r.unified && r.MemoryQoS != nil {
 		own := container.Resources // the pod's limit does not count here
-		of := r.MemoryQoS.unified(cgroups.QOSClass(pod), own.Requests.Memory().Value(), own.Limits.Memory().Value(), pageSize)
+		of := r.MemoryQoS.unified(podinfo.QOSClass(pod), own.Requests.Memory().Value(), own.Limits.Memory().Value(), pageSize)
 		if out.Unified == nil {
 			out.Unified = map[string]string{}
 		}
@@ -88,19 +88,11 @@ func (r *Runtime) containerResources(pod *corev1.Pod, container *corev1.Containe
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go configureContainerSwapResources, calcSwapForBurstablePods
 func swapLimit(pod *corev1.Pod, container *corev1.Container, swap, memory int64) int64 {
 	request, limit := container.Resources.Requests.Memory(), container.Resources.Limits.Memory()
-	if swap <= 0 || memory <= 0 || cgroups.QOSClass(pod) != corev1.PodQOSBurstable || critical(pod) ||
+	if swap <= 0 || memory <= 0 || podinfo.QOSClass(pod) != corev1.PodQOSBurstable || podinfo.IsCritical(pod) ||
 		request.IsZero() || request.Cmp(*limit) == 0 {
 		return 0
 	}
 	return int64(float64(request.Value()) / float64(memory) * float64(swap))
-}
-
-// critical tells whether the node depends on the pod: a static one, or one of the two highest priority classes.
-//
-// Upstream: pkg/kubelet/types/pod_update.go IsCriticalPod
-func critical(pod *corev1.Pod) bool {
-	source := pod.Annotations["kubernetes.io/config.source"]
-	return source != "" && source != "api" || schedulingcorev1.PodPriority(pod) >= 2_000_000_000
 }
 
 // sandboxResources are the pod's own and, apart from them, its overhead.
@@ -153,7 +145,7 @@ func oomScoreAdj(pod *corev1.Pod, container *corev1.Container, capacity int64) i
 	if pod.Spec.PriorityClassName == "system-node-critical" {
 		return oomGuaranteed
 	}
-	switch cgroups.QOSClass(pod) {
+	switch podinfo.QOSClass(pod) {
 	case corev1.PodQOSGuaranteed:
 		return oomGuaranteed
 	case corev1.PodQOSBestEffort:
@@ -164,7 +156,7 @@ func oomScoreAdj(pod *corev1.Pod, container *corev1.Container, capacity int64) i
 	}
 	share := podMemoryShare(pod)
 	request := container.Resources.Requests.Memory().Value() + share
-	if isSidecar(container) && isInit(pod, container.Name) {
+	if podinfo.IsSidecar(container) && podinfo.IsInit(pod, container.Name) {
 		// A sidecar is not to be ended before the containers it serves.
 		least := slices.MinFunc(pod.Spec.Containers, func(a, b corev1.Container) int {
 			return a.Resources.Requests.Memory().Cmp(*b.Resources.Requests.Memory())

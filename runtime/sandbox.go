@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -140,30 +141,12 @@ func (r *Runtime) sandboxLinux(pod *corev1.Pod) (*runtimeapi.LinuxPodSandboxConf
 }
 
 func anyPrivileged(pod *corev1.Pod) bool {
-	for container := range allContainers(pod) {
+	for container := range podinfo.AllContainers(pod) {
 		if sc := container.SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
 			return true
 		}
 	}
 	return false
-}
-
-// allContainers goes through init, regular and ephemeral containers.
-func allContainers(pod *corev1.Pod) func(yield func(*corev1.Container) bool) {
-	return func(yield func(*corev1.Container) bool) {
-		for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-			for i := range list {
-				if !yield(&list[i]) {
-					return
-				}
-			}
-		}
-		for i := range pod.Spec.EphemeralContainers {
-			if !yield((*corev1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)) {
-				return
-			}
-		}
-	}
 }
 
 // portMappings lists the regular containers' ports; a name, or without one the same port, counts once per container.

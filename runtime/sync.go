@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -309,7 +310,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		if failed.retryAt.IsZero() {
 			s.failed = append(s.failed, fmt.Errorf("start %s %s: %w", action.Kind, action.Container.Name, err))
 		}
-		if action.Kind == initContainer && !isSidecar(action.Container) {
+		if action.Kind == initContainer && !podinfo.IsSidecar(action.Container) {
 			break
 		}
 	}
@@ -352,7 +353,7 @@ func Unsupported(pod *corev1.Pod) error {
 	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
 		return fmt.Errorf("spec.os.name: %q cannot run on this node", os.Name)
 	}
-	for container := range allContainers(pod) {
+	for container := range podinfo.AllContainers(pod) {
 		field := "container " + container.Name
 		if len(container.Resources.Claims) > 0 {
 			return fmt.Errorf("%s: resources.claims: dynamic resource allocation is not supported", field)

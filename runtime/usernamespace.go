@@ -6,16 +6,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-)
 
-// hasUserNamespace tells whether the pod asks for a user namespace of its own.
-func hasUserNamespace(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
+	podinfo "minikubelet/config/pod"
+)
 
 // userNamespace is the node's, or, for a pod that asks for its own, one with IDs that no other pod has.
 //
 // Upstream: pkg/kubelet/userns/userns_manager.go GetOrCreateUserNamespaceMappings
 func (r *Runtime) userNamespace(pod *corev1.Pod) (*runtimeapi.UserNamespace, error) {
-	if !hasUserNamespace(pod) {
+	if !podinfo.HasUserNamespace(pod) {
 		return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}, nil
 	}
 	handler, err := r.Classes.LookupRuntimeHandler(pod.Spec.RuntimeClassName)

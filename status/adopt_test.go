@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // TestAdopt: a status that was worked out without what the mirror told does not count; an end that was found out does, with
@@ -17,7 +19,7 @@ func TestAdopt(t *testing.T) {
 			{Type: corev1.PodReady, Status: ready, LastTransitionTime: since}, {Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: since},
 		}}
 	}
-	static := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Annotations: map[string]string{annotationSource: "file"}}}
+	static := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Annotations: map[string]string{podinfo.SourceAnnotation: "file"}}}
 	was := status(corev1.PodRunning, at(1), corev1.ConditionTrue, at(2))
 	for _, tt := range []struct {
 		name       string

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Reasons of the pod's conditions.
@@ -161,7 +163,7 @@ func (in Inputs) containersReady(s *corev1.PodStatus) corev1.PodCondition {
 	}
 	var unready []string
 	for i := range in.Pod.Spec.InitContainers {
-		if container := &in.Pod.Spec.InitContainers[i]; isSidecar(container) && !isReady(s.InitContainerStatuses, container.Name) {
+		if container := &in.Pod.Spec.InitContainers[i]; podinfo.IsSidecar(container) && !isReady(s.InitContainerStatuses, container.Name) {
 			unready = append(unready, container.Name)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -87,7 +88,7 @@ func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.Contain
 		s.RestartCount, s.LastTerminationState = old.RestartCount, old.LastTerminationState
 	}
 	switch {
-	case k == kindInit && in.active() && !in.isSidecar(s.Name):
+	case k == kindInit && in.active() && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name)):
 		s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			Reason: "Completed", Message: "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally",
 		}}
@@ -181,7 +182,7 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 		return
 	}
 	if end := s.State.Terminated; end != nil {
-		if k == kindEphemeral || !isSidecar(spec) && !restartsAfter(in.Pod, spec, end) {
+		if k == kindEphemeral || !podinfo.IsSidecar(spec) && !restartsAfter(in.Pod, spec, end) {
 			return
 		}
 		s.LastTerminationState = corev1.ContainerState{Terminated: end}
@@ -200,14 +201,10 @@ func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatu
 		s.Started = nil
 	case running:
 		s.Ready = *s.Started && (in.Ready == nil || in.Ready(newest.ID, s.Name))
-		if k == kindInit && !in.isSidecar(s.Name) {
+		if k == kindInit && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name)) {
 			s.Ready = false
 		}
 	case k == kindInit && s.State.Terminated != nil:
-		s.Ready = s.State.Terminated.ExitCode == 0 && !in.isSidecar(s.Name)
+		s.Ready = s.State.Terminated.ExitCode == 0 && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name))
 	}
-}
-
-func (in Inputs) isSidecar(name string) bool {
-	return slices.ContainsFunc(in.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name && isSidecar(&c) })
 }

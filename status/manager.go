@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/status/patch"
 )
 
@@ -239,7 +240,7 @@ func (m *Manager) SetMirror(static types.UID, mirror *corev1.Pod) {
 func (m *Manager) entryOf(pod *corev1.Pod) *entry {
 	e := m.pods[pod.UID]
 	if e == nil {
-		e = &entry{static: isStatic(pod)}
+		e = &entry{static: podinfo.IsStatic(pod)}
 		if !e.static && pod.Status.StartTime.IsZero() {
 			e.startup = &startup{}
 		}

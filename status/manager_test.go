@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // server counts what the manager asks of the apiserver.
@@ -262,7 +264,7 @@ func TestStaticPods(t *testing.T) {
 	s := newServer(t, mirror)
 	m := start(t, s)
 	static := apiPod()
-	static.UID, static.Annotations = "static", map[string]string{annotationSource: "file"}
+	static.UID, static.Annotations = "static", map[string]string{podinfo.SourceAnnotation: "file"}
 	m.Set(static, corev1.PodStatus{Phase: corev1.PodRunning})
 	s.quiet(t)
 	m.SetMirror("static", mirror)
@@ -274,7 +276,7 @@ func TestStaticPods(t *testing.T) {
 
 func TestMirror(t *testing.T) {
 	static := apiPod()
-	static.Annotations = map[string]string{annotationSource: "file", annotationHash: "h1"}
+	static.Annotations = map[string]string{podinfo.SourceAnnotation: "file", podinfo.HashAnnotation: "h1"}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "node-uid"}}
 	client := fake.NewClientset()
 	var existing *corev1.Pod
@@ -286,7 +288,7 @@ func TestMirror(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if made.Annotations[annotationMirror] != "h1" || len(made.OwnerReferences) != 1 || made.OwnerReferences[0].UID != "node-uid" || !*made.OwnerReferences[0].Controller {
+	if made.Annotations[podinfo.MirrorAnnotation] != "h1" || len(made.OwnerReferences) != 1 || made.OwnerReferences[0].UID != "node-uid" || !*made.OwnerReferences[0].Controller {
 		t.Errorf("the mirror: %+v", made.ObjectMeta)
 	}
 	if err := m.Ensure(t.Context(), static); err != nil { // the watch has not told of it yet
@@ -294,11 +296,11 @@ func TestMirror(t *testing.T) {
 	}
 	existing = made
 	changed := static.DeepCopy()
-	changed.Annotations[annotationHash] = "h2"
+	changed.Annotations[podinfo.HashAnnotation] = "h2"
 	if err := m.Ensure(t.Context(), changed); err != nil {
 		t.Fatal(err)
 	}
-	if made, err = client.CoreV1().Pods("ns").Get(t.Context(), "p", metav1.GetOptions{}); err != nil || made.Annotations[annotationMirror] != "h2" {
+	if made, err = client.CoreV1().Pods("ns").Get(t.Context(), "p", metav1.GetOptions{}); err != nil || made.Annotations[podinfo.MirrorAnnotation] != "h2" {
 		t.Errorf("the mirror of a changed pod: %v, %v", made.Annotations, err)
 	}
 	if err := m.Delete(t.Context(), made); err != nil {
@@ -317,7 +319,7 @@ func TestMirror(t *testing.T) {
 // the watch has told of it or not.
 func TestMirrorOfEarlierNode(t *testing.T) {
 	static := apiPod()
-	static.Annotations = map[string]string{annotationSource: "file", annotationHash: "h1"}
+	static.Annotations = map[string]string{podinfo.SourceAnnotation: "file", podinfo.HashAnnotation: "h1"}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "first"}}
 	client := fake.NewClientset()
 	var existing *corev1.Pod

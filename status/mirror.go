@@ -9,22 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
-)
 
-// Annotations of static pods and their mirrors.
-//
-// Upstream: pkg/kubelet/types/pod_update.go.
-const (
-	annotationSource = "kubernetes.io/config.source"
-	annotationHash   = "kubernetes.io/config.hash"
-	annotationMirror = "kubernetes.io/config.mirror"
+	podinfo "minikubelet/config/pod"
 )
-
-// isStatic tells whether the pod came from a file or a URL.
-func isStatic(pod *corev1.Pod) bool {
-	source := pod.Annotations[annotationSource]
-	return source != "" && source != "api"
-}
 
 // MirrorOptions are the apiserver's pods and the node, which owns the mirrors.
 type MirrorOptions struct {
@@ -50,7 +37,7 @@ func NewMirror(opts MirrorOptions) *Mirror { return &Mirror{opts: opts} }
 func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 	node := m.opts.Node()
 	if have := m.opts.Existing(static); have != nil {
-		if have.DeletionTimestamp == nil && stands(have, static.Annotations[annotationHash], node.UID) {
+		if have.DeletionTimestamp == nil && stands(have, static.Annotations[podinfo.HashAnnotation], node.UID) {
 			return nil
 		}
 		if err := m.Delete(ctx, have); err != nil {
@@ -77,7 +64,7 @@ func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 // replaced; not before the node is registered.
 func stands(mirror *corev1.Pod, hash string, node types.UID) bool {
 	owner := metav1.GetControllerOf(mirror)
-	return mirror.Annotations[annotationMirror] == hash && (node == "" || owner == nil || owner.UID == node)
+	return mirror.Annotations[podinfo.MirrorAnnotation] == hash && (node == "" || owner == nil || owner.UID == node)
 }
 
 // checkExisting settles who has the mirror's name: this very mirror, of which the watch has not told yet, or an
@@ -88,9 +75,9 @@ func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
 		return fmt.Errorf("look at the pod that has the mirror's name: %w", err)
 	}
 	switch {
-	case stands(have, mirror.Annotations[annotationMirror], metav1.GetControllerOf(mirror).UID):
+	case stands(have, mirror.Annotations[podinfo.MirrorAnnotation], metav1.GetControllerOf(mirror).UID):
 		return nil
-	case have.Annotations[annotationMirror] == "":
+	case have.Annotations[podinfo.MirrorAnnotation] == "":
 		return fmt.Errorf("create the mirror: pod %s/%s exists and is not a mirror", have.Namespace, have.Name)
 	}
 	if err := m.Delete(ctx, have); err != nil {
@@ -109,7 +96,7 @@ func mirrorOf(static *corev1.Pod, node *corev1.Node) *corev1.Pod {
 	mirror := static.DeepCopy()
 	mirror.UID, mirror.ResourceVersion = "", ""
 	mirror.Status = corev1.PodStatus{}
-	mirror.Annotations[annotationMirror] = static.Annotations[annotationHash]
+	mirror.Annotations[podinfo.MirrorAnnotation] = static.Annotations[podinfo.HashAnnotation]
 	controller := true
 	mirror.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID, Controller: &controller,

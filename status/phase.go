@@ -2,6 +2,8 @@ package status
 
 import (
 	corev1 "k8s.io/api/core/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // tally counts a pod's containers by what they do.
@@ -21,7 +23,7 @@ func count(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus) tally {
 	var t tally
 	for i := range pod.Spec.InitContainers {
 		container := &pod.Spec.InitContainers[i]
-		if isSidecar(container) {
+		if podinfo.IsSidecar(container) {
 			t.addSidecar(find(inits, container.Name))
 		} else {
 			t.addInit(pod, container, find(inits, container.Name))
@@ -124,33 +126,9 @@ func unlessTerminated(p corev1.PodPhase, terminated bool) corev1.PodPhase {
 
 func ended(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
 
-// restarts applies the container's own restart rules and policy, then the pod's.
-//
-// Upstream: pkg/api/v1/pod/util.go ContainerShouldRestart.
-func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
-	if matchingRule(c, code) != "" {
-		return true
-	}
-	policy := pod.Spec.RestartPolicy
-	if c.RestartPolicy != nil {
-		policy = corev1.RestartPolicy(*c.RestartPolicy)
-	}
-	switch policy {
-	case corev1.RestartPolicyNever:
-		return false
-	case corev1.RestartPolicyOnFailure:
-		return code != 0
-	}
-	return true
-}
-
 // restartsAfter is restarts for an end that may have been made by the restart of all the pod's containers.
 func restartsAfter(pod *corev1.Pod, c *corev1.Container, end *corev1.ContainerStateTerminated) bool {
-	return end.Reason == reasonRestartingAll || restarts(pod, c, end.ExitCode)
-}
-
-func isSidecar(c *corev1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	return end.Reason == reasonRestartingAll || podinfo.Restarts(pod, c, end.ExitCode)
 }
 
 // allInitialized tells whether every init container is done: ended well, or, a sidecar, started.
@@ -167,7 +145,7 @@ func initialized(container *corev1.Container, c *corev1.ContainerStatus) bool {
 	if c == nil {
 		return false
 	}
-	if isSidecar(container) {
+	if podinfo.IsSidecar(container) {
 		return c.Started != nil && *c.Started
 	}
 	return c.Ready

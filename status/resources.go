@@ -1,13 +1,13 @@
 package status
 
 import (
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -118,38 +118,11 @@ func stopSignal(spec *corev1.Container, c *cri.ContainerStatus) *corev1.Signal {
 }
 
 // qosClass is the one the pod was given, else what its resources make it.
-//
-// Upstream: pkg/apis/core/v1/helper/qos/qos.go ComputePodQOS.
 func qosClass(pod *corev1.Pod, old *corev1.PodStatus) corev1.PodQOSClass {
 	if old.QOSClass != "" {
 		return old.QOSClass
 	}
-	if pod.Status.QOSClass != "" {
-		return pod.Status.QOSClass
-	}
-	all := []corev1.ResourceRequirements{}
-	if pod.Spec.Resources != nil && len(pod.Spec.Resources.Requests)+len(pod.Spec.Resources.Limits) > 0 {
-		all = append(all, *pod.Spec.Resources)
-	} else {
-		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-			all = append(all, c.Resources)
-		}
-	}
-	some, guaranteed := false, true
-	for _, r := range all {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			request, limit := quantity(r.Requests, name), quantity(r.Limits, name)
-			some = some || !request.IsZero() || !limit.IsZero()
-			guaranteed = guaranteed && !limit.IsZero() && (request.IsZero() || request.Cmp(limit) == 0)
-		}
-	}
-	switch {
-	case !some:
-		return corev1.PodQOSBestEffort
-	case guaranteed:
-		return corev1.PodQOSGuaranteed
-	}
-	return corev1.PodQOSBurstable
+	return podinfo.QOSClass(pod)
 }
 
 func quantity(l corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return l[name] }

@@ -1,10 +1,10 @@
 package status
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Reasons of the restart of all containers of a pod in its sandbox.
@@ -15,26 +15,6 @@ const (
 	reasonRestartAllStarted = "RestartAllContainersStarted"
 	messageRestartingAll    = "The container is removed because RestartAllContainers in place"
 )
-
-// matchingRule is what the first of the container's rules that is for this exit code asks for, "" if none is.
-//
-// Upstream: pkg/api/v1/pod/util.go FindMatchingContainerRestartRule.
-func matchingRule(c *corev1.Container, code int32) corev1.ContainerRestartRuleAction {
-	if c.RestartPolicy == nil {
-		return ""
-	}
-	for _, rule := range c.RestartPolicyRules {
-		if rule.ExitCodes == nil {
-			continue
-		}
-		listed := slices.Contains(rule.ExitCodes.Values, code)
-		if rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn && listed ||
-			rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpNotIn && !listed {
-			return rule.Action
-		}
-	}
-	return ""
-}
 
 // mayRestartAll tells whether a rule of the pod asks for the restart of all its containers.
 //
@@ -64,7 +44,7 @@ func (in Inputs) restartsAll() bool {
 		for i := range list {
 			c := in.Observed.Container(list[i].Name)
 			if c != nil && c.State == runtimeapi.ContainerState_CONTAINER_EXITED &&
-				matchingRule(&list[i], c.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers {
+				podinfo.MatchingRule(&list[i], c.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers {
 				return true
 			}
 		}

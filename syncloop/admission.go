@@ -12,7 +12,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 // Rejection is why the node does not take a pod, in upstream's words.
@@ -64,7 +64,7 @@ func checkShutdown(in AdmissionInput) *Rejection {
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go Admit.
 func checkPressure(in AdmissionInput) *Rejection {
-	if len(in.Pressure) == 0 || config.IsStatic(in.Pod) || config.IsMirror(in.Pod) || schedulingcorev1.PodPriority(in.Pod) >= systemCritical {
+	if len(in.Pressure) == 0 || podinfo.IsCritical(in.Pod) {
 		return nil
 	}
 	if len(in.Pressure) == 1 && in.Pressure[0] == corev1.NodeMemoryPressure {
@@ -76,9 +76,6 @@ func checkPressure(in AdmissionInput) *Rejection {
 	}
 	return &Rejection{"Evicted", fmt.Sprintf("The node had condition: %v. ", in.Pressure)}
 }
-
-// Upstream: pkg/apis/scheduling/types.go SystemCriticalPriority.
-const systemCritical = 2_000_000_000
 
 func checkOS(in AdmissionInput) *Rejection {
 	if os := in.Pod.Spec.NodeSelector[corev1.LabelOSStable]; os != "" && os != in.GOOS {
@@ -176,7 +173,7 @@ func checkPlacement(in AdmissionInput) *Rejection {
 	if name := in.Pod.Spec.NodeName; name != "" && name != in.Node.Name {
 		return predicate("NodeName", "node didn't match the requested node name")
 	}
-	if config.IsStatic(in.Pod) {
+	if podinfo.IsStatic(in.Pod) {
 		return nil
 	}
 	match, err := nodeaffinity.GetRequiredNodeAffinity(in.Pod).Match(in.Node)
@@ -221,13 +218,8 @@ const anyIP = "0.0.0.0"
 
 func hostPorts(pod *corev1.Pod) []hostPort {
 	var ports []hostPort
-	for i := range pod.Spec.Containers {
-		ports = appendPorts(ports, &pod.Spec.Containers[i])
-	}
-	for i := range pod.Spec.InitContainers {
-		if p := pod.Spec.InitContainers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
-			ports = appendPorts(ports, &pod.Spec.InitContainers[i])
-		}
+	for container := range podinfo.LastingContainers(pod) {
+		ports = appendPorts(ports, container)
 	}
 	return ports
 }
@@ -247,7 +239,7 @@ func appendPorts(ports []hostPort, c *corev1.Container) []hostPort {
 //
 // Upstream: pkg/kubelet/lifecycle/predicate.go AdmissionCheck, tainttoleration.
 func checkTaints(in AdmissionInput) *Rejection {
-	if config.IsStatic(in.Pod) {
+	if podinfo.IsStatic(in.Pod) {
 		return nil
 	}
 	_, untolerated := schedulingcorev1.FindMatchingUntoleratedTaint(klog.Background(), in.Node.Spec.Taints, in.Pod.Spec.Tolerations, func(t *corev1.Taint) bool {

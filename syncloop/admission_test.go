@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 func requesting(cpu, memory string) corev1.PodSpec {
@@ -68,7 +68,7 @@ func TestAdmit(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			in := AdmissionInput{
-				Pod:         &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{config.SourceAnnotation: config.SourceAPI}}, Spec: tt.spec},
+				Pod:         &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{podinfo.SourceAnnotation: podinfo.SourceAPI}}, Spec: tt.spec},
 				Node:        &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", Labels: map[string]string{"zone": "a"}}, Spec: corev1.NodeSpec{Taints: tt.taints}},
 				Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3"), corev1.ResourceMemory: resource.MustParse("4Gi")},
 				MaxPods:     10, GOOS: "linux",
@@ -80,7 +80,7 @@ func TestAdmit(t *testing.T) {
 				},
 			}
 			if tt.static {
-				in.Pod.Annotations[config.SourceAnnotation] = config.SourceFile
+				in.Pod.Annotations[podinfo.SourceAnnotation] = podinfo.SourceFile
 			}
 			if tt.maxPods > 0 {
 				in.MaxPods = tt.maxPods

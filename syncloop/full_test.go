@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 	"minikubelet/runtime/cri"
 )
@@ -75,9 +76,9 @@ func TestFull(t *testing.T) {
 	turns := make(chan struct{})
 	go func() {
 		defer close(turns)
-		first, mirror := pod(0), testPod("mirror", func(pod *corev1.Pod) { pod.Annotations[config.MirrorAnnotation] = "hash" })
+		first, mirror := pod(0), testPod("mirror", func(pod *corev1.Pod) { pod.Annotations[podinfo.MirrorAnnotation] = "hash" })
 		for _, op := range []config.Op{config.ADD, config.UPDATE, config.RECONCILE, config.DELETE, config.REMOVE} {
-			b.handleUpdate(b.ctx, config.PodUpdate{Op: op, Source: config.SourceAPI, Pods: []*corev1.Pod{first, mirror}})
+			b.handleUpdate(b.ctx, config.PodUpdate{Op: op, Source: podinfo.SourceAPI, Pods: []*corev1.Pod{first, mirror}})
 			b.housekeeping(b.ctx)
 		}
 	}()

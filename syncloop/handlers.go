@@ -8,6 +8,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 	"minikubelet/status"
 )
@@ -40,11 +41,11 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 	})
 	defer l.resizePods(ctx) // part: in-place resize, syncloop/resize.go
 	for _, pod := range pods {
-		if config.IsStatic(pod) {
+		if podinfo.IsStatic(pod) {
 			pod = l.recall(pod) // part: pods that outlived a kubelet, syncloop/mirrors.go
 		}
 		l.Pods.Set(pod)
-		if config.IsMirror(pod) {
+		if podinfo.IsMirror(pod) {
 			l.handleMirror(pod)
 			continue
 		}
@@ -52,7 +53,7 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 		l.Probes.Seed(pod)
 		u := podworkers.Update{Pod: pod}
 		rejection := l.admit(ctx, pod)
-		if isFull(rejection) && config.IsStatic(pod) {
+		if isFull(rejection) && podinfo.IsStatic(pod) {
 			l.refused[pod.UID] = true
 		}
 		if rejection != nil {
@@ -90,7 +91,7 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) *Rejection {
 	}
 	in.ShuttingDown = l.ShuttingDown != nil && l.ShuttingDown()
 	rejection := Admit(in)
-	if rejection != nil && critical(pod) {
+	if rejection != nil && podinfo.IsCritical(pod) {
 		rejection = l.makeRoom(ctx, in, rejection) // part: preemption, syncloop/room.go
 	}
 	l.admitted[pod.UID] = rejection == nil
@@ -112,7 +113,7 @@ func ended(pod *corev1.Pod) bool {
 func (l *Loop) HandlePodUpdates(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		l.Pods.Set(pod)
-		if config.IsMirror(pod) {
+		if podinfo.IsMirror(pod) {
 			l.handleMirror(pod)
 			continue
 		}
@@ -134,7 +135,7 @@ func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 		l.Pods.Set(pod)
 		l.Status.Reconcile(pod)
 		// Readiness gates are conditions that others write.
-		if len(pod.Spec.ReadinessGates) > 0 && !config.IsMirror(pod) {
+		if len(pod.Spec.ReadinessGates) > 0 && !podinfo.IsMirror(pod) {
 			l.update(ctx, podworkers.Update{Pod: pod})
 		}
 	}
@@ -147,7 +148,7 @@ func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
 	defer l.resizePods(ctx)
 	for _, pod := range pods {
 		l.Pods.Remove(pod)
-		if config.IsMirror(pod) {
+		if podinfo.IsMirror(pod) {
 			l.mirrorGone(pod)
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 )
 
@@ -163,8 +164,8 @@ func TestUpdate(t *testing.T) {
 }
 
 func TestPods(t *testing.T) {
-	static := testPod("static", func(pod *corev1.Pod) { pod.Name, pod.Annotations[config.SourceAnnotation] = "s", config.SourceFile })
-	mirror := testPod("mirror", func(pod *corev1.Pod) { pod.Name, pod.Annotations[config.MirrorAnnotation] = "s", "hash" })
+	static := testPod("static", func(pod *corev1.Pod) { pod.Name, pod.Annotations[podinfo.SourceAnnotation] = "s", podinfo.SourceFile })
+	mirror := testPod("mirror", func(pod *corev1.Pod) { pod.Name, pod.Annotations[podinfo.MirrorAnnotation] = "s", "hash" })
 	plain := testPod("plain", nil)
 	p := NewPods()
 	p.Set(mirror)
@@ -183,8 +184,8 @@ func TestPods(t *testing.T) {
 		t.Error("a mirror is found by its UID")
 	}
 	// A newer static pod and a newer mirror of the same name: what the older versions leave does not take them away.
-	newer := testPod("static-2", func(pod *corev1.Pod) { pod.Name, pod.Annotations[config.SourceAnnotation] = "s", config.SourceFile })
-	newerMirror := testPod("mirror-2", func(pod *corev1.Pod) { pod.Name, pod.Annotations[config.MirrorAnnotation] = "s", "hash-2" })
+	newer := testPod("static-2", func(pod *corev1.Pod) { pod.Name, pod.Annotations[podinfo.SourceAnnotation] = "s", podinfo.SourceFile })
+	newerMirror := testPod("mirror-2", func(pod *corev1.Pod) { pod.Name, pod.Annotations[podinfo.MirrorAnnotation] = "s", "hash-2" })
 	p.Set(newer)
 	p.Set(newerMirror)
 	p.Remove(static)

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/objects/objectstest"
@@ -175,7 +176,7 @@ func (b *bench) wait(d time.Duration) {
 func testPod(uid types.UID, change func(*corev1.Pod)) *corev1.Pod {
 	grace := int64(30)
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod-" + string(uid), UID: uid, Annotations: map[string]string{config.SourceAnnotation: "api"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod-" + string(uid), UID: uid, Annotations: map[string]string{podinfo.SourceAnnotation: "api"}},
 		Spec: corev1.PodSpec{
 			NodeName: "node", RestartPolicy: corev1.RestartPolicyAlways, TerminationGracePeriodSeconds: &grace, DNSPolicy: corev1.DNSDefault,
 			SecurityContext: &corev1.PodSecurityContext{},

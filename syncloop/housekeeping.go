@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -89,7 +89,7 @@ func (l *Loop) endOrphans(ctx context.Context) {
 // silence means the pod is unwanted. Sandboxes carry their pod's annotations.
 func (l *Loop) sourceSynced(observed *cri.PodStatus) bool {
 	for _, sandbox := range observed.Sandboxes {
-		if source := sandbox.Annotations[config.SourceAnnotation]; source != "" {
+		if source := sandbox.Annotations[podinfo.SourceAnnotation]; source != "" {
 			return l.Config.SourceReady(source)
 		}
 	}

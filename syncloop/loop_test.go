@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 )
 
@@ -106,7 +107,7 @@ func TestOrphans(t *testing.T) {
 		before.start(before.PLEG.Run)
 		before.HandlePodAdditions(before.ctx, []*corev1.Pod{
 			testPod("api", nil), testPod("wanted", nil),
-			testPod("file", func(pod *corev1.Pod) { pod.Annotations[config.SourceAnnotation] = config.SourceFile }),
+			testPod("file", func(pod *corev1.Pod) { pod.Annotations[podinfo.SourceAnnotation] = podinfo.SourceFile }),
 		})
 		before.wait(time.Second)
 		before.stop()
@@ -171,14 +172,14 @@ func TestLoneMirror(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mirror := func(name string) *corev1.Pod {
 			return testPod(types.UID(name+"-mirror"), func(pod *corev1.Pod) {
-				pod.Name, pod.Annotations[config.MirrorAnnotation] = name, "hash"
+				pod.Name, pod.Annotations[podinfo.MirrorAnnotation] = name, "hash"
 			})
 		}
 		client := fake.NewClientset(mirror("lone"), mirror("kept"))
 		b := newBench(t, newFake(), t.TempDir(), client)
 		b.start(b.PLEG.Run)
 		b.HandlePodAdditions(b.ctx, []*corev1.Pod{testPod("static", func(pod *corev1.Pod) {
-			pod.Name, pod.Annotations[config.SourceAnnotation], pod.Annotations[config.HashAnnotation] = "kept", config.SourceFile, "hash"
+			pod.Name, pod.Annotations[podinfo.SourceAnnotation], pod.Annotations[podinfo.HashAnnotation] = "kept", podinfo.SourceFile, "hash"
 		})})
 		b.HandlePodAdditions(b.ctx, []*corev1.Pod{mirror("lone"), mirror("kept")})
 		b.housekeeping(b.ctx)

@@ -5,7 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	corev1 "k8s.io/api/core/v1"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 // metrics count the pods that should run, under upstream's names.
@@ -49,7 +49,7 @@ func (m *metrics) count(desired, active []*corev1.Pod, mirrors int) {
 	for gauge, pods := range map[*prometheus.GaugeVec][]*corev1.Pod{m.desired: desired, m.active: active} {
 		static := 0
 		for _, pod := range pods {
-			if config.IsStatic(pod) {
+			if podinfo.IsStatic(pod) {
 				static++
 			}
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 // scrape returns what the registry shows.
@@ -37,7 +37,7 @@ func TestMetrics(t *testing.T) {
 		b := newBench(t, newFake(), t.TempDir(), nil)
 		b.MaxPods = 2
 		b.start(b.PLEG.Run)
-		static := testPod("static", func(p *corev1.Pod) { p.Annotations[config.SourceAnnotation] = "file" })
+		static := testPod("static", func(p *corev1.Pod) { p.Annotations[podinfo.SourceAnnotation] = "file" })
 		debugged := testPod("debugged", func(p *corev1.Pod) {
 			p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Image: "image:1"}}}
 		})

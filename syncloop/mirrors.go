@@ -11,7 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -36,7 +36,7 @@ func (l *Loop) mirrorGone(mirror *corev1.Pod) {
 // bindMirror tells the status manager which API object a static pod's status goes to. The first mirror of a pod that ran
 // before the kubelet started tells how it was then. The mirror of the version before shows that one until it has ended.
 func (l *Loop) bindMirror(static *corev1.Pod) {
-	if l.Mirror == nil || !config.IsStatic(static) {
+	if l.Mirror == nil || !podinfo.IsStatic(static) {
 		return
 	}
 	mirror := l.Pods.MirrorOf(static)
@@ -67,7 +67,7 @@ func (l *Loop) bindMirrors() {
 //
 // Upstream: pkg/kubelet/pod/mirror_client.go IsMirrorPodOf
 func mirrors(mirror, static *corev1.Pod) bool {
-	return mirror.Annotations[config.MirrorAnnotation] == static.Annotations[config.HashAnnotation]
+	return mirror.Annotations[podinfo.MirrorAnnotation] == static.Annotations[podinfo.HashAnnotation]
 }
 
 // recall gives a static pod, whose source knows no status, the one that it had: when a kubelet first saw it and, if it ran
@@ -89,8 +89,8 @@ func (l *Loop) recall(static *corev1.Pod) *corev1.Pod {
 
 // seen is the time in the annotation of a pod or of its sandbox, nil if there is none.
 func seen(annotations map[string]string) *metav1.Time {
-	at, err := time.Parse(time.RFC3339Nano, annotations[config.SeenAnnotation])
-	if err != nil {
+	at, known := podinfo.FirstSeen(annotations)
+	if !known {
 		return nil
 	}
 	return &metav1.Time{Time: at}

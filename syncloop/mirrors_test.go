@@ -12,14 +12,14 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 // staticPod is a pod of a file that kubelets saw at that time.
 func staticPod(seen time.Time, change func(*corev1.Pod)) *corev1.Pod {
 	return testPod("static", func(pod *corev1.Pod) {
-		pod.Annotations[config.SourceAnnotation], pod.Annotations[config.HashAnnotation] = config.SourceFile, "hash"
-		pod.Annotations[config.SeenAnnotation] = seen.Format(time.RFC3339Nano)
+		pod.Annotations[podinfo.SourceAnnotation], pod.Annotations[podinfo.HashAnnotation] = podinfo.SourceFile, "hash"
+		pod.Annotations[podinfo.SeenAnnotation] = seen.Format(time.RFC3339Nano)
 		if change != nil {
 			change(pod)
 		}
@@ -28,7 +28,7 @@ func staticPod(seen time.Time, change func(*corev1.Pod)) *corev1.Pod {
 
 func mirrorOf(static *corev1.Pod) *corev1.Pod {
 	mirror := static.DeepCopy()
-	mirror.UID, mirror.Annotations[config.MirrorAnnotation] = "mirror", "hash"
+	mirror.UID, mirror.Annotations[podinfo.MirrorAnnotation] = "mirror", "hash"
 	return mirror
 }
 
@@ -178,7 +178,7 @@ func TestMirrorOfTheVersionBefore(t *testing.T) {
 		server, client := newFake(), fake.NewClientset()
 		client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			pod := action.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
-			pod.UID = types.UID("mirror of " + pod.Annotations[config.MirrorAnnotation])
+			pod.UID = types.UID("mirror of " + pod.Annotations[podinfo.MirrorAnnotation])
 			return false, nil, nil
 		})
 		b := newBench(t, server, t.TempDir(), client)
@@ -194,26 +194,26 @@ func TestMirrorOfTheVersionBefore(t *testing.T) {
 		old := staticPod(time.Now(), nil)
 		b.inTurn(func() { b.HandlePodAdditions(b.ctx, []*corev1.Pod{old}) })
 		b.wait(5 * time.Second)
-		if m := mirror(); m.Annotations[config.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
-			t.Fatalf("the mirror of %s is %s", m.Annotations[config.MirrorAnnotation], m.Status.Phase)
+		if m := mirror(); m.Annotations[podinfo.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
+			t.Fatalf("the mirror of %s is %s", m.Annotations[podinfo.MirrorAnnotation], m.Status.Phase)
 		}
 		server.Delay("StopContainer", 30*time.Second)
 		b.inTurn(func() {
 			b.HandlePodRemoves(b.ctx, []*corev1.Pod{old})
 			b.HandlePodAdditions(b.ctx, []*corev1.Pod{staticPod(time.Now(), func(pod *corev1.Pod) {
-				pod.UID, pod.Annotations[config.HashAnnotation] = "changed", "changed"
+				pod.UID, pod.Annotations[podinfo.HashAnnotation] = "changed", "changed"
 			})})
 		})
 		for range 20 {
 			b.wait(time.Second)
-			if m := mirror(); m.Annotations[config.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
-				t.Fatalf("the mirror of %s is %s while the old version runs", m.Annotations[config.MirrorAnnotation], m.Status.Phase)
+			if m := mirror(); m.Annotations[podinfo.MirrorAnnotation] != "hash" || m.Status.Phase != corev1.PodRunning {
+				t.Fatalf("the mirror of %s is %s while the old version runs", m.Annotations[podinfo.MirrorAnnotation], m.Status.Phase)
 			}
 		}
 		b.wait(time.Minute)
 		b.wantRunning("changed", true)
-		if m := mirror(); m.Annotations[config.MirrorAnnotation] != "changed" || m.Status.Phase != corev1.PodRunning {
-			t.Errorf("the mirror of %s is %s in the end", m.Annotations[config.MirrorAnnotation], m.Status.Phase)
+		if m := mirror(); m.Annotations[podinfo.MirrorAnnotation] != "changed" || m.Status.Phase != corev1.PodRunning {
+			t.Errorf("the mirror of %s is %s in the end", m.Annotations[podinfo.MirrorAnnotation], m.Status.Phase)
 		}
 	})
 }

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 // Pods is what should run on the node: every pod of every source, and for each static
@@ -29,8 +29,8 @@ func NewPods() *Pods {
 func (p *Pods) Set(pod *corev1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	name := config.FullName(pod)
-	if config.IsMirror(pod) {
+	name := podinfo.FullName(pod)
+	if podinfo.IsMirror(pod) {
 		p.mirrors[name] = pod
 		return
 	}
@@ -42,8 +42,8 @@ func (p *Pods) Set(pod *corev1.Pod) {
 func (p *Pods) Remove(pod *corev1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	name := config.FullName(pod)
-	if config.IsMirror(pod) {
+	name := podinfo.FullName(pod)
+	if podinfo.IsMirror(pod) {
 		if m := p.mirrors[name]; m != nil && m.UID == pod.UID {
 			delete(p.mirrors, name)
 		}
@@ -84,8 +84,8 @@ func (p *Pods) All() []*corev1.Pod {
 func (p *Pods) StaticOf(mirror *corev1.Pod) *corev1.Pod {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	pod := p.byName[config.FullName(mirror)]
-	if pod == nil || !config.IsStatic(pod) {
+	pod := p.byName[podinfo.FullName(mirror)]
+	if pod == nil || !podinfo.IsStatic(pod) {
 		return nil
 	}
 	return pod
@@ -95,7 +95,7 @@ func (p *Pods) StaticOf(mirror *corev1.Pod) *corev1.Pod {
 func (p *Pods) MirrorOf(static *corev1.Pod) *corev1.Pod {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.mirrors[config.FullName(static)]
+	return p.mirrors[podinfo.FullName(static)]
 }
 
 // LoneMirrors returns the mirror pods whose static pod is gone.
@@ -104,7 +104,7 @@ func (p *Pods) LoneMirrors() []*corev1.Pod {
 	defer p.mu.RUnlock()
 	var lone []*corev1.Pod
 	for name, mirror := range p.mirrors {
-		if pod := p.byName[name]; pod == nil || !config.IsStatic(pod) {
+		if pod := p.byName[name]; pod == nil || !podinfo.IsStatic(pod) {
 			lone = append(lone, mirror)
 		}
 	}

@@ -7,24 +7,15 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	schedulingcorev1 "k8s.io/component-helpers/scheduling/corev1"
 
-	"minikubelet/config"
-	"minikubelet/runtime/cgroups"
+	podinfo "minikubelet/config/pod"
 )
-
-// critical tells whether a pod may take the place of others on a node that is full.
-//
-// Upstream: pkg/kubelet/types/pod_update.go IsCriticalPod
-func critical(pod *corev1.Pod) bool {
-	return config.IsStatic(pod) || config.IsMirror(pod) || schedulingcorev1.PodPriority(pod) >= systemCritical
-}
 
 // preemptable tells whether a pod may be ended so that another starts.
 //
 // Upstream: pkg/kubelet/types/pod_update.go Preemptable
 func preemptable(by, pod *corev1.Pod) bool {
-	if critical(by) && !critical(pod) {
+	if podinfo.IsCritical(by) && !podinfo.IsCritical(pod) {
 		return true
 	}
 	return by.Spec.Priority != nil && pod.Spec.Priority != nil && *by.Spec.Priority > *pod.Spec.Priority
@@ -51,7 +42,7 @@ func victims(by *corev1.Pod, pods []*corev1.Pod, lacks []shortage) ([]*corev1.Po
 	classes := map[corev1.PodQOSClass][]*corev1.Pod{}
 	for _, pod := range pods {
 		if preemptable(by, pod) {
-			class := cgroups.QOSClass(pod)
+			class := podinfo.QOSClass(pod)
 			classes[class] = append(classes[class], pod)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 // ofClass is a pod of a class that asks for milli-CPUs and mebibytes.
@@ -28,11 +28,11 @@ func withPriority(p int32) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Spec.Priority = &p }
 }
 
-func fromFile(pod *corev1.Pod) { pod.Annotations[config.SourceAnnotation] = config.SourceFile }
+func fromFile(pod *corev1.Pod) { pod.Annotations[podinfo.SourceAnnotation] = podinfo.SourceFile }
 
 func TestVictims(t *testing.T) {
 	const best, burst, sure = corev1.PodQOSBestEffort, corev1.PodQOSBurstable, corev1.PodQOSGuaranteed
-	critical := ofClass("critical", burst, 1, 1, withPriority(systemCritical))
+	critical := ofClass("critical", burst, 1, 1, withPriority(podinfo.SystemCriticalPriority))
 	short := func(name corev1.ResourceName, amount int64) shortage {
 		return shortage{name, amount, 70, 70} // nothing is left, others take all
 	}
@@ -48,8 +48,8 @@ func TestVictims(t *testing.T) {
 		{"nothing is lacking", critical, []*corev1.Pod{ofClass("a", burst, 100, 0)}, nil, ""},
 		{"nobody is there", critical, nil, cpu(100), "no set of running pods found to reclaim resources: [(res: cpu, q: 100), ]"},
 		{"all together are not enough", critical, []*corev1.Pod{ofClass("a", burst, 60, 0)}, cpu(100), "no set of running pods found to reclaim resources: [(res: cpu, q: 40), ]"},
-		{"critical pods stay", critical, []*corev1.Pod{ofClass("a", burst, 100, 0, withPriority(systemCritical)), ofClass("b", burst, 100, 0, fromFile)}, cpu(100), "no set of running pods found to reclaim resources: [(res: cpu, q: 100), ]"},
-		{"more critical ones do not stay", ofClass("node", burst, 1, 1, withPriority(systemCritical+1000)), []*corev1.Pod{ofClass("a", burst, 100, 0, withPriority(systemCritical))}, cpu(100), "a"},
+		{"critical pods stay", critical, []*corev1.Pod{ofClass("a", burst, 100, 0, withPriority(podinfo.SystemCriticalPriority)), ofClass("b", burst, 100, 0, fromFile)}, cpu(100), "no set of running pods found to reclaim resources: [(res: cpu, q: 100), ]"},
+		{"more critical ones do not stay", ofClass("node", burst, 1, 1, withPriority(podinfo.SystemCriticalPriority+1000)), []*corev1.Pod{ofClass("a", burst, 100, 0, withPriority(podinfo.SystemCriticalPriority))}, cpu(100), "a"},
 		{"a static pod is critical", ofClass("static", burst, 1, 1, fromFile), []*corev1.Pod{ofClass("a", burst, 100, 0)}, cpu(100), "a"},
 		{"the smallest that is enough", critical, []*corev1.Pod{ofClass("a", burst, 300, 0), ofClass("b", burst, 110, 0), ofClass("c", burst, 200, 0)}, cpu(100), "b"},
 		{"little memory counts before little CPU", critical, []*corev1.Pod{ofClass("a", burst, 110, 9), ofClass("b", burst, 200, 5)}, cpu(100), "b"},

@@ -5,7 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 )
 
 func TestAdmitUnderPressure(t *testing.T) {
@@ -25,7 +25,7 @@ func TestAdmitUnderPressure(t *testing.T) {
 		{"disk, guaranteed", []corev1.NodeConditionType{disk}, corev1.PodQOSGuaranteed, nil, "The node had condition: [DiskPressure]. "},
 		{"both, burstable", []corev1.NodeConditionType{memory, disk}, corev1.PodQOSBurstable, nil, "The node had condition: [MemoryPressure DiskPressure]. "},
 		{"disk, static", []corev1.NodeConditionType{disk}, corev1.PodQOSBestEffort, func(p *corev1.Pod) {
-			p.Annotations = map[string]string{config.SourceAnnotation: "file"}
+			p.Annotations = map[string]string{podinfo.SourceAnnotation: "file"}
 		}, ""},
 		{"disk, critical", []corev1.NodeConditionType{disk}, corev1.PodQOSBestEffort, func(p *corev1.Pod) { p.Spec.Priority = new(int32(2_000_001_000)) }, ""},
 	} {

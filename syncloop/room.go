@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 	"minikubelet/status"
 )
@@ -52,7 +52,7 @@ func (l *Loop) makeRoom(ctx context.Context, in AdmissionInput, rejection *Rejec
 				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: preemptedCondition,
 			},
 		}})
-		if config.IsStatic(victim) {
+		if podinfo.IsStatic(victim) {
 			l.refused[victim.UID] = true // nobody else starts it again
 		}
 	}
@@ -117,7 +117,7 @@ func (l *Loop) admitRefused(ctx context.Context) {
 		if p, q := priority(a), priority(b); p != q {
 			return int(q) - int(p)
 		}
-		return strings.Compare(config.FullName(a), config.FullName(b))
+		return strings.Compare(podinfo.FullName(a), podinfo.FullName(b))
 	})
 	for _, pod := range refused {
 		if rejection := l.admit(ctx, pod); rejection != nil {

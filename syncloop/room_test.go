@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"minikubelet/config"
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 )
 
@@ -31,7 +31,7 @@ func (b *bench) add(pod *corev1.Pod) {
 
 // TestPreempt: a critical pod on a full node starts when those that are ended for it have ended, without holding up the loop.
 func TestPreempt(t *testing.T) {
-	for name, change := range map[string]func(*corev1.Pod){"static": fromFile, "critical": withPriority(systemCritical)} {
+	for name, change := range map[string]func(*corev1.Pod){"static": fromFile, "critical": withPriority(podinfo.SystemCriticalPriority)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := fullBench(t)
@@ -75,11 +75,11 @@ func TestPreemptInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := fullBench(t)
 		for want, pod := range map[string]*corev1.Pod{
-			"OutOfcpu": ofClass("plain", corev1.PodQOSBurstable, 500, 1, withPriority(systemCritical-1)),
-			"NodeAffinity": ofClass("elsewhere", corev1.PodQOSBurstable, 500, 1, withPriority(systemCritical), func(pod *corev1.Pod) {
+			"OutOfcpu": ofClass("plain", corev1.PodQOSBurstable, 500, 1, withPriority(podinfo.SystemCriticalPriority-1)),
+			"NodeAffinity": ofClass("elsewhere", corev1.PodQOSBurstable, 500, 1, withPriority(podinfo.SystemCriticalPriority), func(pod *corev1.Pod) {
 				pod.Spec.NodeSelector = map[string]string{"none": "such"}
 			}),
-			"UnexpectedAdmissionError": ofClass("large", corev1.PodQOSBurstable, 5000, 1, withPriority(systemCritical)),
+			"UnexpectedAdmissionError": ofClass("large", corev1.PodQOSBurstable, 5000, 1, withPriority(podinfo.SystemCriticalPriority)),
 		} {
 			b.add(pod)
 			b.wait(time.Second)
@@ -105,7 +105,7 @@ func TestPreemptAndGo(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := fullBench(t)
 				b.fake.Delay("StopContainer", 20*time.Second)
-				important := ofClass("important", corev1.PodQOSBurstable, 500, 1, withPriority(systemCritical))
+				important := ofClass("important", corev1.PodQOSBurstable, 500, 1, withPriority(podinfo.SystemCriticalPriority))
 				b.add(important)
 				b.wait(time.Second)
 				b.inTurn(func() { end(b, important) })
@@ -130,9 +130,9 @@ func TestRefusedStaticPod(t *testing.T) {
 				b := newBench(t, newFake(), t.TempDir(), nil)
 				b.node.allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 				b.start(b.PLEG.Run, b.Config.Run, b.Run)
-				holder := ofClass("holder", corev1.PodQOSBurstable, 1000, 1, withPriority(systemCritical))
+				holder := ofClass("holder", corev1.PodQOSBurstable, 1000, 1, withPriority(podinfo.SystemCriticalPriority))
 				static := ofClass("static", corev1.PodQOSBurstable, 500, 1, fromFile, func(pod *corev1.Pod) {
-					pod.Spec.RestartPolicy, pod.Annotations[config.HashAnnotation] = restart, "hash"
+					pod.Spec.RestartPolicy, pod.Annotations[podinfo.HashAnnotation] = restart, "hash"
 				})
 				b.add(holder)
 				b.add(static)

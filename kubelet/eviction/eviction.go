@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/criserver/measure"
@@ -316,7 +317,7 @@ func (m *Manager) gracePeriod(pod *corev1.Pod, t settings.EvictionThreshold) *in
 // Upstream: pkg/kubelet/eviction/eviction_manager.go evictPod.
 func (m *Manager) evict(ctx context.Context, e Eviction, annotations map[string]string, signal string) bool {
 	log := klog.FromContext(ctx).WithValues("pod", klog.KObj(e.Pod), "podUID", e.Pod.UID)
-	if Critical(e.Pod) {
+	if podinfo.IsCritical(e.Pod) {
 		log.Info("Eviction: not evicting a critical pod", "message", e.Message)
 		return false
 	}
@@ -332,13 +333,4 @@ func (m *Manager) evict(ctx context.Context, e Eviction, annotations map[string]
 	m.evictions.WithLabelValues(signal).Inc()
 	m.Kill(ctx, e)
 	return true
-}
-
-// Critical tells whether a pod is one that the node must not do without: a static one, or one of system priority.
-//
-// Upstream: pkg/kubelet/types/pod_update.go IsCriticalPod.
-func Critical(pod *corev1.Pod) bool {
-	source := pod.Annotations["kubernetes.io/config.source"]
-	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
-	return source != "" && source != "api" || mirror || pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
 }

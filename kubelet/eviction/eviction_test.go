@@ -15,7 +15,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
@@ -299,15 +298,6 @@ func TestUnreadable(t *testing.T) {
 	w.machine.podMemory = func() (int64, int64, error) { return 30, 100, nil }
 	if o, _ := w.machine.observe(t.Context()); o[signalAllocatableMemory] != (observation{70, 100}) {
 		t.Errorf("all pods' memory is %v", o[signalAllocatableMemory])
-	}
-}
-
-func TestCritical(t *testing.T) {
-	for source, want := range map[string]bool{"": false, "api": false, "file": true, "http": true} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"kubernetes.io/config.source": source}}}
-		if Critical(pod) != want {
-			t.Errorf("source %q: %v", source, !want)
-		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/criserver/measure"
 )
 
@@ -98,13 +99,8 @@ func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.C
 		u.memory += c.memory
 		u.containers = append(u.containers, c)
 	}
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			add(list[i].Name)
-		}
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		add(pod.Spec.EphemeralContainers[i].Name)
+	for container := range podinfo.AllContainers(pod) {
+		add(container.Name)
 	}
 	if g.PodUsage != nil {
 		if memory, processes, err := g.PodUsage(pod); err == nil {

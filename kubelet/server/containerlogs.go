@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/server/logs"
 	"minikubelet/runtime/cri"
 )
@@ -33,7 +34,7 @@ func (s *Server) getContainerLogs(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	name := r.PathValue("container")
-	if !hasContainer(pod, name) {
+	if podinfo.Container(pod, name) == nil {
 		return notFound("container %q not found in pod %q", name, pod.Name)
 	}
 	observed, _ := s.options.Observed(pod.UID)

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/server/auth"
 	"minikubelet/kubelet/server/logs"
 	"minikubelet/kubelet/settings"
@@ -208,21 +209,9 @@ func (s *Server) pod(r *http.Request) (*corev1.Pod, error) {
 	if i < 0 {
 		return nil, notFound("pod %q does not exist", name)
 	}
-	if static := pods[i].Annotations[configHash]; uid != "" && uid != string(pods[i].UID) && static == "" {
+	// The apiserver knows a static pod by the UID of its mirror.
+	if uid != "" && uid != string(pods[i].UID) && !podinfo.IsStatic(pods[i]) {
 		return nil, notFound("pod %q with UID %q does not exist", name, uid)
 	}
 	return pods[i], nil
-}
-
-// configHash is the annotation that static pods carry; the apiserver knows them by the UID of their mirror.
-const configHash = "kubernetes.io/config.hash"
-
-// spec tells whether the pod has a container of that name.
-func hasContainer(pod *corev1.Pod, name string) bool {
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		if c.Name == name {
-			return true
-		}
-	}
-	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == name })
 }

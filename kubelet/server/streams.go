@@ -18,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/streaming/pkg/httpstream"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -128,7 +129,7 @@ func (s *Server) runningContainer(r *http.Request) (*cri.ContainerStatus, error)
 		return nil, err
 	}
 	name := r.PathValue("container")
-	if !hasContainer(pod, name) {
+	if podinfo.Container(pod, name) == nil {
 		return nil, notFound("container not found (%q)", name)
 	}
 	observed, _ := s.options.Observed(pod.UID)

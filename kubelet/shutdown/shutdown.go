@@ -19,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri"
 )
@@ -33,8 +34,6 @@ const (
 
 const (
 	eventNodeShutdown = "NodeShutdown"
-
-	systemCritical = 2_000_000_000 // Upstream: pkg/apis/scheduling/types.go SystemCriticalPriority
 
 	// reconnectFirst is the wait before the bus is tried again, reconnectMost the longest.
 	//
@@ -125,7 +124,7 @@ func groupsOf(s *settings.Settings) []kubeletconfig.ShutdownGracePeriodByPodPrio
 	if len(groups) == 0 && all > 0 {
 		groups = []kubeletconfig.ShutdownGracePeriodByPodPriority{
 			{Priority: 0, ShutdownGracePeriodSeconds: int64((all - critical) / time.Second)},
-			{Priority: systemCritical, ShutdownGracePeriodSeconds: int64(critical / time.Second)},
+			{Priority: podinfo.SystemCriticalPriority, ShutdownGracePeriodSeconds: int64(critical / time.Second)},
 		}
 	}
 	slices.SortFunc(groups, func(a, b kubeletconfig.ShutdownGracePeriodByPodPriority) int {

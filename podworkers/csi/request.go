@@ -14,6 +14,8 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Request is one volume of one pod. Persistent and Inline make it.
@@ -44,7 +46,7 @@ func Persistent(pod *corev1.Pod, pv *corev1.PersistentVolume, readOnly bool) *Re
 		Pod: pod, Driver: source.Driver, Handle: source.VolumeHandle, Name: pv.Name, Lifecycle: storagev1.VolumeLifecyclePersistent,
 		ReadOnly: readOnly, FSType: source.FSType, MountOptions: pv.Spec.MountOptions, Attributes: source.VolumeAttributes,
 		AccessMode: corev1.ReadWriteOnce, AccessModes: pv.Spec.AccessModes,
-		StageSecret: source.NodeStageSecretRef, PublishSecret: source.NodePublishSecretRef, FSGroup: fsGroup(pod),
+		StageSecret: source.NodeStageSecretRef, PublishSecret: source.NodePublishSecretRef, FSGroup: podinfo.FSGroup(pod),
 	}
 	if len(pv.Spec.AccessModes) > 0 {
 		r.AccessMode = pv.Spec.AccessModes[0]
@@ -57,7 +59,7 @@ func Inline(pod *corev1.Pod, name string, source *corev1.CSIVolumeSource) *Reque
 	r := &Request{
 		Pod: pod, Volume: name, Driver: source.Driver, Handle: inlineHandle(pod, name), Name: name, Lifecycle: storagev1.VolumeLifecycleEphemeral,
 		ReadOnly: isTrue(source.ReadOnly), Attributes: source.VolumeAttributes, AccessMode: corev1.ReadWriteOnce,
-		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, FSGroup: fsGroup(pod),
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, FSGroup: podinfo.FSGroup(pod),
 	}
 	if source.FSType != nil {
 		r.FSType = *source.FSType
@@ -80,13 +82,6 @@ func inlineHandle(pod *corev1.Pod, name string) string {
 // Upstream: pkg/volume/csi/csi_attacher.go getAttachmentName.
 func (m *Manager) attachmentName(v volumeID) string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(v.handle+v.driver+m.opts.NodeName)))
-}
-
-func fsGroup(pod *corev1.Pod) *int64 {
-	if pod.Spec.SecurityContext == nil {
-		return nil
-	}
-	return pod.Spec.SecurityContext.FSGroup
 }
 
 func (r *Request) id() volumeID { return volumeID{r.Driver, r.Handle} }

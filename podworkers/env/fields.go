@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // FieldRef returns the value of a pod's field, as environment variables and downward API volumes have it. Of the
@@ -88,7 +90,7 @@ func formatMap(m map[string]string) string {
 // Upstream: pkg/api/v1/resource/helpers.go ExtractContainerResourceValue and MergeContainerResourceLimits.
 func ResourceFieldRef(ref *corev1.ResourceFieldSelector, pod *corev1.Pod, c *corev1.Container, allocatable corev1.ResourceList) (string, error) {
 	if ref.ContainerName != "" {
-		if c = container(pod, ref.ContainerName); c == nil {
+		if c = podinfo.Container(pod, ref.ContainerName); c == nil {
 			return "", fmt.Errorf("container %q not found", ref.ContainerName)
 		}
 	}
@@ -119,15 +121,4 @@ func ResourceFieldRef(ref *corev1.ResourceFieldSelector, pod *corev1.Pod, c *cor
 		return fmt.Sprint(int64(math.Ceil(float64(quantity.MilliValue()) / float64(divisor.MilliValue())))), nil
 	}
 	return fmt.Sprint(int64(math.Ceil(float64(quantity.Value()) / float64(divisor.Value())))), nil
-}
-
-func container(pod *corev1.Pod, name string) *corev1.Container {
-	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
-		}
-	}
-	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // references lists the Secrets and ConfigMaps that the pod refers to, each once.
@@ -27,12 +29,8 @@ func references(pod *corev1.Pod) []key {
 
 // addContainers adds what environments refer to.
 func addContainers(pod *corev1.Pod, add func(kind, name string)) {
-	containers := slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
-	for i := range pod.Spec.EphemeralContainers {
-		containers = append(containers, corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
-	}
-	for i := range containers {
-		for _, from := range containers[i].EnvFrom {
+	for container := range podinfo.AllContainers(pod) {
+		for _, from := range container.EnvFrom {
 			if from.SecretRef != nil {
 				add(secret, from.SecretRef.Name)
 			}
@@ -40,7 +38,7 @@ func addContainers(pod *corev1.Pod, add func(kind, name string)) {
 				add(configMap, from.ConfigMapRef.Name)
 			}
 		}
-		for _, e := range containers[i].Env {
+		for _, e := range container.Env {
 			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
 				add(secret, e.ValueFrom.SecretKeyRef.Name)
 			}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -105,27 +106,13 @@ func (m *Manager) Get(containerID string, kind Kind) (success, known bool) {
 //
 // Upstream: pkg/kubelet/prober/prober_manager.go AddPod.
 func (m *Manager) Add(ctx context.Context, pod *corev1.Pod) {
-	for _, c := range probed(pod) {
+	for c := range podinfo.LastingContainers(pod) {
 		for kind, probe := range map[Kind]*corev1.Probe{Liveness: c.LivenessProbe, Readiness: c.ReadinessProbe, Startup: c.StartupProbe} {
 			if probe != nil {
 				m.add(ctx, pod, c, kind, probe)
 			}
 		}
 	}
-}
-
-// probed returns the containers that may have probes: the regular ones and sidecars.
-func probed(pod *corev1.Pod) []*corev1.Container {
-	var list []*corev1.Container
-	for i := range pod.Spec.InitContainers {
-		if p := pod.Spec.InitContainers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
-			list = append(list, &pod.Spec.InitContainers[i])
-		}
-	}
-	for i := range pod.Spec.Containers {
-		list = append(list, &pod.Spec.Containers[i])
-	}
-	return list
 }
 
 func (m *Manager) add(ctx context.Context, pod *corev1.Pod, c *corev1.Container, kind Kind, probe *corev1.Probe) {

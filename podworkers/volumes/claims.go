@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
 )
@@ -205,7 +206,7 @@ func mountLocal(ctx context.Context, pod *corev1.Pod, source, dir string, readOn
 	if err := bind(source, dir, readOnly); err != nil {
 		return err
 	}
-	if group := fsGroup(pod); group != nil && !readOnly {
+	if group := podinfo.FSGroup(pod); group != nil && !readOnly {
 		return setOwnership(ctx, dir, *group, changePolicy(pod))
 	}
 	return nil

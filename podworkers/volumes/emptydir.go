@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // mountEmptyDir makes the directory, or mounts memory or huge pages on one. Who may use it is set at the same time: no
@@ -20,7 +22,7 @@ import (
 //
 // Upstream: pkg/volume/emptydir/empty_dir.go SetUpAt.
 func (m *Manager) mountEmptyDir(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource, dir string) error {
-	access := access{mode: 0o777, group: fsGroup(pod)}
+	access := access{mode: 0o777, group: podinfo.FSGroup(pod)}
 	if access.group != nil {
 		access.mode |= unix.S_ISGID
 	}
@@ -137,10 +139,10 @@ func podMemoryLimit(pod *corev1.Pod) *resource.Quantity {
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		limit := c.Resources.Limits.Memory()
-		switch sidecar := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways; {
+		switch {
 		case limit.IsZero():
 			return nil
-		case sidecar:
+		case podinfo.IsSidecar(c):
 			total.Add(*limit)
 		case limit.Cmp(*total) > 0:
 			total = limit
@@ -165,7 +167,7 @@ func pageSize(pod *corev1.Pod, medium corev1.StorageMedium) (resource.Quantity, 
 	if pod.Spec.Resources != nil {
 		add(pod.Spec.Resources.Requests)
 	}
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+	for c := range podinfo.Containers(pod) {
 		add(c.Resources.Requests)
 	}
 	want := strings.TrimPrefix(string(medium), string(corev1.StorageMediumHugePagesPrefix))

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/env"
 )
 
@@ -230,7 +231,7 @@ func (m *Manager) addCertificate(ctx context.Context, files map[string]file, pod
 // Upstream: pkg/volume/projected/projected.go collectData.
 func private(pod *corev1.Pod, f file) file {
 	f.uid = commonUser(pod)
-	if f.uid != nil || fsGroup(pod) != nil {
+	if f.uid != nil || podinfo.FSGroup(pod) != nil {
 		f.mode = 0o600
 	}
 	return f
@@ -239,20 +240,18 @@ func private(pod *corev1.Pod, f file) file {
 // commonUser is the user that all containers run as, nil if they differ or do not say.
 func commonUser(pod *corev1.Pod) *int64 {
 	var common *int64
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			var user *int64
-			if pod.Spec.SecurityContext != nil {
-				user = pod.Spec.SecurityContext.RunAsUser
-			}
-			if c := list[i].SecurityContext; c != nil && c.RunAsUser != nil {
-				user = c.RunAsUser
-			}
-			if user == nil || common != nil && *common != *user {
-				return nil
-			}
-			common = user
+	for container := range podinfo.Containers(pod) {
+		var user *int64
+		if pod.Spec.SecurityContext != nil {
+			user = pod.Spec.SecurityContext.RunAsUser
 		}
+		if c := container.SecurityContext; c != nil && c.RunAsUser != nil {
+			user = c.RunAsUser
+		}
+		if user == nil || common != nil && *common != *user {
+			return nil
+		}
+		common = user
 	}
 	return common
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/record"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/objects/objectstest"
 )
@@ -227,10 +228,10 @@ func TestTokenOwner(t *testing.T) {
 			}
 			dir := t.TempDir()
 			// An earlier kubelet may have written the same token for somebody else.
-			if err := writeAtomic(dir, map[string]file{"token": {data: []byte("t"), mode: 0o600}}, fsGroup(pod)); err != nil {
+			if err := writeAtomic(dir, map[string]file{"token": {data: []byte("t"), mode: 0o600}}, podinfo.FSGroup(pod)); err != nil {
 				t.Fatal(err)
 			}
-			if err := writeAtomic(dir, map[string]file{"token": private(pod, file{data: []byte("t"), mode: 0o644})}, fsGroup(pod)); err != nil {
+			if err := writeAtomic(dir, map[string]file{"token": private(pod, file{data: []byte("t"), mode: 0o644})}, podinfo.FSGroup(pod)); err != nil {
 				t.Fatal(err)
 			}
 			info, err := os.Stat(dir + "/token")

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
 )
@@ -147,14 +148,7 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 			return err
 		}
 	}
-	return writeAtomic(dir, files, fsGroup(pod))
-}
-
-func fsGroup(pod *corev1.Pod) *int64 {
-	if pod.Spec.SecurityContext == nil {
-		return nil
-	}
-	return pod.Spec.SecurityContext.FSGroup
+	return writeAtomic(dir, files, podinfo.FSGroup(pod))
 }
 
 // Next is when the pod's volumes want looking at though nothing happened: a token or a certificate to be replaced, a

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	podinfo "minikubelet/config/pod"
 )
 
 func list(cpu, memory string) corev1.ResourceList {
@@ -66,7 +68,7 @@ func TestPodLimits(t *testing.T) {
 		"class from status":   {set, corev1.PodQOSBurstable, 2, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := QOSClass(tc.pod); got != tc.class {
+			if got := podinfo.QOSClass(tc.pod); got != tc.class {
 				t.Errorf("class %s, want %s", got, tc.class)
 			}
 			got := options.podLimits(tc.pod)

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	podinfo "minikubelet/config/pod"
 )
 
 const (
@@ -74,7 +76,7 @@ func (m *Manager) tiers() []name {
 
 func (m *Manager) podName(pod *corev1.Pod) name {
 	parent := m.root
-	switch QOSClass(pod) {
+	switch podinfo.QOSClass(pod) {
 	case corev1.PodQOSBurstable:
 		parent = parent.child(burstable)
 	case corev1.PodQOSBestEffort:

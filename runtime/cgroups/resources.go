@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
+
+	podinfo "minikubelet/config/pod"
 )
 
 const (
@@ -49,51 +51,6 @@ func sharesToWeight(shares uint64) uint64 {
 	return 1 + (max(shares, minShares)-minShares)*9999/(maxShares-minShares)
 }
 
-// QOSClass returns the pod's quality of service class: the one in its status when the API server has set it,
-// else the one its requests and limits of CPU and memory make it.
-//
-// Upstream: pkg/apis/core/v1/helper/qos/qos.go GetPodQOS
-func QOSClass(pod *corev1.Pod) corev1.PodQOSClass {
-	if pod.Status.QOSClass != "" {
-		return pod.Status.QOSClass
-	}
-	if pod.Spec.Resources != nil && resourcehelper.IsPodLevelResourcesSet(pod) {
-		return qosOf([]corev1.ResourceRequirements{*pod.Spec.Resources})
-	}
-	all := make([]corev1.ResourceRequirements, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			all = append(all, list[i].Resources)
-		}
-	}
-	return qosOf(all)
-}
-
-func qosOf(all []corev1.ResourceRequirements) corev1.PodQOSClass {
-	var requests, limits [2]resource.Quantity
-	guaranteed, any := true, false
-	for _, r := range all {
-		for i, name := range [2]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			request, limit := r.Requests[name], r.Limits[name]
-			any = any || request.Sign() > 0 || limit.Sign() > 0
-			guaranteed = guaranteed && limit.Sign() > 0
-			requests[i].Add(request)
-			limits[i].Add(limit)
-		}
-	}
-	if !any {
-		return corev1.PodQOSBestEffort
-	}
-	for i := range requests {
-		// A missing request defaults to the limit, so only a request that differs costs the class.
-		guaranteed = guaranteed && (requests[i].IsZero() || requests[i].Cmp(limits[i]) == 0)
-	}
-	if guaranteed && len(all) > 0 {
-		return corev1.PodQOSGuaranteed
-	}
-	return corev1.PodQOSBurstable
-}
-
 // limits is what one cgroup is given; a nil field leaves the kernel's value alone.
 type limits struct {
 	shares *uint64
@@ -121,7 +78,7 @@ func MemoryReservation(class corev1.PodQOSClass, bytes int64) map[string]string 
 // memoryRequests is the sum of what the pods of a class ask for.
 func memoryRequests(pods []*corev1.Pod, class corev1.PodQOSClass) (bytes int64) {
 	for _, pod := range pods {
-		if QOSClass(pod) == class {
+		if podinfo.QOSClass(pod) == class {
 			requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 			bytes += requests.Memory().Value()
 		}
@@ -148,7 +105,7 @@ func (o Options) podLimits(pod *corev1.Pod) limits {
 		memoryDeclared = memoryDeclared || !pod.Spec.Resources.Limits.Memory().IsZero()
 	}
 
-	class := QOSClass(pod)
+	class := podinfo.QOSClass(pod)
 	shares := MilliCPUToShares(requests.Cpu().MilliValue())
 	if class == corev1.PodQOSBestEffort {
 		shares = minShares
@@ -205,7 +162,7 @@ func limitsOf(list corev1.ResourceList) limits {
 func burstableShares(pods []*corev1.Pod) uint64 {
 	var milli int64
 	for _, pod := range pods {
-		if QOSClass(pod) == corev1.PodQOSBurstable {
+		if podinfo.QOSClass(pod) == corev1.PodQOSBurstable {
 			requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 			milli += requests.Cpu().MilliValue()
 		}

@@ -23,6 +23,7 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/clock"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -317,23 +318,9 @@ func (m *Manager) event(r Request, kind, reason, message string) {
 		Kind: "Pod", APIVersion: "v1", Namespace: r.Pod.Namespace, Name: r.Pod.Name, UID: r.Pod.UID, ResourceVersion: r.Pod.ResourceVersion,
 	}
 	if r.Container != nil && r.Container.Image == r.Image {
-		ref.FieldPath = fieldPath(&r.Pod.Spec, r.Container.Name)
+		ref.FieldPath = podinfo.FieldPath(r.Pod, r.Container.Name)
 	}
 	m.Events.Event(ref, kind, reason, message)
-}
-
-// fieldPath is spec.containers{name} or its like for init and ephemeral containers.
-//
-// Upstream: pkg/kubelet/container/ref.go fieldPath
-func fieldPath(spec *corev1.PodSpec, name string) string {
-	named := func(c corev1.Container) bool { return c.Name == name }
-	kind := "containers"
-	if slices.ContainsFunc(spec.InitContainers, named) {
-		kind = "initContainers"
-	} else if !slices.ContainsFunc(spec.Containers, named) {
-		kind = "ephemeralContainers"
-	}
-	return fmt.Sprintf("spec.%s{%s}", kind, name)
 }
 
 // imageName is a parsed reference.
