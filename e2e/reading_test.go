@@ -32,8 +32,10 @@ func readReading(t *testing.T) reading {
 	t.Helper()
 	var out reading
 	text := read(t, "../docs/reading.md")
-	for _, row := range tableOf(t, text, "files") {
-		out.files = append(out.files, row[1])
+	for _, line := range strings.Split(section(t, text, "files"), "\n") {
+		if file := regexp.MustCompile(`^1\. \[([^]]*)\]`).FindStringSubmatch(line); file != nil {
+			out.files = append(out.files, file[1])
+		}
 	}
 	for _, row := range tableOf(t, text, "parts") {
 		out.parts = append(out.parts, part{row[0], row[1], row[2]})
@@ -44,16 +46,22 @@ func readReading(t *testing.T) reading {
 	return out
 }
 
-// tableOf returns the rows between <!-- NAME:begin --> and <!-- NAME:end -->, without links and quotes.
+// section is what stands between <!-- NAME:begin --> and <!-- NAME:end -->.
+func section(t *testing.T, text, name string) string {
+	t.Helper()
+	_, text, begun := strings.Cut(text, "<!-- "+name+":begin -->")
+	text, _, ended := strings.Cut(text, "<!-- "+name+":end -->")
+	if !begun || !ended {
+		t.Fatalf("docs/reading.md has no %s", name)
+	}
+	return text
+}
+
+// tableOf returns the rows of a section's table, without head, links and quotes.
 func tableOf(t *testing.T, text, name string) (rows [][]string) {
 	t.Helper()
-	_, table, ok := strings.Cut(text, "<!-- "+name+":begin -->")
-	if !ok {
-		t.Fatalf("docs/reading.md has no table of %s", name)
-	}
-	table, _, _ = strings.Cut(table, "<!-- "+name+":end -->")
 	link := regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
-	for line := range strings.Lines(table) {
+	for line := range strings.Lines(section(t, text, name)) {
 		line = strings.ReplaceAll(link.ReplaceAllString(strings.TrimSpace(line), "$1"), "`", "")
 		cells := strings.Split(strings.Trim(line, "|"), "|")
 		if len(cells) < 3 || strings.HasPrefix(strings.TrimSpace(cells[0]), "--") {
@@ -81,11 +89,8 @@ func TestReading(t *testing.T) {
 	if sorted := slices.Sorted(slices.Values(list.files)); len(slices.Compact(sorted)) != len(list.files) {
 		t.Error("a file is listed twice")
 	}
-	rows := tableOf(t, read(t, "../docs/reading.md"), "files")
-	for i, row := range rows {
-		if row[0] != strconv.Itoa(i+1) {
-			t.Errorf("%s is number %s, want %d", row[1], row[0], i+1)
-		}
+	if len(list.files) < 20 {
+		t.Errorf("the list has %d files", len(list.files))
 	}
 }
 

@@ -18,8 +18,11 @@ import (
 	"minikubelet/status"
 )
 
-// podInputs is what the runtime asks about the containers of one pod (runtime.Inputs).
-type podInputs struct{ *worker }
+// podInputs is what the runtime asks about the containers of the pod that a step works with (runtime.Inputs).
+type podInputs struct {
+	*worker
+	pod *corev1.Pod
+}
 
 // Env returns the container's environment.
 func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error) {
@@ -110,31 +113,23 @@ func (in podInputs) Restart(containerID string) string {
 	return ""
 }
 
-// Started tells whether the container's startup probe, if it has one, has passed. A container that is not in the
-// last reading has only just been started.
+// Started tells whether the container's startup probe, if it has one, has passed. A container that is not in the newest
+// reading has only just been started.
 func (in podInputs) Started(containerID string) bool {
-	if c := in.containerOf(containerID); c != nil {
+	if c := in.container(in.pod, containerID); c != nil {
 		return in.started(containerID, c)
 	}
-	return !in.anyStartupProbe()
+	return !slices.ContainsFunc(in.pod.Spec.InitContainers, func(c corev1.Container) bool { return c.StartupProbe != nil })
 }
 
-func (w *worker) anyStartupProbe() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.ContainsFunc(w.pod.Spec.InitContainers, func(c corev1.Container) bool { return c.StartupProbe != nil })
-}
-
-// containerOf finds the spec of a running container.
-func (w *worker) containerOf(containerID string) *corev1.Container {
+// container finds the spec of a container that the runtime has.
+func (w *worker) container(pod *corev1.Pod, id string) *corev1.Container {
 	observed, _ := w.opts.Cache.Get(w.uid)
-	s := observed.ContainerByID(containerID)
+	s := observed.ContainerByID(id)
 	if s == nil {
 		return nil
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return podinfo.Container(w.pod, s.Name)
+	return podinfo.Container(pod, s.Name)
 }
 
 func (w *worker) started(containerID string, c *corev1.Container) bool {
@@ -152,8 +147,9 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 		Waiting:     map[string]status.Waiting{},
 		Terminating: w.phase >= Terminating, Terminated: w.phase >= Terminated,
 		Override: w.override,
-		Ready:    w.ready, Started: w.hasStarted,
-		Message: w.opts.Runtime.TerminationMessage, RuntimeName: w.opts.Node.RuntimeName(),
+		Ready:    func(id string) bool { return w.ready(pod, id) },
+		Started:  func(id string) bool { c := w.container(pod, id); return c == nil || w.started(id, c) },
+		Message:  w.opts.Runtime.TerminationMessage, RuntimeName: w.opts.Node.RuntimeName(),
 	}
 	store := w.opts.Runtime.Allocation
 	in.Resize = store.Conditions(w.uid)
@@ -177,8 +173,8 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 }
 
 // ready tells whether a running container takes requests: by its readiness probe, if it has one.
-func (w *worker) ready(containerID, _ string) bool {
-	c := w.containerOf(containerID)
+func (w *worker) ready(pod *corev1.Pod, containerID string) bool {
+	c := w.container(pod, containerID)
 	if c == nil || !w.started(containerID, c) {
 		return c == nil
 	}
@@ -187,9 +183,4 @@ func (w *worker) ready(containerID, _ string) bool {
 	}
 	ok, known := w.opts.Probes.Get(containerID, probes.Readiness)
 	return known && ok
-}
-
-func (w *worker) hasStarted(containerID, _ string) bool {
-	c := w.containerOf(containerID)
-	return c == nil || w.started(containerID, c)
 }

@@ -73,19 +73,16 @@ func (m *metrics) began(pod *corev1.Pod, seen time.Time) {
 // stepKind names the step that is about to be made.
 //
 // Upstream: pkg/kubelet/pod_workers.go podWorkerLoop, pkg/kubelet/types/pod_update.go SyncPodType
-func (w *worker) stepKind() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	handled := w.handled
-	w.handled = w.updates
+func (w *worker) stepKind(m mail) string {
+	first := w.reported == "" // no step has made a status yet
 	switch {
 	case w.phase > Terminating:
 		return "terminated"
-	case w.killRequested():
+	case m.ending:
 		return "kill"
-	case handled == 0:
+	case first:
 		return "create"
-	case handled < w.updates:
+	case m.updated:
 		return "update"
 	}
 	return "sync"

@@ -3,6 +3,7 @@ package podworkers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,43 +16,47 @@ import (
 	"minikubelet/status"
 )
 
-// syncPod brings the pod one step closer to its spec. It returns when to come back
-// (0: when something happens) and an error when it should be tried again.
+// syncPod brings the pod one step closer to its spec. It returns when to make another step (0: when something happens), and
+// an error when it should be tried again.
 //
-//  1. what runs now, and the status that follows from it
-//  2. a pod that ended, or ran past its deadline, goes on to Terminating
-//  3. the mirror pod of a static pod
-//  4. the node's network must be up, unless the pod uses the host's
-//  5. volumes
-//  6. the runtime: sandbox and containers
-//  7. probes of what runs now
-//  8. the status again
+//  1. a static pod waits until no other pod has its name
+//  2. what runs now, and the status that follows from it
+//  3. a pod that ended, or ran past its deadline, goes on to Terminating
+//  4. the mirror pod of a static pod
+//  5. the node's network must be up, unless the pod uses the host's
+//  6. volumes
+//  7. the runtime: sandbox and containers
+//  8. probes of what runs now
+//  9. the status again
 //
 // Upstream: pkg/kubelet/kubelet.go SyncPod.
-func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
+func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Duration, error) {
 	observed, err := w.opts.Cache.Current(ctx, pod)
 	if err != nil {
-		return 0, err
+		return none, 0, err
+	}
+	if holder := w.registry.claim(w.lifetime, pod); holder != "" {
+		w.waitForName(ctx, pod, holder, observed)
+		return none, 0, nil
 	}
 	w.trackResize(pod) // part: conditions of a resize, podworkers/resize.go
-	before := w.report(pod, observed)
-	if ended := w.checkEnd(ctx, pod, before); ended {
-		return 0, nil
+	if s := w.checkEnd(pod, w.report(pod, observed)); s != none {
+		return s, 0, nil
 	}
 	mirrored := w.ensureMirror(ctx, pod)
 	if err := w.opts.Node.NetworkReady(); err != nil && !pod.Spec.HostNetwork {
 		w.opts.Events.Eventf(pod, corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %v", err)
-		return 0, fmt.Errorf("network is not ready: %w", err)
+		return none, 0, fmt.Errorf("network is not ready: %w", err)
 	}
 	if err := w.mountVolumes(ctx, pod, observed); err != nil {
-		return 0, err
+		return none, 0, err
 	}
 	w.opts.Volumes.Republish(w.lifetime, pod)
 
-	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
+	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w, pod})
 	w.failed, w.sandbox = result.Containers, result.Sandbox
 	if ctx.Err() != nil {
-		return 0, ctx.Err()
+		return none, 0, ctx.Err()
 	}
 	w.opts.Probes.Add(w.lifetime, pod)
 	w.trackResize(pod)
@@ -61,16 +66,12 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	}
 	after := w.report(pod, observed)
 	if err != nil {
-		return 0, err
+		return none, 0, err
 	}
-	if w.checkEnd(ctx, pod, after) {
-		return 0, nil
+	if s := w.checkEnd(pod, after); s != none {
+		return s, 0, nil
 	}
-	next := w.nextSync(pod, result.RetryAt)
-	if !mirrored && (next == 0 || next > mirrorRetry) {
-		next = mirrorRetry
-	}
-	return next, nil
+	return none, w.nextSync(pod, result.RetryAt, mirrored), nil
 }
 
 // mirrorRetry is when a mirror pod that could not be made is tried again.
@@ -89,11 +90,7 @@ func (w *worker) ensureMirror(ctx context.Context, pod *corev1.Pod) bool {
 }
 
 // waitForName tells that the pod waits for another to end. The end of that wakes it.
-func (w *worker) waitForName(ctx context.Context, pod *corev1.Pod, holder types.UID) error {
-	observed, err := w.opts.Cache.Current(ctx, pod)
-	if err != nil {
-		return err
-	}
+func (w *worker) waitForName(ctx context.Context, pod *corev1.Pod, holder types.UID, observed *cri.PodStatus) {
 	message := fmt.Sprintf("waiting for pod %s, which has the same name, to end", holder)
 	w.failed = map[string]runtime.Failure{}
 	for c := range podinfo.Containers(pod) {
@@ -105,7 +102,6 @@ func (w *worker) waitForName(ctx context.Context, pod *corev1.Pod, holder types.
 		klog.FromContext(ctx).Info("The pod waits for another of its name to end", "holderUID", holder)
 		w.opts.Events.Event(pod, corev1.EventTypeNormal, "NameInUse", message)
 	}
-	return nil
 }
 
 // report computes the pod's status from a reading and hands it to the status manager.
@@ -118,11 +114,10 @@ func (w *worker) report(pod *corev1.Pod, observed *cri.PodStatus) corev1.PodStat
 	return s
 }
 
-// checkEnd moves a pod on whose containers all ended for good, or whose deadline passed.
-func (w *worker) checkEnd(ctx context.Context, pod *corev1.Pod, s corev1.PodStatus) bool {
+// checkEnd tells whether the pod is over: its containers all ended for good, or its deadline passed.
+func (w *worker) checkEnd(pod *corev1.Pod, s corev1.PodStatus) signal {
 	if s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed {
-		w.advance(ctx, ended)
-		return true
+		return ended
 	}
 	if left, limited := untilDeadline(pod, s); limited && left <= 0 {
 		w.override = &status.Override{
@@ -130,10 +125,9 @@ func (w *worker) checkEnd(ctx context.Context, pod *corev1.Pod, s corev1.PodStat
 			Message: "Pod was active on the node longer than the specified deadline",
 		}
 		w.opts.Events.Event(pod, corev1.EventTypeNormal, "DeadlineExceeded", w.override.Message)
-		w.advance(ctx, killed)
-		return true
+		return killed
 	}
-	return false
+	return none
 }
 
 // untilDeadline is the time that activeDeadlineSeconds leaves, and whether there is one.
@@ -168,25 +162,25 @@ func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod, observed *cr
 	return nil
 }
 
-// nextSync is the time until something is due that no event announces: a container's
-// back-off, a token's refresh, the pod's deadline.
-func (w *worker) nextSync(pod *corev1.Pod, retryAt time.Time) time.Duration {
-	var next time.Duration
-	consider := func(d time.Duration) {
-		if d = max(d, time.Millisecond); next == 0 || d < next {
-			next = d
+// nextSync is the time until something is due that no event announces: a container's back-off, a token's refresh, the
+// pod's deadline, another try for its mirror. 0 is for nothing.
+func (w *worker) nextSync(pod *corev1.Pod, retryAt time.Time, mirrored bool) time.Duration {
+	var due []time.Duration
+	if !mirrored {
+		due = append(due, mirrorRetry)
+	}
+	for _, at := range []time.Time{retryAt, w.opts.Volumes.Next(w.uid)} {
+		if !at.IsZero() {
+			due = append(due, time.Until(at))
 		}
-	}
-	if !retryAt.IsZero() {
-		consider(time.Until(retryAt))
-	}
-	if at := w.opts.Volumes.Next(w.uid); !at.IsZero() {
-		consider(time.Until(at))
 	}
 	if s, ok := w.opts.Status.Get(w.uid); ok {
 		if left, limited := untilDeadline(pod, s); limited {
-			consider(left)
+			due = append(due, left)
 		}
 	}
-	return next
+	if len(due) == 0 {
+		return 0
+	}
+	return max(slices.Min(due), time.Millisecond)
 }

@@ -11,17 +11,17 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// terminatePod stops the pod's containers and then its sandbox, within the grace period.
-// An update that shortens the grace period cancels it; it is then called again.
+// terminatePod stops the pod's containers and then its sandbox, within the grace period. An update that shortens the
+// grace period cancels it; it is then called again.
 //
 // Upstream: pkg/kubelet/kubelet.go SyncTerminatingPod.
-func (w *worker) terminatePod(ctx context.Context, m mail) error {
+func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 	if m.kill != nil && m.kill.Override != nil && w.override == nil {
 		w.override = m.kill.Override
 	}
 	observed, err := w.opts.Cache.Current(ctx, m.pod)
 	if err != nil {
-		return err
+		return none, err
 	}
 	w.report(m.pod, observed)
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
@@ -32,20 +32,17 @@ func (w *worker) terminatePod(ctx context.Context, m mail) error {
 			if ctx.Err() == nil {
 				w.opts.Events.Eventf(m.pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
 			}
-			return fmt.Errorf("kill the pod: %w", err)
+			return none, fmt.Errorf("kill the pod: %w", err)
 		}
 		if observed, err = w.opts.Cache.Current(ctx, m.pod); err != nil {
-			return err
+			return none, err
 		}
 		if !observed.Gone() {
-			return errors.New("containers still run after they were killed")
+			return none, errors.New("containers still run after they were killed")
 		}
 	}
 	w.opts.Probes.Remove(w.uid)
-	w.advance(ctx, stopped)
-	w.release(m.pod) // volumes that do not go are the pod's own, and in no successor's way
-	w.report(m.pod, observed)
-	return nil
+	return stopped, nil
 }
 
 // killPod ends the pod's containers and sandbox, and reports meanwhile what the readiness probes find: who is about to
@@ -64,48 +61,52 @@ func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) e
 	}
 }
 
-// cleanupPod gives back what an ended pod still holds: volumes, cgroups and, once the
-// pod is deleted, its containers.
+// cleanupPod gives back what a pod still holds of which nothing runs: its volumes, its cgroup and its user IDs.
 //
 // Upstream: pkg/kubelet/kubelet.go SyncTerminatedPod.
-func (w *worker) cleanupPod(ctx context.Context, m mail) error {
+func (w *worker) cleanupPod(ctx context.Context, m mail) (signal, error) {
+	observed, err := w.opts.Cache.Current(ctx, m.pod)
+	if err != nil {
+		return none, err
+	}
+	w.report(m.pod, observed)
 	if err := w.opts.Volumes.Unmount(ctx, w.uid); err != nil {
 		if ctx.Err() == nil {
 			w.opts.Events.Event(m.pod, corev1.EventTypeWarning, "FailedUnMount", err.Error())
 		}
-		return fmt.Errorf("unmount volumes: %w", err)
+		return none, fmt.Errorf("unmount volumes: %w", err)
 	}
 	w.opts.Objects.Unregister(w.uid)
 	if err := w.opts.Runtime.RemoveCgroup(ctx, w.uid); err != nil {
-		return fmt.Errorf("remove the pod's cgroup: %w", err)
+		return none, fmt.Errorf("remove the pod's cgroup: %w", err)
 	}
 	if err := w.opts.Runtime.ReleaseIDs(w.uid); err != nil {
-		return err
+		return none, err
 	}
-	w.advance(ctx, cleaned)
-	return nil
+	return cleaned, nil
 }
 
-// finishPod lets the API object of a deleted pod go, and forgets the pod when no source
-// has it any more. The containers of a pod that merely ended stay for their logs, and those of one that has come back
-// meanwhile so that their successors count as restarts.
-func (w *worker) finishPod(ctx context.Context, m mail) (done bool, err error) {
+// finishPod lets the API object of a deleted pod go, and forgets the pod when no source has it any more. The containers of
+// a pod that merely ended stay for their logs, and those of one that has come back meanwhile so that their successors
+// count as restarts.
+func (w *worker) finishPod(ctx context.Context, m mail) (signal, error) {
 	if !m.removed && m.pod.DeletionTimestamp == nil {
-		return false, nil
+		return none, nil
 	}
 	if !w.emptied {
 		if err := w.empty(ctx, m.pod); err != nil {
-			return false, err
+			return none, err
 		}
 		w.emptied = true
 		if !m.removed {
 			w.opts.Status.Finish(m.pod)
 		}
 	}
-	if m.removed {
-		w.opts.Status.Forget(w.uid)
+	if !m.removed {
+		return none, nil
 	}
-	return m.removed, nil
+	w.opts.Status.Forget(w.uid)
+	return forgotten, nil
 }
 
 // comesBack tells whether the removed pod is to start again, as a static pod whose manifest was put back, and its

@@ -15,15 +15,19 @@ import (
 	"minikubelet/status"
 )
 
-// worker owns one pod. Its fields above mu belong to its goroutine.
+// worker is one pod's goroutine, with a mailbox that keeps the newest update.
 type worker struct {
-	*Workers
+	opts     Options
+	metrics  *metrics
+	registry *Workers // lends the pod its full name
 	uid      types.UID
-	name     string
-	lifetime context.Context // of the worker, longer than that of one step
+	name     string          // full name
+	lifetime context.Context // longer than that of a step
 	cleaned  chan struct{}   // closed when the pod reaches Finished
+	wake     chan struct{}   // the mailbox's bell, capacity 1
 
-	failures int                        // syncs in a row that failed
+	// What a step leaves for the next one. Only the worker's goroutine uses it.
+	failures int                        // steps in a row that failed
 	failed   map[string]runtime.Failure // why containers wait, by name
 	sandbox  *runtime.Failure           // why the sandbox is missing
 	override *status.Override           // the end that the node decided on
@@ -33,29 +37,25 @@ type worker struct {
 	emptied  bool                       // the runtime and the disk have nothing of the finished pod any more
 
 	mu          sync.Mutex
+	phase       Phase // changed by apply
 	pod         *corev1.Pod
 	kill        *Kill
 	removed     bool
+	updated     bool    // since the last step
 	next        *Update // what the pod comes back with after it was removed
 	runtimeOnly bool
-	updates     int // in all, and those that steps have seen
-	handled     int
-	phase       Phase
 	cancel      context.CancelFunc // of the step in flight
-	wake        chan struct{}      // the mailbox's bell, capacity 1
 }
 
 func newWorker(ws *Workers, pod *corev1.Pod) *worker {
-	return &worker{Workers: ws, uid: pod.UID, name: podinfo.FullName(pod), pod: pod, seenAt: seen(pod), cleaned: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &worker{
+		opts: ws.opts, metrics: ws.metrics, registry: ws, uid: pod.UID, name: podinfo.FullName(pod), pod: pod, seenAt: seen(pod),
+		cleaned: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
 }
 
-func (w *worker) logger(ctx context.Context) klog.Logger {
-	return klog.FromContext(ctx).WithValues("pod", klog.KObj(w.pod), "podUID", w.uid)
-}
-
-// deliver puts an update into the mailbox. An update that ends the pod, or ends it
-// sooner, cancels the step in flight. A pod that was removed and comes back with its UID, as a static pod does whose
-// manifest is put back, ends first.
+// deliver puts an update into the mailbox. An update that ends the pod, or ends it sooner, cancels the step in flight. A
+// pod that was removed and comes back with its UID, as a static pod does whose manifest is put back, ends first.
 func (w *worker) deliver(u Update) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,23 +63,21 @@ func (w *worker) deliver(u Update) {
 		w.next = &u
 		return
 	}
-	before := w.grace()
-	ending := w.killRequested()
+	before, ending := w.grace(), w.killRequested()
 	if u.Pod != nil {
 		w.pod = u.Pod
 	}
-	w.runtimeOnly = u.runtimeOnly
-	w.updates++
+	w.runtimeOnly, w.updated = u.runtimeOnly, true
 	if u.Kill != nil {
 		w.kill = u.Kill.merge(w.kill)
 	}
 	if w.killRequested() && (!ending || w.grace() < before) && w.phase <= Terminating && w.cancel != nil {
 		w.cancel()
 	}
-	w.ring()
+	w.poke()
 }
 
-// remove notes that no source has the pod any more.
+// remove says that no source has the pod any more.
 func (w *worker) remove() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -87,16 +85,11 @@ func (w *worker) remove() {
 		w.cancel()
 	}
 	w.removed, w.next = true, nil
-	w.ring()
+	w.poke()
 }
 
+// poke rings the bell, for another step.
 func (w *worker) poke() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ring()
-}
-
-func (w *worker) ring() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -147,27 +140,25 @@ func (w *worker) grace() int64 {
 	return max(seconds, 1)
 }
 
-// run takes updates from the mailbox until ctx ends or the pod is gone.
+// run makes a step each time the bell rings or a step's time has come. It returns true when the pod is gone, and false
+// when ctx ends.
 //
 // Upstream: pkg/kubelet/pod_workers.go podWorkerLoop.
-func (w *worker) run(ctx context.Context) {
+func (w *worker) run(ctx context.Context) (gone bool) {
 	w.lifetime = ctx
 	timer := time.NewTimer(0)
 	timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-w.wake:
 		case <-timer.C:
 		}
 		timer.Stop()
-		start, kind := time.Now(), w.stepKind()
-		again, done := w.step(ctx)
-		w.metrics.step.WithLabelValues(kind).Observe(time.Since(start).Seconds())
-		if done {
-			w.drop(ctx, w)
-			return
+		s, again := w.step(ctx)
+		if w.apply(ctx, s) == Gone {
+			return true
 		}
 		if again > 0 {
 			timer.Reset(again)
@@ -175,82 +166,88 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// mail is the newest state of the mailbox, and the context of the step that handles it.
+// mail is what a step works with: the mailbox as it is when the step begins.
 type mail struct {
 	pod     *corev1.Pod
 	kill    *Kill
-	ending  bool
+	ending  bool // killRequested
 	removed bool
+	updated bool
 	grace   int64
 }
 
+// takeMail returns the mail, and the context of the step, which mail that comes later may cancel.
 func (w *worker) takeMail(ctx context.Context) (context.Context, mail) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ctx, w.cancel = context.WithCancel(ctx)
-	return ctx, mail{pod: w.pod, kill: w.kill, ending: w.killRequested(), removed: w.removed, grace: w.grace()}
-}
-
-func (w *worker) advance(ctx context.Context, s signal) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	to, ok := w.phase.next(s)
-	if !ok || to == w.phase {
-		return
-	}
-	klog.FromContext(ctx).V(2).Info("Pod changes phase", "from", w.phase, "to", to)
-	w.phase = to
-	if to == Finished {
-		close(w.cleaned)
-	}
-	w.failures = 0
-	w.ring()
+	m := mail{pod: w.pod, kill: w.kill, ending: w.killRequested(), removed: w.removed, updated: w.updated, grace: w.grace()}
+	w.updated = false
+	return ctx, m
 }
 
 // stepNames are what steps are called in traces, as upstream's are.
-var stepNames = map[Phase]string{Syncing: "syncPod", Terminating: "syncTerminatingPod", Terminated: "syncTerminatedPod"}
+var stepNames = [...]string{Syncing: "syncPod", Terminating: "syncTerminatingPod", Terminated: "syncTerminatedPod", Finished: "finishPod"}
 
-// step does what the pod's phase asks for, once. It returns after which time to come
-// back without being woken (0: not), and whether the worker is done.
-func (w *worker) step(run context.Context) (again time.Duration, done bool) {
+// step does once what the pod's phase asks for. It returns what came of it, and after which time to make another step
+// without being woken (0: not).
+func (w *worker) step(run context.Context) (s signal, again time.Duration) {
 	ctx, m := w.takeMail(run)
 	defer w.cancel()
 	if m.ending && w.phase == Syncing {
-		w.advance(run, killed)
+		return killed, 0
 	}
+	start, kind := time.Now(), w.stepKind(m)
+	ctx, end := cri.Step(ctx, stepNames[w.phase], m.pod) // part: tracing, kubelet/tracing
 	var err error
-	if name := stepNames[w.phase]; name != "" { // part: tracing, kubelet/tracing
-		var end func(error)
-		ctx, end = cri.Step(ctx, name, m.pod)
-		defer func() { end(err) }()
-	}
+	defer func() {
+		end(err)
+		w.metrics.step.WithLabelValues(kind).Observe(time.Since(start).Seconds())
+	}()
 	switch w.phase {
 	case Syncing:
-		if holder := w.claim(run, m.pod); holder != "" {
-			err = w.waitForName(ctx, m.pod, holder)
-		} else {
-			again, err = w.syncPod(ctx, m.pod)
-		}
+		s, again, err = w.syncPod(ctx, m.pod)
 	case Terminating:
-		err = w.terminatePod(ctx, m)
+		s, err = w.terminatePod(ctx, m)
 	case Terminated:
-		err = w.cleanupPod(ctx, m)
+		s, err = w.cleanupPod(ctx, m)
 	case Finished:
-		done, err = w.finishPod(ctx, m)
+		s, err = w.finishPod(ctx, m)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		w.failures = 0
-		return again, done
-	}
-	if ctx.Err() != nil {
-		return 0, false // cancelled: what cancelled it rang the bell
+		return s, again
+	case ctx.Err() != nil:
+		return none, 0 // the mail that cancelled the step rang the bell
 	}
 	klog.FromContext(ctx).Error(err, "Pod step failed, will be retried", "phase", w.phase)
 	w.failures++
 	if retry := w.backoff(); again == 0 || retry < again {
 		again = retry
 	}
-	return again, false
+	return none, again
+}
+
+// apply moves the pod to the phase that follows on a step's signal. A new phase begins with a step at once.
+func (w *worker) apply(ctx context.Context, s signal) Phase {
+	to := w.phase.next(s)
+	if to == w.phase {
+		return to
+	}
+	klog.FromContext(ctx).V(2).Info("Pod changes phase", "from", w.phase, "to", to, "signal", s)
+	w.mu.Lock()
+	w.phase = to
+	w.mu.Unlock()
+	w.failures = 0
+	switch to {
+	case Terminated:
+		w.registry.release(w.name, w.uid) // volumes that cannot be unmounted are in no successor's way
+	case Finished:
+		close(w.cleaned)
+	}
+	w.poke()
+	return to
 }
 
 const (

@@ -12,7 +12,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
-	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/probes"
 	"minikubelet/podworkers/volumes"
@@ -56,8 +55,6 @@ type Update struct {
 	Pod *corev1.Pod
 	// Kill ends the pod; a pod with a deletion timestamp ends without it.
 	Kill *Kill
-	// MirrorChanged says that the pod's mirror in the apiserver came, changed or went.
-	MirrorChanged bool
 
 	runtimeOnly bool // the pod has been made up from what the runtime knows
 }
@@ -81,9 +78,8 @@ type Workers struct {
 	mu      sync.Mutex
 	running sync.WaitGroup
 	byUID   map[types.UID]*worker
-	// names tells which pod holds a full name. A static pod recreated under the
-	// same name waits until nothing of its predecessor runs.
-	names map[string]types.UID
+	// names tells which static pod has a full name. Another that comes with the name waits until nothing of it runs.
+	names map[string]types.UID // part: names of static pods, podworkers/names.go
 }
 
 // New returns Workers without any pod.
@@ -110,8 +106,12 @@ func (ws *Workers) update(ctx context.Context, u Update) {
 		w = newWorker(ws, u.Pod)
 		ws.byUID[u.Pod.UID] = w
 		ws.metrics.began(u.Pod, w.seenAt)
-		run := klog.NewContext(ctx, w.logger(ctx))
-		ws.running.Go(func() { w.run(run) })
+		ctx := klog.NewContext(ctx, klog.FromContext(ctx).WithValues("pod", klog.KObj(u.Pod), "podUID", w.uid))
+		ws.running.Go(func() {
+			if w.run(ctx) {
+				ws.drop(ctx, w)
+			}
+		})
 	}
 	w.deliver(u)
 }
@@ -186,56 +186,6 @@ func (ws *Workers) worker(uid types.UID) *worker {
 	return ws.byUID[uid]
 }
 
-// claim gives the full name of a static pod to it, unless another pod still holds it: then it returns that one's UID. A
-// pod that only the runtime knows holds its name as well: it gets a worker that ends it. Other pods wait for nobody: the
-// apiserver lets one have a name when its predecessor is gone, or was given up by force. ctx is the workers' own, not
-// that of one sync.
-//
-// Upstream: pkg/kubelet/pod_workers.go allowStaticPodStart.
-func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) (holder types.UID) {
-	if !podinfo.IsStatic(pod) {
-		return ""
-	}
-	name := podinfo.FullName(pod)
-	ws.mu.Lock()
-	holder, held := ws.names[name]
-	if !held {
-		holder = ws.endingPredecessor(name, pod.UID)
-	}
-	if holder == "" {
-		ws.names[name] = pod.UID
-	}
-	ws.mu.Unlock()
-	switch {
-	case holder == pod.UID:
-		return ""
-	case holder != "":
-		return holder
-	}
-	predecessor := ws.unknownPredecessor(pod)
-	if predecessor == "" {
-		return ""
-	}
-	ws.mu.Lock()
-	ws.names[name] = predecessor
-	ws.mu.Unlock()
-	klog.FromContext(ctx).Info("An earlier pod of this name still runs, ending it first", "predecessorUID", predecessor)
-	ws.EndOrphan(ctx, predecessor)
-	return predecessor
-}
-
-// endingPredecessor finds another pod of this name that is being stopped. A pod that had to end from its first step
-// never claimed its name, but may run since before the kubelet started: one that only the runtime knew, one that was
-// rejected, one whose manifest went at once. Callers hold mu.
-func (ws *Workers) endingPredecessor(name string, successor types.UID) types.UID {
-	for uid, w := range ws.byUID {
-		if w.name == name && uid != successor && w.isBeingStopped() {
-			return uid
-		}
-	}
-	return ""
-}
-
 // EndOrphan ends a pod that the runtime has and no source.
 func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 	observed, ok := ws.opts.Cache.Get(uid)
@@ -246,35 +196,6 @@ func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 	pod := runtime.OrphanPod(observed)
 	ws.UpdatePod(ctx, Update{Pod: pod, Kill: &Kill{}, runtimeOnly: true})
 	ws.Removed(uid)
-}
-
-// unknownPredecessor finds a pod with the same full name that runs, or holds addresses and host ports, but has no worker.
-func (ws *Workers) unknownPredecessor(pod *corev1.Pod) types.UID {
-	for _, uid := range ws.opts.Cache.UIDs() {
-		if uid == pod.UID || ws.worker(uid) != nil {
-			continue
-		}
-		s, ok := ws.opts.Cache.Get(uid)
-		if ok && s.Namespace == pod.Namespace && s.Name == pod.Name && !ws.opts.Runtime.Ended(s) {
-			return uid
-		}
-	}
-	return ""
-}
-
-// release lets go of the pod's name and wakes whoever waits for it.
-func (ws *Workers) release(pod *corev1.Pod) {
-	name := podinfo.FullName(pod)
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	if ws.names[name] == pod.UID {
-		delete(ws.names, name)
-	}
-	for _, w := range ws.byUID {
-		if w.name == name {
-			w.poke()
-		}
-	}
 }
 
 // drop forgets a worker that is done. If its pod has come back meanwhile, it gets another.

@@ -36,7 +36,7 @@ type Inputs struct {
 	// HostIPs are the node's addresses, the primary first.
 	HostIPs []string
 	// Ready and Started tell what the probes say of a running container.
-	Ready, Started func(containerID, name string) bool
+	Ready, Started func(containerID string) bool
 	// Message returns an ended container's last words; nil for what the runtime says.
 	Message func(*cri.ContainerStatus) string
 	// RuntimeName prefixes container IDs: containerd://...

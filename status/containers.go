@@ -195,12 +195,12 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 // Upstream: pkg/kubelet/prober/prober_manager.go UpdatePodStatus.
 func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatus, k kind) {
 	running := s.State.Running != nil && newest != nil
-	s.Started = new(running && (in.Started == nil || in.Started(newest.ID, s.Name)))
+	s.Started = new(running && (in.Started == nil || in.Started(newest.ID)))
 	switch {
 	case k == kindEphemeral:
 		s.Started = nil
 	case running:
-		s.Ready = *s.Started && (in.Ready == nil || in.Ready(newest.ID, s.Name))
+		s.Ready = *s.Started && (in.Ready == nil || in.Ready(newest.ID))
 		if k == kindInit && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name)) {
 			s.Ready = false
 		}
