@@ -31,6 +31,7 @@ var layers = []struct {
 	{"kubelet/settings", []string{"runtime/criserver"}},
 	{"kubelet/node", []string{"kubelet/nodecgroup", "kubelet/settings", "runtime/cri", "status/patch"}},
 	{"kubelet/nodecgroup", nil},
+	{"kubelet/devices/devicestest", nil},
 	{"kubelet/...", []string{"kubelet/nodecgroup", "kubelet/settings", "runtime/criserver/measure", "runtime/cri"}},
 	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/cgroups", "runtime/allocation", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/allocation", "runtime/cri", "runtime/pleg", "status"}},

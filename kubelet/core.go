@@ -10,6 +10,7 @@ import (
 
 	"minikubelet/config"
 	podinfo "minikubelet/config/pod"
+	"minikubelet/kubelet/devices"
 	"minikubelet/kubelet/node"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/csi"
@@ -35,6 +36,7 @@ type core struct {
 	podCgroups *cgroupSetup
 	objects    *objects.Manager
 	csi        *csi.Manager // nil without an apiserver
+	devices    *devices.Manager
 	classes    *runtimeclass.Lookup
 	runtime    *runtime.Runtime
 	status     *status.Manager
@@ -95,6 +97,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
+	assigned := newDevices(ctx, b, n, rt.Allocation, resync) // part: devices, kubelet/devices
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: known, HostIPs: n.HostIPs, Allocatable: n.Allocatable,
 		Node: n.Node, Claims: b.api.claims(), CSI: drivers, RecursiveReadOnly: rt.RecursiveReadOnly, Events: b.events, Registerer: r,
@@ -106,10 +109,10 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	mirror := newMirror(b, n, pods)
 	workers := podworkers.New(podworkers.Options{
 		Runtime: rt, Cache: cache, Objects: known, Probes: prober, Status: statuses, Mirror: mirror, Events: b.events, Node: n,
-		Volumes: vols, Registerer: r,
+		Volumes: vols, Devices: assigned, Registerer: r,
 	})
 	return &core{
-		config: sources, pleg: relist, cache: cache, node: n, cgroups: groups, podCgroups: podCgroups, objects: known, csi: drivers,
+		config: sources, pleg: relist, cache: cache, node: n, cgroups: groups, podCgroups: podCgroups, objects: known, csi: drivers, devices: assigned,
 		classes: classes, runtime: rt, status: statuses, volumes: vols, probes: prober, pods: pods, mirror: mirror, workers: workers,
 		pulled: pulled, resync: resync, followNode: followNode(n, pods, resync),
 	}, nil
@@ -132,6 +135,7 @@ func newLoop(b *base, c *core, h hooks) *syncloop.Loop {
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 		AppArmor:     syncloop.AppArmor(),
 		Ping:         h.ping,
+		Allocatable:  c.devices.Allocatable, // part: devices, kubelet/devices
 	})
 }
 

@@ -36,7 +36,7 @@ func newCSI(b *base, n *node.Node, known *objects.Manager) *csi.Manager {
 
 // newPluginWatcher makes what finds the sockets of plugins and tells the parts that use them.
 func newPluginWatcher(b *base, c *core) *plugins.Watcher {
-	handlers := map[string]plugins.Handler{}
+	handlers := map[string]plugins.Handler{registerapi.DevicePlugin: c.devices} // part: devices, kubelet/devices
 	if c.csi != nil {
 		handlers[registerapi.CSIPlugin] = c.csi // part: CSI volumes, podworkers/csi
 	}

@@ -66,6 +66,7 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 		pressure: evictions.Pressure, shuttingDown: shutdowns.ShuttingDown, ping: supervisor.Pings(),
 	})
 	reports := node.Reports{LoopHealthy: loop.Healthy, PodsStart: c.podCgroups.why, VolumesInUse: c.csi.VolumesInUse}
+	reports.Devices, reports.Recreated = c.devices.Capacity, c.devices.Recreated // part: devices, kubelet/devices
 
 	// The parts that ask, and are not asked.
 	statistics, err := newStatistics(b, c) // part: statistics, kubelet/stats
@@ -82,7 +83,9 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	k.run(images.Run, evictions.Run, shutdowns.Run, statistics.Run)
 	k.run(func(ctx context.Context) { supervisor.Run(ctx, loop.Healthy) })
 	k.run(c.csi.Run, newPluginWatcher(b, c).Run) // part: plugins, kubelet/plugins
-	k.run(rotateLogs(b))                         // part: log rotation, runtime/logs
+	k.run(func(ctx context.Context) { c.devices.Run(ctx, c.mayHaveDevices) })
+	k.run(newPodResources(b, c).Run) // part: PodResources, kubelet/podresources
+	k.run(rotateLogs(b))             // part: log rotation, runtime/logs
 	k.run(servers...)
 	k.run(releaseMemory) // part: memory, memory.go
 	return k, nil

@@ -158,6 +158,9 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 	}
 	in.RecursiveReadOnly = func() bool { return w.opts.Runtime.RecursiveReadOnly(pod) }
 	in.PodResources = w.opts.Runtime.PodResources(pod)
+	if w.opts.Devices != nil {
+		in.DeviceHealth = w.opts.Devices.Health
+	}
 	if last, ok := w.opts.Status.Get(w.uid); ok {
 		// The conditions of others, such as readiness gates, are newest in what the apiserver sent.
 		last.Conditions = status.WithForeign(last.Conditions, pod.Status.Conditions)

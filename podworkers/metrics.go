@@ -20,6 +20,7 @@ type metrics struct {
 	containers   prometheus.Histogram
 	runtimeOnly  prometheus.Counter
 	restarted    *prometheus.CounterVec
+	rejections   *prometheus.CounterVec
 	describeWork *prometheus.Desc
 }
 
@@ -44,6 +45,9 @@ func newMetrics(registerer prometheus.Registerer, ws *Workers) *metrics {
 		restarted: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_restarted_pods_total", Help: "Pods that were removed and came back with their UID while they ended.",
 		}, []string{"static"}),
+		rejections: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_admission_rejections_total", Help: "Pods that the kubelet did not admit, by reason.",
+		}, []string{"reason"}),
 		describeWork: prometheus.NewDesc("kubelet_working_pods", "Pods that have a worker.", []string{"lifecycle", "config", "static"}, nil),
 	}
 	for _, static := range []string{"", "true"} {
@@ -63,6 +67,9 @@ func (m *metrics) restart(pod *corev1.Pod) {
 	}
 	m.restarted.WithLabelValues(static).Inc()
 }
+
+// CountRejection counts a pod that is not admitted, by the loop or by its worker.
+func (ws *Workers) CountRejection(reason string) { ws.metrics.rejections.WithLabelValues(reason).Inc() }
 
 // began notes that a pod gets a worker.
 func (m *metrics) began(pod *corev1.Pod, seen time.Time) {

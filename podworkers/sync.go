@@ -39,6 +39,9 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 		w.waitForName(ctx, pod, holder, observed)
 		return none, 0, nil
 	}
+	if s, err := w.assignDevices(ctx, pod, observed); s != none || err != nil {
+		return s, 0, err
+	}
 	w.trackResize(pod) // part: conditions of a resize, podworkers/resize.go
 	if s := w.checkEnd(pod, w.report(pod, observed)); s != none {
 		return s, 0, nil

@@ -34,6 +34,7 @@ type worker struct {
 	seenAt   time.Time                  // when the kubelet first saw the pod
 	reported corev1.PodPhase            // in the last status
 	waitsFor types.UID                  // the pod that has this one's name, once that was told
+	assigned bool                       // the pod has its devices
 	emptied  bool                       // the runtime and the disk have nothing of the finished pod any more
 
 	mu          sync.Mutex

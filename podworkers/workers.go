@@ -20,7 +20,7 @@ import (
 	"minikubelet/status"
 )
 
-// Options are what workers need. Mirror is nil without an apiserver.
+// Options are what workers need. Mirror is nil without an apiserver, Devices where there are none.
 type Options struct {
 	Runtime *runtime.Runtime
 	Cache   *pleg.Cache
@@ -31,6 +31,7 @@ type Options struct {
 	Mirror  *status.Mirror // part: mirror pods, status/mirror.go
 	Events  record.EventRecorder
 	Node    NodeFacts
+	Devices Devices // part: devices, kubelet/devices
 
 	Registerer prometheus.Registerer // may be nil
 }

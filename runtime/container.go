@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -215,7 +216,12 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 	if err != nil {
 		return nil, err
 	}
-	mounts = append(mounts, imageMounts...)
+	assigned, err := job.in.Assigned(ctx, pod, container)
+	if err != nil {
+		return nil, err
+	}
+	envs = slices.Concat(assigned.GetEnvs(), envs) // of two of a name the last counts
+	mounts = slices.Concat(assigned.GetMounts(), mounts, imageMounts)
 	if hosts, err := r.hostsMount(pod, container, job.podIPs); err != nil {
 		return nil, err
 	} else if hosts != nil {
@@ -234,7 +240,7 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 		return nil, fmt.Errorf("create container log directory for container %s failed: %w", container.Name, err)
 	}
 	command, args := job.in.Command(ctx, pod, container, job.podIPs, envs)
-	return &runtimeapi.ContainerConfig{
+	config := &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: container.Name, Attempt: job.Attempt},
 		Image:       &runtimeapi.ImageSpec{Image: imageRef, UserSpecifiedImage: container.Image},
 		Command:     command,
@@ -250,7 +256,15 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 		Tty:         container.TTY,
 		StopSignal:  signal(container),
 		Linux:       linux,
-	}, nil
+		Devices:     assigned.GetDevices(),
+		CDIDevices:  assigned.GetCDIDevices(),
+	}
+	for name, value := range assigned.GetAnnotations() {
+		if _, kubelets := annotations[name]; !kubelets {
+			annotations[name] = value
+		}
+	}
+	return config, nil
 }
 
 func (r *Runtime) containerLinux(ctx context.Context, job startJob, imageRef string) (*runtimeapi.LinuxContainerConfig, error) {

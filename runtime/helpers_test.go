@@ -51,7 +51,8 @@ func (r *recorder) all() string {
 // inputs answers for the node.
 type inputs struct {
 	verdicts
-	envErr error
+	envErr   error
+	assigned *runtimeapi.ContainerConfig
 }
 
 func (inputs) Command(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string, _ []*runtimeapi.KeyValue) ([]string, []string) {
@@ -68,6 +69,10 @@ func (inputs) Mounts(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []
 		out = append(out, &runtimeapi.Mount{HostPath: "/volumes/" + m.Name, ContainerPath: m.MountPath})
 	}
 	return out, nil
+}
+
+func (in inputs) Assigned(context.Context, *corev1.Pod, *corev1.Container) (*runtimeapi.ContainerConfig, error) {
+	return in.assigned, nil
 }
 
 func (inputs) PullSecrets(context.Context, *corev1.Pod) []corev1.Secret { return nil }

@@ -97,6 +97,8 @@ type ContainerInputs interface {
 	Command(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string, envs []*runtimeapi.KeyValue) (command, args []string)
 	// Mounts returns the volume mounts; image volumes, /etc/hosts and the termination log are this package's.
 	Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string) ([]*runtimeapi.Mount, error)
+	// Assigned returns what device plugins give the container: variables, mounts, devices, CDI devices, annotations.
+	Assigned(ctx context.Context, pod *corev1.Pod, container *corev1.Container) (*runtimeapi.ContainerConfig, error)
 	// PullSecrets returns the secrets images may be pulled with.
 	PullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secret
 }

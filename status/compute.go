@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"minikubelet/runtime/cri"
 )
@@ -47,6 +48,8 @@ type Inputs struct {
 	Resize       []corev1.PodCondition
 	Lagging      map[string]corev1.ResourceRequirements
 	PodResources *corev1.ResourceRequirements
+	// DeviceHealth tells how a container's devices are; nil where none can have any.
+	DeviceHealth func(pod types.UID, container string) []corev1.ResourceStatus
 	// RecursiveReadOnly tells that the pod's runtime can make mounts read-only with all below.
 	RecursiveReadOnly func() bool
 	// Terminating pods are being stopped; of Terminated ones nothing runs and nothing will.

@@ -46,6 +46,9 @@ func (in Inputs) container(spec *corev1.Container, old *corev1.ContainerStatus, 
 	}
 	in.applyWaiting(&s, spec, k)
 	in.readiness(&s, newest, k)
+	if in.DeviceHealth != nil && k == kindRegular {
+		s.AllocatedResourcesStatus = in.DeviceHealth(in.Pod.UID, spec.Name)
+	}
 	return s
 }
 

@@ -58,7 +58,7 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 		}
 		if rejection != nil {
 			klog.FromContext(ctx).Info("Pod admission denied", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
-			l.metrics.rejections.WithLabelValues(rejection.Reason).Inc()
+			l.Workers.CountRejection(rejection.Reason)
 			l.Events.Event(pod, corev1.EventTypeWarning, rejection.Reason, rejection.Message)
 			u.Kill = &podworkers.Kill{Override: &status.Override{
 				Phase:   corev1.PodFailed,

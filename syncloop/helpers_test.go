@@ -129,7 +129,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	}
 	statuses := status.New(statusOptions)
 	workers := podworkers.New(podworkers.Options{
-		Runtime: rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node,
+		Runtime: rt, Cache: cache, Objects: object, Probes: prober, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, Registerer: b.registry,
 		Volumes: volumes.New(volumes.Options{
 			PodsDir: filepath.Join(dir, "pods"), Objects: object, HostIPs: noIPs, Allocatable: b.node.Allocatable,
 		}),

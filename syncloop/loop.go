@@ -37,6 +37,8 @@ type Options struct {
 	Mirror  *status.Mirror
 	Events  record.EventRecorder
 	Node    podworkers.NodeFacts
+	// Allocatable returns what pods may request in all, with devices, as it counts for one of them; nil where there are none.
+	Allocatable func(pod types.UID, others corev1.ResourceList) corev1.ResourceList
 	// Allocation knows what pods were given; by default a store of the loop's own.
 	Allocation *allocation.Store // part: allocation, runtime/allocation
 	// UpdateQOS is told, now and then, of all pods that use the node; never called twice at once, may be nil.

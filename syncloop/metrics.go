@@ -14,7 +14,6 @@ import (
 type metrics struct {
 	desired, active   *prometheus.GaugeVec
 	mirrors, ephemera prometheus.Gauge
-	rejections        *prometheus.CounterVec
 	preemptions       *prometheus.CounterVec
 }
 
@@ -31,9 +30,6 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		ephemera: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kubelet_managed_ephemeral_containers", Help: "Ephemeral containers in the pods of this node.",
 		}),
-		rejections: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "kubelet_admission_rejections_total", Help: "Pods that the kubelet did not admit, by reason.",
-		}, []string{"reason"}),
 		preemptions: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_preemptions", Help: "Pods that were ended for critical ones, by the resource that those lacked.",
 		}, []string{"preemption_signal"}),

@@ -156,9 +156,13 @@ func (l *Loop) admission(pod *corev1.Pod, others []*corev1.Pod) AdmissionInput {
 	for i := range others {
 		others[i], _ = l.Allocation.Allocated(others[i])
 	}
+	allocatable := l.Node.Allocatable()
+	if l.Allocatable != nil {
+		allocatable = l.Allocatable(pod.UID, allocatable)
+	}
 	return AdmissionInput{
 		Pod: pod, Others: others,
-		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
+		Node: l.Node.Node(), Allocatable: allocatable, MaxPods: l.MaxPods,
 		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls, AppArmor: l.AppArmor,
 	}
 }

@@ -70,6 +70,10 @@ type Reports struct {
 	PodsStart func() error
 	// VolumesInUse names the volumes that must not be detached from the node.
 	VolumesInUse func() []corev1.UniqueVolumeName
+	// Devices returns how many devices of plugins there are, and how many pods can have. Recreated tells that what an existing
+	// object of the node says of extended resources is of another machine of its name.
+	Devices   func() (capacity, allocatable corev1.ResourceList) // part: devices, kubelet/devices
+	Recreated func() bool
 }
 
 // Node is this node.

@@ -75,6 +75,9 @@ func (n *Node) registerOnce(ctx context.Context) error {
 	if have, err = n.patch(ctx, have, changed, ""); err != nil {
 		return err
 	}
+	if have, err = n.resetExtended(ctx, have); err != nil { // part: devices, kubelet/devices
+		return err
+	}
 	n.reportReboot(have)
 	n.set(have)
 	return nil

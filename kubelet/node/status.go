@@ -115,6 +115,11 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 	s := *have.DeepCopy()
 	// Resources of others are theirs to write, and nothing is reserved of them.
 	s.Capacity, s.Allocatable = othersResources(have.Capacity), othersResources(have.Capacity)
+	if n.reports.Devices != nil { // part: devices, kubelet/devices
+		capacity, allocatable := n.reports.Devices()
+		maps.Copy(s.Capacity, capacity)
+		maps.Copy(s.Allocatable, allocatable)
+	}
 	maps.Copy(s.Capacity, n.capacity)
 	maps.Copy(s.Allocatable, n.alloc)
 	s.Addresses = n.statusAddresses(have.Addresses)

@@ -45,6 +45,8 @@ type Store struct {
 type record struct {
 	Allocated Resources `json:"allocated"`
 	Actuated  Resources `json:"actuated,omitzero"`
+	// Devices is written and read by what assigns devices.
+	Devices json.RawMessage `json:"devices,omitempty"` // part: devices, kubelet/devices
 
 	pending, progress *corev1.PodCondition
 
