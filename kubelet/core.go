@@ -129,7 +129,7 @@ type hooks struct {
 func newLoop(b *base, c *core, h hooks) *syncloop.Loop {
 	s := b.settings
 	return syncloop.New(syncloop.Options{
-		Config: c.config, PLEG: c.pleg, Cache: c.cache, Probes: c.probes, Resync: c.resync, Workers: c.workers, Pods: c.pods, Status: c.status, Mirror: c.mirror,
+		Config: c.config, PLEG: c.pleg, Probes: c.probes, Resync: c.resync, Workers: c.workers, Pods: c.pods, Status: c.status, Mirror: c.mirror,
 		Events: b.events, Node: c.node, Allocation: c.runtime.Allocation, UpdateQOS: c.cgroups.UpdateQOS, Ready: c.podCgroups.ready, MaxPods: int(s.MaxPods),
 		Registerer: b.metrics.main, Clean: newCleaner(b, c), Pressure: h.pressure, ShuttingDown: h.shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },

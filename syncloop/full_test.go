@@ -39,7 +39,7 @@ func TestFull(t *testing.T) {
 	run := func(fn func(context.Context)) { b.parts.Go(func() { fn(b.ctx) }) }
 
 	observe := func(uid types.UID, at time.Time) {
-		b.Cache.Put(&cri.PodStatus{UID: uid, Namespace: "ns", Name: string(uid), ObservedAt: at, IPs: []string{"127.0.0.1"}, Containers: []*cri.ContainerStatus{{
+		b.PLEG.Cache.Put(&cri.PodStatus{UID: uid, Namespace: "ns", Name: string(uid), ObservedAt: at, IPs: []string{"127.0.0.1"}, Containers: []*cri.ContainerStatus{{
 			ID: "container-" + string(uid), Name: "a", State: runtimeapi.ContainerState_CONTAINER_RUNNING,
 		}}})
 	}

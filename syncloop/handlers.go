@@ -2,9 +2,11 @@ package syncloop
 
 import (
 	"context"
+	"runtime"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"minikubelet/config"
@@ -31,80 +33,125 @@ func (l *Loop) handleUpdate(ctx context.Context, u config.PodUpdate) {
 	}
 }
 
-// HandlePodAdditions takes in pods that are new to the node: oldest first, so that the
-// pods that were there before a restart are admitted before later ones.
+// HandlePodAdditions takes in pods that are new to the node, oldest first: after a restart of the kubelet the pods that ran
+// before are admitted before later ones.
 //
 // Upstream: pkg/kubelet/kubelet.go HandlePodAdditions.
 func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
 		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
 	})
-	defer l.resizePods(ctx) // part: in-place resize, syncloop/resize.go
 	for _, pod := range pods {
-		if podinfo.IsStatic(pod) {
-			pod = l.recall(pod) // part: pods that outlived a kubelet, syncloop/mirrors.go
-		}
-		l.Pods.Set(pod)
 		if podinfo.IsMirror(pod) {
 			l.handleMirror(pod)
 			continue
 		}
+		pod = l.recall(pod) // part: mirrors of static pods, syncloop/mirrors.go
+		l.Pods.Set(pod)
 		l.bindMirror(pod)
 		l.Probes.Seed(pod)
-		u := podworkers.Update{Pod: pod}
-		rejection := l.admit(ctx, pod)
-		if isFull(rejection) && podinfo.IsStatic(pod) {
-			l.refused[pod.UID] = true
-		}
+		given, rejection := l.admit(ctx, pod)
+		u := podworkers.Update{Pod: given}
 		if rejection != nil {
-			klog.FromContext(ctx).Info("Pod admission denied", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
-			l.Workers.CountRejection(rejection.Reason)
-			l.Events.Event(pod, corev1.EventTypeWarning, rejection.Reason, rejection.Message)
-			u.Kill = &podworkers.Kill{Override: &status.Override{
-				Phase:   corev1.PodFailed,
-				Reason:  rejection.Reason,
-				Message: "Pod was rejected: " + rejection.Message,
-			}}
+			u.Kill = l.reject(ctx, pod, rejection)
 		}
 		l.noteResize(pod)
-		l.update(ctx, u)
+		l.tell(ctx, u)
 	}
+	l.resizePods(ctx) // part: in-place resize, syncloop/resize.go
 }
 
-// admit decides whether the node takes the pod. A pod that is ending or ended asks for nothing; one that an earlier
-// kubelet took asks for what it had then.
+// admit decides about a new pod: what it had already from an earlier kubelet, whether the node takes it, and what it is
+// given. It returns the pod with the resources that it is given. A pod that is ending or ended asks for nothing.
 //
 // Upstream: pkg/kubelet/allocation/allocation_manager.go AddPod
-func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) *Rejection {
+func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, rejection *Rejection) {
 	if pod.DeletionTimestamp != nil || ended(pod) {
-		return nil
+		return pod, nil
 	}
-	logger := klog.FromContext(ctx)
-	pod, err := l.Allocation.Recall(pod)
+	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
+	given, err := l.Allocation.Recall(pod)
 	if err != nil {
-		logger.Error(err, "What the pod was given earlier is not known, its spec counts", "pod", klog.KObj(pod), "podUID", pod.UID)
+		logger.Error(err, "What the pod was given earlier is not known, its spec counts")
 	}
-	in := l.admission(pod, slices.DeleteFunc(l.active(), func(p *corev1.Pod) bool { return p.UID == pod.UID }))
-	// Who was here before the kubelet started is no newcomer: the ranking decides.
-	if _, here := l.Cache.Get(pod.UID); !here && l.Pressure != nil {
-		in.Pressure = l.Pressure()
+	in := l.admission(given)
+	// A pod that ran before the kubelet started is not new to the node: eviction decides about it.
+	if _, here := l.PLEG.Cache.Get(pod.UID); here {
+		in.Pressure = nil
 	}
 	in.ShuttingDown = l.ShuttingDown != nil && l.ShuttingDown()
-	rejection := Admit(in)
+	rejection = Admit(in)
 	if rejection != nil && podinfo.IsCritical(pod) {
 		rejection = l.makeRoom(ctx, in, rejection) // part: preemption, syncloop/room.go
 	}
-	l.admitted[pod.UID] = rejection == nil
-	if rejection == nil {
-		if err := l.Allocation.Allocate(pod); err != nil {
-			logger.Error(err, "Recording a pod's resources failed", "pod", klog.KObj(pod), "podUID", pod.UID)
-		}
+	if rejection != nil {
+		delete(l.given, pod.UID)
+		return given, rejection
 	}
-	return rejection
+	l.given[pod.UID] = given
+	if err := l.Allocation.Allocate(given); err != nil {
+		logger.Error(err, "Recording a pod's resources failed")
+	}
+	return given, nil
 }
 
-func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+// admission is what Admit looks at for a pod with these resources.
+func (l *Loop) admission(pod *corev1.Pod) AdmissionInput {
+	in := AdmissionInput{
+		Pod: pod, Others: slices.DeleteFunc(l.active(), func(other *corev1.Pod) bool { return other.UID == pod.UID }),
+		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
+		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls, AppArmor: l.AppArmor,
+	}
+	if l.Allocatable != nil {
+		in.Allocatable = l.Allocatable(pod.UID, in.Allocatable)
+	}
+	if l.Pressure != nil {
+		in.Pressure = l.Pressure()
+	}
+	return in
+}
+
+// active returns the pods that the node took and that may still use its resources, as their workers have them.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go filterOutInactivePods.
+func (l *Loop) active() []*corev1.Pod {
+	var active []*corev1.Pod
+	for uid, pod := range l.given {
+		if phase, ok := l.Workers.Phase(uid); !ok || phase < podworkers.Terminated {
+			active = append(active, pod)
+		}
+	}
+	return active
+}
+
+// reject tells why the node does not take the pod, and returns the end that its worker gives it.
+func (l *Loop) reject(ctx context.Context, pod *corev1.Pod, rejection *Rejection) *podworkers.Kill {
+	klog.FromContext(ctx).Info("Pod admission denied", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
+	l.Workers.CountRejection(rejection.Reason)
+	l.Events.Event(pod, corev1.EventTypeWarning, rejection.Reason, rejection.Message)
+	l.noteRefused(pod, rejection)
+	return &podworkers.Kill{Override: &status.Override{
+		Phase: corev1.PodFailed, Reason: rejection.Reason, Message: "Pod was rejected: " + rejection.Message,
+	}}
+}
+
+// tell hands a pod to its worker.
+func (l *Loop) tell(ctx context.Context, u podworkers.Update) {
+	if !l.waitsForRoom(u) {
+		l.Workers.UpdatePod(ctx, u)
+	}
+}
+
+// renew brings what is known of a pod up to date with a new version of it. It returns the pod with the resources that it
+// was given.
+func (l *Loop) renew(pod *corev1.Pod) *corev1.Pod {
+	l.Pods.Set(pod)
+	l.Status.Reconcile(pod)
+	given, _ := l.Allocation.Allocated(pod)
+	if _, taken := l.given[pod.UID]; taken {
+		l.given[pod.UID] = given
+	}
+	return given
 }
 
 // HandlePodUpdates takes in changed pods.
@@ -112,51 +159,56 @@ func ended(pod *corev1.Pod) bool {
 // Upstream: pkg/kubelet/kubelet.go HandlePodUpdates.
 func (l *Loop) HandlePodUpdates(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
-		l.Pods.Set(pod)
 		if podinfo.IsMirror(pod) {
 			l.handleMirror(pod)
 			continue
 		}
-		l.Status.Reconcile(pod)
+		given := l.renew(pod)
 		if l.noteResize(pod) {
 			l.resizePods(ctx)
+			given = l.given[pod.UID]
 		}
-		l.update(ctx, podworkers.Update{Pod: pod})
+		l.tell(ctx, podworkers.Update{Pod: given})
 	}
 }
 
-// HandlePodReconcile takes in pods of which only the status changed, most often because
-// this kubelet wrote it.
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// HandlePodReconcile takes in pods of which only the status changed, most often because this kubelet wrote it.
 //
 // Upstream: pkg/kubelet/kubelet.go HandlePodReconcile.
 func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
-	defer l.resizePods(ctx) // a pod that ended or shrank may have made room
 	for _, pod := range pods {
-		l.Pods.Set(pod)
-		l.Status.Reconcile(pod)
-		// Readiness gates are conditions that others write.
-		if len(pod.Spec.ReadinessGates) > 0 && !podinfo.IsMirror(pod) {
-			l.update(ctx, podworkers.Update{Pod: pod})
+		if podinfo.IsMirror(pod) {
+			l.Pods.Set(pod)
+			l.Status.Reconcile(pod)
+			continue
+		}
+		given := l.renew(pod)
+		if len(pod.Spec.ReadinessGates) > 0 { // they are conditions that others write
+			l.tell(ctx, podworkers.Update{Pod: given})
 		}
 	}
+	l.resizePods(ctx) // a pod that ended or shrank may have made room
 }
 
 // HandlePodRemoves takes in pods that their source no longer has.
 //
 // Upstream: pkg/kubelet/kubelet.go HandlePodRemoves.
 func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
-	defer l.resizePods(ctx)
 	for _, pod := range pods {
 		l.Pods.Remove(pod)
 		if podinfo.IsMirror(pod) {
 			l.mirrorGone(pod)
 			continue
 		}
-		delete(l.admitted, pod.UID)
-		delete(l.resizes, pod.UID)
-		delete(l.recalled, pod.UID)
-		delete(l.refused, pod.UID)
-		delete(l.waiting, pod.UID)
+		delete(l.given, pod.UID)
+		for _, kept := range []map[types.UID]bool{l.resizes, l.recalled, l.refused, l.waiting} {
+			delete(kept, pod.UID)
+		}
 		l.Workers.Removed(pod.UID)
 	}
+	l.resizePods(ctx)
 }

@@ -39,9 +39,6 @@ func (l *Loop) updateQOS(ctx context.Context) {
 		return
 	}
 	active := l.active()
-	for i := range active {
-		active[i], _ = l.Allocation.Allocated(active[i])
-	}
 	go func() {
 		defer l.updatingQOS.Store(false)
 		if err := l.UpdateQOS(active); err != nil {
@@ -69,14 +66,14 @@ func (l *Loop) clean(ctx context.Context) {
 
 // endOrphans ends pods that run although their source, having synced, does not have them.
 func (l *Loop) endOrphans(ctx context.Context) {
-	for _, uid := range l.Cache.UIDs() {
+	for _, uid := range l.PLEG.Cache.UIDs() {
 		if _, wanted := l.Pods.Get(uid); wanted {
 			continue
 		}
 		if _, working := l.Workers.Phase(uid); working {
 			continue
 		}
-		observed, ok := l.Cache.Get(uid)
+		observed, ok := l.PLEG.Cache.Get(uid)
 		if !ok || !l.sourceSynced(observed) {
 			continue
 		}

@@ -28,7 +28,6 @@ import (
 type Options struct {
 	Config  *config.Config
 	PLEG    *pleg.PLEG
-	Cache   *pleg.Cache
 	Probes  *probes.Manager
 	Resync  <-chan types.UID // pods one of whose volumes or secrets changed
 	Workers *podworkers.Workers
@@ -74,12 +73,14 @@ const saveTimeout = 5 * time.Second
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
-	metrics    *metrics                  // part: metrics of the loop, syncloop/metrics.go
-	lastTurn   atomic.Pointer[time.Time] // nil before the first
-	admitted   map[types.UID]bool
-	resizes    map[types.UID]bool // pods that ask for other resources than they have
+	metrics  *metrics                  // part: metrics of the loop, syncloop/metrics.go
+	lastTurn atomic.Pointer[time.Time] // nil before the first
+	given    map[types.UID]*corev1.Pod // the pods that the node took, with the resources that they were given
+
+	// What parts keep in mind.
+	resizes    map[types.UID]bool // pods that ask for other resources than they were given
 	refused    map[types.UID]bool // static pods that find no room on the node
-	waiting    map[types.UID]bool // admitted pods that wait until others have ended
+	waiting    map[types.UID]bool // pods that the node took and that wait until others have ended
 	room       chan types.UID     // those of them that need wait no more
 	recalled   map[types.UID]bool // static pods that ran before the kubelet, of which their mirrors will tell more
 	lastResize time.Time
@@ -94,8 +95,8 @@ func New(opts Options) *Loop {
 		opts.Allocation = allocation.New("")
 	}
 	return &Loop{
-		Options: opts, metrics: newMetrics(opts.Registerer), admitted: map[types.UID]bool{}, resizes: map[types.UID]bool{},
-		recalled: map[types.UID]bool{}, refused: map[types.UID]bool{}, waiting: map[types.UID]bool{}, room: make(chan types.UID),
+		Options: opts, metrics: newMetrics(opts.Registerer), given: map[types.UID]*corev1.Pod{}, room: make(chan types.UID),
+		resizes: map[types.UID]bool{}, recalled: map[types.UID]bool{}, refused: map[types.UID]bool{}, waiting: map[types.UID]bool{},
 	}
 }
 
@@ -194,21 +195,4 @@ func (l *Loop) Healthy() error {
 		return fmt.Errorf("sync loop took longer than expected: no turn since %s, limit %v", last.UTC().Format(time.RFC3339), stallLimit)
 	}
 	return nil
-}
-
-// active returns the admitted pods that may still use the node's resources.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go filterOutInactivePods.
-func (l *Loop) active() []*corev1.Pod {
-	var active []*corev1.Pod
-	for _, pod := range l.Pods.All() {
-		if !l.admitted[pod.UID] {
-			continue
-		}
-		if phase, ok := l.Workers.Phase(pod.UID); ok && phase >= podworkers.Terminated {
-			continue
-		}
-		active = append(active, pod)
-	}
-	return active
 }

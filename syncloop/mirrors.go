@@ -17,6 +17,7 @@ import (
 
 // handleMirror takes in a mirror pod that came or changed, and has the worker of the static pod look at it.
 func (l *Loop) handleMirror(mirror *corev1.Pod) {
+	l.Pods.Set(mirror)
 	static := l.Pods.StaticOf(mirror)
 	if static == nil {
 		return // housekeeping deletes it once the static sources have synced
@@ -71,12 +72,16 @@ func mirrors(mirror, static *corev1.Pod) bool {
 }
 
 // recall gives a static pod, whose source knows no status, the one that it had: when a kubelet first saw it and, if it ran
-// before this kubelet started, since when it does. More of that is in its mirror, which may still be under way.
+// before this kubelet started, since when it does. More of that is in its mirror, which may still be under way. Pods of the
+// apiserver come with their status.
 func (l *Loop) recall(static *corev1.Pod) *corev1.Pod {
+	if !podinfo.IsStatic(static) {
+		return static
+	}
 	pod := *static
 	pod.Status = *static.Status.DeepCopy()
 	pod.Status.StartTime = seen(static.Annotations)
-	observed, here := l.Cache.Get(static.UID)
+	observed, here := l.PLEG.Cache.Get(static.UID)
 	if _, working := l.Workers.Phase(static.UID); !here || working {
 		return &pod
 	}
@@ -165,8 +170,8 @@ func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 // runs tells whether something of the static pod that a mirror stands for still runs, whatever became of its manifest. A
 // version of it may be left out.
 func (l *Loop) runs(mirror *corev1.Pod, but types.UID) bool {
-	return slices.ContainsFunc(l.Cache.UIDs(), func(uid types.UID) bool {
-		observed, ok := l.Cache.Get(uid)
+	return slices.ContainsFunc(l.PLEG.Cache.UIDs(), func(uid types.UID) bool {
+		observed, ok := l.PLEG.Cache.Get(uid)
 		return ok && uid != but && observed.Namespace == mirror.Namespace && observed.Name == mirror.Name && !observed.Gone()
 	})
 }

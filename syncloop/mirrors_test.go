@@ -142,13 +142,13 @@ func TestMirrorOutlivesStaticPod(t *testing.T) {
 		}
 		before := newBench(t, server, dir, client)
 		before.start(before.PLEG.Run, before.Config.Run, before.Run)
-		before.HandlePodAdditions(before.ctx, []*corev1.Pod{static})
+		before.inTurn(func() { before.HandlePodAdditions(before.ctx, []*corev1.Pod{static}) })
 		before.wait(time.Second)
 		if mirrors() != 1 {
 			t.Fatal("no mirror")
 		}
 		server.Delay("StopContainer", 30*time.Second)
-		before.HandlePodRemoves(before.ctx, []*corev1.Pod{static})
+		before.inTurn(func() { before.HandlePodRemoves(before.ctx, []*corev1.Pod{static}) })
 		before.wait(5 * housekeepingPeriod)
 		before.wantRunning("static", true)
 		if mirrors() != 1 {

@@ -3,7 +3,6 @@ package syncloop
 import (
 	"cmp"
 	"context"
-	"runtime"
 	"slices"
 	"time"
 
@@ -21,33 +20,18 @@ import (
 // Upstream: pkg/kubelet/allocation/allocation_manager.go retryDelay
 const retryResizes = 3 * time.Minute
 
-// update hands a pod to its worker, with the resources it was allocated instead of those it asks for.
-//
-// Upstream: pkg/kubelet/pod_workers.go UpdatePod
-func (l *Loop) update(ctx context.Context, u podworkers.Update) {
-	if l.waiting[u.Pod.UID] {
-		if u.Pod.DeletionTimestamp == nil && u.Kill == nil {
-			return // it is started as it will be then
-		}
-		delete(l.waiting, u.Pod.UID)
-	}
-	u.Pod, _ = l.Allocation.Allocated(u.Pod)
-	l.Workers.UpdatePod(ctx, u)
-}
-
-// noteResize queues a pod whose spec asks for other resources than it was allocated, and reports whether it does.
+// noteResize queues a pod whose spec asks for other resources than it was given, and reports whether it does.
 func (l *Loop) noteResize(pod *corev1.Pod) bool {
-	if !l.admitted[pod.UID] || pod.DeletionTimestamp != nil || ended(pod) {
-		delete(l.resizes, pod.UID)
-		return false
+	given, taken := l.given[pod.UID]
+	if taken && given != pod && pod.DeletionTimestamp == nil && !ended(pod) {
+		l.resizes[pod.UID] = true
+		return true
 	}
-	if _, differs := l.Allocation.Allocated(pod); !differs {
+	if l.resizes[pod.UID] { // it does not ask any more
 		delete(l.resizes, pod.UID)
-		l.Allocation.Unpend(pod.UID) // what it asked for before, it asks for no more
-		return false
+		l.Allocation.Unpend(pod.UID)
 	}
-	l.resizes[pod.UID] = true
-	return true
+	return false
 }
 
 // resizePods tries every resize that waits, in the order of who comes first.
@@ -69,7 +53,7 @@ func (l *Loop) resizePods(ctx context.Context) {
 	slices.SortFunc(waiting, l.resizesFirst)
 	for _, pod := range waiting {
 		if l.resizePod(ctx, pod) {
-			l.update(ctx, podworkers.Update{Pod: pod})
+			l.tell(ctx, podworkers.Update{Pod: l.given[pod.UID]})
 		}
 	}
 }
@@ -80,12 +64,7 @@ func (l *Loop) resizePods(ctx context.Context) {
 // Upstream: pkg/kubelet/allocation/allocation_manager.go handlePodResourcesResize
 func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 	logger := klog.FromContext(ctx)
-	others := slices.DeleteFunc(l.active(), func(p *corev1.Pod) bool { return p.UID == pod.UID })
-	in := l.admission(pod, others)
-	if l.Pressure != nil {
-		in.Pressure = l.Pressure()
-	}
-	rejection := Admit(in)
+	rejection := Admit(l.admission(pod))
 	if rejection != nil {
 		logger.V(2).Info("Pod resize is deferred", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
 		news := l.Allocation.Pend(pod, corev1.PodReasonDeferred, rejection.Message)
@@ -100,6 +79,7 @@ func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 		return false
 	}
 	delete(l.resizes, pod.UID)
+	l.given[pod.UID] = pod
 	l.Allocation.Begin(pod)
 	l.Events.Event(pod, corev1.EventTypeNormal, allocation.EventStarted, allocation.Message("Pod resize started", pod, pod.Generation, ""))
 	return true
@@ -149,20 +129,4 @@ func (l *Loop) pendingSince(uid types.UID) time.Time {
 		}
 	}
 	return time.Now()
-}
-
-// admission is what Admit looks at. Pods count with what they were allocated.
-func (l *Loop) admission(pod *corev1.Pod, others []*corev1.Pod) AdmissionInput {
-	for i := range others {
-		others[i], _ = l.Allocation.Allocated(others[i])
-	}
-	allocatable := l.Node.Allocatable()
-	if l.Allocatable != nil {
-		allocatable = l.Allocatable(pod.UID, allocatable)
-	}
-	return AdmissionInput{
-		Pod: pod, Others: others,
-		Node: l.Node.Node(), Allocatable: allocatable, MaxPods: l.MaxPods,
-		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls, AppArmor: l.AppArmor,
-	}
 }

@@ -90,22 +90,39 @@ func (l *Loop) awaitRoom(ctx context.Context, uid types.UID, ending []*corev1.Po
 
 // startWaiting starts a pod that was admitted and has waited for room, unless it is gone.
 func (l *Loop) startWaiting(ctx context.Context, uid types.UID) {
-	pod, wanted := l.Pods.Get(uid)
-	if !l.waiting[uid] || !wanted {
+	pod, taken := l.given[uid]
+	if !l.waiting[uid] || !taken {
 		return
 	}
 	delete(l.waiting, uid)
 	l.start(ctx, pod)
 }
 
-// start hands an admitted pod to a worker. That of the time when it was refused ends first.
+// start hands a pod that the node took to a worker. If it was refused before, that worker ends first.
 func (l *Loop) start(ctx context.Context, pod *corev1.Pod) {
 	l.Workers.Removed(pod.UID)
-	l.update(ctx, podworkers.Update{Pod: pod})
+	l.tell(ctx, podworkers.Update{Pod: pod})
 }
 
-// admitRefused tries static pods again that were refused because the node was full, the most important first. Those of the
-// apiserver are replaced by who made them, these by nobody.
+// waitsForRoom tells whether an update is kept from the pod's worker, since the pod waits for others to end. What comes
+// meanwhile is in the pod that is started then. A pod that is to end waits no more.
+func (l *Loop) waitsForRoom(u podworkers.Update) bool {
+	if l.waiting[u.Pod.UID] && (u.Pod.DeletionTimestamp != nil || u.Kill != nil) {
+		delete(l.waiting, u.Pod.UID)
+	}
+	return l.waiting[u.Pod.UID]
+}
+
+// noteRefused keeps a static pod in mind that was refused because of others, which may go.
+func (l *Loop) noteRefused(pod *corev1.Pod, r *Rejection) {
+	full := strings.HasPrefix(r.Reason, "OutOf") || r.Reason == "NodePorts" || r.Reason == unexpectedAdmission
+	if full && podinfo.IsStatic(pod) {
+		l.refused[pod.UID] = true
+	}
+}
+
+// admitRefused tries static pods again that were refused because the node was full, the most important first. Pods of the
+// apiserver are replaced by their controllers; no controller replaces a static one.
 func (l *Loop) admitRefused(ctx context.Context) {
 	var refused []*corev1.Pod
 	for uid := range l.refused {
@@ -120,18 +137,14 @@ func (l *Loop) admitRefused(ctx context.Context) {
 		return strings.Compare(podinfo.FullName(a), podinfo.FullName(b))
 	})
 	for _, pod := range refused {
-		if rejection := l.admit(ctx, pod); rejection != nil {
+		given, rejection := l.admit(ctx, pod)
+		if rejection != nil {
 			continue
 		}
 		klog.FromContext(ctx).Info("There is room for a static pod that was refused", "pod", klog.KObj(pod), "podUID", pod.UID)
 		delete(l.refused, pod.UID)
 		if !l.waiting[pod.UID] {
-			l.start(ctx, pod)
+			l.start(ctx, given)
 		}
 	}
-}
-
-// isFull tells whether a pod was refused because of others, which may go.
-func isFull(r *Rejection) bool {
-	return r != nil && (strings.HasPrefix(r.Reason, "OutOf") || r.Reason == "NodePorts" || r.Reason == unexpectedAdmission)
 }

@@ -87,7 +87,7 @@ func main() {
 	statuses := status.New(status.Options{})
 	workers := podworkers.New(podworkers.Options{Runtime: rt, Cache: cache, Volumes: mounter, Objects: object, Probes: prober, Status: statuses, Events: events, Node: node})
 	loop := syncloop.New(syncloop.Options{
-		Config: source, PLEG: watch, Cache: cache, Probes: prober, Workers: workers, Pods: syncloop.NewPods(), Status: statuses, Events: events, Node: node,
+		Config: source, PLEG: watch, Probes: prober, Workers: workers, Pods: syncloop.NewPods(), Status: statuses, Events: events, Node: node,
 		Allocation: rt.Allocation, Clean: rt.GarbageCollect, MaxPods: 110,
 	})
 

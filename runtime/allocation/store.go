@@ -105,7 +105,10 @@ func (s *Store) Recall(pod *corev1.Pod) (*corev1.Pod, error) {
 		e.record.backfill(pod)
 		s.pods[pod.UID] = e.record
 	}
-	allocated, _ := s.pods[pod.UID].Allocated.Apply(pod)
+	allocated, differs := s.pods[pod.UID].Allocated.Apply(pod)
+	if !differs {
+		s.pods[pod.UID].pending = nil // what the pod asked for before, it asks for no more
+	}
 	return allocated, err
 }
 
