@@ -145,8 +145,6 @@ func (c *Config) set(ctx context.Context, source string, pods []*corev1.Pod) {
 
 // Handled says that the reader of Updates has acted on an update. Its source is ready from then on: a pod that the
 // reader still does not know is one that the source does not have. It reports whether the source was not ready before.
-//
-// Upstream: pkg/kubelet/config/sources.go SourcesReady.AddSource.
 func (c *Config) Handled(u PodUpdate) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -169,8 +167,6 @@ func (c *Config) SourceReady(name string) bool {
 }
 
 // SeenAll tells whether every source is ready.
-//
-// Upstream: pkg/kubelet/config/sources.go SourcesReady.AllReady.
 func (c *Config) SeenAll() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -115,8 +115,6 @@ func diff(source string, before, after map[types.UID]*corev1.Pod, order []*corev
 }
 
 // compare tells what makes one version of a pod another.
-//
-// Upstream: pkg/kubelet/config/config.go checkAndUpdatePod.
 func compare(before, after *corev1.Pod) (Op, bool) {
 	switch {
 	case before == nil:
@@ -134,8 +132,6 @@ func compare(before, after *corev1.Pod) (Op, bool) {
 }
 
 // differ compares what a pod is told to be, not how it is.
-//
-// Upstream: pkg/kubelet/config/config.go podsDifferSemantically.
 func differ(a, b *corev1.Pod) bool {
 	return !equality.Semantic.DeepEqual(a.Spec, b.Spec) ||
 		!maps.Equal(a.Labels, b.Labels) ||

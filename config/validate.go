@@ -190,8 +190,6 @@ func validatePorts(at *field.Path, ports []corev1.ContainerPort, hostPorts sets.
 }
 
 // forbidden names references to API objects, which a pod that needs no apiserver cannot have.
-//
-// Upstream: pkg/kubelet/config/common.go, podutil.HasAPIObjectReference.
 func forbidden(spec *field.Path, s *corev1.PodSpec) field.ErrorList {
 	const why = "a static pod may not refer to API objects"
 	var errs field.ErrorList

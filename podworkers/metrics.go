@@ -78,8 +78,6 @@ func (m *metrics) began(pod *corev1.Pod, seen time.Time) {
 }
 
 // stepKind names the step that is about to be made.
-//
-// Upstream: pkg/kubelet/pod_workers.go podWorkerLoop, pkg/kubelet/types/pod_update.go SyncPodType
 func (w *worker) stepKind(m mail) string {
 	first := w.reported == "" // no step has made a status yet
 	switch {
@@ -122,8 +120,6 @@ type workingPods struct {
 func (c workingPods) Describe(out chan<- *prometheus.Desc) { out <- c.describeWork }
 
 // Collect implements prometheus.Collector.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go HandlePodCleanups
 func (c workingPods) Collect(out chan<- prometheus.Metric) {
 	type group struct{ lifecycle, config, static string }
 	counts := map[group]int{}

@@ -62,8 +62,6 @@ func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) e
 }
 
 // cleanupPod gives back what a pod still holds of which nothing runs: its volumes, its cgroup and its user IDs.
-//
-// Upstream: pkg/kubelet/kubelet.go SyncTerminatedPod.
 func (w *worker) cleanupPod(ctx context.Context, m mail) (signal, error) {
 	observed, err := w.opts.Cache.Current(ctx, m.pod)
 	if err != nil {

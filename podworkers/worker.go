@@ -143,8 +143,6 @@ func (w *worker) grace() int64 {
 
 // run makes a step each time the bell rings or a step's time has come. It returns true when the pod is gone, and false
 // when ctx ends.
-//
-// Upstream: pkg/kubelet/pod_workers.go podWorkerLoop.
 func (w *worker) run(ctx context.Context) (gone bool) {
 	w.lifetime = ctx
 	timer := time.NewTimer(0)
@@ -253,7 +251,7 @@ func (w *worker) apply(ctx context.Context, s signal) Phase {
 
 const (
 	firstRetry = 500 * time.Millisecond
-	lastRetry  = 10 * time.Second // Upstream: pkg/kubelet/kubelet.go backOffPeriod
+	lastRetry  = 10 * time.Second
 )
 
 func (w *worker) backoff() time.Duration {

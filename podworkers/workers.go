@@ -92,8 +92,6 @@ func New(opts Options) *Workers {
 
 // UpdatePod hands an update to the pod's worker, starting the worker if there is
 // none. It never blocks. The worker lives until ctx ends or Forget is called.
-//
-// Upstream: pkg/kubelet/pod_workers.go UpdatePod.
 func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -118,8 +116,6 @@ func (ws *Workers) update(ctx context.Context, u Update) {
 }
 
 // Kill ends a pod whatever its source says, if it has a worker.
-//
-// Upstream: pkg/kubelet/pod_workers.go UpdatePod with SyncPodKill.
 func (ws *Workers) Kill(uid types.UID, k Kill) {
 	if w := ws.worker(uid); w != nil {
 		w.deliver(Update{Kill: &k})
@@ -127,8 +123,6 @@ func (ws *Workers) Kill(uid types.UID, k Kill) {
 }
 
 // Cleaned is closed when nothing of the pod is left but its record and its logs.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go PodCouldHaveRunningContainers and its like, polled by the eviction manager.
 func (ws *Workers) Cleaned(uid types.UID) <-chan struct{} {
 	if w := ws.worker(uid); w != nil {
 		return w.cleaned
@@ -200,8 +194,6 @@ func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 }
 
 // drop forgets a worker that is done. If its pod has come back meanwhile, it gets another.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go HandlePodCleanups
 func (ws *Workers) drop(ctx context.Context, w *worker) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()

@@ -108,8 +108,6 @@ func (in Inputs) phase(s, old *corev1.PodStatus) corev1.PodPhase {
 }
 
 // active tells whether the sandbox in use has a regular container, so that the init containers are done.
-//
-// Upstream: pkg/kubelet/container/helpers.go HasAnyActiveRegularContainerStarted.
 func (in Inputs) active() bool {
 	sandbox := in.Observed.ReadySandbox()
 	if sandbox == nil {
@@ -136,8 +134,6 @@ func (in Inputs) rejected() bool {
 
 // HoldBack returns the status as the apiserver may see it: while containers run, sidecars for one, the pod has not
 // ended, although Compute says so that they be stopped.
-//
-// Upstream: pkg/kubelet/status/status_manager.go mergePodStatus.
 func HoldBack(s corev1.PodStatus, in Inputs) corev1.PodStatus {
 	if !ended(s.Phase) || ended(in.Old.Phase) || len(in.Observed.Running()) == 0 {
 		return s
@@ -158,8 +154,6 @@ func startTime(old *corev1.PodStatus, now time.Time) *metav1.Time {
 }
 
 // setAddresses fills in the host's and the pod's addresses, the pod's in the order of the host's families.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go generateAPIPodStatus and sortPodIPs.
 func (in Inputs) setAddresses(s *corev1.PodStatus) {
 	for _, ip := range in.HostIPs {
 		s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: ip})

@@ -87,9 +87,6 @@ func findCondition(list []corev1.PodCondition, kind corev1.PodConditionType) *co
 }
 
 // sandboxReady tells whether the pod has a sandbox that can be used as it is, and so its network.
-//
-// Upstream: pkg/kubelet/status/generate.go GeneratePodReadyToStartContainersCondition, which asks
-// pkg/kubelet/kuberuntime/util/util.go PodSandboxChanged.
 func (in Inputs) sandboxReady() corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse}
 	ready := 0
@@ -117,8 +114,6 @@ func (in Inputs) sandboxReady() corev1.PodCondition {
 
 // initializedCondition tells whether the init containers are done. Once they were, init containers that run again in a
 // new sandbox and sidecars that restart do not undo it.
-//
-// Upstream: pkg/kubelet/status/generate.go GeneratePodInitializedCondition.
 func (in Inputs) initializedCondition(s, old *corev1.PodStatus) corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}
 	if len(in.Pod.Spec.InitContainers) > 0 && len(s.InitContainerStatuses)+len(s.ContainerStatuses) == 0 {
@@ -149,8 +144,6 @@ func (in Inputs) initializedCondition(s, old *corev1.PodStatus) corev1.PodCondit
 }
 
 // containersReady tells whether all containers, sidecars among them, are ready. Those of an ended pod are not.
-//
-// Upstream: pkg/kubelet/status/generate.go GenerateContainersReadyCondition.
 func (in Inputs) containersReady(s *corev1.PodStatus) corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.ContainersReady, Status: corev1.ConditionFalse}
 	switch s.Phase {
@@ -188,8 +181,6 @@ func isReady(statuses []corev1.ContainerStatus, name string) bool {
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
 
 // podReady tells whether the containers are ready and every readiness gate is open.
-//
-// Upstream: pkg/kubelet/status/generate.go GeneratePodReadyCondition.
 func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCondition) corev1.PodCondition {
 	c := containers
 	c.Type = corev1.PodReady
@@ -214,8 +205,6 @@ func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCon
 func isOwned(t corev1.PodConditionType) bool { return slices.Contains(owned, t) }
 
 // isVerdict tells whether a condition that others write too was written by a kubelet.
-//
-// Upstream: pkg/kubelet/types/pod_status.go PodConditionSharedByKubelet.
 func isVerdict(c corev1.PodCondition) bool {
 	return c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet
 }

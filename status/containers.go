@@ -105,8 +105,6 @@ func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.Contain
 }
 
 // fromRuntime translates what the runtime says of the newest instance.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go convertContainerStatus.
 func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, c *cri.ContainerStatus, old *corev1.ContainerStatus) {
 	s.RestartCount = int32(c.Attempt)
 	if old != nil && mayRestartAll(in.Pod) { // the runtime's numbers begin anew when all its records were removed
@@ -194,8 +192,6 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 }
 
 // readiness fills in started and ready: an init container is ready when it has done its work.
-//
-// Upstream: pkg/kubelet/prober/prober_manager.go UpdatePodStatus.
 func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatus, k kind) {
 	running := s.State.Running != nil && newest != nil
 	s.Started = new(running && (in.Started == nil || in.Started(newest.ID)))

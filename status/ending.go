@@ -24,8 +24,6 @@ func unknownEnd(message string) *corev1.ContainerStateTerminated {
 
 // endContainers gives an end to the containers of a terminated pod that have none. Those that were never
 // to start yet, because the pod was not initialised, go on waiting.
-//
-// Upstream: pkg/kubelet/status/status_manager.go TerminatePod.
 func (in Inputs) endContainers(s *corev1.PodStatus) {
 	end := func(list []corev1.ContainerStatus) {
 		for i := range list {
@@ -42,8 +40,6 @@ func (in Inputs) endContainers(s *corev1.PodStatus) {
 }
 
 // wasInitialized tells whether regular containers had their turn.
-//
-// Upstream: pkg/kubelet/status/status_manager.go hasPodInitialized.
 func (in Inputs) wasInitialized(s *corev1.PodStatus) bool {
 	if initial := findCondition(in.Old.Conditions, corev1.PodInitialized); initial != nil && initial.Status == corev1.ConditionTrue {
 		return true
@@ -57,8 +53,6 @@ func (in Inputs) wasInitialized(s *corev1.PodStatus) bool {
 }
 
 // begun is the number of init containers up to the last that was ever run, but the first always counts.
-//
-// Upstream: pkg/kubelet/status/status_manager.go initializedContainers.
 func begun(inits []corev1.ContainerStatus) int {
 	for i, c := range slices.Backward(inits) {
 		if c.State.Waiting == nil || c.LastTerminationState.Terminated != nil {
@@ -69,13 +63,9 @@ func begun(inits []corev1.ContainerStatus) int {
 }
 
 // maxMessages is how many bytes the termination messages of one pod may have, shared equally by its containers.
-//
-// Upstream: pkg/kubelet/container/runtime.go MaxPodTerminationMessageLogLength.
 const maxMessages = 12 << 10
 
 // normalize brings a status into the form that the apiserver gives back, so that the two can be compared.
-//
-// Upstream: pkg/kubelet/status/status_manager.go normalizeStatus.
 func normalize(pod *corev1.Pod, s *corev1.PodStatus) {
 	limit := maxMessages
 	if n := len(pod.Spec.Containers) + len(pod.Spec.InitContainers) + len(pod.Spec.EphemeralContainers); n > 0 {

@@ -118,8 +118,6 @@ func (m *Manager) Run(ctx context.Context) {
 const patience = 500 * time.Millisecond
 
 // Set takes a pod's status and has it written.
-//
-// Upstream: pkg/kubelet/status/status_manager.go SetPodStatus.
 func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -182,8 +180,6 @@ func (m *Manager) Get(uid types.UID) (corev1.PodStatus, bool) {
 
 // Reconcile takes in what the apiserver has of a pod, and has the status written again if someone changed it.
 // Mirror pods count for their static ones.
-//
-// Upstream: pkg/kubelet/status/status_manager.go needsReconcile.
 func (m *Manager) Reconcile(pod *corev1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -199,8 +195,6 @@ func (m *Manager) Reconcile(pod *corev1.Pod) {
 }
 
 // Finish says that nothing is left of a deleted pod: its last status is written and then its object deleted.
-//
-// Upstream: pkg/kubelet/status/status_manager.go canBeDeleted, in syncPod.
 func (m *Manager) Finish(pod *corev1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -264,8 +258,6 @@ func (o *apiObject) take(pod *corev1.Pod) bool {
 }
 
 // write brings the apiserver's object up to date, and deletes that of a finished pod.
-//
-// Upstream: pkg/kubelet/status/status_manager.go syncPod.
 func (m *Manager) write(ctx context.Context, uid types.UID) {
 	m.mu.Lock()
 	e := m.pods[uid]
@@ -350,8 +342,6 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 
 // difference returns the patch from what the apiserver has to what it should have, nil if that is the same.
 // Conditions of others are theirs, in whatever state they are.
-//
-// Upstream: pkg/util/pod/pod.go PatchPodStatus and status_manager.go mergePodStatus.
 func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 	want.Conditions = WithForeign(want.Conditions, object.status.Conditions)
 	changes, err := patch.Diff(&object.status, &want) // part: patches of statuses, status/patch

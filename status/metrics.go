@@ -46,8 +46,6 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 }
 
 // countTerminated counts the containers that ended between two statuses. before may be nil.
-//
-// Upstream: pkg/kubelet/status/status_manager.go checkAndRecordTerminations
 func (m *metrics) countTerminated(before, now *corev1.PodStatus) {
 	if before == nil {
 		before = &corev1.PodStatus{}
@@ -76,8 +74,6 @@ type startup struct {
 }
 
 // Pulled notes that an image of the pod was pulled, so that the time does not count as the kubelet's own.
-//
-// Upstream: pkg/kubelet/util/pod_startup_latency_tracker.go RecordImageStartedPulling, RecordImageFinishedPulling
 func (m *Manager) Pulled(pod types.UID, began, ended time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -94,8 +90,6 @@ func (m *Manager) Pulled(pod types.UID, began, ended time.Time) {
 
 // started records, once, how long a pod took to start, when the watch shows all its containers running. Callers hold
 // the manager's mu.
-//
-// Upstream: pkg/kubelet/util/pod_startup_latency_tracker.go ObservedPodOnWatch
 func (m *metrics) started(e *entry, pod *corev1.Pod, now time.Time) {
 	if e.startup == nil || !allRunning(pod.Status.ContainerStatuses) {
 		return
@@ -135,8 +129,6 @@ func initTime(pod *corev1.Pod) time.Duration {
 }
 
 // isStateful tells whether the pod has volumes that may be slow to come.
-//
-// Upstream: pkg/kubelet/util/pod_startup_latency_tracker.go isStatefulPod
 func isStateful(pod *corev1.Pod) bool {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]

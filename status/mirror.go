@@ -32,8 +32,6 @@ func NewMirror(opts MirrorOptions) *Mirror { return &Mirror{opts: opts} }
 
 // Ensure makes the mirror of a static pod if there is none, and replaces one that stands for another version
 // of it or belongs to an earlier node. The mirror is seen again through the apiserver source.
-//
-// Upstream: pkg/kubelet/kubelet.go tryReconcileMirrorPods.
 func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 	node := m.opts.Node()
 	if have := m.opts.Existing(static); have != nil {
@@ -90,8 +88,6 @@ func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
 }
 
 // mirrorOf is the API object for a static pod.
-//
-// Upstream: pkg/kubelet/pod/mirror_client.go CreateMirrorPod.
 func mirrorOf(static *corev1.Pod, node *corev1.Node) *corev1.Pod {
 	mirror := static.DeepCopy()
 	mirror.UID, mirror.ResourceVersion = "", ""
@@ -105,8 +101,6 @@ func mirrorOf(static *corev1.Pod, node *corev1.Node) *corev1.Pod {
 }
 
 // Delete removes a mirror from the apiserver; one that is gone already is no error.
-//
-// Upstream: pkg/kubelet/pod/mirror_client.go DeleteMirrorPod.
 func (m *Mirror) Delete(ctx context.Context, mirror *corev1.Pod) error {
 	err := m.opts.Pods(mirror.Namespace).Delete(ctx, mirror.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(mirror.UID)),

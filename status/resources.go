@@ -21,8 +21,6 @@ const (
 
 // resources are the spec's with what the runtime says it applied to a running container. What the runtime does not
 // say stays as it was said of the same instance before.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go convertToAPIContainerStatuses' convertContainerStatusResources.
 func resources(spec *corev1.Container, c *cri.ContainerStatus, old *corev1.ResourceRequirements) *corev1.ResourceRequirements {
 	r := spec.Resources.DeepCopy()
 	if c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {

@@ -17,8 +17,6 @@ const (
 )
 
 // mayRestartAll tells whether a rule of the pod asks for the restart of all its containers.
-//
-// Upstream: pkg/api/v1/pod/util.go AllContainersCouldRestart.
 func mayRestartAll(pod *corev1.Pod) bool {
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
@@ -34,8 +32,6 @@ func mayRestartAll(pod *corev1.Pod) bool {
 
 // restartsAll tells whether a container ended in a way that has all of them restarted, and is still there: it is
 // removed last.
-//
-// Upstream: pkg/kubelet/container/helpers.go ShouldAllContainersRestart.
 func (in Inputs) restartsAll() bool {
 	if in.Terminating {
 		return false
@@ -53,8 +49,6 @@ func (in Inputs) restartsAll() bool {
 }
 
 // restartingAll is the condition of a pod whose rules may restart all its containers.
-//
-// Upstream: pkg/kubelet/status/generate.go GenerateAllContainersRestartingCondition.
 func (in Inputs) restartingAll() corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.AllContainersRestarting, Status: corev1.ConditionFalse}
 	if in.restartsAll() {

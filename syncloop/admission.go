@@ -50,8 +50,6 @@ func Admit(in AdmissionInput) *Rejection {
 }
 
 // checkShutdown keeps all pods from a machine that goes down.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go Admit.
 func checkShutdown(in AdmissionInput) *Rejection {
 	if !in.ShuttingDown {
 		return nil
@@ -61,8 +59,6 @@ func checkShutdown(in AdmissionInput) *Rejection {
 
 // checkPressure keeps pods from a node that evicts others. Critical ones come in all the same, and where only memory
 // is short all but those that request none of it.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go Admit.
 func checkPressure(in AdmissionInput) *Rejection {
 	if len(in.Pressure) == 0 || podinfo.IsCritical(in.Pod) {
 		return nil
@@ -98,8 +94,6 @@ func checkSysctls(in AdmissionInput) *Rejection {
 }
 
 // checkResources tells of the first resource that the pod lacks.
-//
-// Upstream: pkg/kubelet/lifecycle/predicate.go generalFilter, through the scheduler's noderesources.Fits.
 func checkResources(in AdmissionInput) *Rejection {
 	for _, s := range shortages(in) {
 		return &Rejection{
@@ -236,8 +230,6 @@ func appendPorts(ports []hostPort, c *corev1.Container) []hostPort {
 
 // checkTaints looks for a NoExecute taint that a pod from the apiserver does not tolerate. The static ones of a file
 // tolerate all.
-//
-// Upstream: pkg/kubelet/lifecycle/predicate.go AdmissionCheck, tainttoleration.
 func checkTaints(in AdmissionInput) *Rejection {
 	if podinfo.IsStatic(in.Pod) {
 		return nil

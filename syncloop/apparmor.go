@@ -23,8 +23,6 @@ func AppArmor() error {
 }
 
 // checkAppArmor refuses a pod that asks for a profile where there can be none. What runs already is not asked again.
-//
-// Upstream: pkg/kubelet/lifecycle/handlers.go appArmorAdmitHandler, pkg/security/apparmor/validate.go Validate.
 func checkAppArmor(in AdmissionInput) *Rejection {
 	if phase := in.Pod.Status.Phase; phase != corev1.PodPending && phase != "" {
 		return nil
@@ -50,8 +48,6 @@ func checkAppArmor(in AdmissionInput) *Rejection {
 }
 
 // appArmorProfiles are those that a pod asks for, by field or by the annotations that came before.
-//
-// Upstream: pkg/security/apparmor/helpers.go isRequired, getProfileFromPodAnnotations.
 func appArmorProfiles(pod *corev1.Pod) (profiles []*corev1.AppArmorProfile) {
 	add := func(p *corev1.AppArmorProfile) {
 		if p != nil {

@@ -63,8 +63,6 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 
 // admit decides about a new pod: what it had already from an earlier kubelet, whether the node takes it, and what it is
 // given. It returns the pod with the resources that it is given. A pod that is ending or ended asks for nothing.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go AddPod
 func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, rejection *Rejection) {
 	if pod.DeletionTimestamp != nil || ended(pod) {
 		return pod, nil
@@ -112,8 +110,6 @@ func (l *Loop) admission(pod *corev1.Pod) AdmissionInput {
 }
 
 // active returns the pods that the node took and that may still use its resources, as their workers have them.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go filterOutInactivePods.
 func (l *Loop) active() []*corev1.Pod {
 	var active []*corev1.Pod
 	for uid, pod := range l.given {
@@ -155,8 +151,6 @@ func (l *Loop) renew(pod *corev1.Pod) *corev1.Pod {
 }
 
 // HandlePodUpdates takes in changed pods.
-//
-// Upstream: pkg/kubelet/kubelet.go HandlePodUpdates.
 func (l *Loop) HandlePodUpdates(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		if podinfo.IsMirror(pod) {
@@ -177,8 +171,6 @@ func ended(pod *corev1.Pod) bool {
 }
 
 // HandlePodReconcile takes in pods of which only the status changed, most often because this kubelet wrote it.
-//
-// Upstream: pkg/kubelet/kubelet.go HandlePodReconcile.
 func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		if podinfo.IsMirror(pod) {
@@ -195,8 +187,6 @@ func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 }
 
 // HandlePodRemoves takes in pods that their source no longer has.
-//
-// Upstream: pkg/kubelet/kubelet.go HandlePodRemoves.
 func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
 		l.Pods.Remove(pod)

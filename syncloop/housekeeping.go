@@ -32,8 +32,6 @@ func (l *Loop) housekeeping(ctx context.Context) {
 
 // updateQOS gives burstable pods together the share of CPU that they ask for together. It costs a sum, and a write to a
 // cgroup when that has changed: with the systemd driver systemd does that, which may not answer, so the loop does not wait.
-//
-// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go UpdateCgroups
 func (l *Loop) updateQOS(ctx context.Context) {
 	if l.UpdateQOS == nil || !l.Config.SeenAll() || !l.updatingQOS.CompareAndSwap(false, true) {
 		return
@@ -48,8 +46,6 @@ func (l *Loop) updateQOS(ctx context.Context) {
 }
 
 // cleanPeriod is how often dead containers and leftover directories are collected.
-//
-// Upstream: pkg/kubelet/kubelet.go ContainerGCPeriod.
 const cleanPeriod = time.Minute
 
 func (l *Loop) clean(ctx context.Context) {

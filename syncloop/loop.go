@@ -101,8 +101,6 @@ func New(opts Options) *Loop {
 }
 
 // Run turns the loop until ctx ends, then waits for the workers to stop. Pods go on running.
-//
-// Upstream: pkg/kubelet/kubelet.go syncLoop.
 func (l *Loop) Run(ctx context.Context) {
 	housekeeping := time.NewTicker(housekeepingPeriod)
 	defer housekeeping.Stop()
@@ -148,8 +146,6 @@ func (l *Loop) saveAllocations(ctx context.Context) {
 // and needs no second; the status manager's queue and its maps grow with the number of pods; the recorder drops events when
 // its 1000 are not sent. The apiserver, the cleaning and the cgroups are called from
 // goroutines of their own, of which one of a kind runs at a time.
-//
-// Upstream: pkg/kubelet/kubelet.go syncLoopIteration.
 func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, updates <-chan config.PodUpdate, housekeeping <-chan time.Time) {
 	log := klog.FromContext(ctx)
 	select {
@@ -183,8 +179,6 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 const stallLimit = time.Minute
 
 // Healthy tells why the loop is stuck, nil if it turns.
-//
-// Upstream: pkg/kubelet/kubelet.go LatestLoopEntryTime, checked by syncLoopHealthCheck.
 func (l *Loop) Healthy() error {
 	last := l.lastTurn.Load()
 	if last == nil {

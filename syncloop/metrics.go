@@ -39,8 +39,6 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 }
 
 // count is called by every housekeeping.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go HandlePodCleanups
 func (m *metrics) count(desired, active []*corev1.Pod, mirrors int) {
 	for gauge, pods := range map[*prometheus.GaugeVec][]*corev1.Pod{m.desired: desired, m.active: active} {
 		static := 0

@@ -147,8 +147,6 @@ func recallFromRuntime(pod *corev1.Pod, observed *cri.PodStatus) {
 }
 
 // deleteLoneMirrors deletes mirror pods whose static pod is in no source any more and has ended.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go deleteOrphanedMirrorPods
 func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 	if l.Mirror == nil || !l.Config.SeenAll() {
 		return

@@ -32,8 +32,6 @@ type need struct {
 // victims returns the pods to end so that a critical pod has what it lacks: guaranteed ones only for what all burstable and
 // best-effort ones do not free, burstable ones only for what the best-effort ones do not, and of each as few and as small
 // ones as it takes. It is pure.
-//
-// Upstream: pkg/kubelet/preemption/preemption.go getPodsToPreempt
 func victims(by *corev1.Pod, pods []*corev1.Pod, lacks []shortage) ([]*corev1.Pod, error) {
 	var wanted needs
 	for _, s := range lacks {
@@ -57,8 +55,6 @@ func victims(by *corev1.Pod, pods []*corev1.Pod, lacks []shortage) ([]*corev1.Po
 }
 
 // nearest takes pods that together free what is needed, again and again the one that leaves least of it.
-//
-// Upstream: pkg/kubelet/preemption/preemption.go getPodsToPreemptByDistance
 func nearest(pods []*corev1.Pod, left needs) (taken []*corev1.Pod) {
 	pods = slices.Clone(pods)
 	for len(left) > 0 && len(pods) > 0 {

@@ -35,8 +35,6 @@ func (l *Loop) noteResize(pod *corev1.Pod) bool {
 }
 
 // resizePods tries every resize that waits, in the order of who comes first.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go retryPendingResizes
 func (l *Loop) resizePods(ctx context.Context) {
 	if len(l.resizes) == 0 || !l.Config.SeenAll() {
 		return
@@ -60,8 +58,6 @@ func (l *Loop) resizePods(ctx context.Context) {
 
 // resizePod allocates what the pod asks for if the node has it, else the pod goes on waiting. It reports whether the worker
 // has to know.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go handlePodResourcesResize
 func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 	logger := klog.FromContext(ctx)
 	rejection := Admit(l.admission(pod))
@@ -87,8 +83,6 @@ func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 
 // resizesFirst orders resizes that wait: those that ask for no more than they have, then by priority, then guaranteed pods, then
 // who has waited longest.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go sortPendingResizes
 func (l *Loop) resizesFirst(a, b *corev1.Pod) int {
 	rank := func(yes bool) int {
 		if yes {
@@ -113,8 +107,6 @@ func priority(pod *corev1.Pod) int32 {
 }
 
 // asksForMore tells whether the pod's requests exceed what it was allocated.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go isResizeIncreasingRequests
 func (l *Loop) asksForMore(pod *corev1.Pod) bool {
 	allocated, _ := l.Allocation.Allocated(pod)
 	has, wants := resource.PodRequests(allocated, resource.PodResourcesOptions{}), resource.PodRequests(pod, resource.PodResourcesOptions{})

@@ -26,8 +26,6 @@ const (
 
 // makeRoom ends pods so that a critical one that lacks nothing but resources is admitted, and has it wait for them. It
 // returns why the pod is not admitted all the same.
-//
-// Upstream: pkg/kubelet/preemption/preemption.go HandleAdmissionFailure, which holds up its loop until the pods have ended.
 func (l *Loop) makeRoom(ctx context.Context, in AdmissionInput, rejection *Rejection) *Rejection {
 	lacks := shortages(in)
 	if len(lacks) == 0 || !strings.HasPrefix(rejection.Reason, "OutOf") {
@@ -62,8 +60,6 @@ func (l *Loop) makeRoom(ctx context.Context, in AdmissionInput, rejection *Rejec
 }
 
 // awaitRoom tells the loop when pods have ended, or have had long enough to.
-//
-// Upstream: pkg/kubelet/pod_workers.go killPodNow
 func (l *Loop) awaitRoom(ctx context.Context, uid types.UID, ending []*corev1.Pod) {
 	longest := 10 * time.Second
 	for _, pod := range ending {

@@ -86,8 +86,6 @@ func formatMap(m map[string]string) string {
 
 // ResourceFieldRef returns a resource of the named container, or of c if none is named, divided by the divisor and
 // rounded up. A limit that is not set is the node's allocatable.
-//
-// Upstream: pkg/api/v1/resource/helpers.go ExtractContainerResourceValue and MergeContainerResourceLimits.
 func ResourceFieldRef(ref *corev1.ResourceFieldSelector, pod *corev1.Pod, c *corev1.Container, allocatable corev1.ResourceList) (string, error) {
 	if ref.ContainerName != "" {
 		if c = podinfo.Container(pod, ref.ContainerName); c == nil {

@@ -72,8 +72,6 @@ func (b *bundles) tell(any) {
 
 // TrustAnchors returns the certificates of the ClusterTrustBundles that a projection chooses, each once, as PEM. With
 // nothing chosen that is an error, unless the projection is optional.
-//
-// Upstream: pkg/kubelet/clustertrustbundle/clustertrustbundle_manager.go GetTrustAnchorsByName and GetTrustAnchorsBySigner.
 func (m *Manager) TrustAnchors(ctx context.Context, p *corev1.ClusterTrustBundleProjection) ([]byte, error) {
 	b := m.bundles
 	if b.watch == nil {

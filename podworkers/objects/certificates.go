@@ -106,8 +106,6 @@ func (c *certificates) forget(uid types.UID) {
 // Certificate returns the private key and the certificates of a podCertificate projection, as PEM. It asks for them when
 // there are none and waits a moment for the signer, and asks again when they want renewing; those it had serve until then.
 // Calls for one pod must not overlap.
-//
-// Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go handleProjection and GetPodCertificateCredentialBundle.
 func (m *Manager) Certificate(ctx context.Context, pod *corev1.Pod, volume string, index int) (key, chain []byte, err error) {
 	c := m.certificates
 	if c.watch == nil {
@@ -228,8 +226,6 @@ func (c *certificates) request(ctx context.Context, pod *corev1.Pod, volume stri
 }
 
 // newRequest makes a key and a request for a certificate of it.
-//
-// Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go createPodCertificateRequest.
 func (c *certificates) newRequest(ctx context.Context, pod *corev1.Pod, volume string, index int) ([]byte, *certificatesv1.PodCertificateRequest, error) {
 	p := certificateSource(pod, volume, index)
 	if p == nil {

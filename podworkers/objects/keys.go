@@ -48,8 +48,6 @@ func newKey(kind string) (key, proof []byte, err error) {
 }
 
 // onlyCertificates drops whatever stands between and in a signer's certificates but these.
-//
-// Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go cleanCertificateChain.
 func onlyCertificates(chain string) []byte {
 	out := &bytes.Buffer{}
 	for block, rest := pem.Decode([]byte(chain)); block != nil; block, rest = pem.Decode(rest) {

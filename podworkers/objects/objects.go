@@ -104,8 +104,6 @@ func (m *Manager) Run(ctx context.Context) {
 }
 
 // Register begins to watch what the pod refers to, and stops what only an earlier version of it did.
-//
-// Upstream: pkg/kubelet/util/manager/cache_based_manager.go RegisterPod.
 func (m *Manager) Register(pod *corev1.Pod) {
 	if m.opts.Watch == nil {
 		return

@@ -86,8 +86,6 @@ func due(at, now time.Time) bool { return !now.Before(at) || !now.Round(0).Befor
 
 // refreshAt is when a token wants replacing: after four fifths of its life, or a day, a little earlier by chance. The
 // apiserver says how long the life is, so that a wrong clock here does not matter.
-//
-// Upstream: pkg/kubelet/token/token_manager.go requiresRefresh.
 func refreshAt(now time.Time, answer *authv1.TokenRequest) time.Time {
 	life := answer.Status.ExpirationTimestamp.Sub(now)
 	if seconds := answer.Spec.ExpirationSeconds; seconds != nil {

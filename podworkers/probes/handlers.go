@@ -144,7 +144,6 @@ func (w *worker) httpGet(ctx context.Context, host string, timeout time.Duration
 	return outcome{result: success, output: string(body)}
 }
 
-// Upstream: pkg/probe/http/request.go NewRequestForHTTPGetAction.
 func (w *worker) httpRequest(ctx context.Context, get *corev1.HTTPGetAction, host string) (*http.Request, error) {
 	port, err := w.port(get.Port)
 	if err != nil {
@@ -199,7 +198,6 @@ func (w *worker) tcp(ctx context.Context, host string, timeout time.Duration) ou
 	return outcome{result: success}
 }
 
-// Upstream: pkg/probe/grpc/grpc.go Probe.
 func (w *worker) grpc(ctx context.Context, host string, timeout time.Duration) outcome {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

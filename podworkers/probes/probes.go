@@ -103,8 +103,6 @@ func (m *Manager) Get(containerID string, kind Kind) (success, known bool) {
 }
 
 // Add starts the pod's probes that do not run yet; they end with ctx, or by Remove.
-//
-// Upstream: pkg/kubelet/prober/prober_manager.go AddPod.
 func (m *Manager) Add(ctx context.Context, pod *corev1.Pod) {
 	for c := range podinfo.LastingContainers(pod) {
 		for kind, probe := range map[Kind]*corev1.Probe{Liveness: c.LivenessProbe, Readiness: c.ReadinessProbe, Startup: c.StartupProbe} {
@@ -132,8 +130,6 @@ func (m *Manager) add(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 }
 
 // Remove ends the pod's probes and forgets their verdicts.
-//
-// Upstream: pkg/kubelet/prober/prober_manager.go RemovePod.
 func (m *Manager) Remove(uid types.UID) {
 	m.end(uid, Liveness, Readiness, Startup)
 	m.mu.Lock()
@@ -143,8 +139,6 @@ func (m *Manager) Remove(uid types.UID) {
 
 // StopLivenessAndStartup ends the probes that could restart a container of a pod that is ending. Readiness goes on,
 // since the pod still serves.
-//
-// Upstream: pkg/kubelet/prober/prober_manager.go StopLivenessAndStartup.
 func (m *Manager) StopLivenessAndStartup(uid types.UID) {
 	m.end(uid, Liveness, Startup)
 }

@@ -99,8 +99,6 @@ func (w *worker) current(pod **cri.PodStatus) *cri.ContainerStatus {
 }
 
 // once probes, if it is time to. It returns when to look again if that is sooner than the period.
-//
-// Upstream: pkg/kubelet/prober/worker.go doProbe.
 func (w *worker) once(ctx context.Context) time.Duration {
 	var observed *cri.PodStatus
 	c := w.current(&observed)
@@ -165,8 +163,6 @@ func (w *worker) judge(ctx context.Context, o outcome) {
 }
 
 // event tells users of a failure.
-//
-// Upstream: pkg/kubelet/prober/prober.go probe.
 func (w *worker) event(ctx context.Context, o outcome) {
 	log := klog.FromContext(ctx).WithValues("container", w.container.Name, "probe", w.kind)
 	object := &corev1.ObjectReference{

@@ -93,7 +93,7 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 //
 // Upstream: pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go createVolumeSpec.
 func (m *Manager) claimed(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (*corev1.PersistentVolume, bool, error) {
-	name, readOnly := pod.Name+"-"+v.Name, false // Upstream: component-helpers/storage/ephemeral VolumeClaimName
+	name, readOnly := pod.Name+"-"+v.Name, false
 	if v.PersistentVolumeClaim != nil {
 		name, readOnly = v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly
 	}
@@ -126,8 +126,6 @@ func (m *Manager) volumeOf(ctx context.Context, pod *corev1.Pod, claim string, e
 }
 
 // checkClaim tells why a claim cannot be used.
-//
-// Upstream: pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go getPVCExtractPV.
 func checkClaim(pod *corev1.Pod, pvc *corev1.PersistentVolumeClaim, ephemeral bool) error {
 	switch {
 	case ephemeral && !metav1.IsControlledBy(pvc, pod):
@@ -143,9 +141,6 @@ func checkClaim(pod *corev1.Pod, pvc *corev1.PersistentVolumeClaim, ephemeral bo
 }
 
 // checkVolume tells why a claim's volume cannot be used on the node.
-//
-// Upstream: pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go getPVSpec and
-// pkg/volume/util/operationexecutor/operation_generator.go checkNodeAffinity.
 func checkVolume(pvc *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, node *corev1.Node) error {
 	ref := pv.Spec.ClaimRef
 	switch {
@@ -190,8 +185,6 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 }
 
 // mountLocal binds a directory of the node to the pod's.
-//
-// Upstream: pkg/volume/local/local.go SetUpAt.
 func mountLocal(ctx context.Context, pod *corev1.Pod, source, dir string, readOnly bool) error {
 	info, err := os.Stat(source)
 	if err != nil {

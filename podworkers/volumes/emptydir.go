@@ -102,8 +102,6 @@ func makeDir(dir string, a access) error {
 
 // memorySize is how large a volume of memory may get: as the node, the pod or the volume's own limit says, whatever is
 // smallest; 0 for any size.
-//
-// Upstream: pkg/volume/emptydir/empty_dir.go calculateEmptyDirMemorySize.
 func (m *Manager) memorySize(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource) int64 {
 	allocatable := m.opts.Allocatable()
 	size := allocatable.Memory().Value()
@@ -153,8 +151,6 @@ func podMemoryLimit(pod *corev1.Pod) *resource.Quantity {
 
 // pageSize is the size of huge pages that a volume is made of: what its medium says, which must be among what the pod
 // requests, or the only size that the pod requests.
-//
-// Upstream: pkg/volume/emptydir/empty_dir.go getPageSizeMountOption.
 func pageSize(pod *corev1.Pod, medium corev1.StorageMedium) (resource.Quantity, error) {
 	var sizes []string
 	add := func(requests corev1.ResourceList) {

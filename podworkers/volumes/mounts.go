@@ -94,15 +94,11 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 }
 
 // written tells whether the kubelet writes the volume, and no container may.
-//
-// Upstream: pkg/volume/volume.go Attributes.ReadOnly of configmap.go, secret.go, downwardapi.go and projected.go.
 func written(v *corev1.Volume) bool {
 	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 }
 
 // recursiveReadOnly tells whether what is mounted below the mount is to be read-only too.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go resolveRecursiveReadOnly.
 func (m *Manager) recursiveReadOnly(pod *corev1.Pod, vm *corev1.VolumeMount) (bool, error) {
 	if vm.RecursiveReadOnly == nil || *vm.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled {
 		return false, nil
@@ -129,8 +125,6 @@ func (m *Manager) recursiveReadOnly(pod *corev1.Pod, vm *corev1.VolumeMount) (bo
 // bindSubPath mounts what a path inside a volume leads to on a place of the kubelet's own, and returns that. The path
 // is walked inside the volume, link by link, by file descriptor; what the descriptor holds is what gets mounted. A
 // container that changes a link meanwhile changes nothing.
-//
-// Upstream: pkg/volume/util/subpath/subpath_linux.go doBindSubPath.
 func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, sub string) (string, error) {
 	if path.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
 		return "", errors.New("must be relative and must not contain '..'")
@@ -168,8 +162,6 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 
 // makeDirs makes what is missing of a path inside a volume, and returns its end. New directories get the permissions of
 // the volume, whatever the umask, so that the pod's users can write to them as they can to the volume.
-//
-// Upstream: pkg/volume/util/subpath/subpath_linux.go doSafeMakeDir.
 func makeDirs(root *os.File, sub string) (*os.File, error) {
 	top, err := root.Stat()
 	if err != nil {

@@ -35,8 +35,6 @@ func (m *Manager) RemovePod(ctx context.Context, uid types.UID) error {
 // RemoveOrphans removes the volumes and directories of pods that are not known, of those that went while no kubelet ran
 // above all, and what CSI drivers hold for no pod.
 // known is asked for each after it was seen, so that one made meanwhile belongs to a pod that is known by then.
-//
-// Upstream: pkg/kubelet/kubelet_volumes.go cleanupOrphanedPodDirs, pkg/kubelet/volumemanager/reconciler/reconstruct.go.
 func (m *Manager) RemoveOrphans(ctx context.Context, known func(types.UID) bool) error {
 	entries, err := os.ReadDir(m.opts.PodsDir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -27,8 +27,6 @@ func changePolicy(pod *corev1.Pod) corev1.PodFSGroupChangePolicy {
 
 // setOwnership gives a volume's files to a group, with all that owners may do, and has new ones be the group's as well.
 // Other pods may change the volume meanwhile: links are not followed, and nothing outside is reached by one.
-//
-// Upstream: pkg/volume/volume_linux.go ChangePermissions.
 func setOwnership(ctx context.Context, dir string, group int64, policy corev1.PodFSGroupChangePolicy) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -58,8 +56,6 @@ func setOwnership(ctx context.Context, dir string, group int64, policy corev1.Po
 }
 
 // owned tells whether a volume's top is as setOwnership leaves it.
-//
-// Upstream: pkg/volume/volume_linux.go requiresPermissionChange.
 func owned(top fs.FileInfo, group int64) bool {
 	stat, ok := top.Sys().(*syscall.Stat_t)
 	return ok && int64(stat.Gid) == group && top.Mode()&dirMask == dirMask

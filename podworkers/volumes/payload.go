@@ -93,8 +93,6 @@ func (m *Manager) addSecret(ctx context.Context, files map[string]file, pod *cor
 }
 
 // pick adds all keys, or those that items name under the paths that they give.
-//
-// Upstream: pkg/volume/configmap/configmap.go MakePayload.
 func pick(files map[string]file, data map[string][]byte, items []corev1.KeyToPath, optional bool, mode int32, what string) error {
 	if len(items) == 0 {
 		for key, value := range data {
@@ -124,8 +122,6 @@ func pick(files map[string]file, data map[string][]byte, items []corev1.KeyToPat
 }
 
 // clean refuses paths that leave the volume, or that are the writer's own.
-//
-// Upstream: pkg/volume/util/atomic_writer.go validatePath.
 func clean(p string) (string, error) {
 	c := path.Clean(p)
 	if p == "" || path.IsAbs(p) || c == ".." || c == "." || strings.HasPrefix(c, "../") || strings.HasPrefix(c, "..") {
@@ -164,8 +160,6 @@ func (m *Manager) addDownward(files map[string]file, pod *corev1.Pod, items []co
 
 // addToken adds a service account token that is bound to the pod: it ends with it. When one user runs all
 // containers the file is that user's alone.
-//
-// Upstream: pkg/volume/projected/projected.go collectData.
 func (m *Manager) addToken(ctx context.Context, files map[string]file, pod *corev1.Pod, s *corev1.ServiceAccountTokenProjection, mode int32) error {
 	at, err := clean(s.Path)
 	if err != nil {
@@ -201,8 +195,6 @@ func (m *Manager) addTrustAnchors(ctx context.Context, files map[string]file, po
 }
 
 // addCertificate adds a private key and its certificates, in one file or in two.
-//
-// Upstream: pkg/volume/projected/projected.go collectData.
 func (m *Manager) addCertificate(ctx context.Context, files map[string]file, pod *corev1.Pod, v *corev1.Volume, index int) error {
 	key, chain, err := m.opts.Objects.Certificate(ctx, pod, v.Name, index)
 	if err != nil {
@@ -227,8 +219,6 @@ func (m *Manager) addCertificate(ctx context.Context, files map[string]file, pod
 
 // private leaves a file to the one user of all containers, if there is one, and to the pod's group, if it has one: mode
 // gives the group its right to read. A pod with neither gets the file as the volume's mode says.
-//
-// Upstream: pkg/volume/projected/projected.go collectData.
 func private(pod *corev1.Pod, f file) file {
 	f.uid = commonUser(pod)
 	if f.uid != nil || podinfo.FSGroup(pod) != nil {

@@ -104,8 +104,6 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 
 // Mount puts all volumes of the pod in place. It can be called again at any time: what changed is replaced, what
 // stands stays. Errors name the volume, and are of volumes only that never stood.
-//
-// Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
 	m.metrics.begin(pod.UID)

@@ -56,8 +56,6 @@ func (census) Describe(out chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-//
-// Upstream: pkg/kubelet/pleg/generic.go updateRunningPodAndContainerMetrics
 func (r census) Collect(out chan<- prometheus.Metric) {
 	names := map[runtimeapi.ContainerState]string{
 		runtimeapi.ContainerState_CONTAINER_CREATED: "created", runtimeapi.ContainerState_CONTAINER_RUNNING: "running",

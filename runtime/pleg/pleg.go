@@ -91,8 +91,6 @@ func (p *PLEG) Changed() []types.UID {
 func (p *PLEG) Synced() <-chan struct{} { return p.synced }
 
 // Healthy reports whether the runtime was heard from within RelistThreshold.
-//
-// Upstream: pkg/kubelet/pleg/generic.go Healthy
 func (p *PLEG) Healthy() (bool, error) {
 	p.mu.Lock()
 	seen := p.seen
