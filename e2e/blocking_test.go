@@ -17,7 +17,7 @@ var loopParts = map[string][]string{
 	"(minikubelet/podworkers.NodeFacts).Allocatable":   {"(*minikubelet/kubelet/node.Node).Allocatable"},
 	"(minikubelet/podworkers.NodeFacts).Node":          {"(*minikubelet/kubelet/node.Node).Node"},
 	"minikubelet/status.Manager.crowded":               {"(*minikubelet/runtime.Runtime).Crowded"},
-	"minikubelet/syncloop.AdmissionInput.CheckSysctls": {"minikubelet/runtime.CheckSysctls"},
+	"minikubelet/syncloop.AdmissionInput.CheckSysctls": {"minikubelet/runtime/spec.CheckSysctls"},
 	"minikubelet/syncloop.Options.Pressure":            {"(*minikubelet/kubelet/eviction.Manager).Pressure"},
 	"minikubelet/syncloop.Options.ShuttingDown":        {"(*minikubelet/kubelet/shutdown.Manager).ShuttingDown"},
 	// Parameters, which get literals that compare and change what they are given.

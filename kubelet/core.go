@@ -21,6 +21,7 @@ import (
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/spec"
 	"minikubelet/status"
 	"minikubelet/syncloop"
 )
@@ -132,7 +133,7 @@ func newLoop(b *base, c *core, h hooks) *syncloop.Loop {
 		Config: c.config, PLEG: c.pleg, Probes: c.probes, Resync: c.resync, Workers: c.workers, Pods: c.pods, Status: c.status, Mirror: c.mirror,
 		Events: b.events, Node: c.node, Allocation: c.runtime.Allocation, UpdateQOS: c.cgroups.UpdateQOS, Ready: c.podCgroups.ready, MaxPods: int(s.MaxPods),
 		Registerer: b.metrics.main, Clean: newCleaner(b, c), Pressure: h.pressure, ShuttingDown: h.shuttingDown,
-		CheckSysctls: func(pod *corev1.Pod) error { return runtime.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
+		CheckSysctls: func(pod *corev1.Pod) error { return spec.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 		AppArmor:     syncloop.AppArmor(),
 		Ping:         h.ping,
 		Allocatable:  c.devices.Allocatable, // part: devices, kubelet/devices

@@ -12,8 +12,10 @@ import (
 	"minikubelet/runtime"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/images"
+	"minikubelet/runtime/memoryqos"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/spec"
 	"minikubelet/runtime/userns"
 	"minikubelet/status"
 )
@@ -70,24 +72,24 @@ func newRuntime(ctx context.Context, b *base, n *node.Node, puller *images.Manag
 	}
 	o := runtime.Options{
 		CRI: b.cri, Images: puller, Classes: classes, Cgroups: groups, Events: b.events, Cache: cache,
-		RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, NodeName: s.NodeName,
-		ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain, ResolvConf: *s.ResolverConfig,
-		SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,
-		CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration,
-		SingleProcessOOMKill: s.SingleProcessOOMKill, Registerer: b.metrics.main,
-		UserNamespaces: users, Handler: n.HandlerFeatures,
+		RootDir: s.RootDir, ResolvConf: *s.ResolverConfig, Registerer: b.metrics.main, UserNamespaces: users, Handler: n.HandlerFeatures,
+		Node: spec.Node{
+			PodLogsDir: s.PodLogsDir, ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain,
+			SeccompDefault: *s.SeccompDefault, AllowedUnsafeSysctls: s.AllowedUnsafeSysctls,
+			CPUCFSQuota: *s.CPUCFSQuota, CPUCFSQuotaPeriod: s.CPUCFSQuotaPeriod.Duration, SingleProcessOOMKill: s.SingleProcessOOMKill,
+		},
 	}
 	if s.MemorySwap.SwapBehavior == settings.LimitedSwap {
-		o.Swap = n.Swap()
+		o.Node.Swap = n.Swap()
 	}
-	if s.FeatureGates["MemoryQoS"] { // part: memory QoS, runtime
-		q := &runtime.MemoryQoS{Factor: 0.9, Tiered: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy}
+	if s.FeatureGates["MemoryQoS"] { // part: memory QoS, runtime/memoryqos
+		q := &memoryqos.Settings{Factor: 0.9, Tiered: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy}
 		if s.MemoryThrottlingFactor != nil {
 			q.Factor = *s.MemoryThrottlingFactor
 		}
 		allocatable := n.Allocatable()
 		q.Allocatable = allocatable.Memory().Value()
-		o.MemoryQoS = q
+		o.Node.MemoryQoS = q
 	}
 	if p := s.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
 		o.CrashLoopMax = p.Duration

@@ -29,6 +29,7 @@ import (
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/spec"
 	"minikubelet/status"
 )
 
@@ -98,8 +99,8 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 	}
 	rt := runtime.New(runtime.Options{
 		CRI: client, Images: images.New(images.Options{CRI: client, Events: events}), Classes: runtimeclass.New(nil), Cgroups: groups,
-		Events: events, Cache: cache, RootDir: dir, PodLogsDir: filepath.Join(dir, "logs"), ContainerLogsDir: filepath.Join(dir, "links"),
-		MemoryCapacity: 1 << 30,
+		Events: events, Cache: cache, RootDir: dir, ContainerLogsDir: filepath.Join(dir, "links"),
+		Node: spec.Node{PodLogsDir: filepath.Join(dir, "logs")},
 	})
 	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: func() []string { return nil }, Events: events})
 	object := objects.New(objects.Options{})

@@ -17,6 +17,7 @@ import (
 	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
 	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/spec"
 	"minikubelet/status"
 )
 
@@ -188,7 +189,7 @@ func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 		return
 	}
 	ws.metrics.runtimeOnly.Inc()
-	pod := runtime.OrphanPod(observed)
+	pod := spec.OrphanPod(observed)
 	ws.UpdatePod(ctx, Update{Pod: pod, Kill: &Kill{}, runtimeOnly: true})
 	ws.Removed(uid)
 }

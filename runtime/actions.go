@@ -10,6 +10,7 @@ import (
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
 const (
@@ -134,7 +135,7 @@ func sandboxChanged(pod *corev1.Pod, observed *cri.PodStatus) (reason string, at
 		reason = "the pod has more than one ready sandbox"
 	case newest.GetState() != runtimeapi.PodSandboxState_SANDBOX_READY:
 		reason = "the sandbox is not ready"
-	case newest.GetLinux().GetNamespaces().GetOptions().GetNetwork() != networkMode(pod):
+	case newest.GetLinux().GetNamespaces().GetOptions().GetNetwork() != spec.NetworkMode(pod):
 		reason = "the sandbox has another network namespace than the pod asks for"
 	case !pod.Spec.HostNetwork && newest.GetNetwork() != nil && newest.GetNetwork().GetIp() == "":
 		reason = "the sandbox has no IP address"
@@ -268,7 +269,7 @@ const reasonChanged = "Changed"
 // killReason tells why a running container has to end, as the Killing event puts it; "" keeps it.
 func (p *planner) killReason(container *corev1.Container, status *cri.ContainerStatus, what string) (message, reason string) {
 	// A container without a hash is not one of ours to judge.
-	if status.Hash != "" && status.Hash != hashContainer(container) {
+	if status.Hash != "" && status.Hash != spec.Hash(container) {
 		return fmt.Sprintf("%s %s definition changed", what, container.Name), reasonChanged
 	}
 	switch verdict := p.Verdicts.Restart(status.ID); verdict {

@@ -8,10 +8,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
 // verdicts are the probes' answers by container ID: "L" and "S" for a failed liveness or startup probe, "w" for a
@@ -30,33 +31,6 @@ func (v verdicts) Restart(id string) string {
 }
 
 func (v verdicts) Started(id string) bool { return v.of(id) == "" || v.of(id) == "L" }
-
-// testPod makes a pod from a line such as "i:a s:b c:main c:other e:debug": init containers, sidecars, regular and
-// ephemeral containers.
-func testPod(line string, policy corev1.RestartPolicy) *corev1.Pod {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod", UID: "uid-1"},
-		Spec:       corev1.PodSpec{RestartPolicy: policy},
-	}
-	for word := range strings.FieldsSeq(line) {
-		kind, name, _ := strings.Cut(word, ":")
-		c := corev1.Container{Name: name, Image: "image:1"}
-		switch kind {
-		case "i":
-			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
-		case "s":
-			c.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
-			c.StartupProbe = &corev1.Probe{}
-			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
-		case "c":
-			pod.Spec.Containers = append(pod.Spec.Containers, c)
-		case "e":
-			pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers,
-				corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: name, Image: "image:1"}})
-		}
-	}
-	return pod
-}
 
 // observe makes a reading from a line such as "box0 main:run other:exit1/2": sandboxes (box0- is one that is not
 // ready), then containers, newest first, with their state and, after a slash, their attempt. "@0" at the end puts a
@@ -84,7 +58,7 @@ func observe(line string) *cri.PodStatus {
 		word, box, elsewhere := strings.Cut(word, "@")
 		name, state, _ := strings.Cut(word, ":")
 		state, attempt, _ := strings.Cut(state, "/")
-		c := &cri.ContainerStatus{Name: name, SandboxID: out.Sandboxes[0].Id, Hash: hashContainer(&corev1.Container{Name: name, Image: "image:1"})}
+		c := &cri.ContainerStatus{Name: name, SandboxID: out.Sandboxes[0].Id, Hash: spec.Hash(&corev1.Container{Name: name, Image: "image:1"})}
 		if elsewhere {
 			c.SandboxID = "box" + box
 		}
@@ -229,7 +203,7 @@ func TestComputePodActions(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			line, ended := strings.CutSuffix(tc.observed, " ended")
-			actions := computePodActions(actionInput{Pod: testPod(tc.pod, tc.policy), Observed: observe(line), Verdicts: tc.verdicts, Ended: ended})
+			actions := computePodActions(actionInput{Pod: podtest.Pod(tc.pod, tc.policy), Observed: observe(line), Verdicts: tc.verdicts, Ended: ended})
 			if got := plan(actions); got != tc.want {
 				t.Errorf("plan %q\nwant %q", got, tc.want)
 			}
@@ -259,7 +233,7 @@ func checkReasons(t *testing.T, a podActions) {
 }
 
 func TestComputePodActionsIsPure(t *testing.T) {
-	pod, observed := testPod("i:i s:s c:a e:e", corev1.RestartPolicyAlways), observe("box1 box0 a:new i:exit1 s:run")
+	pod, observed := podtest.Pod("i:i s:s c:a e:e", corev1.RestartPolicyAlways), observe("box1 box0 a:new i:exit1 s:run")
 	podBefore, first := pod.DeepCopy(), plan(computePodActions(actionInput{Pod: pod, Observed: observed, Verdicts: verdicts{}}))
 	second := plan(computePodActions(actionInput{Pod: pod, Observed: observed, Verdicts: verdicts{}}))
 	if first != second || cmp.Diff(podBefore, pod) != "" || len(observed.Containers) != 3 {
@@ -277,11 +251,11 @@ func TestCrashLoop(t *testing.T) {
 			t.Errorf("delay %d: %v, want %v", n, got, want)
 		}
 	}
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	container := &pod.Spec.Containers[0]
 	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	ended := func(attempt uint32, ran time.Duration) *cri.ContainerStatus {
-		return &cri.ContainerStatus{State: exited, Attempt: attempt, StartedAt: at.Add(-ran), FinishedAt: at, Hash: hashContainer(container)}
+		return &cri.ContainerStatus{State: exited, Attempt: attempt, StartedAt: at.Add(-ran), FinishedAt: at, Hash: spec.Hash(container)}
 	}
 	c := newCrashLoops(longest)
 	step := func(what string, last *cri.ContainerStatus, want time.Duration) {
@@ -302,9 +276,9 @@ func TestCrashLoop(t *testing.T) {
 	step("kubelet restarted in a loop", ended(9, time.Second), longest)
 	container.Image = "image:2"
 	step("another image", ended(9, time.Second), 0)
-	step("and again", &cri.ContainerStatus{State: exited, Attempt: 10, FinishedAt: at, Hash: hashContainer(container)}, 10*time.Second)
+	step("and again", &cri.ContainerStatus{State: exited, Attempt: 10, FinishedAt: at, Hash: spec.Hash(container)}, 10*time.Second)
 	c.forget(pod.UID)
 	step("numbered from the logs", nil, 0)
 	c.begin(pod.UID, container, 7)
-	step("its first end", &cri.ContainerStatus{State: exited, Attempt: 7, FinishedAt: at, Hash: hashContainer(container)}, 0)
+	step("its first end", &cri.ContainerStatus{State: exited, Attempt: 7, FinishedAt: at, Hash: spec.Hash(container)}, 0)
 }

@@ -5,6 +5,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/cri/crifake"
 )
@@ -12,7 +13,7 @@ import (
 // TestAssigned: what device plugins give a container is in its configuration, after what the pod and the kubelet say.
 func TestAssigned(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", "")
+	pod := podtest.Pod("c:a", "")
 	_, err := b.sync(t, pod, inputs{assigned: &runtimeapi.ContainerConfig{
 		Envs:        []*runtimeapi.KeyValue{{Key: "POD_IPS", Value: []byte("theirs")}, {Key: "GPU", Value: []byte("a")}},
 		Mounts:      []*runtimeapi.Mount{{HostPath: "/opt/gpu", ContainerPath: "/gpu"}},

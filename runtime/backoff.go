@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
 const (
@@ -58,7 +59,7 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 		of = map[string]crashFloor{}
 		c.floors[pod.UID] = of
 	}
-	now := crashFloor{fingerprint: hashContainer(container) + "/" + container.Resources.String()}
+	now := crashFloor{fingerprint: spec.Hash(container) + "/" + container.Resources.String()}
 	floor, known := of[container.Name]
 	now.end, now.endSeen = floor.end, floor.endSeen
 	if last == nil {
@@ -66,7 +67,7 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 		return 0, time.Time{}
 	}
 	longRun := !last.StartedAt.IsZero() && last.FinishedAt.Sub(last.StartedAt) > crashLoopReset
-	changed := (known && floor.fingerprint != now.fingerprint) || (last.Hash != "" && last.Hash != hashContainer(container))
+	changed := (known && floor.fingerprint != now.fingerprint) || (last.Hash != "" && last.Hash != spec.Hash(container))
 	switch {
 	case longRun || changed:
 		now.attempt = last.Attempt

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +15,7 @@ import (
 
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
+	"minikubelet/runtime/spec"
 )
 
 // startJob is one container to start and where.
@@ -157,223 +155,87 @@ func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, p
 	})
 }
 
-// imageMounts pulls the images of the container's image volumes and mounts them.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go getImageVolumes
-func (r *Runtime) imageMounts(ctx context.Context, job startJob) ([]*runtimeapi.Mount, error) {
-	var out []*runtimeapi.Mount
-	for _, mount := range job.Container.VolumeMounts {
-		source := imageVolume(job.pod, mount.Name)
-		if source == nil {
-			continue
-		}
-		if mount.SubPathExpr != "" {
-			return nil, fmt.Errorf("volumeMounts[%s].subPathExpr: not supported for an image volume", mount.Name)
-		}
-		ref, err := r.ensureImage(ctx, job, source.Reference, source.PullPolicy)
-		r.metrics.imageVolume(err)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, &runtimeapi.Mount{
-			ContainerPath: mount.MountPath, Readonly: true, SelinuxRelabel: selinuxEnabled(), ImageSubPath: mount.SubPath,
-			Image: &runtimeapi.ImageSpec{
-				Image: ref, UserSpecifiedImage: source.Reference, RuntimeHandler: job.handler, Annotations: job.pod.Annotations,
-			},
-		})
-	}
-	return out, nil
-}
-
-func imageVolume(pod *corev1.Pod, name string) *corev1.ImageVolumeSource {
-	for i := range pod.Spec.Volumes {
-		if pod.Spec.Volumes[i].Name == name {
-			return pod.Spec.Volumes[i].Image
-		}
-	}
-	return nil
-}
-
-// generateContainerConfig describes the container and makes what it needs on disk: log directory, hosts file and
-// termination log.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go generateContainerConfig
+// generateContainerConfig looks up what the container's description needs, and makes what the container needs on disk: log
+// directory, hosts file and termination log.
 func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, imageRef string, imageMounts []*runtimeapi.Mount) (*runtimeapi.ContainerConfig, error) {
 	pod, container := job.pod, job.Container
-	annotations, err := containerAnnotations(pod, container, job.Attempt)
+	user, err := r.userOf(ctx, container.Image, imageRef)
 	if err != nil {
 		return nil, err
 	}
-	linux, err := r.containerLinux(ctx, job, imageRef)
+	in := spec.Container{Attempt: job.Attempt, ImageRef: imageRef, ImageUser: user, TargetName: job.Target}
+	if target := job.observed.Container(job.Target); target != nil {
+		in.TargetID = target.ID
+	}
+	in.Users = job.sandbox.Linux.SecurityContext.NamespaceOptions.UsernsOptions
+	if in.Env, err = job.in.Env(ctx, pod, container, job.podIPs); err != nil {
+		return nil, err
+	}
+	if in.Assigned, err = job.in.Assigned(ctx, pod, container); err != nil { // part: devices of containers, kubelet/devices
+		return nil, err
+	}
+	in.Env = slices.Concat(in.Assigned.GetEnvs(), in.Env) // of two of a name the last counts
+	in.Command, in.Args = job.in.Command(ctx, pod, container, job.podIPs, in.Env)
+	if in.Mounts, err = r.mounts(ctx, job, imageMounts); err != nil {
+		return nil, err
+	}
+	in.Mounts = slices.Concat(in.Assigned.GetMounts(), in.Mounts)
+	for _, mount := range in.Mounts { // files keep their owners: the runtime maps the IDs of mounts as well
+		mount.UidMappings, mount.GidMappings = in.Users.Uids, in.Users.Gids
+	}
+	config, err := r.Node.ContainerConfig(pod, container, in)
 	if err != nil {
 		return nil, err
-	}
-	envs, err := job.in.Env(ctx, pod, container, job.podIPs)
-	if err != nil {
-		return nil, err
-	}
-	mounts, err := job.in.Mounts(ctx, pod, withoutImageMounts(pod, container), job.podIPs)
-	if err != nil {
-		return nil, err
-	}
-	assigned, err := job.in.Assigned(ctx, pod, container)
-	if err != nil {
-		return nil, err
-	}
-	envs = slices.Concat(assigned.GetEnvs(), envs) // of two of a name the last counts
-	mounts = slices.Concat(assigned.GetMounts(), mounts, imageMounts)
-	if hosts, err := r.hostsMount(pod, container, job.podIPs); err != nil {
-		return nil, err
-	} else if hosts != nil {
-		mounts = append(mounts, hosts)
-	}
-	if log, err := r.terminationMount(pod, container); err != nil {
-		return nil, err
-	} else if log != nil {
-		mounts = append(mounts, log)
-	}
-	users := linux.SecurityContext.NamespaceOptions.UsernsOptions
-	for _, mount := range mounts { // files keep their owners: the runtime maps the IDs of mounts as well
-		mount.UidMappings, mount.GidMappings = users.Uids, users.Gids
 	}
 	if err := os.MkdirAll(filepath.Join(job.sandbox.LogDirectory, container.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("create container log directory for container %s failed: %w", container.Name, err)
 	}
-	command, args := job.in.Command(ctx, pod, container, job.podIPs, envs)
-	config := &runtimeapi.ContainerConfig{
-		Metadata:    &runtimeapi.ContainerMetadata{Name: container.Name, Attempt: job.Attempt},
-		Image:       &runtimeapi.ImageSpec{Image: imageRef, UserSpecifiedImage: container.Image},
-		Command:     command,
-		Args:        args,
-		WorkingDir:  container.WorkingDir,
-		Envs:        envs,
-		Mounts:      mounts,
-		Labels:      containerLabels(pod, container),
-		Annotations: annotations,
-		LogPath:     logPath(container.Name, job.Attempt),
-		Stdin:       container.Stdin,
-		StdinOnce:   container.StdinOnce,
-		Tty:         container.TTY,
-		StopSignal:  signal(container),
-		Linux:       linux,
-		Devices:     assigned.GetDevices(),
-		CDIDevices:  assigned.GetCDIDevices(),
-	}
-	for name, value := range assigned.GetAnnotations() {
-		if _, kubelets := annotations[name]; !kubelets {
-			annotations[name] = value
-		}
-	}
 	return config, nil
 }
 
-func (r *Runtime) containerLinux(ctx context.Context, job startJob, imageRef string) (*runtimeapi.LinuxContainerConfig, error) {
-	user, err := r.userOf(ctx, job.Container.Image, imageRef)
+// mounts are those of the container's volumes, then those of images, the hosts file and the termination log.
+func (r *Runtime) mounts(ctx context.Context, job startJob, imageMounts []*runtimeapi.Mount) ([]*runtimeapi.Mount, error) {
+	mounts, err := job.in.Mounts(ctx, job.pod, withoutImageMounts(job.pod, job.Container), job.podIPs)
 	if err != nil {
 		return nil, err
 	}
-	security, err := r.containerSecurity(job.pod, job.Container, user)
+	mounts = append(mounts, imageMounts...)
+	hosts, err := r.hostsMount(job.pod, job.Container, job.podIPs)
 	if err != nil {
 		return nil, err
 	}
-	if job.Target != "" && security.NamespaceOptions.Pid == runtimeapi.NamespaceMode_CONTAINER {
-		target := job.observed.Container(job.Target)
-		if target == nil {
-			return nil, fmt.Errorf("unable to find target container %s", job.Target)
-		}
-		security.NamespaceOptions.Pid = runtimeapi.NamespaceMode_TARGET
-		security.NamespaceOptions.TargetId = target.ID
+	if hosts != nil {
+		mounts = append(mounts, hosts)
 	}
-	return &runtimeapi.LinuxContainerConfig{Resources: r.containerResources(job.pod, job.Container), SecurityContext: security}, nil
+	log, err := r.terminationMount(job.pod, job.Container)
+	if err != nil {
+		return nil, err
+	}
+	if log != nil {
+		mounts = append(mounts, log)
+	}
+	return mounts, nil
 }
 
 // userOf returns whom an image runs as, asking the runtime once per image: its content never changes.
 //
 // Upstream: pkg/kubelet/kuberuntime/helpers.go getImageUser
-func (r *Runtime) userOf(ctx context.Context, image, ref string) (imageUser, error) {
+func (r *Runtime) userOf(ctx context.Context, image, ref string) (spec.ImageUser, error) {
 	if known, ok := r.imageUsers.Load(ref); ok {
-		return known.(imageUser), nil
+		return known.(spec.ImageUser), nil
 	}
 	response, err := r.CRI.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: image}})
 	if err != nil {
-		return imageUser{}, fmt.Errorf("look up the user of image %q: %w", image, err)
+		return spec.ImageUser{}, fmt.Errorf("look up the user of image %q: %w", image, err)
 	}
-	user := imageUser{uid: new(int64(0))} // an image that names none runs as root
+	user := spec.ImageUser{UID: new(int64(0))} // an image that names none runs as root
 	if of := response.GetImage(); of.GetUid() != nil {
-		user.uid = &of.GetUid().Value
+		user.UID = &of.GetUid().Value
 	} else if of.GetUsername() != "" {
-		user = imageUser{name: of.GetUsername()}
+		user = spec.ImageUser{Name: of.GetUsername()}
 	}
 	if response.GetImage() != nil {
 		r.imageUsers.Store(ref, user)
 	}
 	return user, nil
-}
-
-// withoutImageMounts leaves out the volume mounts that this package makes itself.
-func withoutImageMounts(pod *corev1.Pod, container *corev1.Container) *corev1.Container {
-	var rest []corev1.VolumeMount
-	for _, mount := range container.VolumeMounts {
-		if imageVolume(pod, mount.Name) == nil {
-			rest = append(rest, mount)
-		}
-	}
-	if len(rest) == len(container.VolumeMounts) {
-		return container
-	}
-	out := container.DeepCopy()
-	out.VolumeMounts = rest
-	return out
-}
-
-// terminationMount makes the file the container may leave its last words in. Each instance gets one of its own.
-func (r *Runtime) terminationMount(pod *corev1.Pod, container *corev1.Container) (*runtimeapi.Mount, error) {
-	if container.TerminationMessagePath == "" {
-		return nil, nil
-	}
-	file := filepath.Join(r.podDir(pod), "containers", container.Name, fmt.Sprintf("%08x", rand.Uint32()))
-	if err := writeShared(file, nil, 0o666); err != nil {
-		return nil, fmt.Errorf("create termination log: %w", err)
-	}
-	path := container.TerminationMessagePath
-	if !filepath.IsAbs(path) {
-		path = "/" + path
-	}
-	return &runtimeapi.Mount{HostPath: file, ContainerPath: path, SelinuxRelabel: selinuxEnabled()}, nil
-}
-
-// linkLog makes the link log collectors follow. Without a log file, as with a runtime that logs elsewhere, there is
-// nothing to link; a link that cannot be made is no reason to fail the container.
-func (r *Runtime) linkLog(ctx context.Context, pod *corev1.Pod, container *corev1.Container, id, log string) {
-	if _, err := os.Stat(log); err != nil {
-		return
-	}
-	link := logLink(r.ContainerLogsDir, pod.Namespace, pod.Name, container.Name, id)
-	err := os.Symlink(log, link)
-	if errors.Is(err, os.ErrNotExist) {
-		if err = os.MkdirAll(r.ContainerLogsDir, 0o755); err == nil {
-			err = os.Symlink(log, link)
-		}
-	}
-	if err != nil && !errors.Is(err, os.ErrExist) {
-		klog.FromContext(ctx).Error(err, "Link container log", "pod", klog.KObj(pod), "podUID", pod.UID, "link", link)
-	}
-}
-
-// nextLogAttempt is one more than the highest attempt that left a log, plain or rotated, in the directory.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go calcRestartCountByLogDir
-func nextLogAttempt(dir string) uint32 {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0 // none yet; anything worse shows when the log is opened
-	}
-	var next uint32
-	for _, entry := range entries {
-		number, _, ok := strings.Cut(entry.Name(), ".log")
-		if n, err := strconv.ParseUint(number, 10, 31); ok && err == nil && !entry.IsDir() {
-			next = max(next, uint32(n)+1)
-		}
-	}
-	return next
 }

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri/crifake"
 )
 
@@ -32,7 +33,7 @@ func TestKillPodAfterReboot(t *testing.T) {
 	}{{"exited", exited, 0}, {"unknown", unknown, 2}} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBench(t, nil)
-			pod := testPod("c:a c:b", corev1.RestartPolicyNever)
+			pod := podtest.Pod("c:a c:b", corev1.RestartPolicyNever)
 			b.mustSync(t, pod)
 			b.reboot(tc.left)
 			observed := mustRead(t, b, pod.UID)
@@ -61,7 +62,7 @@ func TestKillPodAfterReboot(t *testing.T) {
 // TestSyncPodAfterReboot: a pod that is not to be restarted gives back what its sandbox holds, once.
 func TestSyncPodAfterReboot(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a c:b", corev1.RestartPolicyNever)
+	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyNever)
 	b.mustSync(t, pod)
 	b.reboot(exited)
 	for range 2 {
@@ -75,7 +76,7 @@ func TestSyncPodAfterReboot(t *testing.T) {
 // TestGarbageAfterClockSetBack: the newest attempt is kept although it was made earlier by the clock.
 func TestGarbageAfterClockSetBack(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a c:b", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	b.mustSync(t, pod)
 	first := b.fake.ContainerID("a")
 	b.fake.SetExit(first, 1)
@@ -92,7 +93,7 @@ func TestGarbageAfterClockSetBack(t *testing.T) {
 // TestGarbageInUnknownState is stopped, with its own grace period, before it is removed.
 func TestGarbageInUnknownState(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a c:b", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(7))
 	b.mustSync(t, pod)
 	b.reboot(unknown)
@@ -109,7 +110,7 @@ func TestGarbageInUnknownState(t *testing.T) {
 // TestCrashLoopAfterClockSetBack: a container that ended an hour from now waits for its back-off and no longer.
 func TestCrashLoopAfterClockSetBack(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	b.mustSync(t, pod)
 	for range 2 {
 		b.fake.SetExit(b.fake.ContainerID("a"), 1)

@@ -10,7 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
 func touch(t *testing.T, path string) {
@@ -39,11 +41,11 @@ func exists(path string) bool {
 
 func TestRemovePod(t *testing.T) {
 	b := newBench(t, nil)
-	pod, other := testPod("c:a c:b", corev1.RestartPolicyAlways), testPod("c:a", corev1.RestartPolicyAlways)
+	pod, other := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways), podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	other.UID = "uid-2"
 	b.mustSync(t, pod)
 	b.mustSync(t, other)
-	log := filepath.Join(PodLogsDirectory(b.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
+	log := filepath.Join(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
 	touch(t, log)
 	b.linkLog(t.Context(), pod, &pod.Spec.Containers[0], b.fake.ContainerID("b"), log)
 	links, err := os.ReadDir(b.ContainerLogsDir)
@@ -64,7 +66,7 @@ func TestRemovePod(t *testing.T) {
 	if exists(filepath.Dir(filepath.Dir(log))) {
 		t.Error("logs are left")
 	}
-	if !exists(PodLogsDirectory(b.PodLogsDir, "ns", "pod", other.UID)) {
+	if !exists(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", other.UID)) {
 		t.Error("another pod's logs are gone")
 	}
 	if err := b.RemoveCgroup(t.Context(), pod.UID); err != nil {
@@ -74,7 +76,7 @@ func TestRemovePod(t *testing.T) {
 
 func TestGarbageCollect(t *testing.T) {
 	b := newBench(t, nil)
-	pod, gone := testPod("c:a c:b", corev1.RestartPolicyAlways), testPod("c:x", corev1.RestartPolicyNever)
+	pod, gone := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways), podtest.Pod("c:x", corev1.RestartPolicyNever)
 	gone.UID = "uid-gone"
 	b.mustSync(t, pod)
 	b.mustSync(t, gone)
@@ -82,7 +84,7 @@ func TestGarbageCollect(t *testing.T) {
 	// Two ends of a, the second sandbox after the first died.
 	b.fake.SetExit(b.fake.ContainerID("a"), 1)
 	b.mustSync(t, pod)
-	logs := PodLogsDirectory(b.PodLogsDir, "ns", "pod", pod.UID)
+	logs := spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", pod.UID)
 	for _, name := range []string{"a/0.log", "a/0.log.20300101", "a/00.log", "a/1.log"} {
 		touch(t, filepath.Join(logs, name))
 	}
@@ -122,7 +124,7 @@ func TestGarbageCollect(t *testing.T) {
 		t.Errorf("before %q\nafter  %q", before, state(after))
 	}
 	b.want(t, gone, "")
-	if exists(PodLogsDirectory(b.PodLogsDir, "ns", "pod", gone.UID)) || exists(dead) {
+	if exists(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", gone.UID)) || exists(dead) {
 		t.Error("the unknown pod's logs or the dead link are left")
 	}
 	if !exists(live) {
@@ -161,11 +163,11 @@ func TestPodDirectories(t *testing.T) {
 // TestDeleteUnusedContainers: ended pods lose everything but their log directory, running ones what is long dead.
 func TestDeleteUnusedContainers(t *testing.T) {
 	b := newBench(t, nil)
-	pod, ended := testPod("c:a", corev1.RestartPolicyAlways), testPod("c:x", corev1.RestartPolicyNever)
+	pod, ended := podtest.Pod("c:a", corev1.RestartPolicyAlways), podtest.Pod("c:x", corev1.RestartPolicyNever)
 	ended.UID = "uid-ended"
 	b.mustSync(t, pod)
 	b.mustSync(t, ended)
-	log := filepath.Join(PodLogsDirectory(b.PodLogsDir, "ns", "pod", ended.UID), "x/0.log")
+	log := filepath.Join(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", ended.UID), "x/0.log")
 	touch(t, log)
 	b.fake.SetExit(b.fake.ContainerID("x"), 0)
 	if err := b.KillPod(t.Context(), ended, mustRead(t, b, ended.UID), nil); err != nil {

@@ -20,6 +20,7 @@ import (
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/spec"
 )
 
 // recorder keeps events as lines: "Warning BackOff spec.containers{a}: text".
@@ -102,9 +103,10 @@ func newBench(t *testing.T, change func(*Options)) *bench {
 	options := Options{
 		CRI: client, Images: images.New(images.Options{CRI: client, Events: events}), Classes: runtimeclass.New(nil), Cgroups: groups,
 		Events: events, Cache: pleg.NewCache(client), RootDir: filepath.Join(dir, "root"),
-		PodLogsDir: filepath.Join(dir, "logs"), ContainerLogsDir: filepath.Join(dir, "links"),
-		ResolvConf: resolv, ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"},
-		CPUCFSQuota: true, SeccompDefault: true, MemoryCapacity: 16 << 30,
+		ContainerLogsDir: filepath.Join(dir, "links"), ResolvConf: resolv,
+		Node: spec.Node{
+			PodLogsDir: filepath.Join(dir, "logs"), ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"}, CPUCFSQuota: true, SeccompDefault: true,
+		},
 	}
 	if change != nil {
 		change(&options)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/config/pod/podtest"
 )
 
 // TestPreStopOutlivesGrace: a hook that takes longer than the grace period goes on until the container has had its two
@@ -14,7 +16,7 @@ import (
 func TestPreStopOutlivesGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
-		pod := testPod("c:a", corev1.RestartPolicyAlways)
+		pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 		pod.Spec.TerminationGracePeriodSeconds = new(int64(5))
 		pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"forever"}}}}
 		start := time.Now()

@@ -18,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
 const (
@@ -57,17 +58,17 @@ func (r *Runtime) runHook(ctx context.Context, pod *corev1.Pod, container *corev
 		}
 		if err != nil {
 			return fmt.Sprintf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %v, message: %q",
-				hook.Exec.Command, container.Name, podName(pod), err, output), err
+				hook.Exec.Command, container.Name, spec.ReferenceName(pod), err, output), err
 		}
 	case hook.HTTPGet != nil:
 		if err := r.httpHook(ctx, pod, container, podIPs, hook.HTTPGet); err != nil {
 			return fmt.Sprintf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %v",
-				hook.HTTPGet.Path, container.Name, podName(pod), err), err
+				hook.HTTPGet.Path, container.Name, spec.ReferenceName(pod), err), err
 		}
 	case hook.Sleep != nil:
 		if err := r.sleepHook(ctx, cri.Seconds(hook.Sleep.Seconds)); err != nil {
 			return fmt.Sprintf("Sleep lifecycle hook (%d) for Container %q in Pod %q failed - error: %v",
-				hook.Sleep.Seconds, container.Name, podName(pod), err), err
+				hook.Sleep.Seconds, container.Name, spec.ReferenceName(pod), err), err
 		}
 	default:
 		// tcpSocket is in the API for compatibility alone and fails at run time.

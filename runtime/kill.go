@@ -11,8 +11,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
-	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
 const (
@@ -51,7 +51,7 @@ func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	for i, container := range containers {
 		group.Go(func() {
 			errs[i] = r.killContainer(ctx, killRequest{
-				pod: pod, container: findContainer(pod, container), id: container.ID, podIPs: observed.IPs, grace: gracePeriod,
+				pod: pod, container: spec.FindContainer(pod, container), id: container.ID, podIPs: observed.IPs, grace: gracePeriod,
 			}, order)
 		})
 	}
@@ -110,17 +110,6 @@ func containersToKill(observed *cri.PodStatus) []*cri.ContainerStatus {
 		}
 	}
 	return out
-}
-
-// findContainer is the container's spec; one that is no longer in the pod's is known from its annotations.
-func findContainer(pod *corev1.Pod, of *cri.ContainerStatus) *corev1.Container {
-	for container := range podinfo.AllContainers(pod) {
-		if container.Name == of.Name {
-			return container
-		}
-	}
-	orphan := OrphanPod(&cri.PodStatus{Containers: []*cri.ContainerStatus{of}})
-	return &orphan.Spec.Containers[0]
 }
 
 // stopSandbox stops a sandbox unless it was stopped already: the runtime would take its network down once more, which
@@ -241,59 +230,4 @@ func gracePeriod(pod *corev1.Pod, container *corev1.Container, reason string) ti
 		s = probe.TerminationGracePeriodSeconds
 	}
 	return cri.Seconds(*s)
-}
-
-// terminationOrder makes a sidecar wait for the regular containers and for the sidecars after it.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_termination_order.go
-type terminationOrder struct {
-	done   map[string]chan struct{} // container ID
-	before map[string][]string      // container ID -> those that end first
-	once   map[string]*sync.Once
-}
-
-// newTerminationOrder returns nil for a pod without sidecars.
-func newTerminationOrder(pod *corev1.Pod, containers []*cri.ContainerStatus) *terminationOrder {
-	rank := map[string]int{} // regular and ephemeral 0, the last sidecar 1, the one before it 2 ...
-	for i := len(pod.Spec.InitContainers) - 1; i >= 0; i-- {
-		if podinfo.IsSidecar(&pod.Spec.InitContainers[i]) {
-			rank[pod.Spec.InitContainers[i].Name] = len(rank) + 1
-		}
-	}
-	if len(rank) == 0 {
-		return nil
-	}
-	ephemeral := map[string]bool{}
-	for i := range pod.Spec.EphemeralContainers {
-		ephemeral[pod.Spec.EphemeralContainers[i].Name] = true
-	}
-	o := &terminationOrder{done: map[string]chan struct{}{}, before: map[string][]string{}, once: map[string]*sync.Once{}}
-	for _, c := range containers {
-		o.done[c.ID], o.once[c.ID] = make(chan struct{}), &sync.Once{}
-		for _, other := range containers {
-			if rank[other.Name] < rank[c.Name] && !ephemeral[other.Name] {
-				o.before[c.ID] = append(o.before[c.ID], other.ID)
-			}
-		}
-	}
-	return o
-}
-
-// wait returns when it is the container's turn, its grace period is over or the context ends.
-func (o *terminationOrder) wait(ctx context.Context, id string, expired <-chan time.Time) {
-	for _, other := range o.before[id] {
-		select {
-		case <-o.done[other]:
-		case <-expired:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (o *terminationOrder) ended(id string) {
-	if o != nil {
-		o.once[id].Do(func() { close(o.done[id]) })
-	}
 }

@@ -19,8 +19,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/cri/crifake"
+	"minikubelet/runtime/spec"
 )
 
 // start brings the pod up; every container of it runs.
@@ -73,7 +75,7 @@ func TestKillPod(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, nil)
-				pod := testPod(tc.pod, corev1.RestartPolicyAlways)
+				pod := podtest.Pod(tc.pod, corev1.RestartPolicyAlways)
 				pod.Spec.TerminationGracePeriodSeconds = new(int64(30))
 				if tc.change != nil {
 					tc.change(pod)
@@ -102,7 +104,7 @@ func TestKillPod(t *testing.T) {
 func TestKillPodShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
-		pod := testPod("c:a", corev1.RestartPolicyAlways)
+		pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 		pod.Spec.Containers[0].Lifecycle = preStop(60)
 		observed := b.start(t, pod)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -128,13 +130,13 @@ func TestKillPodShortened(t *testing.T) {
 
 func TestKillPodFailuresAndOrphans(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a c:b", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(11))
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"bye"}}}}
 	b.fake.OnExec = func(context.Context, string, []string) (string, int32) { return "secret", 1 }
 	observed := b.start(t, pod)
 	b.fake.FailNext("StopContainer", errors.New("stuck"))
-	orphan := OrphanPod(observed)
+	orphan := spec.OrphanPod(observed)
 	if err := b.KillPod(t.Context(), orphan, observed, nil); err == nil || !strings.Contains(err.Error(), "stuck") || !strings.Contains(err.Error(), "ns/pod") {
 		t.Errorf("error %v", err)
 	}
@@ -162,7 +164,7 @@ func TestKillPodFailuresAndOrphans(t *testing.T) {
 
 func TestPostStart(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyNever)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyNever)
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(3))
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hi", "there"}}}}
 	b.fake.OnExec = func(context.Context, string, []string) (string, int32) { return "no", 7 }
@@ -205,7 +207,7 @@ func TestHooks(t *testing.T) {
 		return int32(port)
 	}
 	b := newBench(t, nil)
-	pod := testPod("c:a", "")
+	pod := podtest.Pod("c:a", "")
 	container := &pod.Spec.Containers[0]
 	container.Ports = []corev1.ContainerPort{{Name: "web", ContainerPort: portOf(plain)}}
 	get := func(change func(*corev1.HTTPGetAction)) *corev1.LifecycleHandler {

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"minikubelet/config/pod/podtest"
 )
 
 // scrape returns what the registry shows.
@@ -35,9 +37,9 @@ func TestMetrics(t *testing.T) {
 	b := newBench(t, nil)
 	registry := prometheus.NewRegistry()
 	b.metrics = newMetrics(registry)
-	b.mustSync(t, testPod("i:x c:a", corev1.RestartPolicyAlways))
+	b.mustSync(t, podtest.Pod("i:x c:a", corev1.RestartPolicyAlways))
 	for call, uid := range map[string]types.UID{"StartContainer": "uid-2", "RunPodSandbox": "uid-3"} {
-		pod := testPod("c:a", corev1.RestartPolicyAlways)
+		pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 		pod.UID = uid
 		b.fake.FailNext(call, status.Error(codes.Internal, "no"))
 		if _, err := b.sync(t, pod, inputs{}); err == nil {

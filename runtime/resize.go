@@ -150,7 +150,7 @@ func (r *resizer) resizePod(ctx context.Context, size cgroups.Size) error {
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go updatePodSandboxResources
 func (r *resizer) updateSandbox(ctx context.Context, size cgroups.Size) error {
-	resources, overhead := r.sandboxResources(r.pod)
+	resources, overhead := r.Node.SandboxResources(r.pod)
 	take := func(to, from *int64, less int64) {
 		if from != nil {
 			*to = max(*from, 0)
@@ -185,7 +185,7 @@ func (r *resizer) resizeContainer(ctx context.Context, name corev1.ResourceName,
 		}
 	}
 	_, err := r.CRI.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{
-		ContainerId: c.ID, Linux: r.containerResources(&pod, &container),
+		ContainerId: c.ID, Linux: r.Node.ContainerResources(&pod, &container),
 	})
 	if err != nil {
 		r.note(r.pod)

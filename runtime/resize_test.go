@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cri/crifake"
 )
@@ -78,7 +79,7 @@ func TestPlanResize(t *testing.T) {
 		{name: "no sandbox", pod: "c:a", observed: "box0- a:run", had: map[string]string{"a": small}, wants: map[string]string{"a": large}, want: "killpod, sandbox 1, start a/1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			pod := testPod(tc.pod, corev1.RestartPolicyAlways)
+			pod := podtest.Pod(tc.pod, corev1.RestartPolicyAlways)
 			lists := [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers}
 			for _, list := range lists {
 				for i := range list {
@@ -117,7 +118,7 @@ func TestPlanReset(t *testing.T) {
 		{"an earlier instance is no cause", "box0 a:run/1 a:exit9 b:run i:exit0", ""},
 		{"all gone", "box0", "start i/0"},
 	} {
-		pod := testPod("i:i c:a c:b", corev1.RestartPolicyNever)
+		pod := podtest.Pod("i:i c:a c:b", corev1.RestartPolicyNever)
 		a := &pod.Spec.Containers[0]
 		a.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
 		a.RestartPolicyRules = []corev1.ContainerRestartRule{{
@@ -149,7 +150,7 @@ func updates(b *bench) string {
 // TestResize: memory first with CPU as it was, then CPU; after it nothing lags, and nothing is done twice.
 func TestResize(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].Resources = sized("100m-200m 10Mi-20Mi")
 	allocate(t, b, pod)
 	b.mustSync(t, pod)
@@ -176,7 +177,7 @@ func TestResize(t *testing.T) {
 
 func TestResizeRestarts(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a c:b", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceMemory, RestartPolicy: corev1.RestartContainer}}
 	pod.Spec.Containers[0].Resources = sized("100m-200m 10Mi-20Mi")
 	allocate(t, b, pod)
@@ -199,7 +200,7 @@ func TestResizeRestarts(t *testing.T) {
 func TestResizeFails(t *testing.T) {
 	b := newBench(t, nil)
 	b.fake.MemoryUsage = 15 << 20
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].Resources = sized("100m-200m 10Mi-20Mi")
 	allocate(t, b, pod)
 	b.mustSync(t, pod)
@@ -235,7 +236,7 @@ func allocate(t *testing.T, b *bench, pod *corev1.Pod) {
 // TestResetInSandbox: after the end that a rule names all containers begin anew in the same sandbox, init containers first.
 func TestResetInSandbox(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("i:i c:a c:b", corev1.RestartPolicyNever)
+	pod := podtest.Pod("i:i c:a c:b", corev1.RestartPolicyNever)
 	a := &pod.Spec.Containers[0]
 	a.RestartPolicy = new(corev1.ContainerRestartPolicyNever)
 	a.RestartPolicyRules = []corev1.ContainerRestartRule{{

@@ -7,15 +7,12 @@ package runtime
 import (
 	"cmp"
 	"context"
-	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"sync"
 	"time"
 
-	libcgroups "github.com/opencontainers/cgroups"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -28,6 +25,7 @@ import (
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/spec"
 	"minikubelet/runtime/userns"
 )
 
@@ -47,26 +45,13 @@ type Options struct {
 	Cache   *pleg.Cache      // holds what the runtime says of pods; one that nobody else uses by default
 	Clock   clock.WithTicker // RealClock by default
 
-	RootDir          string // --root-dir: pods/<uid> below it holds etc-hosts, containers/ and plugins/
-	PodLogsDir       string // podLogsDir, /var/log/pods by default
-	ContainerLogsDir string // the links for log collectors, /var/log/containers by default
-	NodeName         string
+	RootDir          string    // --root-dir: pods/<uid> below it holds etc-hosts, containers/ and plugins/
+	ContainerLogsDir string    // the links for log collectors, /var/log/containers by default
+	ResolvConf       string    // resolvConf: path of the host's file; "" gives pods of policy Default no DNS
+	Node             spec.Node // what all pods are told alike; New fills in the machine
 
 	MaxConcurrentSandboxes int           // sandboxes being started at once; 8 per CPU, at least 4, by default
 	CrashLoopMax           time.Duration // longest back-off of a crashing container; 5 min by default
-
-	ClusterDNS    []string // clusterDNS
-	ClusterDomain string   // clusterDomain
-	ResolvConf    string   // resolvConf: path of the host's file; "" gives pods of policy Default no DNS
-
-	SeccompDefault       bool     // seccompDefault: RuntimeDefault where a pod names no profile
-	AllowedUnsafeSysctls []string // allowedUnsafeSysctls: names, or prefixes that end in *
-	CPUCFSQuota          bool     // cpuCFSQuota
-	CPUCFSQuotaPeriod    time.Duration
-	Swap                 int64      // bytes of swap that burstable containers share, LimitedSwap; 0 for NoSwap
-	MemoryCapacity       int64      // bytes of the machine, for oom_score_adj; read from the kernel by default
-	SingleProcessOOMKill *bool      // singleProcessOOMKill; nil means false on cgroup v2, true on v1
-	MemoryQoS            *MemoryQoS // nil for none; cgroup v2 only
 
 	Registerer prometheus.Registerer // may be nil
 }
@@ -81,10 +66,8 @@ type Runtime struct {
 	crash      *crashLoops
 	starts     gate     // new pods
 	ends       gate     // sandboxes
-	unified    bool     // cgroup v2
-	swap       bool     // swap can be limited
 	uncertain  sync.Map // types.UID: a call for this pod ended without an answer, look before acting
-	imageUsers sync.Map // image ID -> imageUser; an image never changes its user
+	imageUsers sync.Map // image ID -> spec.ImageUser; an image never changes its user
 	hooksRun   sync.Map // container ID: its preStop hook has been started and its Killing event sent
 	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
 }
@@ -160,10 +143,13 @@ func (r *SyncResult) retry(at time.Time) {
 
 // New fills in the defaults. It talks to nobody.
 func New(options Options) *Runtime {
-	options.PodLogsDir = cmp.Or(options.PodLogsDir, "/var/log/pods")
 	options.ContainerLogsDir = cmp.Or(options.ContainerLogsDir, "/var/log/containers")
-	options.CPUCFSQuotaPeriod = cmp.Or(options.CPUCFSQuotaPeriod, 100*time.Millisecond)
 	options.CrashLoopMax = cmp.Or(options.CrashLoopMax, 5*time.Minute)
+	node := &options.Node
+	node.PodLogsDir = cmp.Or(node.PodLogsDir, "/var/log/pods")
+	node.SeccompDir = cmp.Or(node.SeccompDir, filepath.Join(options.RootDir, "seccomp"))
+	node.CPUCFSQuotaPeriod = cmp.Or(node.CPUCFSQuotaPeriod, 100*time.Millisecond)
+	node.Machine = readMachine()
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
@@ -173,18 +159,8 @@ func New(options Options) *Runtime {
 	if options.MaxConcurrentSandboxes <= 0 {
 		options.MaxConcurrentSandboxes = max(4, 8*goruntime.NumCPU())
 	}
-	if options.MemoryCapacity <= 0 {
-		var info unix.Sysinfo_t
-		if unix.Sysinfo(&info) == nil {
-			options.MemoryCapacity = int64(info.Totalram) * int64(info.Unit)
-		}
-	}
 	if options.Allocation == nil {
 		options.Allocation = allocation.New(filepath.Join(options.RootDir, "pods"))
-	}
-	unified := libcgroups.IsCgroup2UnifiedMode()
-	if options.SingleProcessOOMKill == nil {
-		options.SingleProcessOOMKill = new(!unified)
 	}
 	return &Runtime{
 		Options: options,
@@ -192,25 +168,7 @@ func New(options Options) *Runtime {
 		crash:   newCrashLoops(options.CrashLoopMax),
 		starts:  newGate(options.MaxConcurrentSandboxes),
 		ends:    newGate(options.MaxConcurrentSandboxes),
-		unified: unified,
-		swap:    swapController(unified),
 	}
-}
-
-// swapController reports whether the kernel limits swap per cgroup.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go checkSwapControllerAvailability
-func swapController(unified bool) bool {
-	file := "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
-	if unified {
-		own, err := libcgroups.ParseCgroupFile("/proc/self/cgroup")
-		if err != nil {
-			return false
-		}
-		file = filepath.Join("/sys/fs/cgroup", own[""], "memory.swap.max")
-	}
-	_, err := os.Stat(file)
-	return err == nil
 }
 
 // ReadPod reads everything the runtime has of a pod and puts it into the cache.

@@ -5,12 +5,14 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/config/pod/podtest"
 )
 
 // TestSandboxDiesDuringHook: the reading after a postStart hook is not the one from before it.
 func TestSandboxDiesDuringHook(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hook"}}}}
 	b.fake.OnExec = func(context.Context, string, []string) (string, int32) {
 		b.fake.KillSandbox(b.fake.SandboxIDs()[0])

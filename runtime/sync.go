@@ -13,6 +13,7 @@ import (
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
 // SyncPod brings the runtime to what the pod asks for, as far as it can be brought now:
@@ -33,7 +34,7 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
 	result := SyncResult{Observed: observed, Containers: map[string]Failure{}}
 	if err := Unsupported(pod); err != nil {
-		r.podEvent(pod, corev1.EventTypeWarning, eventFailedValidation, "Error validating pod %s: %v", podName(pod), err)
+		r.podEvent(pod, corev1.EventTypeWarning, eventFailedValidation, "Error validating pod %s: %v", spec.ReferenceName(pod), err)
 		result.Sandbox = &Failure{ReasonUnsupported, err.Error()}
 		return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
@@ -168,7 +169,11 @@ func (s *syncRound) settle(ctx context.Context) error {
 
 // makeAndStart is steps 5 and 6.
 func (s *syncRound) makeAndStart(ctx context.Context) error {
-	config, err := s.generatePodSandboxConfig(s.pod, s.actions.Attempt)
+	handler, err := s.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName)
+	if err != nil {
+		return s.sandboxFailed(ctx, fmt.Errorf("failed to create sandbox for pod %q: %w", spec.ReferenceName(s.pod), err))
+	}
+	config, err := s.generatePodSandboxConfig(s.pod, s.actions.Attempt, handler)
 	if err != nil {
 		return s.sandboxFailed(ctx, err)
 	}
@@ -183,7 +188,7 @@ func (s *syncRound) makeAndStart(ctx context.Context) error {
 			s.slow = true
 			leave()
 		}
-		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config)
+		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config, handler)
 		if s.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)
 		}
@@ -191,7 +196,7 @@ func (s *syncRound) makeAndStart(ctx context.Context) error {
 		s.observed = s.observed.WithSandbox(s.sandbox, s.observed.ObservedAt)
 		s.actions.SandboxID = s.sandbox.GetId()
 	}
-	return s.start(ctx, config)
+	return s.start(ctx, config, handler)
 }
 
 // end is step 4.
@@ -211,7 +216,7 @@ func (s *syncRound) end(ctx context.Context) error {
 	for _, kill := range s.actions.Kill {
 		status := s.result.Observed.ContainerByID(kill.ID)
 		request := killRequest{
-			pod: s.pod, container: findContainer(s.pod, status), id: kill.ID, podIPs: s.result.Observed.IPs,
+			pod: s.pod, container: spec.FindContainer(s.pod, status), id: kill.ID, podIPs: s.result.Observed.IPs,
 			message: kill.Message, reason: kill.Reason,
 		}
 		if err := s.killContainer(ctx, request, nil); err != nil {
@@ -242,7 +247,7 @@ func (s *syncRound) reset(ctx context.Context) error {
 		}
 		status := s.result.Observed.ContainerByID(action.ID)
 		request := killRequest{
-			pod: s.pod, container: findContainer(s.pod, status), id: action.ID, podIPs: s.result.Observed.IPs,
+			pod: s.pod, container: spec.FindContainer(s.pod, status), id: action.ID, podIPs: s.result.Observed.IPs,
 			message: "killing", reason: reasonRestartAll, grace: new(int64(0)),
 		}
 		group.Go(func() { errs[i] = s.killContainer(ctx, request, nil) })
@@ -281,11 +286,7 @@ func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {
 }
 
 // start is step 6. One container's failure keeps none of the others from starting, unless they wait for it.
-func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConfig) error {
-	handler, err := s.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName)
-	if err != nil {
-		return s.sandboxFailed(ctx, err)
-	}
+func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) error {
 	secrets := s.in.PullSecrets(ctx, s.pod)
 	for _, action := range s.actions.Start {
 		if s.backingOff(ctx, action) {
@@ -329,8 +330,8 @@ func (s *syncRound) backingOff(ctx context.Context, action startAction) bool {
 	}
 	klog.FromContext(ctx).V(4).Info("Container is in back-off", "pod", klog.KObj(s.pod), "podUID", s.pod.UID, "containerName", name, "until", until)
 	s.containerEvent(s.pod, action.Container, "", corev1.EventTypeWarning, eventBackOff,
-		"Back-off restarting failed container %s in pod %s", name, podName(s.pod))
-	message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, name, podName(s.pod))
+		"Back-off restarting failed container %s in pod %s", name, spec.ReferenceName(s.pod))
+	message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, name, spec.ReferenceName(s.pod))
 	s.result.fail(name, Failure{ReasonCrashLoopBackOff, message}, until)
 	return true
 }

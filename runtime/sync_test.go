@@ -16,19 +16,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/cri/crifake"
+	"minikubelet/runtime/spec"
 )
 
 // TestNewPodTakesSixCalls is the path every pod goes, and its price.
 func TestNewPodTakesSixCalls(t *testing.T) {
 	b := newBench(t, nil)
-	warm := testPod("c:w", corev1.RestartPolicyAlways)
+	warm := podtest.Pod("c:w", corev1.RestartPolicyAlways)
 	warm.UID = "uid-0"
 	b.mustSync(t, warm) // the image's user is asked for once
 	b.fake.ResetCalls()
 
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].TerminationMessagePath = "/dev/termination-log"
 	result := b.mustSync(t, pod)
 	want := []string{"RunPodSandbox", "PodSandboxStatus", "ImageStatus", "CreateContainer", "StartContainer", "ContainerStatus"}
@@ -69,7 +71,7 @@ func TestNewPodTakesSixCalls(t *testing.T) {
 
 func TestInitSidecarRegularInOrder(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("i:i s:s c:a", corev1.RestartPolicyNever)
+	pod := podtest.Pod("i:i s:s c:a", corev1.RestartPolicyNever)
 	if got := state(b.mustSync(t, pod).Observed); got != "box0 i/0:run" {
 		t.Fatalf("%q", got)
 	}
@@ -98,7 +100,7 @@ func TestInitSidecarRegularInOrder(t *testing.T) {
 func TestCrashLoopBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
-		pod := testPod("c:a", corev1.RestartPolicyAlways)
+		pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 		b.mustSync(t, pod)
 		exit := func() { b.fake.SetExit(b.fake.ContainerID("a"), 1) }
 		exit()
@@ -134,7 +136,7 @@ func TestCrashLoopBackOff(t *testing.T) {
 
 func TestSandboxDies(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("i:i c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("i:i c:a", corev1.RestartPolicyAlways)
 	b.mustSync(t, pod)
 	b.fake.SetExit(b.fake.ContainerID("i"), 0)
 	b.mustSync(t, pod)
@@ -149,7 +151,7 @@ func TestSandboxDies(t *testing.T) {
 
 func TestLeftoversOfAKilledKubelet(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyNever)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyNever)
 	b.fake.FailNext("StartContainer", status.Error(codes.Unavailable, "gone"))
 	result, err := b.sync(t, pod, inputs{})
 	if err == nil || result.Containers["a"].Reason != ReasonRunContainer {
@@ -166,7 +168,7 @@ func TestTimeoutThatSucceeded(t *testing.T) {
 	for _, method := range []string{"PodSandboxStatus", "StartContainer"} {
 		t.Run(method, func(t *testing.T) {
 			b := newBench(t, nil)
-			pod := testPod("c:a", corev1.RestartPolicyAlways)
+			pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 			observed := &cri.PodStatus{UID: pod.UID}
 			b.fake.FailNext(method, status.Error(codes.DeadlineExceeded, "no answer"))
 			result, err := b.SyncPod(t.Context(), pod, observed, inputs{verdicts: verdicts{}})
@@ -221,7 +223,7 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, nil)
-			pod := testPod("c:a", corev1.RestartPolicyAlways)
+			pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 			if tc.change != nil {
 				tc.change(pod)
 			}
@@ -245,7 +247,7 @@ func TestFailures(t *testing.T) {
 // TestOneFailureHoldsUpNoOther starts what can be started.
 func TestOneFailureHoldsUpNoOther(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a c:b", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ImagePullPolicy = "none:1", corev1.PullNever
 	result, err := b.sync(t, pod, inputs{})
 	if err == nil || state(result.Observed) != "box0 b/0:run" {
@@ -263,7 +265,7 @@ func TestUnsupported(t *testing.T) {
 			p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: "Other"}}
 		},
 	} {
-		pod := testPod("i:i c:a e:e", "")
+		pod := podtest.Pod("i:i c:a e:e", "")
 		if err := Unsupported(pod); err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +281,7 @@ func TestStartGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(o *Options) { o.MaxConcurrentSandboxes = 1 })
 		b.fake.Delay("RunPodSandbox", 10*time.Second)
-		first, second := testPod("c:a", ""), testPod("c:a", "")
+		first, second := podtest.Pod("c:a", ""), podtest.Pod("c:a", "")
 		second.UID = "uid-2"
 		start := time.Now()
 		done := make(chan error, 1)
@@ -307,14 +309,14 @@ func TestStartGate(t *testing.T) {
 
 func TestImageVolumeAndEphemeralTarget(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	pod.Spec.Volumes = []corev1.Volume{
 		{Name: "img", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "image:2"}}},
 		{Name: "dir", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 	}
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "img", MountPath: "/img", SubPath: "x"}, {Name: "dir", MountPath: "/etc/hosts"}}
 	b.mustSync(t, pod)
-	pod.Spec.EphemeralContainers = testPod("e:e", "").Spec.EphemeralContainers
+	pod.Spec.EphemeralContainers = podtest.Pod("e:e", "").Spec.EphemeralContainers
 	pod.Spec.EphemeralContainers[0].TargetContainerName = "a"
 	b.mustSync(t, pod)
 	b.want(t, pod, "box0 a/0:run e/0:run")
@@ -332,7 +334,7 @@ func TestImageVolumeAndEphemeralTarget(t *testing.T) {
 
 func TestLivenessFailure(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a c:b", corev1.RestartPolicyAlways)
+	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(30))
 	pod.Spec.Containers[0].LivenessProbe = &corev1.Probe{TerminationGracePeriodSeconds: new(int64(7))}
 	b.mustSync(t, pod)
@@ -348,8 +350,8 @@ func TestLivenessFailure(t *testing.T) {
 
 func TestLogLink(t *testing.T) {
 	b := newBench(t, nil)
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
-	log := filepath.Join(PodLogsDirectory(b.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
+	log := filepath.Join(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func (r *Runtime) lastWords(of *cri.ContainerStatus) string {
 	if !fallback {
 		return ""
 	}
-	text, err := tail(r.PodLogsDir, of.LogPath, logTail)
+	text, err := tail(r.Node.PodLogsDir, of.LogPath, logTail)
 	if err != nil {
 		return fmt.Sprintf("Error on reading termination message from logs: %v", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/config/pod/podtest"
 )
 
 // TestOthersGoOnWhileOneWaits: a container that dies while another one starts is started in the same sync, although a
@@ -34,7 +36,7 @@ func TestOthersGoOnWhileOneWaits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, nil)
-			pod := testPod("c:a c:b c:c", corev1.RestartPolicyAlways)
+			pod := podtest.Pod("c:a c:b c:c", corev1.RestartPolicyAlways)
 			pod.Spec.Containers[2].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hook"}}}}
 			b.mustSync(t, pod)
 			answer := tc.prepare(t, b, pod)

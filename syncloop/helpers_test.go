@@ -33,6 +33,7 @@ import (
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/spec"
 	"minikubelet/status"
 )
 
@@ -115,8 +116,8 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	}
 	rt := runtime.New(runtime.Options{
 		CRI: criClient, Images: images.New(images.Options{CRI: criClient, Events: b.events}), Classes: runtimeclass.New(nil), Cgroups: groups,
-		Events: b.events, Cache: cache, RootDir: dir, PodLogsDir: filepath.Join(dir, "logs"), ContainerLogsDir: filepath.Join(dir, "links"),
-		MemoryCapacity: 1 << 30,
+		Events: b.events, Cache: cache, RootDir: dir, ContainerLogsDir: filepath.Join(dir, "links"),
+		Node: spec.Node{PodLogsDir: filepath.Join(dir, "logs")},
 	})
 	noIPs := func() []string { return nil }
 	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: noIPs, Events: b.events})

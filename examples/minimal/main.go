@@ -30,6 +30,7 @@ import (
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
+	"minikubelet/runtime/spec"
 	"minikubelet/status"
 	"minikubelet/syncloop"
 )
@@ -79,7 +80,7 @@ func main() {
 	watch := pleg.New(pleg.Options{CRI: client, Cache: cache})
 	rt := runtime.New(runtime.Options{
 		CRI: client, Cache: cache, Images: images.New(images.Options{CRI: client, Events: events}), Classes: runtimeclass.New(nil), Cgroups: groups, Events: events,
-		RootDir: *root, PodLogsDir: filepath.Join(*root, "logs"), ContainerLogsDir: filepath.Join(*root, "links"), SeccompDefault: true,
+		RootDir: *root, ContainerLogsDir: filepath.Join(*root, "links"), Node: spec.Node{PodLogsDir: filepath.Join(*root, "logs"), SeccompDefault: true},
 	})
 	object := objects.New(objects.Options{})
 	mounter := volumes.New(volumes.Options{PodsDir: filepath.Join(*root, "pods"), Objects: object, HostIPs: node.HostIPs, Allocatable: node.Allocatable, Events: events})

@@ -14,9 +14,12 @@ import (
 	"sync"
 
 	"github.com/google/renameio/v2"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	podinfo "minikubelet/config/pod"
 )
 
 const (
@@ -94,9 +97,23 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// Mapping returns the pod's user namespace, giving it one if it has none.
+// ForPod returns the node's user namespace, or, for a pod that asks for its own, one with IDs that no other pod has.
+// supported is what the runtime handler of the pod says. A nil Manager refuses pods that ask for their own.
 //
 // Upstream: pkg/kubelet/userns/userns_manager.go GetOrCreateUserNamespaceMappings
+func (m *Manager) ForPod(pod *corev1.Pod, handler string, supported *bool) (*runtimeapi.UserNamespace, error) {
+	switch {
+	case !podinfo.HasUserNamespace(pod):
+		return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}, nil
+	case m != nil && supported != nil && *supported:
+		return m.Mapping(pod.UID)
+	case handler != "":
+		return nil, fmt.Errorf("can't set `spec.hostUsers: false`, RuntimeClass handler %q does not support user namespaces", handler)
+	}
+	return nil, errors.New("can't set `spec.hostUsers: false`, runtime does not support user namespaces")
+}
+
+// Mapping returns the pod's user namespace, giving it one if it has none.
 func (m *Manager) Mapping(uid types.UID) (*runtimeapi.UserNamespace, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

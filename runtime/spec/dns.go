@@ -1,10 +1,9 @@
-package runtime
+package spec
 
 import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strings"
 
@@ -20,14 +19,10 @@ const (
 	maxSearchLineLen = 2048
 )
 
-// dnsConfig is the pod's resolv.conf: from its policy, then its dnsConfig, then cut to what resolvers can take.
-//
-// Upstream: pkg/kubelet/network/dns/dns.go GetPodDNS
-func (r *Runtime) dnsConfig(pod *corev1.Pod) (*runtimeapi.DNSConfig, error) {
-	config, err := r.dnsBase(pod)
-	if err != nil {
-		return nil, err
-	}
+// DNS is the pod's resolv.conf: from its policy, then its dnsConfig, then cut to what resolvers can take. host is the
+// node's own, nil if the node has none for pods.
+func (n *Node) DNS(pod *corev1.Pod, host *runtimeapi.DNSConfig) (*runtimeapi.DNSConfig, []Warning) {
+	config, warnings := n.policyDNS(pod, host)
 	if extra := pod.Spec.DNSConfig; extra != nil {
 		config.Servers = unique(append(config.Servers, extra.Nameservers...))
 		config.Searches = unique(append(config.Searches, extra.Searches...))
@@ -39,66 +34,43 @@ func (r *Runtime) dnsConfig(pod *corev1.Pod) (*runtimeapi.DNSConfig, error) {
 			config.Options = setOption(config.Options, text)
 		}
 	}
-	for _, message := range limitDNS(config) {
-		r.podEvent(pod, corev1.EventTypeWarning, eventDNSConfigForming, "%s", message)
-	}
-	return config, nil
+	return config, append(warnings, limitDNS(config)...)
 }
 
-// dnsBase applies dnsPolicy.
-func (r *Runtime) dnsBase(pod *corev1.Pod) (*runtimeapi.DNSConfig, error) {
+// policyDNS applies dnsPolicy.
+func (n *Node) policyDNS(pod *corev1.Pod, host *runtimeapi.DNSConfig) (*runtimeapi.DNSConfig, []Warning) {
 	policy := pod.Spec.DNSPolicy
 	if policy == corev1.DNSNone {
 		return &runtimeapi.DNSConfig{}, nil
 	}
-	host, err := readResolvConf(r.ResolvConf)
-	if err != nil {
-		return nil, fmt.Errorf("resolvConf: %w", err)
+	out := &runtimeapi.DNSConfig{
+		Servers: slices.Clone(host.GetServers()), Searches: slices.Clone(host.GetSearches()), Options: slices.Clone(host.GetOptions()),
 	}
 	cluster := policy != corev1.DNSDefault && (policy != corev1.DNSClusterFirst || !pod.Spec.HostNetwork)
-	if cluster && len(r.ClusterDNS) > 0 {
-		return &runtimeapi.DNSConfig{
-			Servers:  slices.Clone(r.ClusterDNS),
-			Searches: r.clusterSearches(pod, host.Searches),
-			Options:  []string{"ndots:5"},
-		}, nil
+	if cluster && len(n.ClusterDNS) > 0 {
+		out.Servers, out.Options = slices.Clone(n.ClusterDNS), []string{"ndots:5"}
+		if domain := n.ClusterDomain; domain != "" {
+			out.Searches = unique(append([]string{pod.Namespace + ".svc." + domain, "svc." + domain, domain}, out.Searches...))
+		}
+		return out, nil
 	}
-	if cluster {
-		r.podEvent(pod, corev1.EventTypeWarning, eventMissingClusterDNS,
-			"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
-			podName(pod), corev1.DNSClusterFirst, corev1.DNSDefault)
+	if host == nil {
+		// Without any nameserver the runtime would use its default; the loopback means that there is none.
+		out.Servers, out.Searches = []string{"127.0.0.1"}, []string{"."}
 	}
-	if r.ResolvConf == "" {
-		// No nameserver at all would mean "ask the runtime's default"; the loopback means "none".
-		host.Servers, host.Searches = []string{"127.0.0.1"}, []string{"."}
+	if !cluster {
+		return out, nil
 	}
-	return host, nil
+	return out, []Warning{{ReasonMissingClusterDNS, fmt.Sprintf(
+		"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
+		ReferenceName(pod), corev1.DNSClusterFirst, corev1.DNSDefault)}}
 }
 
-func (r *Runtime) clusterSearches(pod *corev1.Pod, host []string) []string {
-	if r.ClusterDomain == "" {
-		return host
-	}
-	return unique(append([]string{pod.Namespace + ".svc." + r.ClusterDomain, "svc." + r.ClusterDomain, r.ClusterDomain}, host...))
-}
-
-func readResolvConf(path string) (*runtimeapi.DNSConfig, error) {
-	if path == "" {
-		return &runtimeapi.DNSConfig{}, nil
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return parseResolvConf(file)
-}
-
-// parseResolvConf reads nameserver, search and options lines: nameservers add up, the last search line and the last
+// ParseResolvConf reads nameserver, search and options lines: nameservers add up, the last search line and the last
 // value of an option win. A nameserver that is no address is left out, as resolvers do.
 //
-// Upstream: pkg/kubelet/network/dns/dns.go parseResolvConf
-func parseResolvConf(from io.Reader) (*runtimeapi.DNSConfig, error) {
+// Upstream: pkg/kubelet/network/dns/dns.go ParseResolvConf
+func ParseResolvConf(from io.Reader) (*runtimeapi.DNSConfig, error) {
 	content, err := io.ReadAll(io.LimitReader(from, maxResolvConf+1))
 	if err != nil {
 		return nil, err
@@ -160,12 +132,14 @@ func unique(list []string) []string {
 	return out
 }
 
-// limitDNS cuts the lists to what resolvers accept and returns an event message for each list it cut.
-func limitDNS(config *runtimeapi.DNSConfig) (messages []string) {
+// limitDNS cuts the lists to what resolvers accept and returns a warning for each list it cut.
+func limitDNS(config *runtimeapi.DNSConfig) (warnings []Warning) {
+	warn := func(message string, list []string) {
+		warnings = append(warnings, Warning{ReasonDNSConfigForming, message + strings.Join(list, " ")})
+	}
 	if len(config.Servers) > maxNameservers {
 		config.Servers = config.Servers[:maxNameservers]
-		messages = append(messages, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+
-			strings.Join(config.Servers, " "))
+		warn("Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: ", config.Servers)
 	}
 	var searches []string
 	length := 0
@@ -180,9 +154,8 @@ func limitDNS(config *runtimeapi.DNSConfig) (messages []string) {
 		length += len(domain) + 1
 	}
 	if len(searches) < len(config.Searches) {
-		messages = append(messages, "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "+
-			strings.Join(searches, " "))
+		warn("Search Line limits were exceeded, some search paths have been omitted, the applied search line is: ", searches)
 	}
 	config.Searches = searches
-	return messages
+	return warnings
 }

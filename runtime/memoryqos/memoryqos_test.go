@@ -1,4 +1,4 @@
-package runtime
+package memoryqos
 
 import (
 	"fmt"
@@ -8,11 +8,11 @@ import (
 )
 
 func TestMemoryQoS(t *testing.T) {
-	plain := MemoryQoS{Factor: 0.9, Allocatable: 1000 << 20}
-	tiered := MemoryQoS{Factor: 0.5, Tiered: true, Allocatable: 1000 << 20}
+	plain := Settings{Factor: 0.9, Allocatable: 1000 << 20}
+	tiered := Settings{Factor: 0.5, Tiered: true, Allocatable: 1000 << 20}
 	for _, tc := range []struct {
 		name           string
-		qos            MemoryQoS
+		qos            Settings
 		class          corev1.PodQOSClass
 		request, limit int64
 		want           map[string]string
@@ -24,24 +24,10 @@ func TestMemoryQoS(t *testing.T) {
 		{"limit alone, whole pages", plain, corev1.PodQOSBurstable, 0, 5 << 12, map[string]string{"memory.min": "0", "memory.low": "0", "memory.high": fmt.Sprint(4 << 12)}},
 		{"less than a page above the request", tiered, corev1.PodQOSBurstable, 4096, 8191, map[string]string{"memory.low": "4096"}},
 		{"guaranteed, reserved", tiered, corev1.PodQOSGuaranteed, 4096, 4096, map[string]string{"memory.min": "4096"}},
-		{"nothing known of the node", MemoryQoS{Factor: 0.9}, corev1.PodQOSBurstable, 4096, 0, map[string]string{"memory.min": "0", "memory.low": "0"}},
+		{"nothing known of the node", Settings{Factor: 0.9}, corev1.PodQOSBurstable, 4096, 0, map[string]string{"memory.min": "0", "memory.low": "0"}},
 	} {
-		if got := tc.qos.unified(tc.class, tc.request, tc.limit, 4096); fmt.Sprint(got) != fmt.Sprint(tc.want) {
+		if got := tc.qos.Unified(tc.class, tc.request, tc.limit); fmt.Sprint(got) != fmt.Sprint(tc.want) {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
-		}
-	}
-}
-
-// TestMemoryQoSOnV2Alone: where there is no cgroup v2 the settings would be errors.
-func TestMemoryQoSOnV2Alone(t *testing.T) {
-	b := newBench(t, func(o *Options) { o.MemoryQoS = &MemoryQoS{Factor: 0.9, Allocatable: 1 << 30} })
-	pod := testPod("c:a", corev1.RestartPolicyAlways)
-	pod.Spec.Containers[0].Resources = sized("100m-200m 10Mi-20Mi")
-	for _, unified := range []bool{false, true} {
-		b.unified = unified
-		got := b.containerResources(pod, &pod.Spec.Containers[0]).Unified["memory.high"]
-		if want := map[bool]string{true: fmt.Sprint(19 << 20)}[unified]; got != want {
-			t.Errorf("cgroup v2 %v: memory.high %q, want %q", unified, got, want)
 		}
 	}
 }

@@ -1,23 +1,16 @@
-package runtime
+package spec
 
 import (
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
-
-// imageUser is whom an image runs as: a number, or a name the image alone can resolve.
-type imageUser struct {
-	uid  *int64
-	name string
-}
 
 // effectiveSecurity lays a container's security context over its pod's.
 //
@@ -55,8 +48,8 @@ func effectiveSecurity(pod *corev1.Pod, container *corev1.Container) *corev1.Sec
 // checkNonRoot enforces runAsNonRoot; only a numeric user can be checked.
 //
 // Upstream: pkg/kubelet/kuberuntime/security_context_others.go verifyRunAsNonRoot
-func checkNonRoot(pod *corev1.Pod, container *corev1.Container, sc *corev1.SecurityContext, user imageUser) error {
-	where := fmt.Sprintf("(pod: %q, container: %s)", podName(pod), container.Name)
+func checkNonRoot(pod *corev1.Pod, container *corev1.Container, sc *corev1.SecurityContext, user ImageUser) error {
+	where := fmt.Sprintf("(pod: %q, container: %s)", ReferenceName(pod), container.Name)
 	switch {
 	case sc.RunAsNonRoot == nil || !*sc.RunAsNonRoot:
 		return nil
@@ -64,14 +57,14 @@ func checkNonRoot(pod *corev1.Pod, container *corev1.Container, sc *corev1.Secur
 		return fmt.Errorf("container's runAsUser breaks non-root policy %s", where)
 	case sc.RunAsUser != nil:
 		return nil
-	case user.uid == nil && user.name != "":
-		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s", user.name, where)
-	case user.uid != nil && *user.uid == 0:
+	case user.UID == nil && user.Name != "":
+		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s", user.Name, where)
+	case user.UID != nil && *user.UID == 0:
 		return fmt.Errorf("container has runAsNonRoot and image will run as root %s", where)
-	case user.uid != nil:
-		if problems := validation.IsValidUserID(*user.uid); len(problems) > 0 {
+	case user.UID != nil:
+		if problems := validation.IsValidUserID(*user.UID); len(problems) > 0 {
 			return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). (Must be 1-(%d)): %s %s",
-				*user.uid, math.MaxInt32, strings.Join(problems, "; "), where)
+				*user.UID, math.MaxInt32, strings.Join(problems, "; "), where)
 		}
 	}
 	return nil
@@ -80,17 +73,13 @@ func checkNonRoot(pod *corev1.Pod, container *corev1.Container, sc *corev1.Secur
 // containerSecurity is the CRI's security context of a container.
 //
 // Upstream: pkg/kubelet/kuberuntime/security_context.go determineEffectiveSecurityContext
-func (r *Runtime) containerSecurity(pod *corev1.Pod, container *corev1.Container, user imageUser) (*runtimeapi.LinuxContainerSecurityContext, error) {
+func (n *Node) containerSecurity(pod *corev1.Pod, container *corev1.Container, user ImageUser, users *runtimeapi.UserNamespace) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	sc := effectiveSecurity(pod, container)
 	if err := checkNonRoot(pod, container, sc, user); err != nil {
 		return nil, err
 	}
-	shared, err := r.namespaces(pod)
-	if err != nil {
-		return nil, err
-	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
-		NamespaceOptions: shared,
+		NamespaceOptions: namespaces(pod, users),
 		SelinuxOptions:   selinuxOptions(sc.SELinuxOptions),
 		Privileged:       sc.Privileged != nil && *sc.Privileged,
 		ReadonlyRootfs:   sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem,
@@ -102,15 +91,16 @@ func (r *Runtime) containerSecurity(pod *corev1.Pod, container *corev1.Container
 		out.Capabilities = &runtimeapi.Capability{AddCapabilities: names(c.Add), DropCapabilities: names(c.Drop)}
 	}
 	if out.RunAsUser == nil {
-		out.RunAsUser, out.RunAsUsername = int64Value(user.uid), user.name
+		out.RunAsUser, out.RunAsUsername = int64Value(user.UID), user.Name
 	}
 	if sc.ProcMount == nil || *sc.ProcMount != corev1.UnmaskedProcMount {
-		out.MaskedPaths, out.ReadonlyPaths = maskedPaths(), readonlyPaths
+		out.MaskedPaths, out.ReadonlyPaths = slices.Concat(maskedPaths, n.Machine.ThermalThrottle), readonlyPaths
 	}
+	var err error
 	if out.SupplementalGroups, out.SupplementalGroupsPolicy, err = supplementalGroups(pod); err != nil {
 		return nil, err
 	}
-	if out.Seccomp, err = r.seccomp(sc.SeccompProfile); err != nil {
+	if out.Seccomp, err = n.seccomp(sc.SeccompProfile); err != nil {
 		return nil, err
 	}
 	if out.Apparmor, err = apparmor(pod, container, sc.AppArmorProfile); err != nil {
@@ -163,12 +153,11 @@ func supplementalGroups(pod *corev1.Pod) ([]int64, runtimeapi.SupplementalGroups
 }
 
 // seccomp turns a profile into the CRI's; no profile is Unconfined, or RuntimeDefault under seccompDefault.
-// A localhost profile lies in <root-dir>/seccomp.
 //
 // Upstream: pkg/kubelet/kuberuntime/helpers.go fieldSeccompProfile
-func (r *Runtime) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityProfile, error) {
+func (n *Node) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityProfile, error) {
 	kind := corev1.SeccompProfileTypeUnconfined
-	if r.SeccompDefault {
+	if n.SeccompDefault {
 		kind = corev1.SeccompProfileTypeRuntimeDefault
 	}
 	if profile != nil {
@@ -188,7 +177,7 @@ func (r *Runtime) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityP
 		}
 		return &runtimeapi.SecurityProfile{
 			ProfileType:  runtimeapi.SecurityProfile_Localhost,
-			LocalhostRef: filepath.Join(r.RootDir, "seccomp", *profile.LocalhostProfile),
+			LocalhostRef: filepath.Join(n.SeccompDir, *profile.LocalhostProfile),
 		}, nil
 	}
 	return nil, fmt.Errorf("seccompProfile.type: unknown type %q", kind)
@@ -235,13 +224,9 @@ func apparmorAnnotation(value string) *corev1.AppArmorProfile {
 // process namespace of its own.
 //
 // Upstream: pkg/kubelet/kuberuntime/util/util.go NamespacesForPod
-func (r *Runtime) namespaces(pod *corev1.Pod) (*runtimeapi.NamespaceOption, error) {
-	users, err := r.userNamespace(pod)
-	if err != nil {
-		return nil, err
-	}
+func namespaces(pod *corev1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.NamespaceOption {
 	out := &runtimeapi.NamespaceOption{
-		Network:       networkMode(pod),
+		Network:       NetworkMode(pod),
 		Pid:           runtimeapi.NamespaceMode_CONTAINER,
 		Ipc:           runtimeapi.NamespaceMode_POD,
 		UsernsOptions: users,
@@ -255,10 +240,11 @@ func (r *Runtime) namespaces(pod *corev1.Pod) (*runtimeapi.NamespaceOption, erro
 	case share != nil && *share:
 		out.Pid = runtimeapi.NamespaceMode_POD
 	}
-	return out, nil
+	return out
 }
 
-func networkMode(pod *corev1.Pod) runtimeapi.NamespaceMode {
+// NetworkMode is POD, or NODE for a pod in the network of the node.
+func NetworkMode(pod *corev1.Pod) runtimeapi.NamespaceMode {
 	if pod.Spec.HostNetwork {
 		return runtimeapi.NamespaceMode_NODE
 	}
@@ -270,18 +256,9 @@ func networkMode(pod *corev1.Pod) runtimeapi.NamespaceMode {
 // Upstream: pkg/securitycontext/util.go defaultMaskedPaths
 var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-	maskedPaths   = sync.OnceValue(func() []string {
-		paths := []string{
-			"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-			"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
-			"/sys/firmware", "/sys/devices/virtual/powercap",
-		}
-		throttles, _ := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle") // the pattern is valid
-		for _, path := range throttles {
-			if _, err := os.Stat(path); err == nil {
-				paths = append(paths, path)
-			}
-		}
-		return paths
-	})
+	maskedPaths   = []string{
+		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
+		"/sys/firmware", "/sys/devices/virtual/powercap",
+	}
 )

@@ -1,12 +1,10 @@
-package runtime
+package spec
 
 import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
-	libcgroups "github.com/opencontainers/cgroups"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -25,7 +23,7 @@ const (
 // the limit.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go calculateLinuxResources
-func (r *Runtime) linuxResources(cpuRequest *resource.Quantity, cpuLimit, memoryLimit *resource.Quantity) *runtimeapi.LinuxContainerResources {
+func (n *Node) linuxResources(cpuRequest *resource.Quantity, cpuLimit, memoryLimit *resource.Quantity) *runtimeapi.LinuxContainerResources {
 	if cpuRequest == nil {
 		cpuRequest = cpuLimit
 	}
@@ -33,20 +31,23 @@ func (r *Runtime) linuxResources(cpuRequest *resource.Quantity, cpuLimit, memory
 		CpuShares:          int64(cgroups.MilliCPUToShares(cpuRequest.MilliValue())),
 		MemoryLimitInBytes: memoryLimit.Value(),
 	}
-	if r.CPUCFSQuota {
-		out.CpuPeriod = r.CPUCFSQuotaPeriod.Microseconds()
-		out.CpuQuota = cgroups.MilliCPUToQuota(cpuLimit.MilliValue(), r.CPUCFSQuotaPeriod)
+	if n.CPUCFSQuota {
+		out.CpuPeriod = n.CPUCFSQuotaPeriod.Microseconds()
+		out.CpuQuota = cgroups.MilliCPUToQuota(cpuLimit.MilliValue(), n.CPUCFSQuotaPeriod)
 	}
-	if r.unified && !*r.SingleProcessOOMKill {
-		out.Unified = map[string]string{"memory.oom.group": "1"}
+	if n.Machine.Unified {
+		out.Unified = map[string]string{}
+		if n.SingleProcessOOMKill == nil || !*n.SingleProcessOOMKill {
+			out.Unified["memory.oom.group"] = "1"
+		}
 	}
 	return out
 }
 
-// containerResources are a container's limits; pod level limits apply where it has none.
+// ContainerResources are a container's limits; pod level limits apply where it has none.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go generateLinuxContainerResources
-func (r *Runtime) containerResources(pod *corev1.Pod, container *corev1.Container) *runtimeapi.LinuxContainerResources {
+func (n *Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) *runtimeapi.LinuxContainerResources {
 	var request *resource.Quantity
 	if q, ok := container.Resources.Requests[corev1.ResourceCPU]; ok {
 		request = &q
@@ -60,30 +61,25 @@ func (r *Runtime) containerResources(pod *corev1.Pod, container *corev1.Containe
 			memory = of.Limits.Memory()
 		}
 	}
-	out := r.linuxResources(request, cpu, memory)
-	out.OomScoreAdj = oomScoreAdj(pod, container, r.MemoryCapacity)
-	out.HugepageLimits = hugepageLimits(pod, container)
-	if r.swap && !r.unified { // memory plus swap may be no more than memory
+	out := n.linuxResources(request, cpu, memory)
+	out.OomScoreAdj = oomScoreAdj(pod, container, n.Machine.Memory)
+	out.HugepageLimits = n.hugepageLimits(pod, container)
+	switch {
+	case !n.Machine.SwapLimit:
+	case n.Machine.Unified:
+		out.Unified["memory.swap.max"] = strconv.FormatInt(swapLimit(pod, container, n.Swap, n.Machine.Memory), 10)
+	default: // memory plus swap may be no more than memory
 		out.MemorySwapLimitInBytes = out.MemoryLimitInBytes
-	} else if r.swap {
-		if out.Unified == nil {
-			out.Unified = map[string]string{}
-		}
-		out.Unified["memory.swap.max"] = strconv.FormatInt(swapLimit(pod, container, r.Swap, r.MemoryCapacity), 10)
 	}
-	if r.unified && r.MemoryQoS != nil {
+	if n.Machine.Unified && n.MemoryQoS != nil {
 		own := container.Resources // the pod's limit does not count here
-		of := r.MemoryQoS.unified(podinfo.QOSClass(pod), own.Requests.Memory().Value(), own.Limits.Memory().Value(), pageSize)
-		if out.Unified == nil {
-			out.Unified = map[string]string{}
-		}
-		maps.Copy(out.Unified, of)
+		maps.Copy(out.Unified, n.MemoryQoS.Unified(podinfo.QOSClass(pod), own.Requests.Memory().Value(), own.Limits.Memory().Value()))
 	}
 	return out
 }
 
-// swapLimit is how many bytes of swap a container may use where there are so many in all: none, unless it belongs to a burstable pod that
-// is not critical and its memory request is neither missing nor its limit. Then it has the part of the swap that its request is of the memory.
+// swapLimit is how many bytes of swap a container may use. Only a container of a burstable pod that is not critical may use
+// any, and only if it requests memory, and less than its limit. Its part of the swap is its request's part of the memory.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go configureContainerSwapResources, calcSwapForBurstablePods
 func swapLimit(pod *corev1.Pod, container *corev1.Container, swap, memory int64) int64 {
@@ -95,21 +91,21 @@ func swapLimit(pod *corev1.Pod, container *corev1.Container, swap, memory int64)
 	return int64(float64(request.Value()) / float64(memory) * float64(swap))
 }
 
-// sandboxResources are the pod's own and, apart from them, its overhead.
+// SandboxResources are the pod's own and, apart from them, its overhead.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox_linux.go applySandboxResources
-func (r *Runtime) sandboxResources(pod *corev1.Pod) (resources, overhead *runtimeapi.LinuxContainerResources) {
+func (n *Node) SandboxResources(pod *corev1.Pod) (resources, overhead *runtimeapi.LinuxContainerResources) {
 	options := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
 	requests, limits := resourcehelper.PodRequests(pod, options), resourcehelper.PodLimits(pod, options)
 	var request *resource.Quantity
 	if q, ok := requests[corev1.ResourceCPU]; ok {
 		request = &q
 	}
-	resources = r.linuxResources(request, limits.Cpu(), limits.Memory())
+	resources = n.linuxResources(request, limits.Cpu(), limits.Memory())
 	overhead = &runtimeapi.LinuxContainerResources{}
 	if pod.Spec.Overhead != nil {
 		cpu := pod.Spec.Overhead.Cpu()
-		overhead = r.linuxResources(cpu, cpu, pod.Spec.Overhead.Memory())
+		overhead = n.linuxResources(cpu, cpu, pod.Spec.Overhead.Memory())
 	}
 	return resources, overhead
 }
@@ -117,7 +113,7 @@ func (r *Runtime) sandboxResources(pod *corev1.Pod) (resources, overhead *runtim
 // hugepageLimits allows each page size of this machine as far as the container, else the pod, asks for it.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go GetHugepageLimitsFromResources
-func hugepageLimits(pod *corev1.Pod, container *corev1.Container) []*runtimeapi.HugepageLimit {
+func (n *Node) hugepageLimits(pod *corev1.Pod, container *corev1.Container) []*runtimeapi.HugepageLimit {
 	wanted := map[string]uint64{}
 	add := func(list corev1.ResourceList) {
 		for name, amount := range list {
@@ -131,7 +127,7 @@ func hugepageLimits(pod *corev1.Pod, container *corev1.Container) []*runtimeapi.
 	}
 	add(container.Resources.Limits)
 	var out []*runtimeapi.HugepageLimit
-	for _, size := range libcgroups.HugePageSizes() {
+	for _, size := range n.Machine.HugePageSizes {
 		out = append(out, &runtimeapi.HugepageLimit{PageSize: size, Limit: wanted[size]})
 	}
 	return out
@@ -174,13 +170,4 @@ func podMemoryShare(pod *corev1.Pod) int64 {
 	sum := resourcehelper.AggregateContainerRequests(pod, resourcehelper.PodResourcesOptions{})
 	return (pod.Spec.Resources.Requests.Memory().Value() - sum.Memory().Value()) /
 		int64(len(pod.Spec.Containers)+len(pod.Spec.InitContainers))
-}
-
-// signal is lifecycle.stopSignal in the CRI's words: SIGRTMIN+1 is SIGNAL_SIGRTMINPLUS1 there.
-func signal(container *corev1.Container) runtimeapi.Signal {
-	if container.Lifecycle == nil || container.Lifecycle.StopSignal == nil {
-		return runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT
-	}
-	name := strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(string(*container.Lifecycle.StopSignal))
-	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_"+name])
 }

@@ -1,4 +1,5 @@
-package runtime
+// Package memoryqos says how the kernel treats the memory of containers on cgroup v2, beyond their limits.
+package memoryqos
 
 import (
 	"os"
@@ -9,8 +10,8 @@ import (
 	"minikubelet/runtime/cgroups"
 )
 
-// MemoryQoS is how the kernel treats containers' memory on cgroup v2, beyond their limits.
-type MemoryQoS struct {
+// Settings are those of the node.
+type Settings struct {
 	// Factor is the part of what lies between request and limit that a container may use before the kernel slows it down.
 	Factor float64
 	// Tiered keeps the requests of guaranteed pods from being reclaimed, and those of burstable ones as long as possible.
@@ -19,10 +20,10 @@ type MemoryQoS struct {
 	Allocatable int64
 }
 
-// unified are the settings of a container's cgroup.
+// Unified are the files of a container's cgroup and what goes into them.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go generateLinuxContainerResources
-func (q MemoryQoS) unified(class corev1.PodQOSClass, request, limit, page int64) map[string]string {
+func (q Settings) Unified(class corev1.PodQOSClass, request, limit int64) map[string]string {
 	out := map[string]string{"memory.min": "0", "memory.low": "0"}
 	if request != 0 && q.Tiered {
 		out = cgroups.MemoryReservation(class, request)
@@ -33,7 +34,7 @@ func (q MemoryQoS) unified(class corev1.PodQOSClass, request, limit, page int64)
 	if limit == 0 {
 		limit = q.Allocatable
 	}
-	high := int64(float64(request)+float64(limit-request)*q.Factor) / page * page
+	high := int64(float64(request)+float64(limit-request)*q.Factor) / pageSize * pageSize
 	if limit > 0 && high > request {
 		out["memory.high"] = strconv.FormatInt(high, 10)
 	}

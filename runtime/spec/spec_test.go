@@ -1,10 +1,11 @@
-package runtime
+package spec
 
 import (
-	"os"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -12,8 +13,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/memoryqos"
 )
+
+func testNode() *Node {
+	return &Node{
+		PodLogsDir: "/logs", SeccompDir: "/root/seccomp", ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"},
+		CPUCFSQuota: true, CPUCFSQuotaPeriod: 100 * time.Millisecond, SeccompDefault: true, Machine: Machine{Memory: 16 << 30},
+	}
+}
 
 func TestDNS(t *testing.T) {
 	manyPaths := make([]string, 40)
@@ -25,7 +35,8 @@ func TestDNS(t *testing.T) {
 		policy     corev1.DNSPolicy
 		host       bool
 		config     *corev1.PodDNSConfig
-		change     func(*Options)
+		change     func(*Node)
+		noHost     bool
 		want       string
 		wantEvents string
 	}{
@@ -35,9 +46,9 @@ func TestDNS(t *testing.T) {
 		"ClusterFirstWithHostNet":             {policy: corev1.DNSClusterFirstWithHostNet, host: true, want: "servers [10.96.0.10] searches [ns.svc.cluster.local svc.cluster.local cluster.local example.com] options [ndots:5]"},
 		"Default":                             {policy: corev1.DNSDefault, want: "servers [192.0.2.1] searches [example.com] options []"},
 		"None":                                {policy: corev1.DNSNone, want: none},
-		"ClusterFirst without cluster domain": {policy: corev1.DNSClusterFirst, change: func(o *Options) { o.ClusterDomain = "" }, want: "servers [10.96.0.10] searches [example.com] options [ndots:5]"},
-		"ClusterFirst without cluster DNS falls back": {policy: corev1.DNSClusterFirst, change: func(o *Options) { o.ClusterDNS = nil }, want: "servers [192.0.2.1] searches [example.com] options []", wantEvents: "MissingClusterDNS"},
-		"Default without resolv.conf":                 {policy: corev1.DNSDefault, change: func(o *Options) { o.ResolvConf = "" }, want: "servers [127.0.0.1] searches [.] options []"},
+		"ClusterFirst without cluster domain": {policy: corev1.DNSClusterFirst, change: func(n *Node) { n.ClusterDomain = "" }, want: "servers [10.96.0.10] searches [example.com] options [ndots:5]"},
+		"ClusterFirst without cluster DNS falls back": {policy: corev1.DNSClusterFirst, change: func(n *Node) { n.ClusterDNS = nil }, want: "servers [192.0.2.1] searches [example.com] options []", wantEvents: "MissingClusterDNS"},
+		"Default without resolv.conf":                 {policy: corev1.DNSDefault, noHost: true, want: "servers [127.0.0.1] searches [.] options []"},
 		"dnsConfig is added and overrides by name": {policy: corev1.DNSClusterFirst, config: &corev1.PodDNSConfig{
 			Nameservers: []string{"10.96.0.10", "192.0.2.9"}, Searches: []string{"example.com", "more"},
 			Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}, {Name: "edns0"}},
@@ -48,26 +59,30 @@ func TestDNS(t *testing.T) {
 			want: "servers [] searches [" + strings.Join(manyPaths[:32], " ") + "] options []", wantEvents: "Search Line limits were exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, tc.change)
-			pod := testPod("c:a", "")
-			pod.Spec.DNSPolicy, pod.Spec.HostNetwork, pod.Spec.DNSConfig = tc.policy, tc.host, tc.config
-			got, err := b.dnsConfig(pod)
-			if err != nil {
-				t.Fatal(err)
+			n := testNode()
+			if tc.change != nil {
+				tc.change(n)
 			}
+			host := &runtimeapi.DNSConfig{Servers: []string{"192.0.2.1"}, Searches: []string{"example.com"}}
+			if tc.noHost {
+				host = nil
+			}
+			pod := podtest.Pod("c:a", "")
+			pod.Spec.DNSPolicy, pod.Spec.HostNetwork, pod.Spec.DNSConfig = tc.policy, tc.host, tc.config
+			got, warnings := n.DNS(pod, host)
 			line := "servers [" + strings.Join(got.Servers, " ") + "] searches [" + strings.Join(got.Searches, " ") + "] options [" + strings.Join(got.Options, " ") + "]"
 			if line != tc.want {
 				t.Errorf("%s\nwant %s", line, tc.want)
 			}
-			if events := b.events.all(); (tc.wantEvents == "") != (events == "") || !strings.Contains(events, tc.wantEvents) {
-				t.Errorf("events %q, want %q", events, tc.wantEvents)
+			if (tc.wantEvents == "") != (len(warnings) == 0) || !strings.Contains(fmt.Sprint(warnings), tc.wantEvents) {
+				t.Errorf("warnings %q, want %q", warnings, tc.wantEvents)
 			}
 		})
 	}
 }
 
 func TestParseResolvConf(t *testing.T) {
-	got, err := parseResolvConf(strings.NewReader("# comment\n; another\nnameserver 1.1.1.1\nnameserver  fe80::1%eth0 \nnameserver bogus\n" +
+	got, err := ParseResolvConf(strings.NewReader("# comment\n; another\nnameserver 1.1.1.1\nnameserver  fe80::1%eth0 \nnameserver bogus\n" +
 		"search a. b . c\nsearch d.\noptions ndots:1 rotate\noptions ndots:3\nsortlist x\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +92,7 @@ func TestParseResolvConf(t *testing.T) {
 		t.Error(diff)
 	}
 	for name, text := range map[string]string{"empty nameserver": "nameserver\n", "endless": strings.Repeat("x", maxResolvConf+1)} {
-		if _, err := parseResolvConf(strings.NewReader(text)); err == nil {
+		if _, err := ParseResolvConf(strings.NewReader(text)); err == nil {
 			t.Errorf("%s accepted", name)
 		}
 	}
@@ -103,7 +118,7 @@ func TestHostname(t *testing.T) {
 		"override, subdomain": {change: func(p *corev1.Pod) { p.Spec.HostnameOverride, p.Spec.Subdomain = new("x"), "s" }, want: "x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := testPod("c:a", "")
+			pod := podtest.Pod("c:a", "")
 			if tc.change != nil {
 				tc.change(pod)
 			}
@@ -125,27 +140,38 @@ func TestHostname(t *testing.T) {
 	}
 }
 
-func TestHostsContent(t *testing.T) {
-	pod := testPod("c:a", "")
+func TestHostsFile(t *testing.T) {
+	n := testNode()
+	hosts := func(pod *corev1.Pod, ips []string, node []byte) string {
+		got, err := n.HostsFile(pod, ips, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(got)
+	}
+	pod := podtest.Pod("c:a", "")
 	pod.Spec.HostAliases = []corev1.HostAlias{{IP: "192.0.2.7", Hostnames: []string{"one", "two"}}}
 	aliases := "\n# Entries added by HostAliases.\n192.0.2.7\tone\ttwo\n"
-	got := string(hostsContent(pod, []string{"10.0.0.1", "fd00::1"}, "h", "", nil))
-	if want := hostsHeader + hostsFixed + "10.0.0.1\th\nfd00::1\th\n" + aliases; got != want {
+	got := hosts(pod, []string{"10.0.0.1", "fd00::1"}, nil)
+	if want := hostsHeader + hostsFixed + "10.0.0.1\tpod\nfd00::1\tpod\n" + aliases; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
-	got = string(hostsContent(pod, []string{"10.0.0.1"}, "h", "d", nil))
-	if want := "10.0.0.1\th.d\th\n"; !strings.Contains(got, want) {
+	pod.Spec.Hostname, pod.Spec.Subdomain = "h", "d"
+	got = hosts(pod, []string{"10.0.0.1"}, nil)
+	if want := "10.0.0.1\th.d.ns.svc.cluster.local\th\n"; !strings.Contains(got, want) {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 	pod.Spec.HostNetwork = true
-	if got := string(hostsContent(pod, nil, "h", "", []byte("node's\n"))); got != hostsHeaderHost+"node's\n"+aliases {
+	if got := hosts(pod, nil, []byte("node's\n")); got != hostsHeaderHost+"node's\n"+aliases {
 		t.Errorf("host network: %s", got)
 	}
 }
 
 func TestSandboxConfig(t *testing.T) {
-	b := newBench(t, func(o *Options) { o.AllowedUnsafeSysctls = []string{"net.core.*", "kernel.sem"} })
-	pod := testPod("c:a c:b", "")
+	n := testNode()
+	n.AllowedUnsafeSysctls = []string{"net.core.*", "kernel.sem"}
+	in := Sandbox{Attempt: 3, CgroupParent: "/pods", Users: &runtimeapi.UserNamespace{}}
+	pod := podtest.Pod("c:a c:b", "")
 	pod.Labels, pod.Annotations = map[string]string{"app": "x"}, map[string]string{"note": "y"}
 	pod.Spec.DNSPolicy = corev1.DNSDefault
 	pod.Spec.Subdomain, pod.Spec.SetHostnameAsFQDN = "sub", new(true)
@@ -164,7 +190,7 @@ func TestSandboxConfig(t *testing.T) {
 	pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{"cpu": resource.MustParse("250m")}, Limits: corev1.ResourceList{"cpu": resource.MustParse("500m")},
 	}
-	got, err := b.generatePodSandboxConfig(pod, 3)
+	got, _, err := n.SandboxConfig(pod, in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +198,7 @@ func TestSandboxConfig(t *testing.T) {
 	checks := map[string][2]any{
 		"metadata":    {got.Metadata.String(), (&runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "ns", Uid: "uid-1", Attempt: 3}).String()},
 		"hostname":    {got.Hostname, "pod.sub.ns.svc.cluster.local"},
-		"log dir":     {got.LogDirectory, filepath.Join(b.PodLogsDir, "ns_pod_uid-1")},
+		"log dir":     {got.LogDirectory, filepath.Join(n.PodLogsDir, "ns_pod_uid-1")},
 		"ports":       {len(got.PortMappings), 2},
 		"udp":         {got.PortMappings[1].Protocol, runtimeapi.Protocol_UDP},
 		"parent":      {linux.CgroupParent, "/pods"},
@@ -200,14 +226,14 @@ func TestSandboxConfig(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"app": "x", "io.kubernetes.pod.name": "pod", "io.kubernetes.pod.namespace": "ns", "io.kubernetes.pod.uid": "uid-1"}, got.Labels); diff != "" {
 		t.Error(diff)
 	}
-	again, err := b.generatePodSandboxConfig(pod, 3)
+	again, _, err := n.SandboxConfig(pod, in)
 	if err != nil || again.String() != got.String() {
 		t.Errorf("the second time it differs: %v", err)
 	}
 
 	pod.Spec.HostNetwork, pod.Spec.HostPID, pod.Spec.HostIPC, pod.Spec.SecurityContext.Sysctls = true, true, true, nil
 	pod.Spec.Containers[1].SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
-	if got, err = b.generatePodSandboxConfig(pod, 0); err != nil {
+	if got, _, err = n.SandboxConfig(pod, in); err != nil {
 		t.Fatal(err)
 	}
 	ns := got.Linux.SecurityContext.NamespaceOptions
@@ -233,7 +259,7 @@ func TestSysctls(t *testing.T) {
 		{"kernel.semx", false, false, `forbidden sysctl: "kernel.semx" not allowlisted`},
 		{"vm.swappiness", false, false, "not allowlisted"},
 	} {
-		pod := testPod("c:a", "")
+		pod := podtest.Pod("c:a", "")
 		pod.Spec.HostNetwork, pod.Spec.HostIPC = tc.hostNet, tc.hostIPC
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: tc.name}}}
 		err := CheckSysctls(pod, []string{"net.core.*", "kernel.sem"})
@@ -244,12 +270,12 @@ func TestSysctls(t *testing.T) {
 }
 
 func TestContainerSecurity(t *testing.T) {
-	b := newBench(t, nil)
-	root, thousand := imageUser{uid: new(int64(0))}, imageUser{uid: new(int64(1000))}
+	n := testNode()
+	root, thousand := ImageUser{UID: new(int64(0))}, ImageUser{UID: new(int64(1000))}
 	for name, tc := range map[string]struct {
 		pod  *corev1.PodSecurityContext
 		own  *corev1.SecurityContext
-		user imageUser
+		user ImageUser
 		want func(*runtimeapi.LinuxContainerSecurityContext) bool
 		err  string
 	}{
@@ -257,7 +283,7 @@ func TestContainerSecurity(t *testing.T) {
 			return c.RunAsUser.Value == 1000 && len(c.MaskedPaths) > 0 && len(c.ReadonlyPaths) == 5 && !c.NoNewPrivs &&
 				c.Seccomp.ProfileType == runtimeapi.SecurityProfile_RuntimeDefault && c.Apparmor == nil
 		}},
-		"user by name": {user: imageUser{name: "www"}, want: func(c *runtimeapi.LinuxContainerSecurityContext) bool {
+		"user by name": {user: ImageUser{Name: "www"}, want: func(c *runtimeapi.LinuxContainerSecurityContext) bool {
 			return c.RunAsUser == nil && c.RunAsUsername == "www"
 		}},
 		"container over pod": {pod: &corev1.PodSecurityContext{RunAsUser: new(int64(1)), RunAsGroup: new(int64(2)), FSGroup: new(int64(3))},
@@ -275,7 +301,7 @@ func TestContainerSecurity(t *testing.T) {
 		}, user: root, want: func(c *runtimeapi.LinuxContainerSecurityContext) bool {
 			return c.Privileged && c.ReadonlyRootfs && c.NoNewPrivs && len(c.MaskedPaths)+len(c.ReadonlyPaths) == 0 &&
 				c.Capabilities.AddCapabilities[0] == "NET_ADMIN" && c.Capabilities.DropCapabilities[0] == "ALL" &&
-				c.Seccomp.LocalhostRef == filepath.Join(b.RootDir, "seccomp/my/p.json") && c.Apparmor.LocalhostRef == "mine" && c.SelinuxOptions.Type == "spc_t"
+				c.Seccomp.LocalhostRef == filepath.Join(n.SeccompDir, "my/p.json") && c.Apparmor.LocalhostRef == "mine" && c.SelinuxOptions.Type == "spc_t"
 		}},
 		"unconfined": {pod: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}}, user: root,
 			want: func(c *runtimeapi.LinuxContainerSecurityContext) bool {
@@ -287,16 +313,16 @@ func TestContainerSecurity(t *testing.T) {
 		"unknown groups policy":    {pod: &corev1.PodSecurityContext{SupplementalGroupsPolicy: new(corev1.SupplementalGroupsPolicy("x"))}, err: "unsupported supplementalGroupsPolicy"},
 		"non-root, image is root":  {pod: &corev1.PodSecurityContext{RunAsNonRoot: new(true)}, user: root, err: "image will run as root"},
 		"non-root, runAsUser 0":    {own: &corev1.SecurityContext{RunAsNonRoot: new(true), RunAsUser: new(int64(0))}, user: thousand, err: "breaks non-root policy"},
-		"non-root, user by name":   {own: &corev1.SecurityContext{RunAsNonRoot: new(true)}, user: imageUser{name: "www"}, err: "non-numeric user (www)"},
-		"non-root, huge user":      {own: &corev1.SecurityContext{RunAsNonRoot: new(true)}, user: imageUser{uid: new(int64(1 << 40))}, err: "invalid user id"},
+		"non-root, user by name":   {own: &corev1.SecurityContext{RunAsNonRoot: new(true)}, user: ImageUser{Name: "www"}, err: "non-numeric user (www)"},
+		"non-root, huge user":      {own: &corev1.SecurityContext{RunAsNonRoot: new(true)}, user: ImageUser{UID: new(int64(1 << 40))}, err: "invalid user id"},
 		"non-root, fine":           {own: &corev1.SecurityContext{RunAsNonRoot: new(true)}, user: thousand, want: func(*runtimeapi.LinuxContainerSecurityContext) bool { return true }},
 		"non-root, root overruled": {own: &corev1.SecurityContext{RunAsNonRoot: new(true), RunAsUser: new(int64(5))}, user: root,
 			want: func(c *runtimeapi.LinuxContainerSecurityContext) bool { return c.RunAsUser.Value == 5 }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := testPod("c:a", "")
+			pod := podtest.Pod("c:a", "")
 			pod.Spec.SecurityContext, pod.Spec.Containers[0].SecurityContext = tc.pod, tc.own
-			got, err := b.containerSecurity(pod, &pod.Spec.Containers[0], tc.user)
+			got, err := n.containerSecurity(pod, &pod.Spec.Containers[0], tc.user, nil)
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Fatalf("error %v, want %q", err, tc.err)
@@ -320,38 +346,38 @@ func TestContainerSecurity(t *testing.T) {
 }
 
 func TestContainerResources(t *testing.T) {
-	b := newBench(t, func(o *Options) { o.SingleProcessOOMKill = new(false) })
-	b.unified, b.swap = false, true
-	pod := testPod("s:s c:a", "")
+	n := testNode()
+	n.SingleProcessOOMKill, n.Machine.SwapLimit = new(false), true
+	pod := podtest.Pod("s:s c:a", "")
 	a, s := &pod.Spec.Containers[0], &pod.Spec.InitContainers[0]
 	a.Resources = corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{"memory": resource.MustParse("4Gi")},
 		Limits:   corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("8Gi")},
 	}
-	got := b.containerResources(pod, a)
+	got := n.ContainerResources(pod, a)
 	if got.CpuShares != 2048 || got.CpuQuota != 200000 || got.CpuPeriod != 100000 || got.MemoryLimitInBytes != 8<<30 ||
 		got.MemorySwapLimitInBytes != 8<<30 || got.OomScoreAdj != 750 || got.Unified != nil {
 		t.Errorf("%v", got)
 	}
-	if got := b.containerResources(pod, s); got.OomScoreAdj != 750 {
+	if got := n.ContainerResources(pod, s); got.OomScoreAdj != 750 {
 		t.Errorf("a sidecar dies before what it serves: %v", got)
 	}
-	b.unified = true
-	if got := b.containerResources(pod, a); got.Unified["memory.swap.max"] != "0" || got.Unified["memory.oom.group"] != "1" || got.MemorySwapLimitInBytes != 0 {
+	n.Machine.Unified = true
+	if got := n.ContainerResources(pod, a); got.Unified["memory.swap.max"] != "0" || got.Unified["memory.oom.group"] != "1" || got.MemorySwapLimitInBytes != 0 {
 		t.Errorf("v2: %v", got)
 	}
 	pod.Spec.PriorityClassName = "system-node-critical"
-	if got := b.containerResources(pod, a); got.OomScoreAdj != oomGuaranteed {
+	if got := n.ContainerResources(pod, a); got.OomScoreAdj != oomGuaranteed {
 		t.Errorf("node critical: %v", got)
 	}
-	if got := b.containerResources(testPod("c:a", ""), &corev1.Container{}); got.OomScoreAdj != oomBestEffort || got.CpuShares != 2 || got.CpuQuota != 0 {
+	if got := n.ContainerResources(podtest.Pod("c:a", ""), &corev1.Container{}); got.OomScoreAdj != oomBestEffort || got.CpuShares != 2 || got.CpuQuota != 0 {
 		t.Errorf("best effort: %v", got)
 	}
-	level := testPod("c:a", "")
+	level := podtest.Pod("c:a", "")
 	level.Spec.Resources = &corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{"memory": resource.MustParse("8Gi")}, Limits: corev1.ResourceList{"memory": resource.MustParse("9Gi")},
 	}
-	if got := b.containerResources(level, &level.Spec.Containers[0]); got.MemoryLimitInBytes != 9<<30 || got.OomScoreAdj != 500 {
+	if got := n.ContainerResources(level, &level.Spec.Containers[0]); got.MemoryLimitInBytes != 9<<30 || got.OomScoreAdj != 500 {
 		t.Errorf("pod level: %v", got)
 	}
 	for name, want := range map[corev1.Signal]runtimeapi.Signal{
@@ -364,7 +390,7 @@ func TestContainerResources(t *testing.T) {
 }
 
 func TestLabelsLogsAndOrphan(t *testing.T) {
-	pod := testPod("c:a", "")
+	pod := podtest.Pod("c:a", "")
 	pod.DeletionGracePeriodSeconds, pod.Spec.TerminationGracePeriodSeconds = new(int64(5)), new(int64(30))
 	container := &pod.Spec.Containers[0]
 	container.Ports = []corev1.ContainerPort{{Name: "web", ContainerPort: 80}}
@@ -373,7 +399,7 @@ func TestLabelsLogsAndOrphan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if annotations[cri.AnnotationHash] != hashContainer(container) || annotations[cri.AnnotationRestartCount] != "4" {
+	if annotations[cri.AnnotationHash] != Hash(container) || annotations[cri.AnnotationRestartCount] != "4" {
 		t.Errorf("%v", annotations)
 	}
 	orphan := OrphanPod(&cri.PodStatus{UID: "uid-1", Namespace: "ns", Name: "pod", Containers: []*cri.ContainerStatus{
@@ -389,111 +415,29 @@ func TestLabelsLogsAndOrphan(t *testing.T) {
 		t.Error(diff)
 	}
 	// The numbers upstream computes for these.
-	if got := hashContainer(&corev1.Container{Name: "foo", Image: "bar"}); got != "11a6d6d6" {
+	if got := Hash(&corev1.Container{Name: "foo", Image: "bar"}); got != "11a6d6d6" {
 		t.Errorf("hash %s", got)
 	}
-	if got, want := logLink("/l", "ns", "pod", "a", "id"), "/l/pod_ns_a-id.log"; got != want {
+	if got, want := LogLink("/l", "ns", "pod", "a", "id"), "/l/pod_ns_a-id.log"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if got := filepath.Base(logLink("/l", "ns", strings.Repeat("p", 300), "a", "id")); len(got) != 255 || !strings.HasSuffix(got, ".log") {
+	if got := filepath.Base(LogLink("/l", "ns", strings.Repeat("p", 300), "a", "id")); len(got) != 255 || !strings.HasSuffix(got, ".log") {
 		t.Errorf("long link %d %s", len(got), got)
-	}
-	dir := t.TempDir()
-	for _, name := range []string{"0.log", "2.log.20300101", "7.txt", "x.log"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := nextLogAttempt(dir); got != 3 {
-		t.Errorf("attempt after 2.log.<date>: %d", got)
-	}
-	if got := nextLogAttempt(filepath.Join(dir, "none")); got != 0 {
-		t.Errorf("attempt without logs: %d", got)
 	}
 }
 
-func TestTerminationMessage(t *testing.T) {
-	b := newBench(t, nil)
-	file := filepath.Join(b.RootDir, "pods/uid-1/containers/a/0a")
-	log := filepath.Join(b.PodLogsDir, "ns_pod_uid-1/a/0.log")
-	for path, content := range map[string]string{
-		file: "", log: "", filepath.Join(b.RootDir, "secret"): "s",
-	} {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
+// TestMemoryQoSOnV2Alone: where there is no cgroup v2 the settings would be errors.
+func TestMemoryQoSOnV2Alone(t *testing.T) {
+	n := testNode()
+	n.MemoryQoS = &memoryqos.Settings{Factor: 0.9, Allocatable: 1 << 30}
+	pod := podtest.Pod("c:a", "")
+	pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{"memory": resource.MustParse("10Mi")}, Limits: corev1.ResourceList{"memory": resource.MustParse("20Mi")},
+	}
+	for unified, want := range map[bool]string{false: "", true: fmt.Sprint(19 << 20)} {
+		n.Machine.Unified = unified
+		if got := n.ContainerResources(pod, &pod.Spec.Containers[0]).Unified["memory.high"]; got != want {
+			t.Errorf("cgroup v2 %v: memory.high %q, want %q", unified, got, want)
 		}
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	outside := filepath.Join(t.TempDir(), "outside")
-	if err := os.WriteFile(outside, []byte("outside"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	line := func(tag, text string) string { return "2030-01-01T00:00:00.000000000Z stdout " + tag + " " + text }
-	for name, tc := range map[string]struct {
-		file, log string
-		link      bool
-		policy    corev1.TerminationMessagePolicy
-		code      int32
-		message   string
-		want      string
-	}{
-		"nothing":                  {want: ""},
-		"file":                     {file: "bye", want: "bye"},
-		"file and runtime":         {file: "bye", message: "killed", want: "killed: bye"},
-		"runtime alone":            {message: "killed", want: "killed"},
-		"long file":                {file: "x" + strings.Repeat("y", maxMessage), want: strings.Repeat("y", maxMessage)},
-		"log not asked for":        {log: line("F", "oops\n"), code: 1, want: ""},
-		"log":                      {log: line("F", "one\n") + line("P", "tw") + line("F", "o\n"), code: 1, policy: corev1.TerminationMessageFallbackToLogsOnError, want: "one\ntwo\n"},
-		"log, but no error":        {log: line("F", "one\n"), policy: corev1.TerminationMessageFallbackToLogsOnError, want: ""},
-		"file before log":          {file: "bye", log: line("F", "one\n"), code: 1, policy: corev1.TerminationMessageFallbackToLogsOnError, want: "bye"},
-		"last 80 lines of the log": {log: strings.Repeat(line("F", "a\n"), 90), code: 1, policy: corev1.TerminationMessageFallbackToLogsOnError, want: strings.Repeat("a\n", 80)},
-		"last 2048 bytes of the log": {log: strings.Repeat(line("F", strings.Repeat("b", 16<<10)+"\n"), 9), code: 1,
-			policy: corev1.TerminationMessageFallbackToLogsOnError, want: strings.Repeat("b", 2047) + "\n"},
-		"a link that leads out": {link: true, want: "Error on reading termination log"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if err := os.Remove(file); err != nil {
-				t.Fatal(err)
-			}
-			if tc.link {
-				if err := os.Symlink(outside, file); err != nil {
-					t.Fatal(err)
-				}
-			} else if err := os.WriteFile(file, []byte(tc.file), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			// Partial lines end in a newline of their own in the file.
-			text := strings.ReplaceAll(tc.log, line("P", "tw"), line("P", "tw")+"\n")
-			if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			status := &cri.ContainerStatus{
-				State: exited, ExitCode: tc.code, Message: tc.message, LogPath: log,
-				Mounts: []*runtimeapi.Mount{{HostPath: file, ContainerPath: "/dev/termination-log"}},
-				Annotations: map[string]string{
-					cri.AnnotationTerminationMessagePath:   "/dev/termination-log",
-					cri.AnnotationTerminationMessagePolicy: string(tc.policy),
-				},
-			}
-			got := b.TerminationMessage(status)
-			if tc.link && strings.HasPrefix(got, tc.want) && !strings.Contains(got, "outside\n") {
-				return
-			}
-			if got != tc.want {
-				t.Errorf("%q, want %q", got, tc.want)
-			}
-			status.State = running
-			if got := b.TerminationMessage(status); got != "" {
-				t.Errorf("of a running container: %q", got)
-			}
-		})
-	}
-	if got := b.lastWords(&cri.ContainerStatus{
-		Mounts:      []*runtimeapi.Mount{{HostPath: outside, ContainerPath: "/t"}},
-		Annotations: map[string]string{cri.AnnotationTerminationMessagePath: "/t"},
-	}); !strings.Contains(got, "is not below") {
-		t.Errorf("a file elsewhere: %q", got)
 	}
 }

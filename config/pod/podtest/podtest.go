@@ -1,0 +1,36 @@
+// Package podtest makes pods for tests.
+package podtest
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Pod makes a pod from a line such as "i:a s:b c:main c:other e:debug": init containers, sidecars, regular and
+// ephemeral containers.
+func Pod(line string, policy corev1.RestartPolicy) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod", UID: "uid-1"},
+		Spec:       corev1.PodSpec{RestartPolicy: policy},
+	}
+	for word := range strings.FieldsSeq(line) {
+		kind, name, _ := strings.Cut(word, ":")
+		c := corev1.Container{Name: name, Image: "image:1"}
+		switch kind {
+		case "i":
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
+		case "s":
+			c.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+			c.StartupProbe = &corev1.Probe{}
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
+		case "c":
+			pod.Spec.Containers = append(pod.Spec.Containers, c)
+		case "e":
+			pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers,
+				corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: name, Image: "image:1"}})
+		}
+	}
+	return pod
+}
