@@ -56,8 +56,14 @@ help: ## list the targets
 deps: ## install what is missing on Debian 12 or Ubuntu (as root)
 	@e2e/stack/deps.sh "$(CACHE)"
 
+# The timeline's page shows the source of what is on the way of a pod.
+.PHONY: source
+source:
+	@find config syncloop podworkers runtime status -name '*.go' ! -name '*_test.go' | LC_ALL=C sort | \
+	  tar --owner=0 --group=0 --numeric-owner --mode=644 --mtime=@0 -cf - -T - | gzip -9n >kubelet/timeline/source/source.tar.gz
+
 .PHONY: build
-build: ## build bin/kubelet and bin/crid
+build: source ## build bin/kubelet and bin/crid
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/kubelet ./cmd/kubelet
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/crid ./cmd/crid
 
@@ -211,7 +217,7 @@ uninstall: ## remove what make install put there, but for a configuration that w
 	rmdir --ignore-fail-on-non-empty "$(DESTDIR)/etc/minikubelet/manifests" "$(DESTDIR)/etc/minikubelet" 2>/dev/null || true
 
 .PHONY: release
-release: ## static programs for amd64 and arm64 and their checksums, in bin/release
+release: source ## static programs for amd64 and arm64 and their checksums, in bin/release
 	@rm -rf bin/release && mkdir -p bin/release
 	for arch in $(RELEASE_ARCHS); do for program in kubelet crid; do \
 	  CGO_ENABLED=0 GOARCH=$$arch go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/release/$$program-linux-$$arch ./cmd/$$program; \

@@ -17,7 +17,8 @@ type base struct {
 	settings *settings.Settings
 	metrics  registries
 	tracing  *tracing.Tracing // nil if it is not configured
-	disk     *measure.Disk    // what eviction and statistics know of directories
+	timeline *timelinePart
+	disk     *measure.Disk // what eviction and statistics know of directories
 	api      *apiClients
 	events   *events
 	embedded *embedded // nil with a runtime of its own process
@@ -38,7 +39,10 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	}
 	b := &base{settings: s, metrics: newRegistries(opts.Registry, s), disk: measure.NewDisk(ctx), events: newEvents(s.NodeName)}
 	var err error
-	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName, nil); err != nil {
+	if b.timeline, err = newTimeline(ctx, s); err != nil {
+		return nil, err
+	}
+	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName, b.timeline.watcher()); err != nil {
 		return nil, err
 	}
 	if b.api, err = newAPIClients(ctx, s, opts.Registry, b.tracing); err != nil {
@@ -51,7 +55,7 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	}
 	b.cri, err = cri.Dial(cri.Options{
 		Endpoint: s.RuntimeSocket(), ImageEndpoint: s.ImageServiceEndpoint,
-		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry, Calls: b.tracing.Calls(),
+		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry, Calls: append(b.tracing.Calls(), b.timeline.calls()...), First: b.timeline.first(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, b.embedded.stop())

@@ -14,6 +14,7 @@ packages=(
   iproute2 iptables mount util-linux
   conmon                         # keeps the containers of crid
   busybox-static                 # the shell in the test images
+  chromium                       # the tests of the timeline's page
   bash-static curl netcat-openbsd # in those of the conformance suite
   dbus                           # a bus for the tests of graceful shutdown
 )

@@ -24,6 +24,7 @@ type flags struct {
 	pluginConfig, pluginDir      string
 	embedded                     embeddedFlags
 	version                      string
+	timeline, step, chaos        string
 }
 
 // configFlag is a flag that sets a field of the configuration.
@@ -160,6 +161,10 @@ func newFlags(out io.Writer) *flags {
 	f.set.StringVar(&f.pluginDir, "image-credential-provider-bin-dir", "", "directory of those programs")
 	f.set.StringVar(&f.version, "version", "", "print the version, with =raw all of it; =VERSION: report this version, which may differ behind the patch number only")
 	f.set.Lookup("version").NoOptDefVal = "true"
+	f.set.StringVar(&f.timeline, "timeline", "", "show what is done for each pod, live, on a page on loopback whose link is logged: a port, or a loopback address and a port; without a value, any port")
+	f.set.Lookup("timeline").NoOptDefVal = "0"
+	f.set.StringVar(&f.step, "step", "", "for lessons, with --timeline: hold steps until they are released on its page or with Enter: STEP, STEP@POD or STEP@NAMESPACE/POD, separated by commas, where STEP is a CRI method or a step of a pod, as in CreateContainer@default/web")
+	f.set.StringVar(&f.chaos, "chaos", "", "for lessons: let calls to the runtime fail, wait or hang: METHOD=KIND:PROBABILITY, separated by commas, where KIND is error, delay(DURATION) or hang, as in RunPodSandbox=error:0.3")
 	f.set.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 	})

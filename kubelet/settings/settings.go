@@ -45,6 +45,9 @@ type Settings struct {
 	RuntimeCgroups string
 	// CredentialProviderConfig and CredentialProviderBinDir say which programs provide credentials for images; both or none are given.
 	CredentialProviderConfig, CredentialProviderBinDir string
+	// Timeline is where the timeline's page is served, "" for nowhere; Step and Chaos say which steps are held and which
+	// calls are tampered with.
+	Timeline, Step, Chaos string
 	// Version is what the node reports.
 	Version string
 	// Warnings say which of the given settings have no effect, or not the one that their name promises.
@@ -84,7 +87,7 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
 		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir, RuntimeCgroups: f.runtimeCgroups,
 		CredentialProviderConfig: f.pluginConfig, CredentialProviderBinDir: f.pluginDir,
-		NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(idleWarnings(f.set), g.warnings...),
+		Timeline: f.timeline, Step: f.step, Chaos: f.chaos, NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(idleWarnings(f.set), g.warnings...),
 	}
 	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
 	if err := errors.Join(append(wrong, s.complete(f))...); err != nil {
@@ -113,6 +116,9 @@ func (s *Settings) complete(f *flags) error {
 	}
 	if s.BootstrapKubeconfig != "" && s.Standalone() {
 		errs = append(errs, errors.New("--bootstrap-kubeconfig: needs --kubeconfig, the file to write"))
+	}
+	if f.step != "" && f.timeline == "" {
+		errs = append(errs, errors.New("--step: needs --timeline, whose page shows and releases what is held"))
 	}
 	if f.version != "" && f.version != "false" {
 		reported, warning, err := reportedVersion(f.version)

@@ -183,6 +183,16 @@ func (r *Recorder) refresh() {
 	}
 }
 
+// of returns the step of a span that goes on; an empty one if it is not known.
+func (r *Recorder) of(span trace.SpanID) Step {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if open := r.open[span]; open != nil {
+		return *open.step
+	}
+	return Step{}
+}
+
 // Shutdown does nothing: steps stay readable until the process ends.
 func (r *Recorder) Shutdown(context.Context) error { return nil }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,7 @@ type Options struct {
 	ImageEndpoint string                // Endpoint by default
 	Timeout       time.Duration         // of one call, 2 min by default; see Dial for the exceptions
 	Registerer    prometheus.Registerer // may be nil
+	First         []grpc.DialOption     // what each call passes through before its deadline begins
 	Calls         []grpc.DialOption     // what else each call passes through
 }
 
@@ -53,7 +55,7 @@ type Client struct {
 // Upstream: staging/src/k8s.io/cri-client/pkg/remote_runtime.go NewRemoteRuntimeService
 func Dial(options Options) (*Client, error) {
 	caller := newCaller(cmp.Or(options.Timeout, defaultTimeout), options.Registerer)
-	runtimeConn, err := connect(options.Endpoint, caller, options.Calls)
+	runtimeConn, err := connect(options.Endpoint, caller, options)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func Dial(options Options) (*Client, error) {
 		conns:   []*grpc.ClientConn{runtimeConn},
 	}
 	if options.ImageEndpoint != "" && options.ImageEndpoint != options.Endpoint {
-		imageConn, err := connect(options.ImageEndpoint, caller, options.Calls)
+		imageConn, err := connect(options.ImageEndpoint, caller, options)
 		if err != nil {
 			return nil, errors.Join(err, client.Close())
 		}
@@ -73,7 +75,7 @@ func Dial(options Options) (*Client, error) {
 	return client, nil
 }
 
-func connect(endpoint string, caller *caller, more []grpc.DialOption) (*grpc.ClientConn, error) {
+func connect(endpoint string, caller *caller, options Options) (*grpc.ClientConn, error) {
 	parsed, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("parse container runtime endpoint %q: %w", endpoint, err)
@@ -82,7 +84,7 @@ func connect(endpoint string, caller *caller, more []grpc.DialOption) (*grpc.Cli
 		return nil, fmt.Errorf("container runtime endpoint %q: want unix:///path/of/the.sock", endpoint)
 	}
 	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnect}
-	conn, err := grpc.NewClient("unix://"+parsed.Path, append([]grpc.DialOption{
+	conn, err := grpc.NewClient("unix://"+parsed.Path, slices.Concat(options.First, []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageSize)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectDeadline}),
@@ -90,7 +92,7 @@ func connect(endpoint string, caller *caller, more []grpc.DialOption) (*grpc.Cli
 		grpc.WithDisableServiceConfig(),
 		grpc.WithChainUnaryInterceptor(caller.unary),
 		grpc.WithChainStreamInterceptor(caller.stream),
-	}, more...)...)
+	}, options.Calls)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to container runtime %q: %w", endpoint, err)
 	}

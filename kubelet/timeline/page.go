@@ -1,0 +1,282 @@
+package timeline
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+)
+
+// assets are sent as they are: what differs comes with the state, as data. A template would bring in reflection by name, which
+// keeps every method of every type in the program.
+//
+//go:embed page
+var assets embed.FS
+
+const (
+	maxStreams  = 16                     // pages at once
+	batch       = 500                    // steps of one message
+	gather      = 100 * time.Millisecond // how long changes are gathered for one message
+	statePeriod = 500 * time.Millisecond
+	maxBody     = 64 << 10 // bytes of a request
+)
+
+// Options are what a page is made of. Steps and Chaos are nil if they are off.
+type Options struct {
+	// Listen is PORT or ADDRESS:PORT, on loopback; port 0 for any.
+	Listen   string
+	Recorder *Recorder
+	Steps    *StepMode
+	Chaos    *Chaos
+}
+
+// Page serves the timeline on loopback, to those who know its token.
+type Page struct {
+	recorder *Recorder
+	steps    *StepMode
+	chaos    *Chaos
+	facts    Facts
+	listener net.Listener
+	token    string
+	cookie   string
+	streams  chan struct{} // has an element for each page that looks
+}
+
+// Listen opens the page's port.
+func Listen(o Options) (*Page, error) {
+	address := o.Listen
+	if !strings.Contains(address, ":") {
+		address = net.JoinHostPort("127.0.0.1", address)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if _, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil {
+		return nil, fmt.Errorf("--timeline: %q: want a port, or a loopback address with one", o.Listen)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, fmt.Errorf("--timeline: %q: the page is served on loopback only", o.Listen)
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("--timeline: %w", err)
+	}
+	token := rand.Text()
+	sum := sha256.Sum256([]byte(token))
+	return &Page{
+		recorder: o.Recorder, steps: o.Steps, chaos: o.Chaos, listener: listener, token: token,
+		// Cookies are one host's, whatever the port: each start has a name of its own.
+		cookie: "timeline-" + hex.EncodeToString(sum[:4]), streams: make(chan struct{}, maxStreams),
+	}, nil
+}
+
+// Link is the page's address with its token.
+func (p *Page) Link() string {
+	return "http://" + p.listener.Addr().String() + "/?token=" + url.QueryEscape(p.token)
+}
+
+// Run serves until ctx ends.
+func (p *Page) Run(ctx context.Context, facts Facts) {
+	p.facts = facts
+	logger := klog.FromContext(ctx)
+	server := &http.Server{
+		Handler: p.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	logger.Info("The timeline can be seen", "link", p.Link())
+	if err := server.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
+		logger.Error(err, "The timeline's page has ended")
+	}
+}
+
+func (p *Page) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", p.index)
+	mux.HandleFunc("GET /page/{file}", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFileFS(w, r, assets, "page/"+r.PathValue("file"))
+	})
+	mux.HandleFunc("GET /events", p.events)
+	mux.HandleFunc("GET /step", p.step)
+	mux.HandleFunc("GET /steps.json", p.export)
+	mux.HandleFunc("GET /perfetto.json", p.perfetto)
+	mux.HandleFunc("POST /release", p.release)
+	return p.guard(http.NewCrossOriginProtection().Handler(mux))
+}
+
+// guard lets only requests for a loopback host with the token or its cookie pass. A name that leads to loopback is refused: it
+// may be another site's.
+func (p *Page) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cross-Origin-Opener-Policy", "same-origin")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+		header.Set("Cache-Control", "no-store")
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			http.Error(w, "this is served for loopback addresses only", http.StatusMisdirectedRequest)
+			return
+		}
+		if p.authorized(r) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			next.ServeHTTP(w, r)
+			return
+		}
+		http.Error(w, "the link that the kubelet printed at its start leads here; a new start has a new one", http.StatusUnauthorized)
+	})
+}
+
+func (p *Page) authorized(r *http.Request) bool {
+	given := r.URL.Query().Get("token")
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		given = bearer
+	} else if cookie, err := r.Cookie(p.cookie); err == nil && given == "" {
+		given = cookie.Value
+	}
+	return subtle.ConstantTimeCompare([]byte(given), []byte(p.token)) == 1
+}
+
+// index sends the page. A link with the token leaves a cookie and leads to the page without it, so that the address can be
+// passed on.
+func (p *Page) index(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("token") {
+		http.SetCookie(w, &http.Cookie{Name: p.cookie, Value: p.token, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
+	}
+	http.ServeFileFS(w, r, assets, "page/index.html")
+}
+
+// brief is a step as the stream has it: without what is shown when it is chosen.
+func (s *Step) brief() Step {
+	short := *s
+	short.Before, short.After, short.Attributes = "", "", nil
+	if n := len(s.Notes); n > 1 {
+		short.Notes = s.Notes[n-1:]
+	}
+	return short
+}
+
+// events is the stream: steps that began or changed, and the state when it is another one.
+func (p *Page) events(w http.ResponseWriter, r *http.Request) {
+	select {
+	case p.streams <- struct{}{}:
+		defer func() { <-p.streams }()
+	default:
+		http.Error(w, "too many pages are open", http.StatusServiceUnavailable)
+		return
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{})
+	w.Header().Set("Content-Type", "text/event-stream")
+	bell, stop := p.recorder.Subscribe()
+	defer stop()
+	tick := time.NewTicker(statePeriod)
+	defer tick.Stop()
+	after, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
+	last, err := "", p.send(w, "", "hello", time.Now())
+	for err == nil {
+		var steps []Step
+		for steps, after = p.recorder.Since(after, batch); len(steps) > 0 && err == nil; steps, after = p.recorder.Since(after, batch) {
+			for i := range steps {
+				steps[i] = steps[i].brief()
+			}
+			err = p.send(w, strconv.FormatUint(after, 10), "steps", steps)
+		}
+		if now, _ := json.Marshal(p.state()); string(now) != last && err == nil {
+			last, err = string(now), p.send(w, "", "state", json.RawMessage(now))
+		}
+		if err == nil {
+			_ = control.SetWriteDeadline(time.Now().Add(30 * time.Second))
+			err = control.Flush()
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+		case <-bell:
+			time.Sleep(gather)
+		}
+	}
+}
+
+func (p *Page) send(w http.ResponseWriter, id, event string, data any) error {
+	text, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	if id != "" {
+		id = "id: " + id + "\n"
+	}
+	_, err = fmt.Fprintf(w, "%sevent: %s\ndata: %s\n\n", id, event, text)
+	return err
+}
+
+// find returns a step of those that are kept, and all of its pod.
+func (p *Page) find(pod types.UID, id string) (*Step, []Step) {
+	steps := p.recorder.Steps(pod)
+	for i := range steps {
+		if steps[i].ID.String() == id {
+			return &steps[i], steps
+		}
+	}
+	return nil, steps
+}
+
+// step sends all that is known of one step, with its source.
+func (p *Page) step(w http.ResponseWriter, r *http.Request) {
+	step, steps := p.find(types.UID(r.URL.Query().Get("pod")), r.URL.Query().Get("id"))
+	if step == nil {
+		http.Error(w, "the step is not kept any more", http.StatusNotFound)
+		return
+	}
+	code := locate(step, steps)
+	if step.Upstream = code.Upstream; step.Function == "" {
+		step.Function, step.File = code.Function, code.File
+	}
+	reply(w, struct {
+		Step *Step   `json:"step"`
+		Code *source `json:"code,omitempty"`
+	}{step, code})
+}
+
+// release lets a held step go on.
+func (p *Page) release(w http.ResponseWriter, r *http.Request) {
+	var ask struct {
+		ID   int   `json:"id"`
+		Edit *Edit `json:"edit"`
+	}
+	err := json.NewDecoder(r.Body).Decode(&ask)
+	if err == nil {
+		err = p.steps.Release(ask.ID, ask.Edit)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func reply(w http.ResponseWriter, data any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(data)
+}

@@ -1,0 +1,45 @@
+// Small helpers. Text from pods and the runtime reaches the page as text nodes only.
+
+export const $ = (id) => document.getElementById(id);
+
+// h makes an element. Properties beginning with "on" are listeners, others attributes; null leaves one out.
+export function h(tag, props, ...children) {
+  const e = document.createElement(tag);
+  for (const [key, value] of Object.entries(props ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) e.addEventListener(key.slice(2), value);
+    else e.setAttribute(key, value === true ? "" : value);
+  }
+  e.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
+  return e;
+}
+
+// took is a duration in milliseconds as text.
+export function took(ms) {
+  if (ms < 1) return `${Math.max(1, Math.round(ms * 1000))} µs`;
+  if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+  if (ms < 60000) return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
+  const s = Math.round(ms / 1000), m = Math.floor(s / 60);
+  const two = (a, b) => (Number.parseInt(b, 10) ? `${a} ${b}` : a);
+  return s < 3600 ? two(`${m} min`, `${s % 60} s`) : two(`${Math.floor(m / 60)} h`, `${m % 60} min`);
+}
+
+export function clock(ms, fine) {
+  const d = new Date(ms);
+  const two = (n) => String(n).padStart(2, "0");
+  return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}${fine ? "." + String(d.getMilliseconds()).padStart(3, "0") : ""}`;
+}
+
+// replace puts children into an element unless what it shows is the same: a key says what.
+export function replace(e, key, make) {
+  if (e.dataset.key === key) return;
+  e.dataset.key = key;
+  const focused = e.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  e.replaceChildren(...[make()].flat());
+  if (focused) e.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+}
+
+export function debounce(ms, f) {
+  let timer;
+  return (...args) => { clearTimeout(timer); timer = setTimeout(f, ms, ...args); };
+}

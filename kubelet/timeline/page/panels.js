@@ -1,0 +1,116 @@
+// What stands beside the steps: the pods, what is said of one, the loop, workers, calls and status writes, and what is held.
+
+import { $, clock, h, replace, took } from "./dom.js";
+import { store } from "./store.js";
+import { link } from "./detail.js";
+
+const nameOf = (uid) => store.state?.pods.find((p) => p.uid === uid)?.name ?? uid;
+
+// look is a pod's state in one word, for its colour.
+export function look(p) {
+  if (p.gone) return "gone";
+  if (p.phase === "Failed" || /BackOff|Err|Invalid|Unsupported|OOM/.test(p.reason ?? "")) return "failed";
+  if (p.phase === "Succeeded") return "done";
+  return p.ready ? "ready" : "waiting";
+}
+
+const word = (p) => (p.gone ? "gone" : p.ready && !p.reason ? "Ready" : p.reason || (p.phase === "Running" ? "not ready" : p.phase));
+
+export function pods(filter) {
+  const { pods } = store.state;
+  const phases = [...new Set(pods.map((p) => p.phase))].sort();
+  replace($("phase"), phases.join(), () => [h("option", { value: "" }, "all phases"), ...phases.map((p) => h("option", { value: p }, p))]);
+  $("phase").value = filter.phase;
+  const find = filter.find.toLowerCase();
+  const shown = pods.filter((p) => (!find || p.name.toLowerCase().includes(find)) && (!filter.phase || p.phase === filter.phase));
+  const entries = [["*", "All steps", `${pods.length} pods`, "all"], ["", "The node", "", "all"],
+    ...shown.map((p) => [p.uid, p.name, `${word(p)}${p.restarts ? `, ${p.restarts} restarts` : ""}`, look(p)])];
+  const key = JSON.stringify([entries, filter.pod]);
+  replace($("pod-list"), key, () => entries.map(([uid, name, text, state]) => h("li", {}, h("a", {
+    href: link({ pod: uid || "node", step: "", view: "" }), "aria-current": uid === filter.pod ? "true" : null, "data-focus": uid || "node", title: name,
+  }, h("i", { class: `dot ${state}`, "aria-hidden": "true" }), h("span", {}, name), h("small", {}, text)))));
+}
+
+// about says how the pod is.
+export function about(filter) {
+  const p = store.state.pods.find((p) => p.uid === filter.pod);
+  const title = filter.pod === "*" ? "All steps" : filter.pod === "" ? "The node" : p?.name ?? "A pod that is not kept any more";
+  replace($("about"), JSON.stringify([title, p]), () => [
+    h("h2", {}, title, p && h("span", { class: `chip ${look(p)}` }, word(p))),
+    p?.sentence && h("p", {}, p.sentence),
+    p && !p.gone && h("p", { class: "small" }, `${p.started} of ${p.count} containers run, ${p.restarts} restarts, from ${p.source}, ${p.uid}`),
+  ].filter(Boolean));
+}
+
+// tables are the views besides the steps: title, columns, rows, and what is said if there are none.
+const tables = {
+  loop: () => ["What the sync loop reads from", ["channel", "#waiting", "#room for"],
+    store.state.channels.map((c) => [c.name, c.waiting, c.capacity]), "The loop has told nothing yet."],
+  workers: () => ["A goroutine for each pod, with its mailbox", ["pod", "phase", "now", "mailbox"],
+    store.state.workers.map((w) => [podLink(w.pod), w.phase, doing(w.pod), w.mail ? "an update" : w.rings ? "a reason for another step" : "empty"]), "There are no workers."],
+  calls: () => ["Calls to the container runtime", ["method", "#in flight", "#calls", "#failed", "#median", "#most", "#last"],
+    store.state.calls.map((c) => [c.method, c.open, c.count, c.failed, ...(c.count ? [c.median, c.most, c.last].map(took) : ["", "", ""])]), "Nothing was called yet."],
+  writes: () => ["Statuses that the apiserver does not have yet", ["pod", "now", "#since"],
+    store.state.writes.map((w) => [podLink(w.pod), doing(w.pod, "writeStatus"), clock(Date.parse(w.since), true)]), "Everything is written."],
+};
+
+// doing is the step of a pod that goes on: the first, or the one of a name.
+function doing(uid, name) {
+  const open = store.pods.get(uid)?.steps.filter((s) => s.to === null) ?? [];
+  return (name ? open.find((s) => s.name === name) : open.find((s) => s.name !== "writeStatus"))?.name ?? "waits";
+}
+
+const podLink = (uid) => h("a", { href: link({ pod: uid, view: "", step: "" }) }, nameOf(uid));
+
+export function table(view) {
+  const [title, columns, rows, none] = tables[view]();
+  const key = JSON.stringify([view, rows.map((r) => r.map((c) => c.textContent ?? c))]);
+  replace($("table"), key, () => [
+    h("h2", {}, title),
+    rows.length === 0 ? h("p", {}, none) : h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, h("table", {},
+      h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c[0] === "#" ? "n" : null }, c.replace("#", ""))))),
+      h("tbody", {}, rows.map((r) => h("tr", {}, r.map((c, i) => h("td", { class: columns[i][0] === "#" ? "n" : null }, c)))))))]);
+}
+
+export function modes() {
+  const { modes } = store.state;
+  $("modes").hidden = modes.length === 0;
+  replace($("modes"), modes.join(), () => h("p", {}, "This node does not behave as usual: it runs with ", modes.map((m) => [h("code", {}, m), " "])));
+}
+
+// held shows the steps that wait, with the request, and lets them go.
+export function held() {
+  const { held } = store.state;
+  $("held").hidden = held.length === 0;
+  const have = new Set(held.map((one) => String(one.id)));
+  for (const e of [...$("held").children]) if (!have.has(e.dataset.id)) e.remove();
+  for (const one of held) {
+    // One that is shown already stays: somebody may be writing in it.
+    if (![...$("held").children].some((e) => e.dataset.id === String(one.id))) $("held").append(card(one));
+  }
+}
+
+function card(one) {
+  const area = (name, values) => one.edit && h("label", {}, `${name}, one a line`, h("textarea", { name, rows: Math.min(8, Math.max(2, values.length)), spellcheck: "false" }, values.join("\n")));
+  const problem = h("p", { class: "bad", role: "alert" });
+  const send = async (event) => {
+    event.preventDefault();
+    const lines = (name) => event.target.elements[name].value.split("\n").filter((l) => l !== "");
+    const changed = one.edit && ["command", "args", "env"].some((n) => lines(n).join("\n") !== one.edit[n].join("\n"));
+    const edit = changed ? { command: lines("command"), args: lines("args"), env: lines("env") } : null;
+    const response = await fetch("/release", { method: "POST", body: JSON.stringify({ id: one.id, edit }) }).catch((e) => ({ ok: false, text: () => e.message }));
+    problem.textContent = response.ok ? "" : await response.text();
+  };
+  return h("form", { "data-id": one.id, onsubmit: send },
+    h("p", {}, h("strong", {}, one.name), " is held: ", one.podName || "the node", one.container ? `, ${one.container}` : "", ` since ${clock(Date.parse(one.since))} `,
+      h("button", { class: "primary" }, "Release")),
+    area("command", one.edit?.command ?? []), area("args", one.edit?.args ?? []), area("env", one.edit?.env ?? []), problem,
+    one.request && h("details", {}, h("summary", {}, "The request"), h("pre", { tabindex: 0 }, one.request)));
+}
+
+export function live() {
+  $("live").textContent = store.live;
+  $("live").className = store.live === "live" ? "ok" : "bad";
+  if (store.state) replace($("node"), store.state.node, () => h("span", { title: store.state.version }, store.state.node));
+}
+

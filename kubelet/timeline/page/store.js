@@ -1,0 +1,103 @@
+// What the kubelet has told: steps, as many as it keeps, and the state.
+
+const maxOfPod = 200; // as the recorder
+
+export const store = {
+  pods: new Map(), // UID ("" for the node) -> {steps: [by start], byID}
+  state: null,
+  skew: 0, // the kubelet's clock minus ours, in ms
+  version: 0, // grows with every change
+  live: "connecting",
+};
+
+const listeners = [];
+export const onChange = (f) => listeners.push(f);
+const changed = () => { store.version++; listeners.forEach((f) => f()); };
+
+export const now = () => Date.now() + store.skew;
+
+export function of(pod) {
+  let p = store.pods.get(pod);
+  if (!p) store.pods.set(pod, (p = { steps: [], byID: new Map() }));
+  return p;
+}
+
+function take(raw) {
+  const none = /^0*$/;
+  const step = {
+    ...raw, pod: raw.pod ?? "", parent: none.test(raw.parent) ? null : raw.parent,
+    from: Date.parse(raw.start), micro: fraction(raw.start), to: raw.end ? Date.parse(raw.end) + fraction(raw.end) : null,
+  };
+  step.from += step.micro;
+  step.text = [step.name, step.podName, step.container, step.why, step.error, step.function].join(" ").toLowerCase();
+  const pod = of(step.pod);
+  const before = pod.byID.get(step.id);
+  pod.byID.set(step.id, step);
+  if (before) {
+    pod.steps[pod.steps.indexOf(before)] = step;
+    return;
+  }
+  let at = pod.steps.length;
+  while (at > 0 && pod.steps[at - 1].from > step.from) at--;
+  pod.steps.splice(at, 0, step);
+  if (pod.steps.length > maxOfPod) pod.byID.delete(pod.steps.shift().id);
+}
+
+// fraction is what of a time is below a millisecond, in ms.
+function fraction(text) {
+  const digits = /\.(\d+)/.exec(text)?.[1] ?? "";
+  return Number("0." + (digits.slice(3) || "0"));
+}
+
+export const end = (step) => step.to ?? now();
+
+// connect follows the stream. While paused, what comes is kept and shown afterwards.
+let waiting = null;
+
+export function connect() {
+  const source = new EventSource("/events");
+  const live = (text) => { if (store.live !== text) { store.live = text; changed(); } };
+  source.addEventListener("hello", (e) => { store.skew = Date.parse(JSON.parse(e.data)) - Date.now(); live("live"); });
+  source.addEventListener("steps", (e) => {
+    const steps = JSON.parse(e.data);
+    if (waiting) {
+      for (const s of steps) waiting.set(s.id, s);
+      return;
+    }
+    steps.forEach(take);
+    changed();
+  });
+  source.addEventListener("state", (e) => {
+    const state = JSON.parse(e.data);
+    for (const key of ["pods", "channels", "workers", "calls", "writes", "held", "modes"]) state[key] ??= [];
+    if (waiting) {
+      waiting.state = state;
+      // What is held is shown all the same: it waits for somebody.
+      if (store.state) { store.state.held = state.held; changed(); }
+      return;
+    }
+    setState(state);
+    changed();
+  });
+  source.onerror = () => live(source.readyState === EventSource.CLOSED ? "ended: open the link of the kubelet's last start" : "lost, trying again");
+}
+
+function setState(state) {
+  store.state = state;
+  const known = new Set(state.pods.map((p) => p.uid));
+  for (const uid of store.pods.keys()) if (uid && !known.has(uid)) store.pods.delete(uid);
+}
+
+export const paused = () => waiting !== null;
+
+export function pause(on) {
+  if (on === paused()) return;
+  if (on) {
+    waiting = new Map();
+  } else {
+    waiting.forEach(take);
+    if (waiting.state) setState(waiting.state);
+    waiting = null;
+  }
+  changed();
+}

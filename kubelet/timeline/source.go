@@ -1,0 +1,148 @@
+package timeline
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"embed"
+	"io"
+	"iter"
+	"os"
+	"path"
+	"regexp"
+	"runtime"
+	"strings"
+)
+
+// archive holds the source of what is on the way of a pod, if the program was built with `make build`.
+//
+//go:embed source
+var archive embed.FS
+
+const (
+	module    = "minikubelet/"
+	criserver = module + "runtime/criserver"
+)
+
+// source is a function's text.
+type source struct {
+	Function string `json:"function"`
+	File     string `json:"file"`
+	First    int    `json:"first,omitempty"` // line of the file that the text begins with
+	Line     int    `json:"line,omitempty"`  // of the step
+	Text     string `json:"text,omitempty"`
+	Upstream string `json:"upstream,omitempty"`
+}
+
+// sourceRoot is where the program was built, "" if that was left out of it.
+var sourceRoot = func() string {
+	_, file, _, _ := runtime.Caller(0)
+	if !path.IsAbs(file) {
+		return ""
+	}
+	return path.Join(path.Dir(file), "../..")
+}()
+
+// locate finds the function that does a step: its own, the runtime's method that answers a call, or that of the step which it is
+// part of.
+func locate(step *Step, steps []Step) *source {
+	code := &source{Function: step.Function, File: step.File, Line: step.Line}
+	upstream := ""
+	if step.Method != "" && step.Function == "" {
+		upstream = "staging/src/k8s.io/cri-client/pkg/remote_runtime.go " + step.Method
+		if strings.Contains(step.Name, "ImageService") {
+			upstream = strings.Replace(upstream, "runtime.go", "image.go", 1)
+		}
+	}
+	for of := step; code.Function == ""; {
+		if of.Runtime && of.Method != "" {
+			code.Function, upstream = criserver+".(*Server)."+of.Method, ""
+			break
+		}
+		parent := parentOf(of, steps)
+		if parent == nil {
+			return code
+		}
+		of = parent
+		code.Function, code.File, code.Line = of.Function, of.File, of.Line
+	}
+	code.read()
+	if upstream != "" {
+		code.Upstream = upstream
+	}
+	return code
+}
+
+func parentOf(step *Step, steps []Step) *Step {
+	for i := range steps {
+		if steps[i].ID == step.Parent {
+			return &steps[i]
+		}
+	}
+	return nil
+}
+
+var closure = regexp.MustCompile(`(\.func\d+|\.gowrap\d+|-range\d+|\.\d+|-fm)+$`)
+
+// read finds the function's text and what its comment says of upstream.
+func (c *source) read() {
+	dir, name := path.Split(closure.ReplaceAllString(c.Function, ""))
+	pkg, name, _ := strings.Cut(name, ".")
+	receiver, method, is := strings.Cut(name, ".")
+	head := `func ` + regexp.QuoteMeta(name)
+	if is {
+		head = `func \(\w+ ` + regexp.QuoteMeta(strings.Trim(receiver, "()")) + `(\[.*\])?\) ` + regexp.QuoteMeta(method)
+	}
+	begins, err := regexp.Compile(`(?m)(^//.*\n)*^` + head + `[\[(]`)
+	if err != nil {
+		return
+	}
+	for file, text := range files(dir+pkg, c.File) {
+		at := begins.FindStringIndex(text)
+		if at == nil {
+			continue
+		}
+		end := strings.Index(text[at[0]:], "\n}\n")
+		if end < 0 {
+			continue
+		}
+		c.File, c.First, c.Text = file, strings.Count(text[:at[0]], "\n")+1, text[at[0]:at[0]+end+2]
+		if _, after, ok := strings.Cut(c.Text[:at[1]-at[0]], "// Upstream: "); ok {
+			line, _, _ := strings.Cut(after, "\n")
+			c.Upstream = strings.TrimSuffix(line, ".")
+		}
+		return
+	}
+}
+
+// files are the path and text of the files that a function may be in: the one that is known, or those of its package. They are
+// unpacked each time, which takes some ten milliseconds, and not kept. A program without the archive that was built where its
+// source is finds the file there.
+func files(dir, file string) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		packed, err := archive.Open("source/source.tar.gz")
+		if err != nil {
+			if text, err := os.ReadFile(path.Join(sourceRoot, strings.TrimPrefix(file, module))); err == nil && sourceRoot != "" && file != "" {
+				yield(file, string(text))
+			}
+			return
+		}
+		unzipped, err := gzip.NewReader(packed)
+		if err != nil {
+			return
+		}
+		for packed := tar.NewReader(unzipped); ; {
+			header, err := packed.Next()
+			if err != nil {
+				return
+			}
+			name := module + header.Name
+			if name != file && (file != "" || path.Dir(name) != dir) {
+				continue
+			}
+			text, err := io.ReadAll(packed)
+			if err != nil || !yield(name, string(text)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,278 @@
+package timeline
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+)
+
+// holdable are the steps that --step can hold besides CRI methods: those of a pod's own goroutine. The loop's hold up all pods.
+var holdable = []string{"syncPod", "mountVolumes", "createPodSandbox", "startContainer", "pullImage", "postStart", "preStop", "killContainer", "syncTerminatingPod", "syncTerminatedPod"}
+
+// StepMode holds chosen steps until they are released: a breakpoint without a debugger. Its methods do nothing on nil.
+type StepMode struct {
+	rules    []holdRule
+	recorder *Recorder
+	logger   klog.Logger
+	mu       sync.Mutex
+	last     int
+	held     map[int]*heldStep
+}
+
+// holdRule is one of --step: what, and of which pod ("" for all).
+type holdRule struct{ name, pod string }
+
+// Held is a step that waits to be released.
+type Held struct {
+	ID        int       `json:"id"`
+	Name      string    `json:"name"`
+	Pod       types.UID `json:"pod,omitempty"`
+	PodName   string    `json:"podName,omitempty"`
+	Container string    `json:"container,omitempty"`
+	Since     time.Time `json:"since"`
+	// Request is what is about to be sent to the runtime, as JSON, without credentials.
+	Request string `json:"request,omitempty"`
+	// Edit is what of it can be changed; nil for nothing.
+	Edit *Edit `json:"edit,omitempty"`
+}
+
+// Edit is what a container is created with.
+type Edit struct {
+	Command []string `json:"command"`
+	Args    []string `json:"args"`
+	Env     []string `json:"env"` // NAME=VALUE
+}
+
+type heldStep struct {
+	Held
+	released chan *Edit // closed, or given what to send instead
+}
+
+// ParseStep reads --step: NAME or NAME@POD or NAME@NAMESPACE/POD, separated by commas, where NAME is a step's or a CRI method's.
+// It returns nil for "".
+func ParseStep(text string) (*StepMode, error) {
+	if text == "" {
+		return nil, nil
+	}
+	s := &StepMode{held: map[int]*heldStep{}}
+	for word := range strings.SplitSeq(text, ",") {
+		name, pod, at := strings.Cut(strings.TrimSpace(word), "@")
+		if name == "" || at && pod == "" || strings.Count(pod, "/") > 1 {
+			return nil, fmt.Errorf("--step: %q: want STEP, STEP@POD or STEP@NAMESPACE/POD, as in CreateContainer@default/web", word)
+		}
+		if !slices.Contains(holdable, name) && !isMethod(name) {
+			return nil, fmt.Errorf("--step: %q is neither a CRI method such as RunPodSandbox nor one of %s", name, strings.Join(holdable, ", "))
+		}
+		s.rules = append(s.rules, holdRule{name, pod})
+	}
+	return s, nil
+}
+
+// isMethod tells whether the CRI has a method of this name that is one call and one answer.
+func isMethod(name string) bool {
+	is := func(m grpc.MethodDesc) bool { return m.MethodName == name }
+	return slices.ContainsFunc(runtimeapi.RuntimeService_ServiceDesc.Methods, is) || slices.ContainsFunc(runtimeapi.ImageService_ServiceDesc.Methods, is)
+}
+
+// String is what --step was given.
+func (s *StepMode) String() string {
+	words := make([]string, len(s.rules))
+	for i, rule := range s.rules {
+		words[i] = strings.TrimSuffix(rule.name+"@"+rule.pod, "@")
+	}
+	return strings.Join(words, ",")
+}
+
+// Use has the steps of the recorder held from now on.
+func (s *StepMode) Use(ctx context.Context, recorder *Recorder) {
+	if s == nil {
+		return
+	}
+	s.recorder, s.logger = recorder, klog.FromContext(ctx)
+	recorder.hold = s.holdStep
+	s.logger.Info("STEP MODE: steps wait until they are released, on the timeline's page or here: Enter for the first, a number for that one, all for all", "step", s.String())
+}
+
+func (s *StepMode) wants(name, pod string) bool {
+	return slices.ContainsFunc(s.rules, func(rule holdRule) bool {
+		return rule.name == name && (rule.pod == "" || rule.pod == pod || !strings.Contains(rule.pod, "/") && rule.pod == path.Base(pod))
+	})
+}
+
+// holdStep holds a step that begins; calls are held by Unary, which has the request.
+func (s *StepMode) holdStep(ctx context.Context, step *Step) {
+	if step.Method == "" && s.wants(step.Name, step.PodName) {
+		_, _ = s.wait(ctx, Held{Name: step.Name, Pod: step.Pod, PodName: step.PodName, Container: step.Container})
+	}
+}
+
+// Unary holds calls to the runtime. It comes before the call's deadline begins.
+func (s *StepMode) Unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	name := path.Base(method)
+	of := s.recorder.of(trace.SpanContextFromContext(ctx).SpanID())
+	if !s.wants(name, of.PodName) {
+		return invoke(ctx, method, request, reply, conn, options...)
+	}
+	held := Held{Name: name, Pod: of.Pod, PodName: of.PodName, Container: of.Container, Request: show(request)}
+	create, is := request.(*runtimeapi.CreateContainerRequest)
+	if is {
+		held.Edit = editable(create.GetConfig())
+	}
+	edit, err := s.wait(ctx, held)
+	if err != nil {
+		return err
+	}
+	if edit != nil && is {
+		changed := proto.Clone(create).(*runtimeapi.CreateContainerRequest)
+		edit.apply(changed.Config)
+		trace.SpanFromContext(ctx).AddEvent("step mode: the request was changed")
+		request = changed
+	}
+	return invoke(ctx, method, request, reply, conn, options...)
+}
+
+// wait returns when the step is released, with what to send instead if that was said, or when its context ends.
+func (s *StepMode) wait(ctx context.Context, held Held) (*Edit, error) {
+	step := &heldStep{Held: held, released: make(chan *Edit, 1)}
+	s.mu.Lock()
+	s.last++
+	step.ID, step.Since = s.last, time.Now()
+	s.held[step.ID] = step
+	s.mu.Unlock()
+	s.logger.Info("STEP MODE: a step is held", "id", step.ID, "step", step.Name, "pod", step.PodName, "containerName", step.Container)
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.held, step.ID)
+	}()
+	select {
+	case edit := <-step.released:
+		s.logger.Info("STEP MODE: the step is released", "id", step.ID, "step", step.Name, "pod", step.PodName, "changed", edit != nil)
+		return edit, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Held returns the steps that wait, the first first.
+func (s *StepMode) Held() []Held {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Held
+	for _, step := range s.held {
+		all = append(all, step.Held)
+	}
+	slices.SortFunc(all, func(a, b Held) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// Release lets a held step go on; edit replaces what its container is created with, nil for nothing.
+func (s *StepMode) Release(id int, edit *Edit) error {
+	if s == nil {
+		return errors.New("no steps are held: the kubelet was started without --step")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	step := s.held[id]
+	switch {
+	case step == nil:
+		return fmt.Errorf("no step %d is held", id)
+	case edit != nil && step.Edit == nil:
+		return fmt.Errorf("step %d is no CreateContainer: nothing of it can be changed", id)
+	case edit != nil:
+		if err := edit.check(); err != nil {
+			return err
+		}
+	}
+	delete(s.held, id)
+	step.released <- edit
+	return nil
+}
+
+// Terminal releases steps as the lines of a terminal say: an empty one the first, a number that one, all those that are held.
+func (s *StepMode) Terminal(in io.Reader, out io.Writer) {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		held, line := s.Held(), strings.TrimSpace(lines.Text())
+		var which []int
+		for _, h := range held {
+			which = append(which, h.ID)
+		}
+		if n, err := strconv.Atoi(line); err == nil {
+			which = []int{n}
+		} else if line == "" && len(which) > 1 {
+			which = which[:1]
+		} else if line != "" && line != "all" {
+			fmt.Fprintln(out, "Enter releases the first step, a number that one, all those that are held")
+			continue
+		}
+		if len(which) == 0 {
+			fmt.Fprintln(out, "no step is held")
+		}
+		for _, id := range which {
+			if err := s.Release(id, nil); err != nil {
+				fmt.Fprintln(out, err)
+			}
+		}
+	}
+}
+
+func editable(c *runtimeapi.ContainerConfig) *Edit {
+	e := &Edit{Command: append([]string{}, c.GetCommand()...), Args: append([]string{}, c.GetArgs()...), Env: []string{}}
+	for _, kv := range c.GetEnvs() {
+		e.Env = append(e.Env, kv.GetKey()+"="+string(kv.GetValue()))
+	}
+	return e
+}
+
+// check tells of a variable without a name.
+func (e *Edit) check() error {
+	for _, kv := range e.Env {
+		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" || strings.ContainsFunc(name, unicode.IsSpace) {
+			return fmt.Errorf("env: %q: want NAME=VALUE", kv)
+		}
+	}
+	return nil
+}
+
+func (e *Edit) apply(c *runtimeapi.ContainerConfig) {
+	c.Command, c.Args, c.Envs = e.Command, e.Args, nil
+	for _, kv := range e.Env {
+		name, value, _ := strings.Cut(kv, "=")
+		c.Envs = append(c.Envs, &runtimeapi.KeyValue{Key: name, Value: []byte(value)})
+	}
+}
+
+// show is a request as JSON, without the credentials of a registry.
+func show(request any) string {
+	message, ok := request.(proto.Message)
+	if !ok {
+		return ""
+	}
+	if pull, is := message.(*runtimeapi.PullImageRequest); is && pull.Auth != nil {
+		without := proto.Clone(pull).(*runtimeapi.PullImageRequest)
+		without.Auth, message = nil, without
+	}
+	text := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Format(message)
+	return text[:min(len(text), maxBody)]
+}
