@@ -59,17 +59,6 @@ func newBench(t *testing.T, root string) *bench {
 	return b
 }
 
-// shortDir is a directory whose path is short enough for sockets.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "dp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // heard collects a plugin's calls.
 type heard struct {
 	mu    sync.Mutex
@@ -160,7 +149,7 @@ func (b *bench) ids(pod *corev1.Pod, container string) string {
 
 // TestAllocate: containers get devices that nobody else has; what is missing refuses the pod; an ended pod's are free.
 func TestAllocate(t *testing.T) {
-	b := newBench(t, shortDir(t))
+	b := newBench(t, t.TempDir())
 	var calls heard
 	p := &devicestest.Plugin{Resource: gpu, Heard: calls.add}
 	p.Set(healthy("a", "b", "c")...)
@@ -198,7 +187,7 @@ func TestAllocate(t *testing.T) {
 
 // TestInitContainers: what an init container had is used again by those after it, but not what a sidecar has.
 func TestInitContainers(t *testing.T) {
-	b := newBench(t, shortDir(t))
+	b := newBench(t, t.TempDir())
 	p := &devicestest.Plugin{Resource: gpu}
 	p.Set(healthy("a", "b", "c", "d")...)
 	b.plug(t, p, "gpu.sock", 4)
@@ -213,7 +202,7 @@ func TestInitContainers(t *testing.T) {
 
 // TestPreferred: the plugin's choice counts, as far as it can be had.
 func TestPreferred(t *testing.T) {
-	b := newBench(t, shortDir(t))
+	b := newBench(t, t.TempDir())
 	p := &devicestest.Plugin{
 		Resource: gpu, Options: pluginapi.DevicePluginOptions{GetPreferredAllocationAvailable: true},
 		Prefer: func(available, _ []string, _ int) []string { return []string{"nonsense", available[len(available)-1]} },
@@ -231,7 +220,7 @@ func TestPreferred(t *testing.T) {
 
 // TestAssigned: what plugins answer reaches the container, and a plugin hears of it before if it wants to.
 func TestAssigned(t *testing.T) {
-	b := newBench(t, shortDir(t))
+	b := newBench(t, t.TempDir())
 	var calls heard
 	p := &devicestest.Plugin{
 		Resource: gpu, Options: pluginapi.DevicePluginOptions{PreStartRequired: true}, Heard: calls.add,
@@ -269,7 +258,7 @@ func TestAssigned(t *testing.T) {
 
 // TestHealth: numbers, and the pods' own statuses, follow what the plugin says; without plugin there is nothing to have.
 func TestHealth(t *testing.T) {
-	b := newBench(t, shortDir(t))
+	b := newBench(t, t.TempDir())
 	var calls heard
 	p := &devicestest.Plugin{Resource: gpu, Heard: calls.add}
 	p.Set(healthy("a", "b")...)
@@ -307,7 +296,7 @@ func TestHealth(t *testing.T) {
 
 // TestTwoPlugins: of a resource's plugins one may go.
 func TestTwoPlugins(t *testing.T) {
-	b := newBench(t, shortDir(t))
+	b := newBench(t, t.TempDir())
 	old, young := &devicestest.Plugin{Resource: gpu}, &devicestest.Plugin{Resource: gpu}
 	old.Set(healthy("a")...)
 	young.Set(healthy("a", "b")...)
@@ -322,7 +311,7 @@ func TestTwoPlugins(t *testing.T) {
 
 // TestRegister: who is refused hears why; the watcher of plugins brings one as well.
 func TestRegister(t *testing.T) {
-	b := newBench(t, shortDir(t))
+	b := newBench(t, t.TempDir())
 	p := &devicestest.Plugin{Resource: gpu}
 	b.plug(t, p, "gpu.sock", 0)
 	p.Fail("GetDevicePluginOptions", errors.New("not now"))
@@ -345,7 +334,7 @@ func TestRegister(t *testing.T) {
 	if err := b.Validate("example.com/other", socket, []string{"v9"}); err == nil {
 		t.Error("an unknown version is taken")
 	}
-	if err := errors.Join(b.Validate("example.com/other", socket, []string{"v1beta1"}), b.Manager.Register(t.Context(), "example.com/other", socket, nil)); err != nil {
+	if err := errors.Join(b.Validate("example.com/other", socket, []string{"v1beta1"}), b.Register(t.Context(), "example.com/other", socket, nil)); err != nil {
 		t.Fatal(err)
 	}
 	b.wait(t, "example.com/other", 1, 1)
@@ -355,7 +344,7 @@ func TestRegister(t *testing.T) {
 
 // TestRestart: a kubelet that comes back knows whose devices are whose; broken records keep nobody from starting.
 func TestRestart(t *testing.T) {
-	root := shortDir(t)
+	root := t.TempDir()
 	b := newBench(t, root)
 	if !b.Recreated() {
 		t.Error("the machine is not new")
@@ -405,7 +394,7 @@ func TestRestart(t *testing.T) {
 
 // TestUpstream: what Kubernetes' kubelet recorded holds on.
 func TestUpstream(t *testing.T) {
-	root := shortDir(t)
+	root := t.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "device-plugins"), 0o755); err != nil {
 		t.Fatal(err)
 	}

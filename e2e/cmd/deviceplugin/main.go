@@ -81,6 +81,7 @@ func listen(p *devicestest.Plugin) {
 		default:
 			log.Printf("not understood: %q", lines.Text())
 		}
+		fmt.Println("told:", lines.Text())
 	}
 }
 
