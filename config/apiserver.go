@@ -29,8 +29,8 @@ func (c *Config) watchPods(ctx context.Context, send sink) {
 	reflector.RunWithContext(ctx)
 }
 
-// stamping marks pods with their source on their way into the store, and drops what nobody reads. It does so once
-// per change of a pod, and never to one that was handed on.
+// stamping marks pods with their source and the time they were seen, and drops their managed fields, before they enter the
+// store. A pod in the store has been sent to the loop, so it is not changed any more.
 type stamping struct{ cache.Store }
 
 func (s stamping) Add(obj any) error    { return s.Store.Add(stamp(obj)) }
@@ -56,7 +56,7 @@ func stamp(obj any) any {
 	annotations[podinfo.SourceAnnotation] = podinfo.SourceAPI
 	annotations[podinfo.SeenAnnotation] = time.Now().Format(time.RFC3339Nano)
 	if podinfo.IsMirror(pod) {
-		// A mirror goes on saying where its static pod came from.
+		// A mirror keeps the source of its static pod.
 		annotations[podinfo.SourceAnnotation] = pod.Annotations[podinfo.SourceAnnotation]
 	}
 	pod.Annotations = annotations

@@ -39,7 +39,7 @@ func (s fileState) unchanged(now os.FileInfo) bool {
 	return s.info != nil && s.info.Size() == now.Size() && s.info.ModTime().Equal(now.ModTime()) && inode(s.info) == inode(now)
 }
 
-// watchFiles is the file source. It looks at everything when something in the directory changes, and now and then.
+// watchFiles is the file source. It reads the directory when inotify tells of a change, and every FileCheckFrequency.
 //
 // Upstream: pkg/kubelet/config/file.go sourceFile.
 func (c *Config) watchFiles(ctx context.Context, send sink) {
@@ -56,8 +56,8 @@ func (c *Config) watchFiles(ctx context.Context, send sink) {
 	}
 }
 
-// look sends the pods that the files have now. A file that went and is there again comes twice, without its pods and with
-// them, so that they end and start again.
+// look sends the pods that the files have now. When a file was removed and made again since the last look, a set without its
+// pods is sent first: they end, and start again.
 func (f *files) look(ctx context.Context, send sink) {
 	back := f.watch.back(func(path string) os.FileInfo { return f.known[path].info })
 	if len(back) > 0 {
@@ -72,7 +72,7 @@ func (f *files) look(ctx context.Context, send sink) {
 	}
 	pods, err := f.scan(ctx)
 	if err != nil {
-		// The last good set stands. A path that does not exist yet is a source without pods.
+		// The pods of the last good set stay.
 		klog.FromContext(ctx).Error(err, "Reading static pod manifests failed, will be retried", "path", f.opts.ManifestPath)
 		return
 	}
@@ -88,7 +88,7 @@ func ignored(name string) bool {
 		strings.HasSuffix(name, ".swp") || strings.HasSuffix(name, ".swx") || strings.HasSuffix(name, ".tmp")
 }
 
-// scan reads all files. A bad one is told about and keeps the pods it had; the others are not touched.
+// scan reads all files. A bad one is an event, and keeps the pods that it had before.
 func (f *files) scan(ctx context.Context) ([]*corev1.Pod, error) {
 	paths, err := f.list()
 	if err != nil {
@@ -194,7 +194,7 @@ func (c *Config) complete(data []byte, source, from string) ([]*corev1.Pod, erro
 	return pods, nil
 }
 
-// manifestEvent tells of a bad manifest on the node, which every user can look at.
+// manifestEvent tells of a bad manifest on the node: there is no pod to tell it on.
 func (c *Config) manifestEvent(message string) {
 	if c.opts.Events == nil {
 		return

@@ -52,7 +52,7 @@ func checkRedirect(to *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// run fetches now and then until ctx ends. A failing URL keeps its last good pods.
+// run fetches the pods every HTTPCheckFrequency until ctx ends. When the URL fails, its last good pods stay.
 func (s *urlSource) run(ctx context.Context, send sink) {
 	defer s.client.CloseIdleConnections()
 	tick := time.NewTicker(s.HTTPCheckFrequency)

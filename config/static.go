@@ -132,7 +132,7 @@ func static(pod *corev1.Pod, source, from string, node types.NodeName) (*corev1.
 	}
 	pod.Annotations[podinfo.HashAnnotation] = string(pod.UID)
 	pod.Annotations[podinfo.SourceAnnotation] = source
-	// A pod of a file outlives every NoExecute taint: nobody but who removes the file may end it.
+	// Only the removal of its file ends the pod, no NoExecute taint.
 	if source == podinfo.SourceFile {
 		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute})
 	}

@@ -11,11 +11,11 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// manifestWatch tells of changes of manifests by inotify. What it looks at are the directory of the manifests, and the one above it
-// to hear of that directory's coming and going. Its fields belong to the goroutine of the file source.
+// manifestWatch tells of changes of manifests by inotify. It watches the directory of the manifests, and the one above it,
+// since that directory may come and go. Its fields belong to the goroutine of the file source.
 type manifestWatch struct {
 	path    string            // of the manifests: a directory or a file
-	notify  *fsnotify.Watcher // nil without inotify: the slow look has to do
+	notify  *fsnotify.Watcher // nil without inotify: changes are then found every FileCheckFrequency
 	watched map[string]bool
 	left    map[string]fsnotify.Op // manifests that were removed or renamed since the last look
 }
@@ -110,7 +110,7 @@ func (w *manifestWatch) wait(ctx context.Context, tick <-chan time.Time) bool {
 	}
 }
 
-// concerns tells whether an event is about manifests or about a directory on the way to them, and notes manifests that go.
+// concerns tells whether an event is about manifests or about a directory above them. It keeps removed manifests for back.
 func (w *manifestWatch) concerns(e fsnotify.Event) bool {
 	if e.Op == fsnotify.Chmod {
 		return false

@@ -45,8 +45,8 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 	return stopped, nil
 }
 
-// killPod ends the pod's containers and sandbox, and reports meanwhile what the readiness probes find: who is about to
-// go should get no more requests.
+// killPod ends the pod's containers and sandbox. When a readiness probe finds meanwhile that the pod is not ready, that is
+// reported at once: a pod that ends should get no more requests.
 func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) error {
 	done := make(chan error, 1)
 	go func() { done <- w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace) }()
@@ -55,7 +55,7 @@ func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) e
 		case err := <-done:
 			return err
 		case <-w.wake:
-			defer w.poke() // whatever else it was that rang
+			defer w.poke() // the bell may have rung for something else too, which the next step handles
 			w.report(m.pod, observed)
 		}
 	}
@@ -107,15 +107,16 @@ func (w *worker) finishPod(ctx context.Context, m mail) (signal, error) {
 	return forgotten, nil
 }
 
-// comesBack tells whether the removed pod is to start again, as a static pod whose manifest was put back, and its
-// containers with it whatever they ended with.
+// comesBack tells whether the removed pod is to start again, as a static pod does whose manifest was put back, and all its
+// containers with it.
 func (w *worker) comesBack() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.next != nil && w.next.Pod.Spec.RestartPolicy == corev1.RestartPolicyAlways
 }
 
-// empty removes what the runtime, the disk and the cache still have of a pod; only what the disk has of one that comes back.
+// empty removes what the runtime, the disk and the cache still have of a pod. Of a pod that comes back only the disk's part
+// is removed.
 func (w *worker) empty(ctx context.Context, pod *corev1.Pod) error {
 	comesBack := w.comesBack()
 	if !comesBack {
@@ -123,8 +124,8 @@ func (w *worker) empty(ctx context.Context, pod *corev1.Pod) error {
 			return err
 		}
 	}
-	// A record of the pod's resources that is still being written would make the directory again. One that failed to be
-	// written does no harm.
+	// A record of the pod's resources that is still being written would make the directory again, so the writing is waited
+	// for. A record that could not be written does no harm.
 	_ = w.opts.Runtime.Allocation.Settle(ctx, w.uid)
 	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)
@@ -136,12 +137,12 @@ func (w *worker) empty(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-// emptyTries is how often the runtime is asked to remove what ended before the pod is let go without that.
+// emptyTries is how often the runtime is asked to remove the pod's containers before the pod goes without that.
 const emptyTries = 5
 
-// removeContainers has the runtime forget the pod. A runtime may be unable to remove a container for as long as it runs:
-// containerd is, when the kubelet was killed while it started that container. Nothing of the pod runs then, so it does not
-// keep its API object, and garbage collection tries on.
+// removeContainers removes the pod's containers and sandboxes from the runtime. A runtime may fail at this until it is started
+// again: containerd does when the kubelet was killed while it started a container. Nothing of the pod runs then, so after
+// emptyTries its API object goes all the same, and garbage collection tries on.
 func (w *worker) removeContainers(ctx context.Context, pod *corev1.Pod) error {
 	err := w.opts.Runtime.RemovePod(ctx, w.uid)
 	if err == nil {

@@ -119,7 +119,7 @@ func (k *Kill) merge(earlier *Kill) *Kill {
 	return &merged
 }
 
-// killRequested tells whether the pod must end whatever its containers do. Callers hold mu.
+// killRequested tells whether the pod must end although its containers could go on. Callers hold mu.
 func (w *worker) killRequested() bool {
 	return w.kill != nil || w.removed || w.pod.DeletionTimestamp != nil
 }

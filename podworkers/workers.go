@@ -1,5 +1,5 @@
-// Package podworkers runs one goroutine per pod. Each has a mailbox that keeps
-// only the newest update and moves its pod through the phases of phase.go.
+// Package podworkers runs one goroutine per pod. Each has a mailbox that keeps only the newest update, and moves its pod
+// through the phases of phase.go.
 package podworkers
 
 import (
@@ -91,8 +91,8 @@ func New(opts Options) *Workers {
 	return ws
 }
 
-// UpdatePod hands an update to the pod's worker, starting the worker if there is
-// none. It never blocks. The worker lives until ctx ends or Forget is called.
+// UpdatePod hands an update to the pod's worker, and starts the worker if there is none. It never blocks. The worker lives
+// until ctx ends or its pod is gone.
 func (ws *Workers) UpdatePod(ctx context.Context, u Update) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -116,7 +116,7 @@ func (ws *Workers) update(ctx context.Context, u Update) {
 	w.deliver(u)
 }
 
-// Kill ends a pod whatever its source says, if it has a worker.
+// Kill ends a pod that its source still has. Without a worker there is nothing to end.
 func (ws *Workers) Kill(uid types.UID, k Kill) {
 	if w := ws.worker(uid); w != nil {
 		w.deliver(Update{Kill: &k})
@@ -133,15 +133,15 @@ func (ws *Workers) Cleaned(uid types.UID) <-chan struct{} {
 	return closed
 }
 
-// Poke has the pod's worker look at its pod again, if there is one.
+// Poke makes the pod's worker take another step, if there is one.
 func (ws *Workers) Poke(uid types.UID) {
 	if w := ws.worker(uid); w != nil {
 		w.poke()
 	}
 }
 
-// Removed tells the worker that its pod is in no source any more: the pod ends if it
-// still runs, its containers and logs are removed, and the worker goes.
+// Removed tells the worker that no source has its pod any more: the pod ends if it still runs, its containers and logs are
+// removed, and the worker ends.
 func (ws *Workers) Removed(uid types.UID) {
 	if w := ws.worker(uid); w != nil {
 		w.remove()
@@ -194,7 +194,7 @@ func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 	ws.Removed(uid)
 }
 
-// drop forgets a worker that is done. If its pod has come back meanwhile, it gets another.
+// drop forgets the worker of a pod that is gone. If the pod has come back meanwhile, it gets another worker.
 func (ws *Workers) drop(ctx context.Context, w *worker) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()

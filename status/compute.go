@@ -38,7 +38,7 @@ type Inputs struct {
 	HostIPs []string
 	// Ready and Started tell what the probes say of a running container.
 	Ready, Started func(containerID string) bool
-	// Message returns an ended container's last words; nil for what the runtime says.
+	// Message returns an ended container's termination message; nil for what the runtime says.
 	Message func(*cri.ContainerStatus) string
 	// RuntimeName prefixes container IDs: containerd://...
 	RuntimeName string
@@ -85,7 +85,7 @@ func Compute(in Inputs) corev1.PodStatus {
 		s.EphemeralContainerStatuses = in.containers(ephemeral(in.Pod), old.EphemeralContainerStatuses, kindEphemeral)
 	}
 	s.Phase = in.phase(&s, old)
-	if in.verdict() && !ended(in.Pod.Status.Phase) { // who had ended before is not judged again
+	if in.verdict() && !ended(in.Pod.Status.Phase) { // a pod that had ended keeps the phase it ended with
 		s.Phase, s.Reason, s.Message = in.Override.Phase, in.Override.Reason, in.Override.Message
 	}
 	if in.Terminated {

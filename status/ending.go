@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// reasonUnknown is the reason of an end that nobody saw, code 137 its exit code.
+// reasonUnknown is the reason of an end that neither the kubelet nor the runtime saw, code 137 its exit code.
 //
 // Upstream: pkg/kubelet/container/runtime.go ContainerReasonStatusUnknown.
 const reasonUnknown = "ContainerStatusUnknown"

@@ -113,11 +113,7 @@ func (m *Manager) Run(ctx context.Context) {
 	writers.Wait()
 }
 
-// patience is how long a status waits that says only that the pod has been seen, or that its deletion has: most pods run
-// before it is over, or are gone if they end, and one write then says everything.
-const patience = 500 * time.Millisecond
-
-// Set takes a pod's status and has it written.
+// Set takes a pod's newest status, and writes it unless the apiserver has it.
 func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -132,39 +128,9 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	if e.changed.IsZero() {
 		e.changed = time.Now()
 	}
-	waits := e.want == nil && starting(&s) || e.want != nil && pod.DeletionTimestamp != nil && sameButGeneration(e.want, &s)
+	wait := patience(pod, e.want, &s) // part: statuses that wait, status/patience.go
 	e.want = &s
-	if waits {
-		m.queue.AddAfter(pod.UID, patience)
-		return
-	}
-	m.queue.Add(pod.UID)
-}
-
-// sameButGeneration tells whether two statuses differ in nothing but the generation that they were computed for.
-func sameButGeneration(a, b *corev1.PodStatus) bool {
-	without := func(s *corev1.PodStatus) *corev1.PodStatus {
-		s = s.DeepCopy()
-		s.ObservedGeneration = 0
-		for i := range s.Conditions {
-			s.Conditions[i].ObservedGeneration = 0
-		}
-		return s
-	}
-	return equality.Semantic.DeepEqual(without(a), without(b))
-}
-
-// starting tells whether a status says no more than that the pod has been seen.
-func starting(s *corev1.PodStatus) bool {
-	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
-		for i := range list {
-			w := list[i].State.Waiting
-			if w == nil || w.Message != "" || list[i].RestartCount > 0 {
-				return false
-			}
-		}
-	}
-	return s.Phase == corev1.PodPending
+	m.queue.AddAfter(pod.UID, wait)
 }
 
 // Get returns the newest status of a pod, written or not.
@@ -178,8 +144,8 @@ func (m *Manager) Get(uid types.UID) (corev1.PodStatus, bool) {
 	return *e.want.DeepCopy(), true
 }
 
-// Reconcile takes in what the apiserver has of a pod, and has the status written again if someone changed it.
-// Mirror pods count for their static ones.
+// Reconcile takes in what the apiserver has of a pod. If its status was changed by another client, it is written again. What
+// the apiserver has of a static pod is its mirror.
 func (m *Manager) Reconcile(pod *corev1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -291,8 +257,8 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	}
 }
 
-// isGone tells whether the object written to is not there any more, be it that another of the same name is: the
-// apiserver refuses to change a UID. A plain conflict passes.
+// isGone tells whether the object to write to does not exist any more. If another pod has its name, the apiserver answers that
+// the UID cannot be changed. Other conflicts pass, and are no sign of that.
 func isGone(err error) bool {
 	if apierrors.IsNotFound(err) {
 		return true
@@ -341,7 +307,7 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 }
 
 // difference returns the patch from what the apiserver has to what it should have, nil if that is the same.
-// Conditions of others are theirs, in whatever state they are.
+// Conditions that others write are left as they are.
 func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 	want.Conditions = WithForeign(want.Conditions, object.status.Conditions)
 	changes, err := patch.Diff(&object.status, &want) // part: patches of statuses, status/patch

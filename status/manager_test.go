@@ -74,7 +74,7 @@ func (s *server) quiet(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		t.Fatalf("something was asked of the apiserver: %q, %v", s.patches, s.deletes)
-	case <-time.After(2 * patience):
+	case <-time.After(2 * longestWait):
 	}
 }
 

@@ -22,7 +22,7 @@ type MirrorOptions struct {
 	Existing func(static *corev1.Pod) *corev1.Pod
 }
 
-// Mirror keeps an API object for each static pod, so that those who look at the apiserver see it.
+// Mirror keeps an API object for each static pod, by which the apiserver's clients see the pod.
 //
 // Upstream: pkg/kubelet/pod/mirror_client.go basicMirrorClient.
 type Mirror struct{ opts MirrorOptions }

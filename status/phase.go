@@ -46,7 +46,7 @@ func (t *tally) addInit(pod *corev1.Pod, container *corev1.Container, c *corev1.
 	}
 }
 
-// addSidecar counts a sidecar. One that ended says nothing of the pod: it is restarted, or the pod is over.
+// addSidecar counts a sidecar. A sidecar that ended does not count: it is restarted, or the pod is over.
 func (t *tally) addSidecar(c *corev1.ContainerStatus) {
 	switch {
 	case c == nil:
@@ -97,8 +97,8 @@ func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 // phase sums the containers up. active tells that a regular container was made in the present sandbox, so that the
 // pod was initialised; terminated that nothing runs and nothing will.
 //
-// A pod whose regular containers ended for good has its end here although sidecars still run: that is what makes the
-// worker stop them. The apiserver is not told until they have (see HoldBack).
+// When its regular containers have ended for good, a pod has Succeeded or Failed here although sidecars still run: the worker
+// then stops them. The apiserver is told when they have stopped (see HoldBack).
 //
 // Upstream: pkg/kubelet/kubelet_pods.go getPhase; for terminated pods, pkg/kubelet/status/status_manager.go TerminatePod.
 func phase(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus, active, terminated bool) corev1.PodPhase {

@@ -11,7 +11,7 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// The least that cgroups can express; the runtime's answer for less says nothing of what was asked for.
+// The least that cgroups can express. Of a request for less the runtime's answer does not tell how much it was.
 //
 // Upstream: pkg/kubelet/cm/helpers_linux.go MinShares and MinMilliCPULimit.
 const (

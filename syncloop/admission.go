@@ -161,8 +161,8 @@ func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
 	return names
 }
 
-// checkPlacement compares node selector and required affinity with the node's labels. Static pods were put here by
-// whoever runs the node.
+// checkPlacement compares node selector and required affinity with the node's labels. Those of a static pod do not count: it
+// is in a manifest of this very node.
 func checkPlacement(in AdmissionInput) *Rejection {
 	if name := in.Pod.Spec.NodeName; name != "" && name != in.Node.Name {
 		return predicate("NodeName", "node didn't match the requested node name")

@@ -1,7 +1,6 @@
-// Package syncloop is the kubelet's heart: one goroutine, one select. It hears of pods
-// from config, of containers from the PLEG, of probe results and of time, and tells pod
-// workers to act. It never acts itself, so it never blocks: it takes no lock under which
-// something is sent, and what it sends it sends to mailboxes that have room for it.
+// Package syncloop is the kubelet's main loop: one goroutine, one select. It gets pods from config, changes of containers from
+// the PLEG, results of probes and ticks of a clock, and tells pod workers to act. It never blocks: it does not act itself, it
+// takes no lock under which something is sent, and it sends only to mailboxes that have room.
 package syncloop
 
 import (
@@ -40,9 +39,9 @@ type Options struct {
 	Allocatable func(pod types.UID, others corev1.ResourceList) corev1.ResourceList
 	// Allocation knows what pods were given; by default a store of the loop's own.
 	Allocation *allocation.Store // part: allocation, runtime/allocation
-	// UpdateQOS is told, now and then, of all pods that use the node; never called twice at once, may be nil.
+	// UpdateQOS is given all pods that use the node, at each housekeeping; one call at a time; may be nil.
 	UpdateQOS func(active []*corev1.Pod) error
-	// Clean removes what ended pods left on disk; called now and then, never twice at once.
+	// Clean removes what ended pods left on disk, every cleanPeriod; one call at a time.
 	Clean func(ctx context.Context, known func(types.UID) bool) error
 
 	// Ready is closed when pods can be started; nil if they always can.
@@ -57,7 +56,7 @@ type Options struct {
 	AppArmor   error // part: AppArmor, syncloop/apparmor.go
 	MaxPods    int
 	Registerer prometheus.Registerer // may be nil
-	// Ping asks for a turn of the loop; may be nil. Who sends on it learns that the loop turns.
+	// Ping makes the loop turn; a sender learns that it does. May be nil.
 	Ping <-chan struct{}
 }
 
@@ -104,8 +103,8 @@ func New(opts Options) *Loop {
 func (l *Loop) Run(ctx context.Context) {
 	housekeeping := time.NewTicker(housekeepingPeriod)
 	defer housekeeping.Stop()
-	// Which pods already run decides what a new one needs, so none is handled before
-	// the runtime has been read once, and pods can be started.
+	// What a new pod needs depends on which pods run already. So none is handled before the runtime has been read once and
+	// pods can be started.
 	var updates <-chan config.PodUpdate
 	synced, ready := l.PLEG.Synced(), l.Ready
 	for {
@@ -133,7 +132,8 @@ func (l *Loop) saveAllocations(ctx context.Context) {
 	l.Allocation.Wait(ctx)
 }
 
-// syncLoopIteration handles one event. What it reads from, who writes there, and what happens when that is full:
+// syncLoopIteration handles one event. It reads from these channels; beside each is its capacity, what writes there, and what
+// happens when it is full:
 //
 //   - config's updates: 50, a pod source each. The source waits, without a lock that the loop takes.
 //   - the PLEG's bell: 1, of the runtime's event stream and relists. The pods that changed are in a set beside it.
@@ -142,10 +142,9 @@ func (l *Loop) saveAllocations(ctx context.Context) {
 //   - room: none, of a goroutine for each pod that waits for room. It waits.
 //   - pings: none, of the watchdog, which waits for them to be taken.
 //
-// What the loop writes to never makes it wait: a worker's mailbox keeps the newest update, its bell has room for one ring
-// and needs no second; the status manager's queue and its maps grow with the number of pods; the recorder drops events when
-// its 1000 are not sent. The apiserver, the cleaning and the cgroups are called from
-// goroutines of their own, of which one of a kind runs at a time.
+// What the loop writes to never makes it wait: a worker's mailbox keeps the newest update, and its bell one ring; the status
+// manager's queue grows with the number of pods; the recorder drops events when 1000 wait. The apiserver, the cleaning and
+// the cgroups are called from goroutines of their own, one of a kind at a time.
 func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, updates <-chan config.PodUpdate, housekeeping <-chan time.Time) {
 	log := klog.FromContext(ctx)
 	select {
@@ -185,7 +184,7 @@ func (l *Loop) Healthy() error {
 		return nil // not started yet
 	}
 	if time.Since(*last) > stallLimit {
-		// It says since when, not for how long: it ends up in the node's status, which should not change all the time.
+		// The time since when, not the duration: the message is in the node's status, which would change all the time.
 		return fmt.Errorf("sync loop took longer than expected: no turn since %s, limit %v", last.UTC().Format(time.RFC3339), stallLimit)
 	}
 	return nil

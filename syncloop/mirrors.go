@@ -15,7 +15,7 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// handleMirror takes in a mirror pod that came or changed, and has the worker of the static pod look at it.
+// handleMirror takes in a mirror pod that came or changed, and pokes the worker of the static pod.
 func (l *Loop) handleMirror(mirror *corev1.Pod) {
 	l.Pods.Set(mirror)
 	static := l.Pods.StaticOf(mirror)
@@ -165,8 +165,8 @@ func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 	}()
 }
 
-// runs tells whether something of the static pod that a mirror stands for still runs, whatever became of its manifest. A
-// version of it may be left out.
+// runs tells whether something of the static pod that a mirror stands for still runs, although its manifest may be gone. The
+// version with the UID but does not count.
 func (l *Loop) runs(mirror *corev1.Pod, but types.UID) bool {
 	return slices.ContainsFunc(l.PLEG.Cache.UIDs(), func(uid types.UID) bool {
 		observed, ok := l.PLEG.Cache.Get(uid)

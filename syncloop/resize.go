@@ -34,7 +34,7 @@ func (l *Loop) noteResize(pod *corev1.Pod) bool {
 	return false
 }
 
-// resizePods tries every resize that waits, in the order of who comes first.
+// resizePods tries every resize that waits, in the order of resizesFirst.
 func (l *Loop) resizePods(ctx context.Context) {
 	if len(l.resizes) == 0 || !l.Config.SeenAll() {
 		return
@@ -82,7 +82,7 @@ func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 }
 
 // resizesFirst orders resizes that wait: those that ask for no more than they have, then by priority, then guaranteed pods, then
-// who has waited longest.
+// those that have waited longest.
 func (l *Loop) resizesFirst(a, b *corev1.Pod) int {
 	rank := func(yes bool) int {
 		if yes {

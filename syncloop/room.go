@@ -51,7 +51,7 @@ func (l *Loop) makeRoom(ctx context.Context, in AdmissionInput, rejection *Rejec
 			},
 		}})
 		if podinfo.IsStatic(victim) {
-			l.refused[victim.UID] = true // nobody else starts it again
+			l.refused[victim.UID] = true // no controller makes it again
 		}
 	}
 	l.waiting[in.Pod.UID] = true

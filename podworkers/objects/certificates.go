@@ -16,7 +16,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// ErrNotIssued is wrapped by the error for a certificate that is not there yet, whatever it waits for.
+// ErrNotIssued is wrapped by the error for a certificate that has not been issued yet.
 var ErrNotIssued = errors.New("credential bundle is not issued yet")
 
 // Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go.
@@ -69,7 +69,7 @@ func newCertificates(opts Options) *certificates {
 	return c
 }
 
-// tell wakes those who wait, and has the request's pod looked at.
+// tell wakes the callers that wait for the certificate, and makes the request's pod sync again.
 func (c *certificates) tell(object any) {
 	request, ok := object.(*certificatesv1.PodCertificateRequest)
 	if !ok {

@@ -114,7 +114,7 @@ func patiently[T any](ctx context.Context, ask func() (T, error)) (answer T, err
 	}
 }
 
-// deny remembers why the object cannot be read, for whoever waits for it.
+// deny remembers why the object cannot be read, which callers that wait for it get.
 func (o *object) deny(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -123,7 +123,7 @@ func (o *object) deny(err error) {
 	}
 }
 
-// tell wakes those who wait. Callers hold mu.
+// tell wakes the callers that wait for the object. Callers hold mu.
 func (o *object) tell() {
 	close(o.news)
 	o.news = make(chan struct{})
@@ -202,7 +202,7 @@ func (s store) Replace(list []any, _ string) error {
 	return nil
 }
 
-// trim drops what nobody reads.
+// trim drops the managed fields, which the kubelet does not read.
 func trim(obj any) any {
 	if meta, ok := obj.(metav1.Object); ok {
 		meta.SetManagedFields(nil)

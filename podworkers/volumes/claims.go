@@ -34,7 +34,7 @@ type place struct {
 	relabel bool
 	// provisional says that the volume stands since an earlier kubelet, and that this one has still to mount it.
 	provisional bool
-	// csi is the request to repeat now and then, nil if it need not be.
+	// csi is the request to repeat from time to time, as the driver asks; nil if it does not.
 	csi  *csi.Request
 	next time.Time
 	// asking is the last of these repetitions, nil before the first.

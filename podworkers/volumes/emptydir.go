@@ -100,7 +100,7 @@ func makeDir(dir string, a access) error {
 	return nil
 }
 
-// memorySize is how large a volume of memory may get: as the node, the pod or the volume's own limit says, whatever is
+// memorySize is how large a volume of memory may get: as the node, the pod or the volume's own limit says, whichever is
 // smallest; 0 for any size.
 func (m *Manager) memorySize(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource) int64 {
 	allocatable := m.opts.Allocatable()

@@ -14,8 +14,8 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// plausible is how far the time in an event may be from now. Events further off were queued while nobody listened, or
-// a clock was set: times say nothing then, and a list says everything.
+// plausible is how far the time in an event may be from now. An event further off was queued while there was no stream, or
+// the clock was set. Such a time cannot be compared with others, so all pods are listed instead.
 const plausible = time.Minute
 
 // errNoEvents is what a runtime means that ends the stream as soon as it is opened. CRI-O does unless enable_pod_events
@@ -116,7 +116,7 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 			if event.PodSandboxStatus == nil && !removed {
 				p.relistNow()
 			}
-			return // somebody else's, or forgotten already
+			return // no pod's of this kubelet, or of one that was forgotten
 		}
 		payload = &cri.PodStatus{UID: uid}
 	}
