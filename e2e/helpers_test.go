@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -125,4 +128,31 @@ func end(ctx context.Context, t *testing.T, pod *corev1.Pod, code int) {
 	if answer, err := shared.HTTP.Do(request); err == nil {
 		answer.Body.Close()
 	}
+}
+
+// lockedText is what a program wrote so far.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// asExit tells whether err is that of a program that ended with an exit code.
+func asExit(err error, into *exec.ExitError) bool {
+	found, ok := errors.AsType[*exec.ExitError](err)
+	if ok {
+		*into = *found
+	}
+	return ok
 }

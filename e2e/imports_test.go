@@ -27,6 +27,8 @@ var layers = []struct {
 	}},
 	{"kubelet", []string{"kubelet/...", "syncloop", "podworkers/...", "status", "config", "runtime/..."}},
 	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
+	{"kubelet/timeline/story", nil},
+	{"kubelet/local", []string{"kubelet/server", "kubelet/timeline/story"}},
 	{"kubelet/identity", []string{"kubelet/client"}},
 	{"kubelet/settings", []string{"runtime/criserver"}},
 	{"kubelet/node", []string{"kubelet/nodecgroup", "kubelet/settings", "runtime/cri", "status/patch"}},

@@ -23,6 +23,7 @@ type base struct {
 	events   *events
 	embedded *embedded // nil with a runtime of its own process
 	cri      *cri.Client
+	local    *localParts // part: local socket, kubelet/local
 }
 
 // newBase prepares the process and its directories, and connects to the apiserver and the runtime.
@@ -48,6 +49,7 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	if b.api, err = newAPIClients(ctx, s, opts.Registry, b.tracing); err != nil {
 		return nil, err
 	}
+	b.local = newLocalParts(b) // part: local socket, kubelet/local
 	if s.IsEmbedded() {
 		if b.embedded, err = startEmbedded(ctx, s.Embedded, s.RuntimeSocket()); err != nil {
 			return nil, err

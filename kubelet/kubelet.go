@@ -87,8 +87,9 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	k.run(newPodResources(b, c).Run) // part: PodResources, kubelet/podresources
 	k.run(rotateLogs(b))             // part: log rotation, runtime/logs
 	k.run(servers...)
-	k.run(b.timeline.run(b, c)) // part: timeline, kubelet/timeline
-	k.run(releaseMemory)        // part: memory, memory.go
+	k.run(b.timeline.run(b, c))    // part: timeline, kubelet/timeline
+	k.run(releaseMemory)           // part: memory, memory.go
+	k.run(openLocal(ctx, b, c)...) // part: local socket, kubelet/local
 	return k, nil
 }
 

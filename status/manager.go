@@ -48,8 +48,9 @@ type Manager struct {
 	metrics *metrics
 	queue   workqueue.TypedRateLimitingInterface[types.UID]
 
-	mu   sync.Mutex
-	pods map[types.UID]*entry
+	mu       sync.Mutex
+	pods     map[types.UID]*entry
+	onChange func() // part: local socket, kubelet/local
 }
 
 // entry is one pod: the status it should have, and what the apiserver has.
@@ -130,6 +131,9 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	}
 	wait := patience(pod, e.want, &s) // part: statuses that wait, status/patience.go
 	e.want = &s
+	if m.onChange != nil {
+		m.onChange()
+	}
 	m.queue.AddAfter(pod.UID, wait)
 }
 
@@ -174,6 +178,9 @@ func (m *Manager) Forget(uid types.UID) {
 	defer m.mu.Unlock()
 	delete(m.pods, uid)
 	m.queue.Forget(uid)
+	if m.onChange != nil {
+		m.onChange()
+	}
 }
 
 // SetMirror says which API object stands for a static pod, nil for none at present.
@@ -194,6 +201,13 @@ func (m *Manager) SetMirror(static types.UID, mirror *corev1.Pod) {
 		e.object.take(mirror)
 		m.queue.Add(static)
 	}
+}
+
+// OnChange has fn called after a status has changed or a pod was dropped. fn must not block, nor call the Manager.
+func (m *Manager) OnChange(fn func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onChange = fn
 }
 
 // entryOf returns the pod's entry, making it. Callers hold mu.

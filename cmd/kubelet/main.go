@@ -26,6 +26,10 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	if c := find(os.Args[1:]); c != nil { // part: local socket, kubelet/local
+		c.main(os.Args[2:])
+		return
+	}
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "kubelet:", err)
 		klog.Flush()
@@ -39,7 +43,10 @@ func main() {
 func run(args []string) error {
 	s, err := settings.Load(args, os.Stdout)
 	switch {
-	case errors.Is(err, pflag.ErrHelp), errors.Is(err, settings.ErrVersion):
+	case errors.Is(err, pflag.ErrHelp):
+		help(os.Stdout) // part: local socket, kubelet/local
+		return nil
+	case errors.Is(err, settings.ErrVersion):
 		return nil
 	case err != nil:
 		return err

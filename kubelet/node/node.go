@@ -226,6 +226,13 @@ func (n *Node) NetworkReady() error {
 	return n.runtime.network
 }
 
+// Trouble is what keeps the node from being ready, "" if nothing does.
+func (n *Node) Trouble() string {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.state().why()
+}
+
 // HostIPs are the node's addresses now, the primary first.
 func (n *Node) HostIPs() []string {
 	if n.opts.Settings.ExternalCloud {

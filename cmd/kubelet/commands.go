@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/kubelet/local"
+)
+
+// command is something that this program asks a kubelet on the same machine, over its local socket.
+type command struct {
+	name, args, usage string
+	flags             func(*pflag.FlagSet, *options)
+	run               func(ctx context.Context, c *asker) error
+}
+
+// options are the flags of all commands.
+type options struct {
+	rootDir, output, container               string
+	follow, previous, timestamps, stdin, tty bool
+	tail, grace                              int64
+}
+
+// asker is a command that was given.
+type asker struct {
+	*local.Client
+	options
+	args []string // without flags
+	rest []string // after --
+	out  io.Writer
+}
+
+var commands = []command{
+	{"explain", "pod [NAMESPACE/]NAME", "why a pod does not run or was restarted, what to do about it, and its life so far",
+		func(set *pflag.FlagSet, o *options) {
+			set.StringVarP(&o.output, "output", "o", "", "json for programs")
+		}, explain},
+	{"pods", "", "the pods on this node", nil, listPods},
+	{"watch", "", "the pods on this node, live, and why those wait that do not run", nil, watch},
+	{"logs", "[NAMESPACE/]POD", "what a container wrote",
+		func(set *pflag.FlagSet, o *options) {
+			containerFlag(set, o)
+			set.BoolVarP(&o.follow, "follow", "f", false, "go on with what it writes")
+			set.BoolVarP(&o.previous, "previous", "p", false, "of its instance before")
+			set.BoolVar(&o.timestamps, "timestamps", false, "each line with its time")
+			set.Int64Var(&o.tail, "tail", -1, "only so many lines at the end")
+		}, logs},
+	{"exec", "[NAMESPACE/]POD -- COMMAND [ARGS...]", "run a command in a container",
+		func(set *pflag.FlagSet, o *options) {
+			containerFlag(set, o)
+			set.BoolVarP(&o.stdin, "stdin", "i", false, "pass on what is typed")
+			set.BoolVarP(&o.tty, "tty", "t", false, "give it a terminal")
+		}, execute},
+	{"stop", "[NAMESPACE/]POD", "end a static pod until its manifest changes or the kubelet starts",
+		func(set *pflag.FlagSet, o *options) {
+			set.Int64Var(&o.grace, "grace-period", -1, "seconds between SIGTERM and SIGKILL, if that is less than the pod's own")
+		}, stopPod},
+}
+
+func containerFlag(set *pflag.FlagSet, o *options) {
+	set.StringVarP(&o.container, "container", "c", "", "container of the pod; its first by default")
+}
+
+// find returns the command that the command line begins with, nil if it is none: then it is a kubelet's.
+func find(args []string) *command {
+	for i := range commands {
+		if len(args) > 0 && args[0] == commands[i].name {
+			return &commands[i]
+		}
+	}
+	return nil
+}
+
+// main runs a command as a program of its own. Its exit code is that of the command which it ran in a container.
+func (c *command) main(args []string) {
+	err := c.ask(args, os.Stdout)
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		os.Exit(int(status))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kubelet:", err)
+		os.Exit(1)
+	}
+}
+
+// ask runs a command.
+func (c *command) ask(args []string, out io.Writer) error {
+	a := &asker{out: out}
+	set := pflag.NewFlagSet("kubelet "+c.name, pflag.ContinueOnError)
+	set.SetOutput(out)
+	set.StringVar(&a.rootDir, "root-dir", "/var/lib/kubelet", "the kubelet's root directory, in which its socket is")
+	if c.flags != nil {
+		c.flags(set, &a.options)
+	}
+	set.Usage = func() {
+		fmt.Fprintf(out, "%s\n\n  kubelet %s %s\n\n%s", c.usage, c.name, c.args, set.FlagUsages())
+	}
+	if err := set.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	a.args = set.Args()
+	if at := set.ArgsLenAtDash(); at >= 0 {
+		a.args, a.rest = a.args[:at], a.args[at:]
+	}
+	if want := len(strings.Fields(strings.Split(c.args, " -- ")[0])); len(a.args) != want || strings.Contains(c.args, " -- ") && len(a.rest) == 0 {
+		return fmt.Errorf("%s: say kubelet %s %s", c.name, c.name, c.args)
+	}
+	a.Client = local.NewClient(a.rootDir)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return c.run(ctx, a)
+}
+
+// pod is the one that the last argument names, and the container that is meant of it.
+func (a *asker) pod(ctx context.Context) (pod *corev1.Pod, container string, err error) {
+	if pod, err = a.Find(ctx, a.args[len(a.args)-1]); err != nil {
+		return nil, "", err
+	}
+	if a.container != "" {
+		return pod, a.container, nil
+	}
+	return pod, pod.Spec.Containers[0].Name, nil
+}
+
+func explain(ctx context.Context, a *asker) error {
+	if kind := a.args[0]; kind != "pod" {
+		return fmt.Errorf("explain: %q cannot be explained, pod can", kind)
+	}
+	pod, _, err := a.pod(ctx)
+	if err != nil {
+		return err
+	}
+	told, err := a.Story(ctx, pod)
+	if err != nil {
+		return err
+	}
+	switch a.output {
+	case "":
+		return told.Write(a.out)
+	case "json":
+		out := json.NewEncoder(a.out)
+		out.SetIndent("", "  ")
+		return out.Encode(told)
+	}
+	return fmt.Errorf("explain: --output: %q is unknown, json is not", a.output)
+}
+
+// help lists the commands.
+func help(out io.Writer) {
+	fmt.Fprintln(out, "\nCommands, which ask the kubelet that runs on this machine (--help after one tells more):")
+	for _, c := range commands {
+		fmt.Fprintf(out, "  kubelet %s %s\n        %s\n", c.name, c.args, c.usage)
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/remotecommand"
+	clientspdy "k8s.io/client-go/transport/spdy"
+	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream/spdy"
+)
+
+// logs prints what a container wrote.
+func logs(ctx context.Context, a *asker) error {
+	pod, container, err := a.pod(ctx)
+	if err != nil {
+		return err
+	}
+	query := url.Values{}
+	for name, on := range map[string]bool{"follow": a.follow, "previous": a.previous, "timestamps": a.timestamps} {
+		if on {
+			query.Set(name, "true")
+		}
+	}
+	if a.tail >= 0 {
+		query.Set("tailLines", strconv.FormatInt(a.tail, 10))
+	}
+	body, err := a.Do(ctx, http.MethodGet, query, "containerLogs", pod.Namespace, pod.Name, container)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.Copy(a.out, body); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	return nil
+}
+
+// stopPod ends a static pod and waits until it has ended.
+func stopPod(ctx context.Context, a *asker) error {
+	pod, _, err := a.pod(ctx)
+	if err != nil {
+		return err
+	}
+	query := url.Values{}
+	if a.grace >= 0 {
+		query.Set("gracePeriod", strconv.FormatInt(a.grace, 10))
+	}
+	body, err := a.Do(ctx, http.MethodPost, query, "stop", pod.Namespace, pod.Name)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(a.out, body)
+	return err
+}
+
+// exitStatus is a command's that ended with an error of its own, which this program passes on.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("the command ended with exit code %d", int(e)) }
+
+// execute runs a command in a container, with this program's input and output.
+func execute(ctx context.Context, a *asker) error {
+	pod, container, err := a.pod(ctx)
+	if err != nil {
+		return err
+	}
+	o := remotecommand.StreamOptions{Stdout: a.out, Stderr: os.Stderr, Tty: a.tty}
+	query := url.Values{corev1.ExecStdoutParam: {"1"}, "command": a.rest}
+	if a.stdin {
+		o.Stdin = os.Stdin
+		query.Set(corev1.ExecStdinParam, "1")
+	}
+	if a.tty {
+		o.Stderr = nil
+		query.Set(corev1.ExecTTYParam, "1")
+		restore, sizes, err := rawTerminal(ctx)
+		if err != nil {
+			return err
+		}
+		defer restore()
+		o.TerminalSizeQueue = sizes
+	} else {
+		query.Set(corev1.ExecStderrParam, "1")
+	}
+	tripper, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{UpgradeTransport: a.Transport, PingPeriod: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	target := a.URL(query, "exec", pod.Namespace, pod.Name, container)
+	executor, err := remotecommand.NewSPDYExecutorForTransports(tripper, clientspdy.NewUpgraderForStreaming(tripper), http.MethodPost, target)
+	if err != nil {
+		return err
+	}
+	err = executor.StreamWithContext(ctx, o)
+	if ended, ok := errors.AsType[exec.CodeExitError](err); ok {
+		return exitStatus(ended.Code)
+	}
+	if err != nil {
+		return fmt.Errorf("exec: %w", err)
+	}
+	return nil
+}
+
+// rawTerminal hands every key to the command, and tells of the terminal's size.
+func rawTerminal(ctx context.Context) (restore func(), sizes remotecommand.TerminalSizeQueue, err error) {
+	in := int(os.Stdin.Fd())
+	if !term.IsTerminal(in) {
+		return nil, nil, errors.New("exec: --tty needs a terminal as standard input")
+	}
+	before, err := term.MakeRaw(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("set the terminal up: %w", err)
+	}
+	changed := make(chan os.Signal, 1)
+	changed <- syscall.SIGWINCH // the size that it has now
+	signal.Notify(changed, syscall.SIGWINCH)
+	return func() {
+		signal.Stop(changed)
+		_ = term.Restore(in, before)
+	}, &terminalSizes{ctx, changed}, nil
+}
+
+// terminalSizes tells the terminal's size whenever it has changed. It carries the context because the interface has none.
+type terminalSizes struct {
+	ctx     context.Context
+	changed <-chan os.Signal
+}
+
+// Next implements remotecommand.TerminalSizeQueue.
+func (s *terminalSizes) Next() *remotecommand.TerminalSize {
+	select {
+	case <-s.ctx.Done():
+		return nil
+	case <-s.changed:
+	}
+	width, height, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		return nil
+	}
+	return &remotecommand.TerminalSize{Width: uint16(width), Height: uint16(height)}
+}

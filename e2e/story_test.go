@@ -1,0 +1,394 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"minikubelet/e2e/stack"
+	"minikubelet/kubelet/timeline/story"
+)
+
+// ask runs a command of the kubelet's own program against the one that runs.
+func ask(ctx context.Context, args ...string) (string, error) {
+	var rest []string
+	for i, arg := range args {
+		if arg == "--" {
+			args, rest = args[:i:i], args[i:]
+			break
+		}
+	}
+	args = append(append(args, "--root-dir="+shared.RootDir()), rest...)
+	out, err := exec.CommandContext(ctx, shared.KubeletBinary, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("kubelet %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// told asks the kubelet for a pod's story until its cause is the wanted one.
+func told(ctx context.Context, t *testing.T, pod, cause string) story.Story {
+	t.Helper()
+	var s story.Story
+	for {
+		out, err := ask(context.WithoutCancel(ctx), "explain", "pod", pod, "--output=json")
+		if err == nil {
+			s = story.Story{}
+			err = json.Unmarshal([]byte(out), &s)
+			if err == nil && s.Cause == cause && (cause != "" || s.State == "Ready") {
+				return s
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("pod %s: cause %q, want %q (%v); it is %s: %s\n%s", pod, s.Cause, cause, err, s.State, s.Answer, out)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// storyCase is a pod with something wrong, and what is told of it.
+type storyCase struct {
+	cause string
+	says  []string // parts of answer and remedy
+	pod   func(*corev1.Pod)
+}
+
+func podSpec(change func(*corev1.PodSpec)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { change(&p.Spec) }
+}
+
+func first(change func(*corev1.Container)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { change(&p.Spec.Containers[0]) }
+}
+
+func runs(text string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Spec.Containers[0] = shell("app", text) }
+}
+
+func volumed(v corev1.VolumeSource, subPath string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: v}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data", SubPath: subPath}}
+	}
+}
+
+func fromConfigMap(name, key string, optional bool) func(*corev1.Pod) {
+	return first(func(c *corev1.Container) {
+		c.Env = []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: name}, Key: key, Optional: &optional}}}}
+	})
+}
+
+func hostPath(path string, kind corev1.HostPathType) corev1.VolumeSource {
+	return corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path, Type: &kind}}
+}
+
+func image(name string, policy corev1.PullPolicy) func(*corev1.Pod) {
+	return first(func(c *corev1.Container) { c.Image, c.ImagePullPolicy = name, policy })
+}
+
+func requests(name corev1.ResourceName, amount string) func(*corev1.Pod) {
+	return first(func(c *corev1.Container) {
+		c.Resources.Requests = corev1.ResourceList{name: resource.MustParse(amount)}
+	})
+}
+
+func httpProbe(path string, port int32) *corev1.Probe {
+	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(port)}}, PeriodSeconds: 1, FailureThreshold: 1}
+}
+
+// storyCases are causes that a node has at any time.
+func storyCases(configMap string) map[string]storyCase {
+	local := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+	unsafe := func(p *corev1.PodSpec) {
+		p.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "kernel.msgmax", Value: "65536"}}}
+	}
+	return map[string]storyCase{
+		"configmap-volume": {"ConfigMapMissing", []string{"volume data", "ConfigMap no-such", "Create it"},
+			volumed(corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: local("no-such")}}, "")},
+		"configmap-env": {"ConfigMapMissing", []string{"Container app cannot be made", "no-such"}, fromConfigMap("no-such", "key", false)},
+		"configmap-key": {"KeyMissing", []string{"has no key nope"}, fromConfigMap(configMap, "nope", false)},
+		"optional":      {"", nil, fromConfigMap("no-such", "key", true)},
+		"secret-volume": {"SecretMissing", []string{"volume data", "Secret no-such"},
+			volumed(corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "no-such"}}, "")},
+		"secret-key": {"KeyMissing", []string{"key nope"}, volumed(corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: local(configMap), Items: []corev1.KeyToPath{{Key: "nope", Path: "x"}}}}, "")},
+		"image-missing": {"ImageMissing", []string{"nothere:1", "not in its registry"}, image("nothere:1", corev1.PullIfNotPresent)},
+		"image-name":    {"ImageName", []string{`"No Such Name"`}, image("No Such Name", corev1.PullIfNotPresent)},
+		"image-never":   {"ImageNeverPull", []string{"IfNotPresent"}, image("nothere:2", corev1.PullNever)},
+		"image-denied":  {"ImageDenied", []string{"imagePullSecrets"}, image("story/locked:1", corev1.PullIfNotPresent)},
+		"crash":         {"ExitCode", []string{"exit code 7", "again and again", "out of luck"}, runs("echo -n out of luck >/dev/termination-log; exit 7")},
+		"signal":        {"Signal", []string{"signal 9", "killed"}, runs("exit 137")},
+		"done":          {"Completed", []string{"ended with success"}, runs("exit 0")},
+		"oom": {"OOMKilled", []string{"limit of 16Mi"}, func(p *corev1.Pod) {
+			runs("tail /dev/zero")(p)
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}
+		}},
+		"command":    {"CommandMissing", []string{"not in the image", "/no/such/program"}, first(func(c *corev1.Container) { c.Command = []string{"/no/such/program"} })},
+		"permission": {"CommandDenied", []string{"may not be executed"}, first(func(c *corev1.Container) { c.Command = []string{"/etc"} })},
+		"liveness": {"LivenessProbe", []string{"GET /nothing, port 81", "names port 8080"}, first(func(c *corev1.Container) {
+			c.Ports = []corev1.ContainerPort{{ContainerPort: 8080}}
+			c.LivenessProbe = httpProbe("/nothing", 81)
+		})},
+		"readiness": {"ReadinessProbe", []string{"runs but is not ready", "exit 1"}, first(func(c *corev1.Container) {
+			*c = shell("app", "sleep 1000")
+			c.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", "exit 1"}}}}
+		})},
+		"startup": {"StartupProbe", []string{"tcp, port 82"}, first(func(c *corev1.Container) {
+			c.StartupProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 100, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(82)}}}
+		})},
+		"hook": {"PostStartHook", []string{"postStart hook fails", "sh -c exit 3"}, first(func(c *corev1.Container) {
+			*c = shell("app", "sleep 1000")
+			c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", "exit 3"}}}}
+		})},
+		"init-fails":   {"ExitCode", []string{"Init container first", "exit code 4"}, podSpec(func(p *corev1.PodSpec) { p.InitContainers = []corev1.Container{shell("first", "exit 4")} })},
+		"init-running": {"InitRunning", []string{"init container first"}, podSpec(func(p *corev1.PodSpec) { p.InitContainers = []corev1.Container{shell("first", "sleep 1000")} })},
+		"failed": {"ExitCode", []string{"The pod has failed", "exit code 5", "Never"}, func(p *corev1.Pod) {
+			runs("exit 5")(p)
+			p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		}},
+		"root": {"RunsAsRoot", []string{"runAsUser"}, first(func(c *corev1.Container) { c.SecurityContext = &corev1.SecurityContext{RunAsNonRoot: new(true)} })},
+		"subpath": {"SubPath", []string{"subPath out"}, func(p *corev1.Pod) {
+			volumed(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}, "out")(p)
+			c := shell("first", "ln -s ../../.. /data/loop && ln -s loop/nowhere /data/out")
+			c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+			p.Spec.InitContainers = []corev1.Container{c}
+		}},
+		"hostpath":      {"HostPathMissing", []string{"/no/such/dir"}, volumed(hostPath("/no/such/dir", corev1.HostPathDirectory), "")},
+		"hostpath-type": {"HostPathType", []string{"/proc/version on the node is not a directory"}, volumed(hostPath("/proc/version", corev1.HostPathDirectory), "")},
+		"claim":         {"ClaimMissing", []string{"PersistentVolumeClaim no-such"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "no-such"}}, "")},
+		"csi":           {"DriverMissing", []string{"CSI driver no.such.driver"}, volumed(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: "no.such.driver"}}, "")},
+		"nfs":           {"VolumeUnsupported", []string{"nfs"}, volumed(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "127.0.0.1", Path: "/"}}, "")},
+		"cpu":           {"OutOfcpu", []string{"asks for 1000000m"}, requests(corev1.ResourceCPU, "1000")},
+		"memory":        {"OutOfmemory", []string{"not enough memory left"}, requests(corev1.ResourceMemory, "1000Ti")},
+		"selector":      {"NodeAffinity", []string{"node's labels"}, podSpec(func(p *corev1.PodSpec) { p.NodeSelector = map[string]string{"no": "such-label"} })},
+		"os":            {"PodOSNotSupported", []string{"operating system"}, podSpec(func(p *corev1.PodSpec) { p.OS = &corev1.PodOS{Name: corev1.Windows} })},
+		"sysctl":        {"SysctlForbidden", []string{"kernel.msgmax", "--allowed-unsafe-sysctls"}, podSpec(unsafe)},
+		"deadline":      {"DeadlineExceeded", []string{"activeDeadlineSeconds"}, podSpec(func(p *corev1.PodSpec) { p.ActiveDeadlineSeconds = new(int64(1)) })},
+		"claims": {"Unsupported", []string{"spec.resourceClaims"}, podSpec(func(p *corev1.PodSpec) {
+			p.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: new("no-such")}}
+		})},
+		"gate": {"ReadinessGates", []string{"example.com/gate"}, podSpec(func(p *corev1.PodSpec) {
+			p.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/gate"}}
+		})},
+		"fine": {"", nil, func(*corev1.Pod) {}},
+	}
+}
+
+// TestExplain: every cause that keeps a pod from running is told in a sentence, by the running kubelet.
+func TestExplain(t *testing.T) {
+	ctx, s := node(t)
+	prefix := podName(t)
+	s.Registry.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		locked := strings.Contains(r.URL.Path, "/story/locked/")
+		if locked {
+			w.Header().Set("WWW-Authenticate", `Basic realm="locked"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		return locked
+	})
+	defer s.Registry.Intercept(nil)
+	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: prefix, Namespace: corev1.NamespaceDefault}, Data: map[string]string{"here": "yes"}}
+	if _, err := s.Client.CoreV1().ConfigMaps(configMap.Namespace).Create(ctx, configMap, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cases := storyCases(prefix)
+	for name, tc := range cases {
+		pod := newPod(t)
+		pod.Name = prefix + "-" + name
+		tc.pod(pod)
+		create(ctx, t, pod)
+	}
+	soon, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := told(soon, t, prefix+"-"+name, tc.cause)
+			for _, part := range tc.says {
+				if !strings.Contains(s.Answer+" "+s.Remedy, part) {
+					t.Errorf("%q is not in: %s %s", part, s.Answer, s.Remedy)
+				}
+			}
+			t.Log(s.Answer, s.Remedy)
+		})
+	}
+	out, err := ask(ctx, "explain", "pod", prefix+"-configmap-volume")
+	if err != nil || !strings.Contains(out, "Why: The pod waits for its volume data") || !strings.Contains(out, "Its life so far:") {
+		t.Errorf("the story in words: %v\n%s", err, out)
+	}
+}
+
+// TestExplainAdmission: what depends on other pods or on the node's state.
+func TestExplainAdmission(t *testing.T) {
+	ctx, s := node(t)
+	port := func(p *corev1.Pod) {
+		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: 18099}}
+	}
+	holder := newPod(t)
+	port(holder)
+	ready(ctx, t, holder)
+	second := newPod(t)
+	port(second)
+	create(ctx, t, second)
+	told(ctx, t, second.Name, "NodePorts")
+
+	slow := newPod(t)
+	slow.Spec.TerminationGracePeriodSeconds = new(int64(60))
+	slow.Spec.Containers[0] = shell("app", "trap '' TERM; while true; do sleep 1; done")
+	slow = ready(ctx, t, slow)
+	kept := newPod(t)
+	kept.Finalizers = []string{"example.com/keep"}
+	kept = ready(ctx, t, kept)
+	for _, pod := range []*corev1.Pod{slow, kept} {
+		if err := s.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := told(ctx, t, slow.Name, "GracePeriod").Answer; !strings.Contains(text, "container app may use its grace period") {
+		t.Errorf("a pod that takes its time: %s", text)
+	}
+	if text := told(ctx, t, kept.Name, "Finalizers").Answer; !strings.Contains(text, "example.com/keep") {
+		t.Errorf("a pod with a finalizer: %s", text)
+	}
+	if _, err := s.Client.CoreV1().Pods(kept.Namespace).Patch(ctx, kept.Name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestExplainRuntimeClass: a class that went away after the apiserver let the pod in, and one whose handler is not there.
+func TestExplainRuntimeClass(t *testing.T) {
+	ctx, s := node(t)
+	classes := s.Client.NodeV1().RuntimeClasses()
+	for _, handler := range []string{"runc", "no-such-handler"} {
+		pod := newPod(t)
+		class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: pod.Name}, Handler: handler}
+		if _, err := classes.Create(ctx, class, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = classes.Delete(context.WithoutCancel(ctx), class.Name, metav1.DeleteOptions{}) })
+		pod.Spec.RuntimeClassName, pod.Spec.NodeName = &class.Name, ""
+		eventually(ctx, t, "the apiserver knows the class", func() bool {
+			_, err := s.Client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{"All"}})
+			return err == nil
+		})
+		made := create(ctx, t, pod)
+		cause := "HandlerMissing"
+		if handler == "runc" {
+			cause = "RuntimeClassMissing"
+			if err := classes.Delete(ctx, class.Name, metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Client.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
+			ObjectMeta: metav1.ObjectMeta{Name: made.Name, UID: made.UID}, Target: corev1.ObjectReference{Kind: "Node", Name: s.NodeName},
+		}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Log(told(ctx, t, pod.Name, cause).Answer)
+	}
+}
+
+// TestExplainRuntimeAway: a pod that comes while no runtime answers.
+func TestExplainRuntimeAway(t *testing.T) {
+	ctx, s := node(t)
+	if !s.RuntimeIsProgram() {
+		t.Skip("the embedded runtime ends with the kubelet")
+	}
+	name := stack.Containerd
+	if os.Getenv("E2E_RUNTIME") != "" {
+		name = os.Getenv("E2E_RUNTIME")
+	}
+	stopComponent(ctx, t, name)
+	pod := create(ctx, t, newPod(t))
+	t.Log(told(ctx, t, pod.Name, "RuntimeAway").Answer)
+	startComponent(ctx, t, name)
+	until(ctx, t, pod, "Ready", stack.PodReady)
+	told(ctx, t, pod.Name, "")
+}
+
+// TestLocalCommands: a kubelet without an apiserver is asked, followed, entered, and stops a pod by its own program.
+func TestLocalCommands(t *testing.T) {
+	ctx := onStack(t)
+	if kubelet != nil {
+		stopKubelet(t)
+	}
+	startKubelet(ctx, t, stack.KubeletOptions{Standalone: true})
+	defer stopKubelet(t)
+	name := podName(t)
+	following, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var seen lockedText
+	watcher := exec.CommandContext(following, shared.KubeletBinary, "watch", "--root-dir="+shared.RootDir())
+	watcher.Stdout, watcher.Stderr = &seen, &seen
+	eventually(ctx, t, "the local socket answers", func() bool { _, err := ask(ctx, "pods"); return err == nil })
+	if err := watcher.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cancel(); _ = watcher.Wait() }()
+
+	file := filepath.Join(shared.ManifestDir(), name+".yaml")
+	write(t, file, fmt.Sprintf(manifest, name, "red"))
+	defer func() { _ = os.Remove(file) }()
+	eventually(ctx, t, "the watcher tells of the pod", func() bool { return strings.Contains(seen.String(), name+"-"+shared.NodeName+" Ready 1/1") })
+	if out, err := ask(ctx, "pods"); err != nil || !strings.Contains(out, name+"-"+shared.NodeName) || !strings.Contains(out, "NAMESPACE") {
+		t.Errorf("kubelet pods: %v\n%s", err, out)
+	}
+	if out, err := ask(ctx, "logs", name, "--tail=1"); err != nil || strings.Count(out, "\n") != 1 {
+		t.Errorf("kubelet logs: %v\n%s", err, out)
+	}
+	if out, err := ask(ctx, "explain", "pod", name); err != nil || !strings.Contains(out, "The kubelet took it from file.") {
+		t.Errorf("kubelet explain: %v\n%s", err, out)
+	}
+	if out, err := ask(ctx, "stop", name, "--grace-period=1"); err != nil || !strings.Contains(out, "has ended") {
+		t.Errorf("kubelet stop: %v\n%s", err, out)
+	}
+	told(ctx, t, name, "Stopped")
+	if _, err := ask(ctx, "explain", "pod", "no-such"); err == nil || !strings.Contains(err.Error(), "default/no-such is not on this node") {
+		t.Errorf("a pod that is not there: %v", err)
+	}
+	write(t, file, fmt.Sprintf(manifest, name, "green")) // another manifest, another pod
+	eventually(ctx, t, "the changed pod runs", func() bool {
+		out, err := ask(ctx, "pods")
+		return err == nil && strings.Contains(out, "1/1") && strings.Contains(out, "Ready")
+	})
+	removeFile(t, file)
+	eventually(ctx, t, "the watcher tells that it is gone", func() bool { return strings.Contains(seen.String(), name+"-"+shared.NodeName+" gone") })
+	eventually(ctx, t, "nothing of it runs", func() bool { return len(running(ctx, t, name+"-"+shared.NodeName)) == 0 })
+}
+
+// TestLocalExec: a command's output and exit code come back, with an apiserver too, whose pods are not stopped here.
+func TestLocalExec(t *testing.T) {
+	ctx, _ := node(t)
+	pod := newPod(t)
+	pod.Spec.Containers[0] = shell("app", "echo hello; sleep 1000")
+	ready(ctx, t, pod)
+	out, err := ask(ctx, "exec", pod.Name, "--", "sh", "-c", "echo -n from inside; exit 3")
+	if code := new(exec.ExitError); !asExit(err, code) || code.ExitCode() != 3 || out != "from inside" {
+		t.Errorf("exec: %v, %q", err, out)
+	}
+	if out, err := ask(ctx, "logs", pod.Name); err != nil || out != "hello\n" {
+		t.Errorf("logs: %v, %q", err, out)
+	}
+	if _, err := ask(ctx, "stop", pod.Name); err == nil || !strings.Contains(err.Error(), "kubectl -n default delete pod") {
+		t.Errorf("stop of the apiserver's pod: %v", err)
+	}
+	info, err := os.Stat(filepath.Join(shared.RootDir(), "local", "kubelet.sock"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", info, err)
+	}
+}

@@ -1,0 +1,146 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/kubelet/timeline/story"
+)
+
+// Client talks to a kubelet on this machine.
+type Client struct {
+	path string
+	// Transport connects to the socket, whatever host a URL names.
+	Transport *http.Transport
+}
+
+// NewClient makes a client of the kubelet with that root directory; it does not connect.
+func NewClient(rootDir string) *Client {
+	c := &Client{path: Path(rootDir)}
+	c.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", c.path)
+	}}
+	return c
+}
+
+// URL is the address of a request.
+func (c *Client) URL(query url.Values, path ...string) *url.URL {
+	u := (&url.URL{Scheme: "http", Host: "kubelet"}).JoinPath(path...)
+	u.RawQuery = query.Encode()
+	return u
+}
+
+// Do sends a request and returns the body of its answer, which is to be closed.
+func (c *Client) Do(ctx context.Context, method string, query url.Values, path ...string) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.URL(query, path...).String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := (&http.Client{Transport: c.Transport}).Do(r)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
+	if err != nil {
+		return nil, err
+	}
+	return nil, errors.New(strings.TrimSpace(string(text)))
+}
+
+// explain says what a failed connection means.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no kubelet answers on %s: see that one runs, and name its --root-dir", c.path)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s may be opened by root only", c.path)
+	}
+	return fmt.Errorf("ask the kubelet on %s: %w", c.path, err)
+}
+
+// Pods returns the pods on the node.
+func (c *Client) Pods(ctx context.Context) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := c.get(ctx, &list, "pods")
+	return list.Items, err
+}
+
+// Find returns the pod called NAME or NAMESPACE/NAME. A static pod is found by its manifest's name too, without the node's
+// at its end.
+func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
+	namespace, short, ok := strings.Cut(name, "/")
+	if !ok {
+		namespace, short = corev1.NamespaceDefault, name
+	}
+	pods, err := c.Pods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found *corev1.Pod
+	for i := range pods {
+		p := &pods[i]
+		switch {
+		case p.Namespace != namespace:
+		case p.Name == short:
+			return p, nil
+		case p.Name == short+"-"+p.Spec.NodeName && p.Annotations["kubernetes.io/config.source"] != "":
+			found = p
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("pod %s/%s is not on this node", namespace, short)
+	}
+	return found, nil
+}
+
+// Story returns what is told of a pod.
+func (c *Client) Story(ctx context.Context, pod *corev1.Pod) (story.Story, error) {
+	var s story.Story
+	return s, c.get(ctx, &s, "story", pod.Namespace, pod.Name)
+}
+
+// Watch calls on for each pod, and again whenever something about it is different, until ctx ends or the kubelet does.
+func (c *Client) Watch(ctx context.Context, on func(Summary)) error {
+	body, err := c.Do(ctx, http.MethodGet, nil, "watch")
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for in := json.NewDecoder(body); ; {
+		var line Summary
+		switch err := in.Decode(&line); {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("the kubelet tells no more of its pods: %w", err)
+		}
+		on(line)
+	}
+}
+
+func (c *Client) get(ctx context.Context, into any, path ...string) error {
+	body, err := c.Do(ctx, http.MethodGet, nil, path...)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(into); err != nil {
+		return fmt.Errorf("read the kubelet's answer: %w", err)
+	}
+	return nil
+}

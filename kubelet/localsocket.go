@@ -1,0 +1,60 @@
+package kubelet
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/local"
+	"minikubelet/kubelet/server"
+	"minikubelet/kubelet/timeline/story"
+	"minikubelet/runtime/criserver/images"
+)
+
+// localParts are what the local socket tells from.
+type localParts struct {
+	socket *local.Local
+	events *local.Events
+	pulls  *local.Pulls
+}
+
+// newLocalParts makes them before anything else, so that nothing is missed. The embedded runtime says how far its pulls are.
+func newLocalParts(b *base) *localParts {
+	socket := local.New()
+	l := &localParts{socket: socket, events: local.NewEvents(socket.Changed), pulls: local.NewPulls(socket.Changed)}
+	b.events.queue.StartEventWatcher(l.events.Record)
+	b.settings.Embedded.Images.Progress = func(e images.Event) {
+		switch {
+		case e.Layer == "" && (e.Phase == images.Resolving || e.Phase == images.Ready):
+			l.pulls.Ended(e.Image)
+		case e.Phase == images.Downloading:
+			l.pulls.Progress(e.Image, e.Layer, e.Done, e.Total)
+		}
+	}
+	return l
+}
+
+// openLocal opens the local socket, and returns what answers on it. A kubelet that cannot have one says so and runs without.
+func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
+	socket, s := b.local.socket, b.settings
+	c.status.OnChange(socket.Changed)
+	if err := socket.Listen(local.Options{
+		RootDir: s.RootDir, Pods: c.podsWithStatus,
+		Server: server.NewLocal(ctx, server.Options{Settings: s, CRI: b.cri, Pods: c.podsWithStatus, Observed: c.cache.Get}),
+		Story: func(pod *corev1.Pod) story.Story {
+			return story.Tell(story.Input{
+				Pod: pod, Events: b.local.events.Of(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.pulls.All(), Now: time.Now(),
+			})
+		},
+		Stop: func(pod *corev1.Pod, gracePeriod *int64) <-chan struct{} {
+			c.fail(pod, gracePeriod, "Stopped", "Stopped on the node by kubelet stop", nil)
+			return c.workers.Cleaned(pod.UID)
+		},
+	}); err != nil {
+		klog.FromContext(ctx).Error(err, "There will be no local socket, and so no kubelet explain, pods, watch, logs, exec and stop")
+		return nil
+	}
+	return []func(context.Context){socket.Run}
+}

@@ -1,0 +1,43 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// Local answers what leads into containers, and which pods there are, to who needs no credentials: it is meant for a
+// socket that only root can open. The settings that switch such requests off are for the network.
+type Local struct {
+	server *Server
+	mux    *http.ServeMux
+}
+
+// NewLocal makes a Local; of the options it needs Settings, CRI, Pods and Observed. It serves until ctx ends.
+func NewLocal(ctx context.Context, o Options) *Local {
+	s := &Server{
+		options: o, settings: o.Settings, started: time.Now(), stopped: ctx,
+		logs: newShares(maxLogs), commands: newShares(maxCommands), forwards: newShares(maxForwards), requests: newShares(maxRequests),
+	}
+	l := &Local{server: s, mux: http.NewServeMux()}
+	for _, r := range append(s.containerRoutes(), route{pattern: "GET /pods", handler: s.getPods}) {
+		l.mux.Handle(r.pattern, s.bounded(r))
+	}
+	context.AfterFunc(ctx, func() { _ = s.watcher.Close() })
+	return l
+}
+
+// Handle adds requests of another part. A request for which stream is set lasts as long as its user likes.
+func (l *Local) Handle(pattern string, stream bool, handler func(http.ResponseWriter, *http.Request) error) {
+	r := route{pattern: pattern, handler: handler}
+	if stream {
+		r.kind = l.server.logs
+	}
+	l.mux.Handle(pattern, l.server.bounded(r))
+}
+
+// ServeHTTP implements http.Handler.
+func (l *Local) ServeHTTP(w http.ResponseWriter, r *http.Request) { l.mux.ServeHTTP(w, r) }
+
+// Error is an error whose status the client gets to see.
+func Error(status int, message string) error { return &httpError{status, message} }

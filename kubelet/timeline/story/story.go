@@ -1,0 +1,254 @@
+// Package story tells a pod's life in sentences, and first of all why it does not run or was restarted, and what can be
+// done about that. It is pure: all that it knows is its input.
+package story
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Input is all that Tell looks at.
+type Input struct {
+	// Pod has its newest status.
+	Pod *corev1.Pod
+	// Events are the pod's, the oldest first.
+	Events []Event
+	// Trouble is what keeps the node from being ready, "" if nothing does.
+	Trouble string
+	// Pulls are the images that are being pulled on the node now, with how far they are.
+	Pulls []Pull
+	// Steps are what the kubelet did for the pod, the oldest first, if that was recorded.
+	Steps []Step
+	Now   time.Time
+}
+
+// Event is an event of the pod, and how often it came.
+type Event struct {
+	First, Last     time.Time
+	Count           int
+	Warning         bool
+	Reason, Message string
+	Container       string // "" if it is the pod's
+}
+
+// Pull is how far an image is: bytes of the layers that are being fetched.
+type Pull struct {
+	Image       string
+	Done, Total int64
+}
+
+// Step is something that the kubelet did, or does.
+type Step struct {
+	Name, Why, Error string
+	Began            time.Time
+	Took             time.Duration
+	Running          bool
+}
+
+// Story is what is told of a pod.
+type Story struct {
+	Pod   string `json:"pod"`
+	State string `json:"state"`
+	// Cause names what Answer tells, for programs; "" if there is nothing to tell.
+	Cause string `json:"cause,omitempty"`
+	// Answer is why the pod does not run, is not ready, or was restarted.
+	Answer string `json:"answer,omitempty"`
+	// Remedy is what can be done, "" if nothing has to be.
+	Remedy string `json:"remedy,omitempty"`
+	// Progress is what takes long just now.
+	Progress string `json:"progress,omitempty"`
+	Life     []Line `json:"life"`
+}
+
+// Line is one sentence of the pod's life.
+type Line struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// Tell tells the story of a pod.
+func Tell(in Input) Story {
+	t := teller{in}
+	s := Story{Pod: in.Pod.Namespace + "/" + in.Pod.Name, State: t.state(), Progress: t.progress(), Life: t.life()}
+	if a := t.answer(); a != nil {
+		s.Cause, s.Answer, s.Remedy = a.cause, a.text, a.remedy
+	}
+	return s
+}
+
+// Write writes the story for people.
+func (s Story) Write(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s\n", s.Pod, s.State)
+	if s.Progress != "" {
+		fmt.Fprintf(&b, "\nNow: %s\n", s.Progress)
+	}
+	if s.Answer != "" {
+		fmt.Fprintf(&b, "\nWhy: %s\n", s.Answer)
+	}
+	if s.Remedy != "" {
+		fmt.Fprintf(&b, "\nWhat to do: %s\n", s.Remedy)
+	}
+	b.WriteString("\nIts life so far:\n")
+	for _, l := range s.Life {
+		fmt.Fprintf(&b, "  %s  %s\n", l.At.Local().Format("15:04:05"), l.Text)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// teller looks at the input.
+type teller struct{ Input }
+
+// state is the pod's phase in a word or two, as lists of pods show it.
+func (t teller) state() string {
+	s := &t.Pod.Status
+	switch {
+	case t.Pod.DeletionTimestamp != nil:
+		return "Terminating"
+	case s.Reason != "" && (s.Phase == corev1.PodFailed || s.Phase == corev1.PodSucceeded):
+		return fmt.Sprintf("%s (%s)", s.Phase, s.Reason)
+	case t.conditionTrue(corev1.PodReady):
+		return "Ready"
+	}
+	phase := cmp.Or(string(s.Phase), string(corev1.PodPending))
+	for i, c := range t.statuses() {
+		switch {
+		case c.State.Waiting != nil && c.State.Waiting.Reason != "":
+			if i < len(s.InitContainerStatuses) || c.State.Waiting.Reason != podInitializing {
+				return fmt.Sprintf("%s (%s: %s)", phase, c.Name, c.State.Waiting.Reason)
+			}
+		case s.Phase == corev1.PodRunning && c.State.Running != nil && !c.Ready && !t.isInit(c.Name):
+			return fmt.Sprintf("%s (%s: not ready)", phase, c.Name)
+		}
+	}
+	return phase
+}
+
+// statuses are those of all containers, init containers first.
+func (t teller) statuses() []corev1.ContainerStatus {
+	s := &t.Pod.Status
+	return append(s.InitContainerStatuses[:len(s.InitContainerStatuses):len(s.InitContainerStatuses)], s.ContainerStatuses...)
+}
+
+func (t teller) container(name string) *corev1.Container {
+	for _, list := range [][]corev1.Container{t.Pod.Spec.InitContainers, t.Pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return &corev1.Container{Name: name}
+}
+
+// isInit tells whether the container has to end before others start, so not for sidecars.
+func (t teller) isInit(name string) bool {
+	for i := range t.Pod.Spec.InitContainers {
+		if c := &t.Pod.Spec.InitContainers[i]; c.Name == name {
+			return c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways
+		}
+	}
+	return false
+}
+
+func (t teller) conditionTrue(kind corev1.PodConditionType) bool {
+	c := t.condition(kind)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
+func (t teller) condition(kind corev1.PodConditionType) *corev1.PodCondition {
+	for i := range t.Pod.Status.Conditions {
+		if c := &t.Pod.Status.Conditions[i]; c.Type == kind {
+			return c
+		}
+	}
+	return nil
+}
+
+// last is the newest event with one of the reasons, nil if there is none. container "" is for those of all.
+func (t teller) last(container string, reasons ...string) *Event {
+	var newest *Event
+	for i := range t.Events {
+		e := &t.Events[i]
+		if container != "" && e.Container != container {
+			continue
+		}
+		for _, reason := range reasons {
+			if e.Reason == reason && (newest == nil || !e.Last.Before(newest.Last)) {
+				newest = e
+			}
+		}
+	}
+	return newest
+}
+
+// standing is the newest event with one of the reasons if nothing came after it that shows that it is over.
+func (t teller) standing(over []string, reasons ...string) *Event {
+	e := t.last("", reasons...)
+	if e == nil {
+		return nil
+	}
+	if after := t.last("", over...); after != nil && after.Last.After(e.Last) {
+		return nil
+	}
+	return e
+}
+
+// progress is what takes long: a pull, or the step that is under way.
+func (t teller) progress() string {
+	for _, c := range t.statuses() {
+		if c.State.Waiting == nil {
+			continue
+		}
+		pulling := t.last(c.Name, "Pulling")
+		ended := t.last(c.Name, "Pulled", "Failed", "BackOff", "Created")
+		if pulling == nil || ended != nil && !ended.Last.Before(pulling.Last) {
+			continue
+		}
+		text := fmt.Sprintf("pulling image %s for container %s", t.container(c.Name).Image, c.Name)
+		for _, p := range t.Pulls {
+			if sameImage(p.Image, t.container(c.Name).Image) && p.Total > 0 {
+				text += fmt.Sprintf(", %s of %s", size(p.Done), size(p.Total))
+			}
+		}
+		return fmt.Sprintf("%s, for %s so far", text, t.ago(pulling.Last))
+	}
+	for i := len(t.Steps) - 1; i >= 0; i-- {
+		if s := t.Steps[i]; s.Running && t.Now.Sub(s.Began) >= time.Second {
+			return fmt.Sprintf("%s, for %s so far%s", s.Name, t.ago(s.Began), because(s.Why))
+		}
+	}
+	return ""
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ", because " + why
+}
+
+// sameImage tells whether a pod's image is the full name that a runtime calls it by.
+func sameImage(full, image string) bool {
+	return full == image || strings.HasSuffix(full, "/"+image) || strings.HasPrefix(full, image+":") || strings.HasSuffix(full, "/"+image+":latest")
+}
+
+// ago is how long ago something was, in whole seconds.
+func (t teller) ago(at time.Time) time.Duration { return t.Now.Sub(at).Round(time.Second) }
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 10<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 10<<10:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

@@ -1,0 +1,242 @@
+package story
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// input is a pod of one container that has not begun.
+func input(changes ...func(*Input)) Input {
+	in := Input{Now: now, Pod: &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", CreationTimestamp: metav1.NewTime(now.Add(-time.Minute))},
+		Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyAlways,
+			Containers:    []corev1.Container{{Name: "app", Image: "shop/web:1", Command: []string{"/web"}}},
+		},
+	}}
+	waits(containerCreating, "")(&in)
+	for _, change := range changes {
+		change(&in)
+	}
+	return in
+}
+
+func waits(reason, message string) func(*Input) {
+	return func(in *Input) {
+		in.Pod.Status.Phase = corev1.PodPending
+		in.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}
+	}
+}
+
+func event(reason, message string) func(*Input) { return about("", reason, message) }
+
+func about(container, reason, message string) func(*Input) {
+	return func(in *Input) {
+		at := now.Add(time.Duration(len(in.Events)-30) * time.Second)
+		in.Events = append(in.Events, Event{First: at, Last: at, Count: 1, Reason: reason, Message: message, Container: container})
+	}
+}
+
+func verdict(reason, message string) func(*Input) {
+	return func(in *Input) {
+		in.Pod.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: reason, Message: message}
+	}
+}
+
+func rejected(reason, message string) func(*Input) {
+	return verdict(reason, "Pod was rejected: "+message)
+}
+
+func crashed(reason string, code int32, message string) func(*Input) {
+	return func(in *Input) {
+		waits("CrashLoopBackOff", "back-off 40s restarting failed container=app pod=web")(in)
+		in.Pod.Status.Phase = corev1.PodRunning
+		c := &in.Pod.Status.ContainerStatuses[0]
+		c.RestartCount = 3
+		c.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: reason, ExitCode: code, Message: message, FinishedAt: metav1.NewTime(now.Add(-20 * time.Second))}
+	}
+}
+
+func runs(ready bool) func(*Input) {
+	return func(in *Input) {
+		in.Pod.Status.Phase = corev1.PodRunning
+		in.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", Ready: ready, Started: &ready,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-9 * time.Second))}}}}
+		if ready {
+			in.Pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		}
+	}
+}
+
+func deleted(in *Input) {
+	in.Pod.DeletionTimestamp, in.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: now.Add(20 * time.Second)}, new(int64(30))
+}
+
+func probe(kind string) func(*Input) {
+	return func(in *Input) {
+		c := &in.Pod.Spec.Containers[0]
+		c.Ports = []corev1.ContainerPort{{ContainerPort: 8080}}
+		p := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ok", Port: intstr.FromInt32(81)}}}
+		*map[string]**corev1.Probe{"Liveness": &c.LivenessProbe, "Readiness": &c.ReadinessProbe, "Startup": &c.StartupProbe}[kind] = p
+	}
+}
+
+func limit(in *Input) {
+	in.Pod.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}
+}
+
+const setUp = `MountVolume.SetUp failed for volume "data" : `
+
+// TestTell: the messages are those of a kubelet, containerd, runc and registries.
+func TestTell(t *testing.T) {
+	for _, tc := range []struct {
+		cause, says string
+		in          Input
+	}{
+		{"", "", input(runs(true))},
+		{"Starting", "its start is under way", input()},
+		{"Starting", "the node is not ready: booting", input(func(in *Input) { in.Trouble = "booting" })},
+		{"ConfigMapMissing", "its volume data: the ConfigMap a does not exist", input(event("FailedMount", setUp+`configmap "a" not found`))},
+		{"SecretMissing", "the Secret a does not exist", input(event("FailedMount", setUp+`secret "a" not found`))},
+		{"KeyMissing", "has no key k", input(waits("CreateContainerConfigError", "couldn't find key k in Secret default/a"))},
+		{"KeyMissing", "asks for the key k", input(event("FailedMount", setUp+`configmap references non-existent key: k`))},
+		{"NoAPIServer", "without an apiserver", input(event("FailedMount", setUp+`read configmap default/a: there is no apiserver to ask`))},
+		{"NotAuthorized", "does not let this node", input(event("FailedMount", setUp+`secrets "a" is forbidden: User "system:node:n" cannot get resource: no relationship found between node 'n' and this object`))},
+		{"ServiceAccountMissing", "service account a", input(event("FailedMount", setUp+`failed to fetch token: serviceaccounts "a" not found`))},
+		{"HostPathMissing", "/data, which a hostPath volume names", input(event("FailedMount", setUp+`hostPath type check failed: /data does not exist`))},
+		{"HostPathType", "/data on the node is not a socket file", input(event("FailedMount", setUp+`hostPath type check failed: /data is not a socket file`))},
+		{"ClaimMissing", "PersistentVolumeClaim a", input(event("FailedMount", `error processing PVC default/a: failed to fetch PVC from API server: persistentvolumeclaims "a" not found`))},
+		{"ClaimUnbound", "has no volume yet", input(event("FailedMount", `error processing PVC default/a: PVC is not bound`))},
+		{"DriverMissing", "CSI driver d is not on this node", input(event("FailedMount", setUp+`driver name d not found in the list of registered CSI drivers`))},
+		{"NotAttached", "not attached", input(event("FailedMount", setUp+`volume h is not attached for volume attachment v`))},
+		{"VolumeUnsupported", "volume data is of the kind nfs", input(event("FailedMount", `spec.volumes[0] (data): volumes of kind nfs are not supported by this kubelet yet`))},
+		{"MountFails", "something new", input(event("FailedMount", setUp+"something new"))},
+		{"Starting", "", input(event("FailedMount", setUp+`configmap "a" not found`), about("app", "Pulled", "present"))},
+		{"RuntimeClassMissing", "RuntimeClass kata does not exist", input(event("FailedCreatePodSandBox", `Failed to create pod sandbox: failed to get RuntimeClass "kata": RuntimeClass not found`))},
+		{"HandlerMissing", "no handler kata", input(event("FailedCreatePodSandBox", `Failed to create pod sandbox: rpc error: no runtime for "kata" is configured`))},
+		{"AddressesExhausted", "no address left", input(event("FailedCreatePodSandBox", `plugin type="bridge" failed (add): failed to allocate for range 0: no IP addresses available in range set: 10.0.0.1-10.0.0.6`))},
+		{"NetworkPlugin", "network plugin flannel", input(event("FailedCreatePodSandBox", `plugin type="flannel" failed (add): open /run/flannel/subnet.env: no such file`))},
+		{"NetworkNotReady", "waits for the node's network", input(event("NetworkNotReady", "network is not ready: cni"), func(in *Input) { in.Trouble = "cni config uninitialized" })},
+		{"RuntimeAway", "container runtime does not answer", input(func(in *Input) {
+			in.Trouble = "container runtime is down: rpc error: code = Unavailable desc = connection error: connection refused"
+		})},
+		{"RuntimeHangs", "did not answer in time", input(event("FailedCreatePodSandBox", "Failed to create pod sandbox: rpc error: code = DeadlineExceeded desc = context deadline exceeded"))},
+		{"NameInUse", "another one of its name", input(waits(containerCreating, "waiting for pod 123, which has the same name, to end"))},
+		{"Unsupported", "spec.resourceClaims: no", input(event("FailedValidation", "Error validating pod web: spec.resourceClaims: no"))},
+		{"ImageMissing", "shop/web:1: it is not in its registry", input(waits("ErrImagePull", "manifest unknown"))},
+		{"ImageDenied", "other credentials", input(waits("ImagePullBackOff", `Back-off pulling image "shop/web:1": ErrImagePull: pull access denied, repository does not exist or may require authorization`))},
+		{"ImageRateLimit", "no more images", input(waits("ErrImagePull", "toomanyrequests: You have reached your pull rate limit"))},
+		{"ImagePlatform", "architecture", input(waits("ErrImagePull", "no match for platform in manifest: not found"))},
+		{"RegistryTLS", "certificate", input(waits("ErrImagePull", "tls: failed to verify certificate: x509: certificate signed by unknown authority"))},
+		{"RegistryAway", "cannot be reached", input(waits("ErrImagePull", "dial tcp: lookup nowhere: no such host"))},
+		{"ImageNeverPull", "imagePullPolicy: Never", input(waits("ErrImageNeverPull", "no"))},
+		{"ImageName", "shop/web:1", input(waits("InvalidImageName", "no"))},
+		{"ImageSignature", "signature", input(waits("SignatureValidationFailed", "no"))},
+		{"RunsAsRoot", "runAsNonRoot", input(waits("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))},
+		{"SubPath", "subPath ../x", input(waits("CreateContainerConfigError", `container app, volumeMounts[0] (data): subPath "../x": must be relative and must not contain '..'`))},
+		{"CommandMissing", "(/web)", input(waits("RunContainerError", `exec: "/web": stat /web: no such file or directory`))},
+		{"CommandDenied", "may not be executed", input(crashed("StartError", 128, `exec: "/web": permission denied`))},
+		{"WrongArchitecture", "another architecture", input(crashed("StartError", 128, `exec /web: exec format error`))},
+		{"ExitCode", `exit code 3; its last words: "no luck", and does so again and again (restarted 3 times); the kubelet waits 40s`, input(crashed("Error", 3, "no luck"))},
+		{"Signal", "signal 11, segmentation fault", input(crashed("Error", 139, ""))},
+		{"Completed", "ended with success", input(crashed("Completed", 0, ""))},
+		{"OOMKilled", "limit of 16Mi", input(limit, crashed("OOMKilled", 137, ""))},
+		{"LivenessProbe", "names port 8080", input(probe("Liveness"), crashed("Error", 137, ""), about("app", "Unhealthy", "Liveness probe failed: refused"), about("app", "Killing", "Container app failed liveness probe, will be restarted"))},
+		{"StartupProbe", "was killed because its startup probe", input(probe("Startup"), crashed("Error", 137, ""), about("app", "Killing", "Container app failed startup probe, will be restarted"))},
+		{"ReadinessProbe", "fails: refused", input(probe("Readiness"), runs(false), about("app", "Unhealthy", "Readiness probe failed: refused"))},
+		{"StartupProbe", "has not succeeded yet", input(probe("Startup"), runs(false))},
+		{"PostStartHook", "postStart hook fails", input(waits("PostStartHookError", "FailedPostStartHook"))},
+		{"ReadinessGates", "example.com/gate", input(runs(true), func(in *Input) {
+			in.Pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, Reason: "ReadinessGatesNotReady", Message: "example.com/gate"}}
+		})},
+		{"LivenessProbe", "Container app runs now; it was started again (once)", input(probe("Liveness"), runs(true), func(in *Input) {
+			c := &in.Pod.Status.ContainerStatuses[0]
+			c.RestartCount, c.LastTerminationState.Terminated = 1, &corev1.ContainerStateTerminated{ExitCode: 137, FinishedAt: metav1.NewTime(now)}
+		}, about("app", "Killing", "Container app failed liveness probe, will be restarted"))},
+		{"OutOfcpu", "asks for 1000m, others have 1500m of 2000m", input(rejected("OutOfcpu", "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"))},
+		{"OutOfpods", "maxPods", input(rejected("OutOfpods", "Node didn't have enough resource: pods, requested: 1, used: 110, capacity: 110"))},
+		{"NodePorts", "host port", input(rejected("NodePorts", "no"))},
+		{"NodeAffinity", "labels", input(rejected("NodeAffinity", "no"))},
+		{"TaintToleration", "taint", input(rejected("TaintToleration", "no"))},
+		{"PodOSNotSupported", "operating system", input(rejected("PodOSNotSupported", "no"))},
+		{"SysctlForbidden", `"kernel.msgmax" not allowlisted`, input(rejected("SysctlForbidden", `forbidden sysctl: "kernel.msgmax" not allowlisted`))},
+		{"AppArmor", "AppArmor", input(rejected("AppArmor", "Cannot enforce AppArmor: not enabled"))},
+		{"UnexpectedAdmissionError", "no gpu", input(rejected("UnexpectedAdmissionError", "no gpu"))},
+		{"NodeShutdown", "shutting down", input(rejected("NodeShutdown", "no"))},
+		{"Terminated", "shut down", input(verdict("Terminated", "Pod was terminated in response to imminent node shutdown."))},
+		{"Evicted", "low on memory", input(verdict("Evicted", "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. "))},
+		{"Evicted", "(DiskPressure)", input(rejected("Evicted", "The node had condition: [DiskPressure]. "))},
+		{"EvictedOwnLimit", "sizeLimit", input(verdict("Evicted", `Usage of EmptyDir volume "data" exceeds the limit "1Mi". `))},
+		{"Preempting", "higher priority", input(verdict("Preempting", "Preempted in order to admit critical pod"))},
+		{"DeadlineExceeded", "activeDeadlineSeconds", input(verdict("DeadlineExceeded", "no"))},
+		{"Stopped", "kubelet stop", input(verdict("Stopped", "no"))},
+		{"SomethingNew", "(SomethingNew): words", input(verdict("SomethingNew", "words"))},
+		{"Completed", "has done its work", input(func(in *Input) { in.Pod.Status = corev1.PodStatus{Phase: corev1.PodSucceeded} })},
+		{"ExitCode", "its restart policy is Never", input(func(in *Input) {
+			in.Pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+			in.Pod.Status.Phase = corev1.PodFailed
+			in.Pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 5}}
+		})},
+		{"InitRunning", "init container first, which has run for 9s", input(runs(false), func(in *Input) {
+			in.Pod.Spec.InitContainers = []corev1.Container{{Name: "first"}}
+			in.Pod.Status.InitContainerStatuses = in.Pod.Status.ContainerStatuses
+			in.Pod.Status.InitContainerStatuses[0].Name = "first"
+			waits(podInitializing, "")(in)
+		})},
+		{"GracePeriod", "container app may use its grace period, which ends in 20s", input(runs(true), deleted)},
+		{"Finalizers", "example.com/keep", input(deleted, func(in *Input) { in.Pod.Finalizers = []string{"example.com/keep"} })},
+		{"UnmountFails", "cannot be unmounted: busy", input(deleted, event("FailedUnMount", "busy"))},
+		{"CleaningUp", "being removed", input(deleted)},
+		{"Working", "pulling image shop/web:1 for container app, 20 MiB of 40 MiB, for 30s so far", input(about("app", "Pulling", "Pulling"), func(in *Input) {
+			in.Pulls = []Pull{{"docker.io/shop/web:1", 20 << 20, 40 << 20}}
+		})},
+		{"Working", "RunPodSandbox, for 12s so far, because the pod has no sandbox", input(func(in *Input) {
+			in.Steps = []Step{{Name: "RunPodSandbox", Why: "the pod has no sandbox", Began: now.Add(-12 * time.Second), Running: true}}
+		})},
+	} {
+		s := Tell(tc.in)
+		if s.Cause != tc.cause || !strings.Contains(s.Answer+" "+s.Remedy, tc.says) {
+			t.Errorf("cause %q: %s %s\nwant %q and %q", s.Cause, s.Answer, s.Remedy, tc.cause, tc.says)
+		}
+		if strings.Contains(s.Answer, "..") || strings.Contains(s.Answer+s.Remedy, "%!") || strings.Contains(s.Answer, "$") {
+			t.Errorf("not a sentence: %s", s.Answer)
+		}
+	}
+}
+
+// TestLife: what happened is told in the order of time, and written with the answer first.
+func TestLife(t *testing.T) {
+	in := input(runs(true), about("app", "Pulled", "Container image is present"), about("app", "Created", "Container created"), about("app", "Started", "Container started"))
+	in.Events[0].Count, in.Events[0].Last = 22, now.Add(-5*time.Second)
+	in.Pod.Status.PodIP, in.Pod.Status.Conditions[0].LastTransitionTime = "10.0.0.2", metav1.NewTime(now)
+	s := Tell(in)
+	var lines []string
+	for _, l := range s.Life {
+		lines = append(lines, l.Text)
+	}
+	want := []string{"The pod was created.", "Container image is present.", "Container app was made.", "Container app was started.",
+		"Container image is present. For the 22nd time.", "The pod is Ready, at 10.0.0.2."}
+	if !slices.Equal(lines, want) {
+		t.Errorf("life:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+	}
+	var out strings.Builder
+	if err := Tell(input(waits("ErrImagePull", "manifest unknown"))).Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out.String(), "default/web: Pending (app: ErrImagePull)\n\nWhy: Container app waits for its image") {
+		t.Errorf("written:\n%s", out.String())
+	}
+	if data, err := json.Marshal(s); err != nil || !strings.Contains(string(data), `"pod":"default/web"`) {
+		t.Errorf("as JSON: %s, %v", data, err)
+	}
+}
