@@ -33,6 +33,7 @@ func TestAppArmor(t *testing.T) {
 		if got.Status.Reason != "AppArmor" || !strings.Contains(got.Status.Message, "Cannot enforce AppArmor: AppArmor is not enabled on the host") {
 			t.Errorf("reason %q, message %q", got.Status.Reason, got.Status.Message)
 		}
+		told(ctx, t, got.Name, "AppArmor")
 		remove(ctx, t, got)
 	}
 }

@@ -28,6 +28,11 @@ func evicted(ctx testContext, t *testing.T, pod *corev1.Pod, message string) *co
 	if got := event(ctx, t, p.Name, "Evicted"); got != p.Status.Message {
 		t.Errorf("the event is %q, the status %q", got, p.Status.Message)
 	}
+	cause := "EvictedOwnLimit"
+	if strings.HasPrefix(message, "The node was low") {
+		cause = "Evicted"
+	}
+	told(ctx, t, p.Name, cause)
 	return p
 }
 

@@ -172,7 +172,7 @@ func storyCases(configMap string) map[string]storyCase {
 		"hostpath":      {"HostPathMissing", []string{"/no/such/dir"}, volumed(hostPath("/no/such/dir", corev1.HostPathDirectory), "")},
 		"hostpath-type": {"HostPathType", []string{"/proc/version on the node is not a directory"}, volumed(hostPath("/proc/version", corev1.HostPathDirectory), "")},
 		"claim":         {"ClaimMissing", []string{"PersistentVolumeClaim no-such"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "no-such"}}, "")},
-		"csi":           {"DriverMissing", []string{"CSI driver no.such.driver"}, volumed(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: "no.such.driver"}}, "")},
+		"csi":           {"DriverMissing", []string{"no CSIDriver object for the driver no.such.driver"}, volumed(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: "no.such.driver"}}, "")},
 		"nfs":           {"VolumeUnsupported", []string{"nfs"}, volumed(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "127.0.0.1", Path: "/"}}, "")},
 		"cpu":           {"OutOfcpu", []string{"asks for 1000000m"}, requests(corev1.ResourceCPU, "1000")},
 		"memory":        {"OutOfmemory", []string{"not enough memory left"}, requests(corev1.ResourceMemory, "1000Ti")},

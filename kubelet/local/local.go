@@ -152,6 +152,7 @@ type Summary struct {
 	Restarts  int32     `json:"restarts"`
 	IP        string    `json:"ip,omitempty"`
 	Created   time.Time `json:"created"`
+	Cause     string    `json:"cause,omitempty"`
 	Answer    string    `json:"answer,omitempty"`
 	Progress  string    `json:"progress,omitempty"`
 	// Gone says that the pod is not on the node any more; all else is as it was last.
@@ -162,7 +163,7 @@ type Summary struct {
 func Summarize(pod *corev1.Pod, s story.Story) Summary {
 	line := Summary{
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, State: s.State, IP: pod.Status.PodIP, Of: len(pod.Spec.Containers),
-		Created: pod.CreationTimestamp.Time, Answer: s.Answer, Progress: s.Progress,
+		Created: pod.CreationTimestamp.Time, Cause: s.Cause, Answer: s.Answer, Progress: s.Progress,
 	}
 	if line.Created.IsZero() && pod.Status.StartTime != nil {
 		line.Created = pod.Status.StartTime.Time

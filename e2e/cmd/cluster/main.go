@@ -135,6 +135,9 @@ func run(ctx context.Context, f flags) error {
 			pods = append(pods, podKey(pod.Namespace, pod.Name))
 		}
 		go watch(ctx, s, say, pods, ready)
+		if f.kubelet == "minikubelet" && f.dlv == "" {
+			go tellWhy(ctx, s, say)
+		}
 		return k, nil
 	})
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"minikubelet/e2e/stack"
+	"minikubelet/kubelet/local"
 )
 
 // runStandalone runs the kubelet alone: it is its own runtime, and its pods are the manifests in examples/static.
@@ -36,6 +38,7 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet) {
   pods          %[1]s curl -s http://127.0.0.1:10255/pods
   metrics       %[1]s curl -s http://127.0.0.1:10255/metrics
   all the rest  %[1]s curl -sk -H "Authorization: Bearer $(cat %[6]s/server-token)" https://127.0.0.1:10250/runningpods/
+  why it waits  bin/kubelet explain pod NAME --root-dir=%[6]s (watch, pods, logs, exec, stop too)
   the runtime   crictl -r unix://%[2]s pods
   kubelet log   %[3]s
   pod logs      %[4]s
@@ -44,41 +47,71 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet) {
 `, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir(), s.RootDir())
 }
 
-// watchStandalone prints the changes of the pods, and closes ready once the awaited ones are Ready. Without an apiserver
-// there is nothing to watch, but the kubelet tells when asked.
+// watchStandalone prints the changes of the pods and why those wait that are not Ready, and closes ready once the awaited
+// ones are.
 func watchStandalone(ctx context.Context, s *stack.Stack, say sayer, await []string, ready chan<- struct{}) {
-	seen := map[string]string{}
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	follow(ctx, s, func(l local.Summary) {
+		key := podKey(l.Namespace, l.Name)
+		isReady := l.State == "Ready"
+		say("%s %s", key, describe(l))
+		if isReady && l.Name == "hello-"+s.NodeName {
+			say("try: nsenter --net=%s curl http://%s:8080", s.NetnsPath(), l.IP)
+		}
+		if await = without(await, key, isReady); len(await) == 0 && ready != nil {
+			say("everything is Ready; Ctrl-C ends it")
+			close(ready)
+			ready = nil
+		}
+	})
+}
+
+// tellWhy prints why pods wait, beside what the apiserver tells of them.
+func tellWhy(ctx context.Context, s *stack.Stack, say sayer) {
+	follow(ctx, s, func(l local.Summary) {
+		if l.Answer != "" && l.State != "Ready" {
+			say("%s %s", podKey(l.Namespace, l.Name), cmp.Or(l.Progress, l.Answer))
+		}
+	})
+}
+
+// progressEvery is how often it is printed how far a pull is.
+const progressEvery = 5 * time.Second
+
+// follow calls tell for each pod that is another than before, as the kubelet's local socket tells it, and now and then for
+// one that a pull goes on for.
+func follow(ctx context.Context, s *stack.Stack, tell func(local.Summary)) {
+	client := local.NewClient(s.RootDir())
+	seen, progressed := map[string]string{}, map[string]time.Time{}
+	for ctx.Err() == nil {
+		_ = client.Watch(ctx, func(l local.Summary) { // an error says that it is starting, or has ended
+			key := l.Namespace + "/" + l.Name
+			text := l.State + l.Cause + l.IP
+			going := l.Progress != "" && time.Since(progressed[key]) >= progressEvery
+			if seen[key] == text && !going || l.Gone || l.Cause == "Starting" {
+				return
+			}
+			seen[key] = text
+			if l.Progress != "" {
+				progressed[key] = time.Now()
+			}
+			tell(l)
+		})
 		select {
 		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		pods, err := s.StandalonePods(ctx)
-		if err != nil {
-			continue // it is starting
-		}
-		for _, pod := range pods {
-			key, state := podKey(pod.Namespace, pod.Name), podState(&pod)
-			if seen[key] == state {
-				continue
-			}
-			if seen[key] = state; state == "" {
-				continue // not tried yet
-			}
-			say("%s %s", key, state)
-			if stack.PodReady(&pod) && pod.Name == "hello-"+s.NodeName {
-				say("try: nsenter --net=%s curl http://%s:8080", s.NetnsPath(), pod.Status.PodIP)
-			}
-			if await = without(await, key, stack.PodReady(&pod)); len(await) == 0 && ready != nil {
-				say("everything is Ready; Ctrl-C ends it")
-				close(ready)
-				ready = nil
-			}
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// describe says how a pod is, and why.
+func describe(l local.Summary) string {
+	if l.State == "Ready" {
+		return "Ready at " + l.IP
+	}
+	if why := cmp.Or(l.Progress, l.Answer); why != "" {
+		return l.State + ": " + why
+	}
+	return l.State
 }
 
 // without removes a key that is done.

@@ -106,7 +106,7 @@ func (t teller) ended() *answer {
 
 // runtimeAway is a runtime that does not answer. Nothing that the pod waits for can happen meanwhile.
 func (t teller) runtimeAway() *answer {
-	if t.conditionTrue(corev1.PodReady) || t.Trouble == "" || !strings.Contains(t.Trouble, "untime") {
+	if t.isReady() || t.Trouble == "" || !strings.Contains(t.Trouble, "untime") {
 		return nil
 	}
 	m := explain(t.Trouble, "RuntimeAway", sandboxes)
@@ -189,7 +189,7 @@ func tries(e *Event) string {
 
 // readinessGates keep a pod whose containers are all ready from being so.
 func (t teller) readinessGates() *answer {
-	c := t.condition(corev1.PodReady)
+	c := t.readiness()
 	if c == nil || c.Status == corev1.ConditionTrue || c.Reason != "ReadinessGatesNotReady" {
 		return nil
 	}
@@ -199,7 +199,7 @@ func (t teller) readinessGates() *answer {
 
 // stepUnderWay is what the kubelet does just now, if it takes long.
 func (t teller) stepUnderWay() *answer {
-	if t.conditionTrue(corev1.PodReady) {
+	if t.isReady() {
 		return nil
 	}
 	if now := t.progress(); now != "" {

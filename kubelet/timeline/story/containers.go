@@ -12,7 +12,7 @@ import (
 
 // containers is the first container that keeps the pod from being ready, in the order in which they start.
 func (t teller) containers() *answer {
-	if t.conditionTrue(corev1.PodReady) {
+	if t.isReady() {
 		return nil
 	}
 	for _, c := range t.statuses() {

@@ -46,7 +46,7 @@ func (t teller) life() []Line {
 			}
 		}
 	}
-	if c := t.condition(corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
+	if c := t.readiness(); c != nil && c.Status == corev1.ConditionTrue {
 		add(c.LastTransitionTime.Time, "The pod is Ready%s.", at(t.Pod.Status.PodIP))
 	}
 	if d := t.Pod.DeletionTimestamp; d != nil {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,7 +114,7 @@ func (t teller) state() string {
 		return "Terminating"
 	case s.Reason != "" && (s.Phase == corev1.PodFailed || s.Phase == corev1.PodSucceeded):
 		return fmt.Sprintf("%s (%s)", s.Phase, s.Reason)
-	case t.conditionTrue(corev1.PodReady):
+	case t.isReady():
 		return "Ready"
 	}
 	phase := cmp.Or(string(s.Phase), string(corev1.PodPending))
@@ -133,7 +134,7 @@ func (t teller) state() string {
 // statuses are those of all containers, init containers first.
 func (t teller) statuses() []corev1.ContainerStatus {
 	s := &t.Pod.Status
-	return append(s.InitContainerStatuses[:len(s.InitContainerStatuses):len(s.InitContainerStatuses)], s.ContainerStatuses...)
+	return slices.Concat(s.InitContainerStatuses, s.ContainerStatuses)
 }
 
 func (t teller) container(name string) *corev1.Container {
@@ -157,14 +158,15 @@ func (t teller) isInit(name string) bool {
 	return false
 }
 
-func (t teller) conditionTrue(kind corev1.PodConditionType) bool {
-	c := t.condition(kind)
+func (t teller) isReady() bool {
+	c := t.readiness()
 	return c != nil && c.Status == corev1.ConditionTrue
 }
 
-func (t teller) condition(kind corev1.PodConditionType) *corev1.PodCondition {
+// readiness is the pod's condition Ready.
+func (t teller) readiness() *corev1.PodCondition {
 	for i := range t.Pod.Status.Conditions {
-		if c := &t.Pod.Status.Conditions[i]; c.Type == kind {
+		if c := &t.Pod.Status.Conditions[i]; c.Type == corev1.PodReady {
 			return c
 		}
 	}
@@ -211,16 +213,14 @@ func (t teller) progress() string {
 		if pulling == nil || ended != nil && !ended.Last.Before(pulling.Last) {
 			continue
 		}
-		text := fmt.Sprintf("pulling image %s for container %s", t.container(c.Name).Image, c.Name)
-		for _, p := range t.Pulls {
-			if sameImage(p.Image, t.container(c.Name).Image) && p.Total > 0 {
-				text += fmt.Sprintf(", %s of %s", size(p.Done), size(p.Total))
-			}
+		image, fetched := t.container(c.Name).Image, ""
+		if i := slices.IndexFunc(t.Pulls, func(p Pull) bool { return p.Total > 0 && sameImage(p.Image, image) }); i >= 0 {
+			fetched = fmt.Sprintf(", %s of %s", size(t.Pulls[i].Done), size(t.Pulls[i].Total))
 		}
-		return fmt.Sprintf("%s, for %s so far", text, t.ago(pulling.Last))
+		return fmt.Sprintf("pulling image %s for container %s%s, for %s so far", image, c.Name, fetched, t.ago(pulling.Last))
 	}
-	for i := len(t.Steps) - 1; i >= 0; i-- {
-		if s := t.Steps[i]; s.Running && t.Now.Sub(s.Began) >= time.Second {
+	for _, s := range slices.Backward(t.Steps) {
+		if s.Running && t.Now.Sub(s.Began) >= time.Second {
 			return fmt.Sprintf("%s, for %s so far%s", s.Name, t.ago(s.Began), because(s.Why))
 		}
 	}
