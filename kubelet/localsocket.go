@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -43,11 +44,7 @@ func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
 	if err := socket.Listen(local.Options{
 		RootDir: s.RootDir, Pods: c.podsWithStatus,
 		Server: server.NewLocal(ctx, server.Options{Settings: s, CRI: b.cri, Pods: c.podsWithStatus, Observed: c.cache.Get}),
-		Story: func(pod *corev1.Pod) story.Story {
-			return story.Tell(story.Input{
-				Pod: pod, Events: b.local.events.Of(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.pulls.All(), Now: time.Now(),
-			})
-		},
+		Story:  func(pod *corev1.Pod) story.Story { return tell(b, c, pod) },
 		Stop: func(pod *corev1.Pod, gracePeriod *int64) <-chan struct{} {
 			c.fail(pod, gracePeriod, "Stopped", "Stopped on the node by kubelet stop", nil)
 			return c.workers.Cleaned(pod.UID)
@@ -57,4 +54,18 @@ func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
 		return nil
 	}
 	return []func(context.Context){socket.Run}
+}
+
+// tell tells a pod's story from what is known of it now.
+func tell(b *base, c *core, pod *corev1.Pod) story.Story {
+	in := story.Input{Pod: pod, Events: b.local.events.Of(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.pulls.All(), Now: time.Now()}
+	if recorder := b.timeline.recorder; recorder != nil { // part: timeline, kubelet/timeline
+		for _, step := range recorder.Steps(pod.UID) {
+			in.Steps = append(in.Steps, story.Step{
+				Name: cmp.Or(step.Method, step.Name), Why: step.Why, Error: step.Error, Began: step.Start,
+				Took: step.End.Sub(step.Start), Running: step.End.IsZero(),
+			})
+		}
+	}
+	return story.Tell(in)
 }

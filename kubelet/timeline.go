@@ -9,6 +9,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"minikubelet/kubelet/settings"
@@ -84,6 +85,7 @@ func (t *timelinePart) run(b *base, c *core) func(context.Context) {
 		}
 		t.page.Run(ctx, timeline.Facts{
 			Node: b.settings.NodeName, Version: b.settings.Version, Pods: c.podsWithStatus,
+			Sentence: func(pod *corev1.Pod) string { return tell(b, c, pod).Sentence() },
 			Channels: c.channels, Workers: c.mailboxes, Writes: c.status.Unwritten,
 		})
 	}

@@ -82,6 +82,9 @@ func Tell(in Input) Story {
 	return s
 }
 
+// Sentence is the answer in one sentence, or how the pod is if there is nothing to explain.
+func (s Story) Sentence() string { return cmp.Or(s.Answer, "The pod is "+s.State+".") }
+
 // Write writes the story for people.
 func (s Story) Write(w io.Writer) error {
 	var b strings.Builder
