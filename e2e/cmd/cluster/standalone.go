@@ -4,6 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"minikubelet/e2e/stack"
@@ -19,19 +23,45 @@ func runStandalone(ctx context.Context, f flags) error {
 	return onStack(ctx, f, o, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
 		// Without a client authority a token opens the kubelet's server.
 		config := map[string]any{"authentication": nil}
-		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config})
+		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config, Args: []string{"--timeline"}})
 		if err != nil {
 			return nil, err
 		}
 		say("started the kubelet, pid %d", k.Pid())
-		showStandalone(s, k)
+		link, err := forwardTimeline(ctx, s, k)
+		if err != nil {
+			return nil, err
+		}
+		showStandalone(s, k, link)
 		go watchStandalone(ctx, s, say, pods, ready)
 		return k, nil
 	})
 }
 
+// forwardTimeline makes the timeline's page reachable from the host, and returns its link there.
+func forwardTimeline(ctx context.Context, s *stack.Stack, k *stack.Kubelet) (string, error) {
+	for {
+		text, err := os.ReadFile(filepath.Join(s.RootDir(), "timeline-link"))
+		if err == nil {
+			link, err := url.Parse(strings.TrimSpace(string(text)))
+			if err != nil {
+				return "", err
+			}
+			link.Host, err = listenAndForward(ctx, s, "127.0.0.1:0", link.Host)
+			return link.String(), err
+		}
+		select {
+		case <-k.Done():
+			return "", fmt.Errorf("the kubelet has ended; its log ends:\n%s", k.LogTail(20))
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // showStandalone prints how to look at the pods.
-func showStandalone(s *stack.Stack, k *stack.Kubelet) {
+func showStandalone(s *stack.Stack, k *stack.Kubelet, timeline string) {
 	inside := "nsenter --net=" + s.NetnsPath()
 	fmt.Printf(`
   healthz       %[1]s curl -s http://127.0.0.1:10248/healthz
@@ -44,7 +74,10 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet) {
   pod logs      %[4]s
   manifests     %[5]s (what comes here runs, what goes ends)
 
-`, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir(), s.RootDir())
+  each step, live, in a browser of this machine:
+                %[7]s
+
+`, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir(), s.RootDir(), timeline)
 }
 
 // watchStandalone prints the changes of the pods and why those wait that are not Ready, and closes ready once the awaited
