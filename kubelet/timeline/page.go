@@ -169,6 +169,7 @@ func (p *Page) index(w http.ResponseWriter, r *http.Request) {
 // brief is a step as the stream has it: without what is shown when it is chosen.
 func (s *Step) brief() Step {
 	short := *s
+	short.What = titles()[s.Name]
 	short.Before, short.After, short.Attributes = "", "", nil
 	if n := len(s.Notes); n > 1 {
 		short.Notes = s.Notes[n-1:]
@@ -249,6 +250,7 @@ func (p *Page) step(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the step is not kept any more", http.StatusNotFound)
 		return
 	}
+	step.What = titles()[step.Name]
 	code := locate(step, steps)
 	if step.Upstream = code.Upstream; step.Function == "" {
 		step.Function, step.File = code.Function, code.File

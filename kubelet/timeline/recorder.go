@@ -63,7 +63,7 @@ func (r *Recorder) OnStart(parent context.Context, span sdktrace.ReadWriteSpan) 
 	step := &Step{
 		ID: span.SpanContext().SpanID(), Parent: span.Parent().SpanID(), Trace: span.SpanContext().TraceID(), Name: span.Name(), Start: span.StartTime(),
 	}
-	if span.InstrumentationScope().Name != tracer { // a call's: PACKAGE.SERVICE/METHOD
+	if strings.HasPrefix(step.Name, "runtime.v1.") { // a call's: PACKAGE.SERVICE/METHOD
 		step.Method = path.Base(step.Name)
 	}
 	step.Runtime = span.SpanKind() == trace.SpanKindServer

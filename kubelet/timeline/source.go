@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 )
 
 // archive holds the source of what is on the way of a pod, if the program was built with `make build`.
@@ -71,6 +72,20 @@ func locate(step *Step, steps []Step) *source {
 	}
 	return code
 }
+
+var numbered = regexp.MustCompile(`(?m)^\s*// \d+\. (.*(?:\n\s*// .*)*)\n\s*s\.step\(ctx, "([^"]+)"\)`)
+
+// titles are what the runtime's numbered steps do: the first sentence of the comment above each.
+var titles = sync.OnceValue(func() map[string]string {
+	all := map[string]string{}
+	for _, text := range files(criserver, "") {
+		for _, match := range numbered.FindAllStringSubmatch(text, -1) {
+			what, _, _ := strings.Cut(strings.Join(strings.Fields(strings.ReplaceAll(match[1], "//", "")), " "), ". ")
+			all[match[2]] = strings.TrimSuffix(what, ".")
+		}
+	}
+	return all
+})
 
 func parentOf(step *Step, steps []Step) *Step {
 	for i := range steps {

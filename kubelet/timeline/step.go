@@ -27,6 +27,8 @@ type Step struct {
 	Start   time.Time `json:"start"`
 	End     time.Time `json:"end,omitzero"` // zero while it goes on
 	Error   string    `json:"error,omitempty"`
+	// What is what a numbered step of the runtime does, in the words of its source; only the page knows it.
+	What string `json:"what,omitempty"`
 	// Why is the reason that the planner, or whoever else decided, gave.
 	Why string `json:"why,omitempty"`
 	// Function, File and Line say where it is done; Upstream is the file and function that play the part upstream.

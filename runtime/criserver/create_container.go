@@ -45,7 +45,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 // createContainer makes the container step by step; when one fails all is taken back.
 func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, config *runtimeapi.ContainerConfig) (_ string, err error) {
 	// 1. Reserve the name. A finished container that was not started is what the caller wants.
-	s.step("CreateContainer 1")
+	s.step(ctx, "CreateContainer 1")
 	id := store.NewID()
 	if owner, ok := s.containers.Reserve(name, id); !ok {
 		if made, err := s.existingContainer(ctx, name, owner); made || err != nil {
@@ -58,7 +58,7 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 
 	// 2. Find what it needs: sandbox, image, PID namespace, log. Then write down what is to be made: a server that is
 	// killed meanwhile removes it at its next start.
-	s.step("CreateContainer 2")
+	s.step(ctx, "CreateContainer 2")
 	c, image, err := s.newContainer(sb, id, name, config)
 	if err != nil {
 		s.containers.Release(name, id)
@@ -71,26 +71,26 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 	}()
 
 	// 3. Make its bundle.
-	s.step("CreateContainer 3")
+	s.step(ctx, "CreateContainer 3")
 	if err := c.makeBundle(sb); err != nil {
 		return "", err
 	}
 
 	// 4. Mount its root file system and its image volumes.
-	s.step("CreateContainer 4")
+	s.step(ctx, "CreateContainer 4")
 	if err := s.images.Mount(ctx, id, image.ID, c.rootfs(), sb.owner()); err != nil {
 		return "", fmt.Errorf("mount image %s: %w", image.ID, err)
 	}
 
 	// 5. Generate its OCI specification.
-	s.step("CreateContainer 5")
+	s.step(ctx, "CreateContainer 5")
 	user, err := s.specify(ctx, sb, c, image)
 	if err != nil {
 		return "", err
 	}
 
 	// 6. Have conmon have the OCI runtime create it.
-	s.step("CreateContainer 6")
+	s.step(ctx, "CreateContainer 6")
 	process, err := c.task.create(ctx, s.conmon, monitor.Container{
 		LogPath: c.Config.LogPath, Stdin: config.GetStdin(), StdinOnce: config.GetStdinOnce(), TTY: config.GetTty(),
 	})
@@ -99,14 +99,14 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 	}
 
 	// 7. Write down that it is there. The sandbox may have been stopped meanwhile.
-	s.step("CreateContainer 7")
+	s.step(ctx, "CreateContainer 7")
 	err = c.Update(func(state *store.ContainerState) {
 		state.Phase, state.Process, state.User, state.ImageRefs = store.ContainerCreated, process, user.Status(), s.imageRefs(config)
 	})
 	if err != nil {
 		return "", err
 	}
-	s.step("CreateContainer end")
+	s.step(ctx, "CreateContainer end")
 	if err := s.publish(sb, c); err != nil {
 		return "", err
 	}

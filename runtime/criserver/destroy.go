@@ -40,11 +40,11 @@ func (s *Server) destroySandbox(ctx context.Context, sb *sandbox) error {
 	if err := s.takeDown(ctx, sb); err != nil {
 		return err
 	}
-	s.step("destroy sandbox: files")
+	s.step(ctx, "destroy sandbox: files")
 	if err := sb.removeFiles(); err != nil {
 		return err
 	}
-	s.step("destroy sandbox: record")
+	s.step(ctx, "destroy sandbox: record")
 	if err := sb.Remove(); err != nil {
 		return err
 	}
@@ -68,17 +68,17 @@ func (s *Server) destroyContainer(ctx context.Context, c *container) error {
 	if c.destroyed {
 		return nil
 	}
-	s.step("destroy container: mounts")
+	s.step(ctx, "destroy container: mounts")
 	if c.known() { // else they go with the bundle, and their snapshots at the end of adopt
 		if err := s.unmountAll(c); err != nil {
 			return err
 		}
 	}
-	s.step("destroy container: bundle")
+	s.step(ctx, "destroy container: bundle")
 	if err := trees.RemoveMounted(c.task.bundle); err != nil {
 		return err
 	}
-	s.step("destroy container: record")
+	s.step(ctx, "destroy container: record")
 	// The log stays: the kubelet reads it until it removes the pod's directory.
 	if err := c.Remove(); err != nil {
 		return err

@@ -60,7 +60,11 @@ func toStatus(err error) error {
 // unary runs around every method: it logs it and translates its error.
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	begin := time.Now()
-	response, err := handler(ctx, request)
+	var response any
+	err := traced(ctx, info.FullMethod, func(ctx context.Context) (err error) {
+		response, err = handler(ctx, request)
+		return err
+	})
 	s.logCall(ctx, info.FullMethod, begin, err)
 	return response, toStatus(err)
 }

@@ -14,7 +14,7 @@ import (
 
 // startPause starts the process that is the first in the pod's own PID namespace.
 func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
-	s.step("startPause: mount")
+	s.step(ctx, "startPause: mount")
 	if err := makePauseRoot(sb.pauseRoot()); err != nil {
 		return err
 	}
@@ -43,18 +43,18 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 	if err := writeSpec(sb.pauseDir(), spec); err != nil {
 		return err
 	}
-	s.step("startPause: create")
+	s.step(ctx, "startPause: create")
 	sb.pause = newTask(sb.ID, sb.pauseDir(), runtime, true)
 	process, err := sb.pause.create(ctx, s.conmon, monitor.Container{})
 	if err != nil {
 		return err
 	}
-	s.step("startPause: start")
+	s.step(ctx, "startPause: start")
 	if err := runtime.Start(ctx, sb.ID, sb.pause.init); err != nil {
 		return err
 	}
 	// Last, so that a start takes back one that was not started.
-	s.step("startPause: record")
+	s.step(ctx, "startPause: record")
 	return sb.Update(func(state *store.SandboxState) { state.Pause = process })
 }
 

@@ -15,6 +15,6 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 	} else if err != nil {
 		return nil, err
 	}
-	s.step("RemoveContainer 1")
+	s.step(ctx, "RemoveContainer 1")
 	return &runtimeapi.RemoveContainerResponse{}, s.destroyContainer(ctx, c)
 }

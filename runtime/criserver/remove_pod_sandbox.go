@@ -21,7 +21,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 		return nil, err
 	}
 	// 2. Remove its containers.
-	s.step("RemovePodSandbox 2")
+	s.step(ctx, "RemovePodSandbox 2")
 	group := errgroup.Group{}
 	for _, c := range s.containersOf(sb.ID) {
 		group.Go(func() error { return s.destroyContainer(ctx, c) })
@@ -30,10 +30,10 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 		return nil, err
 	}
 	// 3. Remove its files, and last its record and its name.
-	s.step("RemovePodSandbox 3")
+	s.step(ctx, "RemovePodSandbox 3")
 	if err := s.destroySandbox(ctx, sb); err != nil {
 		return nil, err
 	}
-	s.step("RemovePodSandbox end")
+	s.step(ctx, "RemovePodSandbox end")
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }

@@ -86,7 +86,7 @@ func (s *Server) validateSandbox(r *runtimeapi.RunPodSandboxRequest) error {
 // runPodSandbox makes the sandbox step by step; when one fails all is taken back.
 func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.RunPodSandboxRequest) (_ string, err error) {
 	// 1. Reserve the name. If a finished sandbox has it, that is what the caller wants.
-	s.step("RunPodSandbox 1")
+	s.step(ctx, "RunPodSandbox 1")
 	id := store.NewID()
 	if owner, ok := s.sandboxes.Reserve(name, id); !ok {
 		if made, err := s.existingSandbox(ctx, name, owner); made || err != nil {
@@ -98,7 +98,7 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	}
 
 	// 2. Write down what is to be made: a server that is killed meanwhile takes it down at its next start.
-	s.step("RunPodSandbox 2")
+	s.step(ctx, "RunPodSandbox 2")
 	sb, err := s.newSandbox(id, name, r)
 	if err != nil {
 		s.sandboxes.Release(name, id)
@@ -114,7 +114,7 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	}
 
 	// 3. Make the namespaces, with hostname and sysctls.
-	s.step("RunPodSandbox 3")
+	s.step(ctx, "RunPodSandbox 3")
 	config := sb.Config.Config
 	if err := namespaces.Pin(namespaces.Options{Dir: sb.namespaceDir(), Kinds: sb.kinds(), Hostname: sb.hostname(), Sysctls: config.GetLinux().GetSysctls(), Users: sb.ids()}); err != nil {
 		return "", err
@@ -125,9 +125,10 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	var ips []string
 	if !sb.hostNetwork() {
 		group.Go(func() (err error) {
-			s.step("RunPodSandbox 4")
-			ips, err = s.connect(groupCtx, sb)
-			s.step("RunPodSandbox 4 end")
+			ctx := branch(groupCtx)
+			s.step(ctx, "RunPodSandbox 4")
+			ips, err = s.connect(ctx, sb)
+			s.step(ctx, "RunPodSandbox 4 end")
 			return err
 		})
 	}
@@ -137,11 +138,11 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	}
 
 	// 8. Write down that it runs.
-	s.step("RunPodSandbox 8")
+	s.step(ctx, "RunPodSandbox 8")
 	if err := sb.Update(func(state *store.SandboxState) { state.Phase, state.IPs = store.SandboxReady, ips }); err != nil {
 		return "", err
 	}
-	s.step("RunPodSandbox end")
+	s.step(ctx, "RunPodSandbox end")
 	s.sandboxes.Add(id, sb)
 	if sb.pause != nil {
 		s.watchPause(sb)
@@ -155,7 +156,7 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 // furnish gives the sandbox what it has besides namespaces and network.
 func (s *Server) furnish(ctx context.Context, sb *sandbox) error {
 	// 5. Make resolv.conf, hostname and the directory of the logs.
-	s.step("RunPodSandbox 5")
+	s.step(ctx, "RunPodSandbox 5")
 	if err := sb.writeFiles(); err != nil {
 		return err
 	}
@@ -165,17 +166,17 @@ func (s *Server) furnish(ctx context.Context, sb *sandbox) error {
 		}
 	}
 	// 6. Make /dev/shm. It is unmounted with the sandbox's files.
-	s.step("RunPodSandbox 6")
+	s.step(ctx, "RunPodSandbox 6")
 	if err := sb.mountShm(); err != nil {
 		return err
 	}
 	// 7. Start a process to hold a PID namespace, if there is to be one.
-	s.step("RunPodSandbox 7")
+	s.step(ctx, "RunPodSandbox 7")
 	if !sb.Config.Pause {
 		return nil
 	}
 	err := s.startPause(ctx, sb)
-	s.step("RunPodSandbox 7 end")
+	s.step(ctx, "RunPodSandbox 7 end")
 	return err
 }
 

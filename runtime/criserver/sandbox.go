@@ -168,7 +168,7 @@ func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 	if !sb.State().Network && !s.cni.Connected(sb.ID) {
 		return nil
 	}
-	s.step("destroy sandbox: network")
+	s.step(ctx, "destroy sandbox: network")
 	pod := cni.Pod{SandboxID: sb.ID, NetNS: namespaces.Path(sb.namespaceDir(), namespaces.Network)}
 	if sb.known() {
 		var err error

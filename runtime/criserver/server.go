@@ -153,12 +153,6 @@ func (s *Server) state(elements ...string) string {
 	return filepath.Join(append([]string{s.options.State}, elements...)...)
 }
 
-func (s *Server) step(name string) {
-	if s.options.Step != nil {
-		s.options.Step(name)
-	}
-}
-
 // runtimeOf is the OCI runtime of a sandbox; the default one for one whose handler is not configured any more.
 func (s *Server) runtimeOf(sb *sandbox) *monitor.Runtime {
 	if runtime := s.runtimes[sb.Config.RuntimeHandler]; runtime != nil {

@@ -26,7 +26,7 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 
 func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	// 1. No container may be made in it from now on.
-	s.step("StopPodSandbox 1")
+	s.step(ctx, "StopPodSandbox 1")
 	sb.ops.Lock()
 	wasReady := sb.ready()
 	err := sb.Update(func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
@@ -35,7 +35,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 		klog.FromContext(ctx).Error(err, "Could not write down that a sandbox stopped", "sandbox", sb.ID)
 	}
 	// 2. Kill its containers, at once: those that are to end in their own way were stopped before.
-	s.step("StopPodSandbox 2")
+	s.step(ctx, "StopPodSandbox 2")
 	containers := s.containersOf(sb.ID)
 	group := errgroup.Group{}
 	for _, c := range containers {
@@ -49,7 +49,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	}
 	// 3. Disconnect the network, end the pause process, let the namespaces go. Meanwhile the OCI
 	// runtime forgets the containers, and their cgroups go.
-	s.step("StopPodSandbox 3")
+	s.step(ctx, "StopPodSandbox 3")
 	sb.ops.Lock()
 	defer sb.ops.Unlock()
 	group = errgroup.Group{}
@@ -60,7 +60,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("stop sandbox: %w", err)
 	}
-	s.step("StopPodSandbox end")
+	s.step(ctx, "StopPodSandbox end")
 	if wasReady {
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, sb.ID, sb.ID)
 	}

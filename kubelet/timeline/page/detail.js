@@ -34,7 +34,7 @@ export function close() {
 function show(step, { step: full, code, gone }, close) {
   const parent = step.parent && of(step.pod).byID.get(step.parent);
   const facts = [
-    ["Why", full.why], ["Error", full.error && h("span", { class: "bad" }, full.error)], ["Pod", step.podName || "the node"], ["Container", full.container],
+    ["What", full.what], ["Why", full.why], ["Error", full.error && h("span", { class: "bad" }, full.error)], ["Pod", step.podName || "the node"], ["Container", full.container],
     ["Took", `${took(end(step) - step.from)}${step.to === null ? " so far" : ""}`], ["Began", clock(step.from, true)],
     ["Part of", parent && h("a", { href: link({ step: parent.id }) }, parent.method || parent.name)],
     ["Side", step.runtime ? "the runtime, behind the socket" : step.method ? "the kubelet, a call to the runtime" : "the kubelet"],

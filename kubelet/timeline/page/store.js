@@ -29,7 +29,7 @@ function take(raw) {
     from: Date.parse(raw.start), micro: fraction(raw.start), to: raw.end ? Date.parse(raw.end) + fraction(raw.end) : null,
   };
   step.from += step.micro;
-  step.text = [step.name, step.podName, step.container, step.why, step.error, step.function].join(" ").toLowerCase();
+  step.text = [step.name, step.what, step.podName, step.container, step.why, step.error, step.function].join(" ").toLowerCase();
   const pod = of(step.pod);
   const before = pod.byID.get(step.id);
   pod.byID.set(step.id, step);

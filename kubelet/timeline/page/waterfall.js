@@ -148,13 +148,13 @@ function row({ step, depth }, i) {
   bar.style.left = `${from * 100}%`;
   bar.style.width = `max(2px, ${(to - from) * 100}%)`;
   const label = h("span", { class: "label" }, step.error ? h("b", { class: "bad" }, "✕ ") : step.to === null ? h("b", { class: "busy" }, "… ") : null,
-    step.method ? `${step.runtime ? "⇠ " : "⇢ "}${step.method}` : step.name,
+    step.method ? `${step.runtime ? "⇠ " : "⇢ "}${step.method}` : step.what ? step.name.replace(/^.* (?=\d+$)/, "") + ". " + step.what : step.name,
     step.container ? h("em", {}, step.container) : null, all ? h("em", {}, step.podName || "node") : null, note ? h("em", {}, note) : null);
   label.style.paddingLeft = `${Math.min(depth, 8) * 12 + 8}px`;
   const e = h("div", {
     class: "row", role: "option", id: `s-${step.id}`, "aria-selected": String(step.id === chosen), "aria-setsize": list.length, "aria-posinset": i + 1,
     "aria-label": `${step.method || step.name}, ${step.podName || "node"}${step.container ? ", " + step.container : ""}, ${side === "runtime" ? "runtime, " : ""}${took(ms)}, ${state}${step.error ? ": " + step.error : ""}`,
-    title: [step.name, step.why, step.error].filter(Boolean).join("\n"),
+    title: [step.name, step.what, step.why, step.error].filter(Boolean).join("\n"),
   }, label, h("span", { class: "track" }, bar), h("span", { class: "took" }, took(ms)));
   e.style.top = `${i * rowHeight}px`;
   return e;

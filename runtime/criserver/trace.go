@@ -1,0 +1,89 @@
+package criserver
+
+import (
+	"context"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/metadata"
+)
+
+// track is a series of steps of which one ends when the next begins. A call has one, and each of its goroutines that takes steps
+// of its own.
+type track struct {
+	mu     sync.Mutex
+	span   trace.Span // of the step that goes on; nil for none
+	closed bool       // the call was answered: what goes on without it has no spans
+}
+
+type trackKey struct{}
+
+// branch gives the context a track of its own.
+func branch(ctx context.Context) context.Context {
+	if ctx.Value(trackKey{}) == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, trackKey{}, &track{})
+}
+
+// step begins a step of what makes and removes sandboxes and containers, and ends the one before; a name with " end" only ends
+// that. Each is a trace span where the caller of the CRI sent one of its own.
+func (s *Server) step(ctx context.Context, name string) {
+	if s.options.Step != nil {
+		s.options.Step(name)
+	}
+	if on, ok := ctx.Value(trackKey{}).(*track); ok {
+		on.next(ctx, name)
+	}
+}
+
+func (t *track) next(ctx context.Context, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.span != nil {
+		t.span.End()
+		t.span = nil
+	}
+	if t.closed || strings.HasSuffix(name, " end") {
+		return
+	}
+	pc, file, line, _ := runtime.Caller(2)
+	function := runtime.FuncForPC(pc).Name()
+	_, t.span = otel.Tracer("minikubelet").Start(ctx, name, trace.WithAttributes(
+		attribute.String("code.function.name", function), attribute.Int("code.line.number", line),
+		attribute.String("code.file.path", path.Join("minikubelet/runtime/criserver", path.Base(file))),
+	))
+}
+
+func (t *track) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed = true; t.span != nil {
+		t.span.End()
+	}
+}
+
+// traced answers a call within a trace span, if its caller sent the one that it belongs to.
+func traced(ctx context.Context, method string, answer func(context.Context) error) error {
+	parent := metadata.ValueFromIncomingContext(ctx, "traceparent")
+	if len(parent) == 0 {
+		return answer(ctx)
+	}
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent[0]})
+	ctx, span := otel.Tracer("minikubelet").Start(ctx, strings.TrimPrefix(method, "/"), trace.WithSpanKind(trace.SpanKindServer))
+	defer span.End()
+	steps := &track{}
+	err := answer(context.WithValue(ctx, trackKey{}, steps))
+	steps.close()
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	return err
+}
