@@ -13,8 +13,8 @@ import (
 	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/env"
 	"minikubelet/podworkers/probes"
-	"minikubelet/runtime"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/plan"
 	"minikubelet/status"
 )
 
@@ -102,24 +102,17 @@ func (in podInputs) PullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.S
 	return secrets
 }
 
-// Restart tells which probe, if any, wants the container restarted.
-func (in podInputs) Restart(containerID string) string {
-	if ok, known := in.opts.Probes.Get(containerID, probes.Liveness); known && !ok {
-		return runtime.RestartLiveness
+// Verdict tells what the probes say of a running container.
+func (in podInputs) Verdict(containerID string) plan.Verdict {
+	alive, probed := in.opts.Probes.Get(containerID, probes.Liveness)
+	started, ended := in.opts.Probes.Get(containerID, probes.Startup)
+	switch {
+	case probed && !alive:
+		return plan.Verdict{Restart: plan.RestartLiveness, Started: ended && started}
+	case ended && !started:
+		return plan.Verdict{Restart: plan.RestartStartup}
 	}
-	if ok, known := in.opts.Probes.Get(containerID, probes.Startup); known && !ok {
-		return runtime.RestartStartup
-	}
-	return ""
-}
-
-// Started tells whether the container's startup probe, if it has one, has passed. A container that is not in the newest
-// reading has only just been started.
-func (in podInputs) Started(containerID string) bool {
-	if c := in.container(in.pod, containerID); c != nil {
-		return in.started(containerID, c)
-	}
-	return !slices.ContainsFunc(in.pod.Spec.InitContainers, func(c corev1.Container) bool { return c.StartupProbe != nil })
+	return plan.Verdict{Started: ended && started}
 }
 
 // container finds the spec of a container that the runtime has.

@@ -5,8 +5,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"minikubelet/runtime"
 	"minikubelet/runtime/allocation"
+	"minikubelet/runtime/resize"
 )
 
 // trackResize brings the pod's resize condition to what is known of its resources: under way, or over, which is an event.
@@ -25,7 +25,7 @@ func (w *worker) trackResize(pod *corev1.Pod) {
 // resizeFailed puts the failure of a resize, if that is among what went wrong, into the condition, and into an event if it
 // is news.
 func (w *worker) resizeFailed(pod *corev1.Pod, err error) {
-	failed, ok := errors.AsType[*runtime.ResizeError](err)
+	failed, ok := errors.AsType[*resize.Error](err)
 	if !ok {
 		return
 	}

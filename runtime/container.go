@@ -15,12 +15,13 @@ import (
 
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
+	"minikubelet/runtime/plan"
 	"minikubelet/runtime/spec"
 )
 
 // startJob is one container to start and where.
 type startJob struct {
-	startAction
+	plan.Start
 	pod       *corev1.Pod
 	observed  *cri.PodStatus
 	sandbox   *runtimeapi.PodSandboxConfig

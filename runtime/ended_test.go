@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/config/pod/podtest"
+	"minikubelet/runtime/cri"
 	"minikubelet/runtime/cri/crifake"
 )
 
@@ -30,7 +31,7 @@ func TestKillPodAfterReboot(t *testing.T) {
 		name       string
 		left       runtimeapi.ContainerState
 		containers int
-	}{{"exited", exited, 0}, {"unknown", unknown, 2}} {
+	}{{"exited", cri.Exited, 0}, {"unknown", cri.Unknown, 2}} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBench(t, nil)
 			pod := podtest.Pod("c:a c:b", corev1.RestartPolicyNever)
@@ -64,7 +65,7 @@ func TestSyncPodAfterReboot(t *testing.T) {
 	b := newBench(t, nil)
 	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyNever)
 	b.mustSync(t, pod)
-	b.reboot(exited)
+	b.reboot(cri.Exited)
 	for range 2 {
 		b.mustSync(t, pod)
 	}
@@ -96,7 +97,7 @@ func TestGarbageInUnknownState(t *testing.T) {
 	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(7))
 	b.mustSync(t, pod)
-	b.reboot(unknown)
+	b.reboot(cri.Unknown)
 	if err := b.GarbageCollect(t.Context(), func(types.UID) bool { return false }); err != nil {
 		t.Fatal(err)
 	}

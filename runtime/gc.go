@@ -85,7 +85,7 @@ func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Co
 	gone := map[string]bool{}
 	for _, container := range garbageContainers(containers, known) {
 		var err error
-		if container.GetState() == unknown {
+		if container.GetState() == cri.Unknown {
 			err = r.stopUnknown(ctx, container)
 		}
 		if err == nil {
@@ -136,7 +136,7 @@ func garbageContainers(all []*runtimeapi.Container, known func(types.UID) bool) 
 	var out []*runtimeapi.Container
 	for _, container := range newestFirst {
 		uid := podUID(container.GetLabels())
-		if uid == "" || container.GetState() == running {
+		if uid == "" || container.GetState() == cri.Running {
 			continue
 		}
 		key := [2]string{string(uid), container.GetMetadata().GetName()}
@@ -144,7 +144,7 @@ func garbageContainers(all []*runtimeapi.Container, known func(types.UID) bool) 
 			kept[key] = true
 			continue
 		}
-		if known(uid) && container.GetState() != exited {
+		if known(uid) && container.GetState() != cri.Exited {
 			continue // created or unknown: its pod's worker decides
 		}
 		out = append(out, container)

@@ -18,6 +18,7 @@ import (
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/cri/crifake"
 	"minikubelet/runtime/images"
+	"minikubelet/runtime/plan"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
 	"minikubelet/runtime/spec"
@@ -51,7 +52,7 @@ func (r *recorder) all() string {
 
 // inputs answers for the node.
 type inputs struct {
-	verdicts
+	verdicts verdicts
 	envErr   error
 	assigned *runtimeapi.ContainerConfig
 }
@@ -74,6 +75,18 @@ func (inputs) Mounts(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []
 
 func (in inputs) Assigned(context.Context, *corev1.Pod, *corev1.Container) (*runtimeapi.ContainerConfig, error) {
 	return in.assigned, nil
+}
+
+// verdicts are the probes' answers by container ID, or "*" for any other: "L" and "S" for a failed liveness or startup
+// probe, "w" for a startup probe still under way.
+type verdicts map[string]string
+
+func (in inputs) Verdict(id string) plan.Verdict {
+	answer, ok := in.verdicts[id]
+	if !ok {
+		answer = in.verdicts["*"]
+	}
+	return plan.Verdict{Restart: map[string]string{"L": plan.RestartLiveness, "S": plan.RestartStartup}[answer], Started: answer == "" || answer == "L"}
 }
 
 func (inputs) PullSecrets(context.Context, *corev1.Pod) []corev1.Secret { return nil }
@@ -126,9 +139,6 @@ func (b *bench) sync(t *testing.T, pod *corev1.Pod, in inputs) (SyncResult, erro
 			t.Fatal(err)
 		}
 	}
-	if in.verdicts == nil {
-		in.verdicts = verdicts{}
-	}
 	return b.SyncPod(t.Context(), pod, observed, in)
 }
 
@@ -156,8 +166,8 @@ func state(observed *cri.PodStatus) string {
 		return strings.Compare(fmt.Sprint(a.Name, a.Attempt), fmt.Sprint(b.Name, b.Attempt))
 	})
 	for _, c := range containers {
-		word := map[runtimeapi.ContainerState]string{created: "new", running: "run"}[c.State]
-		if c.State == exited {
+		word := map[runtimeapi.ContainerState]string{cri.Created: "new", cri.Running: "run"}[c.State]
+		if c.State == cri.Exited {
 			word = fmt.Sprint("exit", c.ExitCode)
 		}
 		out = append(out, fmt.Sprintf("%s/%d:%s", c.Name, c.Attempt, word))

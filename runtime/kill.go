@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/plan"
 	"minikubelet/runtime/spec"
 )
 
@@ -29,7 +30,7 @@ type killRequest struct {
 	id        string
 	podIPs    []string
 	message   string // of the Killing event; "Stopping container NAME" by default
-	reason    string // RestartLiveness or RestartStartup: the probe may have a grace period of its own
+	reason    string // RestartLiveness or plan.RestartStartup: the probe may have a grace period of its own
 	grace     *int64 // seconds, instead of the pod's
 }
 
@@ -86,7 +87,7 @@ func (r *Runtime) Ended(observed *cri.PodStatus) bool {
 	for _, container := range observed.Containers {
 		// The runtime ends by force what is in a sandbox that it stops, so an unknown state says nothing afterwards.
 		_, stopped := r.stopped.Load(container.SandboxID)
-		if container.State == running || container.State == unknown && !stopped {
+		if container.State == cri.Running || container.State == cri.Unknown && !stopped {
 			return false
 		}
 	}
@@ -105,7 +106,7 @@ func (r *Runtime) look(ctx context.Context, pod *corev1.Pod, observed *cri.PodSt
 func containersToKill(observed *cri.PodStatus) []*cri.ContainerStatus {
 	var out []*cri.ContainerStatus
 	for _, container := range observed.Containers {
-		if container.State == running || container.State == unknown {
+		if container.State == cri.Running || container.State == cri.Unknown {
 			out = append(out, container)
 		}
 	}
@@ -221,9 +222,9 @@ func gracePeriod(pod *corev1.Pod, container *corev1.Container, reason string) ti
 	}
 	var probe *corev1.Probe
 	switch reason {
-	case RestartStartup:
+	case plan.RestartStartup:
 		probe = container.StartupProbe
-	case RestartLiveness:
+	case plan.RestartLiveness:
 		probe = container.LivenessProbe
 	}
 	if probe != nil && probe.TerminationGracePeriodSeconds != nil {

@@ -121,7 +121,7 @@ func (r *Runtime) removeDeadLinks(ctx context.Context) error {
 			klog.FromContext(ctx).V(2).Info("Keeping the link of a container that cannot be read", "link", link, "err", err)
 			continue
 		}
-		if err == nil && got.GetStatus().GetState() != exited {
+		if err == nil && got.GetStatus().GetState() != cri.Exited {
 			continue
 		}
 		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"minikubelet/runtime/plan"
 )
 
 // metrics count starts of pods and containers, under upstream's names.
@@ -48,8 +50,8 @@ func (m *metrics) sandbox(ctx context.Context, err error) {
 }
 
 // container counts an attempt to start a container; the code is the failure's reason.
-func (m *metrics) container(kind containerKind, err error) {
-	label := map[containerKind]string{initContainer: "init_container", ephemeralContainer: "ephemeral_container"}[kind]
+func (m *metrics) container(kind plan.Kind, err error) {
+	label := map[plan.Kind]string{plan.Init: "init_container", plan.Ephemeral: "ephemeral_container"}[kind]
 	if label == "" {
 		label = "container"
 	}

@@ -1,7 +1,8 @@
-// Package runtime turns pods into CRI calls. It decides first and acts second: computePodActions, a pure function,
-// compares the pod with what the runtime says of it and returns actions with their reasons; SyncPod carries them out.
+// Package runtime turns pods into CRI calls. What has to be done is decided by package plan, which compares the pod with
+// what the runtime says of it; what the runtime is told is decided by package spec. Both are pure. This package looks up
+// what they need, and does it.
 //
-// Reading order: sync.go, actions.go, sandbox.go, container.go, kill.go, gc.go.
+// Reading order: sync.go, sandbox.go, container.go, kill.go, gc.go.
 package runtime
 
 import (
@@ -23,7 +24,9 @@ import (
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/images"
+	"minikubelet/runtime/plan"
 	"minikubelet/runtime/pleg"
+	"minikubelet/runtime/resize"
 	"minikubelet/runtime/runtimeclass"
 	"minikubelet/runtime/spec"
 	"minikubelet/runtime/userns"
@@ -63,6 +66,7 @@ type Options struct {
 type Runtime struct {
 	Options
 	metrics    *metrics
+	resizer    *resize.Resizer
 	crash      *crashLoops
 	starts     gate     // new pods
 	ends       gate     // sandboxes
@@ -86,25 +90,21 @@ type ContainerInputs interface {
 	PullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secret
 }
 
-// ProbeVerdicts is what the probes say of a running container.
-type ProbeVerdicts interface {
-	// Restart returns RestartLiveness or RestartStartup when that probe has failed, else "".
-	Restart(containerID string) string
-	// Started reports that the startup probe has passed or that there is none; the next init container waits for it.
-	Started(containerID string) bool
-}
-
 // Inputs is declared here and implemented by podworkers, for one pod.
 type Inputs interface {
 	ContainerInputs
-	ProbeVerdicts
+	// Verdict returns what the probes say of a running container.
+	Verdict(containerID string) plan.Verdict
 }
 
-// The answers of ProbeVerdicts.Restart.
-const (
-	RestartLiveness = "LivenessProbe"
-	RestartStartup  = "StartupProbe"
-)
+// verdictsOf asks about all containers that run.
+func verdictsOf(in Inputs, observed *cri.PodStatus) map[string]plan.Verdict {
+	out := map[string]plan.Verdict{}
+	for _, container := range observed.Running() {
+		out[container.ID] = in.Verdict(container.ID)
+	}
+	return out
+}
 
 // Failure is why a container, or the sandbox, is not there: the waiting state's reason and message.
 type Failure struct{ Reason, Message string }
@@ -133,6 +133,12 @@ type SyncResult struct {
 func (r *SyncResult) fail(container string, f Failure, retryAt time.Time) {
 	r.Containers[container] = f
 	r.retry(retryAt)
+}
+
+// waits tells whether the container waits for a back-off, or something of it failed.
+func (r *SyncResult) waits(container string) bool {
+	_, ok := r.Containers[container]
+	return ok
 }
 
 func (r *SyncResult) retry(at time.Time) {
@@ -164,6 +170,7 @@ func New(options Options) *Runtime {
 	}
 	return &Runtime{
 		Options: options,
+		resizer: &resize.Resizer{CRI: options.CRI, Cgroups: options.Cgroups, Allocation: options.Allocation, Node: &options.Node},
 		metrics: newMetrics(options.Registerer),
 		crash:   newCrashLoops(options.CrashLoopMax),
 		starts:  newGate(options.MaxConcurrentSandboxes),
@@ -194,4 +201,9 @@ func (r *Runtime) actuated(pod *corev1.Pod) *allocation.Resources {
 		return &lagging
 	}
 	return nil
+}
+
+// PodResources are what the pod's cgroup gives it now: while a resize is under way, what it had before.
+func (r *Runtime) PodResources(pod *corev1.Pod) *corev1.ResourceRequirements {
+	return r.resizer.PodResources(pod)
 }

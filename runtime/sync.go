@@ -13,6 +13,8 @@ import (
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/plan"
+	"minikubelet/runtime/resize"
 	"minikubelet/runtime/spec"
 )
 
@@ -20,7 +22,7 @@ import (
 //
 //  1. Refuse what is not supported.
 //  2. Take the given reading, or a new one if it cannot be relied on.
-//  3. Plan: computePodActions.
+//  3. Plan: plan.ComputePodActions.
 //  4. End the pod, or single containers, that must not go on; remove leftovers.
 //     Then give running containers, and the pod's cgroup, other resources if they were allocated some.
 //  5. Make the sandbox.
@@ -50,9 +52,12 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	// Each round but the last starts a container. The bound is met only if containers end as fast as they start.
 	var failed []error
 	for number := 0; ; number++ {
-		actions := computePodActions(actionInput{Pod: pod, Observed: result.Observed, Verdicts: in, Actuated: r.actuated(pod), Ended: r.Ended(result.Observed)})
-		actions.leave(result.Containers)
-		if actions.empty() {
+		actions := plan.ComputePodActions(plan.Input{
+			Pod: pod, Observed: result.Observed, Verdicts: verdictsOf(in, result.Observed), Ended: r.Ended(result.Observed),
+			Resize: resize.Plan(pod, result.Observed, r.actuated(pod)),
+		})
+		actions.Leave(result.waits)
+		if actions.Empty() {
 			break
 		}
 		if number > 4+len(pod.Spec.InitContainers)+len(pod.Spec.Containers) {
@@ -127,7 +132,7 @@ func (r *Runtime) readAfter(ctx context.Context, pod *corev1.Pod, round *syncRou
 type syncRound struct {
 	*Runtime
 	pod      *corev1.Pod
-	actions  podActions
+	actions  plan.Actions
 	in       Inputs
 	result   *SyncResult
 	touched  bool                         // something was done that a reading would show
@@ -146,7 +151,11 @@ func (s *syncRound) run(ctx context.Context) error {
 	if err := s.end(ctx); err != nil {
 		return err
 	}
-	resized := s.resize(ctx)
+	var resized error
+	if change := s.actions.Resize; change != nil {
+		resized = s.resizer.Apply(ctx, s.pod, s.actions.SandboxID, change)
+		s.touched = s.touched || len(change.Memory)+len(change.CPU) > 0
+	}
 	if ctx.Err() != nil || s.actions.CreateSandbox == "" && len(s.actions.Start) == 0 {
 		return resized
 	}
@@ -161,7 +170,7 @@ func (s *syncRound) settle(ctx context.Context) error {
 		return err
 	}
 	if s.actuated(s.pod) != nil {
-		return &ResizeError{err}
+		return resize.Failed(err)
 	}
 	klog.FromContext(ctx).Error(err, "Recording a pod's resources failed, will be retried", "pod", klog.KObj(s.pod), "podUID", s.pod.UID)
 	return nil
@@ -227,7 +236,7 @@ func (s *syncRound) end(ctx context.Context) error {
 			s.failed = append(s.failed, err)
 		}
 	}
-	s.actions.leave(s.result.Containers) // what could not be ended cannot start anew
+	s.actions.Leave(s.result.waits) // what could not be ended cannot start anew
 	for _, remove := range s.actions.Remove {
 		if err := s.removeContainer(ctx, remove.ID); err != nil {
 			s.note(s.pod)
@@ -248,7 +257,7 @@ func (s *syncRound) reset(ctx context.Context) error {
 		status := s.result.Observed.ContainerByID(action.ID)
 		request := killRequest{
 			pod: s.pod, container: spec.FindContainer(s.pod, status), id: action.ID, podIPs: s.result.Observed.IPs,
-			message: "killing", reason: reasonRestartAll, grace: new(int64(0)),
+			message: "killing", reason: "RestartAllContainers", grace: new(int64(0)),
 		}
 		group.Go(func() { errs[i] = s.killContainer(ctx, request, nil) })
 	}
@@ -293,7 +302,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 			continue
 		}
 		id, err := s.startContainer(ctx, startJob{
-			startAction: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
+			Start: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
 			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: s.leave,
 		})
 		s.metrics.container(action.Kind, err)
@@ -311,7 +320,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		if failed.retryAt.IsZero() {
 			s.failed = append(s.failed, fmt.Errorf("start %s %s: %w", action.Kind, action.Container.Name, err))
 		}
-		if action.Kind == initContainer && !podinfo.IsSidecar(action.Container) {
+		if action.Kind == plan.Init && !podinfo.IsSidecar(action.Container) {
 			break
 		}
 	}
@@ -321,7 +330,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 // backingOff reports, with event and result, that a container ended too lately to be started again.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
-func (s *syncRound) backingOff(ctx context.Context, action startAction) bool {
+func (s *syncRound) backingOff(ctx context.Context, action plan.Start) bool {
 	name := action.Container.Name
 	now := s.Clock.Now()
 	delay, until := s.crash.wait(s.pod, action.Container, lastExited(s.observed, name), now)
@@ -338,7 +347,7 @@ func (s *syncRound) backingOff(ctx context.Context, action startAction) bool {
 
 func lastExited(observed *cri.PodStatus, name string) *cri.ContainerStatus {
 	for _, status := range observed.Containers {
-		if status.Name == name && status.State == exited {
+		if status.Name == name && status.State == cri.Exited {
 			return status
 		}
 	}

@@ -34,7 +34,7 @@ const (
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go convertToKubeContainerStatus
 func (r *Runtime) TerminationMessage(of *cri.ContainerStatus) string {
-	if of == nil || of.State != exited {
+	if of == nil || of.State != cri.Exited {
 		return ""
 	}
 	message := r.lastWords(of)

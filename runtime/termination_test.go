@@ -70,7 +70,7 @@ func TestTerminationMessage(t *testing.T) {
 				t.Fatal(err)
 			}
 			status := &cri.ContainerStatus{
-				State: exited, ExitCode: tc.code, Message: tc.message, LogPath: log,
+				State: cri.Exited, ExitCode: tc.code, Message: tc.message, LogPath: log,
 				Mounts: []*runtimeapi.Mount{{HostPath: file, ContainerPath: "/dev/termination-log"}},
 				Annotations: map[string]string{
 					cri.AnnotationTerminationMessagePath:   "/dev/termination-log",
@@ -84,7 +84,7 @@ func TestTerminationMessage(t *testing.T) {
 			if got != tc.want {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
-			status.State = running
+			status.State = cri.Running
 			if got := b.TerminationMessage(status); got != "" {
 				t.Errorf("of a running container: %q", got)
 			}

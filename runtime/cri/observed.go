@@ -27,6 +27,14 @@ const (
 	AnnotationPodTerminationGrace      = "io.kubernetes.pod.terminationGracePeriod"
 )
 
+// States of containers.
+const (
+	Created = runtimeapi.ContainerState_CONTAINER_CREATED
+	Running = runtimeapi.ContainerState_CONTAINER_RUNNING
+	Exited  = runtimeapi.ContainerState_CONTAINER_EXITED
+	Unknown = runtimeapi.ContainerState_CONTAINER_UNKNOWN // it may be running
+)
+
 // PodStatus is what the runtime says of one pod. It is never changed once made; With... return a changed copy.
 //
 // Upstream: pkg/kubelet/container/runtime.go PodStatus

@@ -4,6 +4,8 @@ package podtest
 import (
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -33,4 +35,25 @@ func Pod(line string, policy corev1.RestartPolicy) *corev1.Pod {
 		}
 	}
 	return pod
+}
+
+// Resources are resources from a line such as "100m-200m 1Mi-2Mi": requests and limits of CPU and memory; "" is none.
+func Resources(line string) corev1.ResourceRequirements {
+	var out corev1.ResourceRequirements
+	for i, pair := range strings.Fields(line) {
+		name := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}[i]
+		request, limit, _ := strings.Cut(pair, "-")
+		set := func(list *corev1.ResourceList, amount string) {
+			if amount == "" {
+				return
+			}
+			if *list == nil {
+				*list = corev1.ResourceList{}
+			}
+			(*list)[name] = resource.MustParse(amount)
+		}
+		set(&out.Requests, request)
+		set(&out.Limits, limit)
+	}
+	return out
 }

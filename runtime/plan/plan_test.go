@@ -1,10 +1,9 @@
-package runtime
+package plan
 
 import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -19,18 +18,20 @@ import (
 // startup probe still under way. "*" is any other container.
 type verdicts map[string]string
 
-func (v verdicts) of(id string) string {
-	if answer, ok := v[id]; ok {
-		return answer
+func (v verdicts) of(observed *cri.PodStatus) map[string]Verdict {
+	out := map[string]Verdict{}
+	for _, c := range observed.Containers {
+		answer, ok := v[c.ID]
+		if !ok {
+			answer = v["*"]
+		}
+		out[c.ID] = Verdict{
+			Restart: map[string]string{"L": RestartLiveness, "S": RestartStartup}[answer],
+			Started: answer == "" || answer == "L",
+		}
 	}
-	return v["*"]
+	return out
 }
-
-func (v verdicts) Restart(id string) string {
-	return map[string]string{"L": RestartLiveness, "S": RestartStartup}[v.of(id)]
-}
-
-func (v verdicts) Started(id string) bool { return v.of(id) == "" || v.of(id) == "L" }
 
 // observe makes a reading from a line such as "box0 main:run other:exit1/2": sandboxes (box0- is one that is not
 // ready), then containers, newest first, with their state and, after a slash, their attempt. "@0" at the end puts a
@@ -66,17 +67,17 @@ func observe(line string) *cri.PodStatus {
 		c.ID = fmt.Sprintf("%s.%d", name, c.Attempt)
 		switch state {
 		case "run":
-			c.State = running
+			c.State = cri.Running
 		case "new":
-			c.State = created
+			c.State = cri.Created
 		case "changed":
-			c.State, c.Hash = running, "f00"
+			c.State, c.Hash = cri.Running, "f00"
 		case "unknown":
 			c.State = runtimeapi.ContainerState_CONTAINER_UNKNOWN
 		case "oom":
-			c.State, c.Reason = exited, "OOMKilled"
+			c.State, c.Reason = cri.Exited, "OOMKilled"
 		default:
-			c.State = exited
+			c.State = cri.Exited
 			_, _ = fmt.Sscanf(state, "exit%d", &c.ExitCode)
 		}
 		out.Containers = append(out.Containers, c)
@@ -84,8 +85,8 @@ func observe(line string) *cri.PodStatus {
 	return out
 }
 
-// plan writes actions as a line, in the order they are carried out.
-func plan(a podActions) string {
+// write writes actions as a line, in the order they are carried out.
+func write(a Actions) string {
 	var out []string
 	if a.KillPod != "" {
 		out = append(out, "killpod")
@@ -203,8 +204,9 @@ func TestComputePodActions(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			line, ended := strings.CutSuffix(tc.observed, " ended")
-			actions := computePodActions(actionInput{Pod: podtest.Pod(tc.pod, tc.policy), Observed: observe(line), Verdicts: tc.verdicts, Ended: ended})
-			if got := plan(actions); got != tc.want {
+			observed := observe(line)
+			actions := ComputePodActions(Input{Pod: podtest.Pod(tc.pod, tc.policy), Observed: observed, Verdicts: tc.verdicts.of(observed), Ended: ended})
+			if got := write(actions); got != tc.want {
 				t.Errorf("plan %q\nwant %q", got, tc.want)
 			}
 			checkReasons(t, actions)
@@ -213,7 +215,7 @@ func TestComputePodActions(t *testing.T) {
 }
 
 // checkReasons wants a reason for everything.
-func checkReasons(t *testing.T, a podActions) {
+func checkReasons(t *testing.T, a Actions) {
 	t.Helper()
 	for _, k := range a.Kill {
 		if k.Message == "" || k.Reason == "" {
@@ -234,51 +236,12 @@ func checkReasons(t *testing.T, a podActions) {
 
 func TestComputePodActionsIsPure(t *testing.T) {
 	pod, observed := podtest.Pod("i:i s:s c:a e:e", corev1.RestartPolicyAlways), observe("box1 box0 a:new i:exit1 s:run")
-	podBefore, first := pod.DeepCopy(), plan(computePodActions(actionInput{Pod: pod, Observed: observed, Verdicts: verdicts{}}))
-	second := plan(computePodActions(actionInput{Pod: pod, Observed: observed, Verdicts: verdicts{}}))
+	podBefore, first := pod.DeepCopy(), write(ComputePodActions(Input{Pod: pod, Observed: observed}))
+	second := write(ComputePodActions(Input{Pod: pod, Observed: observed}))
 	if first != second || cmp.Diff(podBefore, pod) != "" || len(observed.Containers) != 3 {
 		t.Errorf("%q then %q", first, second)
 	}
-	if got := plan(computePodActions(actionInput{Pod: pod, Verdicts: verdicts{}})); got != "sandbox 0, start i/0" {
+	if got := write(ComputePodActions(Input{Pod: pod})); got != "sandbox 0, start i/0" {
 		t.Errorf("without a reading: %q", got)
 	}
-}
-
-func TestCrashLoop(t *testing.T) {
-	const longest = 5 * time.Minute
-	for n, want := range map[uint32]time.Duration{0: 0, 1: 10 * time.Second, 2: 20 * time.Second, 5: 160 * time.Second, 6: longest, 40: longest} {
-		if got := crashDelay(n, longest); got != want {
-			t.Errorf("delay %d: %v, want %v", n, got, want)
-		}
-	}
-	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
-	container := &pod.Spec.Containers[0]
-	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	ended := func(attempt uint32, ran time.Duration) *cri.ContainerStatus {
-		return &cri.ContainerStatus{State: exited, Attempt: attempt, StartedAt: at.Add(-ran), FinishedAt: at, Hash: spec.Hash(container)}
-	}
-	c := newCrashLoops(longest)
-	step := func(what string, last *cri.ContainerStatus, want time.Duration) {
-		t.Helper()
-		delay, until := c.wait(pod, container, last, at)
-		if delay != want || (last != nil && !until.Equal(at.Add(want))) {
-			t.Errorf("%s: %v until %v, want %v", what, delay, until, want)
-		}
-	}
-	step("never ran", nil, 0)
-	step("first end", ended(0, time.Second), 0)
-	step("second", ended(1, time.Second), 10*time.Second)
-	step("third", ended(2, time.Second), 20*time.Second)
-	step("asked again", ended(2, time.Second), 20*time.Second)
-	step("a long run", ended(3, crashLoopReset+time.Second), 0)
-	step("after it", ended(4, time.Second), 10*time.Second)
-	c = newCrashLoops(longest)
-	step("kubelet restarted in a loop", ended(9, time.Second), longest)
-	container.Image = "image:2"
-	step("another image", ended(9, time.Second), 0)
-	step("and again", &cri.ContainerStatus{State: exited, Attempt: 10, FinishedAt: at, Hash: spec.Hash(container)}, 10*time.Second)
-	c.forget(pod.UID)
-	step("numbered from the logs", nil, 0)
-	c.begin(pod.UID, container, 7)
-	step("its first end", &cri.ContainerStatus{State: exited, Attempt: 7, FinishedAt: at, Hash: spec.Hash(container)}, 0)
 }

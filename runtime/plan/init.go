@@ -1,4 +1,4 @@
-package runtime
+package plan
 
 import (
 	"fmt"
@@ -33,7 +33,7 @@ func (p *planner) planInit() (initialised bool) {
 	for i := range min(at, len(list)) {
 		if podinfo.IsSidecar(&list[i]) {
 			p.planSidecar(i)
-		} else if status := p.Observed.Container(list[i].Name); status != nil && status.State == unknown {
+		} else if status := p.Observed.Container(list[i].Name); status != nil && status.State == cri.Unknown {
 			p.clear(status)
 		}
 	}
@@ -57,13 +57,13 @@ func (p *planner) planCurrentInit(i int) (done bool) {
 	}
 	status := p.inSandbox(container.Name)
 	switch status.State {
-	case running:
+	case cri.Running:
 		return false
-	case created:
+	case cri.Created:
 		p.replaceCreated(status)
 		p.startInit(i, "the init container was created but never started")
 		return false
-	case exited:
+	case cri.Exited:
 		if status.ExitCode == 0 && status.Reason != "OOMKilled" {
 			return true
 		}
@@ -87,7 +87,7 @@ func (p *planner) planCurrentInit(i int) (done bool) {
 func (p *planner) planSidecar(i int) (started bool) {
 	container := &p.Pod.Spec.InitContainers[i]
 	status := p.inSandbox(container.Name)
-	if status == nil || status.State != running {
+	if status == nil || status.State != cri.Running {
 		p.clear(status)
 		p.startInit(i, fmt.Sprintf("restartable init container %s is not running", container.Name))
 		return false
@@ -102,12 +102,12 @@ func (p *planner) planSidecar(i int) (started bool) {
 }
 
 func (p *planner) started(container *corev1.Container, status *cri.ContainerStatus) bool {
-	return container.StartupProbe == nil || p.Verdicts.Started(status.ID)
+	return container.StartupProbe == nil || p.Verdicts[status.ID].Started
 }
 
 func (p *planner) startInit(i int, reason string) {
 	container := &p.Pod.Spec.InitContainers[i]
-	p.Start = append(p.Start, p.start(initContainer, container, p.Observed.Container(container.Name), reason))
+	p.Start = append(p.Start, p.start(Init, container, p.Observed.Container(container.Name), reason))
 }
 
 // inSandbox is the newest instance of a container, if it is in the present sandbox: what ran in an earlier one says

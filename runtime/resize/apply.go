@@ -1,4 +1,4 @@
-package runtime
+package resize
 
 import (
 	"context"
@@ -16,50 +16,59 @@ import (
 
 	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cgroups"
+	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
 )
 
-// ResizeError is why a pod did not get what it was allocated. It is tried again.
-type ResizeError struct{ error }
+// Error is why a pod did not get what it was allocated. It is tried again.
+type Error struct{ error }
 
 // Unwrap returns the cause.
-func (e *ResizeError) Unwrap() error { return e.error }
+func (e *Error) Unwrap() error { return e.error }
 
-// resize gives the pod's cgroup and its running containers what the pod was allocated, memory first. A cgroup that grows does
+// Resizer carries out changes.
+type Resizer struct {
+	CRI        *cri.Client
+	Cgroups    *cgroups.Manager
+	Allocation *allocation.Store
+	Node       *spec.Node
+}
+
+// Apply gives the pod's cgroup and its running containers what the pod was allocated, memory first. A cgroup that grows does
 // so before what is in it, one that shrinks after it. It stops at the first error, and what was done stays done.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doPodResizeAction
-func (s *syncRound) resize(ctx context.Context) error {
-	if s.actions.Resize == nil {
-		return nil
-	}
-	r := &resizer{syncRound: s, resizeAction: *s.actions.Resize, wanted: s.Cgroups.PodSize(s.pod)}
-	err := r.run(ctx)
+func (r *Resizer) Apply(ctx context.Context, pod *corev1.Pod, sandboxID string, change *Change) error {
+	run := &run{resizer: r, pod: pod, sandboxID: sandboxID, change: change, wanted: r.Cgroups.PodSize(pod)}
+	err := run.all(ctx)
 	if err == nil {
-		err = s.Allocation.SetActuated(ctx, s.pod)
+		err = r.Allocation.SetActuated(ctx, pod)
 	}
 	if err != nil {
-		return &ResizeError{err}
+		return &Error{err}
 	}
-	klog.FromContext(ctx).V(2).Info("Resized the pod", "pod", klog.KObj(s.pod), "podUID", s.pod.UID, "resized", r.String())
+	klog.FromContext(ctx).V(2).Info("Resized the pod", "pod", klog.KObj(pod), "podUID", pod.UID, "resized", change.String())
 	return nil
 }
 
-// resizer carries out one resizeAction.
-type resizer struct {
-	*syncRound
-	resizeAction
+// run is one call of Apply.
+type run struct {
+	resizer         *Resizer
+	pod             *corev1.Pod
+	sandboxID       string
+	change          *Change
 	wanted, current cgroups.Size
 }
 
-func (r *resizer) run(ctx context.Context) (err error) {
-	if r.current, err = r.Cgroups.ReadPodSize(r.pod); err != nil {
+func (r *run) all(ctx context.Context) (err error) {
+	if r.current, err = r.resizer.Cgroups.ReadPodSize(r.pod); err != nil {
 		return err
 	}
 	if err := r.checkMemory(ctx); err != nil {
 		return err
 	}
-	steps := []resizeStep{{cgroups.Size{Memory: r.wanted.Memory}, compare(r.current.Memory, r.wanted.Memory)}}
-	if err := r.each(ctx, corev1.ResourceMemory, r.Memory, steps); err != nil {
+	steps := []step{{cgroups.Size{Memory: r.wanted.Memory}, compare(r.current.Memory, r.wanted.Memory)}}
+	if err := r.each(ctx, corev1.ResourceMemory, r.change.Memory, steps); err != nil {
 		return err
 	}
 	var shares int
@@ -67,15 +76,15 @@ func (r *resizer) run(ctx context.Context) (err error) {
 		shares = compare(new(int64(*r.current.Shares)), new(int64(*r.wanted.Shares)))
 	}
 	// Growing, the limit goes first, and shrinking last: requests never exceed it.
-	steps = []resizeStep{
+	steps = []step{
 		{cgroups.Size{Quota: r.wanted.Quota}, compare(r.current.Quota, r.wanted.Quota)},
 		{cgroups.Size{Shares: r.wanted.Shares}, shares},
 	}
-	return r.each(ctx, corev1.ResourceCPU, r.CPU, steps)
+	return r.each(ctx, corev1.ResourceCPU, r.change.CPU, steps)
 }
 
-// resizeStep is one change of the pod's cgroup: to more (above zero), to less, or to the same.
-type resizeStep struct {
+// step is one change of the pod's cgroup: to more (above zero), to less, or to the same.
+type step struct {
 	size   cgroups.Size
 	change int
 }
@@ -101,7 +110,7 @@ func compare(before, after *int64) int {
 }
 
 // each resizes for one resource: the pod's cgroup if it grows, the containers, the pod's cgroup if it shrinks.
-func (r *resizer) each(ctx context.Context, name corev1.ResourceName, containers []containerResize, steps []resizeStep) error {
+func (r *run) each(ctx context.Context, name corev1.ResourceName, containers []Container, steps []step) error {
 	for _, step := range steps {
 		if step.change > 0 {
 			if err := r.resizePod(ctx, step.size); err != nil {
@@ -111,7 +120,7 @@ func (r *resizer) each(ctx context.Context, name corev1.ResourceName, containers
 	}
 	for i := range containers {
 		if err := r.resizeContainer(ctx, name, &containers[i]); err != nil {
-			return fmt.Errorf("resize %s of container %s: %w", name, containers[i].Container.Name, err)
+			return fmt.Errorf("resize %s of container %s: %w", name, containers[i].Spec.Name, err)
 		}
 	}
 	for i := range steps {
@@ -125,7 +134,7 @@ func (r *resizer) each(ctx context.Context, name corev1.ResourceName, containers
 }
 
 // resizePod tells the runtime, which may refuse, and sets the cgroup.
-func (r *resizer) resizePod(ctx context.Context, size cgroups.Size) error {
+func (r *run) resizePod(ctx context.Context, size cgroups.Size) error {
 	after := r.current
 	if size.Memory != nil {
 		after.Memory = size.Memory
@@ -139,7 +148,7 @@ func (r *resizer) resizePod(ctx context.Context, size cgroups.Size) error {
 	if err := r.updateSandbox(ctx, after); err != nil {
 		return err
 	}
-	if err := r.Cgroups.ResizePod(r.pod, size); err != nil {
+	if err := r.resizer.Cgroups.ResizePod(r.pod, size); err != nil {
 		return errors.Join(err, r.updateSandbox(ctx, r.current))
 	}
 	r.current = after
@@ -147,10 +156,8 @@ func (r *resizer) resizePod(ctx context.Context, size cgroups.Size) error {
 }
 
 // updateSandbox tells the runtime the pod's size, for its plugins. Few runtimes know the call.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go updatePodSandboxResources
-func (r *resizer) updateSandbox(ctx context.Context, size cgroups.Size) error {
-	resources, overhead := r.Node.SandboxResources(r.pod)
+func (r *run) updateSandbox(ctx context.Context, size cgroups.Size) error {
+	resources, overhead := r.resizer.Node.SandboxResources(r.pod)
 	take := func(to, from *int64, less int64) {
 		if from != nil {
 			*to = max(*from, 0)
@@ -162,8 +169,8 @@ func (r *resizer) updateSandbox(ctx context.Context, size cgroups.Size) error {
 	if size.Shares != nil {
 		take(&resources.CpuShares, new(int64(*size.Shares)), overhead.GetCpuShares())
 	}
-	_, err := r.CRI.Runtime.UpdatePodSandboxResources(ctx, &runtimeapi.UpdatePodSandboxResourcesRequest{
-		PodSandboxId: r.actions.SandboxID, Overhead: overhead, Resources: resources,
+	_, err := r.resizer.CRI.Runtime.UpdatePodSandboxResources(ctx, &runtimeapi.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: r.sandboxID, Overhead: overhead, Resources: resources,
 	})
 	code := status.Code(err)
 	// Before containerd 2.3 the code was Unknown.
@@ -174,25 +181,21 @@ func (r *resizer) updateSandbox(ctx context.Context, size cgroups.Size) error {
 }
 
 // resizeContainer updates one container as to one resource, the other staying as it is.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go updatePodContainerResources
-func (r *resizer) resizeContainer(ctx context.Context, name corev1.ResourceName, c *containerResize) error {
-	container, pod := *c.Container, *r.pod
+func (r *run) resizeContainer(ctx context.Context, name corev1.ResourceName, c *Container) error {
+	container, pod := *c.Spec, *r.pod
 	if name == corev1.ResourceMemory { // CPU, the second, comes with memory as it is by then
-		container.Resources = mixed(name, c.From, c.Container.Resources)
-		if r.From != nil && r.To != nil {
-			pod.Spec.Resources = new(mixed(name, *r.From, *r.To))
+		container.Resources = mixed(name, c.From, c.Spec.Resources)
+		if r.change.From != nil && r.change.To != nil {
+			pod.Spec.Resources = new(mixed(name, *r.change.From, *r.change.To))
 		}
 	}
-	_, err := r.CRI.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{
-		ContainerId: c.ID, Linux: r.Node.ContainerResources(&pod, &container),
+	_, err := r.resizer.CRI.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: c.ID, Linux: r.resizer.Node.ContainerResources(&pod, &container),
 	})
 	if err != nil {
-		r.note(r.pod)
 		return err
 	}
-	r.touched = true
-	return r.Allocation.SetContainerActuated(ctx, r.pod.UID, container.Name, container.Resources)
+	return r.resizer.Allocation.SetContainerActuated(ctx, r.pod.UID, container.Name, container.Resources)
 }
 
 // mixed is before, but after as to one resource.
@@ -215,32 +218,30 @@ func mixed(name corev1.ResourceName, before, after corev1.ResourceRequirements) 
 }
 
 // checkMemory refuses a memory limit below what is in use: the kernel would kill for it, or refuse half way.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go validateMemoryResizeAction
-func (r *resizer) checkMemory(ctx context.Context) error {
+func (r *run) checkMemory(ctx context.Context) error {
 	var errs []error
 	if compare(r.current.Memory, r.wanted.Memory) < 0 {
-		if usage, err := r.Cgroups.PodMemoryUsage(r.pod); err != nil {
+		if usage, err := r.resizer.Cgroups.PodMemoryUsage(r.pod); err != nil {
 			errs = append(errs, err)
 		} else if usage >= *r.wanted.Memory {
 			errs = append(errs, fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", *r.wanted.Memory, usage))
 		}
 	}
-	for i := range r.Memory {
-		c := &r.Memory[i]
-		before := amountsOf(corev1.ResourceMemory, r.From, c.From).limit
-		after := amountsOf(corev1.ResourceMemory, r.To, c.Container.Resources).limit
+	for i := range r.change.Memory {
+		c := &r.change.Memory[i]
+		before := amountsOf(corev1.ResourceMemory, r.change.From, c.From).limit
+		after := amountsOf(corev1.ResourceMemory, r.change.To, c.Spec.Resources).limit
 		if after == 0 || before != 0 && after >= before {
 			continue
 		}
-		stats, err := r.CRI.Runtime.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: c.ID})
+		stats, err := r.resizer.CRI.Runtime.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: c.ID})
 		switch usage := stats.GetStats().GetMemory().GetUsageBytes(); {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("read memory usage of container %q: %w", c.Container.Name, err))
+			errs = append(errs, fmt.Errorf("read memory usage of container %q: %w", c.Spec.Name, err))
 		case usage == nil:
-			errs = append(errs, fmt.Errorf("missing container %q memory usage", c.Container.Name))
+			errs = append(errs, fmt.Errorf("missing container %q memory usage", c.Spec.Name))
 		case usage.Value >= uint64(after):
-			errs = append(errs, fmt.Errorf("attempting to set container %q memory limit (%d) below current usage (%d)", c.Container.Name, after, usage.Value))
+			errs = append(errs, fmt.Errorf("attempting to set container %q memory limit (%d) below current usage (%d)", c.Spec.Name, after, usage.Value))
 		}
 	}
 	if len(errs) == 0 {
@@ -250,7 +251,7 @@ func (r *resizer) checkMemory(ctx context.Context) error {
 }
 
 // PodResources are what the pod's cgroup gives it now: while a resize is under way, what it had before.
-func (r *Runtime) PodResources(pod *corev1.Pod) *corev1.ResourceRequirements {
+func (r *Resizer) PodResources(pod *corev1.Pod) *corev1.ResourceRequirements {
 	if lagging, some := r.Allocation.Actuated(pod.UID); some {
 		before := allocation.Resources{Pod: pod.Spec.Resources, Containers: lagging.Containers}
 		if lagging.Pod != nil {
@@ -264,3 +265,6 @@ func (r *Runtime) PodResources(pod *corev1.Pod) *corev1.ResourceRequirements {
 	}
 	return &corev1.ResourceRequirements{Requests: requests, Limits: limits}
 }
+
+// Failed marks an error as why a pod did not get what it was allocated.
+func Failed(err error) error { return &Error{err} }

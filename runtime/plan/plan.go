@@ -1,4 +1,6 @@
-package runtime
+// Package plan decides what has to be done so that the runtime has what a pod asks for. It is pure: what a pod is, what
+// the runtime and the probes say of it and what it was allocated are arguments.
+package plan
 
 import (
 	"fmt"
@@ -8,99 +10,107 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	podinfo "minikubelet/config/pod"
-	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/resize"
 	"minikubelet/runtime/spec"
 )
 
-const (
-	created = runtimeapi.ContainerState_CONTAINER_CREATED
-	running = runtimeapi.ContainerState_CONTAINER_RUNNING
-	exited  = runtimeapi.ContainerState_CONTAINER_EXITED
-	unknown = runtimeapi.ContainerState_CONTAINER_UNKNOWN // it may be running
-)
-
-type containerKind string
-
-const (
-	initContainer      containerKind = "init container"
-	regularContainer   containerKind = "container"
-	ephemeralContainer containerKind = "ephemeral container"
-)
-
-// actionInput is all computePodActions looks at.
-type actionInput struct {
+// Input is all that ComputePodActions looks at.
+type Input struct {
 	Pod      *corev1.Pod
 	Observed *cri.PodStatus
-	Verdicts ProbeVerdicts
-	Actuated *allocation.Resources // what does not have its allocation yet; nil for none
-	Ended    bool                  // nothing of Observed runs, and the runtime was told to stop each sandbox (Runtime.Ended)
+	Verdicts map[string]Verdict // of running containers, by ID
+	Resize   *resize.Change     // part: resize of what runs, runtime/resize
+	Ended    bool               // nothing of Observed runs, and the runtime was told to stop each sandbox
 }
 
-// startAction starts a new instance of a container.
-type startAction struct {
-	Kind      containerKind
+// Verdict is what the probes say of a running container.
+type Verdict struct {
+	Restart string // RestartLiveness or RestartStartup if that probe has failed, else ""
+	Started bool   // the startup probe has passed; the next init container waits for it
+}
+
+// What Verdict.Restart may be.
+const (
+	RestartLiveness = "LivenessProbe"
+	RestartStartup  = "StartupProbe"
+)
+
+// Kind is the list of the pod's that a container is in.
+type Kind string
+
+// The three lists.
+const (
+	Init      Kind = "init container"
+	Regular   Kind = "container"
+	Ephemeral Kind = "ephemeral container"
+)
+
+// Start starts a new instance of a container.
+type Start struct {
+	Kind      Kind
 	Container *corev1.Container
 	Target    string // ephemeral containers: the container whose processes it sees
 	Attempt   uint32
 	Reason    string
 }
 
-// killAction ends a running instance. Message is what the Killing event says.
-type killAction struct {
+// Kill ends a running instance. Message is what the Killing event says.
+type Kill struct {
 	ID, Name, Message string
 	Reason            string // RestartLiveness, RestartStartup or another word for the log
 }
 
-// removeAction removes an instance that is not running.
-type removeAction struct{ ID, Name, Reason string }
+// Remove removes an instance that is not running.
+type Remove struct{ ID, Name, Reason string }
 
-// podActions is the plan, carried out in the order of its fields.
-type podActions struct {
-	KillPod       string        // non-empty: end all containers and sandboxes, for this reason
-	Reset         []resetAction // all containers, if they are to begin anew
-	Kill          []killAction
-	Remove        []removeAction
-	Resize        *resizeAction // non-nil: the pod and its containers get other resources
-	CreateSandbox string        // non-empty: make a new sandbox, for this reason
-	SandboxID     string        // the sandbox to start containers in, or the one being replaced
-	Attempt       uint32        // of the sandbox
-	Start         []startAction
+// Actions is the plan, carried out in the order of its fields.
+type Actions struct {
+	KillPod       string  // if not empty: end all containers and sandboxes, for this reason
+	Reset         []Reset // all containers, if they are to begin anew
+	Kill          []Kill
+	Remove        []Remove
+	Resize        *resize.Change // if not nil: the pod and its containers get other resources
+	CreateSandbox string         // if not empty: make a new sandbox, for this reason
+	SandboxID     string         // the sandbox to start containers in, or the one being replaced
+	Attempt       uint32         // of the sandbox
+	Start         []Start
 }
 
-func (a podActions) empty() bool {
+// Empty tells that nothing has to be done.
+func (a *Actions) Empty() bool {
 	return a.KillPod == "" && a.CreateSandbox == "" && len(a.Reset)+len(a.Kill)+len(a.Remove)+len(a.Start) == 0 && a.Resize == nil
 }
 
-// leave takes out what concerns containers that wait, or for which something failed, in the same sync.
-func (a *podActions) leave(waiting map[string]Failure) {
-	a.Kill = slices.DeleteFunc(a.Kill, func(k killAction) bool { _, waits := waiting[k.Name]; return waits })
-	a.Start = slices.DeleteFunc(a.Start, func(s startAction) bool { _, waits := waiting[s.Container.Name]; return waits })
-	a.Remove = slices.DeleteFunc(a.Remove, func(r removeAction) bool { _, waits := waiting[r.Name]; return waits })
+// Leave takes out what concerns containers that wait, or for which something failed, in the same sync.
+func (a *Actions) Leave(waits func(container string) bool) {
+	a.Kill = slices.DeleteFunc(a.Kill, func(k Kill) bool { return waits(k.Name) })
+	a.Start = slices.DeleteFunc(a.Start, func(s Start) bool { return waits(s.Container.Name) })
+	a.Remove = slices.DeleteFunc(a.Remove, func(r Remove) bool { return waits(r.Name) })
 }
 
-// planner is one run of computePodActions.
+// planner is one run of ComputePodActions.
 type planner struct {
-	actionInput
-	podActions
+	Input
+	Actions
 }
 
-// computePodActions decides what has to be done so that the runtime holds what the pod asks for. It is pure.
+// ComputePodActions decides what has to be done so that the runtime has what the pod asks for.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go computePodActions
-func computePodActions(in actionInput) podActions {
+func ComputePodActions(in Input) Actions {
 	if in.Observed == nil {
 		in.Observed = &cri.PodStatus{UID: in.Pod.UID}
 	}
-	p := planner{actionInput: in}
+	p := planner{Input: in}
 	change, attempt, id := sandboxChanged(in.Pod, in.Observed)
 	p.Attempt, p.SandboxID = attempt, id
 	if change != "" {
 		p.planSandbox(change)
-		return p.podActions
+		return p.Actions
 	}
-	if p.planReset() {
-		return p.podActions
+	if p.planReset() { // part: restart of all containers, runtime/plan/reset.go
+		return p.Actions
 	}
 	p.planDuplicates()
 	p.planEphemeral()
@@ -110,14 +120,15 @@ func computePodActions(in actionInput) podActions {
 	if p.KillPod != "" {
 		// Everything goes: starting or killing single containers as well would be work for nothing.
 		p.Start, p.Kill = nil, nil
+		return p.Actions
 	}
-	p.planResize()
-	return p.podActions
+	p.Actions.Resize = p.Input.Resize.Leave(func(id string) bool {
+		return slices.ContainsFunc(p.Kill, func(k Kill) bool { return k.ID == id })
+	})
+	return p.Actions
 }
 
 // sandboxChanged tells why a new sandbox is needed ("" if it is not), its attempt number and the present sandbox.
-//
-// Upstream: pkg/kubelet/kuberuntime/util/util.go PodSandboxChanged
 func sandboxChanged(pod *corev1.Pod, observed *cri.PodStatus) (reason string, attempt uint32, id string) {
 	if len(observed.Sandboxes) == 0 {
 		return "the pod has no sandbox", 0, ""
@@ -162,14 +173,14 @@ func (p *planner) planSandbox(reason string) {
 	if p.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever && p.Attempt != 0 && hasContainers {
 		return
 	}
-	var regular []startAction
+	var regular []Start
 	for i := range p.Pod.Spec.Containers {
 		container := &p.Pod.Spec.Containers[i]
 		status := p.Observed.Container(container.Name)
-		if runOnce(p.Pod, container) && status != nil && status.State == exited && status.ExitCode == 0 {
+		if runOnce(p.Pod, container) && status != nil && status.State == cri.Exited && status.ExitCode == 0 {
 			continue
 		}
-		regular = append(regular, p.start(regularContainer, container, status, reason))
+		regular = append(regular, p.start(Regular, container, status, reason))
 	}
 	if len(regular) == 0 && hasContainers {
 		return
@@ -178,12 +189,12 @@ func (p *planner) planSandbox(reason string) {
 	for _, status := range p.Observed.Containers {
 		// The init containers run again; records of their earlier runs would say they have.
 		if podinfo.IsInit(p.Pod, status.Name) {
-			p.Remove = append(p.Remove, removeAction{status.ID, status.Name, reason})
+			p.Remove = append(p.Remove, Remove{status.ID, status.Name, reason})
 		}
 	}
 	if len(p.Pod.Spec.InitContainers) > 0 {
 		first := &p.Pod.Spec.InitContainers[0]
-		p.Start = []startAction{p.start(initContainer, first, p.Observed.Container(first.Name), reason)}
+		p.Start = []Start{p.start(Init, first, p.Observed.Container(first.Name), reason)}
 		return
 	}
 	p.Start = regular
@@ -198,12 +209,12 @@ func (p *planner) planDuplicates() {
 			continue
 		}
 		switch status.State {
-		case unknown:
+		case cri.Unknown:
 			p.clear(status)
-		case running:
+		case cri.Running:
 			p.kill(status, "Duplicate", fmt.Sprintf("Container %s runs more than once, keeping the newest", status.Name))
-		case created:
-			p.Remove = append(p.Remove, removeAction{status.ID, status.Name, "created but never started, and superseded"})
+		case cri.Created:
+			p.Remove = append(p.Remove, Remove{status.ID, status.Name, "created but never started, and superseded"})
 		}
 	}
 }
@@ -213,15 +224,15 @@ func (p *planner) planEphemeral() {
 		e := &p.Pod.Spec.EphemeralContainers[i]
 		container := (*corev1.Container)(&e.EphemeralContainerCommon)
 		status := p.Observed.Container(e.Name)
-		if status != nil && status.State != created {
-			if status.State == unknown {
+		if status != nil && status.State != cri.Created {
+			if status.State == cri.Unknown {
 				p.clear(status)
 			}
 			continue // an ephemeral container is never restarted
 		}
 		reason := "the ephemeral container has not run"
 		p.replaceCreated(status)
-		action := p.start(ephemeralContainer, container, status, reason)
+		action := p.start(Ephemeral, container, status, reason)
 		action.Target = e.TargetContainerName
 		p.Start = append(p.Start, action)
 	}
@@ -234,13 +245,13 @@ func (p *planner) planRegular() {
 	for i := range p.Pod.Spec.Containers {
 		container := &p.Pod.Spec.Containers[i]
 		status := p.Observed.Container(container.Name)
-		if status == nil || status.State != running {
+		if status == nil || status.State != cri.Running {
 			reason := startReason(p.Pod, container, status)
 			if reason == "" {
 				continue
 			}
 			p.clear(status)
-			p.Start = append(p.Start, p.start(regularContainer, container, status, reason))
+			p.Start = append(p.Start, p.start(Regular, container, status, reason))
 			starts++
 			continue
 		}
@@ -251,7 +262,7 @@ func (p *planner) planRegular() {
 		}
 		// A changed definition is a wish for a new instance whatever the restart policy says.
 		if verdict == reasonChanged || verdict == reasonResized || restartsOnProbe(p.Pod, container) {
-			p.Start = append(p.Start, p.start(regularContainer, container, status, message))
+			p.Start = append(p.Start, p.start(Regular, container, status, message))
 			starts++
 			if verdict != reasonResized {
 				message += ", will be restarted"
@@ -264,7 +275,11 @@ func (p *planner) planRegular() {
 	}
 }
 
-const reasonChanged = "Changed"
+// Reasons of Kill, beside those of the probes.
+const (
+	reasonChanged = "Changed"
+	reasonResized = "Resized"
+)
 
 // killReason tells why a running container has to end, as the Killing event puts it; "" keeps it.
 func (p *planner) killReason(container *corev1.Container, status *cri.ContainerStatus, what string) (message, reason string) {
@@ -272,9 +287,9 @@ func (p *planner) killReason(container *corev1.Container, status *cri.ContainerS
 	if status.Hash != "" && status.Hash != spec.Hash(container) {
 		return fmt.Sprintf("%s %s definition changed", what, container.Name), reasonChanged
 	}
-	switch verdict := p.Verdicts.Restart(status.ID); verdict {
+	switch verdict := p.Verdicts[status.ID].Restart; verdict {
 	case "":
-		if p.resizeRestarts(container) {
+		if p.Input.Resize.Restarts(container.Name) {
 			return fmt.Sprintf("Container %s resize requires restart", container.Name), reasonResized
 		}
 		return "", ""
@@ -288,7 +303,7 @@ func (p *planner) killReason(container *corev1.Container, status *cri.ContainerS
 // clear makes way for a new instance: one in an unknown state may be running and is ended first, one that was
 // created and never started is removed.
 func (p *planner) clear(status *cri.ContainerStatus) {
-	if status == nil || p.replaceCreated(status) || status.State == exited {
+	if status == nil || p.replaceCreated(status) || status.State == cri.Exited {
 		return
 	}
 	p.kill(status, "Unknown", fmt.Sprintf("Container is in %q state, try killing it before restart", "unknown"))
@@ -296,23 +311,23 @@ func (p *planner) clear(status *cri.ContainerStatus) {
 
 // replaceCreated plans the removal of an instance that a kubelet created and did not live to start.
 func (p *planner) replaceCreated(status *cri.ContainerStatus) bool {
-	if status == nil || status.State != created {
+	if status == nil || status.State != cri.Created {
 		return false
 	}
-	p.Remove = append(p.Remove, removeAction{status.ID, status.Name, "created but never started"})
+	p.Remove = append(p.Remove, Remove{status.ID, status.Name, "created but never started"})
 	return true
 }
 
 func (p *planner) kill(status *cri.ContainerStatus, reason, message string) {
-	p.Kill = append(p.Kill, killAction{ID: status.ID, Name: status.Name, Message: message, Reason: reason})
+	p.Kill = append(p.Kill, Kill{ID: status.ID, Name: status.Name, Message: message, Reason: reason})
 }
 
 // start numbers the new instance: one more than the last that ran, the same as one that never did.
-func (p *planner) start(kind containerKind, c *corev1.Container, last *cri.ContainerStatus, reason string) startAction {
-	action := startAction{Kind: kind, Container: c, Reason: reason}
+func (p *planner) start(kind Kind, c *corev1.Container, last *cri.ContainerStatus, reason string) Start {
+	action := Start{Kind: kind, Container: c, Reason: reason}
 	if last != nil {
 		action.Attempt = last.Attempt
-		if last.State != created {
+		if last.State != cri.Created {
 			action.Attempt++
 		}
 	}
@@ -320,17 +335,15 @@ func (p *planner) start(kind containerKind, c *corev1.Container, last *cri.Conta
 }
 
 // startReason tells why a container that is not running is to be started; "" leaves it.
-//
-// Upstream: pkg/kubelet/container/helpers.go ShouldContainerBeRestarted
 func startReason(pod *corev1.Pod, container *corev1.Container, status *cri.ContainerStatus) string {
 	switch {
 	case pod.DeletionTimestamp != nil:
 		return ""
 	case status == nil:
 		return "the container has not run"
-	case status.State == created:
+	case status.State == cri.Created:
 		return "the container was created but never started"
-	case status.State != exited:
+	case status.State != cri.Exited:
 		return "the container is in an unknown state"
 	case podinfo.Restarts(pod, container, status.ExitCode):
 		return fmt.Sprintf("the container exited with code %d", status.ExitCode)

@@ -1,0 +1,51 @@
+package runtime
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/config/pod/podtest"
+	"minikubelet/runtime/cri"
+	"minikubelet/runtime/spec"
+)
+
+func TestCrashLoop(t *testing.T) {
+	const longest = 5 * time.Minute
+	for n, want := range map[uint32]time.Duration{0: 0, 1: 10 * time.Second, 2: 20 * time.Second, 5: 160 * time.Second, 6: longest, 40: longest} {
+		if got := crashDelay(n, longest); got != want {
+			t.Errorf("delay %d: %v, want %v", n, got, want)
+		}
+	}
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
+	container := &pod.Spec.Containers[0]
+	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	ended := func(attempt uint32, ran time.Duration) *cri.ContainerStatus {
+		return &cri.ContainerStatus{State: cri.Exited, Attempt: attempt, StartedAt: at.Add(-ran), FinishedAt: at, Hash: spec.Hash(container)}
+	}
+	c := newCrashLoops(longest)
+	step := func(what string, last *cri.ContainerStatus, want time.Duration) {
+		t.Helper()
+		delay, until := c.wait(pod, container, last, at)
+		if delay != want || (last != nil && !until.Equal(at.Add(want))) {
+			t.Errorf("%s: %v until %v, want %v", what, delay, until, want)
+		}
+	}
+	step("never ran", nil, 0)
+	step("first end", ended(0, time.Second), 0)
+	step("second", ended(1, time.Second), 10*time.Second)
+	step("third", ended(2, time.Second), 20*time.Second)
+	step("asked again", ended(2, time.Second), 20*time.Second)
+	step("a long run", ended(3, crashLoopReset+time.Second), 0)
+	step("after it", ended(4, time.Second), 10*time.Second)
+	c = newCrashLoops(longest)
+	step("kubelet restarted in a loop", ended(9, time.Second), longest)
+	container.Image = "image:2"
+	step("another image", ended(9, time.Second), 0)
+	step("and again", &cri.ContainerStatus{State: cri.Exited, Attempt: 10, FinishedAt: at, Hash: spec.Hash(container)}, 10*time.Second)
+	c.forget(pod.UID)
+	step("numbered from the logs", nil, 0)
+	c.begin(pod.UID, container, 7)
+	step("its first end", &cri.ContainerStatus{State: cri.Exited, Attempt: 7, FinishedAt: at, Hash: spec.Hash(container)}, 0)
+}
