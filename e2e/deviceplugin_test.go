@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,10 +88,18 @@ func (p *devicePlugin) tell(ctx context.Context, t *testing.T, line string) {
 	eventually(ctx, t, "the plugin does as told", func() bool { return p.heard("told: " + line) })
 }
 
-func (p *devicePlugin) heard(call string) bool {
+func (p *devicePlugin) heard(call string) bool { return p.count(call) > 0 }
+
+// count is how often the plugin heard a call.
+func (p *devicePlugin) count(call string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Contains(p.calls, call)
+	for _, heard := range p.calls {
+		if heard == call {
+			n++
+		}
+	}
+	return n
 }
 
 // withDevices gives containers a number of devices each.
@@ -207,6 +214,7 @@ func TestDevicePlugin(t *testing.T) {
 	// 3. The kubelet starts again: the plugin registers again, the pod goes on.
 	stopKubelet(t)
 	startKubelet(ctx, t, options)
+	eventually(ctx, t, "the plugin registers again", func() bool { return p.count("ListAndWatch") == 2 })
 	devicesAre(ctx, t, name, 2, 2)
 	if got := assigned(ctx, t, podResources(t, s), pod, "app"); got != "dev-1" {
 		t.Errorf("after the kubelet's restart PodResources.Get tells of %q", got)
