@@ -121,10 +121,10 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 			select {
 			case <-watch.Bell():
 				for _, uid := range watch.Changed() {
-					ws.Poke(uid)
+					ws.Poke(uid, "test")
 				}
 			case r := <-prober.Results():
-				ws.Poke(r.PodUID)
+				ws.Poke(r.PodUID, "test")
 			case <-ctx.Done():
 				return
 			}

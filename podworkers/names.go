@@ -82,7 +82,7 @@ func (ws *Workers) release(name string, uid types.UID) {
 	}
 	for _, w := range ws.byUID {
 		if w.name == name {
-			w.poke()
+			w.poke("the pod that had its name is stopped")
 		}
 	}
 }

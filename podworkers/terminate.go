@@ -54,8 +54,8 @@ func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) e
 		select {
 		case err := <-done:
 			return err
-		case <-w.wake:
-			defer w.poke() // the bell may have rung for something else too, which the next step handles
+		case why := <-w.wake:
+			defer w.poke(why) // the bell may have rung for something else too, which the next step handles
 			w.report(m.pod, observed)
 		}
 	}

@@ -24,7 +24,7 @@ type worker struct {
 	name     string          // full name
 	lifetime context.Context // longer than that of a step
 	cleaned  chan struct{}   // closed when the pod reaches Finished
-	wake     chan struct{}   // the mailbox's bell, capacity 1
+	wake     chan string     // the mailbox's bell, with the reason that it rings for; capacity 1
 
 	// What a step leaves for the next one. Only the worker's goroutine uses it.
 	failures int                        // steps in a row that failed
@@ -51,7 +51,7 @@ type worker struct {
 func newWorker(ws *Workers, pod *corev1.Pod) *worker {
 	return &worker{
 		opts: ws.opts, metrics: ws.metrics, registry: ws, uid: pod.UID, name: podinfo.FullName(pod), pod: pod, seenAt: seen(pod),
-		cleaned: make(chan struct{}), wake: make(chan struct{}, 1),
+		cleaned: make(chan struct{}), wake: make(chan string, 1),
 	}
 }
 
@@ -75,7 +75,7 @@ func (w *worker) deliver(u Update) {
 	if w.killRequested() && (!ending || w.grace() < before) && w.phase <= Terminating && w.cancel != nil {
 		w.cancel()
 	}
-	w.poke()
+	w.poke("an update of the pod")
 }
 
 // remove says that no source has the pod any more.
@@ -86,13 +86,13 @@ func (w *worker) remove() {
 		w.cancel()
 	}
 	w.removed, w.next = true, nil
-	w.poke()
+	w.poke("no source has the pod any more")
 }
 
-// poke rings the bell, for another step.
-func (w *worker) poke() {
+// poke rings the bell, for another step. Of several reasons the first is kept.
+func (w *worker) poke(why string) {
 	select {
-	case w.wake <- struct{}{}:
+	case w.wake <- why:
 	default:
 	}
 }
@@ -148,14 +148,15 @@ func (w *worker) run(ctx context.Context) (gone bool) {
 	timer := time.NewTimer(0)
 	timer.Stop()
 	for {
+		why := "the time has come that the last step named: a retry, or the end of a back-off"
 		select {
 		case <-ctx.Done():
 			return false
-		case <-w.wake:
+		case why = <-w.wake:
 		case <-timer.C:
 		}
 		timer.Stop()
-		s, again := w.step(ctx)
+		s, again := w.step(ctx, why)
 		if w.apply(ctx, s) == Gone {
 			return true
 		}
@@ -190,14 +191,14 @@ var stepNames = [...]string{Syncing: "syncPod", Terminating: "syncTerminatingPod
 
 // step does once what the pod's phase asks for. It returns what came of it, and after which time to make another step
 // without being woken (0: not).
-func (w *worker) step(run context.Context) (s signal, again time.Duration) {
+func (w *worker) step(run context.Context, why string) (s signal, again time.Duration) {
 	ctx, m := w.takeMail(run)
 	defer w.cancel()
 	if m.ending && w.phase == Syncing {
 		return killed, 0
 	}
 	start, kind := time.Now(), w.stepKind(m)
-	ctx, end := cri.Step(ctx, stepNames[w.phase], m.pod) // part: tracing, kubelet/tracing
+	ctx, end := cri.Step(ctx, stepNames[w.phase], m.pod, cri.Why(why)) // part: tracing, kubelet/tracing
 	var err error
 	defer func() {
 		end(err)
@@ -245,7 +246,7 @@ func (w *worker) apply(ctx context.Context, s signal) Phase {
 	case Finished:
 		close(w.cleaned)
 	}
-	w.poke()
+	w.poke("the pod is " + to.String() + " now")
 	return to
 }
 

@@ -134,9 +134,9 @@ func (ws *Workers) Cleaned(uid types.UID) <-chan struct{} {
 }
 
 // Poke makes the pod's worker take another step, if there is one.
-func (ws *Workers) Poke(uid types.UID) {
+func (ws *Workers) Poke(uid types.UID, why string) {
 	if w := ws.worker(uid); w != nil {
-		w.poke()
+		w.poke(why)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestPodStartsAndGoes(t *testing.T) {
 		if uids := b.UIDs(); len(uids) != 0 {
 			t.Errorf("workers left: %v", uids)
 		}
-		b.Poke("u") // for nobody
+		b.Poke("u", "test") // for nobody
 		b.Removed("u")
 	})
 }
@@ -64,7 +64,7 @@ func TestDeletedPod(t *testing.T) {
 			t.Errorf("grace periods %v, want that of the deletion", got)
 		}
 		before := len(b.fake.Calls())
-		b.Poke("u")
+		b.Poke("u", "test")
 		b.settle()
 		if late := b.fake.Calls()[before:]; len(late) != 0 {
 			t.Errorf("of a pod that is finished the runtime is asked %v", late)
@@ -208,7 +208,7 @@ func TestSuccessorWaits(t *testing.T) {
 		b.update(Update{Pod: testPod("new", static)})
 		b.update(Update{Pod: testPod("other", func(pod *corev1.Pod) { pod.Name = "other" })})
 		b.want("new", "")
-		b.Poke("new")
+		b.Poke("new", "test")
 		b.wait(time.Millisecond)
 		if all := b.allEvents(); strings.Count(all, "Normal NameInUse waiting for pod old, which has the same name, to end") != 1 {
 			t.Errorf("who waits says so in an event once:\n%s", all)

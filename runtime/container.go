@@ -49,7 +49,7 @@ func (e *containerError) Unwrap() error { return e.err }
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go startContainer
 func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, err error) {
 	pod, container := job.pod, job.Container
-	ctx, end := cri.Step(ctx, "startContainer", pod)
+	ctx, end := cri.Step(ctx, "startContainer", pod, cri.Why(job.Reason))
 	defer func() { end(err) }()
 	cri.OfContainer(ctx, container.Name)
 
@@ -107,7 +107,9 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 
 // postStart runs the hook and ends the container if it fails.
 func (r *Runtime) postStart(ctx context.Context, job startJob, id string) error {
-	message, err := r.runHook(ctx, job.pod, job.Container, id, job.podIPs, job.Container.Lifecycle.PostStart)
+	hook, end := cri.Step(ctx, "postStart", job.pod)
+	message, err := r.runHook(hook, job.pod, job.Container, id, job.podIPs, job.Container.Lifecycle.PostStart)
+	end(err)
 	if err == nil {
 		return nil
 	}

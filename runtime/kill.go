@@ -146,6 +146,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 	if k.message == "" {
 		k.message = "Stopping container " + k.container.Name
 	}
+	cri.Because(ctx, k.message)
 	grace := gracePeriod(k.pod, k.container, k.reason)
 	if k.grace != nil {
 		grace = cri.Seconds(*k.grace)
@@ -187,7 +188,9 @@ func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duratio
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		hookCtx, end := cri.Step(hookCtx, "preStop", k.pod)
 		_, err := r.runHook(hookCtx, k.pod, k.container, k.id, k.podIPs, k.container.Lifecycle.PreStop)
+		end(err)
 		if err == nil || ctx.Err() != nil {
 			return
 		}

@@ -17,8 +17,8 @@ import (
 // createPodSandbox makes the pod's sandbox and returns its status, addresses included.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox.go createPodSandbox
-func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config *runtimeapi.PodSandboxConfig, handler string) (_ *runtimeapi.PodSandboxStatus, err error) {
-	ctx, end := cri.Step(ctx, "createPodSandbox", pod)
+func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config *runtimeapi.PodSandboxConfig, handler, why string) (_ *runtimeapi.PodSandboxStatus, err error) {
+	ctx, end := cri.Step(ctx, "createPodSandbox", pod, cri.Why(why))
 	defer func() { end(err) }()
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
 

@@ -197,7 +197,7 @@ func (s *syncRound) makeAndStart(ctx context.Context) error {
 			s.slow = true
 			leave()
 		}
-		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config, handler)
+		s.sandbox, err = s.createPodSandbox(ctx, s.pod, config, handler, s.actions.CreateSandbox)
 		if s.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)
 		}
@@ -341,6 +341,7 @@ func (s *syncRound) backingOff(ctx context.Context, action plan.Start) bool {
 	s.containerEvent(s.pod, action.Container, "", corev1.EventTypeWarning, eventBackOff,
 		"Back-off restarting failed container %s in pod %s", name, spec.ReferenceName(s.pod))
 	message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, name, spec.ReferenceName(s.pod))
+	cri.Mark(ctx, "backOff", s.pod, message)
 	s.result.fail(name, Failure{ReasonCrashLoopBackOff, message}, until)
 	return true
 }

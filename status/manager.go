@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/runtime/cri"
 	"minikubelet/status/patch"
 )
 
@@ -308,7 +309,10 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 	if err != nil || body == nil {
 		return err
 	}
+	ctx, end := cri.Step(ctx, "writeStatus", cri.Pod(uid, object.namespace, object.name))
+	cri.Changed(ctx, object.status, want)
 	pod, err := m.api(object.namespace).Patch(ctx, object.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+	end(err)
 	if err != nil {
 		return fmt.Errorf("patch status of pod %s/%s: %w", object.namespace, object.name, err)
 	}

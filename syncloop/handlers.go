@@ -12,12 +12,14 @@ import (
 	"minikubelet/config"
 	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
+	"minikubelet/runtime/cri"
 	"minikubelet/status"
 )
 
 // handleUpdate gives the pods of one source's change to the handler of its kind.
 func (l *Loop) handleUpdate(ctx context.Context, u config.PodUpdate) {
 	klog.FromContext(ctx).V(2).Info("SyncLoop "+u.Op.String(), "source", u.Source, "pods", klog.KObjSlice(u.Pods))
+	l.noteUpdate(ctx, u)
 	switch u.Op {
 	case config.ADD:
 		l.HandlePodAdditions(ctx, u.Pods)
@@ -30,6 +32,20 @@ func (l *Loop) handleUpdate(ctx context.Context, u config.PodUpdate) {
 		l.HandlePodReconcile(ctx, u.Pods)
 	default:
 		klog.FromContext(ctx).Error(nil, "SyncLoop got an update of unknown kind", "op", u.Op, "source", u.Source)
+	}
+}
+
+// noteUpdate makes a step of what a source changed of each pod.
+func (l *Loop) noteUpdate(ctx context.Context, u config.PodUpdate) {
+	for _, pod := range u.Pods {
+		if podinfo.IsMirror(pod) {
+			continue
+		}
+		step, end := cri.Step(ctx, "update", pod, cri.Why(u.Op.String()+" from "+u.Source))
+		if before, ok := l.Pods.Get(pod.UID); ok {
+			cri.Changed(step, before, pod)
+		}
+		end(nil)
 	}
 }
 
@@ -67,6 +83,13 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, r
 	if pod.DeletionTimestamp != nil || ended(pod) {
 		return pod, nil
 	}
+	ctx, end := cri.Step(ctx, "admission", pod)
+	defer func() {
+		if rejection != nil {
+			cri.Because(ctx, rejection.Reason+": "+rejection.Message)
+		}
+		end(nil)
+	}()
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
 	given, err := l.Allocation.Recall(pod)
 	if err != nil {

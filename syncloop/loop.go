@@ -158,14 +158,14 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 	case <-l.PLEG.Bell():
 		for _, uid := range l.PLEG.Changed() {
 			log.V(2).Info("SyncLoop (PLEG)", "podUID", uid)
-			l.Workers.Poke(uid)
+			l.Workers.Poke(uid, "the runtime says that something of it changed")
 		}
 	case r := <-l.Probes.Results():
 		log.V(2).Info("SyncLoop (probe)", "podUID", r.PodUID, "container", r.ContainerName, "kind", r.Kind, "success", r.Success)
-		l.Workers.Poke(r.PodUID)
+		l.Workers.Poke(r.PodUID, "a probe came to another result")
 	case uid := <-l.Resync:
 		log.V(2).Info("SyncLoop (sync)", "podUID", uid)
-		l.Workers.Poke(uid)
+		l.Workers.Poke(uid, "a Secret, a ConfigMap or the like that it uses changed, or the node")
 	case uid := <-l.room:
 		l.startWaiting(ctx, uid)
 	case <-l.Ping:

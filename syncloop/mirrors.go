@@ -24,13 +24,13 @@ func (l *Loop) handleMirror(mirror *corev1.Pod) {
 	}
 	l.bindMirror(static)
 	l.Status.Reconcile(mirror)
-	l.Workers.Poke(static.UID)
+	l.Workers.Poke(static.UID, "its mirror in the apiserver came, changed or went")
 }
 
 func (l *Loop) mirrorGone(mirror *corev1.Pod) {
 	if static := l.Pods.StaticOf(mirror); static != nil {
 		l.bindMirror(static)
-		l.Workers.Poke(static.UID)
+		l.Workers.Poke(static.UID, "its mirror in the apiserver came, changed or went")
 	}
 }
 

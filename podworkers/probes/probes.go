@@ -3,6 +3,7 @@ package probes
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"strings"
 	"sync"
@@ -186,6 +187,7 @@ func (m *Manager) set(ctx context.Context, w *worker, success bool) {
 	if known && before.success == success {
 		return
 	}
+	cri.Mark(ctx, "probe", w.pod, fmt.Sprintf("%s of container %s: success is %t", w.kind, w.container.Name, success))
 	for _, o := range wake {
 		select {
 		case o.wake <- struct{}{}:

@@ -1,7 +1,9 @@
 package cri
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"path"
 	"runtime"
 	"strings"
@@ -11,14 +13,15 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Step opens a trace span for something that is done, for a pod or for all (nil); end closes it. Calls to the runtime with the
 // context that it returns belong to the span. Where nothing records spans, this does nothing. The span names the function that
 // calls Step as the one that does it.
 func Step(ctx context.Context, name string, pod *corev1.Pod, more ...attribute.KeyValue) (_ context.Context, end func(error)) {
-	ctx, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithAttributes(append(more, about(pod)...)...))
+	ctx, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithAttributes(about(pod, 2, more)...))
 	if !span.IsRecording() {
 		return ctx, func(error) { span.End() }
 	}
@@ -31,20 +34,31 @@ func Step(ctx context.Context, name string, pod *corev1.Pod, more ...attribute.K
 	}
 }
 
-// about says where the caller's caller is in the source, and which pod it acts on.
-func about(pod *corev1.Pod) []attribute.KeyValue {
-	all := make([]attribute.KeyValue, 0, 7)
-	if pc, file, line, ok := runtime.Caller(2); ok {
+// Mark is a step that takes no time: something that happened to a pod, and why.
+func Mark(ctx context.Context, name string, pod *corev1.Pod, why string, more ...attribute.KeyValue) {
+	_, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithAttributes(about(pod, 2, append(more, Why(why)))...))
+	span.End()
+}
+
+// Pod is a pod of which only this is known.
+func Pod(uid types.UID, namespace, name string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Namespace: namespace, Name: name}}
+}
+
+// about says where in the source a caller is, so many calls above, which pod it acts on, and more.
+func about(pod *corev1.Pod, above int, more []attribute.KeyValue) []attribute.KeyValue {
+	all := append(make([]attribute.KeyValue, 0, 7+len(more)), more...)
+	if pc, file, line, ok := runtime.Caller(above); ok {
 		name := runtime.FuncForPC(pc).Name()
 		dir := path.Dir(name)
 		pkg, _, _ := strings.Cut(path.Base(name), ".")
 		all = append(all, attribute.String("code.function.name", name), attribute.String("code.file.path", path.Join(dir, pkg, path.Base(file))), attribute.Int("code.line.number", line))
 	}
 	if pod != nil {
-		all = append(all,
-			attribute.String("k8s.pod.uid", string(pod.UID)), attribute.String("k8s.pod", pod.Namespace+"/"+pod.Name),
-			attribute.String("k8s.pod.name", pod.Name), attribute.String("k8s.namespace.name", pod.Namespace),
-		)
+		all = append(all, attribute.String("k8s.pod.uid", string(pod.UID)))
+	}
+	if pod != nil && pod.Name != "" {
+		all = append(all, attribute.String("k8s.pod", pod.Namespace+"/"+pod.Name), attribute.String("k8s.pod.name", pod.Name), attribute.String("k8s.namespace.name", pod.Namespace))
 	}
 	return all
 }
@@ -57,20 +71,34 @@ func Because(ctx context.Context, reason string) {
 	trace.SpanFromContext(ctx).SetAttributes(Why(reason))
 }
 
-// Changed says what the step of the context changed, as YAML; before is nil for something new.
+// Changed says what the step of the context changed, as JSON: the lines that are not the same, and a few around them.
 func Changed(ctx context.Context, before, after any) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
 		return
 	}
-	for key, object := range map[string]any{"step.before": before, "step.after": after} {
-		if object == nil {
-			continue
-		}
-		if text, err := yaml.Marshal(object); err == nil {
-			span.SetAttributes(attribute.String(key, string(text)))
-		}
+	young, err := json.MarshalIndent(after, "", " ")
+	old, oldErr := json.MarshalIndent(before, "", " ")
+	if err != nil || oldErr != nil || bytes.Equal(old, young) {
+		return
 	}
+	was, is := differing(strings.Split(string(old), "\n"), strings.Split(string(young), "\n"))
+	span.SetAttributes(attribute.String("step.before", was), attribute.String("step.after", is))
+}
+
+// differing leaves out the lines that two texts have in common at their beginnings and ends, but for three.
+func differing(a, b []string) (string, string) {
+	const around = 3
+	from := 0
+	for from < min(len(a), len(b)) && a[from] == b[from] {
+		from++
+	}
+	end := 0
+	for end < min(len(a), len(b))-from && a[len(a)-1-end] == b[len(b)-1-end] {
+		end++
+	}
+	from, end = max(from-around, 0), max(end-around, 0)
+	return strings.Join(a[from:len(a)-end], "\n"), strings.Join(b[from:len(b)-end], "\n")
 }
 
 // OfContainer names the container that the step of the context is about.

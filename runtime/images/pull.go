@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/cri"
 )
 
 // pull is one pull in flight, for everybody who wants the same image with the same credentials. It ends early when
@@ -85,6 +87,8 @@ func flightKey(image string, credentials []Credential) string {
 //
 // Upstream: pkg/kubelet/images/puller.go, pkg/kubelet/kuberuntime/kuberuntime_image.go PullImage
 func (m *Manager) pull(ctx context.Context, r Request, image string, credentials []Credential) (result pullResult) {
+	ctx, end := cri.Step(ctx, "pullImage", r.Pod, cri.Why(image+" is not here, or is asked for with each start"))
+	defer func() { end(result.err) }()
 	if m.slots != nil {
 		select {
 		case m.slots <- struct{}{}:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -120,6 +121,7 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 		}
 		payload = &cri.PodStatus{UID: uid}
 	}
+	cri.Mark(ctx, "runtimeEvent", cri.Pod(payload.UID, payload.Namespace, payload.Name), strings.TrimSuffix(event.ContainerEventType.String(), "_EVENT")+" "+id)
 	payload = payload.At(at)
 	p.apply(payload.UID, func(old *cri.PodStatus) *cri.PodStatus { return merge(old, payload, p.wasDeleted) })
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -14,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"go.opentelemetry.io/otel/trace"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 )
@@ -41,6 +43,9 @@ type Event struct {
 // report hands a step to whoever asked for it.
 func (s *Store) report(ctx context.Context, e Event) {
 	klog.FromContext(ctx).V(4).Info("Image progress", "image", e.Image, "layer", e.Layer, "phase", e.Phase, "bytes", e.Done, "of", e.Total)
+	if e.Layer != "" {
+		trace.SpanFromContext(ctx).AddEvent(fmt.Sprintf("%s: layer %.12s, %.1f of %.1f MB", e.Phase, strings.TrimPrefix(e.Layer, "sha256:"), float64(e.Done)/1e6, float64(e.Total)/1e6))
+	}
 	if s.options.Progress != nil {
 		s.options.Progress(e)
 	}
