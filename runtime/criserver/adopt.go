@@ -10,13 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 
-	"minikubelet/runtime/criserver/cni"
-	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
@@ -47,29 +46,11 @@ func (s *Server) adopt(ctx context.Context) error {
 	for _, loaded := range sandboxes {
 		s.adoptSandbox(ctx, loaded)
 	}
-	var keys []string
 	for _, loaded := range containers {
 		s.adoptContainer(ctx, loaded)
 	}
-	for _, c := range append(s.containers.All(), s.unmade.All()...) {
-		keys = append(keys, c.ID)
-		if !c.known() {
-			continue
-		}
-		for i, mount := range c.Config.Config.GetMounts() {
-			if mount.GetImage().GetImage() != "" {
-				keys = append(keys, imageKey(c.ID, i))
-			}
-		}
-	}
-	// 3. Remove what belongs to nothing: containers of the OCI runtimes, directories, networks, snapshots. What cannot be
-	// removed is no reason not to start.
-	s.sweepRuntimes(ctx)
-	s.sweepStates(ctx)
-	s.sweepNetworks(ctx)
-	if err := s.images.Adopt(keys); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not remove all snapshots of containers that are gone")
-	}
+	// 3. Remove what no record tells of. What cannot be removed does not keep the server from starting.
+	s.destroyLeftovers(ctx)
 	return nil
 }
 
@@ -151,22 +132,22 @@ func (s *Server) recoverSandbox(ctx context.Context, l *store.Loaded[store.Sandb
 	}
 	logger.Error(l.StateError, "The state of a sandbox is lost; it is found out from its namespaces", "sandbox", l.ID)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
-	err := l.Update(func(state *store.SandboxState) {
+	sb.note(ctx, func(state *store.SandboxState) {
 		state.Phase, state.Network = store.SandboxStopped, !sb.hostNetwork()
 		if sb.pinned() {
 			state.Phase = store.SandboxReady
 		}
 		state.IPs = s.cni.Addresses(l.ID)
 	})
-	if err != nil {
-		logger.Error(err, "Could not write down the state of a sandbox", "sandbox", l.ID)
-	}
 }
 
 // adoptSandbox takes over one sandbox, or removes it.
 func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxConfig, store.SandboxState]) {
 	logger := klog.FromContext(ctx)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
+	if sb.known() {
+		s.sandboxes.Reserve(sb.Config.Name, sb.ID)
+	}
 	if l.ConfigError != nil || l.State().Phase == store.SandboxCreating {
 		s.discardSandbox(ctx, sb)
 		return
@@ -175,18 +156,15 @@ func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxC
 		s.adoptPause(ctx, sb)
 	} else if exists(sb.pauseDir()) {
 		// One was being started for a container, which is removed as well.
-		if err := s.undoPause(ctx, sb); err != nil {
+		if err := s.destroyPause(ctx, sb); err != nil {
 			logger.Error(err, "Could not take back a pause process", "sandbox", sb.ID)
 		}
 	}
 	lost := sb.ready() && (!sb.pinned() || sb.pause != nil && sb.pause.conmon == nil)
 	if lost {
 		logger.Info("A sandbox has lost its namespaces, as after a reboot", "sandbox", sb.ID)
-		if err := sb.Update(func(state *store.SandboxState) { state.Phase = store.SandboxStopped }); err != nil {
-			logger.Error(err, "Could not write down that a sandbox stopped", "sandbox", sb.ID)
-		}
+		sb.note(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	}
-	s.sandboxes.Reserve(sb.Config.Name, sb.ID)
 	s.sandboxes.Add(sb.ID, sb)
 }
 
@@ -208,6 +186,9 @@ func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.Contai
 		handler = sb.Config.RuntimeHandler
 	}
 	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), s.runtimes[handler], l.Config.OwnPIDs)}
+	if l.ConfigError == nil {
+		s.containers.Reserve(c.Config.Name, c.ID)
+	}
 	if l.ConfigError != nil || l.StateError == nil && l.State().Phase == store.ContainerCreating || !ok {
 		s.discardContainer(ctx, c)
 		return
@@ -217,7 +198,6 @@ func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.Contai
 			logger.Error(err, "Could not find out the state of a container", "container", c.ID)
 		}
 	}
-	s.containers.Reserve(c.Config.Name, c.ID)
 	s.containers.Add(c.ID, c)
 	if c.State().Phase == store.ContainerExited && !c.task.runtime.Knows(c.ID) {
 		c.task.setEnded()
@@ -266,66 +246,69 @@ func (s *Server) askRuntime(ctx context.Context, c *container) error {
 	})
 }
 
-// sweepRuntimes removes containers of the OCI runtimes that no record tells of.
-func (s *Server) sweepRuntimes(ctx context.Context) {
-	for handler, runtime := range s.runtimes {
-		if handler == "" {
-			continue // the default has a name as well
-		}
-		ids, err := runtime.List()
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "Could not look for unknown containers")
-			continue
-		}
-		for _, id := range ids {
-			if s.takenOver(id) {
-				continue
-			}
-			klog.FromContext(ctx).Info("Removing a container that no record tells of", "container", id)
-			if err := runtime.Delete(ctx, id, true); err != nil {
-				klog.FromContext(ctx).Error(err, "Could not remove it", "container", id)
-			}
-		}
-	}
-}
-
-// sweepStates removes directories below the state directory that belong to no record, with all that is mounted there.
-func (s *Server) sweepStates(ctx context.Context) {
-	for _, id := range s.strays(ctx, "sandboxes") {
+// destroyLeftovers destroys the sandboxes and containers that no record tells of, as when the machine lost power before the
+// record was on the disk: those that have a state directory, and those that CNI plugins, OCI runtimes and the image store know.
+func (s *Server) destroyLeftovers(ctx context.Context) {
+	for _, id := range s.unknown(slices.Concat(names(ctx, s.state("sandboxes")), names(ctx, s.path("cni")))) {
 		record := store.Attach[store.SandboxConfig, store.SandboxState](s.path("sandboxes"), id)
 		s.discardSandbox(ctx, &sandbox{Record: record, stateDir: s.state("sandboxes", id)})
 	}
-	for _, id := range s.strays(ctx, "containers") {
+	ids := names(ctx, s.state("containers"))
+	for _, runtime := range s.runtimes {
+		ids = append(ids, names(ctx, runtime.Root)...)
+	}
+	for _, key := range s.images.Snapshots("") {
+		id, _, _ := strings.Cut(key, "-")
+		ids = append(ids, id)
+	}
+	for _, id := range s.unknown(ids) {
 		record := store.Attach[store.ContainerConfig, store.ContainerState](s.path("containers"), id)
 		s.discardContainer(ctx, &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[""], false)})
 	}
-	// Execs of an earlier server have nobody to report to.
-	entries, err := os.ReadDir(s.state("tmp"))
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Could not look for what execs have left")
-	}
-	for _, entry := range entries {
-		if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > time.Minute {
-			if err := trees.Remove(s.state("tmp", entry.Name())); err != nil {
+	// The callers of an earlier server's execs have gone with it.
+	for _, name := range names(ctx, s.state("tmp")) {
+		path := s.state("tmp", name)
+		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Minute {
+			if err := trees.Remove(path); err != nil {
 				klog.FromContext(ctx).Error(err, "Could not remove what an exec has left")
 			}
 		}
 	}
 }
 
-// strays are the state directories of one kind that belong to nothing that was taken over.
-func (s *Server) strays(ctx context.Context, kind string) []string {
-	entries, err := os.ReadDir(s.state(kind))
-	if err != nil {
+// names lists a directory, which need not be there.
+func names(ctx context.Context, dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		klog.FromContext(ctx).Error(err, "Could not look for what unknown pods have left")
 	}
-	var ids []string
-	for _, entry := range entries {
-		if store.ValidID(entry.Name()) && !s.takenOver(entry.Name()) {
-			ids = append(ids, entry.Name())
-		}
+	all := make([]string, len(entries))
+	for i, entry := range entries {
+		all[i] = entry.Name()
 	}
-	return ids
+	return all
+}
+
+// unknown are those of the names that are IDs of nothing that was taken over.
+func (s *Server) unknown(all []string) []string {
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(id string) bool { return !store.ValidID(id) || s.takenOver(id) })
+}
+
+// discardSandbox is undoSandbox for what a start finds half made or without a record.
+func (s *Server) discardSandbox(ctx context.Context, sb *sandbox) {
+	klog.FromContext(ctx).Info("Removing a sandbox that was made half or is unknown", "sandbox", sb.ID)
+	if err := s.undoSandbox(ctx, sb); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not remove all of a sandbox", "sandbox", sb.ID)
+	}
+}
+
+// discardContainer is undoContainer for what a start finds half made or without a record.
+func (s *Server) discardContainer(ctx context.Context, c *container) {
+	klog.FromContext(ctx).Info("Removing a container that was made half or is unknown", "container", c.ID)
+	if err := s.undoContainer(ctx, c); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not remove all of a container", "container", c.ID)
+	}
 }
 
 // takenOver tells whether a sandbox or a container of this ID is known, be it as one that could not be taken back.
@@ -335,23 +318,3 @@ func (s *Server) takenOver(id string) bool {
 	_, isSandbox, _ := s.sandboxes.Get(id)
 	return isContainer || isUnmade || isSandbox
 }
-
-// sweepNetworks disconnects what plugins were told of and no record tells of, as when the machine lost power before the
-// record was on the disk.
-func (s *Server) sweepNetworks(ctx context.Context) {
-	ids, err := s.cni.All()
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Could not look for networks of unknown pods")
-	}
-	for _, id := range ids {
-		if !store.ValidID(id) || s.takenOver(id) {
-			continue
-		}
-		limited, cancel := context.WithTimeout(ctx, undoTimeout)
-		err := s.cni.Teardown(limited, cni.Pod{SandboxID: id})
-		cancel()
-		klog.FromContext(ctx).Info("Disconnected a pod that no record tells of", "sandbox", id, "err", err)
-	}
-}
-
-var _ ImageStore = (*images.Store)(nil)

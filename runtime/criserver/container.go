@@ -1,7 +1,6 @@
 package criserver
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -38,14 +37,6 @@ func (s *Server) cgroupParent(sb *sandbox) string {
 		return parent
 	}
 	return s.options.CgroupParent
-}
-
-// kill ends the container now, if it has not ended, and waits until its cgroup is gone too.
-func (c *container) kill(ctx context.Context) error {
-	if err := c.task.kill(ctx); err != nil {
-		return err
-	}
-	return c.task.waitCleaned(ctx)
 }
 
 // running returns an error for a container that does not run.

@@ -241,18 +241,6 @@ func pin(root, sub, target string) (string, error) {
 	return target, nil
 }
 
-// unmountAll lets go of the container's mounts. It may be called again.
-func (s *Server) unmountAll(c *container) error {
-	failed := []error{s.images.Unmount(c.ID, c.rootfs())}
-	for i, mount := range c.Config.Config.GetMounts() {
-		if mount.GetImage().GetImage() == "" {
-			continue
-		}
-		failed = append(failed, unmount(filepath.Join(c.task.bundle, "subpath-"+strconv.Itoa(i))), s.images.Unmount(imageKey(c.ID, i), filepath.Join(c.task.bundle, "image-"+strconv.Itoa(i))))
-	}
-	return errors.Join(failed...)
-}
-
 // prepareMounts makes what is not there of the host's side, as everywhere, and checks that
 // mounts can be propagated as asked.
 func prepareMounts(mounts []*runtimeapi.Mount) error {

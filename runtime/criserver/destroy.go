@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -14,21 +16,11 @@ import (
 	"minikubelet/runtime/criserver/trees"
 )
 
-// Everything that a sandbox or a container holds is taken back here, and nowhere else: when one could not be made, when
-// it is removed, and when a start finds one that an earlier server was still making. Each function may be called at any
-// time and again. It undoes what it can; the record and the name go last, and only when all else is undone. So what could
-// not be undone is tried again by the next request for the same name, by the next removal, or at the next start.
-
-// takeDown lets go of all that a sandbox holds but its files and its record: the opposite of RunPodSandbox.
-func (s *Server) takeDown(ctx context.Context, sb *sandbox) error {
-	// The network first, while its namespace is there for plugins to look into; after an error it stays for the next try.
-	disconnected := s.disconnect(ctx, sb)
-	failed := []error{disconnected, s.endPause(ctx, sb)}
-	if disconnected == nil {
-		failed = append(failed, namespaces.Unpin(sb.namespaceDir()))
-	}
-	return errors.Join(failed...)
-}
+// There is one function for each kind of object that undoes its making: destroySandbox, destroyContainer and destroyPause.
+// Removals call it, failed makings do (through undoSandbox and undoContainer), and so does a start for all that an earlier
+// server has left. It may be called at any time and again, and also without a record, by the ID alone. The record and the
+// name go last, and only when all else is undone, so that the next request for the same name, the next removal or the next
+// start goes on with what could not be undone.
 
 // destroySandbox removes a sandbox that has no containers any more.
 func (s *Server) destroySandbox(ctx context.Context, sb *sandbox) error {
@@ -57,9 +49,47 @@ func (s *Server) destroySandbox(ctx context.Context, sb *sandbox) error {
 	return nil
 }
 
+// takeDown is the part of destroySandbox that StopPodSandbox does: network, pause process and namespaces. The caller holds
+// sb.ops.
+func (s *Server) takeDown(ctx context.Context, sb *sandbox) error {
+	// Plugins look into the network namespace: it goes only after they were called, and stays for the next try when one fails.
+	disconnected := s.disconnect(ctx, sb)
+	failed := []error{disconnected, s.destroyPause(ctx, sb)}
+	if disconnected == nil {
+		failed = append(failed, namespaces.Unpin(sb.namespaceDir()))
+	}
+	return errors.Join(failed...)
+}
+
+// destroyPause ends the pause process, however far it was made, so that another can be started. The caller holds sb.ops.
+func (s *Server) destroyPause(ctx context.Context, sb *sandbox) error {
+	if sb.pause == nil {
+		if !exists(sb.pauseDir()) {
+			return nil // none was ever begun
+		}
+		sb.pause = newTask(sb.ID, sb.pauseDir(), s.runtimeOf(sb), true)
+	}
+	if err := s.end(ctx, sb.pause); err != nil {
+		return fmt.Errorf("end pause process: %w", err)
+	}
+	err := unmount(sb.pauseRoot())
+	if err == nil {
+		err = trees.RemoveMounted(sb.pauseDir())
+	}
+	if err != nil {
+		return fmt.Errorf("remove files of pause process: %w", err)
+	}
+	sb.pause = nil
+	if sb.State().Pause == (store.Process{}) {
+		return nil
+	}
+	sb.note(ctx, func(state *store.SandboxState) { state.Pause = store.Process{} })
+	return nil
+}
+
 // destroyContainer kills and removes a container.
 func (s *Server) destroyContainer(ctx context.Context, c *container) error {
-	// Without the lock, which what starts the container holds.
+	// Without the lock, which StartContainer holds while it waits for the container.
 	if err := s.end(ctx, c.task); err != nil {
 		return err
 	}
@@ -69,10 +99,8 @@ func (s *Server) destroyContainer(ctx context.Context, c *container) error {
 		return nil
 	}
 	s.step(ctx, "destroy container: mounts")
-	if c.known() { // else they go with the bundle, and their snapshots at the end of adopt
-		if err := s.unmountAll(c); err != nil {
-			return err
-		}
+	if err := s.unmountAll(c); err != nil {
+		return err
 	}
 	s.step(ctx, "destroy container: bundle")
 	if err := trees.RemoveMounted(c.task.bundle); err != nil {
@@ -94,8 +122,21 @@ func (s *Server) destroyContainer(ctx context.Context, c *container) error {
 	return nil
 }
 
-// undoSandbox takes a sandbox back that could not be made, whatever became of the caller. What cannot be taken back is
-// shown as a sandbox that is not ready, so that somebody removes it.
+// unmountAll removes the container's snapshots, those of its root and of its image volumes, with what is mounted of them.
+func (s *Server) unmountAll(c *container) error {
+	var failed []error
+	for _, key := range s.images.Snapshots(c.ID) {
+		dir := c.rootfs()
+		if volume, ok := strings.CutPrefix(key, c.ID+"-"); ok {
+			dir = filepath.Join(c.task.bundle, volume)
+		}
+		failed = append(failed, s.images.Unmount(key, dir))
+	}
+	return errors.Join(failed...)
+}
+
+// undoSandbox destroys a sandbox that could not be made. The caller may have given up by then, so this has a time of its own.
+// A sandbox that cannot be destroyed is shown as one that is not ready, so that the kubelet removes it.
 func (s *Server) undoSandbox(ctx context.Context, sb *sandbox) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
@@ -103,13 +144,15 @@ func (s *Server) undoSandbox(ctx context.Context, sb *sandbox) error {
 	if err == nil {
 		return nil
 	}
-	s.sandboxes.Add(sb.ID, sb)
-	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, sb.ID, sb.ID)
-	return fmt.Errorf("take back sandbox %s, which is tried again when it is removed: %w", sb.ID, err)
+	if sb.known() {
+		s.sandboxes.Add(sb.ID, sb)
+		s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, sb.ID, sb.ID)
+	}
+	return fmt.Errorf("take back sandbox %s, which is tried again when it is removed and at the next start: %w", sb.ID, err)
 }
 
-// undoContainer takes a container back that could not be made. One that cannot be taken back is not shown, since it never
-// was a container to anybody; it goes with its sandbox, if not earlier.
+// undoContainer is undoSandbox for a container. One that cannot be destroyed is not shown, since no caller was ever told its
+// ID; it goes with its sandbox, if not earlier.
 func (s *Server) undoContainer(ctx context.Context, c *container) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
@@ -121,70 +164,18 @@ func (s *Server) undoContainer(ctx context.Context, c *container) error {
 	return fmt.Errorf("take back container %s, which is tried again with its sandbox: %w", c.ID, err)
 }
 
-// discardSandbox is undoSandbox at start, for what an earlier server was making and for what has lost its record. Without
-// a configuration there is nothing to show: the directory of the record stays for the next start.
-func (s *Server) discardSandbox(ctx context.Context, sb *sandbox) {
-	logger := klog.FromContext(ctx)
-	logger.Info("Removing a sandbox that was made half or is unknown", "sandbox", sb.ID)
-	if sb.known() {
-		s.sandboxes.Reserve(sb.Config.Name, sb.ID)
-		if err := s.undoSandbox(ctx, sb); err != nil {
-			logger.Error(err, "Could not remove all of a sandbox", "sandbox", sb.ID)
-		}
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
-	defer cancel()
-	if err := s.destroySandbox(ctx, sb); err != nil {
-		logger.Error(err, "Could not remove all of an unknown sandbox; tried again at the next start", "sandbox", sb.ID)
-	}
-}
-
-// discardContainer is undoContainer at start.
-func (s *Server) discardContainer(ctx context.Context, c *container) {
-	klog.FromContext(ctx).Info("Removing a container that was made half or is unknown", "container", c.ID)
-	if c.known() {
-		s.containers.Reserve(c.Config.Name, c.ID)
-	}
-	if err := s.undoContainer(ctx, c); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not remove all of a container", "container", c.ID)
-	}
-}
-
 // known tells whether the sandbox's configuration is there: at start it may be lost.
 func (sb *sandbox) known() bool { return sb.Config.Config != nil }
 
-func (c *container) known() bool { return c.Config.Config != nil }
-
-// endPause ends the pause process, however far it was made. The caller holds sb.ops.
-func (s *Server) endPause(ctx context.Context, sb *sandbox) error {
-	if sb.pause == nil {
-		if !exists(sb.pauseDir()) {
-			return nil // none was ever begun
-		}
-		sb.pause = newTask(sb.ID, sb.pauseDir(), s.runtimeOf(sb), true)
+// note changes the record on the way to the sandbox's end. A disk that is full is logged and does not hold up the end: what
+// the record tells of too much is undone once more.
+func (sb *sandbox) note(ctx context.Context, change func(*store.SandboxState)) {
+	if err := sb.Update(change); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not write down what became of a sandbox", "sandbox", sb.ID)
 	}
-	if err := s.end(ctx, sb.pause); err != nil {
-		return err
-	}
-	return unmount(sb.pauseRoot())
 }
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
-}
-
-// undoPause takes startPause back, so that it can be done again. The caller holds sb.ops.
-func (s *Server) undoPause(ctx context.Context, sb *sandbox) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	if err := s.endPause(ctx, sb); err != nil {
-		return fmt.Errorf("take back pause process: %w", err)
-	}
-	if err := trees.RemoveMounted(sb.pauseDir()); err != nil {
-		return fmt.Errorf("take back pause process: %w", err)
-	}
-	sb.pause = nil
-	return sb.Update(func(state *store.SandboxState) { state.Pause = store.Process{} })
 }

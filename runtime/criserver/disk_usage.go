@@ -19,13 +19,25 @@ const diskPatience = time.Second
 // diskUsages tells by container ID what containers take on the disk: their writable layers, and one container of each pod
 // also the pod's own files. Those without a writable layer are left out.
 func (s *Server) diskUsages(ctx context.Context, containers []*container) map[string]measure.Usage {
+	usages := layerUsages(ctx, containers, s.images.SnapshotUsage)
+	for _, c := range containers {
+		if usage, ok := usages[c.ID]; ok {
+			s.addPodFiles(&usage, c)
+			usages[c.ID] = usage
+		}
+	}
+	return usages
+}
+
+// layerUsages measures the writable layers of containers by ID, all at once.
+func layerUsages(ctx context.Context, containers []*container, measureLayer func(context.Context, string) (measure.Usage, error)) map[string]measure.Usage {
 	ctx, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
 	found := make([]measure.Usage, len(containers))
 	var all sync.WaitGroup
 	for i, c := range containers {
 		all.Go(func() {
-			usage, err := s.images.SnapshotUsage(ctx, c.ID)
+			usage, err := measureLayer(ctx, c.ID)
 			if err != nil { // it may be removed just now
 				klog.FromContext(ctx).V(4).Info("Could not measure the writable layer", "container", c.ID, "err", err)
 				return
@@ -37,7 +49,6 @@ func (s *Server) diskUsages(ctx context.Context, containers []*container) map[st
 	usages := map[string]measure.Usage{}
 	for i, c := range containers {
 		if usage := found[i]; !usage.At.IsZero() {
-			s.addPodFiles(&usage, c)
 			usages[c.ID] = usage
 		}
 	}

@@ -65,9 +65,7 @@ func (s *Server) watchPause(sb *sandbox) {
 			return
 		}
 		klog.FromContext(s.stopped).Info("The pause process of a sandbox ended", "sandbox", sb.ID)
-		if err := sb.Update(func(state *store.SandboxState) { state.Phase = store.SandboxStopped }); err != nil {
-			klog.FromContext(s.stopped).Error(err, "Could not write down that a sandbox stopped", "sandbox", sb.ID)
-		}
+		sb.note(s.stopped, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, sb.ID, sb.ID)
 	})
 }
@@ -80,13 +78,13 @@ func (s *Server) ensurePause(ctx context.Context, sb *sandbox) (err error) {
 	if sb.pause != nil && sb.pause.watched.Load() {
 		return nil
 	}
-	if sb.pause != nil { // what an earlier try could not take back
-		if err := s.undoPause(ctx, sb); err != nil {
-			return err
-		}
+	if err := s.destroyPause(ctx, sb); err != nil { // what an earlier try could not undo
+		return err
 	}
 	if err := s.startPause(ctx, sb); err != nil {
-		return errors.Join(err, s.undoPause(ctx, sb))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		return errors.Join(err, s.destroyPause(ctx, sb))
 	}
 	s.watchPause(sb)
 	return nil

@@ -12,7 +12,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/cni"
 	"minikubelet/runtime/criserver/namespaces"
@@ -188,12 +187,8 @@ func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 	if err := s.cni.Teardown(ctx, pod); err != nil {
 		return err
 	}
-	if !sb.known() {
-		return nil
-	}
-	// The disk may be full, which must not keep a pod from ending: plugins can be asked again.
-	if err := sb.Update(func(state *store.SandboxState) { state.Network = false }); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not write down that a sandbox is disconnected", "sandbox", sb.ID)
+	if sb.known() {
+		sb.note(ctx, func(state *store.SandboxState) { state.Network = false })
 	}
 	return nil
 }

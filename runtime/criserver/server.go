@@ -84,7 +84,7 @@ type Server struct {
 	conmon   *monitor.Conmon
 	machine  oci.Machine
 	appArmor *apparmor.Host
-	images   ImageStore
+	images   *images.Store
 	cni      *cni.Plugins
 	streams  *streaming.Server
 	events   *broker

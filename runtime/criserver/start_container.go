@@ -50,7 +50,7 @@ func (s *Server) startFailed(ctx context.Context, c *container, reason error) er
 		state.Phase, state.ExitCode, state.FinishedAt = store.ContainerExited, 128, time.Now()
 		state.Reason, state.Message = "StartError", reason.Error()
 	})
-	if err := c.kill(ctx); err != nil {
+	if err := s.end(ctx, c.task); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not end a container that did not start", "container", c.ID)
 	}
 	if update != nil {

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/store"
 )
@@ -29,11 +28,8 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	s.step(ctx, "StopPodSandbox 1")
 	sb.ops.Lock()
 	wasReady := sb.ready()
-	err := sb.Update(func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
+	sb.note(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	sb.ops.Unlock()
-	if err != nil { // as on a full disk: no reason not to stop what may have filled it
-		klog.FromContext(ctx).Error(err, "Could not write down that a sandbox stopped", "sandbox", sb.ID)
-	}
 	// 2. Kill its containers, at once: those that are to end in their own way were stopped before.
 	s.step(ctx, "StopPodSandbox 2")
 	containers := s.containersOf(sb.ID)

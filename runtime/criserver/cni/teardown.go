@@ -50,21 +50,6 @@ func (p *Plugins) Connected(id string) bool {
 	return err == nil
 }
 
-// All are the IDs of pods of which plugins may hold something.
-func (p *Plugins) All() ([]string, error) {
-	entries, err := os.ReadDir(p.cacheDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list networks of pods: %w", err)
-	}
-	var ids []string
-	for _, entry := range entries {
-		if entry.IsDir() {
-			ids = append(ids, entry.Name())
-		}
-	}
-	return ids, nil
-}
-
 // Teardown disconnects a pod. One that is not connected is no error. NetNS may be empty when the namespace is gone, and
 // all but SandboxID when no more is known of the pod.
 func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {

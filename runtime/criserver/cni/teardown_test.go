@@ -101,8 +101,8 @@ func TestTeardownByWhatIsLeft(t *testing.T) {
 			if _, err := p.Setup(t.Context(), Pod{SandboxID: "abc", NetNS: "/ns", Name: "pod"}); (err != nil) != tc.failed {
 				t.Fatal(err)
 			}
-			if ids, err := p.All(); err != nil || len(ids) != 1 || !p.Connected("abc") {
-				t.Errorf("connected: %v, %v", ids, err)
+			if !p.Connected("abc") {
+				t.Error("not connected")
 			}
 			tc.damage(t, cache)
 			configure(t, conf, "10-net.conflist", other)

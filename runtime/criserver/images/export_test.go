@@ -1,6 +1,8 @@
 package images
 
 import (
+	"errors"
+	"maps"
 	"testing"
 	"time"
 )
@@ -30,4 +32,16 @@ func (s *Store) Pulling() int {
 		n += f.callers
 	}
 	return n
+}
+
+// UnmountAll unmounts all snapshots.
+func (s *Store) UnmountAll() error {
+	s.mu.Lock()
+	known := maps.Clone(s.snapshots)
+	s.mu.Unlock()
+	var failed []error
+	for key, snap := range known {
+		failed = append(failed, s.Unmount(key, snap.Mount))
+	}
+	return errors.Join(failed...)
 }

@@ -120,7 +120,7 @@ func open(t testing.TB, o images.Options) *images.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Adopt(nil); err != nil { // unmounts what the test has mounted
+		if err := s.UnmountAll(); err != nil { // what the test has mounted
 			t.Error(err)
 		}
 		s.Close()

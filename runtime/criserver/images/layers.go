@@ -221,23 +221,6 @@ func (s *Store) readLayer(chain string) (layer, error) {
 	return l, err
 }
 
-// unknownLayers lists the directories of layers that neither an image nor a snapshot has.
-func (s *Store) unknownLayers() ([]string, error) {
-	dirs, err := os.ReadDir(s.path("layers"))
-	if err != nil {
-		return nil, err
-	}
-	used := s.usedLayers()
-	var unknown []string
-	for _, d := range dirs {
-		if !used[d.Name()] {
-			unknown = append(unknown, d.Name())
-			delete(s.layers, d.Name())
-		}
-	}
-	return unknown, nil
-}
-
 // usedLayers has the layers of images, snapshots and work in flight; s.mu must be held once the store is open.
 func (s *Store) usedLayers() map[string]bool {
 	used := map[string]bool{}

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -240,18 +240,17 @@ func (s *Store) trash(dir string) (string, error) {
 	return trash, nil
 }
 
-// Adopt removes the snapshots of other keys: at start, those of containers that are gone.
-func (s *Store) Adopt(keys []string) error {
+// Snapshots are the keys that begin with a prefix.
+func (s *Store) Snapshots(prefix string) []string {
 	s.mu.Lock()
-	known := maps.Clone(s.snapshots)
-	s.mu.Unlock()
-	var failures []error
-	for key, snap := range known {
-		if !slices.Contains(keys, key) {
-			failures = append(failures, s.Unmount(key, snap.Mount))
+	defer s.mu.Unlock()
+	var keys []string
+	for key := range s.snapshots {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
 		}
 	}
-	return errors.Join(failures...)
+	return keys
 }
 
 // SnapshotUsage tells what a container's writable layer takes. It is measured in the background: until ctx ends this waits
@@ -286,7 +285,7 @@ func (s *Store) loadSnapshots(ctx context.Context) error {
 			err = json.Unmarshal(content, &snap)
 		}
 		if err != nil { // only a loss of power does that, and then it is not mounted either
-			klog.FromContext(ctx).Error(err, "A snapshot cannot be used again; Adopt or Unmount removes it", "snapshot", d.Name())
+			klog.FromContext(ctx).Error(err, "A snapshot cannot be used again; Unmount removes it", "snapshot", d.Name())
 			snap = snapshot{}
 		}
 		s.snapshots[d.Name()] = snap

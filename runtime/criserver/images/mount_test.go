@@ -3,6 +3,7 @@ package images_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -184,26 +185,27 @@ func TestRootHasTheImagesAttributes(t *testing.T) {
 	}
 }
 
-func TestAdopt(t *testing.T) {
+// TestSnapshots: a new store knows the snapshots of the one before, also one whose record is lost, and each can be removed.
+func TestSnapshots(t *testing.T) {
 	registry := newServer(t)
 	root := filepath.Join(t.TempDir(), "images")
 	s := open(t, images.Options{Root: root})
 	id := pull(t, s, registry.push(t, "app:1", imageOf(t, files(t, "a", "1"))))
-	stays, goes, broken := mount(t, s, "stays", id), mount(t, s, "goes", id), mount(t, s, "broken", id)
+	stays, goes, broken := mount(t, s, "stays", id), mount(t, s, "goes", id), mount(t, s, "goes-broken", id)
 	s.Close()
 	if err := unix.Unmount(broken, 0); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(root, "snapshots", "broken", "snapshot.json"), []byte("{"))
+	write(t, filepath.Join(root, "snapshots", "goes-broken", "snapshot.json"), []byte("{"))
 	s = open(t, images.Options{Root: root})
-	if err := s.Adopt([]string{"stays", "never"}); err != nil {
-		t.Fatal(err)
+	if got := s.Snapshots("goes"); len(got) != 2 {
+		t.Errorf("found %v", got)
+	}
+	if err := errors.Join(s.Unmount("goes", goes), s.Unmount("goes-broken", broken)); err != nil {
+		t.Error(err)
 	}
 	if !exists(filepath.Join(stays, "a")) || exists(filepath.Join(goes, "a")) || len(names(t, filepath.Join(root, "snapshots"))) != 1 {
 		t.Errorf("snapshots %v", names(t, filepath.Join(root, "snapshots")))
-	}
-	if err := s.Unmount("stays", stays); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -220,15 +220,16 @@ func (s *Store) load(ctx context.Context) error {
 	if err := s.loadRecords(ctx); err != nil {
 		return err
 	}
-	unused, err := s.unknownLayers()
+	layers, err := os.ReadDir(s.path("layers"))
 	if err != nil {
 		return err
 	}
-	for _, chain := range unused {
-		klog.FromContext(ctx).Info("Deleting a layer that no image needs", "chainID", chain)
-		if err := trees.Remove(s.path("layers", chain)); err != nil {
-			klog.FromContext(ctx).Error(err, "Could not delete a layer; the next start tries again", "chainID", chain)
-		}
+	chains := make([]string, len(layers))
+	for i, dir := range layers {
+		chains[i] = dir.Name()
+	}
+	if err := s.sweepLayers(chains); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not delete all layers that no image needs; the next start tries again")
 	}
 	s.settle(ctx) // what an earlier process could not
 	if err := s.sweepBlobs(downloadAge); err != nil {

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,23 +77,6 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 func (r *Runtime) Knows(id string) bool {
 	_, err := os.Stat(filepath.Join(r.Root, id))
 	return err == nil
-}
-
-// List returns the IDs of the runtime's containers.
-func (r *Runtime) List() ([]string, error) {
-	entries, err := os.ReadDir(r.Root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("list containers of %s: %w", r.Name(), err)
-	}
-	ids := make([]string, 0, len(entries))
-	for _, entry := range entries {
-		if entry.IsDir() {
-			ids = append(ids, entry.Name())
-		}
-	}
-	return ids, nil
 }
 
 // State asks the runtime for a container's state.
