@@ -92,6 +92,9 @@ func TestReading(t *testing.T) {
 	if len(list.files) < 20 {
 		t.Errorf("the list has %d files", len(list.files))
 	}
+	if n := strings.Count(read(t, "../examples/minimal/main.go"), "\n"); n >= 100 {
+		t.Errorf("examples/minimal has %d lines", n)
+	}
 }
 
 var partMark = regexp.MustCompile(`// part: ([^,\n]+), (\S+)`)

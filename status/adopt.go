@@ -5,8 +5,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Adopt takes over how a static pod was before the kubelet started, as its mirror tells. The next status is worked out from
-// that, so that times stay and readiness does not flip; one that was worked out without it counts only if it is the last.
+// Adopt takes over the status that a static pod had before the kubelet started, from its mirror. The next status is computed
+// from it, so that times stay and readiness does not flip. A status that was computed without it does not count, unless it
+// says that the pod has ended.
 //
 // Upstream: pkg/kubelet/status/status_manager.go updateStatusInternal, whose old status is that of the mirror.
 func (m *Manager) Adopt(static types.UID, was corev1.PodStatus) {
@@ -24,8 +25,8 @@ func (m *Manager) Adopt(static types.UID, was corev1.PodStatus) {
 	e.want, e.before = adopted(was, now), was.StartTime.Rfc3339Copy()
 }
 
-// adopted is how a pod is that was like that and of which it was found out what it is now. That it has ended is found out,
-// never taken over: a static pod starts again when its manifest is put back. It is pure.
+// adopted merges the status that a pod had with the one that was computed since. That the pod has ended comes only from the
+// latter: a static pod starts again when its manifest is put back. It is pure.
 func adopted(was, now corev1.PodStatus) *corev1.PodStatus {
 	if !ended(now.Phase) {
 		s := was.DeepCopy()
@@ -43,4 +44,24 @@ func adopted(was, now corev1.PodStatus) *corev1.PodStatus {
 		}
 	}
 	return s
+}
+
+// SetMirror says which API object stands for a static pod, nil for none at present.
+func (m *Manager) SetMirror(static types.UID, mirror *corev1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.pods[static]
+	if e == nil {
+		e = &entry{}
+		m.pods[static] = e
+	}
+	e.static = true
+	switch {
+	case mirror == nil:
+		e.object = apiObject{}
+	case e.object.uid != mirror.UID:
+		e.object, e.gone = apiObject{}, false
+		e.object.take(mirror)
+		m.queue.Add(static)
+	}
 }

@@ -91,8 +91,8 @@ func Compute(in Inputs) corev1.PodStatus {
 	if in.Terminated {
 		in.endContainers(&s)
 	}
-	in.setPodResources(&s)    // part: resources in the status, status/podresources.go
-	in.setConditions(&s, old) // part: conditions, status/conditions.go
+	in.setPodResources(&s) // part: resources in the status, status/podresources.go
+	in.setConditions(&s, old)
 	normalize(in.Pod, &s)
 	return s
 }
@@ -169,17 +169,14 @@ func (in Inputs) setAddresses(s *corev1.PodStatus) {
 	}
 	if len(in.HostIPs) > 0 {
 		s.HostIP = in.HostIPs[0]
-		first := isIPv6(in.HostIPs[0])
-		ips = slices.Clone(ips)
-		slices.SortStableFunc(ips, func(a, b string) int {
-			switch av, bv := isIPv6(a) == first, isIPv6(b) == first; {
-			case av == bv:
+		rank := func(ip string) int {
+			if isIPv6(ip) == isIPv6(s.HostIP) {
 				return 0
-			case av:
-				return -1
 			}
 			return 1
-		})
+		}
+		ips = slices.Clone(ips)
+		slices.SortStableFunc(ips, func(a, b string) int { return rank(a) - rank(b) })
 	}
 	for _, ip := range ips {
 		s.PodIPs = append(s.PodIPs, corev1.PodIP{IP: ip})

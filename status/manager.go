@@ -184,27 +184,7 @@ func (m *Manager) Forget(uid types.UID) {
 	}
 }
 
-// SetMirror says which API object stands for a static pod, nil for none at present.
-func (m *Manager) SetMirror(static types.UID, mirror *corev1.Pod) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e := m.pods[static]
-	if e == nil {
-		e = &entry{}
-		m.pods[static] = e
-	}
-	e.static = true
-	switch {
-	case mirror == nil:
-		e.object = apiObject{}
-	case e.object.uid != mirror.UID:
-		e.object, e.gone = apiObject{}, false
-		e.object.take(mirror)
-		m.queue.Add(static)
-	}
-}
-
-// OnChange has fn called after a status has changed or a pod was dropped. fn must not block, nor call the Manager.
+// OnChange registers fn, which is called after a status has changed or a pod was dropped. fn must not block, nor call the Manager.
 func (m *Manager) OnChange(fn func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -263,11 +243,16 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 		m.queue.Forget(uid)
 	case isGone(err):
 		log.V(2).Info("The pod is gone from the apiserver, its status is not written", "err", err)
-		m.setGone(uid)
+		m.note(uid, func(e *entry) { e.gone = !e.static })
+		m.queue.Forget(uid)
 	case ctx.Err() != nil:
 	default:
 		log.Error(err, "Writing the pod's status failed, will be retried")
-		m.unwritten(uid, changed)
+		m.note(uid, func(e *entry) {
+			if !changed.IsZero() {
+				e.changed = changed
+			}
+		})
 		m.queue.AddRateLimited(uid)
 	}
 }
@@ -285,22 +270,13 @@ func isGone(err error) bool {
 	return slices.ContainsFunc(answer.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
-// unwritten notes that a change is still not written.
-func (m *Manager) unwritten(uid types.UID, since time.Time) {
+// note changes the pod's entry, if it still has one.
+func (m *Manager) note(uid types.UID, change func(*entry)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.pods[uid]; e != nil && !since.IsZero() {
-		e.changed = since
+	if e := m.pods[uid]; e != nil {
+		change(e)
 	}
-}
-
-func (m *Manager) setGone(uid types.UID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if e := m.pods[uid]; e != nil && !e.static {
-		e.gone = true
-	}
-	m.queue.Forget(uid)
 }
 
 // patch sends what differs. The UID in it makes the apiserver refuse it for another pod of the same name.
@@ -316,11 +292,11 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 	if err != nil {
 		return fmt.Errorf("patch status of pod %s/%s: %w", object.namespace, object.name, err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if e := m.pods[uid]; e != nil && e.object.uid == pod.UID {
-		e.object.take(pod)
-	}
+	m.note(uid, func(e *entry) {
+		if e.object.uid == pod.UID {
+			e.object.take(pod)
+		}
+	})
 	return nil
 }
 
@@ -363,10 +339,6 @@ func (m *Manager) delete(ctx context.Context, uid types.UID, object apiObject) e
 	if err != nil {
 		return fmt.Errorf("delete pod %s/%s: %w", object.namespace, object.name, err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if e := m.pods[uid]; e != nil {
-		e.asked = true
-	}
+	m.note(uid, func(e *entry) { e.asked = true })
 	return nil
 }

@@ -5,7 +5,6 @@ package syncloop
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -108,7 +107,7 @@ func (l *Loop) Run(ctx context.Context) {
 	var updates <-chan config.PodUpdate
 	synced, ready := l.PLEG.Synced(), l.Ready
 	for {
-		l.lastTurn.Store(new(time.Now()))
+		l.lastTurn.Store(new(time.Now())) // part: health of the loop, syncloop/health.go
 		select {
 		case <-ctx.Done():
 			l.Workers.Wait()
@@ -172,20 +171,4 @@ func (l *Loop) syncLoopIteration(ctx context.Context, synced <-chan struct{}, up
 	case <-housekeeping:
 		l.housekeeping(ctx)
 	}
-}
-
-// stallLimit is how long the loop may stand still. It turns at every housekeeping at least.
-const stallLimit = time.Minute
-
-// Healthy tells why the loop is stuck, nil if it turns.
-func (l *Loop) Healthy() error {
-	last := l.lastTurn.Load()
-	if last == nil {
-		return nil // not started yet
-	}
-	if time.Since(*last) > stallLimit {
-		// The time since when, not the duration: the message is in the node's status, which would change all the time.
-		return fmt.Errorf("sync loop took longer than expected: no turn since %s, limit %v", last.UTC().Format(time.RFC3339), stallLimit)
-	}
-	return nil
 }

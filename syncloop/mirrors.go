@@ -173,3 +173,40 @@ func (l *Loop) runs(mirror *corev1.Pod, but types.UID) bool {
 		return ok && uid != but && observed.Namespace == mirror.Namespace && observed.Name == mirror.Name && !observed.Gone()
 	})
 }
+
+// StaticOf returns the static pod that a mirror pod stands for, nil if it is gone.
+func (p *Pods) StaticOf(mirror *corev1.Pod) *corev1.Pod {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	pod := p.byName[podinfo.FullName(mirror)]
+	if pod == nil || !podinfo.IsStatic(pod) {
+		return nil
+	}
+	return pod
+}
+
+// MirrorOf returns the mirror of a static pod, nil while there is none.
+func (p *Pods) MirrorOf(static *corev1.Pod) *corev1.Pod {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.mirrors[podinfo.FullName(static)]
+}
+
+// LoneMirrors returns the mirror pods whose static pod is gone.
+func (p *Pods) LoneMirrors() []*corev1.Pod {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var lone []*corev1.Pod
+	for name, mirror := range p.mirrors {
+		if pod := p.byName[name]; pod == nil || !podinfo.IsStatic(pod) {
+			lone = append(lone, mirror)
+		}
+	}
+	return lone
+}
+
+func (p *Pods) mirrorCount() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.mirrors)
+}

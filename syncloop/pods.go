@@ -55,12 +55,6 @@ func (p *Pods) Remove(pod *corev1.Pod) {
 	}
 }
 
-func (p *Pods) mirrorCount() int {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return len(p.mirrors)
-}
-
 // Get returns the pod with this UID. Mirror pods are not found by theirs.
 func (p *Pods) Get(uid types.UID) (*corev1.Pod, bool) {
 	p.mu.RLock()
@@ -78,35 +72,4 @@ func (p *Pods) All() []*corev1.Pod {
 		all = append(all, pod)
 	}
 	return all
-}
-
-// StaticOf returns the static pod that a mirror pod stands for, nil if it is gone.
-func (p *Pods) StaticOf(mirror *corev1.Pod) *corev1.Pod {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	pod := p.byName[podinfo.FullName(mirror)]
-	if pod == nil || !podinfo.IsStatic(pod) {
-		return nil
-	}
-	return pod
-}
-
-// MirrorOf returns the mirror of a static pod, nil while there is none.
-func (p *Pods) MirrorOf(static *corev1.Pod) *corev1.Pod {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.mirrors[podinfo.FullName(static)]
-}
-
-// LoneMirrors returns the mirror pods whose static pod is gone.
-func (p *Pods) LoneMirrors() []*corev1.Pod {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	var lone []*corev1.Pod
-	for name, mirror := range p.mirrors {
-		if pod := p.byName[name]; pod == nil || !podinfo.IsStatic(pod) {
-			lone = append(lone, mirror)
-		}
-	}
-	return lone
 }

@@ -63,7 +63,6 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-
 	client := must(cri.Dial(cri.Options{Endpoint: *endpoint}))
 	node := &machine{runtime: must(client.Runtime.Version(ctx, &runtimeapi.VersionRequest{}))}
 	node.node.Name = "minimal"

@@ -6,8 +6,6 @@ package pleg
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"minikubelet/runtime/cri"
@@ -90,22 +87,6 @@ func (p *PLEG) Changed() []types.UID {
 // Synced is closed when the cache has every pod that ran before the kubelet started.
 func (p *PLEG) Synced() <-chan struct{} { return p.synced }
 
-// Healthy reports whether the runtime was heard from within RelistThreshold.
-func (p *PLEG) Healthy() (bool, error) {
-	p.mu.Lock()
-	seen := p.seen
-	p.mu.Unlock()
-	if seen.IsZero() {
-		return false, errors.New("pleg has yet to be successful")
-	}
-	// The message names the moment and not the time since then: a message that changed every second would be written to
-	// the node's status every second.
-	if p.Clock.Since(seen) > p.RelistThreshold {
-		return false, fmt.Errorf("pleg was last seen active at %s; threshold is %v", seen.UTC().Format(time.RFC3339), p.RelistThreshold)
-	}
-	return true, nil
-}
-
 // Run follows the runtime until ctx ends.
 func (p *PLEG) Run(ctx context.Context) {
 	var running sync.WaitGroup
@@ -137,15 +118,6 @@ func (p *PLEG) tell(old, now *cri.PodStatus) {
 	}
 }
 
-// alive notes that the runtime spoke.
-func (p *PLEG) alive() {
-	now := p.Clock.Now()
-	p.mu.Lock()
-	p.seen = now
-	p.mu.Unlock()
-	p.metrics.lastSeen.Set(float64(now.Unix()))
-}
-
 // wait returns false when ctx ends first.
 func (p *PLEG) wait(ctx context.Context, d time.Duration) bool {
 	timer := p.Clock.NewTimer(d)
@@ -156,20 +128,4 @@ func (p *PLEG) wait(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// logChange logs an error when it comes and when it goes, not every second between.
-type logChange struct {
-	what   string
-	failed bool
-}
-
-func (l *logChange) note(ctx context.Context, err error) {
-	switch log := klog.FromContext(ctx); {
-	case err != nil && !l.failed:
-		log.Error(err, l.what+" failed, will be retried")
-	case err == nil && l.failed:
-		log.Info(l.what + " works again")
-	}
-	l.failed = err != nil
 }

@@ -88,7 +88,7 @@ func (p *PLEG) setStreaming(on bool) {
 
 // handle brings the cache up to date with one event.
 func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventResponse) {
-	p.alive()
+	p.alive() // part: health of the PLEG, runtime/pleg/health.go
 	id, removed := event.ContainerId, event.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT
 	now := p.Clock.Now()
 	age := now.Round(0).Sub(time.Unix(0, event.CreatedAt))
