@@ -25,7 +25,7 @@ import (
 )
 
 // holdable are the steps that --step can hold besides CRI methods: those of a pod's own goroutine. The loop's hold up all pods.
-var holdable = []string{"syncPod", "mountVolumes", "createPodSandbox", "startContainer", "pullImage", "postStart", "preStop", "killContainer", "syncTerminatingPod", "syncTerminatedPod"}
+var holdable = []string{"syncPod", "mountVolumes", "createPodSandbox", "startContainer", "pullImage", "postStart", "preStop", "killContainer", "syncTerminatingPod", "syncTerminatedPod", "finishPod"}
 
 // StepMode holds chosen steps until they are released: a breakpoint without a debugger. Its methods do nothing on nil.
 type StepMode struct {
@@ -54,7 +54,7 @@ type Held struct {
 	Edit *Edit `json:"edit,omitempty"`
 }
 
-// Edit is what a container is created with.
+// Edit is what a container is created with. When it changes a request, what is nil stays as it is.
 type Edit struct {
 	Command []string `json:"command"`
 	Args    []string `json:"args"`
@@ -256,7 +256,16 @@ func (e *Edit) check() error {
 }
 
 func (e *Edit) apply(c *runtimeapi.ContainerConfig) {
-	c.Command, c.Args, c.Envs = e.Command, e.Args, nil
+	if e.Command != nil {
+		c.Command = e.Command
+	}
+	if e.Args != nil {
+		c.Args = e.Args
+	}
+	if e.Env == nil {
+		return
+	}
+	c.Envs = nil
 	for _, kv := range e.Env {
 		name, value, _ := strings.Cut(kv, "=")
 		c.Envs = append(c.Envs, &runtimeapi.KeyValue{Key: name, Value: []byte(value)})

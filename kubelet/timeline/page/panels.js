@@ -110,7 +110,7 @@ function card(one) {
 
 export function live() {
   $("live").textContent = store.live;
-  $("live").className = store.live === "live" ? "ok" : "bad";
+  $("live").className = store.live === "live" ? "ok" : store.live === "connecting" ? "" : "bad";
   if (store.state) replace($("node"), store.state.node, () => h("span", { title: store.state.version }, store.state.node));
 }
 
