@@ -6,10 +6,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/tracing"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 )
 
 // base is what the core and all parts stand on: the settings, the connections, and what is measured and recorded.
@@ -18,7 +19,8 @@ type base struct {
 	metrics  registries
 	tracing  *tracing.Tracing // nil if it is not configured
 	timeline *timelinePart
-	disk     *measure.Disk // what eviction and statistics know of directories
+	machine  *measure.Machine
+	disk     *diskusage.Disk // what eviction and statistics know of directories
 	api      *apiClients
 	events   *events
 	embedded *embedded // nil with a runtime of its own process
@@ -38,8 +40,11 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	if err := makeDirectories(ctx, s); err != nil {
 		return nil, err
 	}
-	b := &base{settings: s, metrics: newRegistries(opts.Registry, s), disk: measure.NewDisk(ctx), events: newEvents(s.NodeName)}
+	b := &base{settings: s, metrics: newRegistries(opts.Registry, s), disk: diskusage.NewDisk(ctx), events: newEvents(s.NodeName)}
 	var err error
+	if b.machine, err = measure.Open("/"); err != nil {
+		return nil, err
+	}
 	if b.timeline, err = newTimeline(ctx, s); err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 		return nil, err
 	}
 	n, err := node.New(node.Options{
-		Watch: b.api.nodeObject(s.NodeName), Nodes: b.api.nodes(), Leases: b.api.leases(), Known: b.api.known(), Settings: s, CRI: b.cri, Events: b.events,
+		Watch: b.api.nodeObject(s.NodeName), Nodes: b.api.nodes(), Leases: b.api.leases(), Known: b.api.known(), Settings: s, CRI: b.cri, Machine: b.machine, Events: b.events,
 		Images:         images.List,
 		RuntimeHealthy: func() error { _, err := relist.Healthy(); return err },
 		RuntimeSynced:  relist.Synced(), Registerer: r,

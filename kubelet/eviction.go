@@ -19,7 +19,7 @@ import (
 func newEviction(b *base, c *core, collector *images.Collector) *eviction.Manager {
 	s := b.settings
 	o := eviction.Options{
-		Settings: s, CRI: b.cri, Events: b.events, Node: c.node.Ref(), Registerer: b.metrics.main, Disk: b.disk,
+		Settings: s, CRI: b.cri, Events: b.events, Node: c.node.Ref(), Registerer: b.metrics.main, Machine: b.machine, Disk: b.disk,
 		PodsDir: filepath.Join(s.RootDir, "pods"), PodLogsDir: s.PodLogsDir,
 		ActivePods: c.activePods,
 		Kill: func(_ context.Context, e eviction.Eviction) {
@@ -35,9 +35,14 @@ func newEviction(b *base, c *core, collector *images.Collector) *eviction.Manage
 		DeleteUnusedImages: collector.DeleteUnusedImages,
 	}
 	if *s.CgroupsPerQOS {
-		o.PodUsage = c.cgroups.PodUsage
+		o.PodUsage = func(pod *corev1.Pod) (workingSet, processes int64, err error) {
+			if workingSet, _, err = b.machine.WorkingSet(c.cgroups.PodCgroup(pod)); err != nil {
+				return 0, 0, err
+			}
+			return workingSet, int64(b.machine.Stats(c.cgroups.PodCgroup(pod)).PidsStats.Current), nil
+		}
 		if slices.Contains(s.EnforceNodeAllocatable, "pods") {
-			o.PodsMemory = c.cgroups.PodsMemory
+			o.PodsMemory = func() (workingSet, limit int64, err error) { return b.machine.WorkingSet(c.cgroups.PodsCgroup()) }
 		}
 	}
 	return eviction.New(o)

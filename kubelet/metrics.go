@@ -22,13 +22,10 @@ func newRegistries(main *prometheus.Registry, s *settings.Settings) registries {
 // newStatistics makes what tells of the node's and the pods' use of resources.
 func newStatistics(b *base, c *core) (*stats.Provider, error) {
 	s := b.settings
-	p, err := stats.New(stats.Options{
-		CRI: b.cri, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.RuntimeSocket(),
+	p := stats.New(stats.Options{
+		CRI: b.cri, Machine: b.machine, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.RuntimeSocket(),
 		Pods: c.pods.All, PodCgroup: c.cgroups.PodCgroup, PodsCgroup: c.cgroups.PodsCgroup, Disk: b.disk,
 		KubeletCgroup: s.KubeletCgroups, RuntimeCgroup: s.RuntimeCgroups,
 	})
-	if err != nil {
-		return nil, err
-	}
 	return p, b.metrics.main.Register(p.Collector())
 }

@@ -14,7 +14,7 @@ func TestMemoryInContainer(t *testing.T) {
 		"max": {400 << 10, 1000 << 10}, "204800": {100 << 10, 200 << 10}, "972800": {400 << 10, 950 << 10}, "51200": {0, 50 << 10},
 	} {
 		w.file(cgroup+"memory.max", limit+"\n")
-		if o, _ := w.machine.observe(t.Context()); o[signalMemory] != want {
+		if o, _ := w.observer.observe(t.Context()); o[signalMemory] != want {
 			t.Errorf("limit %s: %+v, want %+v", limit, o[signalMemory], want)
 		}
 	}

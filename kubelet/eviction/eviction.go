@@ -8,7 +8,6 @@ package eviction
 import (
 	"context"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,9 +20,10 @@ import (
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 )
 
 // Reason is that of an evicted pod, of its event and of the rejection of a pod by a node under pressure.
@@ -67,7 +67,7 @@ type Options struct {
 
 	PodsDir, PodLogsDir string
 	// Disk measures them.
-	Disk *measure.Disk
+	Disk *diskusage.Disk
 	// ActivePods are the pods that may use resources.
 	ActivePods func() []*corev1.Pod
 	// Kill ends a pod; it does not wait for that.
@@ -84,8 +84,7 @@ type Options struct {
 	PodsMemory func() (workingSet, limit int64, err error)
 
 	Registerer prometheus.Registerer // may be nil
-	// Root is the directory below which the machine is read: "/" if empty.
-	Root string
+	Machine    *measure.Machine
 }
 
 // Manager evicts pods.
@@ -93,7 +92,7 @@ type Options struct {
 // Upstream: pkg/kubelet/eviction/eviction_manager.go managerImpl.
 type Manager struct {
 	Options
-	machine    machine
+	observer   observer
 	gauge      gauge
 	configured []settings.EvictionThreshold
 	isolate    bool
@@ -109,14 +108,11 @@ type Manager struct {
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go NewManager.
 func New(o Options) *Manager {
-	if o.Root == "" {
-		o.Root = "/"
-	}
 	m := &Manager{
 		Options: o, gauge: gauge{o}, configured: o.Settings.EvictionThresholds(), isolate: *o.Settings.LocalStorageCapacityIsolation,
-		machine: machine{cri: o.CRI, root: o.Root, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
-		tracker: tracker{transition: o.Settings.EvictionPressureTransitionPeriod.Duration, seen: map[corev1.NodeConditionType]time.Time{}},
-		evicted: map[types.UID]bool{},
+		observer: observer{cri: o.CRI, machine: o.Machine, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
+		tracker:  tracker{transition: o.Settings.EvictionPressureTransitionPeriod.Duration, seen: map[corev1.NodeConditionType]time.Time{}},
+		evicted:  map[types.UID]bool{},
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_evictions", Help: "Pods evicted, by the signal that was the reason.",
 		}, []string{"eviction_signal"}),
@@ -140,7 +136,7 @@ func (m *Manager) Pressure() []corev1.NodeConditionType { return *m.pressure.Loa
 func (m *Manager) Run(ctx context.Context) {
 	var parts sync.WaitGroup
 	if m.isolate {
-		places := m.machine // each loop asks for itself where things are
+		places := m.observer // each loop asks for itself where things are
 		parts.Go(func() { m.watchLimits(ctx, &places) })
 	}
 	if len(m.configured) > 0 {
@@ -151,7 +147,7 @@ func (m *Manager) Run(ctx context.Context) {
 
 // watchResources looks every 10 seconds, and at once when tasks wait for memory.
 func (m *Manager) watchResources(ctx context.Context) {
-	stalls := watchStalls(ctx, filepath.Join(m.Root, "proc"))
+	stalls := watchStalls(ctx)
 	tick := time.NewTicker(monitoringPeriod)
 	defer tick.Stop()
 	for {
@@ -190,7 +186,7 @@ func (m *Manager) awaitCleanup(ctx context.Context, pods []*corev1.Pod) {
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go synchronize.
 func (m *Manager) synchronize(ctx context.Context) []*corev1.Pod {
-	observed, disks := m.machine.observe(ctx)
+	observed, disks := m.observer.observe(ctx)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -247,7 +243,7 @@ func (m *Manager) reclaim(ctx context.Context, signal string, disks layout, thre
 			log.Error(err, "Eviction: removing unused images failed")
 		}
 	}
-	observed, _ := m.machine.observe(ctx)
+	observed, _ := m.observer.observe(ctx)
 	if len(observed.met(thresholds, true)) > 0 {
 		return false
 	}

@@ -41,9 +41,9 @@ func TestHungRuntime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "evictionHard: {memory.available: 100Ki}\n", podOf("modest", 0, "500Ki", ""), podOf("greedy", 0, "10Ki", ""))
 		w.memory = map[types.UID]int64{"modest": 400 << 10, "greedy": 300 << 10}
-		w.machine.imageFs, w.machine.containerFs = "", ""
-		w.machine.cri = &cri.Client{Runtime: hung{}, Images: hung{}}
-		w.gauge.CRI = w.machine.cri
+		w.observer.imageFs, w.observer.containerFs = "", ""
+		w.observer.cri = &cri.Client{Runtime: hung{}, Images: hung{}}
+		w.gauge.CRI = w.observer.cri
 		go w.Run(t.Context())
 		w.want(5*time.Second, "")
 		w.free(99)
@@ -59,7 +59,7 @@ func TestPlacesNotShared(t *testing.T) {
 			limited := podOf("limited", 0, "", "")
 			limited.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("1Gi")}
 			w := newWorld(t, "evictionHard: {memory.available: 100Ki}\n", limited)
-			w.machine.imageFs, w.machine.containerFs = "", ""
+			w.observer.imageFs, w.observer.containerFs = "", ""
 			ctx, cancel := context.WithCancel(t.Context())
 			go w.Run(ctx)
 			w.want(time.Second, "")

@@ -74,7 +74,7 @@ func overLimit(pod *corev1.Pod, u *usage, l layout) (message, signal string) {
 }
 
 // watchLimits looks every 10 seconds at the pods that have limits of their own.
-func (m *Manager) watchLimits(ctx context.Context, places *machine) {
+func (m *Manager) watchLimits(ctx context.Context, places *observer) {
 	tick := time.NewTicker(monitoringPeriod)
 	defer tick.Stop()
 	for {
@@ -90,7 +90,7 @@ func (m *Manager) watchLimits(ctx context.Context, places *machine) {
 // enforceLimits ends the pods that keep more on the node's disk than they may.
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
-func (m *Manager) enforceLimits(ctx context.Context, places *machine) {
+func (m *Manager) enforceLimits(ctx context.Context, places *observer) {
 	due := slices.DeleteFunc(m.candidates(), func(pod *corev1.Pod) bool { return !isolated(pod) })
 	if len(due) == 0 {
 		return

@@ -16,7 +16,7 @@ import (
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
 	podinfo "minikubelet/config/pod"
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 )
 
 // gauge measures what pods use.
@@ -73,7 +73,7 @@ func (g *gauge) addFiles(ctx context.Context, pods []*corev1.Pod, out usages) {
 	all.Wait()
 	for i, pod := range pods {
 		switch {
-		case errors.Is(errs[i], measure.ErrNotMeasured):
+		case errors.Is(errs[i], diskusage.ErrNotMeasured):
 			out[pod.UID].partial = true
 		case errs[i] != nil:
 			klog.FromContext(ctx).V(2).Info("Eviction: a pod's files cannot be measured now", "pod", klog.KObj(pod), "podUID", pod.UID, "err", errs[i])
@@ -120,7 +120,7 @@ func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *usage) error {
 	add := func(into *space, path ...string) {
 		used, err := g.Disk.Usage(ctx, filepath.Join(path...), filesAge)
 		*into = space{used.Bytes, used.Inodes}
-		if errors.Is(err, measure.ErrNotMeasured) {
+		if errors.Is(err, diskusage.ErrNotMeasured) {
 			late = err
 			return
 		}

@@ -1,22 +1,15 @@
 package node
 
 import (
-	"bufio"
-	"bytes"
-	"errors"
+	"cmp"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"minikubelet/kubelet/nodecgroup"
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 )
 
@@ -31,124 +24,39 @@ type machine struct {
 	cgroupV2                              bool // the only hierarchy
 }
 
-// readMachine reads the machine below root, and the size of the disk that holds dir.
+// readMachine reads the machine, and the size of the disk that holds dir.
 //
 // Upstream: cadvisor's machine info, pkg/kubelet/nodestatus/setters.go MachineInfo.
-func readMachine(root, dir string) (machine, error) {
-	m := machine{hugepages: map[string]int64{}}
-	read := func(path string) string {
-		data, err := os.ReadFile(filepath.Join(root, path))
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(data))
+func readMachine(from *measure.Machine, dir string) (m machine, err error) {
+	if m.cpus = int64(from.CPUs()); m.cpus == 0 {
+		m.cpus = int64(runtime.NumCPU())
 	}
-	if m.cpus = countCPUs(read("proc/cpuinfo")); m.cpus == 0 {
-		m.cpus = int64(runtime.NumCPU()) // architectures that list them otherwise
+	// Upstream's kubelet offers pods all memory of the machine, also where the node is a container that may have less.
+	if m.memory, m.swap, err = from.Memory(); err != nil {
+		return m, err
 	}
-	mem, err := readMeminfo(filepath.Join(root, "proc/meminfo"))
-	if err != nil {
-		return m, fmt.Errorf("read the machine's memory: %w", err)
-	}
-	m.memory, m.swap = mem["MemTotal"], mem["SwapTotal"]
-	container, err := nodecgroup.Memory(root)
+	disk, _, err := measure.Filesystem(dir)
 	if err != nil {
 		return m, err
 	}
-	if container != nil { // upstream's kubelet offers pods all memory of the machine, whatever the container may have of it
-		m.memory = min(m.memory, container.Limit)
-	}
-	if m.memory == 0 {
-		return m, errors.New("read the machine's memory: /proc/meminfo has no MemTotal")
-	}
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err != nil {
-		return m, fmt.Errorf("read the size of the disk of %s: %w", dir, err)
-	}
-	m.storage = int64(disk.Blocks) * disk.Bsize
-	if err := m.readHugepages(filepath.Join(root, "sys/kernel/mm/hugepages")); err != nil {
+	m.storage = int64(*disk.CapacityBytes)
+	sizes, err := from.HugePages()
+	if err != nil {
 		return m, err
 	}
-	for _, file := range []string{"proc/sys/kernel/pid_max", "proc/sys/kernel/threads-max"} {
-		if n, err := strconv.ParseInt(read(file), 10, 64); err == nil && (m.pids == 0 || n < m.pids) {
-			m.pids = n
-		}
+	m.hugepages = map[string]int64{}
+	for size, bytes := range sizes {
+		m.hugepages[corev1.ResourceHugePagesPrefix+resource.NewQuantity(size, resource.BinarySI).String()] = bytes
 	}
-	if m.machineID = read("etc/machine-id"); m.machineID == "" {
-		m.machineID = read("var/lib/dbus/machine-id")
+	if most := from.PIDs().MaxPID; most != nil {
+		m.pids = *most
 	}
-	m.bootID = read("proc/sys/kernel/random/boot_id")
-	m.kernel = read("proc/sys/kernel/osrelease")
-	if m.systemUUID = read("sys/class/dmi/id/product_uuid"); m.systemUUID == "" {
-		m.systemUUID = m.machineID
-	}
-	m.osImage = osName(read("etc/os-release"))
-	m.cgroupV2 = read("sys/fs/cgroup/cgroup.controllers") != ""
+	m.machineID = cmp.Or(from.Read("etc/machine-id"), from.Read("var/lib/dbus/machine-id"))
+	m.systemUUID = cmp.Or(from.Read("sys/class/dmi/id/product_uuid"), m.machineID)
+	m.bootID, m.kernel = from.Read("proc/sys/kernel/random/boot_id"), from.Read("proc/sys/kernel/osrelease")
+	m.osImage = osName(from.Read("etc/os-release"))
+	m.cgroupV2 = from.Unified()
 	return m, nil
-}
-
-// countCPUs counts the online processors of /proc/cpuinfo. What this process may use of them is no matter: pods are
-// not held to it.
-func countCPUs(cpuinfo string) (n int64) {
-	for line := range strings.Lines(cpuinfo) {
-		if name, _, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "processor" {
-			n++
-		}
-	}
-	return n
-}
-
-// readMeminfo reads /proc/meminfo into bytes.
-func readMeminfo(path string) (map[string]int64, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	values := map[string]int64{}
-	scanner := bufio.NewScanner(bytes.NewReader(data))
-	for scanner.Scan() {
-		fields := strings.Fields(scanner.Text())
-		if len(fields) < 2 {
-			continue
-		}
-		n, err := strconv.ParseInt(fields[1], 10, 64)
-		if err != nil {
-			continue
-		}
-		if len(fields) == 3 && fields[2] == "kB" {
-			n <<= 10
-		}
-		values[strings.TrimSuffix(fields[0], ":")] = n
-	}
-	return values, scanner.Err()
-}
-
-// readHugepages adds up each size's pages: a directory hugepages-2048kB holds nr_hugepages.
-func (m *machine) readHugepages(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read huge pages: %w", err)
-	}
-	for _, e := range entries {
-		kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(e.Name(), "hugepages-"), "kB"), 10, 64)
-		if err != nil {
-			continue
-		}
-		data, err := os.ReadFile(filepath.Join(dir, e.Name(), "nr_hugepages"))
-		if err != nil {
-			return fmt.Errorf("read huge pages: %w", err)
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-		if err != nil {
-			return fmt.Errorf("read huge pages: %w", err)
-		}
-		size := resource.NewQuantity(kb<<10, resource.BinarySI)
-		m.hugepages[corev1.ResourceHugePagesPrefix+size.String()] = n * kb << 10
-	}
-	return nil
 }
 
 // osName is the PRETTY_NAME of /etc/os-release.

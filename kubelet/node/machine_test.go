@@ -12,25 +12,43 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/cgroups"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 )
 
 // usual is a machine with 4 CPUs, 8 GiB, 1 GiB of swap and 32 huge pages of 2 MiB, on cgroup v2.
 var usual = map[string]string{
-	"proc/cpuinfo":                     "processor\t: 0\nmodel name\t: processor x\n\nprocessor\t: 1\n\nprocessor : 2\n\nprocessor\t: 3\n",
-	"proc/meminfo":                     "MemTotal:        8388608 kB\nMemFree:  1 kB\nSwapTotal:       1048576 kB\nHugePages_Total:      32\n",
-	"proc/sys/kernel/osrelease":        "6.1.0-test\n",
-	"proc/sys/kernel/random/boot_id":   "boot-1\n",
-	"etc/machine-id":                   "machine-1\n",
-	"etc/os-release":                   "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
-	"sys/class/dmi/id/product_uuid":    "uuid-1\n",
-	"sys/fs/cgroup/cgroup.controllers": "cpu memory pids\n",
+	"proc/stat":                      "cpu  1 0 0 0 0 0 0 0 0 0\ncpu0 1 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\ncpu2 0 0 0 0 0 0 0 0 0 0\ncpu3 0 0 0 0 0 0 0 0 0 0\n",
+	"proc/self/mountinfo":            "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
+	"proc/meminfo":                   "MemTotal:        8388608 kB\nMemFree:  1 kB\nSwapTotal:       1048576 kB\nHugePages_Total:      32\n",
+	"proc/sys/kernel/osrelease":      "6.1.0-test\n",
+	"proc/sys/kernel/random/boot_id": "boot-1\n",
+	"etc/machine-id":                 "machine-1\n",
+	"etc/os-release":                 "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
+	"sys/class/dmi/id/product_uuid":  "uuid-1\n",
 	"sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages":    "32\n",
 	"sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages": "0\n",
+}
+
+// legacy changes it to cgroup v1.
+var legacy = map[string]string{"proc/self/mountinfo": "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "sys/fs/cgroup/memory/release_agent": "\n"}
+
+// The cgroups of these tests are files in a directory, which the library refuses to read otherwise.
+func init() { cgroups.TestMode = true }
+
+// open reads a machine's files.
+func open(t *testing.T, dir string) *measure.Machine {
+	t.Helper()
+	m, err := measure.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // root writes a machine's files, changed by what is given; "-" leaves one out.
@@ -57,14 +75,13 @@ func root(t *testing.T, changes map[string]string) string {
 // container is what a container's cgroup, with a limit of memory, adds to a machine.
 func container(limit string) map[string]string {
 	return map[string]string{
-		"proc/self/mountinfo":       "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
 		"sys/fs/cgroup/memory.stat": "inactive_file 1\n", "sys/fs/cgroup/memory.current": "2\n", "sys/fs/cgroup/memory.max": limit + "\n",
 	}
 }
 
 func TestReadMachine(t *testing.T) {
 	dir := root(t, nil)
-	m, err := readMachine(dir, dir)
+	m, err := readMachine(open(t, dir), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +104,7 @@ func TestReadOtherMachines(t *testing.T) {
 		changes map[string]string
 		want    func(machine) bool
 	}{
-		{"CPUs listed otherwise", map[string]string{"proc/cpuinfo": "cpu : S390\n"}, func(m machine) bool { return m.cpus > 0 }},
+		{"CPUs that are not listed", map[string]string{"proc/stat": "-"}, func(m machine) bool { return m.cpus > 0 }},
 		{"no huge pages", map[string]string{
 			"sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "-", "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages": "-",
 		}, func(m machine) bool { return len(m.hugepages) == 0 }},
@@ -97,11 +114,11 @@ func TestReadOtherMachines(t *testing.T) {
 		{"a container with a limit", container("1073741824"), func(m machine) bool { return m.memory == 1<<30 }},
 		{"a container without a limit", container("max"), func(m machine) bool { return m.memory == 8<<30 }},
 		{"a container with more than there is", container("1099511627776"), func(m machine) bool { return m.memory == 8<<30 }},
-		{"cgroup v1", map[string]string{"sys/fs/cgroup/cgroup.controllers": "-"}, func(m machine) bool { return !m.cgroupV2 }},
+		{"cgroup v1", legacy, func(m machine) bool { return !m.cgroupV2 }},
 	}
 	for _, tt := range tests {
 		dir := root(t, tt.changes)
-		if m, err := readMachine(dir, dir); err != nil || !tt.want(m) {
+		if m, err := readMachine(open(t, dir), dir); err != nil || !tt.want(m) {
 			t.Errorf("%s: %+v, %v", tt.name, m, err)
 		}
 	}
@@ -109,7 +126,7 @@ func TestReadOtherMachines(t *testing.T) {
 		"memory": {"proc/meminfo": "-"}, "MemTotal": {"proc/meminfo": "MemFree: 1 kB\n"}, "huge pages": {"sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "many"},
 	} {
 		dir := root(t, changes)
-		if _, err := readMachine(dir, dir); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := readMachine(open(t, dir), dir); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("the error is %v, want one that names %s", err, name)
 		}
 	}

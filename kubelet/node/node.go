@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/cri"
 )
@@ -56,9 +57,8 @@ type Options struct {
 	RuntimeSynced <-chan struct{}
 	Events        record.EventRecorder
 	// Network is where the node's addresses come from: the machine if nil.
-	Network *Network
-	// Root is the directory below which the machine is read: "/" if empty.
-	Root       string
+	Network    *Network
+	Machine    *measure.Machine
 	Registerer prometheus.Registerer // may be nil
 }
 
@@ -108,10 +108,7 @@ type Node struct {
 // failCgroupV1 on cgroup v1, no address to tell the apiserver.
 func New(opts Options) (*Node, error) {
 	s := opts.Settings
-	if opts.Root == "" {
-		opts.Root = "/"
-	}
-	m, err := readMachine(opts.Root, s.RootDir)
+	m, err := readMachine(opts.Machine, s.RootDir)
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func newWorld(t *testing.T, args ...string) *world {
 
 func (w *world) options(root string) Options {
 	return Options{
-		Watch: watchOf(w.api), Nodes: w.api.CoreV1().Nodes(), Leases: w.api.CoordinationV1().Leases(corev1.NamespaceNodeLease), Settings: w.settings, CRI: w.cri.Direct(), Events: w.events, Root: root,
+		Watch: watchOf(w.api), Nodes: w.api.CoreV1().Nodes(), Leases: w.api.CoordinationV1().Leases(corev1.NamespaceNodeLease), Settings: w.settings, CRI: w.cri.Direct(), Events: w.events, Machine: open(w.t, root),
 		Images:         func(context.Context) ([]corev1.ContainerImage, error) { return *w.images.Load(), nil },
 		RuntimeHealthy: func() error { return *w.pleg.Load() },
 		RuntimeSynced:  w.synced,
@@ -434,7 +434,7 @@ func TestNewRefuses(t *testing.T) {
 		"failCgroupV1": {"--fail-cgroupv1"}, "kubeReserved[memory]": {"--kube-reserved=memory=1Ti"},
 	} {
 		w := newWorld(t, args...)
-		if _, err := New(w.options(root(t, map[string]string{"sys/fs/cgroup/cgroup.controllers": "-"}))); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New(w.options(root(t, legacy))); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: the error is %v", args, err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,7 +47,7 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 			descs[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.LabelKeys, nil)
 		}
 	}
-	precise, swapping := p.cpuTimes(ctx), p.machine.hasSwap()
+	precise, swapping := p.cpuTimes(ctx), p.hasSwap()
 	send := func(metrics []*runtimeapi.Metric, cpu *statsapi.CPUStats) {
 		for _, m := range metrics {
 			desc := descs[m.GetName()]
@@ -91,10 +90,10 @@ func (p *Provider) criMetrics(ctx context.Context, pods []*runtimeapi.PodSandbox
 // machine without swap too.
 const swapUsage = "container_memory_swap"
 
-// hasSwap tells whether the machine has any.
-func (m *machine) hasSwap() bool {
-	text, err := m.read("proc/meminfo")
-	return err != nil || parseKeyed(text)["SwapTotal"] > 0
+// hasSwap reports whether the machine has any.
+func (p *Provider) hasSwap() bool {
+	_, swap, err := p.machine.Memory()
+	return err != nil || swap > 0
 }
 
 // cpuTime is the one metric whose unit does not fit into the runtime's whole numbers: a rate of seconds tells little.
@@ -155,19 +154,14 @@ func cadvisorDesc(name, help string, more ...string) *prometheus.Desc {
 }
 
 func (p *Provider) machineMetrics(out sink) {
-	text, err := p.machine.read("proc/meminfo")
+	memory, swap, err := p.machine.Memory()
 	if err != nil {
 		return
 	}
-	info := parseKeyed(text)
-	var labels []string
-	for _, file := range []string{"etc/machine-id", "sys/class/dmi/id/product_uuid", "proc/sys/kernel/random/boot_id"} {
-		id, _ := p.machine.read(file) // a machine need not have one
-		labels = append(labels, strings.TrimSpace(id))
-	}
-	out.gauge(machineCores, time.Time{}, new(uint64(p.machine.cores())), labels...)
-	out.gauge(machineMemory, time.Time{}, new(info["MemTotal"]), labels...)
-	out.gauge(machineSwap, time.Time{}, new(info["SwapTotal"]), labels...)
+	labels := []string{p.machine.Read("etc/machine-id"), p.machine.Read("sys/class/dmi/id/product_uuid"), p.machine.Read("proc/sys/kernel/random/boot_id")}
+	out.gauge(machineCores, time.Time{}, new(uint64(p.machine.CPUs())), labels...)
+	out.gauge(machineMemory, time.Time{}, new(uint64(memory)), labels...)
+	out.gauge(machineSwap, time.Time{}, new(uint64(swap)), labels...)
 }
 
 // basicMetrics shows the statistics under cadvisor's names: the node as the cgroup "/", pods with an empty container

@@ -2,16 +2,16 @@ package stats
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fscommon"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/procfs"
+
+	"minikubelet/kubelet/measure"
 )
 
 // sample is one value of a container under one of cadvisor's names.
@@ -28,8 +28,8 @@ type family struct {
 	labels []string
 }
 
-// families are what the kernel tells of a container's cgroup and processes, under cadvisor's names without "container_".
-// A runtime shows some of them itself.
+// families are what the kernel tells of a container's cgroup and processes, and of the machine's disks, under cadvisor's
+// names without "container_". A runtime shows some of them itself.
 //
 // Upstream: vendor/github.com/google/cadvisor/metrics/prometheus.go NewPrometheusCollector
 var families = map[string]family{
@@ -37,6 +37,15 @@ var families = map[string]family{
 	"cpu_system_seconds_total":            {"CPU time in the kernel in seconds.", prometheus.CounterValue, nil},
 	"cpu_user_seconds_total":              {"CPU time in programs in seconds.", prometheus.CounterValue, nil},
 	"file_descriptors":                    {"Open file descriptors.", prometheus.GaugeValue, nil},
+	"fs_io_current":                       {"Reads and writes under way.", prometheus.GaugeValue, []string{"device"}},
+	"fs_io_time_seconds_total":            {"Time in which something was read or written.", prometheus.CounterValue, []string{"device"}},
+	"fs_io_time_weighted_seconds_total":   {"Time that all reads and writes were under way together.", prometheus.CounterValue, []string{"device"}},
+	"fs_read_seconds_total":               {"Time that reads took.", prometheus.CounterValue, []string{"device"}},
+	"fs_reads_merged_total":               {"Reads that were merged with another.", prometheus.CounterValue, []string{"device"}},
+	"fs_sector_reads_total":               {"Sectors read.", prometheus.CounterValue, []string{"device"}},
+	"fs_sector_writes_total":              {"Sectors written.", prometheus.CounterValue, []string{"device"}},
+	"fs_write_seconds_total":              {"Time that writes took.", prometheus.CounterValue, []string{"device"}},
+	"fs_writes_merged_total":              {"Writes that were merged with another.", prometheus.CounterValue, []string{"device"}},
 	"fs_reads_bytes_total":                {"Bytes read.", prometheus.CounterValue, []string{"device"}},
 	"fs_reads_total":                      {"Reads that were completed.", prometheus.CounterValue, []string{"device"}},
 	"fs_writes_bytes_total":               {"Bytes written.", prometheus.CounterValue, []string{"device"}},
@@ -62,7 +71,7 @@ var families = map[string]family{
 	"ulimits_soft":                        {"Soft limits of the first process.", prometheus.GaugeValue, []string{"ulimit"}},
 }
 
-// supplement shows of every container that runs the families that are not shown yet.
+// supplement shows the families that are not shown yet: of every container that runs, and of the machine's disks.
 func (p *Provider) supplement(ctx context.Context, out chan<- prometheus.Metric, shown map[string]bool) {
 	descs := map[string]*prometheus.Desc{}
 	for name, f := range families {
@@ -70,19 +79,29 @@ func (p *Provider) supplement(ctx context.Context, out chan<- prometheus.Metric,
 			descs[name] = cadvisorDesc(name, f.help, f.labels...)
 		}
 	}
+	show := func(labels []string, samples []sample) {
+		for _, v := range samples {
+			if desc := descs[v.family]; desc != nil {
+				if m, err := prometheus.NewConstMetric(desc, families[v.family].kind, v.value, slices.Concat(labels, v.labels)...); err == nil {
+					out <- m
+				}
+			}
+		}
+	}
+	show([]string{"/", "", "", "", "", ""}, disks(p.machine))
 	s, err := p.snapshot(ctx, true)
-	if err != nil || len(descs) == 0 {
+	if err != nil {
 		return
 	}
 	specs := p.specs()
 	for i := range s.Pods {
 		ref := &s.Pods[i].PodRef
 		spec := specs[ref.UID]
-		if spec == nil || p.podCgroup(spec) == "" {
+		if spec == nil {
 			continue
 		}
 		for j, c := range s.pods[i].containers {
-			cgroup, ok := p.machine.childOf(p.podCgroup(spec), c.Id)
+			cgroup, ok := p.machine.Child(p.podCgroup(spec), c.Id)
 			if !ok {
 				continue
 			}
@@ -90,232 +109,157 @@ func (p *Provider) supplement(ctx context.Context, out chan<- prometheus.Metric,
 			if image == "" {
 				image = c.GetImage().GetImage()
 			}
-			labels := []string{cgroup, c.Id, image, s.Pods[i].Containers[j].Name, ref.Name, ref.Namespace}
-			for _, v := range p.machine.details(cgroup) {
-				if desc := descs[v.family]; desc != nil {
-					if m, err := prometheus.NewConstMetric(desc, families[v.family].kind, v.value, slices.Concat(labels, v.labels)...); err == nil {
-						out <- m
-					}
-				}
-			}
+			show([]string{cgroup, c.Id, image, s.Pods[i].Containers[j].Name, ref.Name, ref.Namespace}, details(p.machine, cgroup))
 		}
 	}
 }
 
-// details reads what there is to know of one container's cgroup. What the kernel does not tell is left out.
-func (m *machine) details(cgroup string) []sample {
-	out := []sample{{"last_seen", float64(time.Now().Unix()), nil}}
-	add := func(family string, n *uint64, divisor float64) {
-		if n != nil {
-			out = append(out, sample{family, float64(*n) / divisor, nil})
+// disks tells how the machine's block devices did that were used since it was started.
+func disks(m *measure.Machine) (out []sample) {
+	for _, d := range m.Disks() {
+		if d.ReadIOs+d.WriteIOs == 0 {
+			continue
 		}
-	}
-	if m.unified {
-		m.unifiedDetails(cgroup, add)
-	} else {
-		m.legacyDetails(cgroup, add)
-	}
-	add("threads", m.number("pids", cgroup, "pids.current"), 1)
-	add("threads_max", orNone(m.number("pids", cgroup, "pids.max")), 1)
-	out = append(out, m.devices(cgroup)...)
-	return append(out, m.processes(cgroup)...)
-}
-
-// orNone shows a limit that is none as 0.
-func orNone(n *uint64) *uint64 {
-	if n != nil && !limited(n) {
-		return new(uint64)
-	}
-	return n
-}
-
-func (m *machine) keyed(controller, cgroup, name string) func(key string) *uint64 {
-	text, _ := m.read(m.file(controller, cgroup, name)) // without the file there is no key
-	keys := parseKeyed(text)
-	return func(key string) *uint64 {
-		if n, ok := keys[key]; ok {
-			return &n
+		device := []string{"/dev/" + d.DeviceName}
+		seconds := func(milliseconds uint64) float64 { return float64(milliseconds) / 1000 }
+		for family, value := range map[string]float64{
+			"fs_io_current": float64(d.IOsInProgress), "fs_io_time_seconds_total": seconds(d.IOsTotalTicks),
+			"fs_io_time_weighted_seconds_total": seconds(d.WeightedIOTicks),
+			"fs_read_seconds_total":             seconds(d.ReadTicks), "fs_write_seconds_total": seconds(d.WriteTicks),
+			"fs_reads_merged_total": float64(d.ReadMerges), "fs_writes_merged_total": float64(d.WriteMerges),
+			"fs_sector_reads_total": float64(d.ReadSectors), "fs_sector_writes_total": float64(d.WriteSectors),
+		} {
+			out = append(out, sample{family, value, device})
 		}
-		return nil
-	}
-}
-
-func (m *machine) unifiedDetails(cgroup string, add func(string, *uint64, float64)) {
-	cpu, memory, events := m.keyed("", cgroup, "cpu.stat"), m.keyed("", cgroup, "memory.stat"), m.keyed("", cgroup, "memory.events")
-	add("cpu_user_seconds_total", cpu("user_usec"), 1e6)
-	add("cpu_system_seconds_total", cpu("system_usec"), 1e6)
-	add("memory_cache", memory("file"), 1)
-	add("memory_mapped_file", memory("file_mapped"), 1)
-	add("memory_max_usage_bytes", m.number("", cgroup, "memory.peak"), 1)
-	add("memory_failcnt", events("max"), 1)
-	add("memory_events_high_total", events("high"), 1)
-	add("memory_events_max_total", events("max"), 1)
-	add("oom_events_total", events("oom_kill"), 1)
-	if text, err := m.read(m.file("", cgroup, "cpu.max")); err == nil {
-		quota, period, _ := strings.Cut(strings.TrimSpace(text), " ")
-		if n, err := strconv.ParseUint(period, 10, 64); err == nil {
-			add("spec_cpu_period", &n, 1)
-		}
-		if n, err := strconv.ParseUint(quota, 10, 64); err == nil {
-			add("spec_cpu_quota", &n, 1)
-		}
-	}
-	if weight := m.number("", cgroup, "cpu.weight"); weight != nil && *weight > 0 && *weight <= 10_000 {
-		add("spec_cpu_shares", new(2+(*weight-1)*262142/9999), 1)
-	}
-	add("spec_memory_limit_bytes", orNone(m.number("", cgroup, "memory.max")), 1)
-	add("spec_memory_reservation_limit_bytes", orNone(m.number("", cgroup, "memory.high")), 1)
-	add("spec_memory_swap_limit_bytes", orNone(m.number("", cgroup, "memory.swap.max")), 1)
-}
-
-// userHZ is what the kernel counts CPU time in, for programs.
-const userHZ = 100
-
-func (m *machine) legacyDetails(cgroup string, add func(string, *uint64, float64)) {
-	cpu, memory, oom := m.keyed("cpuacct", cgroup, "cpuacct.stat"), m.keyed("memory", cgroup, "memory.stat"), m.keyed("memory", cgroup, "memory.oom_control")
-	failures := m.number("memory", cgroup, "memory.failcnt")
-	add("cpu_user_seconds_total", cpu("user"), userHZ)
-	add("cpu_system_seconds_total", cpu("system"), userHZ)
-	add("memory_cache", memory("total_cache"), 1)
-	add("memory_mapped_file", memory("total_mapped_file"), 1)
-	add("memory_max_usage_bytes", m.number("memory", cgroup, "memory.max_usage_in_bytes"), 1)
-	add("memory_failcnt", failures, 1)
-	add("memory_events_max_total", failures, 1)
-	if failures != nil { // this version throttles no memory
-		add("memory_events_high_total", new(uint64), 1)
-	}
-	add("oom_events_total", oom("oom_kill"), 1)
-	add("spec_cpu_period", m.number("cpu", cgroup, "cpu.cfs_period_us"), 1)
-	add("spec_cpu_quota", m.number("cpu", cgroup, "cpu.cfs_quota_us"), 1) // -1 for none is no number here
-	add("spec_cpu_shares", m.number("cpu", cgroup, "cpu.shares"), 1)
-	add("spec_memory_limit_bytes", orNone(m.number("memory", cgroup, "memory.limit_in_bytes")), 1)
-	add("spec_memory_reservation_limit_bytes", orNone(m.number("memory", cgroup, "memory.soft_limit_in_bytes")), 1)
-	add("spec_memory_swap_limit_bytes", orNone(m.number("memory", cgroup, "memory.memsw.limit_in_bytes")), 1)
-}
-
-// devices tells what was read and written, by device. Of a container that has not read or written anything the kernel
-// names no device: that is 0, of none.
-func (m *machine) devices(cgroup string) (out []sample) {
-	type counted struct {
-		device, operation string
-		n                 uint64
-	}
-	show := func(bytes bool, list []counted, err error) {
-		if err == nil && len(list) == 0 {
-			list = []counted{{"", "Read", 0}, {"", "Write", 0}}
-		}
-		for _, c := range list {
-			name, verb := m.device(c.device), "fs_"+strings.ToLower(c.operation)+"s"
-			if !bytes {
-				out = append(out, sample{verb + "_total", float64(c.n), []string{name}})
-				continue
-			}
-			major, minor, _ := strings.Cut(c.device, ":")
-			out = append(out, sample{verb + "_bytes_total", float64(c.n), []string{name}},
-				sample{"blkio_device_usage_total", float64(c.n), []string{name, major, minor, c.operation}})
-		}
-	}
-	if m.unified {
-		text, err := m.read(m.file("", cgroup, "io.stat")) // 8:0 rbytes=1 wbytes=2 rios=3 wios=4
-		var bytes, times []counted
-		for line := range strings.Lines(text) {
-			fields := strings.Fields(line)
-			for _, field := range fields[min(1, len(fields)):] {
-				key, value, _ := strings.Cut(field, "=")
-				n, _ := strconv.ParseUint(value, 10, 64) // the kernel writes numbers
-				switch key {
-				case "rbytes":
-					bytes = append(bytes, counted{fields[0], "Read", n})
-				case "wbytes":
-					bytes = append(bytes, counted{fields[0], "Write", n})
-				case "rios":
-					times = append(times, counted{fields[0], "Read", n})
-				case "wios":
-					times = append(times, counted{fields[0], "Write", n})
-				}
-			}
-		}
-		show(true, bytes, err)
-		show(false, times, err)
-		return out
-	}
-	for name, bytes := range map[string]bool{"blkio.throttle.io_service_bytes_recursive": true, "blkio.throttle.io_serviced_recursive": false} {
-		text, err := m.read(m.file("blkio", cgroup, name)) // 8:0 Read 4096
-		var list []counted
-		for line := range strings.Lines(text) {
-			fields := strings.Fields(line)
-			if len(fields) == 3 && (fields[1] == "Read" || fields[1] == "Write") {
-				n, _ := strconv.ParseUint(fields[2], 10, 64) // the kernel writes numbers
-				list = append(list, counted{fields[0], fields[1], n})
-			}
-		}
-		show(bytes, list, err)
 	}
 	return out
 }
 
-// device is the path of a block device, given as MAJOR:MINOR; "" if it has none.
-func (m *machine) device(numbers string) string {
-	if numbers == "" {
-		return ""
+// details reads what there is to know of one container's cgroup. What the kernel does not tell is left out.
+func details(m *measure.Machine, cgroup string) []sample {
+	out := []sample{{"last_seen", float64(time.Now().Unix()), nil}}
+	add := func(family string, n uint64, divisor float64) {
+		out = append(out, sample{family, float64(n) / divisor, nil})
 	}
-	text, err := m.read(filepath.Join("sys/dev/block", filepath.Base(numbers), "uevent"))
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(text) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "DEVNAME="); ok {
-			return "/dev/" + name
+	limit := func(family, controller, file string) { // shows a limit that is none as 0
+		if n := m.Number(controller, cgroup, file); n != nil && measure.Limited(*n) {
+			add(family, *n, 1)
+		} else if n != nil {
+			add(family, 0, 1)
 		}
 	}
-	return ""
+	s := m.Stats(cgroup)
+	add("cpu_user_seconds_total", s.CpuStats.CpuUsage.UsageInUsermode, 1e9)
+	add("cpu_system_seconds_total", s.CpuStats.CpuUsage.UsageInKernelmode, 1e9)
+	add("threads", s.PidsStats.Current, 1)
+	add("threads_max", s.PidsStats.Limit, 1)
+	memory, failures := s.MemoryStats, s.MemoryStats.Usage.Failcnt
+	file, mapped, events, high := "file", "file_mapped", "memory.events", uint64(0)
+	dir := m.Dir("memory", cgroup)
+	if m.Unified() {
+		failures, _ = fscommon.GetValueByKey(dir, events, "max") // 0 without the file
+		high, _ = fscommon.GetValueByKey(dir, events, "high")
+		unifiedLimits(m, cgroup, add, limit)
+	} else {
+		file, mapped, events = "total_cache", "total_mapped_file", "memory.oom_control" // and nothing is throttled
+		legacyLimits(m, cgroup, add, limit)
+	}
+	if len(memory.Stats) > 0 {
+		add("memory_cache", memory.Stats[file], 1)
+		add("memory_mapped_file", memory.Stats[mapped], 1)
+		add("memory_max_usage_bytes", memory.Usage.MaxUsage, 1)
+		add("memory_failcnt", failures, 1)
+		add("memory_events_max_total", failures, 1)
+		add("memory_events_high_total", high, 1)
+		if kills, err := fscommon.GetValueByKey(dir, events, "oom_kill"); err == nil {
+			add("oom_events_total", kills, 1)
+		}
+	}
+	out = append(out, traffic(m, &s.BlkioStats)...)
+	return append(out, processes(m, cgroup)...)
+}
+
+func unifiedLimits(m *measure.Machine, cgroup string, add func(string, uint64, float64), limit func(family, controller, file string)) {
+	if text, err := cgroups.ReadFile(m.Dir("cpu", cgroup), "cpu.max"); err == nil {
+		quota, period, _ := strings.Cut(strings.TrimSpace(text), " ")
+		if n, err := strconv.ParseUint(period, 10, 64); err == nil {
+			add("spec_cpu_period", n, 1)
+		}
+		if n, err := strconv.ParseUint(quota, 10, 64); err == nil { // "max" is none
+			add("spec_cpu_quota", n, 1)
+		}
+	}
+	if weight := m.Number("cpu", cgroup, "cpu.weight"); weight != nil && *weight > 0 && *weight <= 10_000 {
+		add("spec_cpu_shares", 2+(*weight-1)*262142/9999, 1)
+	}
+	limit("spec_memory_limit_bytes", "memory", "memory.max")
+	limit("spec_memory_reservation_limit_bytes", "memory", "memory.high")
+	limit("spec_memory_swap_limit_bytes", "memory", "memory.swap.max")
+}
+
+func legacyLimits(m *measure.Machine, cgroup string, add func(string, uint64, float64), limit func(family, controller, file string)) {
+	for family, file := range map[string]string{"spec_cpu_period": "cpu.cfs_period_us", "spec_cpu_quota": "cpu.cfs_quota_us", "spec_cpu_shares": "cpu.shares"} {
+		if n := m.Number("cpu", cgroup, file); n != nil && *n > 0 { // a quota of -1, which is none, is read as 0
+			add(family, *n, 1)
+		}
+	}
+	limit("spec_memory_limit_bytes", "memory", "memory.limit_in_bytes")
+	limit("spec_memory_reservation_limit_bytes", "memory", "memory.soft_limit_in_bytes")
+	limit("spec_memory_swap_limit_bytes", "memory", "memory.memsw.limit_in_bytes")
+}
+
+// traffic tells what a container has read and written, by device. Of a container that has not read or written anything the
+// kernel names no device: that is 0, of the device "".
+func traffic(m *measure.Machine, s *cgroups.BlkioStats) (out []sample) {
+	for _, c := range []struct {
+		unit    string
+		entries []cgroups.BlkioStatEntry
+	}{{"s_total", s.IoServicedRecursive}, {"s_bytes_total", s.IoServiceBytesRecursive}} {
+		if len(c.entries) == 0 {
+			c.entries = []cgroups.BlkioStatEntry{{Op: "Read"}, {Op: "Write"}}
+		}
+		for _, e := range c.entries {
+			if e.Op != "Read" && e.Op != "Write" {
+				continue
+			}
+			device, major, minor := "", "", ""
+			if e.Major != 0 || e.Minor != 0 {
+				major, minor = strconv.FormatUint(e.Major, 10), strconv.FormatUint(e.Minor, 10)
+				device = m.Device(e.Major, e.Minor)
+			}
+			out = append(out, sample{"fs_" + strings.ToLower(e.Op) + c.unit, float64(e.Value), []string{device}})
+			if c.unit == "s_bytes_total" {
+				out = append(out, sample{"blkio_device_usage_total", float64(e.Value), []string{device, major, minor, e.Op}})
+			}
+		}
+	}
+	return out
 }
 
 // processes looks at the processes of a cgroup. One that ends meanwhile is left out.
-func (m *machine) processes(cgroup string) (out []sample) {
-	text, err := m.read(m.file("memory", cgroup, "cgroup.procs"))
+func processes(m *measure.Machine, cgroup string) []sample {
+	list, err := m.Processes(cgroup)
 	if err != nil {
 		return nil
 	}
-	pids := strings.Fields(text)
 	files, sockets := 0, 0
-	for _, pid := range pids {
-		dir := filepath.Join(m.root, "proc", filepath.Base(pid), "fd")
-		entries, err := os.ReadDir(dir)
+	for _, p := range list {
+		targets, err := p.FileDescriptorTargets()
 		if err != nil {
 			continue
 		}
-		files += len(entries)
-		for _, entry := range entries {
-			if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil && strings.HasPrefix(target, "socket:") {
+		files += len(targets)
+		for _, target := range targets {
+			if strings.HasPrefix(target, "socket:") {
 				sockets++
 			}
 		}
 	}
-	out = append(out, sample{"processes", float64(len(pids)), nil}, sample{"file_descriptors", float64(files), nil}, sample{"sockets", float64(sockets), nil})
-	if len(pids) == 0 {
-		return out
-	}
-	if soft, err := m.softLimit(pids[0]); err == nil {
-		out = append(out, sample{"ulimits_soft", soft, []string{"max_open_files"}})
+	out := []sample{{"processes", float64(len(list)), nil}, {"file_descriptors", float64(files), nil}, {"sockets", float64(sockets), nil}}
+	if len(list) > 0 {
+		if limits, err := list[0].Limits(); err == nil {
+			out = append(out, sample{"ulimits_soft", float64(limits.OpenFiles), []string{"max_open_files"}})
+		}
 	}
 	return out
-}
-
-// softLimit is how many files a process may have open.
-func (m *machine) softLimit(pid string) (float64, error) {
-	n, err := strconv.Atoi(pid)
-	if err != nil {
-		return 0, fmt.Errorf("read cgroup.procs: %w", err)
-	}
-	proc, err := procfs.NewFS(filepath.Join(m.root, "proc"))
-	if err != nil {
-		return 0, err
-	}
-	of, err := proc.Proc(n)
-	if err != nil {
-		return 0, err
-	}
-	limits, err := of.Limits()
-	return float64(limits.OpenFiles), err
 }

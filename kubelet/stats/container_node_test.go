@@ -19,7 +19,9 @@ func TestNodeInContainer(t *testing.T) {
 		"proc/self/mountinfo": "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n36 31 0:33 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n" +
 			"41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
 		"sys/fs/cgroup/cpuacct/cpuacct.usage": "5000000\n",
-		v1 + "memory.usage_in_bytes":          "204800\n", v1 + "memory.limit_in_bytes": "307200\n", v1 + "memory.stat": "total_inactive_file 102400\ntotal_rss 1024\ntotal_pgfault 7\n",
+		v1 + "memory.max_usage_in_bytes":      "0\n", v1 + "memory.failcnt": "0\n", v1 + "memory.use_hierarchy": "1\n",
+		"sys/fs/cgroup/cpuacct/cpuacct.usage_percpu": "5000000\n", "sys/fs/cgroup/cpuacct/cpuacct.stat": "user 1\nsystem 2\n",
+		v1 + "memory.usage_in_bytes": "204800\n", v1 + "memory.limit_in_bytes": "307200\n", v1 + "memory.stat": "total_inactive_file 102400\ntotal_rss 1024\ntotal_pgfault 7\n",
 	}
 	for name, tt := range map[string]struct {
 		files                    []map[string]string
@@ -45,25 +47,21 @@ func TestNodeInContainer(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			m, err := openMachine(root)
+			u, err := open(t, root).Node()
 			if err != nil {
 				t.Fatal(err)
 			}
-			u, err := m.node()
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := []uint64{*u.memory.UsageBytes, *u.memory.WorkingSetBytes, *u.memory.AvailableBytes, *u.memory.RSSBytes, *u.memory.PageFaults}
+			got := []uint64{*u.Memory.UsageBytes, *u.Memory.WorkingSetBytes, *u.Memory.AvailableBytes, *u.Memory.RSSBytes, *u.Memory.PageFaults}
 			for i, want := range []uint64{tt.used, tt.working, tt.available, tt.rss, tt.faults} {
 				if got[i] != want {
 					t.Errorf("used, working, available, anonymous, faults are %v; number %d should be %d", got, i, want)
 				}
 			}
-			if *u.cpu.UsageCoreNanoSeconds != 5000000 {
-				t.Errorf("CPU time %d", *u.cpu.UsageCoreNanoSeconds)
+			if *u.CPU.UsageCoreNanoSeconds != 5000000 {
+				t.Errorf("CPU time %d", *u.CPU.UsageCoreNanoSeconds)
 			}
-			if u.swap != nil && *u.swap.SwapAvailableBytes > 4096 {
-				t.Errorf("swap: %+v", u.swap)
+			if u.Swap != nil && *u.Swap.SwapAvailableBytes > 4096 {
+				t.Errorf("swap: %+v", u.Swap)
 			}
 		})
 	}

@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"minikubelet/kubelet/measure"
 )
 
 // show is the details of a cgroup, a line each.
-func show(m *machine, cgroup string) string {
+func show(m *measure.Machine, cgroup string) string {
 	var b strings.Builder
-	for _, s := range m.details(cgroup) {
+	for _, s := range details(m, cgroup) {
 		if s.family != "last_seen" {
 			fmt.Fprintln(&b, s.family, s.labels, s.value)
 		}
@@ -25,7 +27,7 @@ func TestContainerDetails(t *testing.T) {
 	const v2 = "/sys/fs/cgroup/pods/p/c/"
 	unified := map[string]string{
 		"cpu.stat": "usage_usec 3\nuser_usec 1500000\nsystem_usec 500000\n", "cpu.max": "max 100000\n", "cpu.weight": "1\n",
-		"memory.stat": "anon 1\nfile 4096\nfile_mapped 512\n", "memory.peak": "9000\n", "memory.max": "79998976\n", "memory.high": "max\n", "memory.swap.max": "0\n",
+		"memory.current": "9\n", "memory.stat": "anon 1\nfile 4096\nfile_mapped 512\n", "memory.peak": "9000\n", "memory.max": "79998976\n", "memory.high": "max\n", "memory.swap.max": "0\n",
 		"memory.events": "low 0\nhigh 2\nmax 3\noom 0\noom_kill 1\n", "pids.current": "4\n", "pids.max": "max\n",
 		"io.stat":      "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n",
 		"cgroup.procs": fmt.Sprintln(os.Getpid()),
@@ -34,10 +36,11 @@ func TestContainerDetails(t *testing.T) {
 	for name, text := range unified {
 		files(t, root, map[string]string{v2 + name: text})
 	}
-	m, err := openMachine(root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	files(t, root, map[string]string{
+		fmt.Sprintf("proc/%d/stat", os.Getpid()): "",
+		"proc/diskstats":                         "   8       0 sda 11 12 13 1400 15 16 17 1800 19 2000 2100\n   8       1 idle 0 0 0 0 0 0 0 0 0 0 0\n",
+	})
+	m := open(t, root)
 	got := show(m, "/pods/p/c")
 	for _, want := range []string{
 		"cpu_user_seconds_total [] 1.5", "cpu_system_seconds_total [] 0.5", "spec_cpu_period [] 100000", "spec_cpu_shares [] 2", "memory_cache [] 4096",
@@ -48,6 +51,21 @@ func TestContainerDetails(t *testing.T) {
 		if !strings.Contains(got, want+"\n") {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
+	}
+	var all strings.Builder
+	for _, s := range disks(m) {
+		fmt.Fprintln(&all, s.family, s.labels, s.value)
+	}
+	for _, want := range []string{
+		"fs_io_current [/dev/sda] 19", "fs_io_time_seconds_total [/dev/sda] 2", "fs_io_time_weighted_seconds_total [/dev/sda] 2.1", "fs_read_seconds_total [/dev/sda] 1.4",
+		"fs_reads_merged_total [/dev/sda] 12", "fs_sector_reads_total [/dev/sda] 13", "fs_sector_writes_total [/dev/sda] 17", "fs_write_seconds_total [/dev/sda] 1.8", "fs_writes_merged_total [/dev/sda] 16",
+	} {
+		if !strings.Contains(all.String(), want+"\n") {
+			t.Errorf("%q is not in\n%s", want, all.String())
+		}
+	}
+	if strings.Contains(all.String(), "idle") {
+		t.Errorf("a device that was never used is shown:\n%s", all.String())
 	}
 	if strings.Contains(got, "spec_cpu_quota") {
 		t.Errorf("a quota that is none is shown:\n%s", got)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/runtime/cri"
 )
 
@@ -133,7 +134,7 @@ func criMemory(m *runtimeapi.MemoryUsage) *statsapi.MemoryStats {
 		Time: at(m.Timestamp), AvailableBytes: value(m.AvailableBytes), UsageBytes: value(m.UsageBytes), WorkingSetBytes: value(m.WorkingSetBytes),
 		RSSBytes: value(m.RssBytes), PageFaults: value(m.PageFaults), MajorPageFaults: value(m.MajorPageFaults), PSI: criPSI(m.Psi),
 	}
-	if !limited(out.AvailableBytes) || *out.AvailableBytes == 0 {
+	if n := out.AvailableBytes; n != nil && (!measure.Limited(*n) || *n == 0) {
 		out.AvailableBytes = nil // no limit, in containerd's words
 	}
 	return out

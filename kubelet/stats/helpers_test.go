@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/cgroups"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,8 +18,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/runtime/cri"
 )
+
+// The cgroups of these tests are files in a directory, which the library refuses to read otherwise.
+func init() { cgroups.TestMode = true }
+
+func open(t *testing.T, root string) *measure.Machine {
+	t.Helper()
+	m, err := measure.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
 
 // files writes a tree; contents by path.
 func files(t *testing.T, root string, tree map[string]string) {
@@ -50,6 +64,13 @@ var proc = map[string]string{
 	"proc/self/net/route":         "Iface Destination Gateway Flags RefCnt Use Metric Mask\neth0 00000000 1 3 0 0 0 00000000\n",
 }
 
+const netDev = `Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+  eth0:    2000      20    3    0    0     0          0         0     4000      40    5    0    0     0       0          0
+veth12:       7       1    0    0    0     0          0         0        7       1    0    0    0     0       0          0
+`
+
 // unifiedTree is a machine with cgroup v2 and one pod "p" with the container "c1".
 func unifiedTree(t *testing.T) string {
 	root := t.TempDir()
@@ -59,6 +80,7 @@ func unifiedTree(t *testing.T) string {
 		"sys/fs/cgroup/cpu.stat":                                "usage_usec 5000\nuser_usec 1\n",
 		"sys/fs/cgroup/pods/cpu.stat":                           "usage_usec 4000\n",
 		"sys/fs/cgroup/pods/memory.current":                     "900\n",
+		"sys/fs/cgroup/pods/memory.max":                         "max\n",
 		"sys/fs/cgroup/pods/memory.stat":                        "anon 1\n",
 		"sys/fs/cgroup/pods/p/cpu.stat":                         "usage_usec 3000\n",
 		"sys/fs/cgroup/pods/p/cpu.pressure":                     pressure,
@@ -67,13 +89,13 @@ func unifiedTree(t *testing.T) string {
 		"sys/fs/cgroup/pods/p/memory.max":                       "2000\n",
 		"sys/fs/cgroup/pods/p/memory.stat":                      "anon 200\ninactive_file 300\npgfault 4\npgmajfault 1\n",
 		"sys/fs/cgroup/pods/p/pids.current":                     "6\n",
+		"sys/fs/cgroup/pods/p/pids.max":                         "max\n",
 		"sys/fs/cgroup/pods/p/box.scope/cgroup.procs":           "77\n",
 		"sys/fs/cgroup/pods/p/cri-c1.scope/cpu.stat":            "usage_usec 2000\n",
 		"sys/fs/cgroup/pods/p/cri-c1.scope/memory.current":      "500\n",
 		"sys/fs/cgroup/pods/p/cri-c1.scope/memory.max":          "max\n",
 		"sys/fs/cgroup/pods/p/cri-c1.scope/memory.stat":         "anon 100\ninactive_file 600\n",
 		"sys/fs/cgroup/pods/p/cri-c1.scope/memory.swap.max":     "50\n",
-		"sys/fs/cgroup/pods/p/cri-c1.scope/memory.pressure":     "broken",
 		"sys/fs/cgroup/pods/p/cri-c1.scope/memory.swap.current": "20\n",
 		"proc/77/net/dev":                                       netDev,
 		"proc/77/net/route":                                     "",
@@ -99,16 +121,35 @@ func legacyTree(t *testing.T) string {
 		"proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n" +
 			"31 23 0:27 / /sys/fs/cgroup/cpu,cpuacct" + options + "cpu,cpuacct\n32 23 0:28 / /sys/fs/cgroup/memory" + options + "memory\n" +
 			"33 23 0:28 / /longer/sys/fs/cgroup/memory" + options + "memory\n34 23 0:29 / /sys/fs/cgroup/pids" + options + "pids\n",
-		"sys/fs/cgroup/cpu,cpuacct/cpuacct.usage":                   "5000000\n",
-		"sys/fs/cgroup/cpu,cpuacct/pods/p/cpuacct.usage":            "3000000\n",
-		"sys/fs/cgroup/memory/pods/p/memory.usage_in_bytes":         "800\n",
-		"sys/fs/cgroup/memory/pods/p/memory.limit_in_bytes":         "2000\n",
-		"sys/fs/cgroup/memory/pods/p/memory.memsw.limit_in_bytes":   "2100\n",
-		"sys/fs/cgroup/memory/pods/p/memory.stat":                   "inactive_file 1\ntotal_inactive_file 300\ntotal_rss 200\ntotal_swap 30\ntotal_pgfault 4\ntotal_pgmajfault 1\n",
-		"sys/fs/cgroup/pids/pods/p/pids.current":                    "6\n",
-		"sys/fs/cgroup/memory/pods/unlimited/memory.usage_in_bytes": "800\n",
-		"sys/fs/cgroup/memory/pods/unlimited/memory.limit_in_bytes": "9223372036854771712\n",
-		"sys/fs/cgroup/memory/pods/unlimited/memory.stat":           "total_inactive_file 900\n",
+		"sys/fs/cgroup/cpu,cpuacct/cpuacct.usage":                             "5000000\n",
+		"sys/fs/cgroup/cpu,cpuacct/cpuacct.usage_percpu":                      "5000000\n",
+		"sys/fs/cgroup/cpu,cpuacct/cpuacct.stat":                              "user 1\nsystem 2\n",
+		"sys/fs/cgroup/cpu,cpuacct/pods/p/cpuacct.usage":                      "3000000\n",
+		"sys/fs/cgroup/cpu,cpuacct/pods/p/cpuacct.usage_percpu":               "3000000\n",
+		"sys/fs/cgroup/cpu,cpuacct/pods/p/cpuacct.stat":                       "user 1\nsystem 2\n",
+		"sys/fs/cgroup/memory/release_agent":                                  "\n",
+		"sys/fs/cgroup/pids/pods/p/pids.max":                                  "max\n",
+		"sys/fs/cgroup/memory/pods/p/memory.usage_in_bytes":                   "800\n",
+		"sys/fs/cgroup/memory/pods/p/memory.limit_in_bytes":                   "2000\n",
+		"sys/fs/cgroup/memory/pods/p/memory.memsw.limit_in_bytes":             "2100\n",
+		"sys/fs/cgroup/memory/pods/p/memory.stat":                             "inactive_file 1\ntotal_inactive_file 300\ntotal_rss 200\ntotal_swap 30\ntotal_pgfault 4\ntotal_pgmajfault 1\n",
+		"sys/fs/cgroup/memory/pods/p/memory.max_usage_in_bytes":               "900\n",
+		"sys/fs/cgroup/memory/pods/p/memory.failcnt":                          "0\n",
+		"sys/fs/cgroup/memory/pods/p/memory.use_hierarchy":                    "1\n",
+		"sys/fs/cgroup/memory/pods/p/memory.memsw.usage_in_bytes":             "830\n",
+		"sys/fs/cgroup/memory/pods/p/memory.memsw.max_usage_in_bytes":         "900\n",
+		"sys/fs/cgroup/memory/pods/p/memory.memsw.failcnt":                    "0\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.max_usage_in_bytes":       "900\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.failcnt":                  "0\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.use_hierarchy":            "1\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.memsw.usage_in_bytes":     "830\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.memsw.max_usage_in_bytes": "900\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.memsw.failcnt":            "0\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.memsw.limit_in_bytes":     "9223372036854771712\n",
+		"sys/fs/cgroup/pids/pods/p/pids.current":                              "6\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.usage_in_bytes":           "800\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.limit_in_bytes":           "9223372036854771712\n",
+		"sys/fs/cgroup/memory/pods/unlimited/memory.stat":                     "total_inactive_file 900\n",
 	})
 	return root
 }
@@ -194,7 +235,7 @@ func provider(t *testing.T, root string, runtime *fakeRuntime, change func(*Opti
 	t.Helper()
 	spec := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "pod", Namespace: "ns", UID: "p"}}
 	o := Options{
-		CRI: &cri.Client{Runtime: runtime, Images: runtime}, NodeName: "node", RootDir: t.TempDir(), Root: root, MaxAge: time.Nanosecond,
+		CRI: &cri.Client{Runtime: runtime, Images: runtime}, NodeName: "node", RootDir: t.TempDir(), Machine: open(t, root), MaxAge: time.Nanosecond,
 		Pods:       func() []*corev1.Pod { return []*corev1.Pod{spec} },
 		PodCgroup:  func(pod *corev1.Pod) string { return "/pods/" + string(pod.UID) },
 		PodsCgroup: func() string { return "/pods" },
@@ -202,11 +243,7 @@ func provider(t *testing.T, root string, runtime *fakeRuntime, change func(*Opti
 	if change != nil {
 		change(&o)
 	}
-	p, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return New(o)
 }
 
 func body(t *testing.T, h http.Handler, target string) string {

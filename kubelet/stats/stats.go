@@ -1,7 +1,7 @@
 // Package stats tells what the node, its pods and their containers use: CPU, memory, swap, pressure, filesystems and
 // network. It asks the container runtime, and the kernel's own files where the runtime has no answer.
 //
-// Reading order: stats.go, summary.go, cri.go, cgroup.go, node.go; resource.go and cadvisor.go are the same as metrics.
+// Reading order: stats.go, summary.go, cri.go; resource.go and cadvisor.go are the same as metrics.
 package stats
 
 import (
@@ -16,11 +16,12 @@ import (
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 )
 
-// Options say whose statistics to tell. CRI, NodeName and RootDir are required.
+// Options say whose statistics to tell. CRI, Machine, NodeName and RootDir are required.
 type Options struct {
 	CRI      *cri.Client
 	NodeName string
@@ -41,10 +42,9 @@ type Options struct {
 	Endpoint string
 
 	// Disk measures directories; one of its own by default.
-	Disk *measure.Disk
+	Disk *diskusage.Disk
 
-	// Root has proc and sys below it; "/" by default.
-	Root string
+	Machine *measure.Machine
 	// MaxAge is how old an answer may be; 1 s by default.
 	MaxAge time.Duration
 }
@@ -57,7 +57,7 @@ const answerTimeout = 30 * time.Second
 // Upstream: pkg/kubelet/stats/provider.go Provider
 type Provider struct {
 	opts    Options
-	machine *machine
+	machine *measure.Machine
 	rates   *rates
 	flight  singleflight.Group
 
@@ -72,22 +72,15 @@ type snapshot struct {
 	pods []*criPod // in the order of Summary.Pods
 }
 
-// New finds the cgroup hierarchies; it asks the runtime nothing.
-func New(opts Options) (*Provider, error) {
-	if opts.Root == "" {
-		opts.Root = "/"
-	}
+// New returns a Provider; it asks nothing yet.
+func New(opts Options) *Provider {
 	if opts.MaxAge <= 0 {
 		opts.MaxAge = time.Second
 	}
 	if opts.Disk == nil {
-		opts.Disk = measure.NewDisk(context.Background())
+		opts.Disk = diskusage.NewDisk(context.Background())
 	}
-	m, err := openMachine(opts.Root)
-	if err != nil {
-		return nil, err
-	}
-	return &Provider{opts: opts, machine: m, rates: newRates(), latest: map[bool]*snapshot{}}, nil
+	return &Provider{opts: opts, machine: opts.Machine, rates: newRates(), latest: map[bool]*snapshot{}}
 }
 
 // Get returns the summary of the node and its pods, at most MaxAge old. Callers must not change it.
@@ -120,8 +113,8 @@ func (p *Provider) Run(ctx context.Context) {
 	tick := time.NewTicker(rateWindow)
 	defer tick.Stop()
 	for {
-		if root, err := p.machine.node(); err == nil {
-			p.rates.fill("/", root.cpu)
+		if root, err := p.machine.Node(); err == nil {
+			p.rates.fill("/", root.CPU)
 		}
 		p.systemContainers()
 		select {

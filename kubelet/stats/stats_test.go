@@ -22,6 +22,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"minikubelet/kubelet/measure"
 )
 
 var noTimes = cmpopts.IgnoreTypes(metav1.Time{})
@@ -97,15 +99,12 @@ func TestCgroupsAlone(t *testing.T) {
 }
 
 func TestUnlimited(t *testing.T) {
-	m, err := openMachine(legacyTree(t))
-	if err != nil {
-		t.Fatal(err)
+	m := open(t, legacyTree(t))
+	u := m.Cgroup("/pods/unlimited")
+	if u.Memory.AvailableBytes != nil || *u.Memory.WorkingSetBytes != 0 || u.Swap != nil {
+		t.Errorf("memory %+v, swap %+v", u.Memory, u.Swap)
 	}
-	memory, swap := m.memory("/pods/unlimited", metav1.Now())
-	if memory.AvailableBytes != nil || *memory.WorkingSetBytes != 0 || swap != nil {
-		t.Errorf("memory %+v, swap %+v", memory, swap)
-	}
-	if _, ok := m.childOf("/pods", "../pods"); ok {
+	if _, ok := m.Child("/pods", "../pods"); ok {
 		t.Error("an ID led out of the pod's cgroup")
 	}
 }
@@ -113,8 +112,8 @@ func TestUnlimited(t *testing.T) {
 func TestNoCgroups(t *testing.T) {
 	root := t.TempDir()
 	files(t, root, map[string]string{"proc/self/mountinfo": "1 1 0:1 / / rw - ext4 /dev/x rw\n"})
-	if _, err := New(Options{Root: root}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("New = %v", err)
+	if _, err := measure.Open(root); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Open = %v", err)
 	}
 }
 
@@ -310,7 +309,7 @@ func TestCadvisorFromRuntime(t *testing.T) {
 	}}
 	text := body(t, provider(t, unifiedTree(t), f, nil).Cadvisor(), "/metrics/cadvisor")
 	wantLines(t, text, `container_threads{id="s1"} 2 5000`, `container_cpu_usage_seconds_total{id="c1"} 7e-09 5000`)
-	if strings.Contains(text, "unknown") || strings.Contains(text, "bad") || strings.Contains(text, "container_memory") {
+	if strings.Contains(text, "unknown") || strings.Contains(text, "bad") || strings.Contains(text, "container_memory_working_set") {
 		t.Errorf("there is more than the runtime's metrics:\n%s", text)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"minikubelet/kubelet/measure"
 )
 
 // collect works out one answer.
@@ -20,16 +22,16 @@ import (
 // Upstream: pkg/kubelet/server/stats/summary.go Get
 func (p *Provider) collect(ctx context.Context, small bool) (*snapshot, error) {
 	s := &snapshot{at: time.Now()}
-	root, err := p.machine.node()
+	root, err := p.machine.Node()
 	if err != nil {
 		return nil, err
 	}
 	if s.pods, err = p.readCRI(ctx); err != nil {
 		return nil, fmt.Errorf("ask the runtime for pods: %w", err)
 	}
-	p.rates.fill("/", root.cpu)
+	p.rates.fill("/", root.CPU)
 	s.Node = statsapi.NodeStats{
-		NodeName: p.opts.NodeName, StartTime: p.machine.boot(), CPU: root.cpu, Memory: root.memory, Swap: root.swap, SystemContainers: p.systemContainers(),
+		NodeName: p.opts.NodeName, StartTime: p.machine.Boot(), CPU: root.CPU, Memory: root.Memory, Swap: root.Swap, SystemContainers: p.systemContainers(),
 	}
 	specs := p.specs()
 	s.Pods = make([]statsapi.PodStats, 0, len(s.pods))
@@ -38,7 +40,7 @@ func (p *Provider) collect(ctx context.Context, small bool) (*snapshot, error) {
 	}
 	if !small {
 		p.addDisks(ctx, s, specs)
-		s.Node.IO, s.Node.Network, s.Node.Rlimit = root.io, p.machine.network("proc/self"), p.machine.rlimit()
+		s.Node.IO, s.Node.Network, s.Node.Rlimit = root.IO, p.machine.Network(), p.machine.PIDs()
 	} else {
 		s.leaveOut()
 	}
@@ -99,15 +101,15 @@ func (p *Provider) pod(pod *criPod, spec *corev1.Pod) statsapi.PodStats {
 
 // fillPod adds from the pod's cgroup what is missing.
 func (p *Provider) fillPod(out *statsapi.PodStats, cgroup string, spec *corev1.Pod) {
-	if out.CPU == nil || out.Memory == nil || out.ProcessStats == nil || p.machine.unified && out.IO == nil {
-		u := p.machine.cgroup(cgroup)
-		out.CPU, out.Memory, out.IO = either(out.CPU, u.cpu), either(out.Memory, u.memory), either(out.IO, u.io)
-		if out.ProcessStats == nil && u.processes != nil {
-			out.ProcessStats = &statsapi.ProcessStats{ProcessCount: u.processes}
+	if out.CPU == nil || out.Memory == nil || out.ProcessStats == nil || p.machine.Unified() && out.IO == nil {
+		u := p.machine.Cgroup(cgroup)
+		out.CPU, out.Memory, out.IO = either(out.CPU, u.CPU), either(out.Memory, u.Memory), either(out.IO, u.IO)
+		if out.ProcessStats == nil && u.Processes != nil {
+			out.ProcessStats = &statsapi.ProcessStats{ProcessCount: u.Processes}
 		}
 	}
 	if out.Network == nil && !spec.Spec.HostNetwork {
-		out.Network = p.machine.podNetwork(cgroup)
+		out.Network = p.machine.PodNetwork(cgroup)
 	}
 }
 
@@ -116,10 +118,10 @@ func (p *Provider) container(c criContainer, podCgroup string) statsapi.Containe
 		Name: c.Metadata.Name, StartTime: at(c.CreatedAt), CPU: criCPU(c.stats.GetCpu()), Memory: criMemory(c.stats.GetMemory()),
 		Swap: criSwap(c.stats.GetSwap()), IO: criIO(c.stats.GetIo()),
 	}
-	if out.CPU == nil || out.Memory == nil || out.Swap == nil || p.machine.unified && out.IO == nil {
-		if cgroup, ok := p.machine.childOf(podCgroup, c.Id); ok && podCgroup != "" {
-			u := p.machine.cgroup(cgroup)
-			out.CPU, out.Memory, out.Swap, out.IO = either(out.CPU, u.cpu), either(out.Memory, u.memory), either(out.Swap, u.swap), either(out.IO, u.io)
+	if out.CPU == nil || out.Memory == nil || out.Swap == nil || p.machine.Unified() && out.IO == nil {
+		if cgroup, ok := p.machine.Child(podCgroup, c.Id); ok {
+			u := p.machine.Cgroup(cgroup)
+			out.CPU, out.Memory, out.Swap, out.IO = either(out.CPU, u.CPU), either(out.Memory, u.Memory), either(out.Swap, u.Swap), either(out.IO, u.IO)
 		}
 	}
 	p.rates.fill("container/"+c.Id, out.CPU)
@@ -170,11 +172,11 @@ func (p *Provider) addDisks(ctx context.Context, s *snapshot, specs map[string]*
 	states := map[string]*statsapi.FsStats{}
 	state := func(mountpoint string) *statsapi.FsStats {
 		if _, ok := states[mountpoint]; !ok && filepath.IsAbs(mountpoint) {
-			states[mountpoint] = filesystem(mountpoint)
+			states[mountpoint] = filesystem(ctx, mountpoint)
 		}
 		return states[mountpoint]
 	}
-	s.Node.Fs = filesystem(p.opts.RootDir)
+	s.Node.Fs = filesystem(ctx, p.opts.RootDir)
 	s.Node.Runtime = p.imageFs(ctx, state)
 	for i := range s.Pods {
 		out, pod := &s.Pods[i], s.pods[i]
@@ -187,6 +189,16 @@ func (p *Provider) addDisks(ctx context.Context, s *snapshot, specs map[string]*
 		}
 		out.EphemeralStorage = p.ephemeral(out, specs[out.PodRef.UID], s.Node.Fs)
 	}
+}
+
+// filesystem is the state of the filesystem that a path is on; nil if it cannot be asked.
+func filesystem(ctx context.Context, path string) *statsapi.FsStats {
+	state, _, err := measure.Filesystem(path)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("A filesystem is left out of the statistics", "err", err)
+		return nil
+	}
+	return state
 }
 
 // imageFs is where the runtime keeps images and containers.

@@ -4,13 +4,11 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
-	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"minikubelet/kubelet/measure"
 )
 
 // systemContainers tells what the kubelet, the runtime and all pods together use. The root cgroup's figures would be the
@@ -32,56 +30,28 @@ func (p *Provider) systemContainers() []statsapi.ContainerStats {
 		{statsapi.SystemContainerRuntime, p.runtimeCgroup(runtimePID), runtimePID},
 		{statsapi.SystemContainerPods, pods, 0},
 	} {
-		var u usage
+		var u measure.Usage
 		switch {
 		case c.cgroup != "" && c.cgroup != "/":
-			u = p.machine.cgroup(c.cgroup)
+			u = p.machine.Cgroup(c.cgroup)
 		case c.pid > 0:
-			u = p.machine.process(c.pid)
+			u = p.machine.Process(c.pid)
 		}
-		if u.cpu == nil && u.memory == nil {
+		if u.CPU == nil && u.Memory == nil {
 			continue
 		}
-		p.rates.fill("system/"+c.name, u.cpu)
-		out = append(out, statsapi.ContainerStats{Name: c.name, StartTime: p.machine.boot(), CPU: u.cpu, Memory: u.memory, Swap: u.swap, IO: u.io})
+		p.rates.fill("system/"+c.name, u.CPU)
+		out = append(out, statsapi.ContainerStats{Name: c.name, StartTime: p.machine.Boot(), CPU: u.CPU, Memory: u.Memory, Swap: u.Swap, IO: u.IO})
 	}
 	return out
 }
 
-// process reads what one process uses. Of its memory the kernel tells only what it has mapped.
-func (m *machine) process(pid int) (u usage) {
-	proc, err := procfs.NewFS(filepath.Join(m.root, "proc"))
-	if err != nil {
-		return u
-	}
-	of, err := proc.Proc(pid)
-	if err != nil {
-		return u
-	}
-	stat, err := of.Stat()
-	if err != nil {
-		return u
-	}
-	now := metav1.NewTime(time.Now())
-	used := uint64(stat.ResidentMemory())
-	u.cpu = &statsapi.CPUStats{Time: now, UsageCoreNanoSeconds: new(uint64(stat.CPUTime() * 1e9))}
-	u.memory = &statsapi.MemoryStats{
-		Time: now, UsageBytes: &used, WorkingSetBytes: new(used), RSSBytes: new(used),
-		PageFaults: new(uint64(stat.MinFlt + stat.MajFlt)), MajorPageFaults: new(uint64(stat.MajFlt)),
-	}
-	if status, err := of.NewStatus(); err == nil {
-		u.memory.RSSBytes = new(status.RssAnon)
-		u.swap = &statsapi.SwapStats{Time: now, SwapUsageBytes: new(status.VmSwap)}
-	}
-	return u
-}
-
 // kubeletCgroup is the one that was given, if it is there; else the one that the kubelet is in.
 func (p *Provider) kubeletCgroup() string {
-	if p.machine.hasCgroup(p.opts.KubeletCgroup) {
+	if p.machine.HasCgroup(p.opts.KubeletCgroup) {
 		return p.opts.KubeletCgroup
 	}
-	return p.machine.cgroupOf(os.Getpid())
+	return p.machine.CgroupOf(os.Getpid())
 }
 
 // runtimePID is the process that listens on the runtime's socket, 0 if that is the kubelet, or systemd, which opened the
@@ -96,12 +66,12 @@ func (p *Provider) runtimePID() int {
 // runtimeCgroup is the one that was given, if it is there; else the one that the runtime's process is in.
 func (p *Provider) runtimeCgroup(pid int) string {
 	switch {
-	case p.machine.hasCgroup(p.opts.RuntimeCgroup):
+	case p.machine.HasCgroup(p.opts.RuntimeCgroup):
 		return p.opts.RuntimeCgroup
 	case pid == 0:
 		return ""
 	}
-	return p.machine.cgroupOf(pid)
+	return p.machine.CgroupOf(pid)
 }
 
 // listener asks the kernel which process listens on a socket, 0 for none.

@@ -57,6 +57,7 @@ func TestGivenCgroups(t *testing.T) {
 			for path, memory := range map[string]string{"found": "11", "given/kubelet": "22", "given/runtime": "33"} {
 				tree["sys/fs/cgroup/"+path+"/memory.current"] = memory + "\n"
 				tree["sys/fs/cgroup/"+path+"/memory.stat"] = "anon 1\n"
+				tree["sys/fs/cgroup/"+path+"/memory.max"] = "max\n"
 			}
 			files(t, root, tree)
 			p := provider(t, root, rich(t.TempDir()), func(o *Options) { o.KubeletCgroup, o.RuntimeCgroup = tt.kubelet, tt.runtime })

@@ -40,7 +40,7 @@ func (p *Provider) volumes(ctx context.Context, pod *corev1.Pod) []statsapi.Volu
 			continue
 		}
 		dir := filepath.Join(p.podDir(string(pod.UID)), "volumes", "kubernetes.io~"+plugin, v.Name)
-		state := filesystem(dir)
+		state := filesystem(ctx, dir)
 		if state != nil && !memory {
 			state = p.directory(ctx, dir, state)
 		}

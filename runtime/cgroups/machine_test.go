@@ -62,15 +62,7 @@ func TestUsageOnThisMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	workingSet, processes, err := m.PodUsage(pod)
-	if err != nil || processes != 1 {
-		t.Errorf("the pod uses %d bytes with %d processes: %v", workingSet, processes, err)
-	}
-	memory, err := m.PodMemoryUsage(pod)
-	if err != nil || memory < workingSet || memory > 1<<30 {
-		t.Errorf("the pod has %d bytes, %d of them in use: %v", memory, workingSet, err)
-	}
-	if all, limit, err := m.PodsMemory(); err != nil || limit != 1<<30 || all < workingSet {
-		t.Errorf("all pods use %d bytes of %d: %v", all, limit, err)
+	if memory, err := m.PodMemoryUsage(pod); err != nil || memory < 0 || memory > 1<<30 {
+		t.Errorf("the pod has %d bytes: %v", memory, err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/stats"
 )
@@ -59,7 +59,7 @@ func (s *Server) oomKilled(c *container) bool {
 }
 
 // containerStats are a container's statistics. One that has ended uses nothing but disk.
-func (s *Server) containerStats(c *container, disk map[string]measure.Usage) *runtimeapi.ContainerStats {
+func (s *Server) containerStats(c *container, disk map[string]diskusage.Usage) *runtimeapi.ContainerStats {
 	config := c.Config.Config
 	result := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{
 		Id: c.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 	"minikubelet/runtime/criserver/store"
 )
 
@@ -18,7 +18,7 @@ const diskPatience = time.Second
 
 // diskUsages tells by container ID what containers take on the disk: their writable layers, and one container of each pod
 // also the pod's own files. Those without a writable layer are left out.
-func (s *Server) diskUsages(ctx context.Context, containers []*container) map[string]measure.Usage {
+func (s *Server) diskUsages(ctx context.Context, containers []*container) map[string]diskusage.Usage {
 	usages := layerUsages(ctx, containers, s.images.SnapshotUsage)
 	for _, c := range containers {
 		if usage, ok := usages[c.ID]; ok {
@@ -30,10 +30,10 @@ func (s *Server) diskUsages(ctx context.Context, containers []*container) map[st
 }
 
 // layerUsages measures the writable layers of containers by ID, all at once.
-func layerUsages(ctx context.Context, containers []*container, measureLayer func(context.Context, string) (measure.Usage, error)) map[string]measure.Usage {
+func layerUsages(ctx context.Context, containers []*container, measureLayer func(context.Context, string) (diskusage.Usage, error)) map[string]diskusage.Usage {
 	ctx, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
-	found := make([]measure.Usage, len(containers))
+	found := make([]diskusage.Usage, len(containers))
 	var all sync.WaitGroup
 	for i, c := range containers {
 		all.Go(func() {
@@ -46,7 +46,7 @@ func layerUsages(ctx context.Context, containers []*container, measureLayer func
 		})
 	}
 	all.Wait()
-	usages := map[string]measure.Usage{}
+	usages := map[string]diskusage.Usage{}
 	for i, c := range containers {
 		if usage := found[i]; !usage.At.IsZero() {
 			usages[c.ID] = usage
@@ -57,7 +57,7 @@ func layerUsages(ctx context.Context, containers []*container, measureLayer func
 
 // addPodFiles counts hostname and resolv.conf, which the containers of a pod share and may write to, for one of them: the
 // newest that runs, or else the newest. The CRI has no place for what a pod takes on the disk.
-func (s *Server) addPodFiles(usage *measure.Usage, c *container) {
+func (s *Server) addPodFiles(usage *diskusage.Usage, c *container) {
 	sb, ok, _ := s.sandboxes.Get(c.Config.SandboxID)
 	if !ok || s.bearer(sb) != c {
 		return

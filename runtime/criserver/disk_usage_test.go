@@ -7,19 +7,19 @@ import (
 	"testing/synctest"
 	"time"
 
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 	"minikubelet/runtime/criserver/store"
 )
 
 // slowImages has one writable layer whose measurement does not end; its last one is an hour old.
 type slowImages struct {
 	slow string
-	last measure.Usage
+	last diskusage.Usage
 }
 
-func (s slowImages) SnapshotUsage(ctx context.Context, key string) (measure.Usage, error) {
+func (s slowImages) SnapshotUsage(ctx context.Context, key string) (diskusage.Usage, error) {
 	if key != s.slow {
-		return measure.Usage{Bytes: 4096, Inodes: 1, At: time.Now()}, ctx.Err()
+		return diskusage.Usage{Bytes: 4096, Inodes: 1, At: time.Now()}, ctx.Err()
 	}
 	<-ctx.Done()
 	return s.last, nil
@@ -38,7 +38,7 @@ func TestSlowLayer(t *testing.T) {
 		containers = append(containers, &container{Record: record})
 	}
 	synctest.Test(t, func(t *testing.T) {
-		old := measure.Usage{Bytes: 1 << 30, Inodes: 5_000_000, At: time.Now().Add(-time.Hour)}
+		old := diskusage.Usage{Bytes: 1 << 30, Inodes: 5_000_000, At: time.Now().Add(-time.Hour)}
 		s := &Server{}
 		start := time.Now()
 		disk := layerUsages(t.Context(), containers, slowImages{slow: "c0", last: old}.SnapshotUsage)

@@ -8,7 +8,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/cni"
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/stats"
 )
@@ -81,7 +81,7 @@ func (s *Server) podUsage(sb *sandbox) stats.Usage {
 	return sum
 }
 
-func (s *Server) sandboxStats(sb *sandbox, disk map[string]measure.Usage) (*runtimeapi.PodSandboxStats, error) {
+func (s *Server) sandboxStats(sb *sandbox, disk map[string]diskusage.Usage) (*runtimeapi.PodSandboxStats, error) {
 	config, now := sb.Config.Config, time.Now()
 	usage := s.podUsage(sb)
 	linux := &runtimeapi.LinuxPodSandboxStats{

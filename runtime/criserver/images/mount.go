@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -255,16 +255,16 @@ func (s *Store) Snapshots(prefix string) []string {
 
 // SnapshotUsage tells what a container's writable layer takes. It is measured in the background: until ctx ends this waits
 // for a measurement, then the last one counts, and if there is none yet, what was counted so far.
-func (s *Store) SnapshotUsage(ctx context.Context, key string) (measure.Usage, error) {
+func (s *Store) SnapshotUsage(ctx context.Context, key string) (diskusage.Usage, error) {
 	s.mu.Lock()
 	_, exists := s.snapshots[key]
 	s.mu.Unlock()
 	if !exists {
-		return measure.Usage{}, fmt.Errorf("measure snapshot %s: %w", shorten(key), fs.ErrNotExist)
+		return diskusage.Usage{}, fmt.Errorf("measure snapshot %s: %w", shorten(key), fs.ErrNotExist)
 	}
 	usage, err := s.disk.Usage(ctx, s.snapshotPath(key, "upper"), 0)
-	if err != nil && !errors.Is(err, measure.ErrNotMeasured) {
-		return measure.Usage{}, fmt.Errorf("measure snapshot %s: %w", key, err)
+	if err != nil && !errors.Is(err, diskusage.ErrNotMeasured) {
+		return diskusage.Usage{}, fmt.Errorf("measure snapshot %s: %w", key, err)
 	}
 	return usage, nil
 }

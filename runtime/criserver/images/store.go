@@ -29,7 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
-	"minikubelet/runtime/criserver/measure"
+	"minikubelet/runtime/criserver/diskusage"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -123,7 +123,7 @@ type Store struct {
 	boot     string         // which boot of the machine this is
 	commits  sync.Mutex     // held while records are written
 	settling sync.WaitGroup // see settle
-	disk     *measure.Disk  // of snapshots
+	disk     *diskusage.Disk  // of snapshots
 	stop     func()         // ends its measurements
 
 	mu        sync.Mutex
@@ -157,7 +157,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("read the machine's boot ID: %w", err)
 	}
 	measuring, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.disk, s.stop = measure.NewDisk(measuring), stop
+	s.disk, s.stop = diskusage.NewDisk(measuring), stop
 	s.boot = strings.TrimSpace(string(boot))
 	s.http = newTransport()
 	if err := s.openRoot(ctx); err != nil {
@@ -311,7 +311,7 @@ func (s *Store) Usage(ctx context.Context) (bytes, inodes uint64, err error) {
 	}
 	s.mu.Unlock()
 	for _, dir := range []string{"blobs", "images"} {
-		u, err := measure.Now(ctx, s.path(dir)) // as many files as there are images
+		u, err := diskusage.Now(ctx, s.path(dir)) // as many files as there are images
 		if err != nil {
 			return 0, 0, err
 		}

@@ -1,5 +1,5 @@
-// Package measure tells what directories take on the disk: one walker, in the background, for all who ask.
-package measure
+// Package diskusage tells what directories take on the disk: one walker, in the background, for all who ask.
+package diskusage
 
 import (
 	"context"
