@@ -22,7 +22,7 @@ var podCalls = []podCall{
 	{method: "StartContainer"},
 	{method: "ContainerStatus"},
 	{method: "PodSandboxStatus"},
-	{method: "ImageStatus"},
+	{method: "ImageStatus", prepare: ownImage},
 	{method: "PullImage", prepare: ownImage},
 	{method: "ExecSync", prepare: execProbe},
 	{method: "StopContainer"},

@@ -8,6 +8,8 @@ import (
 	"net/url"
 
 	corev1 "k8s.io/api/core/v1"
+	httpstreamspdy "k8s.io/apimachinery/pkg/util/httpstream/spdy"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport/spdy"
 )
 
@@ -31,7 +33,7 @@ func (r *run) stream(ctx context.Context, pod *corev1.Pod, kind, protocol string
 	target.RawQuery = query.Encode()
 	var err error
 	if !r.soon(ctx, func() bool {
-		transport, upgrader, tripErr := spdy.RoundTripperFor(r.s.Config)
+		transport, upgrader, tripErr := r.upgrading()
 		if err = tripErr; err != nil {
 			return false
 		}
@@ -49,6 +51,23 @@ func (r *run) stream(ctx context.Context, pod *corev1.Pod, kind, protocol string
 		return fmt.Errorf("%s to %s never worked: %w", kind, pod.Name, err)
 	}
 	return nil
+}
+
+// upgrading returns what upgrades a connection to the apiserver: spdy.RoundTripperFor would dial from this process's
+// network namespace, where another node's address or a proxy answers.
+func (r *run) upgrading() (http.RoundTripper, spdy.Upgrader, error) {
+	config := rest.CopyConfig(r.s.Config)
+	config.NextProtos = []string{"http/1.1"} // HTTP/2 has no upgrades
+	dialer, err := rest.TransportFor(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	upgrader, err := httpstreamspdy.NewRoundTripperWithConfig(httpstreamspdy.RoundTripperConfig{UpgradeTransport: dialer})
+	if err != nil {
+		return nil, nil, err
+	}
+	transport, err := rest.HTTPWrappersForConfig(config, upgrader)
+	return transport, upgrader, err
 }
 
 // checkpoint asks for a checkpoint until the kubelet answers. Most runtimes can make none, which is an answer too.
