@@ -47,16 +47,16 @@ var sourceRoot = func() string {
 // part of.
 func locate(step *Step, steps []Step) *source {
 	code := &source{Function: step.Function, File: step.File, Line: step.Line}
-	upstream := ""
+	client := "" // upstream's, of a call
 	if step.Method != "" && step.Function == "" {
-		upstream = "staging/src/k8s.io/cri-client/pkg/remote_runtime.go " + step.Method
+		client = "staging/src/k8s.io/cri-client/pkg/remote_runtime.go " + step.Method
 		if strings.Contains(step.Name, "ImageService") {
-			upstream = strings.Replace(upstream, "runtime.go", "image.go", 1)
+			client = strings.Replace(client, "runtime.go", "image.go", 1)
 		}
 	}
 	for of := step; code.Function == ""; {
 		if of.Runtime && of.Method != "" {
-			code.Function, upstream = criserver+".(*Server)."+of.Method, ""
+			code.Function, client = criserver+".(*Server)."+of.Method, ""
 			break
 		}
 		parent := parentOf(of, steps)
@@ -67,21 +67,25 @@ func locate(step *Step, steps []Step) *source {
 		code.Function, code.File, code.Line = of.Function, of.File, of.Line
 	}
 	code.read()
-	if upstream != "" {
-		code.Upstream = upstream
+	if client != "" {
+		code.Upstream = client
 	}
 	return code
 }
 
-var numbered = regexp.MustCompile(`(?m)^\s*// \d+\. (.*(?:\n\s*// .*)*)\n\s*s\.step\(ctx, "([^"]+)"\)`)
+var numbered = regexp.MustCompile(`s\.step\(ctx, "([^"]+ (\d+))"\)`)
 
-// titles are what the runtime's numbered steps do: the first sentence of the comment above each.
+// titles are what the runtime's numbered steps do: the first sentence of the comment with the number above each.
 var titles = sync.OnceValue(func() map[string]string {
 	all := map[string]string{}
 	for _, text := range files(criserver, "") {
-		for _, match := range numbered.FindAllStringSubmatch(text, -1) {
-			what, _, _ := strings.Cut(strings.Join(strings.Fields(strings.ReplaceAll(match[1], "//", "")), " "), ". ")
-			all[match[2]] = strings.TrimSuffix(what, ".")
+		for _, match := range numbered.FindAllStringSubmatchIndex(text, -1) {
+			name, mark := text[match[2]:match[3]], "// "+text[match[4]:match[5]]+". "
+			if at := strings.LastIndex(text[:match[0]], mark); at >= 0 {
+				line, _, _ := strings.Cut(text[at+len(mark):], "\n")
+				what, _, _ := strings.Cut(line, ". ")
+				all[name] = strings.TrimSuffix(what, ".")
+			}
 		}
 	}
 	return all
@@ -121,12 +125,21 @@ func (c *source) read() {
 			continue
 		}
 		c.File, c.First, c.Text = file, strings.Count(text[:at[0]], "\n")+1, text[at[0]:at[0]+end+2]
-		if _, after, ok := strings.Cut(c.Text[:at[1]-at[0]], "// Upstream: "); ok {
-			line, _, _ := strings.Cut(after, "\n")
-			c.Upstream = strings.TrimSuffix(line, ".")
-		}
+		c.Upstream = upstream(c.Text[:at[1]-at[0]], text[:at[0]], text)
 		return
 	}
+}
+
+// upstream is the note of where upstream does the same: of the function, of what is above it in its file, or of its file.
+func upstream(comment, above, file string) string {
+	const mark = "// Upstream: "
+	for _, text := range []string{comment, above, file} {
+		if at := strings.LastIndex(text, mark); at >= 0 {
+			line, _, _ := strings.Cut(text[at+len(mark):], "\n")
+			return strings.TrimSuffix(line, ".")
+		}
+	}
+	return ""
 }
 
 // files are the path and text of the files that a function may be in: the one that is known, or those of its package. They are

@@ -7,19 +7,21 @@ import * as panels from "./panels.js";
 import * as detail from "./detail.js";
 
 const views = { steps: "Steps", loop: "Loop", workers: "Workers", calls: "CRI calls", writes: "Status writes" };
-const filter = { pod: "*", q: "", phase: "", find: "", side: "", errors: false, open: false, view: "steps", step: "" };
+const filter = { pod: "*", q: "", phase: "", find: "", side: "", errors: false, open: false, view: "steps", step: "", under: "" };
 
 function readAddress() {
   const at = new URLSearchParams(location.hash.slice(1));
   const pod = at.get("pod") ?? "*";
   Object.assign(filter, {
-    pod: pod === "node" ? "" : pod, q: at.get("q") ?? "", phase: at.get("phase") ?? "", side: at.get("side") ?? "", step: at.get("step") ?? "",
+    pod: pod === "node" ? "" : pod, q: at.get("q") ?? "", phase: at.get("phase") ?? "", side: at.get("side") ?? "", step: at.get("step") ?? "", under: at.get("under") ?? "",
     errors: at.has("errors"), open: at.has("open"), view: views[at.get("view")] ? at.get("view") : "steps",
   });
   for (const [id, value] of [["search", filter.q], ["side", filter.side], ["phase", filter.phase]]) if ($(id).value !== value) $(id).value = value;
   $("errors").checked = filter.errors;
   $("open").checked = filter.open;
   const query = filter.pod === "*" ? "" : `?${new URLSearchParams({ pod: filter.pod })}`;
+  $("whole").hidden = !filter.under;
+  $("whole").href = detail.link({ under: "" });
   $("json").href = `/steps.json${query}`;
   $("perfetto").href = `/perfetto.json${query}`;
   render();
@@ -123,6 +125,7 @@ const keys = {
   "/": () => $("search").focus(), j: () => waterfall.move(1), k: () => waterfall.move(-1), ArrowDown: () => waterfall.move(1), ArrowUp: () => waterfall.move(-1),
   PageDown: () => waterfall.move(15), PageUp: () => waterfall.move(-15), Home: () => waterfall.move(-Infinity), End: () => waterfall.move(Infinity),
   Enter: () => waterfall.current() && go({ step: waterfall.current().id }), Escape: closeStep, "[": () => otherPod(-1), "]": () => otherPod(1),
+  z: () => (filter.under ? go({ under: "" }) : waterfall.current() && go({ under: waterfall.current().id, pod: waterfall.current().pod || "node" })),
   p: () => setPause(!paused()), t: () => setTheme(dark() ? "light" : "dark"), "?": () => $("keys").showModal(), r: () => $("held").querySelector("button.primary")?.click(),
 };
 

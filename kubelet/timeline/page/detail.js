@@ -37,6 +37,7 @@ function show(step, { step: full, code, gone }, close) {
     ["What", full.what], ["Why", full.why], ["Error", full.error && h("span", { class: "bad" }, full.error)], ["Pod", step.podName || "the node"], ["Container", full.container],
     ["Took", `${took(end(step) - step.from)}${step.to === null ? " so far" : ""}`], ["Began", clock(step.from, true)],
     ["Part of", parent && h("a", { href: link({ step: parent.id }) }, parent.method || parent.name)],
+    ["Time", h("a", { href: link({ under: step.id, pod: step.pod || "node" }) }, "only this step and its parts")],
     ["Side", step.runtime ? "the runtime, behind the socket" : step.method ? "the kubelet, a call to the runtime" : "the kubelet"],
     ["Function", code?.function && short(code.function)], ["File", code?.file && `${code.file.replace(/^minikubelet\//, "")}${code.line ? ":" + code.line : ""}`],
     ["Upstream", code?.upstream], ...(full.attributes ?? []).map((a) => [a.key, a.value]),

@@ -23,11 +23,11 @@ export function pods(filter) {
   $("phase").value = filter.phase;
   const find = filter.find.toLowerCase();
   const shown = pods.filter((p) => (!find || p.name.toLowerCase().includes(find)) && (!filter.phase || p.phase === filter.phase));
-  const entries = [["*", "All steps", `${pods.length} pods`, "all"], ["", "The node", "", "all"],
-    ...shown.map((p) => [p.uid, p.name, `${word(p)}${p.restarts ? `, ${p.restarts} restarts` : ""}`, look(p)])];
+  const entries = [["*", "All steps", pods.length === 1 ? "1 pod" : `${pods.length} pods`, "all"], ["", "The node", "", "all"],
+    ...shown.map((p) => [p.uid, p.name, `${word(p)}${p.restarts ? `, ${p.restarts} restart${p.restarts > 1 ? "s" : ""}` : ""}`, look(p)])];
   const key = JSON.stringify([entries, filter.pod]);
   replace($("pod-list"), key, () => entries.map(([uid, name, text, state]) => h("li", {}, h("a", {
-    href: link({ pod: uid || "node", step: "", view: "" }), "aria-current": uid === filter.pod ? "true" : null, "data-focus": uid || "node", title: name,
+    href: link({ pod: uid || "node", step: "", view: "", under: "" }), "aria-current": uid === filter.pod ? "true" : null, "data-focus": uid || "node", title: name,
   }, h("i", { class: `dot ${state}`, "aria-hidden": "true" }), h("span", {}, name), h("small", {}, text)))));
 }
 

@@ -28,15 +28,15 @@ export function select(filter) {
   if (all) {
     list = steps.filter(keep).sort((a, b) => a.from - b.from).map((step) => ({ step, depth: 0 }));
   } else {
-    list = tree(steps).filter((r) => keep(r.step));
+    list = tree(steps, filter.under).filter((r) => keep(r.step));
   }
   scale = all ? null : makeScale(list.map((r) => r.step));
   traces = all ? rangesOf(steps) : null;
   return { shown: list.length, total };
 }
 
-// tree puts each step below the one that it is part of.
-function tree(steps) {
+// tree puts each step below the one that it is part of; under is the one step that is shown with its parts, "" for all.
+function tree(steps, under) {
   const known = new Map(steps.map((s) => [s.id, []]));
   const roots = [];
   for (const s of steps) (known.get(s.parent) ?? roots).push(s);
@@ -45,7 +45,8 @@ function tree(steps) {
     rows.push({ step: s, depth });
     for (const child of known.get(s.id)) add(child, depth + 1);
   };
-  roots.forEach((s) => add(s, 0));
+  const top = under && steps.find((s) => s.id === under);
+  (top ? [top] : roots).forEach((s) => add(s, 0));
   return rows;
 }
 
