@@ -32,7 +32,7 @@ func readReading(t *testing.T) reading {
 	t.Helper()
 	var out reading
 	text := read(t, "../docs/reading.md")
-	for _, line := range strings.Split(section(t, text, "files"), "\n") {
+	for line := range strings.Lines(section(t, text, "files")) {
 		if file := regexp.MustCompile(`^1\. \[([^]]*)\]`).FindStringSubmatch(line); file != nil {
 			out.files = append(out.files, file[1])
 		}

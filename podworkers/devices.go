@@ -76,3 +76,16 @@ func (in podInputs) Assigned(ctx context.Context, pod *corev1.Pod, c *corev1.Con
 	}
 	return in.opts.Devices.Assigned(ctx, pod, c)
 }
+
+// deviceHealth tells how the devices of the pod's containers are, by name.
+func (w *worker) deviceHealth(pod *corev1.Pod) map[string][]corev1.ResourceStatus {
+	if w.opts.Devices == nil {
+		return nil
+	}
+	health := map[string][]corev1.ResourceStatus{}
+	for i := range pod.Spec.Containers {
+		name := pod.Spec.Containers[i].Name
+		health[name] = w.opts.Devices.Health(w.uid, name)
+	}
+	return health
+}

@@ -18,11 +18,8 @@ import (
 	"minikubelet/status"
 )
 
-// podInputs is what the runtime asks about the containers of the pod that a step works with (runtime.Inputs).
-type podInputs struct {
-	*worker
-	pod *corev1.Pod
-}
+// podInputs is what the runtime asks about the containers of a pod (runtime.Inputs).
+type podInputs struct{ *worker }
 
 // Env returns the container's environment.
 func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error) {
@@ -85,8 +82,7 @@ func (in podInputs) Mounts(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 	return in.opts.Volumes.ContainerMounts(ctx, pod, c, vars)
 }
 
-// PullSecrets returns the pod's image pull secrets; one that cannot be had is passed over,
-// since the image may be public.
+// PullSecrets returns the pod's image pull secrets. A secret that cannot be read is left out, since the image may be public.
 func (in podInputs) PullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secret {
 	var secrets []corev1.Secret
 	for _, ref := range pod.Spec.ImagePullSecrets {
@@ -115,68 +111,43 @@ func (in podInputs) Verdict(containerID string) plan.Verdict {
 	return plan.Verdict{Started: ended && started}
 }
 
-// container finds the spec of a container that the runtime has.
-func (w *worker) container(pod *corev1.Pod, id string) *corev1.Container {
-	observed, _ := w.opts.Cache.Get(w.uid)
-	s := observed.ContainerByID(id)
-	if s == nil {
-		return nil
-	}
-	return podinfo.Container(pod, s.Name)
-}
-
-func (w *worker) started(containerID string, c *corev1.Container) bool {
-	if c.StartupProbe == nil {
-		return true
-	}
-	ok, known := w.opts.Probes.Get(containerID, probes.Startup)
-	return known && ok
-}
-
-// statusInputs collects what the pod's status follows from.
+// statusInputs collects what the pod's status is computed from.
 func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.Inputs {
 	in := status.Inputs{
-		Pod: pod, Observed: observed, Old: &pod.Status, HostIPs: w.opts.Node.HostIPs(), Now: time.Now(),
-		Waiting:     map[string]status.Waiting{},
-		Terminating: w.phase >= Terminating, Terminated: w.phase >= Terminated,
-		Override: w.override,
-		Ready:    func(id string) bool { return w.ready(pod, id) },
-		Started:  func(id string) bool { c := w.container(pod, id); return c == nil || w.started(id, c) },
-		Message:  w.opts.Runtime.TerminationMessage, RuntimeName: w.opts.Node.RuntimeName(),
+		Pod: pod, Observed: observed, Old: &pod.Status, HostIPs: w.opts.Node.HostIPs(), Now: time.Now(), RuntimeName: w.opts.Node.RuntimeName(),
+		Terminating: w.phase >= Terminating, Terminated: w.phase >= Terminated, Override: w.override,
+		Waiting: map[string]status.Waiting{}, Messages: map[string]string{}, Unready: map[string]bool{}, Unstarted: map[string]bool{},
+		PodResources: w.opts.Runtime.PodResources(pod), Resize: w.opts.Runtime.Allocation.Conditions(w.uid),
 	}
-	store := w.opts.Runtime.Allocation
-	in.Resize = store.Conditions(w.uid)
-	if lagging, some := store.Actuated(w.uid); some {
-		in.Lagging = lagging.Containers
-	}
-	in.RecursiveReadOnly = func() bool { return w.opts.Runtime.RecursiveReadOnly(pod) }
-	in.PodResources = w.opts.Runtime.PodResources(pod)
-	if w.opts.Devices != nil {
-		in.DeviceHealth = w.opts.Devices.Health
-	}
-	if last, ok := w.opts.Status.Get(w.uid); ok {
-		// The conditions of others, such as readiness gates, are newest in what the apiserver sent.
-		last.Conditions = status.WithForeign(last.Conditions, pod.Status.Conditions)
-		in.Old = &last
+	for _, c := range observed.Containers {
+		switch spec := podinfo.Container(pod, c.Name); c.State {
+		case runtimeapi.ContainerState_CONTAINER_EXITED:
+			in.Messages[c.ID] = w.opts.Runtime.TerminationMessage(c)
+		case runtimeapi.ContainerState_CONTAINER_RUNNING:
+			if spec != nil {
+				in.Unstarted[c.ID] = spec.StartupProbe != nil && !w.passed(c.ID, probes.Startup)
+				in.Unready[c.ID] = spec.ReadinessProbe != nil && !w.passed(c.ID, probes.Readiness)
+			}
+		}
 	}
 	for name, f := range w.failed {
 		in.Waiting[name] = status.Waiting{Reason: f.Reason, Message: f.Message}
 	}
-	if w.sandbox != nil {
-		in.Sandbox = &status.Waiting{Reason: w.sandbox.Reason, Message: w.sandbox.Message}
+	if lagging, some := w.opts.Runtime.Allocation.Actuated(w.uid); some {
+		in.Lagging = lagging.Containers
+	}
+	in.RecursiveReadOnly = status.AsksRecursiveReadOnly(pod) && w.opts.Runtime.RecursiveReadOnly(pod)
+	in.DeviceHealth = w.deviceHealth(pod)
+	if last, ok := w.opts.Status.Get(w.uid); ok {
+		// Conditions that others write, such as readiness gates, are newest in the pod that the apiserver sent.
+		last.Conditions = status.WithForeign(last.Conditions, pod.Status.Conditions)
+		in.Old = &last
 	}
 	return in
 }
 
-// ready tells whether a running container takes requests: by its readiness probe, if it has one.
-func (w *worker) ready(pod *corev1.Pod, containerID string) bool {
-	c := w.container(pod, containerID)
-	if c == nil || !w.started(containerID, c) {
-		return c == nil
-	}
-	if c.ReadinessProbe == nil {
-		return true
-	}
-	ok, known := w.opts.Probes.Get(containerID, probes.Readiness)
+// passed tells whether the newest verdict of a container's probe is good. Before the first one it is not.
+func (w *worker) passed(containerID string, kind probes.Kind) bool {
+	ok, known := w.opts.Probes.Get(containerID, kind)
 	return known && ok
 }

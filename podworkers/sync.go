@@ -56,8 +56,8 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 	}
 	w.opts.Volumes.Republish(w.lifetime, pod)
 
-	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w, pod})
-	w.failed, w.sandbox = result.Containers, result.Sandbox
+	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
+	w.failed = result.Containers
 	if ctx.Err() != nil {
 		return none, 0, ctx.Err()
 	}

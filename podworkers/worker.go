@@ -29,7 +29,6 @@ type worker struct {
 	// What a step leaves for the next one. Only the worker's goroutine uses it.
 	failures int                        // steps in a row that failed
 	failed   map[string]runtime.Failure // why containers wait, by name
-	sandbox  *runtime.Failure           // why the sandbox is missing
 	override *status.Override           // the end that the node decided on
 	seenAt   time.Time                  // when the kubelet first saw the pod
 	reported corev1.PodPhase            // in the last status

@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"minikubelet/runtime/cri"
 )
@@ -31,15 +30,14 @@ type Inputs struct {
 	Observed *cri.PodStatus
 	// Old is the status before, from the status manager or else from the apiserver.
 	Old *corev1.PodStatus
-	// Waiting holds the containers that could not be started, by name; Sandbox why there is no sandbox.
+	// Waiting says of containers, by name, why they could not be started.
 	Waiting map[string]Waiting
-	Sandbox *Waiting
 	// HostIPs are the node's addresses, the primary first.
 	HostIPs []string
-	// Ready and Started tell what the probes say of a running container.
-	Ready, Started func(containerID string) bool
-	// Message returns an ended container's termination message; nil for what the runtime says.
-	Message func(*cri.ContainerStatus) string
+	// Unready and Unstarted are the IDs of running containers whose readiness or startup probe has not passed.
+	Unready, Unstarted map[string]bool
+	// Messages are the termination messages of ended containers by ID; of others the runtime's message counts.
+	Messages map[string]string
 	// RuntimeName prefixes container IDs: containerd://...
 	RuntimeName string
 	Now         time.Time
@@ -48,10 +46,10 @@ type Inputs struct {
 	Resize       []corev1.PodCondition
 	Lagging      map[string]corev1.ResourceRequirements
 	PodResources *corev1.ResourceRequirements
-	// DeviceHealth tells how a container's devices are; nil where none can have any.
-	DeviceHealth func(pod types.UID, container string) []corev1.ResourceStatus
+	// DeviceHealth tells how the devices of regular containers are, by name.
+	DeviceHealth map[string][]corev1.ResourceStatus
 	// RecursiveReadOnly tells that the pod's runtime can make mounts read-only with all below.
-	RecursiveReadOnly func() bool
+	RecursiveReadOnly bool
 	// Terminating pods are being stopped; of Terminated ones nothing runs and nothing will.
 	Terminating, Terminated bool
 	Override                *Override

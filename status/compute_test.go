@@ -198,7 +198,7 @@ func TestContainerStates(t *testing.T) {
 		t.Errorf("one that never ran, of an ended pod: %+v", s.ContainerStatuses[0])
 	}
 
-	s = compute(pod, observed(true, ran("a", 0, runningState, 0)), func(in *Inputs) { in.Ready = func(string) bool { return false } })
+	s = compute(pod, observed(true, ran("a", 0, runningState, 0)), func(in *Inputs) { in.Unready = map[string]bool{"a-0": true} })
 	if s.ContainerStatuses[0].Ready || condition(s, corev1.PodReady).Message != "containers with unready status: [a]" {
 		t.Errorf("one that fails its readiness probe: %+v", s)
 	}

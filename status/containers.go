@@ -46,8 +46,8 @@ func (in Inputs) container(spec *corev1.Container, old *corev1.ContainerStatus, 
 	}
 	in.applyWaiting(&s, spec, k)
 	in.readiness(&s, newest, k)
-	if in.DeviceHealth != nil && k == kindRegular {
-		s.AllocatedResourcesStatus = in.DeviceHealth(in.Pod.UID, spec.Name)
+	if k == kindRegular {
+		s.AllocatedResourcesStatus = in.DeviceHealth[spec.Name]
 	}
 	return s
 }
@@ -143,8 +143,8 @@ func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, 
 // end is an instance's terminated state.
 func (in Inputs) end(c *cri.ContainerStatus) *corev1.ContainerStateTerminated {
 	message := c.Message
-	if in.Message != nil {
-		message = in.Message(c)
+	if told, ok := in.Messages[c.ID]; ok {
+		message = told
 	}
 	reason := c.Reason
 	if reason == "" {
@@ -194,12 +194,12 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 // readiness fills in started and ready: an init container is ready when it has done its work.
 func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatus, k kind) {
 	running := s.State.Running != nil && newest != nil
-	s.Started = new(running && (in.Started == nil || in.Started(newest.ID)))
+	s.Started = new(running && !in.Unstarted[newest.ID])
 	switch {
 	case k == kindEphemeral:
 		s.Started = nil
 	case running:
-		s.Ready = *s.Started && (in.Ready == nil || in.Ready(newest.ID))
+		s.Ready = *s.Started && !in.Unready[newest.ID]
 		if k == kindInit && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name)) {
 			s.Ready = false
 		}

@@ -84,8 +84,7 @@ func (in Inputs) volumeMounts(spec *corev1.Container) []corev1.VolumeMountStatus
 		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			mode := corev1.RecursiveReadOnlyDisabled
-			if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled &&
-				in.RecursiveReadOnly != nil && in.RecursiveReadOnly() {
+			if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled && in.RecursiveReadOnly {
 				mode = corev1.RecursiveReadOnlyEnabled
 			}
 			s.RecursiveReadOnly = &mode
@@ -123,4 +122,14 @@ func qosClass(pod *corev1.Pod, old *corev1.PodStatus) corev1.PodQOSClass {
 	return podinfo.QOSClass(pod)
 }
 
-func quantity(l corev1.ResourceList, name corev1.ResourceName) resource.Quantity { return l[name] }
+// AsksRecursiveReadOnly tells whether a container asks for a mount that is read-only with all below.
+func AsksRecursiveReadOnly(pod *corev1.Pod) bool {
+	for container := range podinfo.AllContainers(pod) {
+		for _, m := range container.VolumeMounts {
+			if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled {
+				return true
+			}
+		}
+	}
+	return false
+}

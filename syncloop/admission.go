@@ -29,8 +29,8 @@ type AdmissionInput struct {
 	ShuttingDown bool
 	// Pressure is what the node is short of.
 	Pressure []corev1.NodeConditionType
-	// CheckSysctls tells of a sysctl that the pod may not set.
-	CheckSysctls func(*corev1.Pod) error
+	// Sysctls is why the pod cannot have the sysctls that it asks for, nil if it can.
+	Sysctls error
 	// AppArmor is why pods cannot have a profile, nil if they can.
 	AppArmor error
 }
@@ -85,11 +85,8 @@ func checkOS(in AdmissionInput) *Rejection {
 }
 
 func checkSysctls(in AdmissionInput) *Rejection {
-	if in.CheckSysctls == nil {
-		return nil
-	}
-	if err := in.CheckSysctls(in.Pod); err != nil {
-		return &Rejection{"SysctlForbidden", err.Error()}
+	if in.Sysctls != nil {
+		return &Rejection{"SysctlForbidden", in.Sysctls.Error()}
 	}
 	return nil
 }

@@ -72,12 +72,9 @@ func TestAdmit(t *testing.T) {
 				Node:        &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", Labels: map[string]string{"zone": "a"}}, Spec: corev1.NodeSpec{Taints: tt.taints}},
 				Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3"), corev1.ResourceMemory: resource.MustParse("4Gi")},
 				MaxPods:     10, GOOS: "linux",
-				CheckSysctls: func(p *corev1.Pod) error {
-					if p.Spec.SecurityContext != nil && len(p.Spec.SecurityContext.Sysctls) > 0 {
-						return errors.New("forbidden")
-					}
-					return nil
-				},
+			}
+			if tt.spec.SecurityContext != nil && len(tt.spec.SecurityContext.Sysctls) > 0 {
+				in.Sysctls = errors.New("forbidden")
 			}
 			if tt.static {
 				in.Pod.Annotations[podinfo.SourceAnnotation] = podinfo.SourceFile

@@ -121,7 +121,10 @@ func (l *Loop) admission(pod *corev1.Pod) AdmissionInput {
 	in := AdmissionInput{
 		Pod: pod, Others: slices.DeleteFunc(l.active(), func(other *corev1.Pod) bool { return other.UID == pod.UID }),
 		Node: l.Node.Node(), Allocatable: l.Node.Allocatable(), MaxPods: l.MaxPods,
-		GOOS: runtime.GOOS, CheckSysctls: l.CheckSysctls, AppArmor: l.AppArmor,
+		GOOS: runtime.GOOS, AppArmor: l.AppArmor,
+	}
+	if l.CheckSysctls != nil {
+		in.Sysctls = l.CheckSysctls(pod)
 	}
 	if l.Allocatable != nil {
 		in.Allocatable = l.Allocatable(pod.UID, in.Allocatable)

@@ -101,7 +101,7 @@ func seen(annotations map[string]string) *metav1.Time {
 	return &metav1.Time{Time: at}
 }
 
-// recallFromRuntime fills in since when a pod's conditions hold, if they hold, from what the runtime remembers. It is pure.
+// recallFromRuntime fills in since when a pod's conditions hold, if they hold, from what the runtime remembers.
 func recallFromRuntime(pod *corev1.Pod, observed *cri.PodStatus) {
 	holds := func(kind corev1.PodConditionType, since time.Time) {
 		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{

@@ -1,5 +1,5 @@
-// Package env works out what a container's environment is, from the pod and from what the pod refers to. It is pure:
-// what must be read comes in through functions.
+// Package env computes a container's environment from the pod and from what the pod refers to. It reads nothing itself:
+// functions of its caller do.
 package env
 
 import "strings"
