@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/stats"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
@@ -54,14 +55,14 @@ func statistics(t *testing.T, silent bool, pods ...*corev1.Pod) *stats.Provider 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := stats.New(stats.Options{
-		CRI: client, NodeName: shared.NodeName, RootDir: shared.RootDir(), PodLogsDir: shared.PodLogsDir(), Endpoint: "unix://" + shared.RuntimeSocket,
-		Pods: func() []*corev1.Pod { return pods }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup,
-	})
+	machine, err := measure.Open("/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	return stats.New(stats.Options{
+		CRI: client, Machine: machine, NodeName: shared.NodeName, RootDir: shared.RootDir(), PodLogsDir: shared.PodLogsDir(), Endpoint: "unix://" + shared.RuntimeSocket,
+		Pods: func() []*corev1.Pod { return pods }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup,
+	})
 }
 
 // TestStats: the runtime and the cgroups agree about what a pod uses.

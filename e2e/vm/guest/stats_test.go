@@ -16,6 +16,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/stats"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
@@ -46,14 +47,14 @@ func byCgroups(t *testing.T, pod *corev1.Pod) *statsapi.Summary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	provider, err := stats.New(stats.Options{
-		CRI: client, NodeName: nodeName, RootDir: "/var/lib/kubelet", PodLogsDir: podLogs, Endpoint: "unix://" + socket,
-		Pods: func() []*corev1.Pod { return []*corev1.Pod{pod} }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup,
-	})
+	machine, err := measure.Open("/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := provider.Get(t.Context())
+	out, err := stats.New(stats.Options{
+		CRI: client, Machine: machine, NodeName: nodeName, RootDir: "/var/lib/kubelet", PodLogsDir: podLogs, Endpoint: "unix://" + socket,
+		Pods: func() []*corev1.Pod { return []*corev1.Pod{pod} }, PodCgroup: groups.PodCgroup, PodsCgroup: groups.PodsCgroup,
+	}).Get(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
