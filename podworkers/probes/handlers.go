@@ -36,7 +36,7 @@ const (
 type outcome struct {
 	result result
 	output string
-	err    error // the probe itself could not be made
+	err    error // why the probe could not be made
 }
 
 const maxOutput = 10 << 10 // bytes of an answer that are looked at
@@ -113,7 +113,7 @@ func (w *worker) httpGet(ctx context.Context, host string, timeout time.Duration
 	client := http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
-			// A probe asks whether someone answers, not who; upstream does not verify either.
+			// The certificate is not verified, as upstream does not: a probe is about whether there is an answer.
 			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
 			DisableKeepAlives: true, DisableCompression: true,
 		},

@@ -28,8 +28,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	}
 }
 
-// probed counts one probe. The duration of one that found the container sick is not
-// counted: that is most often its timeout.
+// probed counts one probe. The duration of a failed probe is not counted, since it is most often the timeout.
 func (m *metrics) probed(w *worker, o outcome, start time.Time) {
 	result := "successful"
 	switch {

@@ -1,4 +1,4 @@
-// Package probes asks containers how they are: one goroutine for each probe, for as long as the pod is there.
+// Package probes runs the liveness, readiness and startup probes of containers, one goroutine for each probe.
 package probes
 
 import (
@@ -169,7 +169,7 @@ func (m *Manager) forget(containerID string, kind Kind) {
 	delete(m.results, resultKey{containerID, kind})
 }
 
-// set records a verdict and tells of it if it is news.
+// set records a verdict, and sends it to Results if it differs from the one before.
 func (m *Manager) set(ctx context.Context, w *worker, success bool) {
 	key := resultKey{w.containerID, w.kind}
 	m.mu.Lock()
@@ -200,8 +200,8 @@ func (m *Manager) set(ctx context.Context, w *worker, success bool) {
 	}
 }
 
-// Seed takes over, after a restart of the kubelet, what the apiserver knows of running containers, so that a pod
-// does not look unready until it has been probed again.
+// Seed takes over verdicts from the pod's status after a restart of the kubelet, so that a ready pod does not become unready
+// until its containers are probed again.
 func (m *Manager) Seed(pod *corev1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -218,7 +218,7 @@ func (m *Manager) Seed(pod *corev1.Pod) {
 	}
 }
 
-// seed records what is good; what is not is found out. Callers hold mu.
+// seed records a good verdict. Bad ones are left to the next probe. Callers hold mu.
 func (m *Manager) seed(key resultKey, pod types.UID, good bool) {
 	if _, known := m.results[key]; !known && good {
 		m.results[key] = verdict{pod, true}

@@ -24,14 +24,14 @@ type worker struct {
 	wake      chan struct{}
 
 	containerID string
-	begun       time.Time // when the container began, by passing time: later steps of the clock do not move it
+	begun       time.Time // when the container started, with a monotonic reading: setting the clock does not move it
 	streak      int32     // equal outcomes in a row
 	last        bool      // the outcome of the streak
-	onHold      bool      // the container has been given up on; its successor is probed again
+	onHold      bool      // the container will be restarted; its successor is probed again
 }
 
-// run probes until ctx ends. After a restart of the kubelet the first probe of many is put off by chance, so that
-// they do not all come at once.
+// run probes until ctx ends. After a restart of the kubelet the first probe waits a random part of its period, so that the
+// probes of all pods do not come at once.
 //
 // Upstream: pkg/kubelet/prober/worker.go run.
 func (w *worker) run(ctx context.Context) {
@@ -62,8 +62,8 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// following is when the probe after one that was due, and has ended now, is due: a period after that was, however long it
-// took. Several that were missed are made up for by one. What is to be done sooner is.
+// following is when the next probe is due: one period after the last was due, however long that took. If several became due
+// meanwhile, one probe is made for all of them. A probe that is due soon comes first.
 func following(due, now time.Time, soon, period time.Duration) time.Time {
 	if soon > 0 && soon < period {
 		return now.Add(soon)
@@ -98,7 +98,8 @@ func (w *worker) current(pod **cri.PodStatus) *cri.ContainerStatus {
 	return c
 }
 
-// once probes, if it is time to. It returns when to look again if that is sooner than the period.
+// once makes one probe, unless the container is not there yet or its initial delay has not passed. It returns when to come
+// back if that is sooner than the period.
 func (w *worker) once(ctx context.Context) time.Duration {
 	var observed *cri.PodStatus
 	c := w.current(&observed)
@@ -139,7 +140,7 @@ func (w *worker) passed(kind Kind) bool {
 	return known && ok
 }
 
-// judge counts outcomes; as many equal ones in a row as the threshold asks make a verdict.
+// judge counts equal outcomes in a row. When there are as many as the probe's threshold says, they are the new verdict.
 func (w *worker) judge(ctx context.Context, o outcome) {
 	success := o.result != failure
 	if w.streak > 0 && w.last == success {
@@ -162,7 +163,7 @@ func (w *worker) judge(ctx context.Context, o outcome) {
 	w.manager.set(ctx, w, success)
 }
 
-// event tells users of a failure.
+// event sends the event of a failed probe.
 func (w *worker) event(ctx context.Context, o outcome) {
 	log := klog.FromContext(ctx).WithValues("container", w.container.Name, "probe", w.kind)
 	object := &corev1.ObjectReference{

@@ -15,13 +15,13 @@ import (
 // dataLink leads to the directory with the files as they are now.
 const dataLink = "..data"
 
-// writeAtomic makes a volume hold these files and no others. They stand in a directory of their own, to which the
-// link ..data leads; each top-level name is a link through it. Changing that one link changes all files at once:
+// writeAtomic makes a volume hold these files and no others. The files are in a directory that the link ..data points to, and
+// each top-level name is a link through ..data. Replacing that one link replaces all files at once:
 //
 //	token -> ..data/token
 //	..data -> ..2026_01_02_...
 //
-// Containers may hold the old directory open; it is removed, and lives for them as long as they do.
+// The old directory is removed. Containers that have files of it open keep them until they close them.
 //
 // Upstream: pkg/volume/util/atomic_writer.go AtomicWriter.Write.
 func writeAtomic(dir string, files map[string]file, group *int64) error {
@@ -98,7 +98,7 @@ func ownedBy(info fs.FileInfo, uid, gid *int64) bool {
 	return ok && is(stat.Uid, uid, os.Geteuid()) && is(stat.Gid, gid, os.Getegid())
 }
 
-// mode is what a file gets: with an fsGroup, that group can read it.
+// mode is the mode of a file. When the volume has an fsGroup, the group can read the file.
 func mode(f file, group *int64) fs.FileMode {
 	m := fs.FileMode(f.mode) & fs.ModePerm
 	if group != nil {
@@ -126,7 +126,7 @@ func writeFile(root *os.Root, at string, f file, group *int64) error {
 			return err
 		}
 	}
-	return root.Chmod(at, mode(f, group)) // after the umask had its way
+	return root.Chmod(at, mode(f, group)) // the umask took bits from the mode when the file was made
 }
 
 // linkNames makes a link for each top-level name.

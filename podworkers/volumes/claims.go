@@ -19,20 +19,20 @@ import (
 	"minikubelet/podworkers/objects"
 )
 
-// Claims reads what PersistentVolumeClaims lead to. A node may get these objects and not watch them, so they are read
-// when a pod mounts them, and no more once it has.
+// Claims reads PersistentVolumeClaims and what they refer to. A node may get these objects but not watch them, so they are
+// read when a pod's volume is mounted, and not again after that.
 type Claims interface {
 	Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
 	Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error)
 }
 
-// place is where a volume stands whose pod does not tell, and how containers may use it.
+// place is where a volume is mounted when that does not follow from the pod's spec, and how containers may use it.
 type place struct {
 	dir      string
 	readOnly bool
 	// relabel lets the runtime set SELinux labels.
 	relabel bool
-	// provisional says that the volume stands since an earlier kubelet, and that this one has still to mount it.
+	// provisional says that an earlier kubelet mounted the volume, and that this one has not yet.
 	provisional bool
 	// csi is the request to repeat from time to time, as the driver asks; nil if it does not.
 	csi  *csi.Request
@@ -57,7 +57,7 @@ func (m *Manager) put(uid types.UID, name string, p place) {
 	m.places[uid][name] = p
 }
 
-// mountElsewhere mounts a volume that is not made of the pod's spec alone: of a claim, or of a CSI driver.
+// mountElsewhere mounts a volume for which the pod's spec is not enough: that of a claim, or of a CSI driver.
 func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
 	if p, ok := m.placed(pod.UID, v.Name); ok && !p.provisional {
 		return nil

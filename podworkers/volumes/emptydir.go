@@ -16,9 +16,9 @@ import (
 	podinfo "minikubelet/config/pod"
 )
 
-// mountEmptyDir makes the directory, or mounts memory or huge pages on one. Who may use it is set at the same time: no
-// kubelet that is killed in between leaves one that the pod cannot write to, and after a reboot, when the directory is
-// there and the mount is new, the mount is as it should be. What stands is the pod's, and stays as it is.
+// mountEmptyDir makes the directory, or mounts memory or huge pages on it. Mode and group are set in the same step, for two
+// reasons: a kubelet that is killed in between must not leave a directory that the pod cannot write to, and after a reboot
+// the directory exists while the mount is new. A directory that exists already is not changed: its content is the pod's.
 //
 // Upstream: pkg/volume/emptydir/empty_dir.go SetUpAt.
 func (m *Manager) mountEmptyDir(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource, dir string) error {
@@ -48,7 +48,7 @@ func isHugePages(e *corev1.EmptyDirVolumeSource) bool {
 	return e.Medium == corev1.StorageMediumHugePages || strings.HasPrefix(string(e.Medium), string(corev1.StorageMediumHugePagesPrefix))
 }
 
-// emptyDirStands tells whether the directory is there, and what has to be mounted on it.
+// emptyDirStands tells whether the directory exists and has mounted what it should have.
 func (m *Manager) emptyDirStands(e *corev1.EmptyDirVolumeSource, dir string) bool {
 	if e.Medium == corev1.StorageMediumDefault {
 		_, err := os.Lstat(dir)
@@ -73,7 +73,7 @@ func (a access) options() string {
 	return text
 }
 
-// makeDir makes a directory that is there only once it is as it should be.
+// makeDir makes a directory under another name, sets its mode and group, and then renames it, so that it never exists without.
 func makeDir(dir string, a access) error {
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err

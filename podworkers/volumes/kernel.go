@@ -24,7 +24,7 @@ func mountTmpfs(dir string, size int64, a access) error {
 	if size > 0 {
 		options += fmt.Sprintf(",size=%d", size)
 	}
-	// What a container has been given must not be swapped to a disk; kernels before 6.3 know no noswap.
+	// Secrets in memory must not be swapped to a disk. Kernels before 6.3 do not know the option noswap.
 	err = unix.Mount("tmpfs", dir, "tmpfs", 0, options+",noswap")
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.Mount("tmpfs", dir, "tmpfs", 0, options)
@@ -53,8 +53,8 @@ func mountHugePages(pod *corev1.Pod, medium corev1.StorageMedium, dir string, a 
 	return unix.Chmod(dir, a.mode) // the mount option knows no setgid bit
 }
 
-// bind mounts a directory on another, unless something is mounted there already. The source is opened once, and what
-// was opened is what is mounted.
+// bind mounts a directory on another, unless something is mounted there already. The source is opened first and mounted by
+// its file descriptor, so that it cannot be replaced between a check and the mount.
 func bind(source, dir string, readOnly bool) error {
 	mounted, err := mountinfo.Mounted(dir)
 	if err != nil || mounted {
@@ -112,7 +112,7 @@ func unmountBelow(ctx context.Context, dir string) error {
 		}
 		err := unix.Unmount(mount.Mountpoint, unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EBUSY) {
-			// Someone outside the pod looks into it. It is gone for all others now, and for them when they leave.
+			// A process outside the pod uses the mount. It is detached: gone from the directory now, and for that process later.
 			err = unix.Unmount(mount.Mountpoint, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 		}
 		refused[mount.Mountpoint] = err // EINVAL and ENOENT: it may have gone by itself, with another mount

@@ -41,7 +41,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	return m
 }
 
-// begin notes that the pod's volumes are about to be mounted, all of them.
+// begin counts all volumes of a pod as wanted and none as mounted.
 func (m *metrics) begin(pod types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -93,7 +93,7 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 	return mount, nil
 }
 
-// written tells whether the kubelet writes the volume, and no container may.
+// written tells whether the kubelet alone writes the volume, so that containers mount it read-only.
 func written(v *corev1.Volume) bool {
 	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 }
@@ -122,9 +122,9 @@ func (m *Manager) recursiveReadOnly(pod *corev1.Pod, vm *corev1.VolumeMount) (bo
 	return false, fmt.Errorf("unknown recursive read-only mode %q", *vm.RecursiveReadOnly)
 }
 
-// bindSubPath mounts what a path inside a volume leads to on a place of the kubelet's own, and returns that. The path
-// is walked inside the volume, link by link, by file descriptor; what the descriptor holds is what gets mounted. A
-// container that changes a link meanwhile changes nothing.
+// bindSubPath mounts what a path inside a volume leads to on a directory of the kubelet's, and returns that directory. The path
+// is opened link by link without leaving the volume, and the opened file descriptor is what gets mounted. So a container that
+// changes a link meanwhile does not change what is mounted.
 func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, sub string) (string, error) {
 	if path.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
 		return "", errors.New("must be relative and must not contain '..'")

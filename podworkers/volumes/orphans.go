@@ -32,9 +32,9 @@ func (m *Manager) RemovePod(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
-// RemoveOrphans removes the volumes and directories of pods that are not known, of those that went while no kubelet ran
-// above all, and what CSI drivers hold for no pod.
-// known is asked for each after it was seen, so that one made meanwhile belongs to a pod that is known by then.
+// RemoveOrphans removes the volumes and directories of pods that are not known, most of which went while no kubelet ran, and
+// what CSI drivers still have mounted for such pods. known is called after a directory was found: a directory that was made
+// meanwhile then belongs to a known pod.
 func (m *Manager) RemoveOrphans(ctx context.Context, known func(types.UID) bool) error {
 	entries, err := os.ReadDir(m.opts.PodsDir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -25,8 +25,8 @@ func changePolicy(pod *corev1.Pod) corev1.PodFSGroupChangePolicy {
 	return corev1.FSGroupChangeAlways
 }
 
-// setOwnership gives a volume's files to a group, with all that owners may do, and has new ones be the group's as well.
-// Other pods may change the volume meanwhile: links are not followed, and nothing outside is reached by one.
+// setOwnership gives a volume's files to a group, with the owner's permissions, and sets the setgid bit of its directories so
+// that new files belong to the group too. Other pods may change the volume meanwhile, so links are not followed.
 func setOwnership(ctx context.Context, dir string, group int64, policy corev1.PodFSGroupChangePolicy) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -45,7 +45,7 @@ func setOwnership(ctx context.Context, dir string, group int64, policy corev1.Po
 			return err
 		}
 		if path == "." {
-			return nil // last: it says that all is done
+			return nil // the top comes last: its ownership says that all below it is done
 		}
 		return own(root, path, group)
 	})

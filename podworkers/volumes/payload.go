@@ -158,8 +158,8 @@ func (m *Manager) addDownward(files map[string]file, pod *corev1.Pod, items []co
 	return nil
 }
 
-// addToken adds a service account token that is bound to the pod: it ends with it. When one user runs all
-// containers the file is that user's alone.
+// addToken adds a service account token that is bound to the pod: it is invalid when the pod is gone. When all containers run
+// as one user, only that user can read the file.
 func (m *Manager) addToken(ctx context.Context, files map[string]file, pod *corev1.Pod, s *corev1.ServiceAccountTokenProjection, mode int32) error {
 	at, err := clean(s.Path)
 	if err != nil {
@@ -217,8 +217,8 @@ func (m *Manager) addCertificate(ctx context.Context, files map[string]file, pod
 	return nil
 }
 
-// private leaves a file to the one user of all containers, if there is one, and to the pod's group, if it has one: mode
-// gives the group its right to read. A pod with neither gets the file as the volume's mode says.
+// private gives a file to the user that all containers run as, if there is one, and to the pod's fsGroup, if it has one (mode
+// adds the group's right to read). Without either the file keeps the volume's mode.
 func private(pod *corev1.Pod, f file) file {
 	f.uid = commonUser(pod)
 	if f.uid != nil || podinfo.FSGroup(pod) != nil {

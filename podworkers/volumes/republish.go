@@ -22,8 +22,8 @@ type republishing struct {
 	done   chan struct{} // closed when it has ended
 }
 
-// Republish asks the drivers again that want it, when it is time, and does not wait for their answers: the pod goes on
-// with what it has meanwhile, and if that fails. ctx is the pod's worker's own, not that of one step.
+// Republish calls NodePublishVolume again of drivers that ask for that, when it is time. It does not wait for the answers: the
+// pod goes on with what it has, also if the call fails. ctx is that of the pod's worker, which outlives a step.
 //
 // Upstream: pkg/volume/csi/csi_plugin.go RequiresRemount.
 func (m *Manager) Republish(ctx context.Context, pod *corev1.Pod) {
@@ -70,8 +70,8 @@ func (r *republishing) ended() bool {
 	}
 }
 
-// endRepublishing cancels what drivers are asked for the pod and waits until it has ended: nothing may be published
-// after it was taken away.
+// endRepublishing cancels the calls to drivers that are under way for the pod and waits until they have ended: after
+// NodeUnpublishVolume no driver may publish again.
 func (m *Manager) endRepublishing(ctx context.Context, uid types.UID) error {
 	m.mu.Lock()
 	var asking []*republishing

@@ -16,9 +16,9 @@ import (
 	"minikubelet/podworkers/objects"
 )
 
-// A volume stands once it was mounted whole. An error that comes later, such as of a ConfigMap that is deleted or of a
-// driver that is away, leaves it as it is: it is told once, the volume is tried again, and the pod's containers
-// start again with what is there. Only a volume that never stood keeps containers from starting.
+// A volume stands once it was mounted completely. When an update of it fails later, because its ConfigMap was deleted or its
+// driver is away, the volume stays as it is: the error becomes one event, the update is tried again, and containers that
+// restart meanwhile use what is mounted. Only a volume that never stood keeps containers from starting.
 
 const (
 	// refreshLimit is how long the first attempt to bring a standing volume up to date may hold the pod's worker. It
@@ -48,8 +48,8 @@ type trouble struct {
 	slow     bool
 }
 
-// Adopt notes that the pod's sandbox runs. All the pod's volumes were mounted before that was made, by an earlier kubelet
-// perhaps, so that those of which nothing is on disk count as standing too.
+// Adopt is called when the pod's sandbox runs. All volumes were mounted before the sandbox was made, by this or an earlier
+// kubelet, so all count as standing, also those that leave nothing on disk.
 func (m *Manager) Adopt(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -120,8 +120,8 @@ func (m *Manager) refresh(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 	return nil
 }
 
-// attempt returns how long an attempt to bring a volume up to date may take, and whether it is time for one: what failed
-// at once is tried at each occasion, what took long only when its time has come.
+// attempt returns how long an update of a volume may take, and whether to make one now. An update that failed quickly is
+// repeated at each sync of the pod, one that took long only when its time has come.
 func (m *Manager) attempt(uid types.UID, name string, now time.Time) (limit time.Duration, due bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -185,7 +185,7 @@ func (m *Manager) nextRefresh(uid types.UID) time.Time {
 	return first
 }
 
-// placeAsItIs has containers use a volume that a CSI driver published to the pod for an earlier kubelet.
+// placeAsItIs lets containers use a volume that a CSI driver published to the pod for an earlier kubelet.
 func (m *Manager) placeAsItIs(pod *corev1.Pod, v *corev1.Volume) {
 	if _, ok := m.placed(pod.UID, v.Name); ok {
 		return

@@ -12,9 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Unmount takes all volumes of a pod away: those of CSI drivers through these, then what is mounted below its directory,
-// whoever mounted it and when, and then the files. Nothing is removed while something is still mounted, since that
-// might be the host's.
+// Unmount removes all volumes of a pod: first those of CSI drivers, by calling the driver, then everything that is mounted below
+// the pod's directory, then the files. No file is removed while something is still mounted, since it might be the host's.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForUnmount, then kubelet_volumes.go cleanupOrphanedPodDirs.
 func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
@@ -60,8 +59,8 @@ func (m *Manager) unmount(ctx context.Context, pod string) error {
 	return nil
 }
 
-// unmountCSI has drivers take away what they mounted. Without an apiserver there are no drivers; what one mounted before
-// waits until there is.
+// unmountCSI calls the drivers of the pod's volumes to unmount them. Without an apiserver there are no drivers; volumes that
+// were mounted before then stay until there is one.
 func (m *Manager) unmountCSI(ctx context.Context, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

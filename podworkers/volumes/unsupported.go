@@ -22,7 +22,7 @@ func Unsupported(pod *corev1.Pod) error {
 // Unsupported is the package's function of that name.
 func (m *Manager) Unsupported(pod *corev1.Pod) error { return Unsupported(pod) }
 
-// sourceName is the API's name of whatever source the volume has.
+// sourceName is the API's name of the volume's source.
 func sourceName(v *corev1.Volume) string { return memberName(v.VolumeSource) }
 
 // memberName is the API's name of the one member of a union that is set.

@@ -1,8 +1,8 @@
-// Package volumes puts a pod's volumes on the node before its containers start and takes them away after they ended.
-// Everything happens in the pod's worker, at once: there is no reconciler to wait for.
+// Package volumes mounts a pod's volumes before its containers start and unmounts them after they ended. The pod's worker calls
+// it and waits: there is no reconciler in the background.
 //
-// Volumes live in PODS/UID/volumes/kubernetes.io~KIND/NAME, as upstream's do, and what is there after a restart of
-// the kubelet is told from these directories and the kernel's mounts alone.
+// Volumes are at PODS/UID/volumes/kubernetes.io~KIND/NAME, as upstream's are. After a restart of the kubelet these directories
+// and the kernel's mounts tell what is mounted; there is no other record.
 package volumes
 
 import (
@@ -102,8 +102,8 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 	return filepath.Join(m.podDir(uid), "volumes", "kubernetes.io~"+plugins[kindOf(v)], v.Name)
 }
 
-// Mount puts all volumes of the pod in place. It can be called again at any time: what changed is replaced, what
-// stands stays. Errors name the volume, and are of volumes only that never stood.
+// Mount mounts all volumes of the pod. It is called at each sync: a volume whose content changed is updated, others stay. It
+// returns errors only of volumes that never stood, and names them.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
 	m.metrics.begin(pod.UID)
@@ -149,9 +149,9 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	return writeAtomic(dir, files, podinfo.FSGroup(pod))
 }
 
-// Next is when the pod's volumes want looking at though nothing happened: a token or a certificate to be replaced, a
-// driver to be asked again, a volume that could not be brought up to date. Zero for never. It is asked after Mount, so
-// what is overdue has just been tried in vain.
+// Next is when Mount should be called again although nothing happened: a token or a certificate is to be replaced, a driver is to
+// publish again, or an update of a volume failed. Zero for never. It is called after Mount, so something that is overdue has
+// just failed.
 func (m *Manager) Next(uid types.UID) time.Time {
 	var first time.Time
 	now := time.Now()
