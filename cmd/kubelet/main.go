@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/kubelet"
+	"minikubelet/kubelet/hold"
 	"minikubelet/kubelet/settings"
 )
 
@@ -25,6 +26,13 @@ const gcPercent = 50
 func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if len(os.Args) > 1 && os.Args[1] == hold.Command { // part: debug hold, kubelet/hold
+		if err := hold.Main(os.Args[2:], os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, "kubelet:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if c := find(os.Args[1:]); c != nil { // part: local socket, kubelet/local
 		c.main(os.Args[2:])

@@ -46,7 +46,7 @@ prepare() {
   ln -s minikubelet "$files/kubelet"
   if [ -n "$dlv" ]; then
     install "$dlv" "$files/dlv"
-    start="$lib/dlv exec --headless --listen=:2345 --accept-multiclient --api-version=2 --continue $start --"
+    start="$lib/dlv exec --headless --listen=:2345 --accept-multiclient --api-version=2 --continue $start -- --debug-hold"
   fi
   if [ "$runtime" = embedded ]; then
     command -v conmon >/dev/null || fail "RUNTIME=embedded needs conmon, which make deps installs"

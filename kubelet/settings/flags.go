@@ -25,6 +25,7 @@ type flags struct {
 	embedded                     embeddedFlags
 	version                      string
 	timeline, step, chaos        string
+	debugHold                    bool
 }
 
 // configFlag is a flag that sets a field of the configuration.
@@ -165,6 +166,7 @@ func newFlags(out io.Writer) *flags {
 	f.set.Lookup("timeline").NoOptDefVal = "0"
 	f.set.StringVar(&f.step, "step", "", "for lessons, with --timeline: hold steps until they are released on its page or with Enter: STEP, STEP@POD or STEP@NAMESPACE/POD, separated by commas, where STEP is a CRI method or a step of a pod, as in CreateContainer@default/web")
 	f.set.StringVar(&f.chaos, "chaos", "", "for lessons: let calls to the runtime fail, wait or hang: METHOD=KIND:PROBABILITY, separated by commas, where KIND is error, delay(DURATION) or hang, as in RunPodSandbox=error:0.3")
+	f.set.BoolVar(&f.debugHold, "debug-hold", false, "for debuggers: while one holds the kubelet a process beside it renews the node's lease, so that the cluster keeps the node's pods; calls to the runtime get an hour")
 	f.set.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 	})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -48,6 +49,8 @@ type Settings struct {
 	// Timeline is where the timeline's page is served, "" for nowhere; Step and Chaos say which steps are held and which
 	// calls are tampered with.
 	Timeline, Step, Chaos string
+	// DebugHold says that a debugger may hold the kubelet.
+	DebugHold bool
 	// Version is what the node reports.
 	Version string
 	// Warnings say which of the given settings have no effect, or not the one that their name promises.
@@ -87,7 +90,7 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
 		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir, RuntimeCgroups: f.runtimeCgroups,
 		CredentialProviderConfig: f.pluginConfig, CredentialProviderBinDir: f.pluginDir,
-		Timeline: f.timeline, Step: f.step, Chaos: f.chaos, NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(idleWarnings(f.set), g.warnings...),
+		Timeline: f.timeline, Step: f.step, Chaos: f.chaos, DebugHold: f.debugHold, NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(idleWarnings(f.set), g.warnings...),
 	}
 	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
 	if err := errors.Join(append(wrong, s.complete(f))...); err != nil {
@@ -95,6 +98,9 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 	}
 	return s, applyLogging(c, os.Stderr)
 }
+
+// debugHoldTimeout is how long a call to the runtime may take with --debug-hold: the time goes on while nothing runs.
+const debugHoldTimeout = time.Hour
 
 // complete works out the node's name and addresses.
 func (s *Settings) complete(f *flags) error {
@@ -119,6 +125,9 @@ func (s *Settings) complete(f *flags) error {
 	}
 	if f.step != "" && f.timeline == "" {
 		errs = append(errs, errors.New("--step: needs --timeline, whose page shows and releases what is held"))
+	}
+	if s.DebugHold {
+		s.RuntimeRequestTimeout.Duration = max(s.RuntimeRequestTimeout.Duration, debugHoldTimeout)
 	}
 	if f.version != "" && f.version != "false" {
 		reported, warning, err := reportedVersion(f.version)

@@ -168,6 +168,7 @@ func startKubelet(s *stack.Stack, f flags) (*stack.Kubelet, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Args = []string{"--debug-hold"}
 	o.Wrap = func(args []string) []string {
 		// dlv builds the program itself, without optimizations.
 		debug := []string{"env", "-C", module, "CGO_ENABLED=0", f.dlv, "debug", "--headless", "--listen=" + dlvAddress,

@@ -13,12 +13,13 @@ import (
 	"syscall"
 	"time"
 
+	"minikubelet/e2e/debugger"
 	"minikubelet/e2e/stack"
 )
 
 func main() {
 	bin := flag.String("bin", os.Getenv(stack.BinEnv), "directory of the stack's programs")
-	dlv := flag.String("dlv", os.Getenv(dlvEnv), "path of dlv")
+	dlv := flag.String("dlv", os.Getenv(debugger.Env), "path of dlv")
 	flag.Parse()
 	if err := run(*bin, *dlv); err != nil {
 		fmt.Fprintln(os.Stderr, "walk:", err)

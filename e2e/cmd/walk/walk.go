@@ -3,18 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"time"
 
+	"minikubelet/e2e/debugger"
 	"minikubelet/e2e/stack"
 )
-
-// dlvEnv names the debugger. `make e2e` and `make walk` build it.
-const dlvEnv = "E2E_DLV"
 
 // options say what to walk with.
 type options struct {
@@ -45,50 +40,21 @@ func start(ctx context.Context, o options) (_ *walk, err error) {
 	}()
 	o.progress("building the kubelet for the debugger")
 	binary := filepath.Join(s.Dir, "kubelet.debug")
-	if err := build(ctx, o.module, binary); err != nil {
+	if err := debugger.Build(ctx, o.module, binary); err != nil {
 		return nil, err
 	}
 	o.progress("starting the debugger")
 	s.KubeletBinary = binary
-	w.kubelet, err = s.StartKubelet(stack.KubeletOptions{Standalone: true, Wrap: func(args []string) []string {
-		// A socket, not a port: it is nobody else's, and can be reached from outside of the network namespace.
-		debug := []string{w.dlv, "exec", "--headless", "--listen=unix:" + w.socket(), binary, "--"}
-		return append(debug, args[1:]...)
-	}})
+	// A socket, not a port: it is nobody else's, and can be reached from outside of the network namespace.
+	wrap := debugger.Wrap(w.dlv, "unix:"+w.socket(), binary)
+	w.kubelet, err = s.StartKubelet(stack.KubeletOptions{Standalone: true, Wrap: wrap})
 	if err != nil {
 		return nil, err
 	}
-	return w, w.waitDebugger(ctx)
-}
-
-// build makes a kubelet in which every line and variable can be found again. It is static as the released one is: at
-// each stop of another, delve asks the dynamic linker's tables, through the thread that stopped before. When that was
-// one of those that end with the making of namespaces, it is lost.
-func build(ctx context.Context, module, binary string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags=grpcnotrace", "-gcflags=all=-N -l", "-o", binary, "./cmd/kubelet")
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the kubelet for the debugger: %w: %s", err, out)
-	}
-	return nil
+	return w, debugger.WaitListening(ctx, w.kubelet)
 }
 
 func (w *walk) socket() string { return filepath.Join(w.Dir, "dlv.sock") }
-
-// waitDebugger waits until the debugger listens. Its log tells; a connection to try would be its one client.
-func (w *walk) waitDebugger(ctx context.Context) error {
-	for !strings.Contains(w.kubelet.Log(), "API server listening at") {
-		select {
-		case <-w.kubelet.Done():
-			return fmt.Errorf("dlv has ended; its log ends:\n%s", w.kubelet.LogTail(20))
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return nil
-}
 
 // client is the debugger's terminal, which begins with a script.
 func (w *walk) client(ctx context.Context, script string) *exec.Cmd {

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,25 +13,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"minikubelet/e2e/debugger"
 	"minikubelet/e2e/stack"
 )
 
 const (
 	module   = "../../.."
 	lastStop = "takedown"
-	panicked = "unrecovered-panic" // a stop that delve makes by itself
 )
 
-var (
-	breakLine = regexp.MustCompile(`(?m)^break (\w+) `)
-	stopLine  = regexp.MustCompile(`> \[([\w-]+)\] \S+\(`)
-)
+var breakLine = regexp.MustCompile(`(?m)^break (\w+) `)
 
 // TestWalk: a static pod in the embedded runtime comes by every stop of docs/walk.dlv, in the order of the walk.
 func TestWalk(t *testing.T) {
-	dlv := os.Getenv(dlvEnv)
+	dlv := os.Getenv(debugger.Env)
 	if os.Getenv(stack.BinEnv) == "" || dlv == "" {
-		t.Skipf("end-to-end: %s and %s are not set; make e2e sets them", stack.BinEnv, dlvEnv)
+		t.Skipf("end-to-end: %s and %s are not set; make e2e sets them", stack.BinEnv, debugger.Env)
 	}
 	script := filepath.Join(module, "docs", "walk.dlv")
 	text, err := os.ReadFile(script)
@@ -63,13 +57,21 @@ func TestWalk(t *testing.T) {
 	if err := w.deploy(walker(t, filepath.Dir(end))); err != nil {
 		t.Fatal(err)
 	}
-	stops, printed := follow(t, w.client(ctx, script), func(stop string) {
+	stops, printed, err := debugger.Follow(w.client(ctx, script), func(stop string) string {
+		t.Log(stop)
 		if stop == "status" { // it has been seen running: now it may end
 			if err := os.WriteFile(end, nil, 0o644); err != nil {
 				t.Error(err)
 			}
 		}
+		if stop == lastStop {
+			return "quit\n"
+		}
+		return "continue\n"
 	})
+	if err != nil {
+		t.Error(err)
+	}
 	if !slices.Equal(stops, want) {
 		t.Errorf("stops:\n%s\nwant:\n%s", strings.Join(stops, " "), strings.Join(want, " "))
 	}
@@ -111,48 +113,4 @@ func walker(t *testing.T, dir string) []byte {
 		t.Fatal(err)
 	}
 	return out
-}
-
-// follow runs a debugger's client and goes on at each stop until the last one. It returns the stops and all that was
-// printed.
-func follow(t *testing.T, client *exec.Cmd, at func(stop string)) (stops []string, printed string) {
-	t.Helper()
-	in, err := client.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := client.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client.Stderr = client.Stdout
-	if err := client.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var all strings.Builder
-	lines := bufio.NewScanner(io.LimitReader(out, 1<<20))
-	for lines.Scan() {
-		all.WriteString(lines.Text() + "\n")
-		stop := stopLine.FindStringSubmatch(lines.Text())
-		if stop == nil {
-			continue
-		}
-		t.Log(stop[1])
-		stops = append(stops, stop[1])
-		at(stop[1])
-		command := "continue\n"
-		switch stop[1] {
-		case lastStop:
-			command = "quit\n"
-		case panicked:
-			command = "stack 30\nquit\n"
-		}
-		if _, err := io.WriteString(in, command); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := client.Wait(); err != nil {
-		t.Errorf("dlv: %v", err)
-	}
-	return stops, all.String()
 }

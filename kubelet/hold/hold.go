@@ -1,0 +1,116 @@
+// Package hold keeps a node alive in its cluster while a debugger holds its kubelet: a process of its own, which the
+// debugger does not hold, renews the node's lease whenever the kubelet does not. From the lease alone the cluster judges
+// whether a node lives.
+package hold
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/client"
+)
+
+// Command is the first argument of the kubelet's program when it is the helper.
+const Command = "hold-lease"
+
+// Options say whose lease is renewed.
+type Options struct {
+	Kubeconfig, Node string
+	Duration         time.Duration // of the lease
+}
+
+// Run starts the helper, and ends it when ctx does. A kubelet that cannot have one says so.
+func Run(ctx context.Context, o Options) {
+	logger := klog.FromContext(ctx)
+	program, err := os.Executable()
+	if err != nil {
+		logger.Error(err, "Nothing will renew the node's lease while a debugger holds the kubelet")
+		return
+	}
+	helper := exec.CommandContext(ctx, program, Command, "-kubeconfig="+o.Kubeconfig, "-node="+o.Node, "-duration="+o.Duration.String())
+	helper.Stderr = os.Stderr
+	// Its input ends with this process, however that ends, and the helper with it.
+	input, err := helper.StdinPipe()
+	if err == nil {
+		defer input.Close()
+		logger.Info("WARNING: --debug-hold: the node stays Ready in its cluster even while a debugger holds the kubelet and nobody looks after its pods")
+		err = helper.Run()
+	}
+	if ctx.Err() == nil {
+		logger.Error(err, "What renews the node's lease while a debugger holds the kubelet has ended")
+	}
+}
+
+// Main is the helper: it renews the lease until its input ends.
+func Main(args []string, input io.Reader) error {
+	var o Options
+	set := flag.NewFlagSet(Command, flag.ContinueOnError)
+	set.StringVar(&o.Kubeconfig, "kubeconfig", "", "the kubelet's")
+	set.StringVar(&o.Node, "node", "", "the node's name")
+	set.DurationVar(&o.Duration, "duration", 0, "of the lease")
+	if err := set.Parse(args); err != nil {
+		return err
+	}
+	if o.Duration <= 0 {
+		return errors.New(Command + ": -duration must be positive")
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("%s: %w", Command, err)
+	}
+	config.Timeout = o.Duration / 4
+	c, err := client.New(config)
+	if err != nil {
+		return fmt.Errorf("%s: %w", Command, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer cancel()
+		_, _ = io.Copy(io.Discard, input)
+	}()
+	Keep(ctx, c.Leases(corev1.NamespaceNodeLease), o)
+	return nil
+}
+
+// Leases are those of nodes.
+type Leases interface {
+	Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error)
+	Update(ctx context.Context, lease *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error)
+}
+
+// Keep renews the lease whenever it has not been for half of its duration, which a kubelet that runs never lets happen:
+// it renews it four times in its duration. It makes no lease: the kubelet does that.
+func Keep(ctx context.Context, leases Leases, o Options) {
+	logger := klog.FromContext(ctx)
+	tick := time.NewTicker(o.Duration / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		lease, err := leases.Get(ctx, o.Node, metav1.GetOptions{})
+		if err == nil && (lease.Spec.RenewTime == nil || time.Since(lease.Spec.RenewTime.Time) >= o.Duration/2) {
+			lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+			if _, err = leases.Update(ctx, lease, metav1.UpdateOptions{}); err == nil {
+				logger.Info("Renewed the node's lease, since the kubelet does not: a debugger holds it", "node", o.Node)
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			logger.V(2).Info("The node's lease could not be renewed, will be retried", "err", err)
+		}
+	}
+}
