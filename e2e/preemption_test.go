@@ -44,7 +44,6 @@ func TestPreemption(t *testing.T) {
 	if gone.Status.Reason != "Preempting" || gone.Status.Message != "Preempted in order to admit critical pod" {
 		t.Errorf("the pod that made room: %s, %s", gone.Status.Reason, gone.Status.Message)
 	}
-	told(ctx, t, holder.Name, "Preempting")
 	if !strings.Contains(event(ctx, t, holder.Name, "Preempting"), "Preempted in order to admit critical pod") {
 		t.Error("no event tells of it")
 	}

@@ -51,7 +51,7 @@ type Manager struct {
 
 	mu       sync.Mutex
 	pods     map[types.UID]*entry
-	onChange func() // part: local socket, kubelet/local
+	onChange listener // part: local socket, kubelet/local
 }
 
 // entry is one pod: the status it should have, and what the apiserver has.
@@ -132,9 +132,7 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	}
 	wait := patience(pod, e.want, &s) // part: statuses that wait, status/patience.go
 	e.want = &s
-	if m.onChange != nil {
-		m.onChange()
-	}
+	m.onChange.tell()
 	m.queue.AddAfter(pod.UID, wait)
 }
 
@@ -179,16 +177,7 @@ func (m *Manager) Forget(uid types.UID) {
 	defer m.mu.Unlock()
 	delete(m.pods, uid)
 	m.queue.Forget(uid)
-	if m.onChange != nil {
-		m.onChange()
-	}
-}
-
-// OnChange registers fn, which is called after a status has changed or a pod was dropped. fn must not block, nor call the Manager.
-func (m *Manager) OnChange(fn func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.onChange = fn
+	m.onChange.tell()
 }
 
 // entryOf returns the pod's entry, making it. Callers hold mu.

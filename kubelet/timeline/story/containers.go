@@ -31,20 +31,25 @@ func (t teller) containers() *answer {
 			}
 		case c.State.Terminated != nil && (!init || c.State.Terminated.ExitCode != 0):
 			why := t.end(c.Name, c.State.Terminated)
-			return &answer{why.cause, fmt.Sprintf("Container %s does not run: it %s.", c.Name, why.text), why.remedy}
+			return &answer{why.cause, fmt.Sprintf("%s does not run: it %s.", t.named(c.Name), why.text), why.remedy}
 		}
 	}
 	return nil
+}
+
+// named is the container as the subject of a sentence.
+func (t teller) named(container string) string {
+	if t.isInit(container) {
+		return "Init container " + container
+	}
+	return "Container " + container
 }
 
 // waiting is why a container does not start. nil means that it merely has not been its turn.
 func (t teller) waiting(c *corev1.ContainerStatus) *answer {
 	w := c.State.Waiting
 	spec := t.container(c.Name)
-	what := "Container " + c.Name
-	if t.isInit(c.Name) {
-		what = "Init container " + c.Name
-	}
+	what := t.named(c.Name)
 	sentence := func(m *meaning, format string, args ...any) *answer {
 		return &answer{m.cause, fmt.Sprintf(format, args...), m.remedy}
 	}
