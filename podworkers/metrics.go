@@ -100,7 +100,7 @@ func (m *metrics) running(before, now corev1.PodPhase, seen time.Time) {
 	}
 }
 
-// seen is when the kubelet first saw the pod: what its source noted, if that is not nonsense.
+// seen is when the kubelet first saw the pod, as its source noted; now, if that cannot be true.
 func seen(pod *corev1.Pod) time.Time {
 	now := time.Now()
 	at, known := podinfo.FirstSeen(pod.Annotations)

@@ -9,7 +9,8 @@ import (
 	"minikubelet/runtime/resize"
 )
 
-// trackResize brings the pod's resize condition to what is known of its resources: under way, or over, which is an event.
+// trackResize sets the pod's condition of a resize in progress while something of the pod lags behind its allocation, and
+// sends the event of its completion when nothing does any more.
 //
 // Upstream: pkg/kubelet/kubelet.go SyncPod, which asks IsPodResizeInProgress.
 func (w *worker) trackResize(pod *corev1.Pod) {
@@ -22,8 +23,7 @@ func (w *worker) trackResize(pod *corev1.Pod) {
 	}
 }
 
-// resizeFailed puts the failure of a resize, if that is among what went wrong, into the condition, and into an event if it
-// is news.
+// resizeFailed puts the error of a failed resize into the pod's condition, and sends an event when the error is new.
 func (w *worker) resizeFailed(pod *corev1.Pod, err error) {
 	failed, ok := errors.AsType[*resize.Error](err)
 	if !ok {

@@ -1,5 +1,5 @@
-// Package status knows what the apiserver should hold of each pod: compute.go works it out from what the
-// runtime says, manager.go writes it, mirror.go keeps the API objects of static pods.
+// Package status computes and writes the status of pods: compute.go computes it from what the runtime says, manager.go writes it
+// to the apiserver, mirror.go keeps the API objects of static pods.
 package status
 
 import (
@@ -130,8 +130,8 @@ func (in Inputs) rejected() bool {
 	return in.verdict() && len(in.Observed.Containers)+len(in.Old.ContainerStatuses)+len(in.Old.InitContainerStatuses) == 0
 }
 
-// HoldBack returns the status as the apiserver may see it: while containers run, sidecars for one, the pod has not
-// ended, although Compute says so that they be stopped.
+// HoldBack returns the status that the apiserver may see. A pod has ended by Compute when its regular containers have, which
+// makes the worker stop its sidecars; until they have stopped, the apiserver sees the phase before.
 func HoldBack(s corev1.PodStatus, in Inputs) corev1.PodStatus {
 	if !ended(s.Phase) || ended(in.Old.Phase) || len(in.Observed.Running()) == 0 {
 		return s
@@ -151,7 +151,7 @@ func startTime(old *corev1.PodStatus, now time.Time) *metav1.Time {
 	return &t
 }
 
-// setAddresses fills in the host's and the pod's addresses, the pod's in the order of the host's families.
+// setAddresses sets the addresses of the host and of the pod. Those of the host's first family come first.
 func (in Inputs) setAddresses(s *corev1.PodStatus) {
 	for _, ip := range in.HostIPs {
 		s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: ip})

@@ -25,7 +25,7 @@ const (
 	reasonUnknownStatuses = "UnknownContainerStatuses"
 )
 
-// everyPod are the conditions that every pod has; owned are all that the kubelet writes. Those of others stay as they are.
+// everyPod are the conditions that every pod has; owned are all that the kubelet writes. Others it leaves as they are.
 var (
 	everyPod = []corev1.PodConditionType{
 		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
@@ -66,7 +66,7 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 	s.Conditions = append(list, others...)
 }
 
-// date says since when a condition has its status, and of which generation of the pod it tells.
+// date sets since when a condition has its status, and the generation of the pod that it was computed for.
 func (in Inputs) date(c, before *corev1.PodCondition) {
 	c.ObservedGeneration = in.Pod.Generation
 	c.LastTransitionTime = metav1.NewTime(in.Now)
@@ -86,7 +86,7 @@ func findCondition(list []corev1.PodCondition, kind corev1.PodConditionType) *co
 	return nil
 }
 
-// sandboxReady tells whether the pod has a sandbox that can be used as it is, and so its network.
+// sandboxReady tells whether the pod has a sandbox that can be used, and with it a network.
 func (in Inputs) sandboxReady() corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse}
 	ready := 0
@@ -112,8 +112,8 @@ func (in Inputs) sandboxReady() corev1.PodCondition {
 	return c
 }
 
-// initializedCondition tells whether the init containers are done. Once they were, init containers that run again in a
-// new sandbox and sidecars that restart do not undo it.
+// initializedCondition tells whether the init containers are done. Once it is true it stays true, although init containers run
+// again in a new sandbox and sidecars restart.
 func (in Inputs) initializedCondition(s, old *corev1.PodStatus) corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}
 	if len(in.Pod.Spec.InitContainers) > 0 && len(s.InitContainerStatuses)+len(s.ContainerStatuses) == 0 {
@@ -204,7 +204,7 @@ func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCon
 
 func isOwned(t corev1.PodConditionType) bool { return slices.Contains(owned, t) }
 
-// isVerdict tells whether a condition that others write too was written by a kubelet.
+// isVerdict tells whether a kubelet wrote a DisruptionTarget condition, which other clients write too.
 func isVerdict(c corev1.PodCondition) bool {
 	return c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet
 }

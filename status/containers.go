@@ -66,7 +66,7 @@ func (in Inputs) attempts(name string) (newest, previous *cri.ContainerStatus) {
 	return newest, nil
 }
 
-// notBegun is the state of a container that has not been made. kubectl shows PodInitializing as no reason at all.
+// notBegun is the state of a container that has not been created. kubectl shows PodInitializing as if it were no reason.
 func (in Inputs) notBegun() corev1.ContainerState {
 	reason := "ContainerCreating"
 	if len(in.Pod.Spec.InitContainers) > 0 {
@@ -75,7 +75,7 @@ func (in Inputs) notBegun() corev1.ContainerState {
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}
 }
 
-// unknownContainer is the status of a container that the runtime does not have: not yet, or not any more.
+// unknownContainer is the status of a container that the runtime does not have, yet or any more.
 func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.ContainerStatus, k kind) {
 	s.State = in.notBegun()
 	if in.removedForRestart(old) {
@@ -159,7 +159,8 @@ func (in Inputs) end(c *cri.ContainerStatus) *corev1.ContainerStateTerminated {
 	}
 }
 
-// lastState is the end of the instance before, from the runtime or, once it has forgotten it, from the status before.
+// lastState sets the end of the previous instance: as the runtime says, or as the status before said when the runtime has
+// removed it.
 func (in Inputs) lastState(s *corev1.ContainerStatus, previous *cri.ContainerStatus, old *corev1.ContainerStatus) {
 	switch {
 	case previous != nil && previous.State == runtimeapi.ContainerState_CONTAINER_EXITED:
@@ -176,7 +177,8 @@ func (in Inputs) lastState(s *corev1.ContainerStatus, previous *cri.ContainerSta
 	}
 }
 
-// applyWaiting shows why a container that should run does not: its end becomes its last state.
+// applyWaiting makes a container waiting that could not be started, with the reason; if it had ended, its end becomes its last
+// state.
 func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container, k kind) {
 	why, failed := in.Waiting[spec.Name]
 	if !failed || s.State.Running != nil || in.Terminating {
@@ -191,7 +193,7 @@ func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container,
 	s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: why.Reason, Message: why.Message}}
 }
 
-// readiness fills in started and ready: an init container is ready when it has done its work.
+// readiness sets started and ready. An init container is ready when it has succeeded.
 func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatus, k kind) {
 	running := s.State.Running != nil && newest != nil
 	s.Started = new(running && !in.Unstarted[newest.ID])

@@ -22,8 +22,8 @@ func unknownEnd(message string) *corev1.ContainerStateTerminated {
 	return &corev1.ContainerStateTerminated{Reason: reasonUnknown, Message: message, ExitCode: 137}
 }
 
-// endContainers gives an end to the containers of a terminated pod that have none. Those that were never
-// to start yet, because the pod was not initialised, go on waiting.
+// endContainers makes the containers of a terminated pod terminated. Those whose turn had not come when the pod was still being
+// initialised stay waiting.
 func (in Inputs) endContainers(s *corev1.PodStatus) {
 	end := func(list []corev1.ContainerStatus) {
 		for i := range list {
@@ -52,7 +52,7 @@ func (in Inputs) wasInitialized(s *corev1.PodStatus) bool {
 	return allInitialized(in.Pod, s.InitContainerStatuses)
 }
 
-// begun is the number of init containers up to the last that was ever run, but the first always counts.
+// begun is the number of init containers up to the last that ever ran; the first always counts.
 func begun(inits []corev1.ContainerStatus) int {
 	for i, c := range slices.Backward(inits) {
 		if c.State.Waiting == nil || c.LastTerminationState.Terminated != nil {
@@ -102,7 +102,7 @@ func normalizeState(s corev1.ContainerState, limit int) corev1.ContainerState {
 
 func seconds(t metav1.Time) metav1.Time { return t.Rfc3339Copy() }
 
-// truncate cuts between characters: half of one would not survive JSON.
+// truncate cuts a message between characters, since half a character is not valid in JSON.
 func truncate(s string, limit int) string {
 	if len(s) <= limit {
 		return s

@@ -67,7 +67,7 @@ func (m *metrics) countTerminated(before, now *corev1.PodStatus) {
 	}
 }
 
-// startup is a pod on its way up.
+// startup is what is measured of a pod that has not started yet.
 type startup struct {
 	pulling time.Duration // spent on pulls, those at the same time counted once
 	pulled  time.Time     // the latest end of a pull
@@ -128,7 +128,7 @@ func initTime(pod *corev1.Pod) time.Duration {
 	return sum
 }
 
-// isStateful tells whether the pod has volumes that may be slow to come.
+// isStateful tells whether the pod has volumes whose mount may take long, which are measured apart.
 func isStateful(pod *corev1.Pod) bool {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]

@@ -57,16 +57,16 @@ func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 	return nil
 }
 
-// stands tells whether a mirror is of this version of its static pod, and belongs to this node. One that belongs to an
-// earlier node of the name is garbage to the cluster. A node may not give its mirrors to another owner, so such a one is
-// replaced; not before the node is registered.
+// stands tells whether a mirror is of this version of its static pod and belongs to this node. The cluster's garbage collector
+// deletes a mirror that belongs to an earlier node of the same name, and a node may not change the owner, so such a mirror is
+// replaced; but not before the node is registered.
 func stands(mirror *corev1.Pod, hash string, node types.UID) bool {
 	owner := metav1.GetControllerOf(mirror)
 	return mirror.Annotations[podinfo.MirrorAnnotation] == hash && (node == "" || owner == nil || owner.UID == node)
 }
 
-// checkExisting settles who has the mirror's name: this very mirror, of which the watch has not told yet, or an
-// outdated one, which goes.
+// checkExisting looks at the pod that has the mirror's name: it is this mirror, of which the watch has not told yet, or an
+// outdated one, which is deleted.
 func (m *Mirror) checkExisting(ctx context.Context, mirror *corev1.Pod) error {
 	have, err := m.opts.Pods(mirror.Namespace).Get(ctx, mirror.Name, metav1.GetOptions{})
 	if err != nil {

@@ -75,13 +75,13 @@ func (t *tally) addRegular(pod *corev1.Pod, container *corev1.Container, c *core
 	if !restartsAfter(pod, container, end) {
 		t.final++
 	}
-	// A container that waits after it ended well has not done with it.
+	// A container that succeeded and waits to be started again has not succeeded for good.
 	if c.State.Terminated != nil && end.ExitCode == 0 {
 		t.succeeded++
 	}
 }
 
-// lastEnd is how the container's newest run ended: of one that runs, or has not run, nil.
+// lastEnd is the end of the container's newest run; nil if it runs or never ran.
 func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	switch {
 	case c == nil || c.State.Running != nil:
@@ -94,8 +94,8 @@ func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return nil
 }
 
-// phase sums the containers up. active tells that a regular container was made in the present sandbox, so that the
-// pod was initialised; terminated that nothing runs and nothing will.
+// phase computes the pod's phase from its containers. active says that a regular container was made in the present sandbox, so
+// that the pod was initialised; terminated says that nothing runs and nothing will.
 //
 // When its regular containers have ended for good, a pod has Succeeded or Failed here although sidecars still run: the worker
 // then stops them. The apiserver is told when they have stopped (see HoldBack).
@@ -116,7 +116,7 @@ func phase(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus, active, te
 	return corev1.PodFailed
 }
 
-// unlessTerminated is the phase of a pod that has not come to its end by itself: if it was ended, it failed.
+// unlessTerminated is p, or Failed for a pod that was ended before it came to its end.
 func unlessTerminated(p corev1.PodPhase, terminated bool) corev1.PodPhase {
 	if terminated {
 		return corev1.PodFailed
@@ -126,7 +126,7 @@ func unlessTerminated(p corev1.PodPhase, terminated bool) corev1.PodPhase {
 
 func ended(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
 
-// restartsAfter is restarts for an end that may have been made by the restart of all the pod's containers.
+// restartsAfter tells whether a container restarts after an end, which may be that of a restart of all containers.
 func restartsAfter(pod *corev1.Pod, c *corev1.Container, end *corev1.ContainerStateTerminated) bool {
 	return end.Reason == reasonRestartingAll || podinfo.Restarts(pod, c, end.ExitCode)
 }

@@ -8,7 +8,8 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// setPodResources tells what the pod as a whole was given and what it has: by its cgroup while it runs, else its allocation.
+// setPodResources sets the resources that the pod as a whole was allocated and has: its cgroup's while it runs, else the
+// allocated ones.
 //
 // Upstream: pkg/kubelet/kubelet_pods.go convertToAPIPodLevelResourcesStatus.
 func (in Inputs) setPodResources(s *corev1.PodStatus) {

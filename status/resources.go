@@ -40,7 +40,8 @@ func resources(spec *corev1.Container, c *cri.ContainerStatus, old *corev1.Resou
 	return r
 }
 
-// apply sets an amount that the runtime tells; amounts of CPU at or below the least do not replace one as small.
+// apply sets an amount that the runtime says. A CPU amount at or below the least that cgroups can express does not replace one
+// that is as small.
 func apply(list, old corev1.ResourceList, name corev1.ResourceName, actual *resource.Quantity, least int64) {
 	if actual == nil {
 		if before, ok := old[name]; ok {
@@ -114,7 +115,7 @@ func stopSignal(spec *corev1.Container, c *cri.ContainerStatus) *corev1.Signal {
 	return new(corev1.Signal(strings.NewReplacer("PLUS", "+", "MINUS", "-").Replace(name)))
 }
 
-// qosClass is the one the pod was given, else what its resources make it.
+// qosClass is the class in the pod's status before, else that of its resources.
 func qosClass(pod *corev1.Pod, old *corev1.PodStatus) corev1.PodQOSClass {
 	if old.QOSClass != "" {
 		return old.QOSClass

@@ -30,8 +30,7 @@ func mayRestartAll(pod *corev1.Pod) bool {
 	return false
 }
 
-// restartsAll tells whether a container ended in a way that has all of them restarted, and is still there: it is
-// removed last.
+// restartsAll tells whether a container ended in a way that makes all restart, and is still there. It is removed last.
 func (in Inputs) restartsAll() bool {
 	if in.Terminating {
 		return false

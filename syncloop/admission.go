@@ -58,8 +58,8 @@ func checkShutdown(in AdmissionInput) *Rejection {
 	return &Rejection{"NodeShutdown", "Pod was rejected as the node is shutting down."}
 }
 
-// checkPressure keeps pods from a node that evicts others. Critical ones come in all the same, and where only memory
-// is short all but those that request none of it.
+// checkPressure keeps pods from a node that evicts others, except critical ones. When only memory is short, it keeps away only
+// pods that request none.
 func checkPressure(in AdmissionInput) *Rejection {
 	if len(in.Pressure) == 0 || podinfo.IsCritical(in.Pod) {
 		return nil
@@ -91,7 +91,7 @@ func checkSysctls(in AdmissionInput) *Rejection {
 	return nil
 }
 
-// checkResources tells of the first resource that the pod lacks.
+// checkResources refuses a pod for the first resource of which the others leave too little.
 func checkResources(in AdmissionInput) *Rejection {
 	for _, s := range shortages(in) {
 		return &Rejection{
@@ -132,7 +132,7 @@ func shortages(in AdmissionInput) []shortage {
 	return short
 }
 
-// requested is what a pod takes of a resource. One that shrinks has what it had until its status says otherwise.
+// requested is what a pod takes of a resource. A pod that shrinks takes what it had until its status says that it shrank.
 func requested(pod *corev1.Pod, name corev1.ResourceName) int64 {
 	if name == corev1.ResourcePods {
 		return 1
@@ -149,7 +149,7 @@ func amount(name corev1.ResourceName, list corev1.ResourceList) int64 {
 	return quantity.Value()
 }
 
-// sortedNames puts cpu and memory before the others, so that the same pod is always told the same.
+// sortedNames sorts names of resources, so that the same pod always gets the same message.
 func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
 	return slices.Sorted(maps.Keys(list))
 }

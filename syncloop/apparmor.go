@@ -22,7 +22,7 @@ func AppArmor() error {
 	return nil
 }
 
-// checkAppArmor refuses a pod that asks for a profile where there can be none. What runs already is not asked again.
+// checkAppArmor refuses a pod that asks for a profile on a machine without AppArmor. A pod that runs already is not refused.
 func checkAppArmor(in AdmissionInput) *Rejection {
 	if phase := in.Pod.Status.Phase; phase != corev1.PodPending && phase != "" {
 		return nil

@@ -123,8 +123,8 @@ func choose(store cache.Store, p *corev1.ClusterTrustBundleProjection) ([]*certi
 	return chosen, nil
 }
 
-// anchors are the certificates of all bundles, each once. Their order says nothing; it is one that stays, so that a
-// volume is not written again for nothing. (Upstream's changes with each start.)
+// anchors are the certificates of all bundles, each once, in an order that does not change, so that the volume is not written
+// again without need. (Upstream's order changes with each start.)
 func anchors(list []*certificatesv1.ClusterTrustBundle) []byte {
 	var all [][]byte
 	for _, bundle := range list {

@@ -27,8 +27,8 @@ const (
 	askAgain     = time.Minute     // after a request that could not be made
 )
 
-// certificates are those of podCertificate projections: a key is made here for each, and a signer of the cluster
-// answers the PodCertificateRequest for it. None outlives the kubelet: one that starts asks anew.
+// certificates are those of podCertificate projections: the kubelet makes a key for each, and a signer of the cluster answers
+// the PodCertificateRequest for it. Keys are only in memory: a kubelet that starts requests new certificates.
 //
 // Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go IssuingManager.
 type certificates struct {
@@ -103,9 +103,9 @@ func (c *certificates) forget(uid types.UID) {
 	delete(c.pods, uid)
 }
 
-// Certificate returns the private key and the certificates of a podCertificate projection, as PEM. It asks for them when
-// there are none and waits a moment for the signer, and asks again when they want renewing; those it had serve until then.
-// Calls for one pod must not overlap.
+// Certificate returns the private key and the certificates of a podCertificate projection, as PEM. When there are none it
+// requests them and waits a moment for the signer. When they are due for renewal it requests new ones, and returns the present
+// ones until those are issued. Calls for one pod must not overlap.
 func (m *Manager) Certificate(ctx context.Context, pod *corev1.Pod, volume string, index int) (key, chain []byte, err error) {
 	c := m.certificates
 	if c.watch == nil {
@@ -203,7 +203,8 @@ func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, 
 	return nil
 }
 
-// without goes on with the certificate there is.
+// without is the outcome when no new certificate could be requested: an error if the pod has none yet; else it keeps the present
+// one, and the cause is logged.
 func (c *certificates) without(ctx context.Context, pod *corev1.Pod, volume string, have *credential, cause error) error {
 	if have.chain == nil {
 		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, cause)
@@ -263,7 +264,7 @@ func certificateSource(pod *corev1.Pod, volume string, index int) *corev1.PodCer
 	return nil
 }
 
-// complain tells, once each, of a certificate that should have been renewed, and of one that expired.
+// complain sends an event, once, when a certificate should have been renewed, and one when it expired.
 func (c *certificates) complain(pod *corev1.Pod, have *credential) {
 	now := c.opts.Clock.Now()
 	if have.chain == nil {

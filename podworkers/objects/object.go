@@ -61,7 +61,7 @@ func (o *object) run(ctx context.Context, watch Watch) {
 	reflector.RunWithContext(ctx)
 }
 
-// patient is a ListerWatcher that bears refusals for a while, and has the object know of them.
+// patient is a ListerWatcher that repeats a refused request for a while, and tells the object of each answer.
 type patient struct {
 	o *object
 	cache.ListerWatcherWithContext
@@ -129,7 +129,7 @@ func (o *object) tell() {
 	o.news = make(chan struct{})
 }
 
-// immutable tells whether an object will be as it is for as long as it is.
+// immutable tells whether an object is marked immutable, so that it cannot change until it is deleted.
 //
 // Upstream: pkg/kubelet/util/manager/watch_based_manager.go isImmutable.
 func immutable(value any) bool {
@@ -142,7 +142,7 @@ func immutable(value any) bool {
 	return false
 }
 
-// set takes what the apiserver has, nil for nothing. One that cannot change is not watched any longer.
+// set takes what the apiserver has, nil for nothing. An immutable object is not watched any longer.
 func (o *object) set(value any) {
 	o.mu.Lock()
 	first := !o.synced
@@ -160,7 +160,7 @@ func (o *object) set(value any) {
 // readLimit is how long a reader waits for the first answer.
 const readLimit = 10 * time.Second
 
-// get returns the object. It waits for the first answer; that there is none is an answer.
+// get returns the object. It waits for the first answer; the answer may be that the object does not exist.
 func (o *object) get(ctx context.Context) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()

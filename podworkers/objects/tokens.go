@@ -38,8 +38,8 @@ func newTokens(opts Options) *tokens {
 	return &tokens{opts: opts, pods: map[types.UID]map[string]token{}}
 }
 
-// get returns a token, asking for one when there is none or it is time for a new one. A token that could not be
-// replaced serves until it expires.
+// get returns a token, and requests one when there is none or the present one is due for replacement. If that fails, the
+// present token is returned until it expires.
 func (t *tokens) get(ctx context.Context, pod *corev1.Pod, request *authv1.TokenRequest) (*authv1.TokenRequest, error) {
 	if t.opts.CreateToken == nil {
 		return nil, fmt.Errorf("fetch a service account token: %w", ErrStandalone)
@@ -80,12 +80,12 @@ func (t *tokens) put(uid types.UID, k string, one token) {
 	t.pods[uid][k] = one
 }
 
-// due tells whether a time has come by how much time has passed, or by what the clock says: a machine that was suspended
-// has not counted the time.
+// due tells whether a time has come, by the monotonic clock or by the wall clock: a suspended machine counts no time on the
+// former.
 func due(at, now time.Time) bool { return !now.Before(at) || !now.Round(0).Before(at.Round(0)) }
 
-// refreshAt is when a token wants replacing: after four fifths of its life, or a day, a little earlier by chance. The
-// apiserver says how long the life is, so that a wrong clock here does not matter.
+// refreshAt is when a token is to be replaced: after four fifths of its life, or a day, less a random part. The length of the
+// life comes from the apiserver, so that a wrong clock here does not matter.
 func refreshAt(now time.Time, answer *authv1.TokenRequest) time.Time {
 	life := answer.Status.ExpirationTimestamp.Sub(now)
 	if seconds := answer.Spec.ExpirationSeconds; seconds != nil {
