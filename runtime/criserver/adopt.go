@@ -16,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
@@ -77,15 +78,7 @@ const maxSpec = 64 << 20
 
 func recordIn(bundle string) (store.ContainerConfig, error) {
 	var config store.ContainerConfig
-	path := filepath.Join(bundle, "config.json")
-	info, err := os.Stat(path)
-	if err != nil {
-		return config, fmt.Errorf("read OCI specification: %w", err)
-	}
-	if info.Size() > maxSpec {
-		return config, fmt.Errorf("read OCI specification: %d bytes", info.Size())
-	}
-	data, err := os.ReadFile(path)
+	data, err := bounded.ReadFile(filepath.Join(bundle, "config.json"), maxSpec)
 	if err != nil {
 		return config, fmt.Errorf("read OCI specification: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/oci"
 )
@@ -84,16 +84,11 @@ func seccompProfile(profile *runtimeapi.SecurityProfile) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("%w: path %q of seccomp profile is not absolute", oci.ErrInvalid, path)
 	}
-	file, err := os.Open(path)
+	text, err := bounded.ReadFile(path, maxSeccompProfile)
 	if err != nil {
-		return "", fmt.Errorf("%w: open seccomp profile: %w", oci.ErrInvalid, err)
+		return "", fmt.Errorf("%w: read seccomp profile: %w", oci.ErrInvalid, err)
 	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxSeccompProfile+1))
-	if err == nil && len(text) > maxSeccompProfile {
-		err = fmt.Errorf("%w: seccomp profile %s has more than %d bytes", oci.ErrInvalid, path, maxSeccompProfile)
-	}
-	return string(text), err
+	return string(text), nil
 }
 
 // volumes are the container's image mounts, and the volumes that its image declares unless something else is mounted there.

@@ -1,13 +1,12 @@
 package criserver
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"sync"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
 )
@@ -30,14 +29,14 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 		ctx, cancel = context.WithTimeout(ctx, inSeconds(seconds))
 		defer cancel()
 	}
-	var stdout, stderr head
+	stdout, stderr := &bounded.Buffer{Limit: maxExecOutput}, &bounded.Buffer{Limit: maxExecOutput}
 	command := s.execIn(c, r.GetCmd())
-	command.Stdout, command.Stderr = &stdout, &stderr
+	command.Stdout, command.Stderr = stdout, stderr
 	code, err := c.task.runtime.Exec(ctx, command)
 	if err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
 	}
-	return &runtimeapi.ExecSyncResponse{Stdout: stdout.bytes(), Stderr: stderr.bytes(), ExitCode: code}, nil
+	return &runtimeapi.ExecSyncResponse{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), ExitCode: code}, nil
 }
 
 // execIn describes a command in a container.
@@ -47,24 +46,4 @@ func (s *Server) execIn(c *container, command []string) monitor.Exec {
 		e.Cgroup, e.Controller = s.cgroups().ForProcesses(oci.CgroupDir(c.Config.CgroupsPath))
 	}
 	return e
-}
-
-// head keeps the beginning of an output. Children of a command may go on writing while it is read.
-type head struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (h *head) Write(p []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.buffer.Write(p[:min(len(p), maxExecOutput-h.buffer.Len())])
-	return len(p), nil
-}
-
-func (h *head) bytes() []byte {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return bytes.Clone(h.buffer.Bytes())
 }

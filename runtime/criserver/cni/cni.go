@@ -21,6 +21,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/fsnotify/fsnotify"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 // Interface is the name of the pod's interface.
@@ -144,14 +146,7 @@ func load(dir string) (*libcni.NetworkConfigList, error) {
 const maxConfig = 1 << 20
 
 func loadFile(file string) (*libcni.NetworkConfigList, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxConfig {
-		return nil, fmt.Errorf("file has %d bytes, more than %d", info.Size(), maxConfig)
-	}
-	data, err := os.ReadFile(file)
+	data, err := bounded.ReadFile(file, maxConfig)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 const (
@@ -37,11 +39,11 @@ func (*boundedExec) FindInPath(plugin string, paths []string) (string, error) {
 
 // ExecPlugin implements invoke.Exec.
 func (*boundedExec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	var stdout, stderr bounded
+	stdout, stderr := &bounded.Buffer{Limit: maxOutput}, &bounded.Buffer{Limit: maxOutput}
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Env = environ
 	cmd.Stdin = bytes.NewReader(stdin)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	// What the plugin started ends with it when it takes too long, and whatever goes on with its output open is not waited for.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -49,7 +51,7 @@ func (*boundedExec) ExecPlugin(ctx context.Context, path string, stdin []byte, e
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return nil, pluginError(err, stdout.Bytes(), stderr.String())
 	}
-	if stdout.cut {
+	if stdout.Cut() {
 		return nil, fmt.Errorf("plugin answered more than %d bytes", maxOutput)
 	}
 	return stdout.Bytes(), nil
@@ -62,18 +64,4 @@ func pluginError(err error, stdout []byte, stderr string) error {
 		return reported
 	}
 	return errors.Join(err, errors.New(strings.TrimSpace(stderr)))
-}
-
-// bounded keeps the first bytes it is given.
-type bounded struct {
-	bytes.Buffer
-	cut bool
-}
-
-// Write implements io.Writer.
-func (b *bounded) Write(p []byte) (int, error) {
-	n := min(len(p), maxOutput-b.Len())
-	b.cut = b.cut || n < len(p)
-	b.Buffer.Write(p[:n])
-	return len(p), nil
 }

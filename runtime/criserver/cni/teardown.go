@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -116,14 +117,7 @@ func (p *Plugins) networksOf(ctx context.Context, pod Pod) []attachment {
 func (p *Plugins) noted(id string) (attached, error) {
 	var noted attached
 	path := filepath.Join(p.podDir(id), attachedFile)
-	info, err := os.Stat(path)
-	if err != nil {
-		return noted, err
-	}
-	if info.Size() > maxConfig+maxOutput {
-		return noted, fmt.Errorf("%s has %d bytes", path, info.Size())
-	}
-	data, err := os.ReadFile(path)
+	data, err := bounded.ReadFile(path, maxConfig+maxOutput)
 	if err != nil {
 		return noted, err
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 const (
@@ -82,7 +84,7 @@ func (s *Store) importArchives(ctx context.Context) error {
 // readImports may forget: archives are then only read once more.
 func (s *Store) readImports() map[string]imported {
 	known := map[string]imported{}
-	content, err := readFile(s.path(importsFile), 64<<20)
+	content, err := bounded.ReadFile(s.path(importsFile), 64<<20)
 	if err != nil || json.Unmarshal(content, &known) != nil {
 		return nil
 	}
@@ -131,7 +133,7 @@ func (s *Store) importArchive(ctx context.Context, path string) (ids []string, e
 	if err != nil {
 		return nil, err
 	}
-	defer files.Close()
+	defer func() { err = errors.Join(err, files.Close()) }()
 	base := archiveBase(path)
 	if base == "" {
 		base = filepath.Base(path)
@@ -150,7 +152,7 @@ func (s *Store) importArchive(ctx context.Context, path string) (ids []string, e
 // importer reads one archive.
 type importer struct {
 	*Store
-	files archive
+	files *archive
 	base  string // names images that have no name of their own
 	ids   []string
 }
@@ -161,7 +163,7 @@ func (i *importer) read(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	content, err := readAll(f, limit)
+	content, err := bounded.ReadAll(f, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -183,7 +185,7 @@ func (i *importer) importOCI(ctx context.Context) error {
 	}
 	var failures []error
 	for _, d := range idx.Manifests {
-		if d.Platform != nil && !runsOn(*d.Platform, i.platform) {
+		if d.Platform != nil && !i.runs(*d.Platform) {
 			klog.FromContext(ctx).V(2).Info("Skipped an image for another platform", "platform", d.Platform, "digest", d.Digest)
 			continue
 		}

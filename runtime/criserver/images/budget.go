@@ -3,7 +3,6 @@ package images
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"sync/atomic"
 
@@ -113,18 +112,4 @@ func (w *fileWriter) finish() error {
 		return nil
 	}
 	return w.file.Truncate(w.size)
-}
-
-// spender pays for what is written to a file as it comes.
-type spender struct {
-	io.Writer
-	budget *budget
-}
-
-// Write implements io.Writer.
-func (s spender) Write(p []byte) (int, error) {
-	if err := s.budget.spend(int64(len(p))); err != nil {
-		return 0, err
-	}
-	return s.Writer.Write(p)
 }

@@ -37,17 +37,3 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	}
 	return io.NopCloser(buffered), nil
 }
-
-// limitedReader fails where io.LimitReader would pretend that the content ended.
-type limitedReader struct {
-	inner io.Reader
-	left  int64
-}
-
-func (r *limitedReader) Read(p []byte) (int, error) {
-	n, err := r.inner.Read(p)
-	if r.left -= int64(n); r.left < 0 {
-		return 0, errors.New("content unpacks to more than the limit")
-	}
-	return n, err
-}

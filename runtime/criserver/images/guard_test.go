@@ -29,7 +29,7 @@ func TestGuard(t *testing.T) {
 		{"http://registry.example/v2/", true, false, ""},
 		{"http://127.0.0.1:5000/v2/", false, false, ""},
 		{"http://[::1]:5000/v2/", false, false, ""},
-		{"https://registry.example/large", false, false, "larger than 10 bytes"},
+		{"https://registry.example/large", false, false, "limit of 10 bytes"},
 		{"https://registry.example/large", false, true, ""},
 	} {
 		content := "ten bytes!"

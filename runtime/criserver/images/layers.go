@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -160,7 +161,7 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 		return layer{}, nil, err
 	}
 	defer stream.Close()
-	limited := &limitedReader{inner: io.TeeReader(stream, hasher), left: s.options.Limits.UnpackedBytes}
+	limited := bounded.NewReader(io.TeeReader(stream, hasher), s.options.Limits.UnpackedBytes)
 	u, err := newUnpacker(dir, s.options.Limits, b)
 	if err != nil {
 		return layer{}, nil, err
@@ -206,7 +207,7 @@ func (s *Store) place(temp, chain string, l layer) error {
 
 // readLayer checks at start that a layer is there.
 func (s *Store) readLayer(chain string) (layer, error) {
-	content, err := readFile(s.path("layers", chain, "layer.json"), 64<<10)
+	content, err := bounded.ReadFile(s.path("layers", chain, "layer.json"), 64<<10)
 	if err != nil {
 		return layer{}, err
 	}

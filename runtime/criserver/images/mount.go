@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/diskusage"
 	"minikubelet/runtime/criserver/trees"
 )
@@ -279,7 +280,7 @@ func (s *Store) loadSnapshots(ctx context.Context) error {
 		if !validKey(d.Name()) {
 			continue // not ours
 		}
-		content, err := readFile(s.snapshotPath(d.Name(), "snapshot.json"), 1<<20)
+		content, err := bounded.ReadFile(s.snapshotPath(d.Name(), "snapshot.json"), 1<<20)
 		var snap snapshot
 		if err == nil {
 			err = json.Unmarshal(content, &snap)

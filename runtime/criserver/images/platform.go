@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -8,6 +9,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // parsePlatform reads os/architecture[/variant].
@@ -22,59 +24,18 @@ func parsePlatform(s string) (v1.Platform, error) {
 	return *p, nil
 }
 
-// variants orders the variants of an architecture by what they need; the first is what no variant means.
-var variants = map[string][]string{
-	"amd64": {"v1", "v2", "v3", "v4"},
-	"arm64": {"v8", "v9"},
-	"arm":   {"v7", "v6", "v5"}, // an armv7 machine runs all three
+// fits tells whether an image for a platform runs here, or with another variant of this architecture. Unlike containerd, this
+// leaves out 32-bit images on 64-bit machines: not all of those run them, and an error of the pull says why.
+func (s *Store) fits(p v1.Platform) bool {
+	return p.Architecture == s.platform.Architecture && s.order.Match(specOf(p))
 }
 
-// fit tells how well an image for one platform suits another: 0 not at all, higher is better.
-func fit(image, machine v1.Platform) int {
-	if image.OS != machine.OS || image.Architecture != machine.Architecture {
-		return 0
-	}
-	known := variants[image.Architecture]
-	if known == nil {
-		if image.Variant == machine.Variant || machine.Variant == "" {
-			return 1
-		}
-		return 0
-	}
-	needs, has := index(known, image.Variant), index(known, machine.Variant)
-	switch {
-	case needs < 0 || has < 0:
-		return 0
-	case image.Architecture == "arm": // later in the list is older
-		if needs < has {
-			return 0
-		}
-		return len(known) - needs
-	case needs > has:
-		return 0
-	}
-	return 1 + needs
+func specOf(p v1.Platform) specs.Platform {
+	return specs.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
 }
 
-func index(list []string, variant string) int {
-	if variant == "" {
-		return 0
-	}
-	for i, v := range list {
-		if v == variant {
-			return i
-		}
-	}
-	return -1
-}
-
-// runsOn takes an image that does not say its platform for one that runs everywhere.
-func runsOn(image, machine v1.Platform) bool {
-	if image.OS == "" || image.Architecture == "" {
-		return true
-	}
-	return fit(image, machine) > 0
-}
+// runs takes an image that does not say its platform for one that runs everywhere.
+func (s *Store) runs(p v1.Platform) bool { return p.OS == "" || p.Architecture == "" || s.fits(p) }
 
 // isIndex goes by the media type, and by content where a registry does not tell one.
 func isIndex(mediaType types.MediaType, content []byte) bool {
@@ -94,30 +55,25 @@ func (s *Store) choose(content []byte) (v1.Descriptor, error) {
 	if err := json.Unmarshal(content, &idx); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("read index: %w", err)
 	}
-	return s.chooseFrom(idx.Manifests)
-}
-
-func (s *Store) chooseFrom(manifests []v1.Descriptor) (v1.Descriptor, error) {
-	var best v1.Descriptor
-	bestFit := -1
+	manifests := idx.Manifests
+	var best, unnamed *v1.Descriptor
 	var offered []string
-	for _, m := range manifests {
-		if m.Digest.Hex == "" || !m.MediaType.IsImage() && !m.MediaType.IsIndex() && m.MediaType != "" {
-			continue
-		}
-		score := 0
-		if m.Platform != nil && m.Platform.OS != "" {
+	for i, m := range manifests {
+		switch {
+		case m.Digest.Hex == "" || !m.MediaType.IsImage() && !m.MediaType.IsIndex() && m.MediaType != "":
+		case m.Platform == nil || m.Platform.OS == "":
+			if unnamed == nil {
+				unnamed = &manifests[i]
+			}
+		default:
 			offered = append(offered, m.Platform.String())
-			if score = fit(*m.Platform, s.platform); score == 0 {
-				continue
+			if s.fits(*m.Platform) && (best == nil || s.order.Less(specOf(*m.Platform), specOf(*best.Platform))) {
+				best = &manifests[i]
 			}
 		}
-		if score > bestFit {
-			best, bestFit = m, score
-		}
 	}
-	if bestFit < 0 {
+	if best = cmp.Or(best, unnamed); best == nil {
 		return v1.Descriptor{}, fmt.Errorf("no image for %s, only for [%s]", s.platform, strings.Join(offered, ", "))
 	}
-	return best, nil
+	return *best, nil
 }

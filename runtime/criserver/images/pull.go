@@ -18,6 +18,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 // Phase says what is done with an image or layer.
@@ -251,7 +253,7 @@ func (s *Store) checkConfig(r *record, manifest *v1.Manifest) (*record, error) {
 	if have := len(r.config.RootFS.DiffIDs); have != len(manifest.Layers) {
 		return nil, fmt.Errorf("image has %d layers in its manifest and %d in its config", len(manifest.Layers), have)
 	}
-	if p := r.config.Platform(); p != nil && !runsOn(*p, s.platform) {
+	if p := r.config.Platform(); p != nil && !s.runs(*p) {
 		return nil, fmt.Errorf("image is for %s, this machine is %s", p, s.platform)
 	}
 	return r, nil
@@ -259,7 +261,7 @@ func (s *Store) checkConfig(r *record, manifest *v1.Manifest) (*record, error) {
 
 // readVerified reads a small blob whole.
 func readVerified(r io.Reader, d v1.Descriptor, limit int64) ([]byte, error) {
-	content, err := readAll(r, limit)
+	content, err := bounded.ReadAll(r, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -1,14 +1,12 @@
 package images
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +16,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 // record is what is kept of an image, as its file has it.
@@ -121,7 +121,7 @@ func (s *Store) loadRecords(ctx context.Context) error {
 
 // readRecord reads one file and checks that all it needs is there.
 func (s *Store) readRecord(name string) (*record, error) {
-	content, err := readFile(s.path("images", name), s.maxRecordBytes())
+	content, err := bounded.ReadFile(s.path("images", name), s.maxRecordBytes())
 	if err != nil {
 		return nil, err
 	}
@@ -267,29 +267,6 @@ func (s *Store) markSettled(records []*record) error {
 		}
 	}
 	return nil
-}
-
-// readFile is os.ReadFile of a file that should not be large.
-func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readAll(f, limit)
-}
-
-// readAll reads to the end, which must come within the limit.
-func readAll(r io.Reader, limit int64) ([]byte, error) {
-	var content bytes.Buffer
-	n, err := io.Copy(&content, io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if n > limit {
-		return nil, fmt.Errorf("more than %d bytes", limit)
-	}
-	return content.Bytes(), nil
 }
 
 // tempPrefix begins the names of files that a crash may leave beside records.

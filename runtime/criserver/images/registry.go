@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 // endpoint is a server to pull from: a registry, or a mirror of it.
@@ -144,7 +146,10 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	response, err := g.inner.RoundTrip(request)
 	if err == nil && request.Context().Value(blobKey{}) == nil {
-		response.Body = &limitedBody{ReadCloser: response.Body, left: g.limit, limit: g.limit}
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{bounded.NewReader(response.Body, g.limit), response.Body}
 	}
 	return response, err
 }
@@ -153,23 +158,6 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 func isLoopback(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && address.IsLoopback()
-}
-
-// limitedBody fails where io.LimitReader would pretend that the answer ended.
-type limitedBody struct {
-	io.ReadCloser
-	left, limit int64
-}
-
-func (b *limitedBody) Read(p []byte) (int, error) {
-	if int64(len(p)) > b.left+1 {
-		p = p[:b.left+1]
-	}
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("the registry's answer is larger than %d bytes", b.limit)
-	}
-	return n, err
 }
 
 // checkRedirect keeps a public registry from making this machine ask for addresses of its own network, such as the

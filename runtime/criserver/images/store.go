@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
@@ -114,6 +115,7 @@ type Image struct {
 type Store struct {
 	options  Options
 	platform v1.Platform
+	order    platforms.MatchComparer // of the platforms that run here, the best first
 	lock     *os.File
 	http     *http.Transport
 	flights  flights
@@ -149,6 +151,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.platform, err = parsePlatform(o.Platform); err != nil {
 		return nil, err
 	}
+	s.order = platforms.Only(specOf(s.platform))
 	if err := s.checkRegistries(); err != nil {
 		return nil, err
 	}

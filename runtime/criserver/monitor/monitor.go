@@ -4,7 +4,6 @@
 package monitor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 const (
@@ -59,7 +60,7 @@ func (c *Conmon) Create(ctx context.Context, r *Runtime, container Container) (P
 		return Process{}, fmt.Errorf("make pipe to conmon: %w", err)
 	}
 	defer read.Close()
-	var stderr bytes.Buffer
+	stderr := &bounded.Buffer{Limit: maxMessage}
 	cmd := exec.CommandContext(ctx, c.Path, c.arguments(r, container)...)
 	cmd.Dir = container.Bundle // where conmon notes that memory ran out
 	cmd.Env = append(environment(), "_OCI_SYNCPIPE=3")
@@ -67,7 +68,7 @@ func (c *Conmon) Create(ctx context.Context, r *Runtime, container Container) (P
 		cmd.Env = append(cmd.Env, "TMPDIR="+c.TempDir)
 	}
 	cmd.ExtraFiles = []*os.File{write}
-	cmd.Stderr = &limited{w: &stderr, left: maxMessage}
+	cmd.Stderr = stderr
 	// A signal to the server's process group, as of Ctrl-C in a terminal, is not for containers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// This ends when conmon has forked itself away.
@@ -198,36 +199,12 @@ func runtimeError(text string) string {
 
 // lastWords is the error that a runtime wrote to its log, or nil.
 func (r *Runtime) lastWords(bundle string) error {
-	file, err := os.Open(filepath.Join(bundle, runtimeLog))
+	text, err := bounded.ReadFile(filepath.Join(bundle, runtimeLog), maxMessage)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	} else if err != nil {
-		return err
 	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxMessage))
 	if err != nil || len(text) == 0 {
 		return err
 	}
 	return errors.New(runtimeError(string(text)))
-}
-
-// limited passes on the first bytes and swallows the rest.
-type limited struct {
-	w    io.Writer
-	left int
-	cut  bool
-}
-
-// Write implements io.Writer.
-func (l *limited) Write(p []byte) (int, error) {
-	n := min(len(p), l.left)
-	l.cut = l.cut || n < len(p)
-	l.left -= n
-	if n > 0 {
-		if _, err := l.w.Write(p[:n]); err != nil {
-			return 0, err
-		}
-	}
-	return len(p), nil
 }

@@ -168,16 +168,3 @@ func TestKillTree(t *testing.T) {
 		}
 	}
 }
-
-func TestLimited(t *testing.T) {
-	var out bytes.Buffer
-	l := &limited{w: &out, left: 5}
-	for _, text := range []string{"abc", "def", "ghi"} {
-		if n, err := l.Write([]byte(text)); n != 3 || err != nil {
-			t.Errorf("%d, %v", n, err)
-		}
-	}
-	if out.String() != "abcde" || !l.cut {
-		t.Errorf("%q", out.String())
-	}
-}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 // Runtime is an OCI runtime and where it keeps its containers.
@@ -38,7 +40,7 @@ func (r *Runtime) arguments(bundle string) []string {
 
 // run executes a subcommand and returns its output.
 func (r *Runtime) run(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
-	var stdout, stderr bytes.Buffer
+	stdout, stderr := &bounded.Buffer{Limit: 4 << 20}, &bounded.Buffer{Limit: maxMessage}
 	all := append([]string{"--root=" + r.Root}, args...)
 	if r.Systemd {
 		all = append([]string{"--systemd-cgroup"}, all...)
@@ -46,8 +48,7 @@ func (r *Runtime) run(ctx context.Context, stdin []byte, args ...string) ([]byte
 	cmd := exec.CommandContext(ctx, r.Path, all...)
 	cmd.Env = environment()
 	cmd.Stdin = bytes.NewReader(stdin)
-	cmd.Stdout = &limited{w: &stdout, left: 4 << 20}
-	cmd.Stderr = &limited{w: &stderr, left: maxMessage}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%s %s: %w: %s", r.Name(), args[0], err, runtimeError(stderr.String()))

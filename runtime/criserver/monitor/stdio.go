@@ -69,9 +69,9 @@ func (e *Exec) terminal(cmd *exec.Cmd, s *stdio) error {
 func (e *Exec) pipes(cmd *exec.Cmd, s *stdio) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if e.Stdin != nil {
-		read, write, err := s.pipe()
+		read, write, err := os.Pipe()
 		if err != nil {
-			return err
+			return fmt.Errorf("make pipe for exec: %w", err)
 		}
 		s.ours, s.theirs = append(s.ours, write), append(s.theirs, read)
 		cmd.Stdin = read
@@ -87,22 +87,15 @@ func (e *Exec) pipes(cmd *exec.Cmd, s *stdio) error {
 		if out.to == nil {
 			continue
 		}
-		read, write, err := s.pipe()
+		read, write, err := os.Pipe()
 		if err != nil {
-			return err
+			return fmt.Errorf("make pipe for exec: %w", err)
 		}
 		s.ours, s.theirs = append(s.ours, read), append(s.theirs, write)
 		*out.file = write
 		s.copyOutput(out.to, read)
 	}
 	return nil
-}
-
-func (s *stdio) pipe() (read, write *os.File, err error) {
-	if read, write, err = os.Pipe(); err != nil {
-		return nil, nil, fmt.Errorf("make pipe for exec: %w", err)
-	}
-	return read, write, nil
 }
 
 // copyOutput copies to a client, if there is one, until the command has closed its end or the client takes no more.
@@ -144,7 +137,7 @@ func (s *stdio) hangUp() {
 	}
 }
 
-// resize goes around File.Fd, which would make reads of the terminal hold up a thread.
+// resize goes around File.Fd, which would make the terminal block: see openPTY.
 func resize(terminal *os.File, size Size) {
 	raw, err := terminal.SyscallConn()
 	if err != nil {
@@ -155,7 +148,8 @@ func resize(terminal *os.File, size Size) {
 	})
 }
 
-// openPTY makes a pseudo-terminal.
+// openPTY makes a pseudo-terminal. The one that creack/pty makes blocks: each reader would hold a thread, and closing the
+// terminal, which is how a command hears that its client has gone, would wait for the reader.
 func openPTY() (master, slave *os.File, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -4,7 +4,6 @@ package stats
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/namespaces"
 )
 
@@ -50,7 +50,8 @@ type Cgroups struct {
 	V2   bool
 }
 
-// Read reads the usage of a cgroup by its path below the roots. Fields whose file is missing are 0.
+// Read reads the usage of a cgroup by its path below the roots. Fields whose file is missing are 0. The managers of
+// opencontainers/cgroups read three times as many files for it, and fail when one of them is missing.
 func (c Cgroups) Read(path string) (Usage, error) {
 	if c.V2 {
 		return c.readV2(filepath.Join(c.Root, path))
@@ -219,15 +220,7 @@ func (c Cgroups) OOMKills(path string) uint64 {
 }
 
 func read(path string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxFile))
-	if err != nil {
-		return ""
-	}
+	text, _ := bounded.ReadFile(path, maxFile)
 	return string(text)
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/trees"
 )
 
@@ -157,15 +158,14 @@ func (l *Loaded[C, S]) Assume(state S) { l.state.Store(&state) }
 // readJSON reads a file that an earlier server wrote. One that is no JSON is renamed, so that
 // somebody can look at it and the next start does not stumble again.
 func readJSON(path string, into any) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
+	data, err := bounded.ReadFile(path, maxFile)
+	if err != nil && !errors.Is(err, bounded.ErrTooLong) {
+		return err // the file may be good
 	}
-	if info.Size() > maxFile {
-		err = fmt.Errorf("file has %d bytes, more than %d", info.Size(), maxFile)
-	} else if data, readErr := os.ReadFile(path); readErr != nil {
-		return readErr
-	} else if err = json.Unmarshal(data, into); err == nil {
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err == nil {
 		if checked, ok := into.(interface{ check() error }); ok {
 			err = checked.check()
 		}
