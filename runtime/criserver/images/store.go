@@ -122,11 +122,11 @@ type Store struct {
 	busy     locks         // one holder per layer, blob and snapshot
 	unpacks  chan struct{} // holds one element for each layer that is being unpacked
 
-	boot     string         // which boot of the machine this is
-	commits  sync.Mutex     // held while records are written
-	settling sync.WaitGroup // see settle
-	disk     *diskusage.Disk  // of snapshots
-	stop     func()         // ends its measurements
+	boot     string          // which boot of the machine this is
+	commits  sync.Mutex      // held while records are written
+	settling sync.WaitGroup  // see settle
+	disk     *diskusage.Disk // of snapshots
+	stop     func()          // ends its measurements
 
 	mu        sync.Mutex
 	images    map[string]*record  // by ID
