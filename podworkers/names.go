@@ -86,3 +86,10 @@ func (ws *Workers) release(name string, uid types.UID) {
 		}
 	}
 }
+
+// isBeingStopped tells whether the pod ends and something of it may still run.
+func (w *worker) isBeingStopped() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.killRequested() && w.phase < Terminated
+}

@@ -96,13 +96,6 @@ func (w *worker) poke(why string) {
 	}
 }
 
-// isBeingStopped tells whether the pod ends and something of it may still run.
-func (w *worker) isBeingStopped() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.killRequested() && w.phase < Terminated
-}
-
 // merge keeps the earlier kill's cause and the shorter of both grace periods.
 func (k *Kill) merge(earlier *Kill) *Kill {
 	if earlier == nil {

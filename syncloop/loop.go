@@ -65,9 +65,6 @@ type Options struct {
 // Upstream: pkg/kubelet/kubelet.go housekeepingPeriod.
 const housekeepingPeriod = 2 * time.Second
 
-// saveTimeout is how long the end of the kubelet waits for a slow disk.
-const saveTimeout = 5 * time.Second
-
 // Loop is the kubelet's main loop.
 type Loop struct {
 	Options
@@ -122,13 +119,6 @@ func (l *Loop) Run(ctx context.Context) {
 		}
 		l.syncLoopIteration(ctx, synced, updates, housekeeping.C)
 	}
-}
-
-// saveAllocations waits, a moment only, until what pods were given last is on disk.
-func (l *Loop) saveAllocations(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
-	defer cancel()
-	l.Allocation.Wait(ctx)
 }
 
 // syncLoopIteration handles one event. It reads from these channels; beside each is its capacity, what writes there, and what

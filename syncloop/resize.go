@@ -122,3 +122,13 @@ func (l *Loop) pendingSince(uid types.UID) time.Time {
 	}
 	return time.Now()
 }
+
+// saveTimeout is how long the end of the kubelet waits for a slow disk.
+const saveTimeout = 5 * time.Second
+
+// saveAllocations waits, a moment only, until what pods were given last is on disk.
+func (l *Loop) saveAllocations(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	l.Allocation.Wait(ctx)
+}
