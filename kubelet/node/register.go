@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -95,7 +98,7 @@ func (n *Node) patch(ctx context.Context, have, want *corev1.Node, subresource s
 	if equality.Semantic.DeepEqual(have, want) {
 		return have, nil
 	}
-	body, err := patch.Diff(have, want)
+	body, err := patchOf(have, want)
 	if err != nil {
 		return nil, fmt.Errorf("compute the patch of node %s: %w", have.Name, err)
 	}
@@ -111,6 +114,31 @@ func (n *Node) patch(ctx context.Context, have, want *corev1.Node, subresource s
 		return nil, fmt.Errorf("patch node %s: %w", have.Name, err)
 	}
 	return got, nil
+}
+
+// patchOf returns the strategic merge patch of two versions of the node, nil if they are encoded alike. Addresses are
+// merged by their type, but a dual-stack node has two of one type, so that the list is replaced as a whole.
+func patchOf(have, want *corev1.Node) ([]byte, error) {
+	body, err := patch.Diff(have, want)
+	if err != nil || body == nil || slices.Equal(have.Status.Addresses, want.Status.Addresses) {
+		return body, err
+	}
+	var changes, status map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(body, &changes), json.Unmarshal(changes["status"], &status)); err != nil {
+		return nil, err
+	}
+	addresses := []any{map[string]string{"$patch": "replace"}}
+	for _, a := range want.Status.Addresses {
+		addresses = append(addresses, a)
+	}
+	delete(status, "$setElementOrder/addresses")
+	if status["addresses"], err = json.Marshal(addresses); err != nil {
+		return nil, err
+	}
+	if changes["status"], err = json.Marshal(status); err != nil {
+		return nil, err
+	}
+	return json.Marshal(changes)
 }
 
 // attachedByController says that a controller attaches volumes to the node.
