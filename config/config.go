@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -134,7 +137,12 @@ func (c *Config) Updates() <-chan PodUpdate { return c.updates }
 func (c *Config) set(ctx context.Context, source string, pods []*corev1.Pod) {
 	c.merging.Lock()
 	defer c.merging.Unlock()
-	for _, u := range c.merger.merge(ctx, source, pods) {
+	merging, span := otel.Tracer("minikubelet").Start(ctx, "merge", trace.WithAttributes(
+		attribute.String("source", source), attribute.Int("pods", len(pods)), attribute.String("code.function.name", "minikubelet/config.(*merger).merge"),
+	))
+	updates := c.merger.merge(merging, source, pods)
+	span.End()
+	for _, u := range updates {
 		select {
 		case c.updates <- u:
 		case <-ctx.Done():

@@ -178,7 +178,7 @@ var table = []Field{
 	{Path: "logging.flushFrequency", Support: Accepted, Default: "5s", Note: "logs are not buffered"},
 	{Path: "logging.vmodule", Support: Supported},
 	{Path: "logging.options", Support: Accepted, Note: "logs go to standard error unbuffered"},
-	{Path: "tracing", Support: Supported, Note: "spans go by OTLP over gRPC to endpoint, localhost:4317 by default, none without samplingRatePerMillion; beside upstream's a sync has mountVolumes, createPodSandbox, startContainer, killContainer"},
+	{Path: "tracing", Support: Supported, Note: "spans go by OTLP over gRPC to endpoint, localhost:4317 by default, none without samplingRatePerMillion; beside upstream's each step of a pod has one, with its reason and its function: docs/timeline.md"},
 	{Path: "featureGates", Support: Supported, Note: "every gate of upstream's is known by name; MemoryQoS switches something (on cgroup v2; off here, on upstream from 1.37), another that is not at upstream's default has no effect and a warning says so"},
 	{Path: "showHiddenMetricsForVersion", Support: Refused},
 	{Path: "oomScoreAdj", Support: Supported, Default: -999, Note: "as upstream, a kubelet that may not set it says so and goes on"},

@@ -44,6 +44,7 @@ type flags struct {
 	settle      time.Duration
 	bin         string
 	other       string // another build of this kubelet, to compare with
+	otherArgs   string // what the other is started with besides
 	runtime     string
 	concurrency int
 	burst       int // so many pods at once, on both runtimes
@@ -65,6 +66,7 @@ func main() {
 	flag.DurationVar(&f.settle, "settle", 10*time.Second, "how long to wait after the last pod is Ready before counting status writes and idling")
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
 	flag.StringVar(&f.other, "other", "", "another build of this kubelet, a program: it is measured too, right before this one")
+	flag.StringVar(&f.otherArgs, "other-args", "", "flags of the other, as in --timeline; without -other the other is this build with them")
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server below the kubelets: containerd, or embedded for this kubelet alone")
 	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
 	flag.IntVar(&f.burst, "burst", 0, "measure the start and the deletion of so many pods at once too, on containerd and on the embedded runtime, for instance 500")
@@ -92,10 +94,12 @@ func main() {
 	}
 }
 
+func (f flags) hasOther() bool { return f.other != "" || f.otherArgs != "" }
+
 // withOther has the other build take its turn before this one, where there is one.
 func (f flags) withOther(contenders []string) []string {
 	i := slices.Index(contenders, ours)
-	if f.other == "" || i < 0 {
+	if !f.hasOther() || i < 0 {
 		return contenders
 	}
 	return slices.Insert(contenders, i, other)
@@ -148,7 +152,7 @@ func compareBursts(ctx context.Context, f flags) error {
 // compareKubelets measures kubelets, and the floor below them.
 func compareKubelets(ctx context.Context, f flags) error {
 	for _, c := range f.contenders {
-		if !slices.Contains([]string{ours, upstream, floor, other}, c) || c == other && f.other == "" {
+		if !slices.Contains([]string{ours, upstream, floor, other}, c) || c == other && !f.hasOther() {
 			return fmt.Errorf("-kubelets: unknown %q", c)
 		}
 	}
@@ -212,6 +216,9 @@ func (b *bench) measure(ctx context.Context, contender string, n, round int) (re
 	}
 	o := stack.KubeletOptions{Upstream: contender == upstream, Config: map[string]any{"maxPods": max(250, n+10)}}
 	if contender == other {
+		o.Args = strings.Fields(b.otherArgs)
+	}
+	if contender == other && b.other != "" {
 		o.Wrap = func(args []string) []string { return append([]string{b.other}, args[1:]...) }
 	}
 	k, err := b.s.StartKubelet(o)
