@@ -272,3 +272,30 @@ func TestDevicePluginFound(t *testing.T) {
 		t.Errorf("the container has %q", got)
 	}
 }
+
+// TestDevicePluginCDI: what a file of CDI says of a device that a plugin names reaches the container. A device that no file
+// describes keeps the container from being created until one does.
+func TestDevicePluginCDI(t *testing.T) {
+	ctx, s := node(t)
+	const name = "example.com/described"
+	startDevicePlugin(t, "-dir="+filepath.Join(s.RootDir(), "device-plugins"), "-resource="+name, "-devices=one", "-cdi="+name)
+	devicesAre(ctx, t, name, 1, 1)
+	pod := newPod(t)
+	pod.Spec.Containers[0] = shell("app", "test -c /dev/described && head -c 1 /dev/described | wc -c && echo $DESCRIBED && exec sleep 1000")
+	pod = waitingFor(ctx, t, create(ctx, t, withDevices(pod, name, 1)), "CreateContainerError")
+	if message := pod.Status.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(message, name+"=one") {
+		t.Errorf("the container waits with %q", message)
+	}
+	if err := os.MkdirAll(s.CDIDir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(s.CDIDir(), "described.json")
+	write(t, file, `{"cdiVersion": "0.6.0", "kind": "`+name+`", "devices": [{"name": "one", "containerEdits": {
+		"env": ["DESCRIBED=yes"], "deviceNodes": [{"path": "/dev/described", "hostPath": "/dev/zero"}]}}]}`)
+	t.Cleanup(func() { removeFile(t, file) })
+	pod, err := s.WaitPodReady(ctx, pod.Namespace, pod.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(ctx, t, "the container has its device", func() bool { return logs(t, pod, "app", 0) == "1\nyes\n" })
+}

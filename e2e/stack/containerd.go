@@ -48,7 +48,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
   netns_mounts_under_state_dir = true
-  cdi_spec_dirs = []
+  cdi_spec_dirs = ["%[1]s/cdi", "/var/run/cdi"]
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "runc"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]

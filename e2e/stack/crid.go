@@ -68,6 +68,7 @@ func (s *Stack) criOptions() ([]string, error) {
 	}
 	args := []string{
 		"--cni-conf-dir=" + filepath.Join(s.Dir, "cni"), "--cni-bin-dir=" + s.BinDir, "--oci-runtime=runc=" + s.Program("runc"),
+		"--cdi-spec-dir=" + s.CDIDir() + ",/var/run/cdi",
 	}
 	if s.options.OwnMachine {
 		args = append(args, "--oci-runtime="+suiteHandler+"="+s.Program("runc"))

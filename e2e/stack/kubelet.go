@@ -57,6 +57,9 @@ func (s *Stack) RootDir() string { return filepath.Join(s.Dir, "kubelet") }
 // PodLogsDir is where containers' logs are written.
 func (s *Stack) PodLogsDir() string { return filepath.Join(s.Dir, "podlogs") }
 
+// CDIDir is where runtimes look for the descriptions of CDI devices.
+func (s *Stack) CDIDir() string { return filepath.Join(s.Dir, "cdi") }
+
 // ManifestDir is where the kubelet looks for static pods.
 func (s *Stack) ManifestDir() string { return filepath.Join(s.Dir, "manifests") }
 

@@ -246,6 +246,9 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	if err != nil {
 		return user, err
 	}
+	if err := injectCDI(spec, config.GetCDIDevices(), s.options.CDISpecDirs); err != nil {
+		return user, err
+	}
 	return user, writeSpec(c.task.bundle, spec)
 }
 

@@ -18,6 +18,7 @@ func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
 	set.StringVar(&o.Images.ArchiveDir, "image-archive-dir", "", prefix+"directory of OCI and docker archives to import at start")
 	set.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", prefix+"directory of CNI configurations, of which the first is used")
 	set.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, prefix+"directories of CNI plugins")
+	set.StringSliceVar(&o.CDISpecDirs, "cdi-spec-dir", []string{"/etc/cdi", "/var/run/cdi"}, prefix+"directories of files that describe CDI devices")
 	set.StringVar(&o.Conmon, "conmon", "conmon", prefix+"conmon program")
 	set.Var(runtimes, "oci-runtime", prefix+"OCI runtime as handler=program; the first is the default; may be repeated")
 	set.Var(ChoiceFlag(&o.Pause, PauseNeeded, PauseAlways), "pause", prefix+"when a pod gets a pause process: needed (it shares its processes) or always")

@@ -61,6 +61,7 @@ type Options struct {
 	Conmon         string
 	CNIConfDir     string
 	CNIBinDirs     []string
+	CDISpecDirs    []string
 	Pause          string
 	CgroupManager  string
 	CgroupParent   string // of pods that name none; "" for the default

@@ -123,12 +123,9 @@ func Generate(c Container, m Machine) (*specs.Spec, error) {
 // validate refuses what is too large or not supported at all.
 func validate(c Container) error {
 	config := c.Config
-	if len(config.GetCDIDevices()) > 0 {
-		return invalid("CDI devices are not supported")
-	}
 	counts := map[string]int{
 		"command": len(config.GetCommand()), "args": len(config.GetArgs()), "envs": len(config.GetEnvs()),
-		"mounts": len(config.GetMounts()), "devices": len(c.Devices), "environment of the image": len(c.Image.Env),
+		"mounts": len(config.GetMounts()), "devices": len(c.Devices), "CDI devices": len(config.GetCDIDevices()), "environment of the image": len(c.Image.Env),
 		"entrypoint of the image": len(c.Image.Entrypoint), "command of the image": len(c.Image.Cmd),
 	}
 	for _, what := range slices.Sorted(maps.Keys(counts)) {

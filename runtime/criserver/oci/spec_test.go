@@ -183,7 +183,6 @@ func TestGenerateRefuses(t *testing.T) {
 		"null in an argument":   func(c *oci.Container) { c.Config.Args = []string{"a\x00b"} },
 		"variable without name": func(c *oci.Container) { c.Config.Envs = []*runtimeapi.KeyValue{{Value: []byte("x")}} },
 		"null in a variable":    func(c *oci.Container) { c.Config.Envs = []*runtimeapi.KeyValue{{Key: "A", Value: []byte("x\x00")}} },
-		"CDI":                   func(c *oci.Container) { c.Config.CDIDevices = []*runtimeapi.CDIDevice{{Name: "x"}} },
 		"privilege":             security(func(s *runtimeapi.LinuxContainerSecurityContext) { s.Privileged = true }),
 		"unknown capability": security(func(s *runtimeapi.LinuxContainerSecurityContext) {
 			s.Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"FLY"}}
