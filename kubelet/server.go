@@ -73,7 +73,7 @@ func servingCertificate(ctx context.Context, b *base, c *core) (get func(*tls.Cl
 		return nil, nil, err
 	}
 	return identity.Serving(ctx, identity.ServingOptions{
-		NodeName: s.NodeName, CertDir: s.CertDir, Kubeconfig: s.Kubeconfig, Bootstrap: true, Requests: api.CertificateSigningRequests(),
+		NodeName: s.NodeName, CertDir: s.CertDir, Kubeconfig: s.Kubeconfig, Requests: api.CertificateSigningRequests(),
 		Addresses: func() []corev1.NodeAddress { return c.node.Node().Status.Addresses },
 		CertFile:  s.TLSCertFile, KeyFile: s.TLSPrivateKeyFile, Registerer: b.metrics.main,
 	})

@@ -192,9 +192,6 @@ func (c *Client) Known() <-chan struct{} {
 	return c.Ready()
 }
 
-// CloseConnections has every request made from now on connect anew.
-func (c *Client) CloseConnections() { c.dialer.CloseAll() }
-
 // ErrExpired is returned by Run: whoever started the kubelet may have new credentials for it.
 var ErrExpired = errors.New("there is no valid client certificate and the apiserver answers")
 

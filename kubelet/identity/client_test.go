@@ -77,7 +77,7 @@ func TestNewCertificateNewConnection(t *testing.T) {
 	if serial, second := ask(t, c.Config, s.URL); serial != "3" || second == first {
 		t.Errorf("after the rotation: certificate %s, the connection before was %s and is %s", serial, first, second)
 	}
-	c.CloseConnections()
+	c.dialer.CloseAll()
 	if l := leaf(c.Certificate()); l.SerialNumber.Int64() != 3 || !c.deadline().Equal(l.NotAfter) {
 		t.Errorf("the certificate is %v, it is good until %v", l.SerialNumber, c.deadline())
 	}

@@ -127,7 +127,7 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.CloseConnections()
+	defer c.dialer.CloseAll()
 	var serial string
 	for range 20 {
 		if serial, _ = ask(t, c.Config, s.URL); serial == "202" {
@@ -157,7 +157,7 @@ func TestAcceptedStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.CloseConnections()
+	defer c.dialer.CloseAll()
 	for i := range 20 {
 		if serial, _ := ask(t, c.Config, s.URL); serial != "102" {
 			t.Fatalf("certificate %s is shown at request %d", serial, i)
@@ -184,7 +184,7 @@ func TestRefusedBootstraps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.CloseConnections()
+	defer c.dialer.CloseAll()
 	ends := runClient(t, c)
 	for range 3 {
 		if serial, _ := ask(t, c.Config, s.URL); serial != "2" {
@@ -226,7 +226,7 @@ func TestBrokenCertificate(t *testing.T) {
 	if err != nil || c.Certificate() == nil {
 		t.Errorf("beside an empty file: %v, %v", c, err)
 	}
-	if _, _, err := Serving(t.Context(), ServingOptions{NodeName: "n", CertDir: dir, Bootstrap: true, Requests: newSigners(t, sign)}); err != nil {
+	if _, _, err := Serving(t.Context(), ServingOptions{NodeName: "n", CertDir: dir, Requests: newSigners(t, sign)}); err != nil {
 		t.Errorf("the serving certificate: %v", err)
 	}
 }
@@ -260,7 +260,7 @@ func TestServingOfFormerCluster(t *testing.T) {
 	requests := newSigners(t, sign)
 	requests.a = now
 	get, run, err := Serving(t.Context(), ServingOptions{
-		NodeName: "n", CertDir: dir, Bootstrap: true, Requests: requests, Kubeconfig: clusterConfig(t, now, now.server(whoAmI), "{token: x}"),
+		NodeName: "n", CertDir: dir, Requests: requests, Kubeconfig: clusterConfig(t, now, now.server(whoAmI), "{token: x}"),
 		Addresses: func() []corev1.NodeAddress { return addresses },
 	})
 	if err != nil {

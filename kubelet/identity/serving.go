@@ -7,80 +7,41 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
-	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
 )
 
-// ServingOptions say where the certificate of the kubelet's own port comes from: the apiserver with Bootstrap, else
-// CertFile and KeyFile, else a certificate that the kubelet signs itself. NodeName and CertDir are required.
+// ServingOptions are what the certificate of the kubelet's own port is asked for with.
 type ServingOptions struct {
 	NodeName string
 	CertDir  string // --cert-dir
-
-	// Bootstrap is serverTLSBootstrap. It needs Requests, nil without an apiserver, and Addresses, the node's. Kubeconfig
-	// is the file that says which cluster that is; "" for any.
-	Bootstrap  bool
+	// Kubeconfig is the file that says which cluster the certificate is for; "" for any.
 	Kubeconfig string
 	Requests   Requests
-	Addresses  func() []corev1.NodeAddress
-
-	CertFile, KeyFile string // tlsCertFile, tlsPrivateKeyFile
-	// Hostname and IPs are those that a self-signed certificate names; NodeName by default.
-	Hostname   string
-	IPs        []net.IP
-	Registerer prometheus.Registerer // may be nil
+	// Addresses are the node's now.
+	Addresses func() []corev1.NodeAddress
+	// CertFile and KeyFile are tlsCertFile and tlsPrivateKeyFile: the certificate until the first one is signed.
+	CertFile, KeyFile string
+	Registerer        prometheus.Registerer // may be nil
 }
 
 // GetCertificate is tls.Config.GetCertificate.
 type GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-// Serving returns where a TLS server takes its certificate from, and what keeps that up to date until ctx ends. With
-// files it fails when they cannot be read.
-//
-// Upstream: cmd/kubelet/app/server.go InitializeTLS, pkg/kubelet/certificate/kubelet.go
-// NewKubeletServerCertificateManager, NewKubeletServerCertificateDynamicFileManager
-func Serving(ctx context.Context, o ServingOptions) (get GetCertificate, run func(context.Context), err error) {
-	if o.Bootstrap && o.Requests != nil {
-		return signedByCluster(ctx, o)
-	}
-	if (o.CertFile == "") != (o.KeyFile == "") {
-		return nil, nil, errors.New("tlsCertFile and tlsPrivateKeyFile: one is set and the other is not")
-	}
-	if o.CertFile == "" {
-		if o.CertFile, o.KeyFile, err = selfSigned(o); err != nil {
-			return nil, nil, err
-		}
-	}
-	files := &pair{certFile: o.CertFile, keyFile: o.KeyFile}
-	if _, err := files.get(time.Now()); err != nil {
-		return nil, nil, err
-	}
-	timeToLive(o.Registerer, "kubelet_certificate_manager_server_ttl_seconds", func() *tls.Certificate {
-		c, err := files.get(time.Now())
-		if err != nil {
-			return nil
-		}
-		return c
-	})
-	get = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.get(time.Now()) }
-	return get, func(ctx context.Context) { <-ctx.Done() }, nil
-}
-
 // errNoCertificate is what clients' handshakes fail with until somebody has approved the kubelet's request.
 var errNoCertificate = errors.New("no serving certificate available for the kubelet")
 
-// signedByCluster has the cluster's signer sign the certificate; approving the request is an administrator's matter.
-func signedByCluster(ctx context.Context, o ServingOptions) (GetCertificate, func(context.Context), error) {
+// Serving returns where a TLS server takes its certificate from, serverTLSBootstrap, and what renews it until ctx ends.
+// The cluster signs it after an administrator has approved the kubelet's request.
+//
+// Upstream: pkg/kubelet/certificate/kubelet.go NewKubeletServerCertificateManager
+func Serving(ctx context.Context, o ServingOptions) (GetCertificate, func(context.Context), error) {
 	files, err := newStore(o.CertDir, servingPrefix)
 	if err != nil {
 		return nil, nil, err
@@ -174,83 +135,4 @@ func servingTemplate(nodeName string, addresses []corev1.NodeAddress) *x509.Cert
 		out.IPAddresses = append(out.IPAddresses, net.ParseIP(ip))
 	}
 	return out
-}
-
-// selfSigned makes CERTDIR/kubelet.crt and kubelet.key, unless they are there and valid.
-//
-// Upstream: cmd/kubelet/app/server.go InitializeTLS
-func selfSigned(o ServingOptions) (certFile, keyFile string, err error) {
-	certFile, keyFile = filepath.Join(o.CertDir, "kubelet.crt"), filepath.Join(o.CertDir, "kubelet.key")
-	have := pair{certFile: certFile, keyFile: keyFile}
-	if c, err := have.get(time.Now()); err == nil && time.Now().Before(c.Leaf.NotAfter) {
-		return certFile, keyFile, nil
-	}
-	host := o.Hostname
-	if host == "" {
-		host = o.NodeName
-	}
-	cert, key, err := certutil.GenerateSelfSignedCertKey(host, o.IPs, nil)
-	if err != nil {
-		return "", "", fmt.Errorf("make a self-signed certificate: %w", err)
-	}
-	if err := os.MkdirAll(o.CertDir, 0o755); err != nil {
-		return "", "", fmt.Errorf("make --cert-dir: %w", err)
-	}
-	if err := writePrivate(keyFile, key); err != nil {
-		return "", "", err
-	}
-	return certFile, keyFile, writePrivate(certFile, cert)
-}
-
-// pair is a certificate and its key in files that somebody may replace.
-type pair struct {
-	certFile, keyFile string
-
-	mu      sync.Mutex
-	checked time.Time
-	stamp   [2]stamp
-	current *tls.Certificate
-}
-
-// stamp tells one version of a file from another.
-type stamp struct {
-	modified time.Time
-	size     int64
-}
-
-const pairAge = time.Second // how often the files are looked at
-
-// get returns the certificate in the files, the one before while they do not fit together.
-func (p *pair) get(now time.Time) (*tls.Certificate, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current != nil && now.Sub(p.checked) < pairAge {
-		return p.current, nil
-	}
-	p.checked = now
-	var stamps [2]stamp
-	for i, path := range []string{p.certFile, p.keyFile} {
-		info, err := os.Stat(path)
-		if err != nil {
-			return p.keep(fmt.Errorf("read the serving certificate: %w", err))
-		}
-		stamps[i] = stamp{info.ModTime(), info.Size()}
-	}
-	if p.current != nil && stamps == p.stamp {
-		return p.current, nil
-	}
-	c, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
-	if err != nil {
-		return p.keep(fmt.Errorf("read the serving certificate %s and its key %s: %w", p.certFile, p.keyFile, err))
-	}
-	p.current, p.stamp = &c, stamps
-	return p.current, nil
-}
-
-// keep goes on with what was there before, if there was something.
-func (p *pair) keep(err error) (*tls.Certificate, error) {
-	if p.current == nil {
-		return nil, err
-	}
-	return p.current, nil
 }
