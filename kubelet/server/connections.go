@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/klog/v2"
 
 	"minikubelet/kubelet/server/auth"
 )
@@ -20,7 +23,8 @@ const (
 	maxKnown          = 1024
 )
 
-// guarded is a listener that closes connections of a peer with too many of them at once.
+// guarded is a listener that closes connections of a peer with too many of them at once. netutil.LimitListener would accept
+// none at its limit, so that one peer with many connections kept all others out.
 type guarded struct {
 	net.Listener
 	strange, known *shares
@@ -106,3 +110,15 @@ func allowConn(ctx context.Context, user *auth.User) bool {
 
 // headerTimeout is for the TLS handshake, and again for a request's header.
 const headerTimeout = 10 * time.Second
+
+// quietErrors takes what net/http says of single connections. Anybody can cause most of it, but not a panic.
+type quietErrors struct{}
+
+func (quietErrors) Write(line []byte) (int, error) {
+	if text := strings.TrimSpace(string(line)); strings.Contains(text, "panic serving") {
+		klog.Background().Error(nil, "A request made its handler panic", "reason", text)
+	} else {
+		klog.Background().V(4).Info("Connection failed", "reason", text)
+	}
+	return len(line), nil
+}

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -63,12 +62,19 @@ func writePods(w http.ResponseWriter, pods []*corev1.Pod) error {
 	return writeJSON(w, list)
 }
 
-func writeJSON(w http.ResponseWriter, value any) error {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Errorf("write answer: %w", err)
+// pod returns the pod of that name, and of that UID if one is given. A mirror pod's UID counts as its static pod's.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go GetPodByName
+func (s *Server) pod(r *http.Request) (*corev1.Pod, error) {
+	namespace, name, uid := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid")
+	pods := s.options.Pods()
+	i := slices.IndexFunc(pods, func(p *corev1.Pod) bool { return p.Namespace == namespace && p.Name == name })
+	if i < 0 {
+		return nil, notFound("pod %q does not exist", name)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, err = w.Write(data)
-	return err
+	// The apiserver knows a static pod by the UID of its mirror.
+	if uid != "" && uid != string(pods[i].UID) && !podinfo.IsStatic(pods[i]) {
+		return nil, notFound("pod %q with UID %q does not exist", name, uid)
+	}
+	return pods[i], nil
 }

@@ -1,11 +1,9 @@
 package server
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -282,68 +280,3 @@ func dropBody(p *patient, r *http.Request) error {
 	_ = p.control.SetReadDeadline(time.Time{}) // it was for the body
 	return nil
 }
-
-// httpError is an error with a status for the client.
-type httpError struct {
-	status  int
-	message string
-}
-
-func (e *httpError) Error() string { return e.message }
-
-func notFound(format string, args ...any) error {
-	return &httpError{http.StatusNotFound, fmt.Sprintf(format, args...)}
-}
-
-func badRequest(format string, args ...any) error {
-	return &httpError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
-}
-
-func statusOf(err error) int {
-	if e, ok := errors.AsType[*httpError](err); ok {
-		return e.status
-	}
-	return http.StatusInternalServerError
-}
-
-// patient waits for a slow client as long as each write may take, however many there are.
-type patient struct {
-	http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	begun   bool
-}
-
-// Unwrap is for http.ResponseController.
-func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
-
-// WriteHeader implements http.ResponseWriter.
-func (p *patient) WriteHeader(status int) {
-	p.begun = true
-	p.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements io.Writer.
-func (p *patient) Write(data []byte) (int, error) {
-	p.begun = true
-	p.extend()
-	return p.ResponseWriter.Write(data)
-}
-
-// Flush implements http.Flusher.
-func (p *patient) Flush() { _ = p.FlushError() }
-
-// FlushError is Flush for http.ResponseController.
-func (p *patient) FlushError() error {
-	p.begun = true
-	p.extend()
-	return p.control.Flush()
-}
-
-// Hijack implements http.Hijacker.
-func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	p.begun = true
-	return p.control.Hijack()
-}
-
-func (p *patient) extend() { _ = p.control.SetWriteDeadline(time.Now().Add(p.timeout)) }

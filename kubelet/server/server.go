@@ -1,3 +1,4 @@
+// Package server answers HTTP requests about the node and its pods.
 package server
 
 import (
@@ -8,9 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
-	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/server/auth"
 	"minikubelet/kubelet/server/logs"
 	"minikubelet/kubelet/settings"
@@ -185,33 +183,4 @@ func (s *Server) Run(ctx context.Context) {
 	inside.Lock()
 	defer inside.Unlock()
 	_ = s.watcher.Close()
-}
-
-// quietErrors takes what net/http says of single connections. Anybody can cause most of it, but not a panic.
-type quietErrors struct{}
-
-func (quietErrors) Write(line []byte) (int, error) {
-	if text := strings.TrimSpace(string(line)); strings.Contains(text, "panic serving") {
-		klog.Background().Error(nil, "A request made its handler panic", "reason", text)
-	} else {
-		klog.Background().V(4).Info("Connection failed", "reason", text)
-	}
-	return len(line), nil
-}
-
-// pod returns the pod of that name, and of that UID if one is given. A mirror pod's UID counts as its static pod's.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go GetPodByName
-func (s *Server) pod(r *http.Request) (*corev1.Pod, error) {
-	namespace, name, uid := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid")
-	pods := s.options.Pods()
-	i := slices.IndexFunc(pods, func(p *corev1.Pod) bool { return p.Namespace == namespace && p.Name == name })
-	if i < 0 {
-		return nil, notFound("pod %q does not exist", name)
-	}
-	// The apiserver knows a static pod by the UID of its mirror.
-	if uid != "" && uid != string(pods[i].UID) && !podinfo.IsStatic(pods[i]) {
-		return nil, notFound("pod %q with UID %q does not exist", name, uid)
-	}
-	return pods[i], nil
 }
