@@ -85,6 +85,7 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	k.run(c.csi.Run, newPluginWatcher(b, c).Run) // part: plugins, kubelet/plugins
 	k.run(func(ctx context.Context) { c.devices.Run(ctx, c.mayHaveDevices) })
 	k.run(newPodResources(b, c).Run) // part: PodResources, kubelet/podresources
+	k.run(newOOMWatcher(b, c).Run)   // part: OOM watch, kubelet/oom
 	k.run(rotateLogs(b))             // part: log rotation, runtime/logs
 	k.run(servers...)
 	k.run(b.timeline.run(b, c))    // part: timeline, kubelet/timeline
