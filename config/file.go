@@ -49,16 +49,16 @@ func (c *Config) watchFiles(ctx context.Context, send sink) {
 	defer tick.Stop()
 	for {
 		f.watch.renew(ctx)
-		f.look(ctx, send)
+		f.deliver(ctx, send)
 		if !f.watch.wait(ctx, tick.C) {
 			return
 		}
 	}
 }
 
-// look sends the pods that the files have now. When a file was removed and made again since the last look, a set without its
+// deliver sends the pods that the files have now. When a file was removed and made again since the last look, a set without its
 // pods is sent first: they end, and start again.
-func (f *files) look(ctx context.Context, send sink) {
+func (f *files) deliver(ctx context.Context, send sink) {
 	back := f.watch.back(func(path string) os.FileInfo { return f.known[path].info })
 	if len(back) > 0 {
 		var others []*corev1.Pod

@@ -232,12 +232,12 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 		m.queue.Forget(uid)
 	case isGone(err):
 		log.V(2).Info("The pod is gone from the apiserver, its status is not written", "err", err)
-		m.note(uid, func(e *entry) { e.gone = !e.static })
+		m.edit(uid, func(e *entry) { e.gone = !e.static })
 		m.queue.Forget(uid)
 	case ctx.Err() != nil:
 	default:
 		log.Error(err, "Writing the pod's status failed, will be retried")
-		m.note(uid, func(e *entry) {
+		m.edit(uid, func(e *entry) {
 			if !changed.IsZero() {
 				e.changed = changed
 			}
@@ -259,8 +259,8 @@ func isGone(err error) bool {
 	return slices.ContainsFunc(answer.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
-// note changes the pod's entry, if it still has one.
-func (m *Manager) note(uid types.UID, change func(*entry)) {
+// edit changes the pod's entry, if it still has one.
+func (m *Manager) edit(uid types.UID, change func(*entry)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.pods[uid]; e != nil {
@@ -281,7 +281,7 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 	if err != nil {
 		return fmt.Errorf("patch status of pod %s/%s: %w", object.namespace, object.name, err)
 	}
-	m.note(uid, func(e *entry) {
+	m.edit(uid, func(e *entry) {
 		if e.object.uid == pod.UID {
 			e.object.take(pod)
 		}
@@ -328,6 +328,6 @@ func (m *Manager) delete(ctx context.Context, uid types.UID, object apiObject) e
 	if err != nil {
 		return fmt.Errorf("delete pod %s/%s: %w", object.namespace, object.name, err)
 	}
-	m.note(uid, func(e *entry) { e.asked = true })
+	m.edit(uid, func(e *entry) { e.asked = true })
 	return nil
 }

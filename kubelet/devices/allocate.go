@@ -185,12 +185,12 @@ func (m *Manager) preferred(ctx context.Context, name string, available, must []
 		return nil, nil
 	}
 	m.mu.Unlock()
-	defer m.mu.Lock()
 	response, err := call(ctx, m, name, allocateTimeout, func(ctx context.Context, p *plugin) (*pluginapi.PreferredAllocationResponse, error) {
 		return p.api.GetPreferredAllocation(ctx, &pluginapi.PreferredAllocationRequest{ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{{
 			AvailableDeviceIDs: append(slices.Clone(available), must...), MustIncludeDeviceIDs: must, AllocationSize: int32(size),
 		}}})
 	})
+	m.mu.Lock()
 	if err != nil {
 		return nil, fmt.Errorf("device plugin GetPreferredAllocation rpc failed with err: %w", err)
 	}

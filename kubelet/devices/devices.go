@@ -136,11 +136,7 @@ func (m *Manager) Run(ctx context.Context, active func(types.UID) bool) {
 	m.active = active
 	m.mu.Unlock()
 	defer m.watching.Wait()
-	defer func() {
-		m.mu.Lock() // nobody begins to listen to a plugin from then on
-		defer m.mu.Unlock()
-		m.end()
-	}()
+	defer m.endWatching()
 	m.saveNames()
 	m.mu.Lock()
 	m.expire() // resources of plugins that do not come back
@@ -148,6 +144,13 @@ func (m *Manager) Run(ctx context.Context, active func(types.UID) bool) {
 	if err := m.serve(ctx); err != nil {
 		klog.FromContext(ctx).Error(err, "Device plugins cannot register")
 	}
+}
+
+// endWatching ends listening to plugins; none is begun after it.
+func (m *Manager) endWatching() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.end()
 }
 
 // Recreated tells that no kubelet ran on this machine before: what the node's status says of extended resources is of

@@ -125,7 +125,7 @@ func (m *Manager) Certificate(ctx context.Context, pod *corev1.Pod, volume strin
 		c.mu.Lock()
 		news := c.news
 		c.mu.Unlock()
-		c.look(ctx, pod, store, have)
+		c.takeAnswer(ctx, pod, store, have)
 		if err := c.ask(ctx, pod, volume, index, have); err != nil {
 			return nil, nil, err
 		}
@@ -144,8 +144,8 @@ func (m *Manager) Certificate(ctx context.Context, pod *corev1.Pod, volume strin
 	}
 }
 
-// look takes the answer to a request, if there is one.
-func (c *certificates) look(ctx context.Context, pod *corev1.Pod, store cache.Store, have *credential) {
+// takeAnswer takes the answer to a request, if there is one.
+func (c *certificates) takeAnswer(ctx context.Context, pod *corev1.Pod, store cache.Store, have *credential) {
 	if have.asked == nil {
 		return
 	}
