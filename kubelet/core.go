@@ -98,7 +98,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	assigned := newDevices(ctx, b, n, rt.Allocation, resync) // part: devices, kubelet/devices
+	assigned := newDevices(ctx, b, n, rt.Allocation(), resync) // part: devices, kubelet/devices
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: known, HostIPs: n.HostIPs, Allocatable: n.Allocatable,
 		Node: n.Node, Claims: b.api.claims(), CSI: drivers, RecursiveReadOnly: rt.RecursiveReadOnly, Events: b.events, Registerer: r,
@@ -131,7 +131,7 @@ func newLoop(b *base, c *core, h hooks) *syncloop.Loop {
 	s := b.settings
 	return syncloop.New(syncloop.Options{
 		Config: c.config, PLEG: c.pleg, Probes: c.probes, Resync: c.resync, Workers: c.workers, Pods: c.pods, Status: c.status, Mirror: c.mirror,
-		Events: b.events, Node: c.node, Allocation: c.runtime.Allocation, UpdateQOS: c.cgroups.UpdateQOS, Ready: c.podCgroups.ready, MaxPods: int(s.MaxPods),
+		Events: b.events, Node: c.node, Allocation: c.runtime.Allocation(), UpdateQOS: c.cgroups.UpdateQOS, Ready: c.podCgroups.ready, MaxPods: int(s.MaxPods),
 		Registerer: b.metrics.main, Clean: newCleaner(b, c), Pressure: h.pressure, ShuttingDown: h.shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return spec.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 		AppArmor:     syncloop.AppArmor(),

@@ -117,7 +117,7 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 		Pod: pod, Observed: observed, Old: &pod.Status, HostIPs: w.opts.Node.HostIPs(), Now: time.Now(), RuntimeName: w.opts.Node.RuntimeName(),
 		Terminating: w.phase >= Terminating, Terminated: w.phase >= Terminated, Override: w.override,
 		Waiting: map[string]status.Waiting{}, Messages: map[string]string{}, Unready: map[string]bool{}, Unstarted: map[string]bool{},
-		PodResources: w.opts.Runtime.PodResources(pod), Resize: w.opts.Runtime.Allocation.Conditions(w.uid),
+		PodResources: w.opts.Runtime.PodResources(pod), Resize: w.opts.Runtime.Allocation().Conditions(w.uid),
 	}
 	for _, c := range observed.Containers {
 		switch spec := podinfo.Container(pod, c.Name); c.State {
@@ -133,7 +133,7 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 	for name, f := range w.failed {
 		in.Waiting[name] = status.Waiting{Reason: f.Reason, Message: f.Message}
 	}
-	if lagging, some := w.opts.Runtime.Allocation.Actuated(w.uid); some {
+	if lagging, some := w.opts.Runtime.Allocation().Actuated(w.uid); some {
 		in.Lagging = lagging.Containers
 	}
 	in.RecursiveReadOnly = status.AsksRecursiveReadOnly(pod) && w.opts.Runtime.RecursiveReadOnly(pod)

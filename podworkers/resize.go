@@ -14,7 +14,7 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet.go SyncPod, which asks IsPodResizeInProgress.
 func (w *worker) trackResize(pod *corev1.Pod) {
-	store := w.opts.Runtime.Allocation
+	store := w.opts.Runtime.Allocation()
 	if _, lags := store.Actuated(w.uid); lags {
 		store.Progress(pod, "", "")
 	} else if generation, was := store.Done(w.uid); was {
@@ -29,7 +29,7 @@ func (w *worker) resizeFailed(pod *corev1.Pod, err error) {
 	if !ok {
 		return
 	}
-	generation, news := w.opts.Runtime.Allocation.Progress(pod, corev1.PodReasonError, failed.Error())
+	generation, news := w.opts.Runtime.Allocation().Progress(pod, corev1.PodReasonError, failed.Error())
 	if news {
 		w.opts.Events.Event(pod, corev1.EventTypeWarning, allocation.EventError,
 			allocation.Message("Pod resize error", pod, generation, failed.Error()))

@@ -56,7 +56,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 	}
 	w.opts.Volumes.Republish(w.lifetime, pod)
 
-	result, err := w.opts.Runtime.SyncPod(ctx, pod, observed, podInputs{w})
+	result, err := w.opts.Runtime.SyncPod(ctx, pod, podInputs{w})
 	w.failed = result.Containers
 	if ctx.Err() != nil {
 		return none, 0, ctx.Err()

@@ -27,7 +27,6 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
 	if !w.opts.Runtime.Ended(observed) {
 		err := w.killPod(ctx, m, observed)
-		w.opts.Cache.Acted(w.uid) // what was read while containers ended does not count
 		if err != nil {
 			if ctx.Err() == nil {
 				w.opts.Events.Eventf(m.pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
@@ -126,13 +125,13 @@ func (w *worker) empty(ctx context.Context, pod *corev1.Pod) error {
 	}
 	// A record of the pod's resources that is still being written would make the directory again, so the writing is waited
 	// for. A record that could not be written does no harm.
-	_ = w.opts.Runtime.Allocation.Settle(ctx, w.uid)
+	_ = w.opts.Runtime.Allocation().Settle(ctx, w.uid)
 	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)
 	}
 	if !comesBack {
 		w.opts.Cache.Delete(w.uid)
-		w.opts.Runtime.Allocation.Forget(w.uid)
+		w.opts.Runtime.Allocation().Forget(w.uid)
 	}
 	return nil
 }

@@ -74,23 +74,23 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	if err != nil {
 		return "", r.containerFailed(ctx, job, "", ReasonCreateContainerConfig, err)
 	}
-	made, err := r.CRI.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
+	made, err := r.opts.CRI.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: job.sandboxID, Config: config, SandboxConfig: job.sandbox,
 	})
 	if err != nil {
-		r.note(pod)
+		r.opts.Cache.Acted(pod.UID)
 		return "", r.containerFailed(ctx, job, "", ReasonCreateContainer, err)
 	}
 	id = made.GetContainerId()
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventCreated, "Container created")
 
 	// Step 4: start it.
-	if _, err := r.CRI.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
-		r.note(pod)
+	if _, err := r.opts.CRI.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+		r.opts.Cache.Acted(pod.UID)
 		return id, r.containerFailed(ctx, job, id, ReasonRunContainer, err)
 	}
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventStarted, "Container started")
-	if err := r.Allocation.SetContainerActuated(ctx, pod.UID, container.Name, container.Resources); err != nil {
+	if err := r.opts.Allocation.SetContainerActuated(ctx, pod.UID, container.Name, container.Resources); err != nil {
 		klog.FromContext(ctx).Error(err, "Recording a container's resources failed, they will be set again", "pod", klog.KObj(pod), "podUID", pod.UID)
 	}
 	r.linkLog(ctx, pod, container, id, filepath.Join(job.sandbox.LogDirectory, config.LogPath))
@@ -99,9 +99,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	if container.Lifecycle == nil || container.Lifecycle.PostStart == nil {
 		return id, nil
 	}
-	if job.leave != nil {
-		job.leave()
-	}
+	job.leave()
 	return id, r.postStart(ctx, job, id)
 }
 
@@ -151,7 +149,7 @@ func (r *Runtime) imageFailed(ctx context.Context, job startJob, err error) erro
 }
 
 func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, policy corev1.PullPolicy) (string, error) {
-	return r.Images.EnsureImageExists(ctx, images.Request{
+	return r.opts.Images.EnsureImageExists(ctx, images.Request{
 		Pod: job.pod, Container: job.Container, Image: image, PullPolicy: policy,
 		PullSecrets: job.secrets, Sandbox: job.sandbox, RuntimeHandler: job.handler,
 		Pulling: job.leave,
@@ -186,7 +184,7 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 	for _, mount := range in.Mounts { // files keep their owners: the runtime maps the IDs of mounts as well
 		mount.UidMappings, mount.GidMappings = in.Users.Uids, in.Users.Gids
 	}
-	config, err := r.Node.ContainerConfig(pod, container, in)
+	config, err := r.opts.Node.ContainerConfig(pod, container, in)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +225,7 @@ func (r *Runtime) userOf(ctx context.Context, image, ref string) (spec.ImageUser
 	if known, ok := r.imageUsers.Load(ref); ok {
 		return known.(spec.ImageUser), nil
 	}
-	response, err := r.CRI.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: image}})
+	response, err := r.opts.CRI.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: image}})
 	if err != nil {
 		return spec.ImageUser{}, fmt.Errorf("look up the user of image %q: %w", image, err)
 	}

@@ -32,7 +32,7 @@ const (
 )
 
 func (r *Runtime) podEvent(pod *corev1.Pod, kind, reason, format string, args ...any) {
-	r.Events.Event(reference(pod, ""), kind, reason, fmt.Sprintf(format, args...))
+	r.opts.Events.Event(reference(pod, ""), kind, reason, fmt.Sprintf(format, args...))
 }
 
 // containerEvent names the container in the event's reference. An ID in the text, which the runtime likes to put
@@ -44,7 +44,7 @@ func (r *Runtime) containerEvent(pod *corev1.Pod, container *corev1.Container, i
 	if id != "" {
 		message = strings.ReplaceAll(message, id, container.Name)
 	}
-	r.Events.Event(reference(pod, podinfo.FieldPath(pod, container.Name)), kind, reason, message)
+	r.opts.Events.Event(reference(pod, podinfo.FieldPath(pod, container.Name)), kind, reason, message)
 }
 
 func reference(pod *corev1.Pod, field string) *corev1.ObjectReference {

@@ -39,8 +39,8 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
 	}
 	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
-	if r.UserNamespaces != nil {
-		errs = append(errs, r.UserNamespaces.Retain(func(uid types.UID) bool { return known(uid) || inUse[uid] }))
+	if r.opts.UserNamespaces != nil {
+		errs = append(errs, r.opts.UserNamespaces.Retain(func(uid types.UID) bool { return known(uid) || inUse[uid] }))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
@@ -72,7 +72,7 @@ func (r *Runtime) stopUnknown(ctx context.Context, container *runtimeapi.Contain
 	if err != nil || grace < least {
 		grace = least
 	}
-	_, err = r.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: container.GetId(), Timeout: grace})
+	_, err = r.opts.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: container.GetId(), Timeout: grace})
 	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("stop container %s, which is in an unknown state: %w", container.GetMetadata().GetName(), err)
 	}
@@ -109,14 +109,14 @@ func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Co
 //
 // Upstream: pkg/kubelet/kubelet_pods.go cleanupOrphanedPodCgroups
 func (r *Runtime) removeCgroups(pick func(types.UID) bool) error {
-	uids, err := r.Cgroups.Pods()
+	uids, err := r.opts.Cgroups.Pods()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, uid := range uids {
 		if pick(uid) {
-			errs = append(errs, r.Cgroups.RemovePod(uid))
+			errs = append(errs, r.opts.Cgroups.RemovePod(uid))
 		}
 	}
 	return errors.Join(errs...)
@@ -179,11 +179,11 @@ func garbageSandboxes(all []*runtimeapi.PodSandbox, containers []*runtimeapi.Con
 
 // listAll lists everything in the runtime.
 func (r *Runtime) listAll(ctx context.Context) ([]*runtimeapi.Container, []*runtimeapi.PodSandbox, error) {
-	containers, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, err := r.opts.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	if err != nil {
 		return nil, nil, err
 	}
-	sandboxes, err := r.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	sandboxes, err := r.opts.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		return nil, nil, err
 	}

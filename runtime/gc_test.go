@@ -27,7 +27,7 @@ func touch(t *testing.T, path string) {
 
 func mustRead(t *testing.T, b *bench, uid types.UID) *cri.PodStatus {
 	t.Helper()
-	observed, err := b.ReadPod(t.Context(), uid)
+	observed, err := cri.ReadPod(t.Context(), b.opts.CRI, uid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,10 +45,10 @@ func TestRemovePod(t *testing.T) {
 	other.UID = "uid-2"
 	b.mustSync(t, pod)
 	b.mustSync(t, other)
-	log := filepath.Join(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
+	log := filepath.Join(spec.PodLogsDirectory(b.opts.Node.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
 	touch(t, log)
 	b.linkLog(t.Context(), pod, &pod.Spec.Containers[0], b.fake.ContainerID("b"), log)
-	links, err := os.ReadDir(b.ContainerLogsDir)
+	links, err := os.ReadDir(b.opts.ContainerLogsDir)
 	if err != nil || len(links) != 1 {
 		t.Fatal(links, err)
 	}
@@ -66,7 +66,7 @@ func TestRemovePod(t *testing.T) {
 	if exists(filepath.Dir(filepath.Dir(log))) {
 		t.Error("logs are left")
 	}
-	if !exists(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", other.UID)) {
+	if !exists(spec.PodLogsDirectory(b.opts.Node.PodLogsDir, "ns", "pod", other.UID)) {
 		t.Error("another pod's logs are gone")
 	}
 	if err := b.RemoveCgroup(t.Context(), pod.UID); err != nil {
@@ -84,7 +84,7 @@ func TestGarbageCollect(t *testing.T) {
 	// Two ends of a, the second sandbox after the first died.
 	b.fake.SetExit(b.fake.ContainerID("a"), 1)
 	b.mustSync(t, pod)
-	logs := spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", pod.UID)
+	logs := spec.PodLogsDirectory(b.opts.Node.PodLogsDir, "ns", "pod", pod.UID)
 	for _, name := range []string{"a/0.log", "a/0.log.20300101", "a/00.log", "a/1.log"} {
 		touch(t, filepath.Join(logs, name))
 	}
@@ -93,15 +93,15 @@ func TestGarbageCollect(t *testing.T) {
 	if err := b.KillPod(t.Context(), gone, mustRead(t, b, gone.UID), nil); err != nil {
 		t.Fatal(err)
 	}
-	result, err := b.sync(t, pod, inputs{})
+	_, err := b.sync(t, pod, inputs{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := state(result.Observed)
-	dead := filepath.Join(b.ContainerLogsDir, "pod_ns_a-deadbeef.log")
-	live := filepath.Join(b.ContainerLogsDir, "pod_ns_b-"+result.Observed.Container("b").ID+".log")
+	before := state(b.seen(pod))
+	dead := filepath.Join(b.opts.ContainerLogsDir, "pod_ns_a-deadbeef.log")
+	live := filepath.Join(b.opts.ContainerLogsDir, "pod_ns_b-"+b.seen(pod).Container("b").ID+".log")
 	for _, link := range []string{dead, live} {
-		if err := os.MkdirAll(b.ContainerLogsDir, 0o755); err != nil {
+		if err := os.MkdirAll(b.opts.ContainerLogsDir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Symlink("/nowhere", link); err != nil {
@@ -112,7 +112,7 @@ func TestGarbageCollect(t *testing.T) {
 	if err := b.GarbageCollect(t.Context(), known); err != nil {
 		t.Fatal(err)
 	}
-	after, err := b.ReadPod(t.Context(), pod.UID)
+	after, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestGarbageCollect(t *testing.T) {
 		t.Errorf("before %q\nafter  %q", before, state(after))
 	}
 	b.want(t, gone, "")
-	if exists(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", gone.UID)) || exists(dead) {
+	if exists(spec.PodLogsDirectory(b.opts.Node.PodLogsDir, "ns", "pod", gone.UID)) || exists(dead) {
 		t.Error("the unknown pod's logs or the dead link are left")
 	}
 	if !exists(live) {
@@ -143,7 +143,7 @@ func TestGarbageCollect(t *testing.T) {
 // TestPodDirectories: what the kubelet keeps of a pod goes with it.
 func TestPodDirectories(t *testing.T) {
 	b := newBench(t, nil)
-	pods := filepath.Join(b.RootDir, "pods")
+	pods := filepath.Join(b.opts.RootDir, "pods")
 	for _, uid := range []string{"uid-1", "known"} {
 		for _, file := range []string{"etc-hosts", "containers/a/00000000", "resources.json"} {
 			touch(t, filepath.Join(pods, uid, file))
@@ -167,7 +167,7 @@ func TestDeleteUnusedContainers(t *testing.T) {
 	ended.UID = "uid-ended"
 	b.mustSync(t, pod)
 	b.mustSync(t, ended)
-	log := filepath.Join(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", ended.UID), "x/0.log")
+	log := filepath.Join(spec.PodLogsDirectory(b.opts.Node.PodLogsDir, "ns", "pod", ended.UID), "x/0.log")
 	touch(t, log)
 	b.fake.SetExit(b.fake.ContainerID("x"), 0)
 	if err := b.KillPod(t.Context(), ended, mustRead(t, b, ended.UID), nil); err != nil {

@@ -5,17 +5,17 @@ import (
 )
 
 func (r *Runtime) handlerFeatures(name string) corev1.NodeRuntimeHandlerFeatures {
-	if r.Handler == nil {
+	if r.opts.Handler == nil {
 		return corev1.NodeRuntimeHandlerFeatures{}
 	}
-	return r.Handler(name)
+	return r.opts.Handler(name)
 }
 
 // RecursiveReadOnly tells whether the runtime of the pod's class can make mounts read-only with all that is mounted below.
 //
 // Upstream: pkg/kubelet/kubelet.go runtimeClassSupportsRecursiveReadOnlyMounts
 func (r *Runtime) RecursiveReadOnly(pod *corev1.Pod) bool {
-	handler, err := r.Classes.LookupRuntimeHandler(pod.Spec.RuntimeClassName)
+	handler, err := r.opts.Classes.LookupRuntimeHandler(pod.Spec.RuntimeClassName)
 	if err != nil {
 		return false // the sandbox cannot be made either, and that has its event
 	}

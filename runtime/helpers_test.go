@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -127,19 +128,21 @@ func newBench(t *testing.T, change func(*Options)) *bench {
 	return &bench{Runtime: New(options), fake: fake, events: events}
 }
 
-// sync syncs with the newest reading.
+// sync syncs with what the fake has now: there are no events that would tell the cache.
 func (b *bench) sync(t *testing.T, pod *corev1.Pod, in inputs) (SyncResult, error) {
 	t.Helper()
-	observed, _ := b.Cache.Get(pod.UID)
-	if observed == nil {
-		observed = &cri.PodStatus{UID: pod.UID}
+	if _, known := b.opts.Cache.Get(pod.UID); known {
+		b.opts.Cache.Acted(pod.UID)
 	} else {
-		var err error
-		if observed, err = b.ReadPod(t.Context(), pod.UID); err != nil {
-			t.Fatal(err)
-		}
+		b.opts.Cache.Put(&cri.PodStatus{UID: pod.UID, ObservedAt: time.Now()})
 	}
-	return b.SyncPod(t.Context(), pod, observed, in)
+	return b.SyncPod(t.Context(), pod, in)
+}
+
+// seen is what the cache has of a pod.
+func (b *bench) seen(pod *corev1.Pod) *cri.PodStatus {
+	observed, _ := b.opts.Cache.Get(pod.UID)
+	return observed
 }
 
 func (b *bench) mustSync(t *testing.T, pod *corev1.Pod) SyncResult {
@@ -177,7 +180,7 @@ func state(observed *cri.PodStatus) string {
 
 func (b *bench) want(t *testing.T, pod *corev1.Pod, want string) {
 	t.Helper()
-	observed, err := b.ReadPod(t.Context(), pod.UID)
+	observed, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID)
 	if err != nil {
 		t.Fatal(err)
 	}

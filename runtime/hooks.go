@@ -79,7 +79,7 @@ func (r *Runtime) runHook(ctx context.Context, pod *corev1.Pod, container *corev
 }
 
 func (r *Runtime) sleepHook(ctx context.Context, d time.Duration) error {
-	timer := r.Clock.NewTimer(d)
+	timer := r.opts.Clock.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C():
@@ -182,7 +182,7 @@ func hookPort(port intstr.IntOrString, container *corev1.Container) (int, error)
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go RunInContainer
 func (r *Runtime) ExecInContainer(ctx context.Context, containerID string, command []string, timeout time.Duration) (output []byte, exitCode int, err error) {
-	response, err := r.CRI.Runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{
+	response, err := r.opts.CRI.Runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{
 		ContainerId: containerID, Cmd: command, Timeout: int64((timeout + time.Second - 1) / time.Second),
 	})
 	if err != nil {

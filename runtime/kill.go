@@ -41,10 +41,6 @@ type killRequest struct {
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go killPodWithSyncResult
 func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus, gracePeriod *int64) error {
-	observed, err := r.look(ctx, pod, observed)
-	if err != nil {
-		return fmt.Errorf("kill pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
 	containers := containersToKill(observed)
 	order := newTerminationOrder(pod, containers)
 	errs := make([]error, len(containers)+len(observed.Sandboxes))
@@ -62,11 +58,11 @@ func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 		group.Go(func() {
 			if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
 				errs[len(containers)+i] = fmt.Errorf("stop sandbox: %w", err)
-				r.note(pod)
 			}
 		})
 	}
 	group.Wait()
+	r.opts.Cache.Acted(pod.UID)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("kill pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
@@ -94,14 +90,6 @@ func (r *Runtime) Ended(observed *cri.PodStatus) bool {
 	return true
 }
 
-// look returns the given reading, or a new one where there is none or the last call for the pod got no answer.
-func (r *Runtime) look(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus) (*cri.PodStatus, error) {
-	if _, uncertain := r.uncertain.Load(pod.UID); observed != nil && !uncertain && !observed.Shallow() {
-		return observed, nil
-	}
-	return r.ReadPod(ctx, pod.UID)
-}
-
 // containersToKill are the running ones and those that may be.
 func containersToKill(observed *cri.PodStatus) []*cri.ContainerStatus {
 	var out []*cri.ContainerStatus
@@ -124,7 +112,7 @@ func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
 		return err
 	}
 	defer leave()
-	_, err = r.CRI.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
+	_, err = r.opts.CRI.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
 	if err == nil {
 		r.stopped.Store(id, true)
 	}
@@ -151,7 +139,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 	if k.grace != nil {
 		grace = cri.Seconds(*k.grace)
 	}
-	deadline := r.Clock.Now().Add(grace)
+	deadline := r.opts.Clock.Now().Add(grace)
 	_, again := r.hooksRun.LoadOrStore(k.id, true)
 	if !again {
 		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeNormal, eventKilling, "%s", k.message)
@@ -161,17 +149,17 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 		defer end()
 	}
 	if order != nil {
-		order.wait(ctx, k.id, r.Clock.After(deadline.Sub(r.Clock.Now())))
+		order.wait(ctx, k.id, r.opts.Clock.After(deadline.Sub(r.opts.Clock.Now())))
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("kill container %s: %w", k.container.Name, ctx.Err())
 	}
 
-	left := max(deadline.Sub(r.Clock.Now()), minGracePeriod).Round(time.Second)
+	left := max(deadline.Sub(r.opts.Clock.Now()), minGracePeriod).Round(time.Second)
 	logger.V(2).Info("Stopping container", "containerID", k.id, "gracePeriod", left)
-	_, err = r.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.id, Timeout: int64(left / time.Second)})
+	_, err = r.opts.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.id, Timeout: int64(left / time.Second)})
+	r.opts.Cache.Acted(k.pod.UID)
 	if err != nil && !cri.IsNotFound(err) {
-		r.note(k.pod)
 		return fmt.Errorf("kill container %s: %w", k.container.Name, err)
 	}
 	r.hooksRun.Delete(k.id)
@@ -198,7 +186,7 @@ func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duratio
 		// What the hook printed may be secret and stays out of the event.
 		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeWarning, eventFailedPreStopHook, "PreStopHook failed")
 	}()
-	timer := r.Clock.NewTimer(grace)
+	timer := r.opts.Clock.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-done:

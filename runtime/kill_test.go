@@ -28,12 +28,12 @@ import (
 // start brings the pod up; every container of it runs.
 func (b *bench) start(t *testing.T, pod *corev1.Pod) *cri.PodStatus {
 	t.Helper()
-	result := b.mustSync(t, pod)
-	if got := len(result.Observed.Running()); got != len(pod.Spec.Containers)+len(pod.Spec.InitContainers) {
-		t.Fatalf("%d run: %s", got, state(result.Observed))
+	b.mustSync(t, pod)
+	if got := len(b.seen(pod).Running()); got != len(pod.Spec.Containers)+len(pod.Spec.InitContainers) {
+		t.Fatalf("%d run: %s", got, state(b.seen(pod)))
 	}
 	b.fake.ResetCalls()
-	return result.Observed
+	return b.seen(pod)
 }
 
 // stopped returns when, since start, and with how much grace each container was stopped.
@@ -87,7 +87,7 @@ func TestKillPod(t *testing.T) {
 				if got := stopped(b, observed, start); got != tc.want {
 					t.Errorf("%s\nwant %s", got, tc.want)
 				}
-				after, err := b.ReadPod(t.Context(), pod.UID)
+				after, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID)
 				if err != nil || !after.Gone() {
 					t.Errorf("left: %s %v", state(after), err)
 				}
@@ -154,6 +154,10 @@ func TestKillPodFailuresAndOrphans(t *testing.T) {
 	}
 	b.fake.ResetCalls()
 	// What failed is looked into, not believed from the reading of before.
+	observed, err := b.opts.Cache.Current(t.Context(), orphan)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := b.KillPod(t.Context(), orphan, observed, nil); err != nil {
 		t.Error(err)
 	}
@@ -173,7 +177,7 @@ func TestPostStart(t *testing.T) {
 	if err == nil || result.Containers["a"] != want {
 		t.Errorf("%+v %v", result.Containers["a"], err)
 	}
-	if got := state(result.Observed); got != "box0- a/0:exit143" {
+	if got := state(b.seen(pod)); got != "box0- a/0:exit143" {
 		t.Errorf("%q", got)
 	}
 	wantEvents(t, b, "Warning FailedPostStartHook spec.containers{a}: PostStartHook failed", "Normal Killing spec.containers{a}: FailedPostStartHook")

@@ -26,10 +26,10 @@ func (r *Runtime) linkLog(ctx context.Context, pod *corev1.Pod, container *corev
 	if _, err := os.Stat(log); err != nil {
 		return
 	}
-	link := spec.LogLink(r.ContainerLogsDir, pod.Namespace, pod.Name, container.Name, id)
+	link := spec.LogLink(r.opts.ContainerLogsDir, pod.Namespace, pod.Name, container.Name, id)
 	err := os.Symlink(log, link)
 	if errors.Is(err, os.ErrNotExist) {
-		if err = os.MkdirAll(r.ContainerLogsDir, 0o755); err == nil {
+		if err = os.MkdirAll(r.opts.ContainerLogsDir, 0o755); err == nil {
 			err = os.Symlink(log, link)
 		}
 	}
@@ -59,7 +59,7 @@ func nextLogAttempt(dir string) uint32 {
 // removeContainerLog removes the logs, plain and rotated, of one dead container of a pod that goes on.
 func (r *Runtime) removeContainerLog(container *runtimeapi.Container) error {
 	labels, metadata := container.GetLabels(), container.GetMetadata()
-	dir := spec.PodLogsDirectory(r.Node.PodLogsDir, labels[kubelettypes.KubernetesPodNamespaceLabel], labels[kubelettypes.KubernetesPodNameLabel], podUID(labels))
+	dir := spec.PodLogsDirectory(r.opts.Node.PodLogsDir, labels[kubelettypes.KubernetesPodNamespaceLabel], labels[kubelettypes.KubernetesPodNameLabel], podUID(labels))
 	file := filepath.Join(dir, spec.LogPath(metadata.GetName(), metadata.GetAttempt()))
 	entries, err := os.ReadDir(filepath.Dir(file))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -78,7 +78,7 @@ func (r *Runtime) removeContainerLog(container *runtimeapi.Container) error {
 
 // removeLogs removes the log directories of the pods picked.
 func (r *Runtime) removeLogs(pick func(types.UID) bool) error {
-	entries, err := os.ReadDir(r.Node.PodLogsDir)
+	entries, err := os.ReadDir(r.opts.Node.PodLogsDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read pod logs: %w", err)
 	}
@@ -86,7 +86,7 @@ func (r *Runtime) removeLogs(pick func(types.UID) bool) error {
 	for _, entry := range entries {
 		uid, ok := afterLast(entry.Name(), "_")
 		if ok && entry.IsDir() && pick(types.UID(uid)) {
-			errs = append(errs, os.RemoveAll(filepath.Join(r.Node.PodLogsDir, entry.Name())))
+			errs = append(errs, os.RemoveAll(filepath.Join(r.opts.Node.PodLogsDir, entry.Name())))
 		}
 	}
 	return errors.Join(errs...)
@@ -103,7 +103,7 @@ func afterLast(s, sep string) (string, bool) {
 // removeDeadLinks removes links to logs that are gone. A running container's log is gone for a moment each time it
 // is rotated, so its link stays.
 func (r *Runtime) removeDeadLinks(ctx context.Context) error {
-	links, err := filepath.Glob(filepath.Join(r.ContainerLogsDir, "*.log"))
+	links, err := filepath.Glob(filepath.Join(r.opts.ContainerLogsDir, "*.log"))
 	if err != nil {
 		return fmt.Errorf("list log links: %w", err)
 	}
@@ -116,7 +116,7 @@ func (r *Runtime) removeDeadLinks(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		got, err := r.CRI.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+		got, err := r.opts.CRI.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
 		if err != nil && !cri.IsNotFound(err) {
 			klog.FromContext(ctx).V(2).Info("Keeping the link of a container that cannot be read", "link", link, "err", err)
 			continue

@@ -35,7 +35,7 @@ func (r *Runtime) hostsMount(pod *corev1.Pod, container *corev1.Container, podIP
 			return nil, fmt.Errorf("read the node's hosts file: %w", err)
 		}
 	}
-	content, err := r.Node.HostsFile(pod, podIPs, node)
+	content, err := r.opts.Node.HostsFile(pod, podIPs, node)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (r *Runtime) hostsMount(pod *corev1.Pod, container *corev1.Container, podIP
 			return nil, fmt.Errorf("write the pod's hosts file: %w", err)
 		}
 	}
-	return &runtimeapi.Mount{HostPath: file, ContainerPath: etcHosts, SelinuxRelabel: r.Node.Machine.SELinux}, nil
+	return &runtimeapi.Mount{HostPath: file, ContainerPath: etcHosts, SelinuxRelabel: r.opts.Node.Machine.SELinux}, nil
 }
 
 // terminationMount makes the file the container may write its termination message to. Each instance gets one of its own.
@@ -65,11 +65,11 @@ func (r *Runtime) terminationMount(pod *corev1.Pod, container *corev1.Container)
 	if !filepath.IsAbs(path) {
 		path = "/" + path
 	}
-	return &runtimeapi.Mount{HostPath: file, ContainerPath: path, SelinuxRelabel: r.Node.Machine.SELinux}, nil
+	return &runtimeapi.Mount{HostPath: file, ContainerPath: path, SelinuxRelabel: r.opts.Node.Machine.SELinux}, nil
 }
 
 func (r *Runtime) podDir(pod *corev1.Pod) string {
-	return filepath.Join(r.RootDir, "pods", string(pod.UID))
+	return filepath.Join(r.opts.RootDir, "pods", string(pod.UID))
 }
 
 // readShared reads so much of a file that containers may have written to, and nothing that they put in its place.

@@ -23,11 +23,11 @@ import (
 // is killed without a grace period.
 func (r *Runtime) RemovePod(ctx context.Context, uid types.UID) error {
 	selector := map[string]string{kubelettypes.KubernetesPodUIDLabel: string(uid)}
-	sandboxes, err := r.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: selector}})
+	sandboxes, err := r.opts.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: selector}})
 	if err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
-	containers, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{LabelSelector: selector}})
+	containers, err := r.opts.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{LabelSelector: selector}})
 	if err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
@@ -39,8 +39,7 @@ func (r *Runtime) RemovePod(ctx context.Context, uid types.UID) error {
 		errs = append(errs, r.removeSandbox(ctx, sandbox))
 	}
 	if err := errors.Join(errs...); err != nil {
-		r.uncertain.Store(uid, true)
-		r.Cache.Acted(uid)
+		r.opts.Cache.Acted(uid)
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
 	return r.forget(uid)
@@ -49,7 +48,6 @@ func (r *Runtime) RemovePod(ctx context.Context, uid types.UID) error {
 // forget removes what is not the runtime's.
 func (r *Runtime) forget(uid types.UID) error {
 	r.crash.forget(uid)
-	r.uncertain.Delete(uid)
 	if err := r.removeLogs(func(of types.UID) bool { return of == uid }); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
@@ -68,7 +66,7 @@ func (r *Runtime) removeDirectory(uid types.UID) error {
 	if uid == "" || !filepath.IsLocal(string(uid)) {
 		return nil // such a pod never had one
 	}
-	root, err := os.OpenRoot(filepath.Join(r.RootDir, "pods", string(uid)))
+	root, err := os.OpenRoot(filepath.Join(r.opts.RootDir, "pods", string(uid)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.ReleaseIDs(uid)
 	}
@@ -100,10 +98,10 @@ func (r *Runtime) removeDirectory(uid types.UID) error {
 
 // ReleaseIDs takes back the user and group IDs of an ended pod whose volumes are gone.
 func (r *Runtime) ReleaseIDs(uid types.UID) error {
-	if r.UserNamespaces == nil {
+	if r.opts.UserNamespaces == nil {
 		return nil
 	}
-	return r.UserNamespaces.Release(uid)
+	return r.opts.UserNamespaces.Release(uid)
 }
 
 // RemoveCgroup removes an ended pod's cgroup alone: a pod that has succeeded or failed keeps its logs, and so its
@@ -111,7 +109,7 @@ func (r *Runtime) ReleaseIDs(uid types.UID) error {
 func (r *Runtime) RemoveCgroup(_ context.Context, uid types.UID) error { return r.removeCgroup(uid) }
 
 func (r *Runtime) removeCgroup(uid types.UID) error {
-	if err := r.Cgroups.RemovePod(uid); err != nil {
+	if err := r.opts.Cgroups.RemovePod(uid); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
 	return nil
@@ -123,7 +121,7 @@ func (r *Runtime) removeDead(ctx context.Context, container *runtimeapi.Containe
 		return fmt.Errorf("remove container %s: %w", container.GetMetadata().GetName(), err)
 	}
 	r.hooksRun.Delete(container.GetId())
-	link := spec.LogLink(r.ContainerLogsDir, labels[kubelettypes.KubernetesPodNamespaceLabel], labels[kubelettypes.KubernetesPodNameLabel],
+	link := spec.LogLink(r.opts.ContainerLogsDir, labels[kubelettypes.KubernetesPodNamespaceLabel], labels[kubelettypes.KubernetesPodNameLabel],
 		container.GetMetadata().GetName(), container.GetId())
 	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove log link: %w", err)
@@ -141,7 +139,7 @@ func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSand
 		return err
 	}
 	defer leave()
-	_, err = r.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
+	_, err = r.opts.CRI.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
 	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox: %w", err)
 	}

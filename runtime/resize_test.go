@@ -36,15 +36,15 @@ func TestResize(t *testing.T) {
 	pod.Spec.Containers[0].Resources = podtest.Resources("1-2 20Mi-40Mi")
 	allocate(t, b, pod)
 	for range 2 {
-		result := b.mustSync(t, pod)
+		b.mustSync(t, pod)
 		if got, want := updates(b), "102/20000/40 1024/200000/40"; got != want {
 			t.Errorf("updates %q, want %q", got, want)
 		}
-		if shares := result.Observed.Container("a").Resources.GetLinux().GetCpuShares(); shares != 1024 {
+		if shares := b.seen(pod).Container("a").Resources.GetLinux().GetCpuShares(); shares != 1024 {
 			t.Errorf("the result's reading has %d shares, what was before", shares)
 		}
 	}
-	if _, lags := b.Allocation.Actuated(pod.UID); lags {
+	if _, lags := b.opts.Allocation.Actuated(pod.UID); lags {
 		t.Error("something lags after the resize")
 	}
 	b.want(t, pod, "box0 a/0:run")
@@ -66,7 +66,7 @@ func TestResizeRestarts(t *testing.T) {
 	if got := updates(b); got != "" {
 		t.Errorf("updates %q of a container that starts anew", got)
 	}
-	if _, lags := b.Allocation.Actuated(pod.UID); lags {
+	if _, lags := b.opts.Allocation.Actuated(pod.UID); lags {
 		t.Error("something lags after the resize")
 	}
 }
@@ -92,18 +92,18 @@ func TestResizeFails(t *testing.T) {
 	if _, err := b.sync(t, pod, inputs{}); err == nil || !strings.Contains(err.Error(), "resize memory of container a: ") {
 		t.Errorf("%v", err)
 	}
-	if _, lags := b.Allocation.Actuated(pod.UID); !lags {
+	if _, lags := b.opts.Allocation.Actuated(pod.UID); !lags {
 		t.Error("nothing lags after a resize that failed")
 	}
 	b.mustSync(t, pod)
-	if _, lags := b.Allocation.Actuated(pod.UID); lags {
+	if _, lags := b.opts.Allocation.Actuated(pod.UID); lags {
 		t.Error("something lags after the resize")
 	}
 }
 
 func allocate(t *testing.T, b *bench, pod *corev1.Pod) {
 	t.Helper()
-	if err := b.Allocation.Allocate(pod); err != nil {
+	if err := b.opts.Allocation.Allocate(pod); err != nil {
 		t.Fatal(err)
 	}
 }

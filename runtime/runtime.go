@@ -15,7 +15,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
@@ -64,13 +63,12 @@ type Options struct {
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go kubeGenericRuntimeManager
 type Runtime struct {
-	Options
+	opts       Options
 	metrics    *metrics
 	resizer    *resize.Resizer
 	crash      *crashLoops
 	starts     gate     // new pods
 	ends       gate     // sandboxes
-	uncertain  sync.Map // types.UID: a call for this pod ended without an answer, look before acting
 	imageUsers sync.Map // image ID -> spec.ImageUser; an image never changes its user
 	hooksRun   sync.Map // container ID: its preStop hook has been started and its Killing event sent
 	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
@@ -124,7 +122,6 @@ const (
 
 // SyncResult is what a sync left behind. It is complete even when SyncPod returns an error.
 type SyncResult struct {
-	Observed   *cri.PodStatus     // the newest reading
 	Sandbox    *Failure           // why there is no sandbox
 	Containers map[string]Failure // why containers wait, by name
 	RetryAt    time.Time          // when a back-off ends; zero for none
@@ -168,36 +165,23 @@ func New(options Options) *Runtime {
 	if options.Allocation == nil {
 		options.Allocation = allocation.New(filepath.Join(options.RootDir, "pods"))
 	}
-	return &Runtime{
-		Options: options,
-		resizer: &resize.Resizer{CRI: options.CRI, Cgroups: options.Cgroups, Allocation: options.Allocation, Node: &options.Node},
+	r := &Runtime{
+		opts:    options,
 		metrics: newMetrics(options.Registerer),
 		crash:   newCrashLoops(options.CrashLoopMax),
 		starts:  newGate(options.MaxConcurrentSandboxes),
 		ends:    newGate(options.MaxConcurrentSandboxes),
 	}
+	r.resizer = &resize.Resizer{CRI: options.CRI, Cgroups: options.Cgroups, Allocation: options.Allocation, Node: &r.opts.Node}
+	return r
 }
 
-// ReadPod reads everything the runtime has of a pod and puts it into the cache.
-func (r *Runtime) ReadPod(ctx context.Context, uid types.UID) (*cri.PodStatus, error) {
-	observed, err := cri.ReadPod(ctx, r.CRI, uid)
-	if err != nil {
-		return nil, err
-	}
-	r.uncertain.Delete(uid)
-	r.put(observed)
-	return observed, nil
-}
-
-func (r *Runtime) put(observed *cri.PodStatus) {
-	if observed != nil {
-		r.Cache.Put(observed)
-	}
-}
+// Allocation knows what pods were given.
+func (r *Runtime) Allocation() *allocation.Store { return r.opts.Allocation }
 
 // actuated returns what of the pod does not have its allocation yet, nil if all of it has.
 func (r *Runtime) actuated(pod *corev1.Pod) *allocation.Resources {
-	if lagging, some := r.Allocation.Actuated(pod.UID); some {
+	if lagging, some := r.opts.Allocation.Actuated(pod.UID); some {
 		return &lagging
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -28,29 +29,31 @@ func (r *Runtime) createPodSandbox(ctx context.Context, pod *corev1.Pod, config 
 	}
 
 	// Step 2: the pod's cgroup, which the sandbox's and the containers' are made in.
-	if err := r.Cgroups.EnsurePod(pod); err != nil {
+	if err := r.opts.Cgroups.EnsurePod(pod); err != nil {
 		r.podEvent(pod, corev1.EventTypeWarning, eventFailedPodContainer, "unable to ensure pod container exists: %v", err)
 		return nil, err
 	}
 
 	// Step 3: the sandbox.
-	made, err := r.CRI.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	made, err := r.opts.CRI.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
-		r.note(pod)
+		r.opts.Cache.Acted(pod.UID)
 		return nil, err
 	}
 	logger.V(4).Info("Created pod sandbox", "sandboxID", made.GetPodSandboxId(), "attempt", config.Metadata.Attempt)
 
 	// Step 4: its addresses, which the containers' environment and /etc/hosts need.
-	got, err := r.CRI.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: made.GetPodSandboxId()})
+	at := time.Now()
+	got, err := r.opts.CRI.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: made.GetPodSandboxId()})
 	if err == nil && got.GetStatus() == nil {
 		err = errors.New("pod sandbox status is nil")
 	}
 	if err != nil {
-		r.note(pod)
+		r.opts.Cache.Acted(pod.UID)
 		r.podEvent(pod, corev1.EventTypeWarning, eventFailedSandboxStatus, "Unable to get pod sandbox status: %v", err)
 		return nil, &statusError{err}
 	}
+	r.opts.Cache.Merge((&cri.PodStatus{UID: pod.UID, Namespace: pod.Namespace, Name: pod.Name}).WithSandbox(got.GetStatus(), at))
 	return got.GetStatus(), nil
 }
 
@@ -59,26 +62,19 @@ type statusError struct{ error }
 
 func (e *statusError) Unwrap() error { return e.error }
 
-// note remembers that a call for the pod failed: it may have done its work all the same, so the next sync looks before
-// it acts.
-func (r *Runtime) note(pod *corev1.Pod) {
-	r.uncertain.Store(pod.UID, true)
-	r.Cache.Acted(pod.UID)
-}
-
 // generatePodSandboxConfig describes the pod's sandbox, and sends an event for what of the pod's DNS cannot be had.
 func (r *Runtime) generatePodSandboxConfig(pod *corev1.Pod, attempt uint32, handler string) (*runtimeapi.PodSandboxConfig, error) {
-	users, err := r.UserNamespaces.ForPod(pod, handler, r.handlerFeatures(handler).UserNamespaces) // part: user namespaces, runtime/userns
+	users, err := r.opts.UserNamespaces.ForPod(pod, handler, r.handlerFeatures(handler).UserNamespaces) // part: user namespaces, runtime/userns
 	if err != nil {
 		return nil, err
 	}
-	in := spec.Sandbox{Attempt: attempt, CgroupParent: r.Cgroups.PodParent(pod), Users: users}
-	if r.ResolvConf != "" && pod.Spec.DNSPolicy != corev1.DNSNone {
-		if in.HostDNS, err = readResolvConf(r.ResolvConf); err != nil {
+	in := spec.Sandbox{Attempt: attempt, CgroupParent: r.opts.Cgroups.PodParent(pod), Users: users}
+	if r.opts.ResolvConf != "" && pod.Spec.DNSPolicy != corev1.DNSNone {
+		if in.HostDNS, err = readResolvConf(r.opts.ResolvConf); err != nil {
 			return nil, fmt.Errorf("resolvConf: %w", err)
 		}
 	}
-	config, warnings, err := r.Node.SandboxConfig(pod, in)
+	config, warnings, err := r.opts.Node.SandboxConfig(pod, in)
 	for _, warning := range warnings {
 		r.podEvent(pod, corev1.EventTypeWarning, warning.Reason, "%s", warning.Message)
 	}

@@ -18,11 +18,11 @@ func TestSandboxDiesDuringHook(t *testing.T) {
 		b.fake.KillSandbox(b.fake.SandboxIDs()[0])
 		return "", 0
 	}
-	result := b.mustSync(t, pod)
-	if got := state(result.Observed); got != "box1 box0- a/0:exit137 a/1:run" {
+	b.mustSync(t, pod)
+	if got := state(b.seen(pod)); got != "box1 box0- a/0:exit137 a/1:run" {
 		t.Errorf("observed %q", got)
 	}
-	if cached, ok := b.Cache.Get(pod.UID); !ok || state(cached) != "box1 box0- a/0:exit137 a/1:run" {
+	if cached, ok := b.opts.Cache.Get(pod.UID); !ok || state(cached) != "box1 box0- a/0:exit137 a/1:run" {
 		t.Errorf("cached %q", state(cached))
 	}
 }

@@ -17,7 +17,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/config/pod/podtest"
-	"minikubelet/runtime/cri"
 	"minikubelet/runtime/cri/crifake"
 	"minikubelet/runtime/spec"
 )
@@ -32,22 +31,19 @@ func TestNewPodTakesSixCalls(t *testing.T) {
 
 	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].TerminationMessagePath = "/dev/termination-log"
-	result := b.mustSync(t, pod)
+	b.mustSync(t, pod)
 	want := []string{"RunPodSandbox", "PodSandboxStatus", "ImageStatus", "CreateContainer", "StartContainer", "ContainerStatus"}
 	if got := b.fake.Calls(); !slices.Equal(got, want) {
 		t.Errorf("calls %v\nwant  %v", got, want)
 	}
-	if got := state(result.Observed); got != "box0 a/0:run" || len(result.Observed.IPs) != 1 || result.Observed.Name != "pod" {
-		t.Errorf("observed %q %v", got, result.Observed.IPs)
-	}
-	if cached, ok := b.Cache.Get(pod.UID); !ok || cached != result.Observed {
-		t.Error("the reading is not in the cache")
+	if got := state(b.seen(pod)); got != "box0 a/0:run" || len(b.seen(pod).IPs) != 1 || b.seen(pod).Name != "pod" {
+		t.Errorf("observed %q %v", got, b.seen(pod).IPs)
 	}
 	wantEvents(t, b, "Normal Created spec.containers{a}: Container created", "Normal Started spec.containers{a}: Container started")
 
 	request := crifake.Requests[*runtimeapi.CreateContainerRequest](b.fake)[0]
 	config := request.Config
-	if string(config.Envs[0].Value) != result.Observed.IPs[0] || config.LogPath != "a/0.log" || config.Metadata.Attempt != 0 {
+	if string(config.Envs[0].Value) != b.seen(pod).IPs[0] || config.LogPath != "a/0.log" || config.Metadata.Attempt != 0 {
 		t.Errorf("config %v", config)
 	}
 	mounts := map[string]string{}
@@ -56,7 +52,7 @@ func TestNewPodTakesSixCalls(t *testing.T) {
 	}
 	for path, mode := range map[string]os.FileMode{"/etc/hosts": 0o644, "/dev/termination-log": 0o666} {
 		info, err := os.Stat(mounts[path])
-		if err != nil || info.Mode().Perm() != mode || !strings.HasPrefix(mounts[path], filepath.Join(b.RootDir, "pods/uid-1/")) {
+		if err != nil || info.Mode().Perm() != mode || !strings.HasPrefix(mounts[path], filepath.Join(b.opts.RootDir, "pods/uid-1/")) {
 			t.Errorf("%s is %s: %v %v", path, mounts[path], info, err)
 		}
 	}
@@ -64,7 +60,8 @@ func TestNewPodTakesSixCalls(t *testing.T) {
 		t.Error(err)
 	}
 	b.fake.ResetCalls()
-	if again := b.mustSync(t, pod); state(again.Observed) != "box0 a/0:run" || b.fake.Count("CreateContainer") != 0 {
+	b.mustSync(t, pod)
+	if state(b.seen(pod)) != "box0 a/0:run" || b.fake.Count("CreateContainer") != 0 {
 		t.Errorf("a second sync did something: %v", b.fake.Calls())
 	}
 }
@@ -72,20 +69,22 @@ func TestNewPodTakesSixCalls(t *testing.T) {
 func TestInitSidecarRegularInOrder(t *testing.T) {
 	b := newBench(t, nil)
 	pod := podtest.Pod("i:i s:s c:a", corev1.RestartPolicyNever)
-	if got := state(b.mustSync(t, pod).Observed); got != "box0 i/0:run" {
+	b.mustSync(t, pod)
+	if got := state(b.seen(pod)); got != "box0 i/0:run" {
 		t.Fatalf("%q", got)
 	}
 	b.fake.SetExit(b.fake.ContainerID("i"), 0)
 	for range 2 {
-		result, err := b.sync(t, pod, inputs{verdicts: verdicts{"*": "w"}})
-		if got := state(result.Observed); err != nil || got != "box0 i/0:exit0 s/0:run" {
+		_, err := b.sync(t, pod, inputs{verdicts: verdicts{"*": "w"}})
+		if got := state(b.seen(pod)); err != nil || got != "box0 i/0:exit0 s/0:run" {
 			t.Fatalf("the sidecar is starting: %q %v", got, err)
 		}
 	}
 	b.mustSync(t, pod)
 	b.want(t, pod, "box0 a/0:run i/0:exit0 s/0:run")
 	b.fake.SetExit(b.fake.ContainerID("a"), 3)
-	if got := state(b.mustSync(t, pod).Observed); got != "box0- a/0:exit3 i/0:exit0 s/0:exit143" {
+	b.mustSync(t, pod)
+	if got := state(b.seen(pod)); got != "box0- a/0:exit3 i/0:exit0 s/0:exit143" {
 		t.Errorf("ended as %q", got)
 	}
 	calls := len(b.fake.Calls())
@@ -169,23 +168,20 @@ func TestTimeoutThatSucceeded(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			b := newBench(t, nil)
 			pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
-			observed := &cri.PodStatus{UID: pod.UID}
 			b.fake.FailNext(method, status.Error(codes.DeadlineExceeded, "no answer"))
-			result, err := b.SyncPod(t.Context(), pod, observed, inputs{verdicts: verdicts{}})
-			if err == nil {
+			if _, err := b.SyncPod(t.Context(), pod, inputs{}); err == nil {
 				t.Fatal("no error")
 			}
 			if method == "PodSandboxStatus" {
 				wantEvents(t, b, "Warning FailedPodSandBoxStatus : Unable to get pod sandbox status")
 			}
-			// The caller still has the old reading; it must not be believed.
-			if result, err = b.SyncPod(t.Context(), pod, observed, inputs{verdicts: verdicts{}}); err != nil {
+			if _, err := b.SyncPod(t.Context(), pod, inputs{}); err != nil {
 				t.Fatal(err)
 			}
 			if n := b.fake.Count("RunPodSandbox"); n != 1 {
 				t.Errorf("%d sandboxes", n)
 			}
-			if got := state(result.Observed); got != "box0 a/0:run" {
+			if got := state(b.seen(pod)); got != "box0 a/0:run" {
 				t.Errorf("%q", got)
 			}
 		})
@@ -249,9 +245,9 @@ func TestOneFailureHoldsUpNoOther(t *testing.T) {
 	b := newBench(t, nil)
 	pod := podtest.Pod("c:a c:b", corev1.RestartPolicyAlways)
 	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ImagePullPolicy = "none:1", corev1.PullNever
-	result, err := b.sync(t, pod, inputs{})
-	if err == nil || state(result.Observed) != "box0 b/0:run" {
-		t.Errorf("%q %v", state(result.Observed), err)
+	_, err := b.sync(t, pod, inputs{})
+	if err == nil || state(b.seen(pod)) != "box0 b/0:run" {
+		t.Errorf("%q %v", state(b.seen(pod)), err)
 	}
 }
 
@@ -286,13 +282,13 @@ func TestStartGate(t *testing.T) {
 		start := time.Now()
 		done := make(chan error, 1)
 		go func() {
-			_, err := b.SyncPod(context.Background(), first, &cri.PodStatus{UID: first.UID}, inputs{verdicts: verdicts{}})
+			_, err := b.SyncPod(context.Background(), first, inputs{})
 			done <- err
 		}()
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		if _, err := b.SyncPod(ctx, second, &cri.PodStatus{UID: second.UID}, inputs{verdicts: verdicts{}}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := b.SyncPod(ctx, second, inputs{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("waiting for its turn: %v", err)
 		}
 		if n := b.fake.Count("RunPodSandbox"); n != 1 {
@@ -351,7 +347,7 @@ func TestLivenessFailure(t *testing.T) {
 func TestLogLink(t *testing.T) {
 	b := newBench(t, nil)
 	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
-	log := filepath.Join(spec.PodLogsDirectory(b.Node.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
+	log := filepath.Join(spec.PodLogsDirectory(b.opts.Node.PodLogsDir, "ns", "pod", pod.UID), "a/0.log")
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -370,11 +366,11 @@ func TestLogLink(t *testing.T) {
 	b.linkLog(ctx, pod, &pod.Spec.Containers[0], "id", log)
 	b.linkLog(ctx, pod, &pod.Spec.Containers[0], "id", log) // again is fine
 	b.linkLog(ctx, pod, &pod.Spec.Containers[0], "other", log+".missing")
-	links, err := os.ReadDir(b.ContainerLogsDir)
+	links, err := os.ReadDir(b.opts.ContainerLogsDir)
 	if err != nil || len(links) != 1 || links[0].Name() != "pod_ns_a-id.log" {
 		t.Errorf("%v %v", links, err)
 	}
-	if to, err := os.Readlink(filepath.Join(b.ContainerLogsDir, links[0].Name())); err != nil || to != log {
+	if to, err := os.Readlink(filepath.Join(b.opts.ContainerLogsDir, links[0].Name())); err != nil || to != log {
 		t.Errorf("%s %v", to, err)
 	}
 }

@@ -55,7 +55,7 @@ func (r *Runtime) lastWords(of *cri.ContainerStatus) string {
 		if path == "" || mount.GetContainerPath() != "/"+strings.TrimPrefix(path, "/") {
 			continue
 		}
-		text, err := tail(r.RootDir, mount.GetHostPath(), maxMessage)
+		text, err := tail(r.opts.RootDir, mount.GetHostPath(), maxMessage)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Sprintf("Error on reading termination log %s: %v", mount.GetHostPath(), err)
 		}
@@ -67,7 +67,7 @@ func (r *Runtime) lastWords(of *cri.ContainerStatus) string {
 	if !fallback {
 		return ""
 	}
-	text, err := tail(r.Node.PodLogsDir, of.LogPath, logTail)
+	text, err := tail(r.opts.Node.PodLogsDir, of.LogPath, logTail)
 	if err != nil {
 		return fmt.Sprintf("Error on reading termination message from logs: %v", err)
 	}

@@ -14,10 +14,10 @@ import (
 
 func TestTerminationMessage(t *testing.T) {
 	b := newBench(t, nil)
-	file := filepath.Join(b.RootDir, "pods/uid-1/containers/a/0a")
-	log := filepath.Join(b.Node.PodLogsDir, "ns_pod_uid-1/a/0.log")
+	file := filepath.Join(b.opts.RootDir, "pods/uid-1/containers/a/0a")
+	log := filepath.Join(b.opts.Node.PodLogsDir, "ns_pod_uid-1/a/0.log")
 	for path, content := range map[string]string{
-		file: "", log: "", filepath.Join(b.RootDir, "secret"): "s",
+		file: "", log: "", filepath.Join(b.opts.RootDir, "secret"): "s",
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)

@@ -137,7 +137,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 	})
 	b.Loop = New(Options{
 		Config: sources, PLEG: pleg.New(pleg.Options{CRI: criClient, Cache: cache}), Probes: prober, Resync: b.resync, Ping: b.ping,
-		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10, Allocation: rt.Allocation, Registerer: b.registry,
+		Workers: workers, Pods: pods, Status: statuses, Mirror: mirror, Events: b.events, Node: b.node, MaxPods: 10, Allocation: rt.Allocation(), Registerer: b.registry,
 		Clean: func(context.Context, func(types.UID) bool) error { return nil },
 	})
 	var cancel context.CancelFunc

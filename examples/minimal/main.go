@@ -88,7 +88,7 @@ func main() {
 	workers := podworkers.New(podworkers.Options{Runtime: rt, Cache: cache, Volumes: mounter, Objects: object, Probes: prober, Status: statuses, Events: events, Node: node})
 	loop := syncloop.New(syncloop.Options{
 		Config: source, PLEG: watch, Probes: prober, Workers: workers, Pods: syncloop.NewPods(), Status: statuses, Events: events, Node: node,
-		Allocation: rt.Allocation, Clean: rt.GarbageCollect, MaxPods: 110,
+		Allocation: rt.Allocation(), Clean: rt.GarbageCollect, MaxPods: 110,
 	})
 
 	var running sync.WaitGroup

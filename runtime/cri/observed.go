@@ -75,6 +75,9 @@ type ContainerStatus struct {
 	shallow bool // from a list: no times but CreatedAt, no exit code, no reason
 }
 
+// HasStarted reports that the container has been started, and that all of what the runtime says of that is known.
+func (c *ContainerStatus) HasStarted() bool { return !c.shallow && (c.State == Running || c.State == Exited) }
+
 // Container returns the newest attempt of the container with that name, nil if there is none.
 func (s *PodStatus) Container(name string) *ContainerStatus {
 	return s.find(func(c *ContainerStatus) bool { return c.Name == name })

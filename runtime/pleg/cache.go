@@ -40,6 +40,27 @@ func (c *Cache) Get(uid types.UID) (*cri.PodStatus, bool) {
 	return pod, ok
 }
 
+// IfCurrent returns the newest reading of a pod if it began after the last call of Acted.
+func (c *Cache) IfCurrent(uid types.UID) (*cri.PodStatus, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, acted := c.acted[uid]
+	return c.pods[uid], !acted
+}
+
+// Merge adds to a pod's reading what a caller has read of one sandbox or container that it just made. It says nothing of
+// the rest of the pod, so it does not count as a reading that began after the last call of Acted.
+func (c *Cache) Merge(part *cri.PodStatus) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.pods[part.UID]
+	at := part.ObservedAt
+	if old != nil && at.Before(old.ObservedAt) {
+		at = old.ObservedAt
+	}
+	c.pods[part.UID] = add(old, part, at)
+}
+
 // Acted says that a call to the runtime changed the pod, or may have: one that got no answer may have succeeded. It is
 // called when the call has returned; readings that began before do not count any more.
 func (c *Cache) Acted(uid types.UID) {

@@ -2,6 +2,7 @@ package pleg
 
 import (
 	"slices"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -106,20 +107,7 @@ func merge(old, payload *cri.PodStatus, deleted func(id string) bool) *cri.PodSt
 		return advance(old, payload)
 	}
 	at := payload.ObservedAt
-	out := &cri.PodStatus{UID: payload.UID, Namespace: payload.Namespace, Name: payload.Name}
-	if old != nil {
-		out = old.At(at)
-	}
-	for _, b := range payload.Sandboxes {
-		if known := old.Sandbox(b.Id); known == nil || known.State <= b.State { // READY is 0, NOTREADY 1
-			out = out.WithSandbox(b, at)
-		}
-	}
-	for _, c := range payload.Containers {
-		if known := old.ContainerByID(c.ID); known == nil || age(known.State) <= age(c.State) {
-			out = out.WithContainer(c, at)
-		}
-	}
+	out := add(old, payload, at)
 	for _, b := range out.Sandboxes {
 		if deleted(b.Id) {
 			out = out.WithoutSandbox(b.Id, at)
@@ -132,6 +120,28 @@ func merge(old, payload *cri.PodStatus, deleted func(id string) bool) *cri.PodSt
 	}
 	if old == nil && out.Gone() {
 		return nil // the last events of a pod that was forgotten already
+	}
+	return out
+}
+
+// add takes over what a payload has, unless the reading has it in a later state.
+func add(old, payload *cri.PodStatus, at time.Time) *cri.PodStatus {
+	out := &cri.PodStatus{UID: payload.UID, Namespace: payload.Namespace, Name: payload.Name}
+	if old != nil {
+		out = old.At(at)
+	}
+	if out.Name == "" { // the reading before had nothing of the pod, and so not its name
+		out.Namespace, out.Name = payload.Namespace, payload.Name
+	}
+	for _, b := range payload.Sandboxes {
+		if known := old.Sandbox(b.Id); known == nil || known.State <= b.State { // READY is 0, NOTREADY 1
+			out = out.WithSandbox(b, at)
+		}
+	}
+	for _, c := range payload.Containers {
+		if known := old.ContainerByID(c.ID); known == nil || age(known.State) <= age(c.State) {
+			out = out.WithContainer(c, at)
+		}
 	}
 	return out
 }
