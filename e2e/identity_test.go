@@ -21,6 +21,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -205,7 +206,7 @@ func runClient(ctx context.Context, t *testing.T, o identity.Options) *identity.
 		if err := <-done; err != nil {
 			t.Errorf("the client's certificate: %v", err)
 		}
-		c.CloseConnections()
+		utilnet.CloseIdleConnectionsFor(c.Config.Transport)
 	})
 	return c
 }
@@ -247,7 +248,7 @@ func TestClientRotation(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	c.CloseConnections()
+	utilnet.CloseIdleConnectionsFor(c.Config.Transport)
 	again, err := identity.ClientCertificates(ctx, o)
 	if err != nil || !again.Certificate().Leaf.Equal(c.Certificate().Leaf) {
 		t.Errorf("after a restart it is not the rotated certificate: %v", err)
@@ -269,7 +270,7 @@ func TestServingRotation(t *testing.T) {
 	defer cancel()
 	dir := t.TempDir()
 	get, run, err := identity.Serving(ctx, identity.ServingOptions{
-		NodeName: shared.NodeName, CertDir: dir, Bootstrap: true, Requests: clientset(t, given).CertificatesV1().CertificateSigningRequests(),
+		NodeName: shared.NodeName, CertDir: dir, Requests: clientset(t, given).CertificatesV1().CertificateSigningRequests(),
 		Addresses: func() []corev1.NodeAddress {
 			return []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address.Load().(string)}, {Type: corev1.NodeHostName, Address: shared.NodeName}}
 		},

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	tracingapi "k8s.io/component-base/tracing/api/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	kubeletapis "k8s.io/kubelet/pkg/apis"
 )
 
 // validate checks a complete configuration. Every error names its field.
@@ -292,16 +293,6 @@ func validateNodeName(name string) []error {
 	return errs
 }
 
-// kubeletLabels are the labels of Kubernetes' own prefixes that a kubelet may set on its node.
-//
-// Upstream: staging/src/k8s.io/kubelet/pkg/apis/well_known_labels.go.
-var kubeletLabels = []string{
-	"kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch", "beta.kubernetes.io/os", "beta.kubernetes.io/arch",
-	"beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type", "node.kubernetes.io/windows-build",
-	"failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region", "failure-domain.kubernetes.io/zone",
-	"failure-domain.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.kubernetes.io/region",
-}
-
 func validateNodeLabels(labels map[string]string) []error {
 	var errs []error
 	for key, value := range labels {
@@ -310,9 +301,7 @@ func validateNodeLabels(labels map[string]string) []error {
 		}
 		prefix, _, _ := strings.Cut(key, "/")
 		reserved := strings.Contains(key, "/") && (prefix == "kubernetes.io" || prefix == "k8s.io" || strings.HasSuffix(prefix, ".kubernetes.io") || strings.HasSuffix(prefix, ".k8s.io"))
-		open := prefix == "kubelet.kubernetes.io" || prefix == "node.kubernetes.io" ||
-			strings.HasSuffix(prefix, ".kubelet.kubernetes.io") || strings.HasSuffix(prefix, ".node.kubernetes.io")
-		if reserved && !open && !slices.Contains(kubeletLabels, key) {
+		if reserved && !kubeletapis.IsKubeletLabel(key) {
 			errs = append(errs, fmt.Errorf("--node-labels: %s: a kubelet may not set labels of this prefix, except of kubelet.kubernetes.io and node.kubernetes.io", key))
 		}
 	}
