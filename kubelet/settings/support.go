@@ -47,10 +47,10 @@ func idleFields(document map[string]any, given *kubeletconfig.KubeletConfigurati
 }
 
 func (f Field) refusal(path string, value any) problem {
-	text := path + ": not supported yet"
+	text := path + ": not supported"
 	switch reflect.ValueOf(value).Kind() {
 	case reflect.String, reflect.Bool, reflect.Int32, reflect.Int64, reflect.Float64:
-		text = fmt.Sprintf("%s: %v is not supported yet", path, value)
+		text = fmt.Sprintf("%s: %v is not supported", path, value)
 	}
 	if f.Note != "" {
 		text += " (" + f.Note + ")"

@@ -29,7 +29,7 @@ type Field struct {
 }
 
 const (
-	noManager  = "no resource managers yet"
+	noManager  = "left out by decision: CPUs, memory and NUMA nodes are nobody's alone here"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
 

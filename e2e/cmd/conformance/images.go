@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -26,6 +28,7 @@ type parts struct {
 	clients      []stack.File // curl, getent, nc and dig
 	certificate  []stack.File
 	agnhost, nnp []byte
+	devices      []byte // the suite's sample device plugin, which the node suite has
 }
 
 // images are the suite's images by the last part of their names.
@@ -39,6 +42,10 @@ var images = map[string]content{
 	"perl":      plain(v1.Config{Cmd: []string{"sh"}, Env: path}),
 	"glibc-dns-testing": func(p parts) ([]stack.File, v1.Config) {
 		return p.withClients(), v1.Config{Cmd: []string{"sh"}, Env: path}
+	},
+	"sample-device-plugin": func(p parts) ([]stack.File, v1.Config) {
+		plugin := stack.File{Path: "/sample-device-plugin", Data: p.devices, Mode: 0o755}
+		return append(slices.Clone(p.base), plugin), v1.Config{Entrypoint: []string{"/sample-device-plugin"}, Env: path}
 	},
 	// An image volume, and what its spec looks for in it.
 	"kitten": func(p parts) ([]stack.File, v1.Config) {
@@ -76,6 +83,11 @@ func withAgnhost(c v1.Config) content {
 	}
 }
 
+// devicePlugin is an image that the node suite does not list, as it stands in a manifest of it.
+//
+// Upstream: test/e2e/testing-manifests/sample-device-plugin/sample-device-plugin.yaml
+const devicePlugin = "registry.k8s.io/e2e-test-images/sample-device-plugin:1.8.0"
+
 // pushImages gives the stack's registry the images that the suite says it uses. Others cannot be had here, and the
 // specs that need them fail.
 func pushImages(ctx context.Context, s *stack.Stack, suite, program string) error {
@@ -108,9 +120,15 @@ func pushImages(ctx context.Context, s *stack.Stack, suite, program string) erro
 	if p.nnp, err = s.BuildProgram(ctx, "e2e/stack/images/nnp"); err != nil {
 		return err
 	}
+	if p.devices, err = os.ReadFile(filepath.Join(suite, "sample-device-plugin")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the suite's device plugin: %w", err)
+	}
 	list, err := s.Exec(ctx, filepath.Join(suite, program), "--list-images")
 	if err != nil {
 		return fmt.Errorf("ask the suite for its images: %w", err)
+	}
+	if p.devices != nil {
+		list += " " + devicePlugin
 	}
 	for reference := range strings.FieldsSeq(list) {
 		_, repository, found := strings.Cut(reference, "/") // runtimes ask the stack's registry for every other's images
