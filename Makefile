@@ -74,7 +74,7 @@ build-race: build
 .PHONY: run
 run: deps node build ## the kubelet alone, its own runtime, with examples/static until Ctrl-C (as root)
 	@go build -o bin/cluster ./e2e/cmd/cluster
-	@exec bin/cluster -bin "$(NODE_BIN)" -standalone
+	@exec bin/cluster -bin "$(NODE_BIN)" -standalone -env bin/node.sh
 
 .PHONY: cluster
 cluster: deps stack build $(filter upstream,$(KUBELET)) ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -68,6 +69,33 @@ func TestDebuggingDocument(t *testing.T) {
 	for _, n := range named {
 		if !functions(t, filepath.Join("..", n[1]))[strings.TrimSpace(n[2])] {
 			t.Errorf("there is no %s in %s", n[2], n[1])
+		}
+	}
+}
+
+// TestUpstreamTable: both sides of docs/workshop/upstream.md exist, upstream's in the module that the stack is built from.
+func TestUpstreamTable(t *testing.T) {
+	list := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes")
+	list.Dir = "stack/kubernetes"
+	dir, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := filepath.Join(strings.TrimSpace(string(dir)), "pkg", "kubelet")
+	if _, err := os.Stat(upstream); err != nil {
+		t.Skip("the module k8s.io/kubernetes is not in the module cache; make stack brings it there")
+	}
+	text := read(t, "../docs/workshop/upstream.md")
+	rows := regexp.MustCompile("(?m)^\\|[^|]+\\| ([a-z/]+): `([^`]+)` \\| ([a-z/.]+): `([^`]+)` \\|$").FindAllStringSubmatch(text, -1)
+	if want := strings.Count(text, "\n| ") - 1; len(rows) != want || want < 25 {
+		t.Errorf("%d rows of %d are whole", len(rows), want)
+	}
+	for _, r := range rows {
+		if !functions(t, filepath.Join("..", r[1]))[r[2]] {
+			t.Errorf("%s has no %s", r[1], r[2])
+		}
+		if !functions(t, filepath.Join(upstream, r[3]))[r[4]] {
+			t.Errorf("upstream's %s has no %s", r[3], r[4])
 		}
 	}
 }

@@ -132,7 +132,7 @@ func storyCases(configMap string) map[string]storyCase {
 		"image-name":    {"ImageName", []string{`"No Such Name"`}, image("No Such Name", corev1.PullIfNotPresent)},
 		"image-never":   {"ImageNeverPull", []string{"IfNotPresent"}, image("nothere:2", corev1.PullNever)},
 		"image-denied":  {"ImageDenied", []string{"imagePullSecrets"}, image("story/locked:1", corev1.PullIfNotPresent)},
-		"crash":         {"ExitCode", []string{"exit code 7", "again and again", "out of luck"}, runs("echo -n out of luck >/dev/termination-log; exit 7")},
+		"crash":         {"ExitCode", []string{"exit code 7", "out of luck"}, runs("echo -n out of luck >/dev/termination-log; exit 7")},
 		"signal":        {"Signal", []string{"signal 9", "killed"}, runs("exit 137")},
 		"done":          {"Completed", []string{"ended with success"}, runs("exit 0")},
 		"oom": {"OOMKilled", []string{"limit of 16Mi"}, func(p *corev1.Pod) {

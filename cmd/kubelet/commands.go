@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -98,7 +99,7 @@ func (c *command) ask(args []string, out io.Writer) error {
 	a := &asker{out: out}
 	set := pflag.NewFlagSet("kubelet "+c.name, pflag.ContinueOnError)
 	set.SetOutput(out)
-	set.StringVar(&a.rootDir, "root-dir", "/var/lib/kubelet", "the kubelet's root directory, in which its socket is")
+	set.StringVar(&a.rootDir, "root-dir", cmp.Or(os.Getenv("KUBELET_ROOT_DIR"), "/var/lib/kubelet"), "the kubelet's root directory, in which its socket is; $KUBELET_ROOT_DIR by default")
 	if c.flags != nil {
 		c.flags(set, &a.options)
 	}

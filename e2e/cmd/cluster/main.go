@@ -33,6 +33,7 @@ const dlvAddress = "127.0.0.1:2345"
 
 type flags struct {
 	runtime, kubelet, examples, bin, dlv string
+	env                                  string
 	verbosity                            int
 	standalone, once                     bool
 }
@@ -44,6 +45,7 @@ func main() {
 	flag.StringVar(&f.examples, "examples", "examples", "directory with static pods in static/ and manifests to deploy in cluster/; empty for none")
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
 	flag.StringVar(&f.dlv, "dlv", "", "path of dlv: run the kubelet under it, listening on "+dlvAddress)
+	flag.StringVar(&f.env, "env", "", "with -standalone: a script to write, whose variables lead a shell to the kubelet")
 	flag.IntVar(&f.verbosity, "v", 2, "log verbosity of the kubelet")
 	flag.BoolVar(&f.standalone, "standalone", false, "no control plane, the kubelet's embedded runtime, and images from archives")
 	flag.BoolVar(&f.once, "once", false, "end when all pods are Ready instead of waiting for Ctrl-C")
@@ -71,8 +73,9 @@ func newSayer() sayer {
 }
 
 // onStack starts a stack with the example's image and the static pods, and has use start a kubelet there, which closes
-// ready when all is Ready. It takes everything down when it is told to, when the kubelet ends, or with -once then.
-func onStack(ctx context.Context, f flags, o stack.Options, use func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error)) (err error) {
+// ready when all is Ready. It takes everything down when it is told to, when the kubelet ends, or with -once then. Where
+// there is again, that starts a kubelet in the place of one that was killed.
+func onStack(ctx context.Context, f flags, o stack.Options, again func(*stack.Stack) (*stack.Kubelet, error), use func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error)) (err error) {
 	say := newSayer()
 	o.BinDir, o.Progress = f.bin, say
 	s, err := stack.Start(ctx, o)
@@ -98,18 +101,27 @@ func onStack(ctx context.Context, f flags, o stack.Options, use func(s *stack.St
 	if !f.once {
 		ready = nil
 	}
-	select {
-	case <-ctx.Done():
-	case <-ready:
-	case <-k.Done():
-		return fmt.Errorf("the kubelet has ended; its log ends:\n%s", k.LogTail(20))
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ready:
+			return nil
+		case <-k.Done():
+		}
+		if again == nil || !strings.Contains(fmt.Sprint(k.Wait(ctx)), "killed") {
+			return fmt.Errorf("the kubelet has ended; its log ends:\n%s", k.LogTail(20))
+		}
+		if k, err = again(s); err != nil {
+			return err
+		}
+		say("the kubelet was killed and is started again, pid %d; its pods have gone on", k.Pid())
 	}
-	return nil
 }
 
 func run(ctx context.Context, f flags) error {
 	o := stack.Options{Runtime: f.runtime, Scheduler: true}
-	return onStack(ctx, f, o, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
+	return onStack(ctx, f, o, nil, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
 		k, err := startKubelet(s, f)
 		if err != nil {
 			return nil, err

@@ -20,10 +20,20 @@ func runStandalone(ctx context.Context, f flags) error {
 		return fmt.Errorf("-standalone needs this project's kubelet, not %q", f.kubelet)
 	}
 	o := stack.Options{Runtime: stack.Embedded, NoControlPlane: true, NoRegistry: true}
-	return onStack(ctx, f, o, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
+	start := func(s *stack.Stack) (*stack.Kubelet, error) {
 		// Without a client authority a token opens the kubelet's server.
 		config := map[string]any{"authentication": nil}
 		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config, Args: []string{"--timeline"}})
+		if err == nil && f.env != "" {
+			err = writeEnv(f.env, s, k)
+		}
+		return k, err
+	}
+	if f.env != "" {
+		defer os.Remove(f.env)
+	}
+	return onStack(ctx, f, o, start, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
+		k, err := start(s)
 		if err != nil {
 			return nil, err
 		}
@@ -32,10 +42,17 @@ func runStandalone(ctx context.Context, f flags) error {
 		if err != nil {
 			return nil, err
 		}
-		showStandalone(s, k, link)
+		showStandalone(s, k, link, f.env)
 		go watchStandalone(ctx, s, say, pods, ready)
 		return k, nil
 	})
+}
+
+// writeEnv writes a script for shells: what it sets is where the kubelet's things are, and the way to its program.
+func writeEnv(file string, s *stack.Stack, k *stack.Kubelet) error {
+	text := fmt.Sprintf("export KUBELET_ROOT_DIR=%s MANIFESTS=%s KUBELET_LOG=%s POD_LOGS=%s NETNS=%s CNI_CONF=%s KUBELET_PID=%d\nexport PATH=%s:$PATH\n",
+		s.RootDir(), s.ManifestDir(), k.LogPath, s.PodLogsDir(), s.NetnsPath(), filepath.Join(s.Dir, "cni"), k.Pid(), filepath.Dir(s.KubeletBinary))
+	return os.WriteFile(file, []byte(text), 0o600)
 }
 
 // forwardTimeline makes the timeline's page reachable from the host, and returns its link there.
@@ -61,7 +78,7 @@ func forwardTimeline(ctx context.Context, s *stack.Stack, k *stack.Kubelet) (str
 }
 
 // showStandalone prints how to look at the pods.
-func showStandalone(s *stack.Stack, k *stack.Kubelet, timeline string) {
+func showStandalone(s *stack.Stack, k *stack.Kubelet, timeline, env string) {
 	inside := "nsenter --net=" + s.NetnsPath()
 	fmt.Printf(`
   healthz       %[1]s curl -s http://127.0.0.1:10248/healthz
@@ -69,6 +86,7 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet, timeline string) {
   metrics       %[1]s curl -s http://127.0.0.1:10255/metrics
   all the rest  %[1]s curl -sk -H "Authorization: Bearer $(cat %[6]s/server-token)" https://127.0.0.1:10250/runningpods/
   why it waits  bin/kubelet explain pod NAME --root-dir=%[6]s (watch, pods, logs, exec, stop too)
+                or: . %[8]s; kubelet explain pod NAME
   the runtime   crictl -r unix://%[2]s pods
   kubelet log   %[3]s
   pod logs      %[4]s
@@ -77,7 +95,7 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet, timeline string) {
   each step, live, in a browser of this machine:
                 %[7]s
 
-`, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir(), s.RootDir(), timeline)
+`, inside, s.RuntimeSocket, k.LogPath, s.PodLogsDir(), s.ManifestDir(), s.RootDir(), timeline, cmp.Or(env, "SCRIPT of -env"))
 }
 
 // watchStandalone prints the changes of the pods and why those wait that are not Ready, and closes ready once the awaited

@@ -106,7 +106,8 @@ func (t teller) ended() *answer {
 
 // runtimeAway is a runtime that does not answer. Nothing that the pod waits for can happen meanwhile.
 func (t teller) runtimeAway() *answer {
-	if t.isReady() || t.Trouble == "" || !strings.Contains(t.Trouble, "untime") {
+	away := strings.Contains(t.Trouble, "container runtime is down") || strings.Contains(t.Trouble, "container runtime not ready")
+	if !away || t.begun() {
 		return nil
 	}
 	m := explain(t.Trouble, "RuntimeAway", sandboxes)
@@ -147,8 +148,7 @@ func (t teller) unsupported() *answer {
 
 // network is a node whose network plugin is not there.
 func (t teller) network() *answer {
-	e := t.standing(progressed, "NetworkNotReady")
-	if e == nil || t.Trouble == "" || t.begun() {
+	if !strings.Contains(t.Trouble, "network not ready") || t.begun() || t.Pod.Spec.HostNetwork {
 		return nil
 	}
 	return &answer{"NetworkNotReady", "The pod waits for the node's network: " + firstLine(t.Trouble) + ".",
