@@ -89,7 +89,7 @@ func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Regis
 	return c, nil
 }
 
-// tokens and access ask who somebody is and what they may do.
+// tokens and access ask who a client is and what it may do.
 func (c *apiClients) tokens() auth.TokenReviewer {
 	if c.reviews == nil {
 		return nil
@@ -120,7 +120,7 @@ func (c *apiClients) credentials(ctx context.Context, s *settings.Settings, r pr
 		if err != nil {
 			return nil, fmt.Errorf("read --kubeconfig %s: %w", s.Kubeconfig, err)
 		}
-		if !s.RotateCertificates || base.CertFile == "" && len(base.CertData) == 0 { // tokens are renewed by whoever gave them
+		if !s.RotateCertificates || base.CertFile == "" && len(base.CertData) == 0 { // tokens are renewed by the program that issued them
 			return base, nil
 		}
 	}

@@ -29,7 +29,7 @@ func makeDirectories(ctx context.Context, s *settings.Settings) error {
 	return nil
 }
 
-// shareMounts has a directory be on a shared mount, so that what a container with mount propagation Bidirectional
+// shareMounts makes sure that a directory is on a shared mount, so that what a container with mount propagation Bidirectional
 // mounts below it reaches the kubelet and other pods: a CSI driver's volumes do. Where it is on none, which is so on
 // machines without systemd, the directory is bound to itself, and stays so for the pods that outlive the kubelet. What
 // pods have mounted there by then would be hidden below that, and never go: then it waits until they are gone.

@@ -1,5 +1,5 @@
 // Package eviction keeps the node alive when memory, disk or process IDs run out: it says so in the node's conditions,
-// removes what nobody needs, and as the last resort ends a pod. Pods that use more of the disk than their own limits
+// removes what is not in use, and as the last resort ends a pod. Pods that use more of the disk than their own limits
 // allow are ended too.
 //
 // Reading order: eviction.go, signals.go, rank.go, limits.go; then what measures: machine.go, usage.go, du.go, notify.go.

@@ -84,7 +84,7 @@ func partsOn(signal string, l layout) parts {
 }
 
 // rank returns the pods in the order of their eviction: those that use more than they request first, of those the ones
-// of low priority, and of those the ones that exceed it most. Of processes nobody requests any. It is pure.
+// of low priority, and of those the ones that exceed it most. Processes are not requested. It is pure.
 //
 // Upstream: pkg/kubelet/eviction/helpers.go rankMemoryPressure, rankDiskPressureFunc, rankPIDPressure.
 func rank(pods []*corev1.Pod, used usages, signal string, l layout) []*corev1.Pod {
@@ -140,7 +140,7 @@ func trueFirst(a, b bool) int {
 	return 1
 }
 
-// requested is what the pod asks for in all; nobody asks for inodes and processes.
+// requested is what the pod asks for in all; inodes and processes cannot be requested.
 func requested(pod *corev1.Pod, resource corev1.ResourceName) int64 {
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	quantity := requests[resource]

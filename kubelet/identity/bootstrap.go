@@ -28,7 +28,7 @@ const (
 
 	serverWait  = time.Minute // for the apiserver to answer, before it is asked for anything
 	serverRetry = 2 * time.Second
-	signingWait = time.Hour // for somebody to approve the request
+	signingWait = time.Hour // for the request to be approved
 )
 
 // Bootstrap makes sure that there is a kubeconfig with a valid client certificate: it does nothing when there is one,

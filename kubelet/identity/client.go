@@ -192,7 +192,7 @@ func (c *Client) Known() <-chan struct{} {
 	return c.Ready()
 }
 
-// ErrExpired is returned by Run: whoever started the kubelet may have new credentials for it.
+// ErrExpired is returned by Run. The supervisor that starts the kubelet again may have new credentials for it.
 var ErrExpired = errors.New("there is no valid client certificate and the apiserver answers")
 
 const (

@@ -34,7 +34,7 @@ type ServingOptions struct {
 // GetCertificate is tls.Config.GetCertificate.
 type GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-// errNoCertificate is what clients' handshakes fail with until somebody has approved the kubelet's request.
+// errNoCertificate is what clients' handshakes fail with until the kubelet's request is approved.
 var errNoCertificate = errors.New("no serving certificate available for the kubelet")
 
 // Serving returns where a TLS server takes its certificate from, serverTLSBootstrap, and what renews it until ctx ends.

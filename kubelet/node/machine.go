@@ -97,7 +97,7 @@ func (m machine) withPIDs(capacity corev1.ResourceList) corev1.ResourceList {
 const pid corev1.ResourceName = "pid"
 
 // reserve takes what is reserved from the capacity: what is left is what pods may use in all. They must be able to
-// reach the threshold of eviction, or nobody would ever be evicted.
+// reach the threshold of eviction, or no pod would ever be evicted.
 //
 // Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableAbsoluteImpl.
 func reserve(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {

@@ -95,7 +95,7 @@ type Node struct {
 	named         bool          // they are those that the name service has
 	node          *corev1.Node  // as the apiserver has it, or as it would be registered
 	changed       chan struct{} // closed, and made anew, when node is replaced
-	deleted       bool          // from the apiserver, by somebody else
+	deleted       bool          // from the apiserver
 	unschedulable bool          // as was last told
 	runtime       runtimeState
 	stopping      bool // the machine goes down
@@ -133,7 +133,7 @@ func New(opts Options) (*Node, error) {
 		n.opts.Network = &thisMachine
 	}
 	if n.ips, n.named, err = addresses(s.NodeIPs, s.NodeName, *n.opts.Network); err != nil && opts.Nodes != nil && !n.awaitsCloud() {
-		return nil, err // nobody asks for that of a kubelet that is alone
+		return nil, err // without an apiserver no address is reported
 	}
 	n.runtime.err = errNotAsked
 	n.node = n.initial()
@@ -154,7 +154,7 @@ func (n *Node) Current() (*corev1.Node, <-chan struct{}) {
 	return n.node, n.changed
 }
 
-// CheckStatus has the node's status worked out, and written if it is another, without waiting for the usual time.
+// CheckStatus works the node's status out now, and writes it if it has changed, instead of at the usual time.
 func (n *Node) CheckStatus() { wake(n.check) }
 
 // Allocatable returns what pods may request in all: the capacity without what is reserved, and what others wrote into
@@ -260,7 +260,7 @@ func (n *Node) Run(ctx context.Context, reports Reports) {
 	if s := n.opts.Settings; *s.CgroupsPerQOS && slices.Contains(s.EnforceNodeAllocatable, "pods") {
 		n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 	}
-	n.settle(ctx)
+	n.awaitFirstAnswers(ctx)
 	if n.opts.Known != nil { // so that the node registers at once then, and not when a request is tried again
 		select {
 		case <-n.opts.Known:
@@ -279,14 +279,14 @@ func (n *Node) Run(ctx context.Context, reports Reports) {
 	n.keepStatus(ctx)
 }
 
-// settle waits for the first answers of the runtime, so that a kubelet that starts again beside a running runtime does
+// awaitFirstAnswers waits for the first answers of the runtime, so that a kubelet that starts again beside a running runtime does
 // not report the node as not ready in between.
-func (n *Node) settle(ctx context.Context) {
+func (n *Node) awaitFirstAnswers(ctx context.Context) {
 	start := time.Now()
 	soon, late := time.NewTimer(settleTime), time.NewTimer(settleMost)
 	defer soon.Stop()
 	defer late.Stop()
-	for !n.settled(time.Since(start)) {
+	for !n.reportable(time.Since(start)) {
 		select {
 		case <-ctx.Done():
 			return
@@ -297,9 +297,9 @@ func (n *Node) settle(ctx context.Context) {
 	}
 }
 
-// settled tells whether the node's state can be reported. A runtime that said that it is not ready has a moment to
+// reportable reports whether the node's state can be told. A runtime that said that it is not ready has a moment to
 // become so; one that did not say anything yet, or whose events were not heard yet, has longer.
-func (n *Node) settled(waited time.Duration) bool {
+func (n *Node) reportable(waited time.Duration) bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	s := n.runtime

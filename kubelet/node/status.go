@@ -75,7 +75,7 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	return nil
 }
 
-// restoreLabels puts the labels right that say what the machine is, if somebody changed them: pods are placed by them.
+// restoreLabels restores the labels that say what the machine is, since pods are placed by them.
 //
 // Upstream: pkg/kubelet/kubelet_node_status.go updateNode.
 func (n *Node) restoreLabels(node *corev1.Node) {

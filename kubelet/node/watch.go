@@ -75,10 +75,10 @@ func (w *watched) gone() {
 	w.logger.Info("The node is not in the apiserver; its status and lease are not written until it is", "node", w.n.ref.Name)
 }
 
-// comeBack is how long a deleted node stays away: somebody who deletes it may make another at once.
+// comeBack is how long a deleted node stays away: its name may be given to a new object at once.
 const comeBack = 5 * time.Second
 
-// comeBackAfterDeletion registers the node again when it was deleted and nobody else has made it. A node that shall be
+// comeBackAfterDeletion registers the node again when it was deleted and no other client has made it. A node that shall be
 // gone for good is deleted after its kubelet was stopped.
 func (n *Node) comeBackAfterDeletion(ctx context.Context) {
 	for {

@@ -22,7 +22,7 @@ import (
 
 // prepareAuth works out who is let in. With an apiserver it is asked about tokens and access as the settings say.
 // Without one every user of a client certificate may do everything, and without a client authority everybody who can
-// read the token file may: there is nobody else to ask.
+// read the token file may: there is no other authority to ask.
 //
 // Upstream: cmd/kubelet/app/auth.go BuildAuth
 func (s *Server) prepareAuth() error {
@@ -68,7 +68,7 @@ func parseAuthorities(files [][]byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// Users of a server that knows nobody but by its token.
+// Users of a server that knows its clients by a token only.
 const (
 	tokenUser = "token"
 	localUser = "local" // without the token
@@ -102,7 +102,7 @@ const tokenFile = "server-token"
 // leastToken is how long a token must be at least.
 const leastToken = 32
 
-// makeToken writes a random token to the file, unless there is one that nobody else can have read or written.
+// makeToken writes a random token to the file, unless there is one that no other user can have read or written.
 func makeToken(file string) error {
 	info, err := os.Lstat(file)
 	if err == nil && info.Mode() == 0o600 && info.Sys().(*syscall.Stat_t).Uid == uint32(os.Geteuid()) {

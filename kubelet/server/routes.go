@@ -133,7 +133,7 @@ func appendHandler(all []route, r route, h http.Handler) []route {
 }
 
 // handler puts the routes together: who it is, what is asked for, whether that is allowed, and then the answer.
-// The read-only port knows some routes only, and nobody's name.
+// The read-only port has some routes only, and no users.
 func (s *Server) handler(secure bool) http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {

@@ -24,7 +24,7 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
-	// runTimeout ends a command of /run, which has no terminal that somebody would close.
+	// runTimeout ends a command of /run, which has no terminal whose end would stop it.
 	runTimeout = 10 * time.Minute
 )
 

@@ -31,7 +31,7 @@ func (f *embeddedFlags) flags() *pflag.FlagSet {
 // IsEmbedded tells whether the kubelet is its own runtime.
 func (s *Settings) IsEmbedded() bool { return s.ContainerRuntimeEndpoint == Embedded }
 
-// RuntimeSocket is the address of the CRI, whoever serves it.
+// RuntimeSocket is the address of the CRI, of the embedded runtime or another.
 func (s *Settings) RuntimeSocket() string {
 	if s.IsEmbedded() {
 		return "unix://" + filepath.Join(filepath.Dir(s.Embedded.State), "cri.sock")

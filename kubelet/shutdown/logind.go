@@ -27,7 +27,7 @@ const (
 	confFile = "99-kubelet.conf"
 )
 
-// logind is a connection to systemd-logind, which announces that the machine will go down and waits for whoever asked
+// logind is a connection to systemd-logind, which announces that the machine will go down and waits for the programs that asked
 // it to, up to a limit.
 //
 // Upstream: pkg/kubelet/nodeshutdown/systemd/inhibit_linux.go DBusCon.
@@ -91,7 +91,7 @@ func (l *logind) extend(ctx context.Context, want time.Duration) error {
 	if reload.Err != nil {
 		return fmt.Errorf("have logind read its settings again: %w", reload.Err)
 	}
-	// It does so in its own time and tells nobody.
+	// It does so in its own time and does not tell.
 	for wait := 100 * time.Millisecond; ; wait *= 2 {
 		if have, err = l.delay(); err != nil || have >= want {
 			return err

@@ -49,7 +49,7 @@ type Options struct {
 	MaxAge time.Duration
 }
 
-// answerTimeout bounds the work on one answer, whoever waits for it.
+// answerTimeout bounds the work on one answer, however long its callers would wait.
 const answerTimeout = 30 * time.Second
 
 // Provider answers questions. It is safe for concurrent use: those who ask at the same time get the same answer.
@@ -65,7 +65,7 @@ type Provider struct {
 	latest map[bool]*snapshot // by whether it is of CPU and memory only
 }
 
-// snapshot is one answer, which nobody changes.
+// snapshot is one answer; it is not changed once it is made.
 type snapshot struct {
 	statsapi.Summary
 	at   time.Time

@@ -45,7 +45,7 @@ type AccessReviewer interface {
 	Create(context.Context, *authorizationv1.SubjectAccessReview, metav1.CreateOptions) (*authorizationv1.SubjectAccessReview, error)
 }
 
-// Options say who is let in. The zero value lets nobody in.
+// Options say who is let in. The zero value refuses all.
 type Options struct {
 	// ClientCAs returns the authorities of client certificates; nil if certificates do not count. It is asked for
 	// each request, so that authorities can change.
@@ -71,7 +71,7 @@ type Auth struct {
 	accesses *reviews[bool]
 }
 
-// New makes an Auth; it asks nobody yet.
+// New makes an Auth; it sends no request yet.
 func New(o Options) *Auth {
 	return &Auth{options: o, tokens: newReviews[*User](), accesses: newReviews[bool]()}
 }
@@ -80,7 +80,7 @@ func New(o Options) *Auth {
 var ErrUnauthenticated = errors.New("unauthenticated")
 
 // Authenticate returns who sends the request. Bad credentials are an error even where anonymous requests are let in,
-// unless they are of a kind that nobody here looks at.
+// unless they are of a kind that is not read here.
 //
 // Upstream: staging/src/k8s.io/apiserver/pkg/authentication/authenticatorfactory/delegating.go
 func (a *Auth) Authenticate(r *http.Request) (*User, error) {
