@@ -33,8 +33,6 @@ func makeDirectories(ctx context.Context, s *settings.Settings) error {
 // mounts below it reaches the kubelet and other pods: a CSI driver's volumes do. Where it is on none, which is so on
 // machines without systemd, the directory is bound to itself, and stays so for the pods that outlive the kubelet. What
 // pods have mounted there by then would be hidden below that, and never go: then it waits until they are gone.
-//
-// Upstream: pkg/volume/util/hostutil/hostutil_linux.go MakeRShared
 func shareMounts(ctx context.Context, dir string) error {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {

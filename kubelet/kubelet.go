@@ -37,8 +37,6 @@ type Kubelet struct {
 //
 // The order is the compiler's to check: each constructor is given what it needs, complete. What a part needs from one
 // that is made later, it is given when it runs (node.Reports).
-//
-// Upstream: pkg/kubelet/kubelet.go NewMainKubelet.
 func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	b, err := newBase(ctx, opts)
 	if err != nil {
@@ -100,8 +98,6 @@ func (k *Kubelet) run(parts ...func(context.Context)) { k.runs = append(k.runs, 
 
 // Run runs every part until ctx ends, and returns when all have stopped. Pods go on running. It also ends when the client
 // certificate has expired or the embedded runtime has ended: what starts the kubelet again can help, the kubelet cannot.
-//
-// Upstream: pkg/kubelet/kubelet.go Run.
 func (k *Kubelet) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

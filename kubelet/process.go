@@ -37,8 +37,6 @@ func applyOOMScoreAdj(ctx context.Context, score int32) {
 
 // applyMaxOpenFiles sets how many files the kubelet may have open. Without the capability to raise the hard limit the kubelet has as many
 // as that allows.
-//
-// Upstream: pkg/util/rlimit/rlimit_linux.go SetNumFiles.
 func applyMaxOpenFiles(ctx context.Context, files uint64) {
 	wanted := unix.Rlimit{Cur: files, Max: files}
 	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &wanted)
@@ -55,8 +53,6 @@ func applyMaxOpenFiles(ctx context.Context, files uint64) {
 
 // kernelSettings are those that Kubernetes relies on: memory may be overcommitted, a container that runs out of memory ends and
 // not the machine, a kernel that has panicked boots again, and root has keys for the containers of all pods.
-//
-// Upstream: staging/src/k8s.io/component-helpers/node/util/sysctl/sysctl.go.
 var kernelSettings = []struct {
 	file  string
 	value string
@@ -71,8 +67,6 @@ var kernelSettings = []struct {
 
 // applyKernelSettings sets kernelSettings below dir, or, if protect is set, checks them and fails naming all that differ. One that cannot be
 // read or set, as in a container, is logged.
-//
-// Upstream: pkg/kubelet/cm/container_manager_linux.go setupKernelTunables.
 func applyKernelSettings(ctx context.Context, dir string, protect bool) error {
 	logger := klog.FromContext(ctx)
 	var differ []string

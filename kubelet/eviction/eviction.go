@@ -105,8 +105,6 @@ type Manager struct {
 }
 
 // New returns a Manager; Run starts it.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go NewManager.
 func New(o Options) *Manager {
 	m := &Manager{
 		Options: o, gauge: gauge{o}, configured: o.Settings.EvictionThresholds(), isolate: *o.Settings.LocalStorageCapacityIsolation,
@@ -125,14 +123,10 @@ func New(o Options) *Manager {
 }
 
 // Pressure is what the node is short of: the reason not to take in pods.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go IsUnderMemoryPressure and its like.
 func (m *Manager) Pressure() []corev1.NodeConditionType { return *m.pressure.Load() }
 
 // Run watches the node's resources and the pods' own limits until ctx ends. Pods with many files take long to measure,
 // and a node that is short of memory cannot wait for that.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go Start.
 func (m *Manager) Run(ctx context.Context) {
 	var parts sync.WaitGroup
 	if m.isolate {
@@ -165,8 +159,6 @@ func (m *Manager) watchResources(ctx context.Context) {
 }
 
 // awaitCleanup waits until evicted pods are gone: only then can be seen what that has brought.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go waitForPodsCleanup.
 func (m *Manager) awaitCleanup(ctx context.Context, pods []*corev1.Pod) {
 	timeout := time.NewTimer(cleanupTimeout)
 	defer timeout.Stop()
@@ -183,8 +175,6 @@ func (m *Manager) awaitCleanup(ctx context.Context, pods []*corev1.Pod) {
 }
 
 // synchronize looks once and acts on what it sees. It returns the pods that it has ended.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go synchronize.
 func (m *Manager) synchronize(ctx context.Context) []*corev1.Pod {
 	observed, disks := m.observer.observe(ctx)
 	if ctx.Err() != nil {
@@ -225,8 +215,6 @@ func (m *Manager) candidates() []*corev1.Pod {
 }
 
 // reclaim frees what no pod misses, and tells whether that was enough.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go reclaimNodeLevelResources, helpers.go buildSignalToNodeReclaimFuncs.
 func (m *Manager) reclaim(ctx context.Context, signal string, disks layout, thresholds []settings.EvictionThreshold) bool {
 	containers, images := reclaimable(signal, disks)
 	if !containers && !images {
@@ -309,8 +297,6 @@ func (m *Manager) gracePeriod(pod *corev1.Pod, t settings.EvictionThreshold) *in
 }
 
 // evict ends a pod unless it is critical.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go evictPod.
 func (m *Manager) evict(ctx context.Context, e Eviction, annotations map[string]string, signal string) bool {
 	log := klog.FromContext(ctx).WithValues("pod", klog.KObj(e.Pod), "podUID", e.Pod.UID)
 	if podinfo.IsCritical(e.Pod) {

@@ -88,8 +88,6 @@ func (m *Manager) watchLimits(ctx context.Context, places *observer) {
 }
 
 // enforceLimits ends the pods that keep more on the node's disk than they may.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
 func (m *Manager) enforceLimits(ctx context.Context, places *observer) {
 	due := slices.DeleteFunc(m.candidates(), func(pod *corev1.Pod) bool { return !isolated(pod) })
 	if len(due) == 0 {

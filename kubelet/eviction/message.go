@@ -24,8 +24,6 @@ const (
 )
 
 // explain says in upstream's words why a pod is evicted. u is nil if the pod could not be measured. It is pure.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go evictionMessage.
 func explain(pod *corev1.Pod, u *usage, t settings.EvictionThreshold, o observations) (message string, annotations map[string]string) {
 	short := meanings[t.Signal].resource
 	seen := o[t.Signal]

@@ -101,8 +101,6 @@ func (m *observer) disks(ctx context.Context, o observations) (l layout, err err
 const runtimePatience = 2 * time.Second
 
 // askPlaces asks the runtime where images and containers are.
-//
-// Upstream: pkg/kubelet/stats/cri_stats_provider.go ImageFsStats.
 func (m *observer) askPlaces(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, runtimePatience)
 	defer cancel()

@@ -65,8 +65,6 @@ func (u *usage) disk(measured parts) (sum space) {
 }
 
 // partsOn are the parts that are on the filesystem of a signal.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go buildSignalToRankFunc.
 func partsOn(signal string, l layout) parts {
 	onImageFs := signal == signalImageFs || signal == signalImageFsInodes
 	onContainerFs := signal == signalContainerFs || signal == signalContainerFsInodes
@@ -85,8 +83,6 @@ func partsOn(signal string, l layout) parts {
 
 // rank returns the pods in the order of their eviction: those that use more than they request first, of those the ones
 // of low priority, and of those the ones that exceed it most. Processes are not requested. It is pure.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go rankMemoryPressure, rankDiskPressureFunc, rankPIDPressure.
 func rank(pods []*corev1.Pod, used usages, signal string, l layout) []*corev1.Pod {
 	resource, measured := meanings[signal].resource, partsOn(signal, l)
 	amount := func(u *usage) int64 {

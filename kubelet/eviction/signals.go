@@ -31,8 +31,6 @@ const (
 )
 
 // meanings are the resource that a signal is of, and the condition of a node that is short of it.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go signalToResource, signalToNodeCondition.
 var meanings = map[string]struct {
 	resource  corev1.ResourceName
 	condition corev1.NodeConditionType
@@ -56,8 +54,6 @@ type layout struct{ imageFs, containerFs bool }
 
 // thresholdsFor completes the configured thresholds: what all pods may use gets the hard threshold of memory, and
 // containerfs follows whichever filesystem containers are on.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go addAllocatableThresholds, UpdateContainerFsThresholds.
 func thresholdsFor(configured []settings.EvictionThreshold, l layout, enforcePods bool) []settings.EvictionThreshold {
 	follows := map[string]string{signalNodeFs: signalContainerFs, signalNodeFsInodes: signalContainerFsInodes}
 	if l.imageFs && !l.containerFs {
@@ -88,8 +84,6 @@ type observation struct{ available, capacity int64 }
 type observations map[string]observation
 
 // met returns the thresholds that are crossed, or, with minReclaim, those that are not cleared by their minimum reclaim.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go thresholdsMet.
 func (o observations) met(thresholds []settings.EvictionThreshold, minReclaim bool) []settings.EvictionThreshold {
 	var out []settings.EvictionThreshold
 	for _, t := range thresholds {
@@ -117,8 +111,6 @@ type tracker struct {
 }
 
 // observe takes in what is observed now. It returns the thresholds to act on, memory's first, and the node's conditions.
-//
-// Upstream: pkg/kubelet/eviction/eviction_manager.go synchronize, its middle.
 func (t *tracker) observe(thresholds []settings.EvictionThreshold, o observations, now time.Time) ([]settings.EvictionThreshold, []corev1.NodeConditionType) {
 	crossed := o.met(thresholds, false)
 	for _, uncleared := range o.met(t.acting, true) {
@@ -145,8 +137,6 @@ func (t *tracker) observe(thresholds []settings.EvictionThreshold, o observation
 }
 
 // urgency puts memory first: a machine without any is lost sooner.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go byEvictionPriority.
 func urgency(t settings.EvictionThreshold) int {
 	if meanings[t.Signal].resource == corev1.ResourceMemory {
 		return 0
@@ -155,8 +145,6 @@ func urgency(t settings.EvictionThreshold) int {
 }
 
 // conditions are those seen within the transition period, in a fixed order.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go nodeConditionsObservedSince.
 func (t *tracker) conditions(now time.Time) []corev1.NodeConditionType {
 	var out []corev1.NodeConditionType
 	for _, kind := range []corev1.NodeConditionType{corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure} {

@@ -111,8 +111,6 @@ func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.C
 }
 
 // files measures the pod's logs, and those of its volumes that are on the node's disk.
-//
-// Upstream: pkg/kubelet/server/stats/volume_stat_calculator.go, pkg/volume/util/util.go IsLocalEphemeralVolume.
 func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *usage) error {
 	logs := filepath.Join(g.PodLogsDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 	var errs []error

@@ -106,8 +106,6 @@ func bootstrapKey(path string) (pem []byte, signer crypto.Signer, err error) {
 }
 
 // awaitServer returns when the apiserver answers, whatever it answers. Nothing announces that it does.
-//
-// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go waitForServer
 func awaitServer(ctx context.Context, api *client.Client) error {
 	limited, cancel := context.WithTimeout(ctx, serverWait)
 	defer cancel()
@@ -129,8 +127,6 @@ func awaitServer(ctx context.Context, api *client.Client) error {
 }
 
 // requestNodeCertificate asks for a client certificate and waits, by watch, until it is signed.
-//
-// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go requestNodeCertificate
 func requestNodeCertificate(ctx context.Context, requests Requests, nodeName string, key crypto.Signer) ([]byte, error) {
 	name, err := requestName(key.Public(), nodeName)
 	if err != nil {
@@ -150,8 +146,6 @@ func requestNodeCertificate(ctx context.Context, requests Requests, nodeName str
 }
 
 // requestName follows from the key and the node, so that the same request made twice is one.
-//
-// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go digestedName
 func requestName(public crypto.PublicKey, nodeName string) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {

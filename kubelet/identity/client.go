@@ -145,8 +145,6 @@ func clientConfig(ctx context.Context, o Options, pemPath string) (bootstrap, co
 
 // rotating is the config with a transport that asks for the certificate at each handshake. A config without any
 // certificate, of a token for example, goes on without.
-//
-// Upstream: pkg/kubelet/certificate/transport.go UpdateTransport
 func (c *Client) rotating(config *rest.Config) (*rest.Config, error) {
 	out := rest.CopyConfig(config)
 	out.CertFile, out.KeyFile, out.CertData, out.KeyData = "", "", nil, nil

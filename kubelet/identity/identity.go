@@ -93,8 +93,6 @@ func usable(path string, now time.Time) (ok bool, why, err error) {
 }
 
 // writeKubeconfig writes one with the cluster of the bootstrap kubeconfig and a client certificate in a file.
-//
-// Upstream: pkg/kubelet/certificate/bootstrap/bootstrap.go writeKubeconfigFromBootstrapping
 func writeKubeconfig(path string, bootstrap *rest.Config, pemPath string) error {
 	cluster := &clientcmdapi.Cluster{
 		Server: bootstrap.Host, InsecureSkipTLSVerify: bootstrap.Insecure, CertificateAuthority: bootstrap.CAFile, TLSServerName: bootstrap.ServerName,

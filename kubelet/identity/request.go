@@ -69,8 +69,6 @@ func request(ctx context.Context, requests Requests, w wanted) (*certificatesv1.
 }
 
 // compatible tells why a request that was made earlier does not lead to the certificate that is wanted.
-//
-// Upstream: k8s.io/client-go/util/certificate/csr/csr.go ensureCompatible
 func compatible(have, want *certificatesv1.CertificateSigningRequest, now time.Time) error {
 	a, err := parseRequest(have.Spec.Request)
 	if err != nil {
@@ -117,8 +115,6 @@ const (
 var errStale = errors.New("what is wanted has changed meanwhile")
 
 // await waits, by watch, until a request is signed, or is no longer wanted; stale may be nil.
-//
-// Upstream: k8s.io/client-go/util/certificate/csr/csr.go WaitForCertificate
 func await(ctx context.Context, requests Requests, r *certificatesv1.CertificateSigningRequest, stale func() bool) ([]byte, error) {
 	for {
 		cert, err := follow(ctx, requests, r, stale)

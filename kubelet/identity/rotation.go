@@ -52,8 +52,6 @@ type rotation struct {
 }
 
 // run asks for certificates in time, until ctx ends.
-//
-// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go run
 func (r *rotation) run(ctx context.Context) {
 	fresh := wait.Backoff{Duration: 2 * time.Second, Factor: 2, Jitter: 0.1, Steps: 5, Cap: 32 * time.Second}
 	backoff := fresh
@@ -101,16 +99,12 @@ func (r *rotation) pause() time.Duration {
 
 // rotationDeadline is at a random point between 70 and 90 % of a certificate's life, so that nodes that were made
 // together do not ask together.
-//
-// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go nextRotationDeadline
 func rotationDeadline(c *x509.Certificate) time.Time {
 	life := float64(c.NotAfter.Sub(c.NotBefore))
 	return c.NotBefore.Add(wait.Jitter(time.Duration(life*0.7), 0.2/0.7))
 }
 
 // covers tells whether a certificate has all the names that are wanted.
-//
-// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go certSatisfiesTemplate
 func covers(c *x509.Certificate, want *x509.CertificateRequest) bool {
 	if c.Subject.CommonName != want.Subject.CommonName {
 		return false
@@ -142,8 +136,6 @@ func sameRequest(a, b *x509.CertificateRequest) bool {
 }
 
 // rotate asks for a certificate with a new key, waits until it is signed, and uses it.
-//
-// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go rotateCerts
 func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -186,8 +178,6 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 }
 
 // serverAnswered tells whether it was the apiserver that gave this answer, and not a proxy in front of it.
-//
-// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go updateServerError
 func serverAnswered(err error) bool {
 	if err == nil || apierrors.IsUnauthorized(err) {
 		return true

@@ -75,8 +75,6 @@ func Serving(ctx context.Context, o ServingOptions) (GetCertificate, func(contex
 
 // startServing takes the certificate that is there. One of a cluster that was here before, which the apiserver may refuse
 // to speak to, is shown until this cluster has signed another.
-//
-// Upstream: k8s.io/client-go/util/certificate/certificate_manager.go getCurrentCertificateOrBootstrap
 func (r *rotation) startServing(ctx context.Context, kubeconfig string) error {
 	log, now := klog.FromContext(ctx), time.Now()
 	have, err := r.store.load(ctx)
@@ -105,8 +103,6 @@ func (r *rotation) startServing(ctx context.Context, kubeconfig string) error {
 }
 
 // servingTemplate asks for a certificate of all the node's addresses, nil while it has no IP.
-//
-// Upstream: pkg/kubelet/certificate/kubelet.go newGetTemplateFn, addressesToHostnamesAndIPs
 func servingTemplate(nodeName string, addresses []corev1.NodeAddress) *x509.CertificateRequest {
 	var names, ips []string
 	for _, a := range addresses {

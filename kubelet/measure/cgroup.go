@@ -148,8 +148,6 @@ func (m *Machine) swap(mem *cgroups.MemoryStats, now metav1.Time) *statsapi.Swap
 }
 
 // Limited tells a limit from none: v1 writes the largest multiple of a page, v2 "max".
-//
-// Upstream: pkg/kubelet/stats/helper.go isMemoryUnlimited
 func Limited(limit uint64) bool { return limit < 1<<62 }
 
 // nanoseconds converts the kernel's account of waiting, which counts microseconds.

@@ -38,8 +38,6 @@ func NewHTTP(registerer prometheus.Registerer) *HTTP {
 }
 
 // Wrap counts the requests to a handler. The writer is passed on as it is, so that streams can take the connection over.
-//
-// Upstream: pkg/kubelet/server/server.go ServeHTTP
 func (h *HTTP) Wrap(serverType string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := bucket(r.URL.Path)
@@ -71,8 +69,6 @@ func set(names ...string) map[string]bool {
 }
 
 // bucket is the first part of a path, two for those below /metrics.
-//
-// Upstream: pkg/kubelet/server/server.go getURLRootPath, getMetricBucket
 func bucket(path string) string {
 	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 3)
 	root := parts[0]

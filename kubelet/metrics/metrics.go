@@ -50,8 +50,6 @@ func Register(registerer prometheus.Registerer, o Options) {
 }
 
 // StartTime adds process_start_time_seconds, which /metrics/probes shows beside the probes.
-//
-// Upstream: pkg/kubelet/server/server.go InstallAuthRequiredHandlers
 func StartTime(registerer prometheus.Registerer) {
 	promauto.With(registerer).NewGauge(prometheus.GaugeOpts{
 		Name: "process_start_time_seconds", Help: "Unix time at which the process started.",

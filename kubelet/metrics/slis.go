@@ -27,8 +27,6 @@ func NewSLIs(registerer prometheus.Registerer) *SLIs {
 }
 
 // Observe notes the result of a check of /healthz.
-//
-// Upstream: component-base/metrics/prometheus/slis/metrics.go ObserveHealthcheck
 func (s *SLIs) Observe(name string, err error) {
 	status, well := "success", 1.0
 	if err != nil {

@@ -21,8 +21,6 @@ const (
 
 // tellCloud writes --node-ip into the annotation in which the cloud controller looks for it, and removes one that no
 // longer holds.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go NodeAddress.
 func (n *Node) tellCloud(node *corev1.Node) {
 	given := slices.DeleteFunc(slices.Clone(n.opts.Settings.NodeIPs), net.IP.IsUnspecified)
 	if !n.opts.Settings.ExternalCloud || len(given) == 0 {
@@ -45,8 +43,6 @@ func (n *Node) awaitsCloud() bool {
 }
 
 // statusAddresses are the addresses of the status. With an external cloud provider those that are there stay.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go NodeAddress.
 func (n *Node) statusAddresses(have []corev1.NodeAddress) (addresses []corev1.NodeAddress) {
 	if n.opts.Settings.ExternalCloud && len(have) > 0 {
 		return have
@@ -61,8 +57,6 @@ func (n *Node) statusAddresses(have []corev1.NodeAddress) (addresses []corev1.No
 
 // HostIPs are the addresses in a node's status that its pods share: the first internal one, or external if there is none
 // of these, and the first of the other family.
-//
-// Upstream: pkg/util/node/node.go GetNodeHostIPs.
 func HostIPs(node *corev1.Node) (ips []string) {
 	var first net.IP
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {

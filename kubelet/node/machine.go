@@ -83,8 +83,6 @@ func (m machine) capacity(maxPods int32) corev1.ResourceList {
 }
 
 // withPIDs adds the number of processes, of which the apiserver is not told.
-//
-// Upstream: pkg/kubelet/cm/container_manager_linux.go NewContainerManager's internalCapacity.
 func (m machine) withPIDs(capacity corev1.ResourceList) corev1.ResourceList {
 	list := capacity.DeepCopy()
 	if m.pids > 0 {
@@ -98,8 +96,6 @@ const pid corev1.ResourceName = "pid"
 
 // reserve takes what is reserved from the capacity: what is left is what pods may use in all. They must be able to
 // reach the threshold of eviction, or no pod would ever be evicted.
-//
-// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getNodeAllocatableAbsoluteImpl.
 func reserve(capacity corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
 	left := capacity.DeepCopy()
 	for field, reserved := range map[string]map[string]string{"kubeReserved": s.KubeReserved, "systemReserved": s.SystemReserved} {
@@ -117,8 +113,6 @@ func reserve(capacity corev1.ResourceList, s *settings.Settings) (corev1.Resourc
 }
 
 // allocatable takes what must stay free, and huge pages, from what pods may use: what is left is what they may request.
-//
-// Upstream: pkg/kubelet/cm/node_container_manager_linux.go GetNodeAllocatableReservation.
 func allocatable(capacity, reserved corev1.ResourceList, s *settings.Settings) (corev1.ResourceList, error) {
 	left := reserved.DeepCopy()
 	for _, threshold := range s.EvictionThresholds() {

@@ -243,8 +243,6 @@ func (n *Node) HostIPs() []string {
 }
 
 // Run registers the node and keeps it up to date, with what is reported, until ctx ends. Without an apiserver it follows the runtime only.
-//
-// Upstream: pkg/kubelet/kubelet.go BirthCry, pkg/kubelet/kubelet_node_status.go syncNodeStatus and fastStatusUpdateOnce.
 func (n *Node) Run(ctx context.Context, reports Reports) {
 	n.reports = reports
 	var parts sync.WaitGroup
@@ -313,8 +311,6 @@ func (n *Node) reportable(waited time.Duration) bool {
 }
 
 // event tells of a state that the node is in now.
-//
-// Upstream: pkg/kubelet/kubelet_node_status.go recordNodeStatusEvent.
 func (n *Node) event(reason string) {
 	n.opts.Events.Eventf(n.ref, corev1.EventTypeNormal, reason, "Node %s status is now: %s", n.ref.Name, reason)
 }

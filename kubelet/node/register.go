@@ -142,13 +142,9 @@ func patchOf(have, want *corev1.Node) ([]byte, error) {
 }
 
 // attachedByController says that a controller attaches volumes to the node.
-//
-// Upstream: pkg/volume/util/util.go ControllerManagedAttachAnnotation.
 const attachedByController = "volumes.kubernetes.io/controller-managed-attach-detach"
 
 // initial is the node as it registers.
-//
-// Upstream: pkg/kubelet/kubelet_node_status.go initialNode.
 func (n *Node) initial() *corev1.Node {
 	s := n.opts.Settings
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: n.machine.labels(s.NodeName)}}

@@ -55,8 +55,6 @@ const (
 )
 
 // watchRuntime asks the runtime how it is: often until it is ready, seldom then. What changed is reported at once.
-//
-// Upstream: pkg/kubelet/kubelet.go updateRuntimeUp.
 func (n *Node) watchRuntime(ctx context.Context) {
 	recheck, synced := recheckFirst, n.opts.RuntimeSynced
 	for {
@@ -119,8 +117,6 @@ func (n *Node) RuntimeName() string {
 }
 
 // HandlerFeatures tells what a handler of the runtime can do, "" being the default one.
-//
-// Upstream: pkg/kubelet/runtime.go runtimeState.runtimeHandlers, pkg/kubelet/kubelet_pods.go HandlerSupportsUserNamespaces
 func (n *Node) HandlerFeatures(name string) corev1.NodeRuntimeHandlerFeatures {
 	n.mu.RLock()
 	handlers := n.runtime.handlers

@@ -38,8 +38,6 @@ func (n *Node) keepStatus(ctx context.Context) {
 }
 
 // syncStatus works the status out and sends what differs.
-//
-// Upstream: pkg/kubelet/kubelet_node_status.go tryUpdateNodeStatus.
 func (n *Node) syncStatus(ctx context.Context) error {
 	have := n.registered()
 	if have == nil {
@@ -76,8 +74,6 @@ func (n *Node) syncStatus(ctx context.Context) error {
 }
 
 // restoreLabels restores the labels that say what the machine is, since pods are placed by them.
-//
-// Upstream: pkg/kubelet/kubelet_node_status.go updateNode.
 func (n *Node) restoreLabels(node *corev1.Node) {
 	if node.Labels == nil {
 		node.Labels = map[string]string{}
@@ -88,8 +84,6 @@ func (n *Node) restoreLabels(node *corev1.Node) {
 }
 
 // sameStatus compares all but the times of heartbeats.
-//
-// Upstream: pkg/kubelet/kubelet_node_status.go nodeStatusHasChanged.
 func sameStatus(a, b *corev1.NodeStatus) bool {
 	x, y := a.DeepCopy(), b.DeepCopy()
 	for _, s := range []*corev1.NodeStatus{x, y} {
@@ -102,15 +96,11 @@ func sameStatus(a, b *corev1.NodeStatus) bool {
 
 // declaredFeatures, sorted, are what pods may ask for that not every kubelet of this version has: the apiserver refuses a
 // resize, and the scheduler a pod, that needs another.
-//
-// Upstream: k8s.io/component-helpers/nodedeclaredfeatures/features.
 var declaredFeatures = []string{
 	"InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits",
 }
 
 // status is the node's status, from the one before; what is others' in it stays. It is pure but for the machine.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go.
 func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev1.ContainerImage, pressure []corev1.NodeConditionType, now time.Time) corev1.NodeStatus {
 	s := *have.DeepCopy()
 	// Resources of others are theirs to write, and nothing is reserved of them.
@@ -161,8 +151,6 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 }
 
 // pressures are the conditions of short resources, with reason and message of each state.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go MemoryPressureCondition, DiskPressureCondition, PIDPressureCondition.
 var pressures = []struct {
 	kind      corev1.NodeConditionType
 	good, bad [2]string
@@ -196,8 +184,6 @@ func setCondition(s *corev1.NodeStatus, c corev1.NodeCondition, now time.Time) {
 }
 
 // events tell of the conditions that changed.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go ReadyCondition, MemoryPressureCondition and its like.
 func (n *Node) events(before, after *corev1.NodeStatus) {
 	names := map[corev1.NodeConditionType][2]string{ // when true, when false
 		corev1.NodeReady:          {"NodeReady", "NodeNotReady"},

@@ -90,8 +90,6 @@ func (p *plugin) registerUnlessGone(ctx context.Context) (*registerapi.PluginInf
 
 // register asks the plugin what it is, has its type's handler take it, and tells it how that went. An error with the
 // plugin's info means that it was taken and then could not be told so.
-//
-// Upstream: pkg/kubelet/pluginmanager/operationexecutor/operation_generator.go GenerateRegisterPluginFunc.
 func (p *plugin) register(ctx context.Context) (*registerapi.PluginInfo, error) {
 	conn, err := dial(p.socket)
 	if err != nil {

@@ -95,8 +95,6 @@ func (w *Watcher) handle(ctx context.Context, event fsnotify.Event) {
 }
 
 // look takes in what stands at a path: a socket, or a directory and all below it.
-//
-// Upstream: pkg/kubelet/pluginmanager/pluginwatcher/plugin_watcher.go traversePluginDir and handleCreateEvent.
 func (w *Watcher) look(ctx context.Context, path string) {
 	log := klog.FromContext(ctx)
 	err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {

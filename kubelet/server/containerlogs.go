@@ -78,8 +78,6 @@ func (s *Server) logPath(r *http.Request, container *cri.ContainerStatus) (strin
 }
 
 // loggedContainer is the attempt of a container that a client means: the newest that was started, or the one before.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go validateContainerLogStatus
 func loggedContainer(pod *corev1.Pod, observed *cri.PodStatus, name string, previous bool) (*cri.ContainerStatus, error) {
 	var started []*cri.ContainerStatus
 	if observed != nil {
@@ -105,8 +103,6 @@ func loggedContainer(pod *corev1.Pod, observed *cri.PodStatus, name string, prev
 }
 
 // withoutLog says why there is no log of a container with this status, in the words that clients know.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go validateContainerLogStatus
 func withoutLog(status *corev1.ContainerStatus) string {
 	switch {
 	case status == nil:
@@ -139,8 +135,6 @@ func containerStatus(pod *corev1.Pod, name string) *corev1.ContainerStatus {
 }
 
 // logRequest reads the query of a request for logs.
-//
-// Upstream: pkg/apis/core/validation/validation.go ValidatePodLogOptions
 func logRequest(query url.Values, now time.Time) (request logs.Request, previous bool, err error) {
 	p := logQuery{values: query}
 	request.Follow, request.Timestamps, previous = p.flag("follow"), p.flag("timestamps"), p.flag("previous")

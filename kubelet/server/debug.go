@@ -34,8 +34,6 @@ func (s *Server) debugRoutes() []route {
 }
 
 // putVerbosity sets how much is logged from now on.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/server/routes/flags.go StringFlagPutHandler
 func putVerbosity(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 64))
 	if err != nil {

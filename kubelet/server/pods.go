@@ -21,8 +21,6 @@ func (s *Server) getPods(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // getRunningPods answers with the pods that the runtime has something running of, as far as it knows them.
-//
-// Upstream: pkg/kubelet/server/server.go getRunningPods
 func (s *Server) getRunningPods(w http.ResponseWriter, r *http.Request) error {
 	observed, err := cri.ListPods(r.Context(), s.options.CRI)
 	if err != nil {
@@ -38,8 +36,6 @@ func (s *Server) getRunningPods(w http.ResponseWriter, r *http.Request) error {
 }
 
 // runningPod is what the runtime knows of a pod, in the form of one.
-//
-// Upstream: pkg/kubelet/container/runtime.go ToAPIPod
 func runningPod(observed *cri.PodStatus) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: observed.UID, Name: observed.Name, Namespace: observed.Namespace}}
 	for _, c := range observed.Containers {
@@ -63,8 +59,6 @@ func writePods(w http.ResponseWriter, pods []*corev1.Pod) error {
 }
 
 // pod returns the pod of that name, and of that UID if one is given. A mirror pod's UID counts as its static pod's.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go GetPodByName
 func (s *Server) pod(r *http.Request) (*corev1.Pod, error) {
 	namespace, name, uid := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid")
 	pods := s.options.Pods()

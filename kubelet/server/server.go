@@ -92,8 +92,6 @@ type listener struct {
 
 // Listen opens the ports, so that one that is taken is found out at once, and makes what cannot fail later.
 // Without an apiserver only the loopback interface is listened on.
-//
-// Upstream: pkg/kubelet/server/server.go ListenAndServeKubeletServer
 func Listen(o Options) (*Server, error) {
 	if o.Addresses == nil {
 		o.Addresses = func() []string { return nil }

@@ -51,8 +51,6 @@ func (s *Server) getExec(w http.ResponseWriter, r *http.Request) error {
 }
 
 // getAttach connects the client with what a container was started with.
-//
-// Upstream: pkg/kubelet/server/server.go getAttach
 func (s *Server) getAttach(w http.ResponseWriter, r *http.Request) error {
 	options, err := streamOptions(r.URL.Query())
 	if err != nil {
@@ -72,8 +70,6 @@ func (s *Server) getAttach(w http.ResponseWriter, r *http.Request) error {
 }
 
 // getPortForward connects the client with ports in the pod's network.
-//
-// Upstream: pkg/kubelet/server/server.go getPortForward
 func (s *Server) getPortForward(w http.ResponseWriter, r *http.Request) error {
 	ports, err := forwardedPorts(r)
 	if err != nil {
@@ -96,8 +92,6 @@ func (s *Server) getPortForward(w http.ResponseWriter, r *http.Request) error {
 }
 
 // getRun runs a command without input and answers with what it wrote.
-//
-// Upstream: pkg/kubelet/server/server.go getRun
 func (s *Server) getRun(w http.ResponseWriter, r *http.Request) error {
 	command := strings.Fields(r.URL.Query().Get("cmd"))
 	if len(command) == 0 {
@@ -144,8 +138,6 @@ func (s *Server) runningContainer(r *http.Request) (*cri.ContainerStatus, error)
 type streams struct{ stdin, stdout, stderr, tty bool }
 
 // streamOptions reads the query of exec and attach. A terminal has no error stream of its own.
-//
-// Upstream: staging/src/k8s.io/cri-streaming/pkg/streaming/remotecommand/httpstream.go NewOptions
 func streamOptions(query url.Values) (streams, error) {
 	on := func(name string) bool { return query.Get(name) == yes }
 	o := streams{
@@ -165,8 +157,6 @@ func streamOptions(query url.Values) (streams, error) {
 const yes = "1"
 
 // forwardedPorts reads the ports of a WebSocket's query; SPDY names them later, with each stream.
-//
-// Upstream: staging/src/k8s.io/cri-streaming/pkg/streaming/portforward/websocket.go NewV4Options
 func forwardedPorts(r *http.Request) ([]int32, error) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		return nil, nil
@@ -188,8 +178,6 @@ func forwardedPorts(r *http.Request) ([]int32, error) {
 
 // connect joins the client's connection to the runtime's streaming server until both have said all, nothing at all
 // passes for streamingConnectionIdleTimeout, or the kubelet stops.
-//
-// Upstream: staging/src/k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go UpgradeAwareHandler
 func (s *Server) connect(w http.ResponseWriter, r *http.Request, location string) error {
 	target, err := url.Parse(location)
 	if err != nil || target.Host == "" {

@@ -121,8 +121,6 @@ func parsePair(files [][]byte) (*tls.Certificate, error) {
 }
 
 // selfSigned makes a certificate for the names and addresses and its key, unless there is one that still is good for them.
-//
-// Upstream: cmd/kubelet/app/server.go InitializeTLS
 func selfSigned(hosts []string, certFile, keyFile string) error {
 	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
 		wrong := func(host string) bool { return pair.Leaf.VerifyHostname(host) != nil }

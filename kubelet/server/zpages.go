@@ -50,8 +50,6 @@ type statusz struct {
 }
 
 // getFlagz answers with the command line.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/server/flagz/flagz.go Install
 func (s *Server) getFlagz(w http.ResponseWriter, r *http.Request) error {
 	flags := maps.Clone(s.settings.Flags)
 	if flags["manifest-url-header"] != "" {
@@ -76,8 +74,6 @@ func (s *Server) getFlagz(w http.ResponseWriter, r *http.Request) error {
 }
 
 // getStatusz answers with what the kubelet is and since when it runs.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/server/statusz/statusz.go Install
 func (s *Server) getStatusz(w http.ResponseWriter, r *http.Request) error {
 	form, err := pageForm(r.Header.Values("Accept"), "Statusz")
 	if err != nil {
@@ -102,8 +98,6 @@ type form struct {
 
 // pageForm reads an Accept header: the first of its forms that there is. For machines there is only what names the
 // kind, its group and a version, so that none of them takes the text's layout for a promise.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/server/statusz/negotiate/negotiate.go AllowsMediaTypeTransform
 func pageForm(accept []string, kind string) (form, error) {
 	wanted := strings.Join(accept, ",")
 	if strings.TrimSpace(wanted) == "" {

@@ -48,8 +48,6 @@ type EvictionThreshold struct {
 
 // EvictionThresholds are the thresholds of evictionHard and evictionSoft, in the order of EvictionSignals, hard ones
 // first. 0% and 100% mean none.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go ParseThresholdConfig.
 func (s *Settings) EvictionThresholds() []EvictionThreshold {
 	list, _ := evictionThresholds(&s.KubeletConfiguration)
 	return list
@@ -104,8 +102,6 @@ func (p *problems) signal(field, signal, text string, err error) {
 }
 
 // parseAmount reads 10% or a quantity.
-//
-// Upstream: pkg/kubelet/eviction/helpers.go parseThresholdStatement.
 func parseAmount(text string) (Amount, error) {
 	if number, ok := strings.CutSuffix(text, "%"); ok {
 		percent, err := strconv.ParseFloat(number, 64)
@@ -122,8 +118,6 @@ func parseAmount(text string) (Amount, error) {
 }
 
 // mergeEviction adds the default thresholds of the signals that evictionHard leaves out, where that is asked for.
-//
-// Upstream: cmd/kubelet/app/server.go, mergeDefaultEvictionSettings.
 func mergeEviction(c *kubeletconfig.KubeletConfiguration) {
 	if c.MergeDefaultEvictionSettings == nil || !*c.MergeDefaultEvictionSettings {
 		return

@@ -318,8 +318,6 @@ func modules(s string) (any, error) {
 }
 
 // labels reads key=value,key=value; a key alone is a label without a value, and what is empty is none.
-//
-// Upstream: staging/src/k8s.io/component-base/cli/flag/configuration_map.go Set.
 func labels(s string) map[string]string {
 	all := map[string]string{}
 	for part := range strings.SplitSeq(s, ",") {
@@ -358,8 +356,6 @@ func headers(s string) (any, error) {
 }
 
 // taints reads key=value:effect or key:effect, separated by commas.
-//
-// Upstream: pkg/util/taints/taints.go ParseTaints.
 func taints(s string) (any, error) {
 	all := []any{}
 	list, _ := words(s)

@@ -39,8 +39,6 @@ func knownGates() map[string]gate {
 
 // checkGates tells what is wrong with feature gates, and what those that are taken mean here. A gate at upstream's default is
 // taken silently; MemoryQoS is the one that switches something; any other has no effect, which its warning says.
-//
-// Upstream: staging/src/k8s.io/component-base/featuregate/feature_gate.go SetFromMap.
 func checkGates(gates map[string]bool) (wrong []problem, warnings []string) {
 	known := knownGates()
 	for _, name := range slices.Sorted(maps.Keys(gates)) {

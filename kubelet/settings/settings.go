@@ -153,8 +153,6 @@ func (s *Settings) complete(f *flags) error {
 }
 
 // parseNodeIPs reads --node-ip.
-//
-// Upstream: component-helpers/node/util/ips.go ParseNodeIPArgument, pkg/kubelet/kubelet_node_status.go validateNodeIP.
 func parseNodeIPs(text string) (ips []net.IP, errs []error) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" {

@@ -190,8 +190,6 @@ var table = []Field{
 }
 
 // defaultEviction are upstream's thresholds on Linux.
-//
-// Upstream: pkg/kubelet/eviction/defaults_linux.go DefaultEvictionHard.
 var defaultEviction = map[string]any{
 	"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%",
 }

@@ -275,8 +275,6 @@ func (p *problems) shutdown(c *kubeletconfig.KubeletConfiguration) {
 }
 
 // ContainerLogMaxSize is the field of that name in bytes.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go parseMaxSize.
 func ContainerLogMaxSize(c *kubeletconfig.KubeletConfiguration) (int64, error) {
 	q, err := resource.ParseQuantity(c.ContainerLogMaxSize)
 	if err != nil {

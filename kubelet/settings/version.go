@@ -33,8 +33,6 @@ func printVersion(out io.Writer, raw bool) {
 
 // reportedVersion is the version that the node reports, given --version=vX.Y.Z. One that is not of this release is not reported, since
 // it would be false; distributions leave the flag behind when the binary is exchanged.
-//
-// Upstream: staging/src/k8s.io/component-base/version/dynamic.go SetDynamicVersion.
 func reportedVersion(asked string) (reported, warning string, err error) {
 	v, err := utilversion.ParseSemantic(asked)
 	if err != nil {

@@ -75,8 +75,6 @@ func (l *logind) goingDown() (bool, error) {
 }
 
 // extend has logind wait for as long as is wanted.
-//
-// Upstream: pkg/kubelet/nodeshutdown/systemd/inhibit_linux.go OverrideInhibitDelay, ReloadLogindConf.
 func (l *logind) extend(ctx context.Context, want time.Duration) error {
 	have, err := l.delay()
 	if err != nil || have >= want {
@@ -117,8 +115,6 @@ func writeFile(dir, name, text string) error {
 }
 
 // inhibit takes the lock that makes logind wait, in place of the one held.
-//
-// Upstream: pkg/kubelet/nodeshutdown/systemd/inhibit_linux.go InhibitShutdown.
 func (l *logind) inhibit(ctx context.Context) error {
 	var fd dbus.UnixFD
 	call := l.bus.Object(logindName, logindPath).CallWithContext(ctx, logindManager+".Inhibit", 0,
@@ -146,8 +142,6 @@ func (l *logind) release() error {
 
 // watch tells of announcements: true for a shutdown, false for one that was called off. The channel is closed when the
 // connection ends.
-//
-// Upstream: pkg/kubelet/nodeshutdown/systemd/inhibit_linux.go MonitorShutdown.
 func (l *logind) watch(ctx context.Context) (<-chan bool, error) {
 	if err := l.bus.AddMatchSignalContext(ctx, dbus.WithMatchInterface(logindManager), dbus.WithMatchMember("PrepareForShutdown"),
 		dbus.WithMatchObjectPath(logindPath), dbus.WithMatchSender(logindName)); err != nil {

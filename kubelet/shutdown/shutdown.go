@@ -72,8 +72,6 @@ type Manager struct {
 }
 
 // New returns a Manager; nil if the settings give pods no time.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go NewManager.
 func New(o Options) *Manager {
 	o.ConfDir = cmp.Or(o.ConfDir, confDir)
 	m := &Manager{
@@ -116,8 +114,6 @@ func (m *Manager) note(ctx context.Context, s state) {
 
 // groupsOf returns the grace periods by priority, the lowest first: those of the settings, or one for critical pods and
 // one for all others.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager.go migrateConfig.
 func groupsOf(s *settings.Settings) []kubeletconfig.ShutdownGracePeriodByPodPriority {
 	groups := slices.Clone(s.ShutdownGracePeriodByPodPriority)
 	all, critical := s.ShutdownGracePeriod.Duration, s.ShutdownGracePeriodCriticalPods.Duration
@@ -134,13 +130,9 @@ func groupsOf(s *settings.Settings) []kubeletconfig.ShutdownGracePeriodByPodPrio
 }
 
 // ShuttingDown tells whether the machine is about to go down.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go ShutdownStatus.
 func (m *Manager) ShuttingDown() bool { return m != nil && m.shuttingDown.Load() }
 
 // Run watches for shutdowns until ctx ends. A machine without logind goes down without notice.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go Start.
 func (m *Manager) Run(ctx context.Context) {
 	if m == nil {
 		return
@@ -223,8 +215,6 @@ func (m *Manager) period() time.Duration {
 }
 
 // handle ends the pods and lets the machine go down, or takes up its watch again.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go start, processShutdownEvent.
 func (m *Manager) handle(ctx context.Context, l *logind, start bool) error {
 	m.shuttingDown.Store(start)
 	m.SetShuttingDown(start)
@@ -249,8 +239,6 @@ func (m *Manager) handle(ctx context.Context, l *logind, start bool) error {
 }
 
 // endPods ends one group of pods after the other, each when the one before is gone or its time is up.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager.go killPods.
 func (m *Manager) endPods(ctx context.Context) {
 	for i, pods := range byPriority(m.groups, m.ActivePods()) {
 		seconds := m.groups[i].ShutdownGracePeriodSeconds
@@ -285,8 +273,6 @@ func (m *Manager) await(ctx context.Context, pods []*corev1.Pod, limit time.Dura
 }
 
 // byPriority puts each pod into the group of the highest priority that is not above its own, or into the lowest.
-//
-// Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager.go groupByPriority.
 func byPriority(groups []kubeletconfig.ShutdownGracePeriodByPodPriority, pods []*corev1.Pod) [][]*corev1.Pod {
 	out := make([][]*corev1.Pod, len(groups))
 	for _, pod := range pods {

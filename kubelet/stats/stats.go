@@ -84,8 +84,6 @@ func New(opts Options) *Provider {
 }
 
 // Get returns the summary of the node and its pods, at most MaxAge old. Callers must not change it.
-//
-// Upstream: pkg/kubelet/server/stats/summary.go Get
 func (p *Provider) Get(ctx context.Context) (*statsapi.Summary, error) {
 	s, err := p.snapshot(ctx, false)
 	if err != nil {
@@ -95,8 +93,6 @@ func (p *Provider) Get(ctx context.Context) (*statsapi.Summary, error) {
 }
 
 // GetCPUAndMemory is Get without filesystems and networks, which is much less work.
-//
-// Upstream: pkg/kubelet/server/stats/summary.go GetCPUAndMemoryStats
 func (p *Provider) GetCPUAndMemory(ctx context.Context) (*statsapi.Summary, error) {
 	s, err := p.snapshot(ctx, true)
 	if err != nil {
@@ -107,8 +103,6 @@ func (p *Provider) GetCPUAndMemory(ctx context.Context) (*statsapi.Summary, erro
 
 // Run reads the counters of the node and of the system's containers now and then until ctx ends, so that the first one
 // to ask learns their usage per second, too. Pods' comes from the runtime, or takes two questions.
-//
-// Upstream: vendor/github.com/google/cadvisor/manager/container.go housekeeping
 func (p *Provider) Run(ctx context.Context) {
 	tick := time.NewTicker(rateWindow)
 	defer tick.Stop()

@@ -137,8 +137,6 @@ func either[T any](a, b *T) *T {
 }
 
 // sumSwap adds up what containers swap; the runtime does not tell it of pods.
-//
-// Upstream: pkg/kubelet/stats/cri_stats_provider.go aggregatePodSwapStats
 func sumSwap(containers []statsapi.ContainerStats) *statsapi.SwapStats {
 	var out *statsapi.SwapStats
 	add := func(sum **uint64, n *uint64) {
@@ -202,8 +200,6 @@ func filesystem(ctx context.Context, path string) *statsapi.FsStats {
 }
 
 // imageFs is where the runtime keeps images and containers.
-//
-// Upstream: pkg/kubelet/stats/cri_stats_provider.go ImageFsStats
 func (p *Provider) imageFs(ctx context.Context, state func(string) *statsapi.FsStats) *statsapi.RuntimeStats {
 	info, err := p.opts.CRI.Images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
 	if err != nil || len(info.ImageFilesystems) == 0 {
@@ -239,8 +235,6 @@ type used struct {
 }
 
 // directory is what a directory takes of a filesystem, nil if it is not known yet.
-//
-// Upstream: pkg/volume/metrics_du.go
 func (p *Provider) directory(ctx context.Context, dir string, on *statsapi.FsStats) *statsapi.FsStats {
 	waiting, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()

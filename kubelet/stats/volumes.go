@@ -53,8 +53,6 @@ func (p *Provider) volumes(ctx context.Context, pod *corev1.Pod) []statsapi.Volu
 
 // ephemeral is what the pod takes of the node's disk: its containers' layers and logs, its volumes that are there, and its
 // hosts file. It is as old as the oldest of these.
-//
-// Upstream: pkg/kubelet/stats/helper.go calcEphemeralStorage
 func (p *Provider) ephemeral(pod *statsapi.PodStats, spec *corev1.Pod, on *statsapi.FsStats) *statsapi.FsStats {
 	sum := used{at: time.Now()}
 	add := func(f *statsapi.FsStats) {
@@ -94,8 +92,6 @@ func (p *Provider) ephemeral(pod *statsapi.PodStats, spec *corev1.Pod, on *stats
 
 // Collector is what /metrics shows of disks: kubelet_volume_stats_* of volumes that belong to a persistent volume
 // claim, and what containers' logs take.
-//
-// Upstream: pkg/kubelet/metrics/collectors/volume_stats.go, log_metrics.go
 func (p *Provider) Collector() prometheus.Collector { return volumeCollector{p} }
 
 // collectorPatience is how long a scrape waits for disks to be looked at; then it shows what is known.

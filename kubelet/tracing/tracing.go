@@ -105,8 +105,6 @@ func (t *Tracing) Requests(client *rest.Config) {
 }
 
 // Handler returns a handler whose requests have spans. These are roots: what a client says of its own is only linked to.
-//
-// Upstream: pkg/kubelet/server/server.go InstallTracingFilter.
 func (t *Tracing) Handler(next http.Handler) http.Handler {
 	if t == nil || !t.exports {
 		return next

@@ -175,9 +175,6 @@ func readMounts(unified bool) (map[string]string, error) {
 
 // Setup limits the cgroups of reservations and makes or updates kubepods and its two tiers. It fails when one of the former, or
 // cgroupRoot, does not exist.
-//
-// Upstream: pkg/kubelet/cm/node_container_manager_linux.go createNodeAllocatableCgroups,
-// pkg/kubelet/cm/qos_container_manager_linux.go Start
 func (m *Manager) Setup() error {
 	if m.unknown.Load() {
 		return errDriver
@@ -212,8 +209,6 @@ func (m *Manager) Setup() error {
 
 // PodParent is the value of LinuxPodSandboxConfig.CgroupParent: the pod's cgroup in the driver's notation, or Root
 // when there are no cgroups per QoS class.
-//
-// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go GetPodContainerName
 func (m *Manager) PodParent(pod *corev1.Pod) string {
 	if !m.options.PerQOS {
 		return m.path(m.root)
@@ -223,8 +218,6 @@ func (m *Manager) PodParent(pod *corev1.Pod) string {
 
 // EnsurePod makes the pod's cgroup with its limits; it costs nothing when this process has already made it
 // and the limits have not changed since.
-//
-// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go EnsureExists
 func (m *Manager) EnsurePod(pod *corev1.Pod) error {
 	if !m.options.PerQOS {
 		return nil
@@ -251,8 +244,6 @@ func (m *Manager) EnsurePod(pod *corev1.Pod) error {
 
 // UpdateQOS sets the burstable tier's CPU shares to what the given pods ask for together, and reserves memory for them if
 // that is asked for; all other pods of the node must be ended. It writes only what has changed.
-//
-// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go UpdateCgroups
 func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
 	if !m.options.PerQOS {
 		return nil
@@ -275,8 +266,6 @@ func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
 }
 
 // reserve gives the tiers the memory that those of their pods need: a cgroup protects no more than its parent does.
-//
-// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go setMemoryQoS
 func (m *Manager) reserve(pods []*corev1.Pod) error {
 	if !m.unified || !m.options.ReserveMemory {
 		return nil

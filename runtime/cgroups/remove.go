@@ -100,8 +100,6 @@ func (m *Manager) allMounts() []string {
 }
 
 // Pods lists the pods that have a cgroup in any hierarchy, sorted. It is how leftovers of an earlier kubelet are found.
-//
-// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go GetAllPodsFromCgroups
 func (m *Manager) Pods() ([]types.UID, error) {
 	if !m.options.PerQOS {
 		return nil, nil

@@ -42,8 +42,6 @@ func (m *Manager) enforce(r Reservation) error {
 
 // ofOthers reads the name of a cgroup that somebody else made: with the systemd driver that is a slice, such as /podruntime.slice, whose dashes
 // are the hierarchy.
-//
-// Upstream: pkg/kubelet/cm/cgroup_manager_linux.go ParseSystemdToCgroupName
 func (m *Manager) ofOthers(cgroup string) name {
 	if !m.systemd.Load() {
 		return parseName(cgroup)

@@ -31,8 +31,6 @@ func (m *Manager) PodSize(pod *corev1.Pod) Size {
 }
 
 // Resources are a pod's size in the API's terms. What is too small for a cgroup, or not limited, is not in them.
-//
-// Upstream: pkg/kubelet/cm/helpers_linux.go CPURequestsFromConfig, CPULimitsFromConfig and MemoryLimitsFromConfig
 func (m *Manager) Resources(s Size) (requests, limits corev1.ResourceList) {
 	requests, limits = corev1.ResourceList{}, corev1.ResourceList{}
 	if s.Shares != nil && *s.Shares > minShares {
@@ -48,8 +46,6 @@ func (m *Manager) Resources(s Size) (requests, limits corev1.ResourceList) {
 }
 
 // ReadPodSize reads what the pod's cgroup allows now.
-//
-// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go GetPodCgroupConfig
 func (m *Manager) ReadPodSize(pod *corev1.Pod) (Size, error) {
 	if !m.options.PerQOS {
 		return Size{}, nil
@@ -115,8 +111,6 @@ func weightToShares(weight uint64) uint64 {
 }
 
 // ResizePod sets what is not nil of the size on the pod's cgroup.
-//
-// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go SetPodCgroupConfig
 func (m *Manager) ResizePod(pod *corev1.Pod, s Size) error {
 	if !m.options.PerQOS || s == (Size{}) {
 		return nil

@@ -32,8 +32,6 @@ func MilliCPUToShares(milli int64) uint64 {
 
 // MilliCPUToQuota converts a CPU limit in thousandths of a core to a CFS quota in microseconds per period.
 // Zero, "no limit", stays zero.
-//
-// Upstream: pkg/kubelet/cm/helpers_linux.go MilliCPUToQuota
 func MilliCPUToQuota(milli int64, period time.Duration) int64 {
 	if milli == 0 {
 		return 0
@@ -42,8 +40,6 @@ func MilliCPUToQuota(milli int64, period time.Duration) int64 {
 }
 
 // sharesToWeight maps cpu.shares [2, 262144] to the kubelet's cpu.weight [1, 10000].
-//
-// Upstream: pkg/kubelet/cm/cgroup_manager_linux.go getCPUWeight
 func sharesToWeight(shares uint64) uint64 {
 	if shares >= maxShares {
 		return 10000
@@ -65,8 +61,6 @@ type limits struct {
 
 // MemoryReservation keeps memory from being reclaimed: of guaranteed pods whatever happens, of burstable ones as long as
 // there is other memory.
-//
-// Upstream: pkg/kubelet/cm/helpers_linux.go ResourceConfigForPod
 func MemoryReservation(class corev1.PodQOSClass, bytes int64) map[string]string {
 	file := "memory.low"
 	if class == corev1.PodQOSGuaranteed {
@@ -87,8 +81,6 @@ func memoryRequests(pods []*corev1.Pod, class corev1.PodQOSClass) (bytes int64) 
 }
 
 // podLimits works out a pod's cgroup from its spec.
-//
-// Upstream: pkg/kubelet/cm/helpers_linux.go ResourceConfigForPod
 func (o Options) podLimits(pod *corev1.Pod) limits {
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	sums := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
@@ -131,8 +123,6 @@ func (o Options) podLimits(pod *corev1.Pod) limits {
 }
 
 // nodeLimits is what all pods together may use: allocatable where the node enforces it, else the machine's capacity.
-//
-// Upstream: pkg/kubelet/cm/node_container_manager_linux.go getCgroupConfigInternal
 func (o Options) nodeLimits() limits {
 	list := o.Capacity
 	if o.LimitPods {
@@ -157,8 +147,6 @@ func limitsOf(list corev1.ResourceList) limits {
 }
 
 // burstableShares is the burstable tier's cpu.shares: the sum of what its pods ask for.
-//
-// Upstream: pkg/kubelet/cm/qos_container_manager_linux.go setCPUCgroupConfig
 func burstableShares(pods []*corev1.Pod) uint64 {
 	var milli int64
 	for _, pod := range pods {
@@ -187,8 +175,6 @@ func hugepages(list corev1.ResourceList) map[string]int64 {
 
 // HugepageSize turns the resource name hugepages-2Mi into the kernel's name for that page size, 2MB.
 // It reports false for every other resource name.
-//
-// Upstream: pkg/apis/core/v1/helper/helpers.go HugePageUnitSizeFromByteSize
 func HugepageSize(name corev1.ResourceName) (string, bool) {
 	text, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
 	if !ok {

@@ -81,8 +81,6 @@ var ErrUnauthenticated = errors.New("unauthenticated")
 
 // Authenticate returns who sends the request. Bad credentials are an error even where anonymous requests are let in,
 // unless they are of a kind that is not read here.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/authentication/authenticatorfactory/delegating.go
 func (a *Auth) Authenticate(r *http.Request) (*User, error) {
 	var problems []error
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && a.options.ClientCAs != nil {
@@ -117,8 +115,6 @@ func (a *Auth) Authenticate(r *http.Request) (*User, error) {
 
 // certificateUser verifies a client certificate: its common name is the user, its organizations are the groups. It
 // returns nil for a valid one that names no user.
-//
-// Upstream: staging/src/k8s.io/apiserver/pkg/authentication/request/x509/x509.go CommonNameUserConversion
 func (a *Auth) certificateUser(chain []*x509.Certificate, now time.Time) (*User, error) {
 	roots, err := a.options.ClientCAs()
 	if err != nil {

@@ -31,8 +31,6 @@ func Verb(method string) string {
 }
 
 // Authorize reports whether the user may do verb to one of the subresources of the node.
-//
-// Upstream: pkg/kubelet/server/server.go InstallAuthFilter
 func (a *Auth) Authorize(ctx context.Context, user *User, verb string, subresources ...string) (bool, error) {
 	if a.options.AlwaysAllow {
 		return true, nil

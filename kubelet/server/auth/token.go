@@ -64,8 +64,6 @@ const (
 )
 
 // tokenUser has the apiserver say whose the token is, unless it has just done so.
-//
-// Upstream: staging/src/k8s.io/apiserver/plugin/pkg/authenticator/token/webhook/webhook.go AuthenticateToken
 func (a *Auth) tokenUser(ctx context.Context, token string) (*User, error) {
 	user, err := a.tokens.get(ctx, []byte(token), func(ctx context.Context) (*User, time.Duration, error) {
 		review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}
