@@ -36,6 +36,8 @@ LABEL ?= all
 FOCUS ?=
 E2EFLAGS ?=
 MATRIXFLAGS ?=
+# Flags of the kubelet besides, for make run and make cluster: ARGS=--step=CreateContainer@hello
+ARGS ?=
 SKEW ?= 1.35 1.36
 # What depends on the apiserver: registration, status, static pods, every part of the pod API that changed of late.
 SKEWTESTS ?= ^Test(Pod$$|PodCert|PodLevel|PodDir|Node|Volumes|Missing|Init|Phases|Images|Graceful|Rejected|Probes|RuntimeClass|Resize|RestartAll|UserNamespace|StaticPod|Mirror|Kubectl(Exec|Logs|Debug|Top)|APIServer|StatusWrites|SameName|Preemption|CSI|Local|GenericEphemeral|KubeletKilled|Bootstrap|ClientRotation|ServingRotation|Stats)
@@ -72,14 +74,14 @@ build-race: build
 	$(if $(RACE),go build -race -tags '$(TAGS)' -ldflags '-X minikubelet/kubelet/settings.Version=$(VERSION)' -o bin/race/ ./cmd/kubelet ./cmd/crid)
 
 .PHONY: run
-run: deps node build ## the kubelet alone, its own runtime, with examples/static until Ctrl-C (as root)
+run: deps node build ## the kubelet alone, its own runtime, with examples/static until Ctrl-C (as root); ARGS="--step=CreateContainer" are flags of the kubelet
 	@go build -o bin/cluster ./e2e/cmd/cluster
-	@exec bin/cluster -bin "$(NODE_BIN)" -standalone -env bin/node.sh
+	@exec bin/cluster -bin "$(NODE_BIN)" -standalone -env bin/node.sh -args "$(ARGS)"
 
 .PHONY: cluster
 cluster: deps stack build $(filter upstream,$(KUBELET)) ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream
 	@go build -o bin/cluster ./e2e/cmd/cluster
-	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -kubelet "$(KUBELET)"
+	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -kubelet "$(KUBELET)" -args "$(ARGS)"
 
 .PHONY: debug
 debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root); RUNTIME=embedded sees all the way to runc

@@ -65,7 +65,11 @@ func askTimeline(ctx context.Context, t *testing.T, s *stack.Stack, link *url.UR
 }
 
 // timelineStep is a step as the page has it.
-type timelineStep struct{ ID, Parent, Name, Method, Function, Why, End string }
+type timelineStep struct {
+	ID, Parent, Name, Method, Function, Why, End string
+	Runtime                                      bool
+	Notes                                        []struct{ Text string }
+}
 
 func podSteps(ctx context.Context, t *testing.T, s *stack.Stack, link *url.URL, pod corev1.Pod) []timelineStep {
 	t.Helper()
@@ -132,6 +136,22 @@ func TestTimeline(t *testing.T) {
 	}
 	if got := strings.Join(path, " < "); got != "RunPodSandbox 4 < runtime.v1.RuntimeService/RunPodSandbox < runtime.v1.RuntimeService/RunPodSandbox < createPodSandbox < syncPod" {
 		t.Errorf("a step of the runtime is part of %s", got)
+	}
+
+	pulled := slices.IndexFunc(steps, func(step timelineStep) bool { return step.Method == "PullImage" && step.Runtime })
+	if pulled < 0 || len(steps[pulled].Notes) == 0 {
+		t.Error("the pull has told nothing of its progress")
+	}
+	for _, step := range steps {
+		var detail struct {
+			Code struct{ Text, Upstream string }
+		}
+		if err := json.Unmarshal(askTimeline(ctx, t, s, link, "/step?pod="+string(pod.UID)+"&id="+step.ID, nil), &detail); err != nil {
+			t.Fatal(err)
+		}
+		if detail.Code.Text == "" || detail.Code.Upstream == "" && !step.Runtime {
+			t.Errorf("%s (%s): the page has %d bytes of source, upstream is %q", step.Name, step.Function, len(detail.Code.Text), detail.Code.Upstream)
+		}
 	}
 
 	see("nothing is held", `document.getElementById("held").hidden`)

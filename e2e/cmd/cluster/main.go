@@ -34,6 +34,7 @@ const dlvAddress = "127.0.0.1:2345"
 type flags struct {
 	runtime, kubelet, examples, bin, dlv string
 	env                                  string
+	args                                 string // of the kubelet, besides
 	verbosity                            int
 	standalone, once                     bool
 }
@@ -46,6 +47,7 @@ func main() {
 	flag.StringVar(&f.bin, "bin", "", "directory of the stack's programs (default $"+stack.BinEnv+")")
 	flag.StringVar(&f.dlv, "dlv", "", "path of dlv: run the kubelet under it, listening on "+dlvAddress)
 	flag.StringVar(&f.env, "env", "", "with -standalone: a script to write, whose variables lead a shell to the kubelet")
+	flag.StringVar(&f.args, "args", "", "flags of the kubelet besides, as in --step=CreateContainer")
 	flag.IntVar(&f.verbosity, "v", 2, "log verbosity of the kubelet")
 	flag.BoolVar(&f.standalone, "standalone", false, "no control plane, the kubelet's embedded runtime, and images from archives")
 	flag.BoolVar(&f.once, "once", false, "end when all pods are Ready instead of waiting for Ctrl-C")
@@ -169,7 +171,7 @@ func offerDebugger(ctx context.Context, s *stack.Stack, say sayer, k *stack.Kube
 
 // startKubelet starts the wanted kubelet, under a debugger if wanted.
 func startKubelet(s *stack.Stack, f flags) (*stack.Kubelet, error) {
-	o := stack.KubeletOptions{Upstream: f.kubelet == "upstream", Verbosity: f.verbosity}
+	o := stack.KubeletOptions{Upstream: f.kubelet == "upstream", Verbosity: f.verbosity, Args: strings.Fields(f.args)}
 	if f.kubelet != "upstream" && f.kubelet != "minikubelet" {
 		return nil, fmt.Errorf("unknown kubelet %q", f.kubelet)
 	}

@@ -23,7 +23,7 @@ func runStandalone(ctx context.Context, f flags) error {
 	start := func(s *stack.Stack) (*stack.Kubelet, error) {
 		// Without a client authority a token opens the kubelet's server.
 		config := map[string]any{"authentication": nil}
-		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config, Args: []string{"--timeline"}})
+		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config, Args: append([]string{"--timeline"}, strings.Fields(f.args)...)})
 		if err == nil && f.env != "" {
 			err = writeEnv(f.env, s, k)
 		}
