@@ -44,8 +44,6 @@ const (
 	//
 	// Upstream: pkg/kubelet/eviction/eviction_manager.go immediateEvictionGracePeriodSeconds.
 	immediately int64 = 1
-
-	systemCritical = 2_000_000_000 // Upstream: pkg/apis/scheduling/types.go SystemCriticalPriority
 )
 
 // Eviction is the end of one pod.
