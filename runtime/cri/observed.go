@@ -76,7 +76,9 @@ type ContainerStatus struct {
 }
 
 // HasStarted reports that the container has been started, and that all of what the runtime says of that is known.
-func (c *ContainerStatus) HasStarted() bool { return !c.shallow && (c.State == Running || c.State == Exited) }
+func (c *ContainerStatus) HasStarted() bool {
+	return !c.shallow && (c.State == Running || c.State == Exited)
+}
 
 // Container returns the newest attempt of the container with that name, nil if there is none.
 func (s *PodStatus) Container(name string) *ContainerStatus {

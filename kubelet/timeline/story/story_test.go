@@ -126,7 +126,9 @@ func TestTell(t *testing.T) {
 		{"HandlerMissing", "no handler kata", input(event("FailedCreatePodSandBox", `Failed to create pod sandbox: rpc error: no runtime for "kata" is configured`))},
 		{"AddressesExhausted", "no address left", input(event("FailedCreatePodSandBox", `plugin type="bridge" failed (add): failed to allocate for range 0: no IP addresses available in range set: 10.0.0.1-10.0.0.6`))},
 		{"NetworkPlugin", "network plugin flannel", input(event("FailedCreatePodSandBox", `plugin type="flannel" failed (add): open /run/flannel/subnet.env: no such file`))},
-		{"NetworkNotReady", "waits for the node's network", input(func(in *Input) { in.Trouble = "container runtime network not ready: NetworkReady=false: cni config uninitialized" })},
+		{"NetworkNotReady", "waits for the node's network", input(func(in *Input) {
+			in.Trouble = "container runtime network not ready: NetworkReady=false: cni config uninitialized"
+		})},
 		{"RuntimeAway", "container runtime does not answer", input(func(in *Input) {
 			in.Trouble = "container runtime is down: rpc error: code = Unavailable desc = connection error: connection refused"
 		})},
