@@ -67,6 +67,10 @@ func (w *worker) cleanupPod(ctx context.Context, m mail) (signal, error) {
 		return none, err
 	}
 	w.report(m.pod, observed)
+	if !w.released { // after the last status, and before volumes that cannot be unmounted are in a successor's way
+		w.released = true
+		w.registry.release(w.name, w.uid)
+	}
 	if err := w.opts.Volumes.Unmount(ctx, w.uid); err != nil {
 		if ctx.Err() == nil {
 			w.opts.Events.Event(m.pod, corev1.EventTypeWarning, "FailedUnMount", err.Error())

@@ -34,6 +34,7 @@ type worker struct {
 	reported corev1.PodPhase            // in the last status
 	waitsFor types.UID                  // the pod that has this one's name, once that was told
 	assigned bool                       // the pod has its devices
+	released bool                       // the stopped pod has given its name back
 	emptied  bool                       // the runtime and the disk have nothing of the finished pod any more
 
 	mu          sync.Mutex
@@ -232,10 +233,7 @@ func (w *worker) apply(ctx context.Context, s signal) Phase {
 	w.phase = to
 	w.mu.Unlock()
 	w.failures = 0
-	switch to {
-	case Terminated:
-		w.registry.release(w.name, w.uid) // volumes that cannot be unmounted are in no successor's way
-	case Finished:
+	if to == Finished {
 		close(w.cleaned)
 	}
 	w.poke("the pod is " + to.String() + " now")
