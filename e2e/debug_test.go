@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,8 +47,20 @@ func TestDebugger(t *testing.T) {
 		if t.Failed() {
 			t.Logf("the kubelet's log ends:\n%s", k.LogTail(40))
 		}
+		// A kubelet that runs on when its debugger is killed would hold its ports.
+		held, _ := exec.Command("pgrep", "-P", fmt.Sprint(k.Pid())).Output()
 		if err := k.Kill(); err != nil {
 			t.Error(err)
+		}
+		for text := range strings.FieldsSeq(string(held)) {
+			pid, err := strconv.Atoi(text)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Error(err)
+			}
 		}
 	})
 	if err := debugger.WaitListening(ctx, k); err != nil {
