@@ -151,8 +151,7 @@ func (r *Runtime) imageFailed(ctx context.Context, job startJob, err error) erro
 func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, policy corev1.PullPolicy) (string, error) {
 	return r.opts.Images.EnsureImageExists(ctx, images.Request{
 		Pod: job.pod, Container: job.Container, Image: image, PullPolicy: policy,
-		PullSecrets: job.secrets, Sandbox: job.sandbox, RuntimeHandler: job.handler,
-		Pulling: job.leave,
+		PullSecrets: job.secrets, Sandbox: job.sandbox, Pulling: job.leave,
 	})
 }
 

@@ -199,7 +199,6 @@ func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // interrupted, not failed
 	}
-	s.result.Sandbox = &Failure{ReasonCreateSandbox, text(err)}
 	if _, seen := errors.AsType[*statusError](err); !seen {
 		s.podEvent(s.pod, corev1.EventTypeWarning, eventFailedCreateSandbox, "Failed to create pod sandbox: %v", err)
 	}

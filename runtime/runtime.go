@@ -104,7 +104,7 @@ func verdictsOf(in Inputs, observed *cri.PodStatus) map[string]plan.Verdict {
 	return out
 }
 
-// Failure is why a container, or the sandbox, is not there: the waiting state's reason and message.
+// Failure is why a container is not there: the waiting state's reason and message.
 type Failure struct{ Reason, Message string }
 
 // Reasons of Failure; those of image pulls come from package images.
@@ -114,15 +114,11 @@ const (
 	ReasonCreateContainer       = "CreateContainerError"
 	ReasonRunContainer          = "RunContainerError"
 	ReasonPostStartHook         = "PostStartHookError"
-	ReasonCreateSandbox         = "CreatePodSandboxError"
 	ReasonKillContainer         = "KillContainerError"
-	ReasonKillSandbox           = "KillPodSandboxError"
-	ReasonUnsupported           = "FailedValidation"
 )
 
 // SyncResult is what a sync left behind. It is complete even when SyncPod returns an error.
 type SyncResult struct {
-	Sandbox    *Failure           // why there is no sandbox
 	Containers map[string]Failure // why containers wait, by name
 	RetryAt    time.Time          // when a back-off ends; zero for none
 }

@@ -33,7 +33,6 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, in Inputs) (Sync
 	result := SyncResult{Containers: map[string]Failure{}}
 	if err := Unsupported(pod); err != nil {
 		r.podEvent(pod, corev1.EventTypeWarning, eventFailedValidation, "Error validating pod %s: %v", spec.ReferenceName(pod), err)
-		result.Sandbox = &Failure{ReasonUnsupported, err.Error()}
 		return result, fmt.Errorf("sync pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	if err := r.syncRounds(ctx, pod, in, &result); err != nil {

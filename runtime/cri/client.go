@@ -4,7 +4,6 @@ package cri
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -116,11 +115,6 @@ func IsUnavailable(err error) bool { return code(err) == codes.Unavailable }
 
 // IsUnimplemented reports that the runtime does not have the call.
 func IsUnimplemented(err error) bool { return code(err) == codes.Unimplemented }
-
-// IsTimeout reports that a call ended without an answer. It may have succeeded: look before trying again.
-func IsTimeout(err error) bool {
-	return code(err) == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
-}
 
 func code(err error) codes.Code {
 	if err == nil {

@@ -41,37 +41,6 @@ func RereadPod(ctx context.Context, client *Client, uid types.UID, known *PodSta
 	return fill(ctx, client, pod, known)
 }
 
-// ReadSandbox reads a sandbox and its containers. It is one call with a runtime that answers PodSandboxStatus with the
-// containers, as CRI-O does; containerd needs a list and a call per container as well. Other sandboxes of the pod are
-// not in the result.
-func ReadSandbox(ctx context.Context, client *Client, sandboxID string) (*PodStatus, error) {
-	at := time.Now()
-	answer, err := client.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: sandboxID})
-	if err != nil {
-		return nil, fmt.Errorf("read sandbox %s: %w", sandboxID, err)
-	}
-	owner, err := checkSandbox(answer.Status)
-	if err != nil {
-		return nil, fmt.Errorf("read sandbox %s: %w", sandboxID, err)
-	}
-	pod := newPodStatus(owner.uid, owner.namespace, owner.name, []*runtimeapi.PodSandboxStatus{answer.Status}, nil, at)
-	if answer.Timestamp != 0 {
-		return newPodStatus(pod.UID, pod.Namespace, pod.Name, pod.Sandboxes, containersOf(ctx, answer.ContainersStatuses, sandboxID), at), nil
-	}
-	listed, err := client.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{PodSandboxId: sandboxID}})
-	if err != nil {
-		return nil, fmt.Errorf("read sandbox %s: list containers: %w", sandboxID, err)
-	}
-	for _, c := range listed.Containers {
-		if shallow, err := newListedContainer(c); err != nil {
-			passOver(ctx, err)
-		} else {
-			pod.Containers = append(pod.Containers, shallow)
-		}
-	}
-	return fill(ctx, client, pod, pod)
-}
-
 // ReadContainer reads one container, in one call. sandboxID goes into the result.
 func ReadContainer(ctx context.Context, client *Client, id, sandboxID string) (*ContainerStatus, error) {
 	answer, err := client.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})

@@ -154,8 +154,6 @@ type Request struct {
 	PullPolicy  corev1.PullPolicy // by default Always for the tag latest, else IfNotPresent
 	PullSecrets []corev1.Secret
 	Sandbox     *runtimeapi.PodSandboxConfig
-	// RuntimeHandler is not sent: that is upstream's feature RuntimeClassInImageCriApi, off by default.
-	RuntimeHandler string
 	// Pulling, if there is one, is told when the image is not there and a pull begins, which may take long.
 	Pulling func()
 }
