@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -17,22 +18,28 @@ func newImageCollector(b *base, c *core) *images.Collector {
 	s := b.settings
 	return images.NewCollector(images.CollectorOptions{
 		CRI: b.cri, Events: b.events, Node: c.node.Ref(), Pulled: c.pulled,
-		HighThresholdPercent: int(*s.ImageGCHighThresholdPercent), LowThresholdPercent: int(*s.ImageGCLowThresholdPercent),
-		MinAge: s.ImageMinimumGCAge.Duration, MaxAge: s.ImageMaximumGCAge.Duration,
+		Limits: imageLimits(s),
 	})
 }
 
-// rotateLogs returns what rotates the logs of containers; it does nothing if a negative size turns that off.
-func rotateLogs(b *base) func(context.Context) {
+func imageLimits(s *settings.Settings) images.Limits {
+	return images.Limits{
+		HighThresholdPercent: int(*s.ImageGCHighThresholdPercent), LowThresholdPercent: int(*s.ImageGCLowThresholdPercent),
+		MinAge: s.ImageMinimumGCAge.Duration, MaxAge: s.ImageMaximumGCAge.Duration,
+	}
+}
+
+// newRotator makes what rotates the logs of containers.
+func newRotator(b *base) (*logs.Rotator, error) {
 	s := b.settings
 	size, err := settings.ContainerLogMaxSize(&s.KubeletConfiguration)
-	if err != nil || size < 0 {
-		return func(context.Context) {}
+	if err != nil {
+		return nil, fmt.Errorf("containerLogMaxSize: %w", err)
 	}
 	return logs.New(logs.Options{
 		CRI: b.cri, PodLogsDir: s.PodLogsDir, MaxSize: size, MaxFiles: int(*s.ContainerLogMaxFiles),
 		Workers: int(*s.ContainerLogMaxWorkers), Interval: s.ContainerLogMonitorInterval.Duration,
-	}).Run
+	}), nil
 }
 
 // newCleaner returns what removes the leftovers of pods: containers, sandboxes, logs, cgroups, directories.

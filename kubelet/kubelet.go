@@ -71,7 +71,12 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	if err != nil {
 		return nil, err
 	}
-	servers, err := newServers(ctx, b, c, loop, statistics) // part: server, kubelet/server
+	rotator, err := newRotator(b) // part: log rotation, runtime/logs
+	if err != nil {
+		return nil, err
+	}
+	reloader := newReloader(b, c, evictions, images, rotator)         // part: live settings, kubelet/live
+	servers, err := newServers(ctx, b, c, loop, statistics, reloader) // part: server, kubelet/server
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +89,7 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	k.run(func(ctx context.Context) { c.devices.Run(ctx, c.mayHaveDevices) })
 	k.run(newPodResources(b, c).Run) // part: PodResources, kubelet/podresources
 	k.run(newOOMWatcher(b, c).Run)   // part: OOM watch, kubelet/oom
-	k.run(rotateLogs(b))             // part: log rotation, runtime/logs
+	k.run(rotator.Run, reloader.Run)
 	k.run(servers...)
 	k.run(b.timeline.run(b, c))    // part: timeline, kubelet/timeline
 	k.run(releaseMemory)           // part: memory, memory.go

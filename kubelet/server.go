@@ -11,6 +11,7 @@ import (
 
 	"minikubelet/kubelet/client"
 	"minikubelet/kubelet/identity"
+	"minikubelet/kubelet/live"
 	"minikubelet/kubelet/metrics"
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/stats"
@@ -18,7 +19,7 @@ import (
 )
 
 // newServers opens the kubelet's ports, so that one that is taken is found out at once, and returns what serves them.
-func newServers(ctx context.Context, b *base, c *core, loop *syncloop.Loop, statistics *stats.Provider) (runs []func(context.Context), err error) {
+func newServers(ctx context.Context, b *base, c *core, loop *syncloop.Loop, statistics *stats.Provider, reloader *live.Reloader) (runs []func(context.Context), err error) {
 	slis := metrics.NewSLIs(b.metrics.slis)
 	syncLoop := server.Check{Name: "syncloop", Check: loop.Healthy}
 	if port := *b.settings.HealthzPort; port != 0 {
@@ -45,7 +46,8 @@ func newServers(ctx context.Context, b *base, c *core, loop *syncloop.Loop, stat
 		Tokens: b.api.tokens(), Access: b.api.access(), Addresses: c.node.HostIPs,
 		Metrics: metrics.Handler(b.metrics.main), Probes: metrics.Plain(b.metrics.probes), Instrument: instrument(b),
 		Resource: statistics.Resource(), Cadvisor: statistics.Cadvisor(), Summary: statistics.Summary(),
-		SLIs: metrics.Plain(b.metrics.slis), ObserveCheck: slis.Observe,
+		Current: reloader.Current,
+		SLIs:    metrics.Plain(b.metrics.slis), ObserveCheck: slis.Observe,
 	})
 	if err != nil {
 		return nil, err

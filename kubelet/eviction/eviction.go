@@ -90,13 +90,14 @@ type Options struct {
 // Upstream: pkg/kubelet/eviction/eviction_manager.go managerImpl.
 type Manager struct {
 	Options
-	observer   observer
-	gauge      gauge
-	configured []settings.EvictionThreshold
-	isolate    bool
-	tracker    tracker
-	pressure   atomic.Pointer[[]corev1.NodeConditionType]
-	evictions  *prometheus.CounterVec
+	observer  observer
+	gauge     gauge
+	limits    atomic.Pointer[limits]
+	changed   chan struct{} // limits were set; capacity 1
+	isolate   bool
+	tracker   tracker
+	pressure  atomic.Pointer[[]corev1.NodeConditionType]
+	evictions *prometheus.CounterVec
 
 	mu      sync.Mutex
 	evicted map[types.UID]bool // pods that were ended and may still be there
@@ -105,15 +106,16 @@ type Manager struct {
 // New returns a Manager; Run starts it.
 func New(o Options) *Manager {
 	m := &Manager{
-		Options: o, gauge: gauge{o}, configured: o.Settings.EvictionThresholds(), isolate: *o.Settings.LocalStorageCapacityIsolation,
+		Options: o, gauge: gauge{o}, changed: make(chan struct{}, 1), isolate: *o.Settings.LocalStorageCapacityIsolation,
 		observer: observer{cri: o.CRI, machine: o.Machine, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
-		tracker:  tracker{transition: o.Settings.EvictionPressureTransitionPeriod.Duration, seen: map[corev1.NodeConditionType]time.Time{}},
+		tracker:  tracker{seen: map[corev1.NodeConditionType]time.Time{}},
 		evicted:  map[types.UID]bool{},
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_evictions", Help: "Pods evicted, by the signal that was the reason.",
 		}, []string{"eviction_signal"}),
 	}
 	m.pressure.Store(&[]corev1.NodeConditionType{})
+	m.Reconfigure(o.Settings)
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(m.evictions)
 	}
@@ -131,10 +133,34 @@ func (m *Manager) Run(ctx context.Context) {
 		places := m.observer // each loop asks for itself where things are
 		parts.Go(func() { m.watchLimits(ctx, &places) })
 	}
-	if len(m.configured) > 0 {
+	for len(m.limits.Load().thresholds) == 0 && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-m.changed:
+		}
+	}
+	if ctx.Err() == nil {
 		m.watchResources(ctx)
 	}
 	parts.Wait()
+}
+
+// limits are the settings that may change while the kubelet runs.
+type limits struct {
+	thresholds []settings.EvictionThreshold
+	maxGrace   int64 // seconds; negative for the pod's own
+	transition time.Duration
+}
+
+// Reconfigure sets thresholds and grace periods, which the next look goes by.
+func (m *Manager) Reconfigure(s *settings.Settings) {
+	m.limits.Store(&limits{
+		thresholds: s.EvictionThresholds(), maxGrace: int64(s.EvictionMaxPodGracePeriod), transition: s.EvictionPressureTransitionPeriod.Duration,
+	})
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
 }
 
 // watchResources looks every 10 seconds, and at once when tasks wait for memory.
@@ -152,6 +178,7 @@ func (m *Manager) watchResources(ctx context.Context) {
 			return
 		case <-tick.C:
 		case <-stalls:
+		case <-m.changed:
 		}
 	}
 }
@@ -178,7 +205,9 @@ func (m *Manager) synchronize(ctx context.Context) []*corev1.Pod {
 	if ctx.Err() != nil {
 		return nil
 	}
-	thresholds := thresholdsFor(m.configured, disks, m.PodsMemory != nil)
+	limits := m.limits.Load()
+	m.tracker.transition = limits.transition
+	thresholds := thresholdsFor(limits.thresholds, disks, m.PodsMemory != nil)
 	acting, pressure := m.tracker.observe(thresholds, observed, time.Now())
 	m.pressure.Store(&pressure)
 	m.SetPressure(pressure)
@@ -282,7 +311,7 @@ func (m *Manager) evictOne(ctx context.Context, pods []*corev1.Pod, t settings.E
 
 // gracePeriod is a second for a hard threshold, and for a soft one the pod's own, but no longer than the setting.
 func (m *Manager) gracePeriod(pod *corev1.Pod, t settings.EvictionThreshold) *int64 {
-	most := int64(m.Settings.EvictionMaxPodGracePeriod)
+	most := m.limits.Load().maxGrace
 	switch {
 	case t.GracePeriod == 0:
 		return new(immediately)

@@ -41,7 +41,9 @@ const (
 // Options are what the server answers from. Handlers that are nil are not there.
 type Options struct {
 	Settings *settings.Settings
-	CRI      *cri.Client
+	// Current are the settings in force and the fields that need a restart; nil for Settings and none.
+	Current func() (*settings.Settings, []string)
+	CRI     *cri.Client
 	// Pods returns the pods that should run here, with their newest status.
 	Pods func() []*corev1.Pod
 	// Observed returns what the runtime has of a pod.

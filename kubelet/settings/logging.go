@@ -18,6 +18,21 @@ const jsonFormat = "json"
 
 // applyLogging sets klog up: how much is logged, in which format. JSON goes to out; text goes where klog sends it.
 func applyLogging(c *kubeletconfig.KubeletConfiguration, out io.Writer) error {
+	if err := SetVerbosity(c); err != nil {
+		return err
+	}
+	if c.Logging.Format == jsonFormat {
+		klog.SetLoggerWithOptions(jsonLogger(out), klog.ContextualLogger(true))
+	}
+	return nil
+}
+
+// jsonLevel is how much is logged as JSON.
+var jsonLevel slog.LevelVar
+
+// SetVerbosity sets how much is logged from now on: logging.verbosity and logging.vmodule.
+func SetVerbosity(c *kubeletconfig.KubeletConfiguration) error {
+	jsonLevel.Set(slog.Level(-int(c.Logging.Verbosity)))
 	set := goflag.NewFlagSet("klog", goflag.ContinueOnError)
 	klog.InitFlags(set)
 	if err := set.Set("v", fmt.Sprint(uint32(c.Logging.Verbosity))); err != nil {
@@ -30,19 +45,16 @@ func applyLogging(c *kubeletconfig.KubeletConfiguration, out io.Writer) error {
 	if err := set.Set("vmodule", strings.Join(patterns, ",")); err != nil {
 		return fmt.Errorf("logging.vmodule: %w", err)
 	}
-	if c.Logging.Format == jsonFormat {
-		klog.SetLoggerWithOptions(jsonLogger(out, int(c.Logging.Verbosity)), klog.ContextualLogger(true))
-	}
 	return nil
 }
 
 // jsonLogger writes lines with upstream's keys: ts in milliseconds since 1970, caller, msg, v, and err for errors.
 //
 // Upstream: staging/src/k8s.io/component-base/logs/json/json.go NewJSONLogger.
-func jsonLogger(out io.Writer, verbosity int) logr.Logger {
+func jsonLogger(out io.Writer) logr.Logger {
 	return logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{
 		AddSource: true,
-		Level:     slog.Level(-verbosity),
+		Level:     &jsonLevel,
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			if len(groups) > 0 {
 				return a

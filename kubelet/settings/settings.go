@@ -57,6 +57,9 @@ type Settings struct {
 	Warnings []string
 	// Flags is the command line, every flag with its value.
 	Flags map[string]string
+
+	args              []string // of Load, for Reload
+	config, configDir string   // --config and --config-dir
 }
 
 // Standalone tells whether there is no apiserver.
@@ -68,6 +71,14 @@ func (s *Settings) Standalone() bool { return s.Kubeconfig == "" }
 //
 // Upstream: cmd/kubelet/app/server.go NewKubeletCommand.
 func Load(args []string, out io.Writer) (*Settings, error) {
+	s, err := readAll(args, out)
+	if err != nil {
+		return nil, err
+	}
+	return s, applyLogging(&s.KubeletConfiguration, os.Stderr)
+}
+
+func readAll(args []string, out io.Writer) (*Settings, error) {
 	f := newFlags(out)
 	known, wrong := dropUnknown(f.set, args)
 	if err := f.set.Parse(known); err != nil {
@@ -96,7 +107,8 @@ func Load(args []string, out io.Writer) (*Settings, error) {
 	if err := errors.Join(append(wrong, s.complete(f))...); err != nil {
 		return nil, err
 	}
-	return s, applyLogging(c, os.Stderr)
+	s.args, s.config, s.configDir = args, f.config, f.configDir
+	return s, nil
 }
 
 // debugHoldTimeout is how long a call to the runtime may take with --debug-hold: the time goes on while nothing runs.

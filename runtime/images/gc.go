@@ -41,10 +41,7 @@ type CollectorOptions struct {
 	// Pulled, if there is one, rings when an image was pulled: that is what fills the disk.
 	Pulled <-chan struct{}
 
-	HighThresholdPercent int           // imageGCHighThresholdPercent: from that usage of the disk on, images are removed
-	LowThresholdPercent  int           // imageGCLowThresholdPercent: down to that usage
-	MinAge               time.Duration // imageMinimumGCAge: images known for a shorter time stay
-	MaxAge               time.Duration // imageMaximumGCAge: images unused for longer go whatever the usage; 0 for none
+	Limits
 
 	// DiskSpace returns the size of the filesystem that a path is on and what is free of it; statfs by default.
 	DiskSpace func(path string) (capacity, available int64, err error)
@@ -97,13 +94,12 @@ func diskSpace(path string) (capacity, available int64, err error) {
 // Upstream: pkg/kubelet/kubelet.go StartGarbageCollection, pkg/kubelet/images/image_gc_manager.go Start
 func (c *Collector) Run(ctx context.Context) {
 	c.began = time.Now()
-	off := c.HighThresholdPercent == 100 && c.MaxAge == 0
 	failed := false
 	tick := time.NewTicker(gcPeriod)
 	defer tick.Stop()
 	for {
 		var err error
-		if off {
+		if c.off() {
 			err = c.detect(ctx)
 		} else {
 			err = c.GarbageCollect(ctx)
@@ -125,6 +121,28 @@ func (c *Collector) Run(ctx context.Context) {
 		case <-c.Pulled:
 		}
 	}
+}
+
+// off tells whether images stay however full the disk is and however old they are.
+func (c *Collector) off() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.HighThresholdPercent == 100 && c.MaxAge == 0
+}
+
+// Limits are the settings that may change while a Collector runs.
+type Limits struct {
+	HighThresholdPercent int           // imageGCHighThresholdPercent: from that usage of the disk on, images are removed
+	LowThresholdPercent  int           // imageGCLowThresholdPercent: down to that usage
+	MinAge               time.Duration // imageMinimumGCAge: images known for a shorter time stay
+	MaxAge               time.Duration // imageMaximumGCAge: images unused for longer go whatever the usage; 0 for none
+}
+
+// Reconfigure sets limits, which the next collection goes by.
+func (c *Collector) Reconfigure(l Limits) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Limits = l
 }
 
 // GarbageCollect removes images that are too old, and if the disk is too full as many more as it takes, the ones

@@ -41,7 +41,7 @@ func newCollector(change func(*CollectorOptions)) (*Collector, *crifake.Server, 
 	d := &disk{fake: fake}
 	o := CollectorOptions{
 		CRI: fake.Direct(), Events: events, Node: &corev1.ObjectReference{Kind: "Node", Name: "n"},
-		HighThresholdPercent: 85, LowThresholdPercent: 80, MinAge: 2 * time.Minute, DiskSpace: d.space,
+		Limits: Limits{HighThresholdPercent: 85, LowThresholdPercent: 80, MinAge: 2 * time.Minute}, DiskSpace: d.space,
 	}
 	if change != nil {
 		change(&o)

@@ -25,7 +25,7 @@ import (
 type Options struct {
 	CRI        *cri.Client
 	PodLogsDir string        // podLogsDir; logs elsewhere are not touched
-	MaxSize    int64         // containerLogMaxSize in bytes: a log of that size is rotated
+	MaxSize    int64         // containerLogMaxSize in bytes: a log of that size is rotated; negative for none
 	MaxFiles   int           // containerLogMaxFiles: of one container, the one being written included
 	Workers    int           // containerLogMaxWorkers: logs being rotated at once
 	Interval   time.Duration // containerLogMonitorInterval
@@ -38,6 +38,21 @@ type Rotator struct {
 	Options
 	// paths are the logs of running containers by ID, relative to PodLogsDir. A container never changes its log.
 	paths map[string]string
+
+	mu sync.Mutex // guards MaxSize and MaxFiles
+}
+
+// Reconfigure sets the limits, which the next look goes by. A negative size turns the rotation off.
+func (r *Rotator) Reconfigure(maxSize int64, maxFiles int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.MaxSize, r.MaxFiles = maxSize, maxFiles
+}
+
+func (r *Rotator) limits() (maxSize int64, maxFiles int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.MaxSize, r.MaxFiles
 }
 
 // New returns a Rotator; Run starts it.
@@ -70,6 +85,9 @@ func (r *Rotator) Run(ctx context.Context) {
 //
 // Upstream: pkg/kubelet/logs/container_log_manager.go rotateLogs
 func (r *Rotator) RotateLogs(ctx context.Context) error {
+	if size, _ := r.limits(); size < 0 {
+		return nil
+	}
 	running := &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}}
 	answer, err := r.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: running})
 	if err != nil {
@@ -151,7 +169,7 @@ func (r *Rotator) check(ctx context.Context, id, path string) error {
 	if err != nil {
 		return err
 	}
-	if size < r.MaxSize {
+	if most, _ := r.limits(); most < 0 || size < most {
 		return nil
 	}
 	return r.rotate(ctx, d, id, name)
@@ -180,7 +198,8 @@ func (r *Rotator) rotate(ctx context.Context, d *dir, id, name string) error {
 	if err != nil {
 		return err
 	}
-	keep, remove := plan(entries, name, r.MaxFiles)
+	_, files := r.limits()
+	keep, remove := plan(entries, name, files)
 	var errs []error // none is a reason to let the log grow
 	for _, old := range remove {
 		errs = append(errs, d.remove(old))
