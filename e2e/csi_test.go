@@ -19,11 +19,11 @@ import (
 )
 
 // newDriver serves a CSI driver for the kubelet to find, and makes its CSIDriver object.
-func newDriver(ctx testContext, t *testing.T, s *stack.Stack, name string, spec storagev1.CSIDriverSpec) *csitest.Driver {
+func newDriver(ctx testContext, t *testing.T, s *stack.Stack, name string, spec storagev1.CSIDriverSpec, can ...csiapi.NodeServiceCapability_RPC_Type) *csitest.Driver {
 	t.Helper()
 	d := &csitest.Driver{
 		Name: name, NodeID: "node-of-" + name, Dir: t.TempDir(), MaxVolumes: 7, Topology: map[string]string{"topology." + name + "/zone": "here"},
-		Capabilities: []csiapi.NodeServiceCapability_RPC_Type{csiapi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME},
+		Capabilities: append(can, csiapi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME),
 	}
 	objects := s.Client.StorageV1().CSIDrivers()
 	if _, err := objects.Create(ctx, &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}, metav1.CreateOptions{}); err != nil {

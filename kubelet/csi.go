@@ -6,6 +6,8 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"minikubelet/kubelet/client"
@@ -62,6 +64,11 @@ type claims struct{ client *client.Client }
 func (c claims) Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error) {
 	claim := &corev1.PersistentVolumeClaim{}
 	return claim, c.client.Get(ctx, "persistentvolumeclaims", namespace, name, claim)
+}
+
+// PatchClaimStatus writes a claim's status.
+func (c claims) PatchClaimStatus(ctx context.Context, namespace, name string, patch []byte) (*corev1.PersistentVolumeClaim, error) {
+	return c.client.Claims(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 }
 
 // Volume reads a PersistentVolume.

@@ -55,6 +55,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 		return none, 0, err
 	}
 	w.opts.Volumes.Republish(w.lifetime, pod)
+	w.opts.Volumes.Grow(w.lifetime, pod) // part: volume expansion, podworkers/volumes/expand.go
 
 	result, err := w.opts.Runtime.SyncPod(ctx, pod, podInputs{w})
 	w.failed = result.Containers

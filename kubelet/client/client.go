@@ -96,6 +96,11 @@ func (c *Client) Nodes() *Kind[corev1.Node, *corev1.Node] {
 	return kind[corev1.Node](c.core(), "nodes", "")
 }
 
+// Claims writes and reads the persistent volume claims of a namespace.
+func (c *Client) Claims(namespace string) *Kind[corev1.PersistentVolumeClaim, *corev1.PersistentVolumeClaim] {
+	return kind[corev1.PersistentVolumeClaim](c.core(), "persistentvolumeclaims", namespace)
+}
+
 // Leases writes and reads the leases of a namespace.
 func (c *Client) Leases(namespace string) *Kind[coordinationv1.Lease, *coordinationv1.Lease] {
 	return kind[coordinationv1.Lease](c.groups[coordinationv1.SchemeGroupVersion], "leases", namespace)

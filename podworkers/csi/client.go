@@ -68,6 +68,10 @@ func (c capabilities) stage() bool {
 	return c[csiapi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME]
 }
 
+func (c capabilities) expand() bool {
+	return c[csiapi.NodeServiceCapability_RPC_EXPAND_VOLUME]
+}
+
 func (c capabilities) mountGroup() bool {
 	return c[csiapi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP]
 }

@@ -23,6 +23,8 @@ type Mounted struct {
 	Ownership bool
 	// Republish says that the driver wants to be asked again from time to time.
 	Republish bool
+	// Expands says that the driver can grow it on the node.
+	Expands bool
 }
 
 // Mount has the volume's driver stage it on the node, if it does that, and publish it to the pod. It waits for a volume
@@ -82,7 +84,7 @@ func (m *Manager) mountLocked(ctx context.Context, r *Request, object *storagev1
 	if err := m.publish(ctx, conn, can, r, object, staging, attachment); err != nil {
 		return Mounted{}, err
 	}
-	return Mounted{Dir: m.target(r), Ownership: r.wantsOwnership(object, can), Republish: object != nil && isTrue(object.Spec.RequiresRepublish)}, nil
+	return Mounted{Dir: m.target(r), Ownership: r.wantsOwnership(object, can), Republish: object != nil && isTrue(object.Spec.RequiresRepublish), Expands: can.expand()}, nil
 }
 
 // want notes that a pod wants a volume, which is then not detached until Release.

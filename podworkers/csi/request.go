@@ -34,6 +34,7 @@ type Request struct {
 	AccessModes   []corev1.PersistentVolumeAccessMode
 	StageSecret   *corev1.SecretReference
 	PublishSecret *corev1.SecretReference
+	ExpandSecret  *corev1.SecretReference
 	FSGroup       *int64
 	// Remount has a volume that stands published again.
 	Remount bool
@@ -46,7 +47,7 @@ func Persistent(pod *corev1.Pod, pv *corev1.PersistentVolume, readOnly bool) *Re
 		Pod: pod, Driver: source.Driver, Handle: source.VolumeHandle, Name: pv.Name, Lifecycle: storagev1.VolumeLifecyclePersistent,
 		ReadOnly: readOnly, FSType: source.FSType, MountOptions: pv.Spec.MountOptions, Attributes: source.VolumeAttributes,
 		AccessMode: corev1.ReadWriteOnce, AccessModes: pv.Spec.AccessModes,
-		StageSecret: source.NodeStageSecretRef, PublishSecret: source.NodePublishSecretRef, FSGroup: podinfo.FSGroup(pod),
+		StageSecret: source.NodeStageSecretRef, PublishSecret: source.NodePublishSecretRef, ExpandSecret: source.NodeExpandSecretRef, FSGroup: podinfo.FSGroup(pod),
 	}
 	if len(pv.Spec.AccessModes) > 0 {
 		r.AccessMode = pv.Spec.AccessModes[0]

@@ -20,10 +20,12 @@ import (
 )
 
 // Claims reads PersistentVolumeClaims and what they refer to. A node may get these objects but not watch them, so they are
-// read when a pod's volume is mounted, and not again after that.
+// read when a pod's volume is mounted, and from time to time where it may grow.
 type Claims interface {
 	Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
 	Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error)
+	// PatchClaimStatus writes a claim's status by a strategic merge patch.
+	PatchClaimStatus(ctx context.Context, namespace, name string, patch []byte) (*corev1.PersistentVolumeClaim, error)
 }
 
 // place is where a volume is mounted when that does not follow from the pod's spec, and how containers may use it.
@@ -39,6 +41,8 @@ type place struct {
 	next time.Time
 	// asking is the last of these repetitions, nil before the first.
 	asking *republishing
+	// growth follows the size of a claim's volume; nil for a volume that cannot grow on the node.
+	growth *growth
 }
 
 func (m *Manager) placed(uid types.UID, name string) (place, bool) {
@@ -179,6 +183,12 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 	p := place{dir: mounted.Dir, readOnly: r.ReadOnly, relabel: !r.ReadOnly}
 	if mounted.Republish {
 		p.csi, p.next = r, time.Now().Add(republishPeriod)
+	}
+	if mounted.Expands && v.CSI == nil { // part: volume expansion, podworkers/volumes/expand.go
+		p.growth = &growth{request: r, next: time.Now().Add(growthPeriod)}
+		if err := m.grow(ctx, pod, v, p.growth); err != nil {
+			return fmt.Errorf("MountVolume.Setup failed while expanding volume: %w", err)
+		}
 	}
 	m.put(pod.UID, v.Name, p)
 	return nil

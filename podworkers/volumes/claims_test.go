@@ -2,6 +2,7 @@ package volumes
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 )
 
 // cluster is one claim and its volume.
@@ -209,4 +211,17 @@ func TestSetOwnership(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(dir+"/sub/f", 0o660, 78)
+}
+
+func (c *cluster) PatchClaimStatus(_ context.Context, _, _ string, patch []byte) (*corev1.PersistentVolumeClaim, error) {
+	before, err := json.Marshal(c.claim)
+	if err != nil {
+		return nil, err
+	}
+	after, err := strategicpatch.StrategicMergePatch(before, patch, c.claim)
+	if err != nil {
+		return nil, err
+	}
+	c.claim = &corev1.PersistentVolumeClaim{}
+	return c.claim, json.Unmarshal(after, c.claim)
 }

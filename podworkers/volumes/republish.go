@@ -79,6 +79,9 @@ func (m *Manager) endRepublishing(ctx context.Context, uid types.UID) error {
 		if p.asking != nil {
 			asking = append(asking, p.asking)
 		}
+		if p.growth != nil && p.growth.asking != nil {
+			asking = append(asking, p.growth.asking)
+		}
 	}
 	m.mu.Unlock()
 	for _, r := range asking {
@@ -92,7 +95,7 @@ func (m *Manager) endRepublishing(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
-// nextRepublish is when the first of the pod's volumes wants to be published again, zero for never.
+// nextRepublish is when the first of the pod's volumes is to be published again or may have grown, zero for never.
 func (m *Manager) nextRepublish(uid types.UID) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -100,6 +103,9 @@ func (m *Manager) nextRepublish(uid types.UID) time.Time {
 	for _, p := range m.places[uid] {
 		if p.csi != nil && (first.IsZero() || p.next.Before(first)) {
 			first = p.next
+		}
+		if p.growth != nil && (first.IsZero() || p.growth.next.Before(first)) {
+			first = p.growth.next
 		}
 	}
 	return first

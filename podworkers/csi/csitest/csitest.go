@@ -33,6 +33,8 @@ type Driver struct {
 	Capabilities []csiapi.NodeServiceCapability_RPC_Type
 	Topology     map[string]string
 	MaxVolumes   int64
+	// Abnormal is what statistics of volumes say of their health.
+	Abnormal bool
 
 	mu       sync.Mutex
 	calls    []string
@@ -234,4 +236,32 @@ func unmount(target string) error {
 		return status.Error(codes.Internal, err.Error())
 	}
 	return nil
+}
+
+// NodeExpandVolume notes that a volume is to grow. A directory has no size of its own.
+func (d *Driver) NodeExpandVolume(_ context.Context, r *csiapi.NodeExpandVolumeRequest) (*csiapi.NodeExpandVolumeResponse, error) {
+	if err := d.record("Expand", r.GetVolumeId(), r); err != nil {
+		return nil, err
+	}
+	return &csiapi.NodeExpandVolumeResponse{CapacityBytes: r.GetCapacityRange().GetRequiredBytes()}, nil
+}
+
+// NodeGetVolumeStats tells that a volume holds 1000 bytes of which 300 are used, and that it is well unless Abnormal is set.
+func (d *Driver) NodeGetVolumeStats(_ context.Context, r *csiapi.NodeGetVolumeStatsRequest) (*csiapi.NodeGetVolumeStatsResponse, error) {
+	d.mu.Lock()
+	err := d.fail["Stats"]
+	d.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(r.GetVolumePath()); err != nil {
+		return nil, status.Error(codes.NotFound, err.Error())
+	}
+	return &csiapi.NodeGetVolumeStatsResponse{
+		Usage: []*csiapi.VolumeUsage{
+			{Unit: csiapi.VolumeUsage_BYTES, Total: 1000, Used: 300, Available: 700},
+			{Unit: csiapi.VolumeUsage_INODES, Total: 10, Used: 3, Available: 7},
+		},
+		VolumeCondition: &csiapi.VolumeCondition{Abnormal: d.Abnormal, Message: "as the test wants"},
+	}, nil
 }
