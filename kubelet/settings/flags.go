@@ -96,7 +96,7 @@ var configFlags = []configFlag{
 	{"container-log-max-files", "containerLogMaxFiles", "how many files the log of one container may have", number},
 	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "count ephemeral storage, and evict pods that use more than their limit", yesNo},
 	{"volume-plugin-dir", "volumePluginDir", "ignored: there are no flexvolumes", text},
-	{"volume-stats-agg-period", "volumeStatsAggPeriod", "ignored: volumes are measured when statistics are asked for", text},
+	{"volume-stats-agg-period", "volumeStatsAggPeriod", "how old the figures of a volume may be when statistics are asked for", text},
 	{"enable-controller-attach-detach", "enableControllerAttachDetach", "true: the cluster attaches volumes", yesNo},
 	{"hairpin-mode", "hairpinMode", "ignored: the network plugin's matter", text},
 	{"make-iptables-util-chains", "makeIPTablesUtilChains", "ignored: " + noIPTables, yesNo},

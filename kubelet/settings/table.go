@@ -161,7 +161,7 @@ var table = []Field{
 	{Path: "containerLogMonitorInterval", Support: Supported, Default: "10s"},
 	{Path: "localStorageCapacityIsolation", Support: Supported, Default: true},
 	{Path: "volumePluginDir", Support: Accepted, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Note: "no flexvolumes"},
-	{Path: "volumeStatsAggPeriod", Support: Accepted, Default: "1m0s", Note: "volumes are measured when statistics are asked for"},
+	{Path: "volumeStatsAggPeriod", Support: Supported, Default: "1m0s", Note: "how old the figures of a volume may be when statistics are asked for"},
 	{Path: "enableControllerAttachDetach", Support: Refused, Default: true},
 
 	{Group: "Eviction", Path: "evictionHard", Support: Supported, Default: defaultEviction, Note: "as upstream, containerfs.* follow nodefs.* or imagefs.*, whichever filesystem that is"},

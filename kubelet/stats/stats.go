@@ -31,6 +31,10 @@ type Options struct {
 
 	// Pods returns the pods of the node, whose volumes are looked at; may be nil.
 	Pods func() []*corev1.Pod
+	// Volume returns a volume that is not the kubelet's own, if it stands; may be nil.
+	Volume func(*corev1.Pod, *corev1.Volume) (Volume, bool)
+	// VolumeAge is how old the figures of a volume may be: volumeStatsAggPeriod; 1 min by default.
+	VolumeAge time.Duration
 	// PodCgroup returns the path of a pod's cgroup in every hierarchy, "" for none of its own; may be nil.
 	PodCgroup func(*corev1.Pod) string
 	// PodsCgroup is the path of the cgroup of all pods; "" or "/" for none of their own, or none yet; may be nil.
@@ -60,6 +64,7 @@ type Provider struct {
 	machine *measure.Machine
 	rates   *rates
 	flight  singleflight.Group
+	asked   asked
 
 	mu     sync.Mutex
 	latest map[bool]*snapshot // by whether it is of CPU and memory only
@@ -74,13 +79,16 @@ type snapshot struct {
 
 // New returns a Provider; it asks nothing yet.
 func New(opts Options) *Provider {
+	if opts.VolumeAge <= 0 {
+		opts.VolumeAge = time.Minute
+	}
 	if opts.MaxAge <= 0 {
 		opts.MaxAge = time.Second
 	}
 	if opts.Disk == nil {
 		opts.Disk = diskusage.NewDisk(context.Background())
 	}
-	return &Provider{opts: opts, machine: opts.Machine, rates: newRates(), latest: map[bool]*snapshot{}}
+	return &Provider{opts: opts, machine: opts.Machine, rates: newRates(), latest: map[bool]*snapshot{}, asked: asked{volumes: map[string]*answer{}}}
 }
 
 // Get returns the summary of the node and its pods, at most MaxAge old. Callers must not change it.

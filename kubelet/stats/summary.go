@@ -223,7 +223,6 @@ func (p *Provider) logs(ctx context.Context, pod statsapi.PodReference, containe
 }
 
 const (
-	diskAge       = time.Minute            // how old a directory's usage may be, as upstream's volumeStatsAggPeriod
 	diskPatience  = 500 * time.Millisecond // how long an answer waits for one directory
 	disksPatience = 5 * time.Second        // and for all of them
 )
@@ -238,7 +237,7 @@ type used struct {
 func (p *Provider) directory(ctx context.Context, dir string, on *statsapi.FsStats) *statsapi.FsStats {
 	waiting, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
-	u, err := p.opts.Disk.Usage(waiting, dir, diskAge)
+	u, err := p.opts.Disk.Usage(waiting, dir, p.opts.VolumeAge)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("A directory's usage is not known", "directory", dir, "err", err)
 		return nil

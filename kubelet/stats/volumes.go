@@ -37,6 +37,9 @@ func (p *Provider) volumes(ctx context.Context, pod *corev1.Pod) []statsapi.Volu
 		v := &pod.Spec.Volumes[i]
 		plugin, memory := volumeDir(v)
 		if plugin == "" {
+			if stats := p.foreign(ctx, pod, v); stats != nil {
+				out = append(out, *stats)
+			}
 			continue
 		}
 		dir := filepath.Join(p.podDir(string(pod.UID)), "volumes", "kubernetes.io~"+plugin, v.Name)

@@ -41,6 +41,8 @@ type place struct {
 	next time.Time
 	// asking is the last of these repetitions, nil before the first.
 	asking *republishing
+	// request is that of a volume that a driver made; nil for others.
+	request *csi.Request
 	// growth follows the size of a claim's volume; nil for a volume that cannot grow on the node.
 	growth *growth
 }
@@ -180,7 +182,7 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 			return fmt.Errorf("applyFSGroup failed for vol %s: %w", r.Handle, err)
 		}
 	}
-	p := place{dir: mounted.Dir, readOnly: r.ReadOnly, relabel: !r.ReadOnly}
+	p := place{dir: mounted.Dir, readOnly: r.ReadOnly, relabel: !r.ReadOnly, request: r}
 	if mounted.Republish {
 		p.csi, p.next = r, time.Now().Add(republishPeriod)
 	}
