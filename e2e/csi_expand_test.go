@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
-	"minikubelet/podworkers/csi/csitest"
+	"minikubelet/e2e/csitest"
 )
 
 func isPending(c corev1.PersistentVolumeClaimCondition) bool {

@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"minikubelet/e2e/csitest"
 	"minikubelet/e2e/stack"
-	"minikubelet/podworkers/csi/csitest"
 )
 
 // newDriver serves a CSI driver for the kubelet to find, and makes its CSIDriver object.

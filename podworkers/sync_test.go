@@ -17,7 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"minikubelet/runtime/cri/crifake"
+	"minikubelet/e2e/crifake"
 )
 
 // TestCrashLoop: the worker comes back for a crashed container when its back-off is over, without being woken.

@@ -6,8 +6,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/config/pod/podtest"
+	"minikubelet/e2e/crifake"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/cri/crifake"
 )
 
 // TestAssigned: what device plugins give a container is in its configuration, after what the pod and the kubelet say.

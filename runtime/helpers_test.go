@@ -15,9 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/e2e/crifake"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/cri/crifake"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/plan"
 	"minikubelet/runtime/pleg"

@@ -20,8 +20,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/config/pod/podtest"
+	"minikubelet/e2e/crifake"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/cri/crifake"
 	"minikubelet/runtime/spec"
 )
 

@@ -10,7 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/config/pod/podtest"
-	"minikubelet/runtime/cri/crifake"
+	"minikubelet/e2e/crifake"
 	"minikubelet/runtime/resize"
 )
 

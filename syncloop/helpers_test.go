@@ -21,6 +21,7 @@ import (
 
 	"minikubelet/config"
 	podinfo "minikubelet/config/pod"
+	"minikubelet/e2e/crifake"
 	"minikubelet/podworkers"
 	"minikubelet/podworkers/objects"
 	"minikubelet/podworkers/objects/objectstest"
@@ -29,7 +30,6 @@ import (
 	"minikubelet/runtime"
 	"minikubelet/runtime/cgroups"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/cri/crifake"
 	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"

@@ -12,7 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/config"
-	"minikubelet/runtime/cri/crifake"
+	"minikubelet/e2e/crifake"
 )
 
 // asking is a pod that asks for so many CPUs.

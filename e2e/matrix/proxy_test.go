@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"minikubelet/runtime/cri/crifake"
+	"minikubelet/e2e/crifake"
 )
 
 // proxied is a runtime behind a proxy, and a client before it.

@@ -19,9 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
+	"minikubelet/e2e/crifake"
 	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
-	"minikubelet/runtime/cri/crifake"
 	"minikubelet/runtime/criserver/diskusage"
 )
 

@@ -23,8 +23,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/e2e/crifake"
 	"minikubelet/kubelet/settings"
-	"minikubelet/runtime/cri/crifake"
 )
 
 // world is a node with a fake apiserver and a fake runtime.

@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"minikubelet/runtime/cri/crifake"
+	"minikubelet/e2e/crifake"
 )
 
 // podCIDRs are those that the runtime was told, in their order.

@@ -23,8 +23,8 @@ import (
 	tracingapi "k8s.io/component-base/tracing/api/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/e2e/crifake"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/cri/crifake"
 )
 
 // receiver is an OTLP collector that keeps what it gets.

@@ -24,7 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"minikubelet/podworkers/csi/csitest"
+	"minikubelet/e2e/csitest"
 	"minikubelet/podworkers/objects/objectstest"
 )
 

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"minikubelet/e2e/csitest"
 	"minikubelet/podworkers/csi"
-	"minikubelet/podworkers/csi/csitest"
 	"minikubelet/podworkers/objects/objectstest"
 )
 

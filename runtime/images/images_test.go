@@ -22,7 +22,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
-	"minikubelet/runtime/cri/crifake"
+	"minikubelet/e2e/crifake"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

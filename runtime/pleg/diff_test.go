@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/e2e/crifake"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/cri/crifake"
 )
 
 const (

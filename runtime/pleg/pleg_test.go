@@ -15,8 +15,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
+	"minikubelet/e2e/crifake"
 	"minikubelet/runtime/cri"
-	"minikubelet/runtime/cri/crifake"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
