@@ -13,7 +13,7 @@ import (
 // check.
 func Unsupported(pod *corev1.Pod) error {
 	if len(pod.Spec.ResourceClaims) > 0 {
-		return errors.New("spec.resourceClaims: dynamic resource allocation is not supported")
+		return errors.New("spec.resourceClaims: dynamic resource allocation is not supported (left out by decision)")
 	}
 	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
 		return fmt.Errorf("spec.os.name: %q cannot run on this node", os.Name)
@@ -21,7 +21,7 @@ func Unsupported(pod *corev1.Pod) error {
 	for container := range podinfo.AllContainers(pod) {
 		field := "container " + container.Name
 		if len(container.Resources.Claims) > 0 {
-			return fmt.Errorf("%s: resources.claims: dynamic resource allocation is not supported", field)
+			return fmt.Errorf("%s: resources.claims: dynamic resource allocation is not supported (left out by decision)", field)
 		}
 		if len(container.VolumeDevices) > 0 {
 			return fmt.Errorf("%s: volumeDevices: raw block volumes are not supported", field)

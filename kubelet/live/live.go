@@ -127,7 +127,7 @@ func (r *Reloader) directories() []string {
 		_ = filepath.WalkDir(drops+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
 			switch {
 			case err != nil:
-				return nil // the reading will tell
+				return fs.SkipDir // the reading tells why
 			case entry.IsDir():
 				dirs = append(dirs, path)
 			default:

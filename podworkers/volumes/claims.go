@@ -92,7 +92,7 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 		m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
 		return nil
 	}
-	return fmt.Errorf("PersistentVolume %s: volumes of kind %s are not supported by this kubelet; their CSI drivers are", pv.Name, memberName(pv.Spec.PersistentVolumeSource))
+	return fmt.Errorf("PersistentVolume %s: volumes of kind %s are not supported by this kubelet (left out by decision: drivers are programs that speak CSI)", pv.Name, memberName(pv.Spec.PersistentVolumeSource))
 }
 
 // claimed returns the PersistentVolume that a volume's claim is bound to.

@@ -8,12 +8,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Unsupported names the first volume of a kind that is not built, nil if there is none. Such a pod waits.
+// Unsupported names the first volume of a kind that is left out, nil if there is none. Such a pod waits.
 func Unsupported(pod *corev1.Pod) error {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if kindOf(v) == "" {
-			return fmt.Errorf("spec.volumes[%d] (%s): volumes of kind %s are not supported by this kubelet yet", i, v.Name, sourceName(v))
+			return fmt.Errorf("spec.volumes[%d] (%s): volumes of kind %s are not supported by this kubelet (left out by decision: drivers are programs that speak CSI)", i, v.Name, sourceName(v))
 		}
 	}
 	return nil

@@ -119,7 +119,7 @@ func TestTell(t *testing.T) {
 		{"ClaimUnbound", "has no volume yet", input(event("FailedMount", `error processing PVC default/a: PVC is not bound`))},
 		{"DriverMissing", "CSI driver d is not on this node", input(event("FailedMount", setUp+`driver name d not found in the list of registered CSI drivers`))},
 		{"NotAttached", "not attached", input(event("FailedMount", setUp+`volume h is not attached for volume attachment v`))},
-		{"VolumeUnsupported", "volume data is of the kind nfs", input(event("FailedMount", `spec.volumes[0] (data): volumes of kind nfs are not supported by this kubelet yet`))},
+		{"VolumeUnsupported", "volume data is of the kind nfs", input(event("FailedMount", `spec.volumes[0] (data): volumes of kind nfs are not supported by this kubelet (left out by decision: drivers are programs that speak CSI)`))},
 		{"MountFails", "something new", input(event("FailedMount", setUp+"something new"))},
 		{"Starting", "", input(event("FailedMount", setUp+`configmap "a" not found`), about("app", "Pulled", "present"))},
 		{"RuntimeClassMissing", "RuntimeClass kata does not exist", input(event("FailedCreatePodSandBox", `Failed to create pod sandbox: failed to get RuntimeClass "kata": RuntimeClass not found`))},
