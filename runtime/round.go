@@ -21,7 +21,7 @@ import (
 
 // syncRound carries out one plan.
 type syncRound struct {
-	*Runtime
+	runtime  *Runtime
 	pod      *corev1.Pod
 	actions  plan.Actions
 	observed *cri.PodStatus // what the plan was made from
@@ -41,9 +41,9 @@ func (s *syncRound) run(ctx context.Context) error {
 	}
 	var resized error
 	if change := s.actions.Resize; change != nil {
-		resized = s.resizer.Apply(ctx, s.pod, s.actions.SandboxID, change)
+		resized = s.runtime.resizer.Apply(ctx, s.pod, s.actions.SandboxID, change)
 		if len(change.Memory)+len(change.CPU) > 0 {
-			s.opts.Cache.Acted(s.pod.UID)
+			s.runtime.opts.Cache.Acted(s.pod.UID)
 		}
 	}
 	if ctx.Err() != nil || s.actions.CreateSandbox == "" && len(s.actions.Start) == 0 {
@@ -57,11 +57,11 @@ func (s *syncRound) run(ctx context.Context) error {
 // settle waits until it is on disk what the pod was given: a kubelet that comes back must not take a spec that changed
 // meanwhile for it. A pod that is not resized runs without a record if there can be none; for a resize there must be one.
 func (s *syncRound) settle(ctx context.Context) error {
-	err := s.opts.Allocation.Settle(ctx, s.pod.UID)
+	err := s.runtime.opts.Allocation.Settle(ctx, s.pod.UID)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if s.actuated(s.pod) != nil {
+	if s.runtime.actuated(s.pod) != nil {
 		return resize.Failed(err)
 	}
 	klog.FromContext(ctx).Error(err, "Recording a pod's resources failed, will be retried", "pod", klog.KObj(s.pod), "podUID", s.pod.UID)
@@ -70,22 +70,22 @@ func (s *syncRound) settle(ctx context.Context) error {
 
 // makeAndStart is steps 5 and 6.
 func (s *syncRound) makeAndStart(ctx context.Context) error {
-	handler, err := s.opts.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName)
+	handler, err := s.runtime.opts.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName)
 	if err != nil {
 		return s.sandboxFailed(ctx, fmt.Errorf("failed to create sandbox for pod %q: %w", spec.ReferenceName(s.pod), err))
 	}
-	config, err := s.generatePodSandboxConfig(s.pod, s.actions.Attempt, handler)
+	config, err := s.runtime.generatePodSandboxConfig(s.pod, s.actions.Attempt, handler)
 	if err != nil {
 		return s.sandboxFailed(ctx, err)
 	}
 	leave := func() {} // gives up the turn that a new pod has to start
 	if s.actions.CreateSandbox != "" {
-		if leave, err = s.starts.enter(ctx); err != nil {
+		if leave, err = s.runtime.starts.enter(ctx); err != nil {
 			return err
 		}
 		defer leave()
-		sandbox, err := s.createPodSandbox(ctx, s.pod, config, handler, s.actions.CreateSandbox)
-		if s.metrics.sandbox(ctx, err); err != nil {
+		sandbox, err := s.runtime.createPodSandbox(ctx, s.pod, config, handler, s.actions.CreateSandbox)
+		if s.runtime.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)
 		}
 		s.observed, s.actions.SandboxID = s.observed.WithSandbox(sandbox, s.observed.ObservedAt), sandbox.GetId()
@@ -96,7 +96,7 @@ func (s *syncRound) makeAndStart(ctx context.Context) error {
 // read makes the cache know of the containers that were started. Mostly an event has told; if not, each is asked for. If
 // anything else was done, or may have happened, all of the pod is read when the cache is next asked for it.
 func (s *syncRound) read(ctx context.Context) error {
-	cache, uid := s.opts.Cache, s.pod.UID
+	cache, uid := s.runtime.opts.Cache, s.pod.UID
 	if s.slow {
 		cache.Acted(uid)
 	}
@@ -109,7 +109,7 @@ func (s *syncRound) read(ctx context.Context) error {
 			continue
 		}
 		at := time.Now()
-		container, err := cri.ReadContainer(ctx, s.opts.CRI, id, s.actions.SandboxID)
+		container, err := cri.ReadContainer(ctx, s.runtime.opts.CRI, id, s.actions.SandboxID)
 		if err != nil {
 			cache.Acted(uid)
 			return err
@@ -122,10 +122,10 @@ func (s *syncRound) read(ctx context.Context) error {
 // end is step 4.
 func (s *syncRound) end(ctx context.Context) error {
 	if s.actions.CreateSandbox != "" && s.actions.SandboxID != "" {
-		s.podEvent(s.pod, corev1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
+		s.runtime.podEvent(s.pod, corev1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
 	if s.actions.KillPod != "" {
-		if err := s.KillPod(ctx, s.pod, s.observed, nil); err != nil {
+		if err := s.runtime.KillPod(ctx, s.pod, s.observed, nil); err != nil {
 			return err
 		}
 	}
@@ -138,7 +138,7 @@ func (s *syncRound) end(ctx context.Context) error {
 			pod: s.pod, container: spec.FindContainer(s.pod, status), id: kill.ID, podIPs: s.observed.IPs,
 			message: kill.Message, reason: kill.Reason,
 		}
-		if err := s.killContainer(ctx, request, nil); err != nil {
+		if err := s.runtime.killContainer(ctx, request, nil); err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
@@ -148,8 +148,8 @@ func (s *syncRound) end(ctx context.Context) error {
 	}
 	s.actions.Leave(s.result.waits) // what could not be ended cannot start anew
 	for _, remove := range s.actions.Remove {
-		err := s.removeContainer(ctx, remove.ID)
-		s.opts.Cache.Acted(s.pod.UID)
+		err := s.runtime.removeContainer(ctx, remove.ID)
+		s.runtime.opts.Cache.Acted(s.pod.UID)
 		if err != nil {
 			return fmt.Errorf("remove container %s: %w", remove.Name, err)
 		}
@@ -170,19 +170,19 @@ func (s *syncRound) reset(ctx context.Context) error {
 			pod: s.pod, container: spec.FindContainer(s.pod, status), id: action.ID, podIPs: s.observed.IPs,
 			message: "killing", reason: "RestartAllContainers", grace: new(int64(0)),
 		}
-		group.Go(func() { errs[i] = s.killContainer(ctx, request, nil) })
+		group.Go(func() { errs[i] = s.runtime.killContainer(ctx, request, nil) })
 	}
 	group.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	for _, action := range s.actions.Reset {
-		err := s.removeContainer(ctx, action.ID)
-		s.opts.Cache.Acted(s.pod.UID)
+		err := s.runtime.removeContainer(ctx, action.ID)
+		s.runtime.opts.Cache.Acted(s.pod.UID)
 		if err != nil {
 			return fmt.Errorf("remove container %s: %w", action.Name, err)
 		}
-		s.hooksRun.Delete(action.ID)
+		s.runtime.hooksRun.Delete(action.ID)
 	}
 	return nil
 }
@@ -200,7 +200,7 @@ func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {
 		return ctx.Err() // interrupted, not failed
 	}
 	if _, seen := errors.AsType[*statusError](err); !seen {
-		s.podEvent(s.pod, corev1.EventTypeWarning, eventFailedCreateSandbox, "Failed to create pod sandbox: %v", err)
+		s.runtime.podEvent(s.pod, corev1.EventTypeWarning, eventFailedCreateSandbox, "Failed to create pod sandbox: %v", err)
 	}
 	return fmt.Errorf("create sandbox: %w", err)
 }
@@ -212,11 +212,11 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 		if s.backingOff(ctx, action) {
 			continue
 		}
-		id, err := s.startContainer(ctx, startJob{
+		id, err := s.runtime.startContainer(ctx, startJob{
 			Start: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
 			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: leave,
 		})
-		s.metrics.container(action.Kind, err)
+		s.runtime.metrics.container(action.Kind, err)
 		if id != "" {
 			s.started = append(s.started, id)
 		}
@@ -243,13 +243,13 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
 func (s *syncRound) backingOff(ctx context.Context, action plan.Start) bool {
 	name := action.Container.Name
-	now := s.opts.Clock.Now()
-	delay, until := s.crash.wait(s.pod, action.Container, lastExited(s.observed, name), now)
+	now := s.runtime.opts.Clock.Now()
+	delay, until := s.runtime.crash.wait(s.pod, action.Container, lastExited(s.observed, name), now)
 	if !now.Before(until) {
 		return false
 	}
 	klog.FromContext(ctx).V(4).Info("Container is in back-off", "pod", klog.KObj(s.pod), "podUID", s.pod.UID, "containerName", name, "until", until)
-	s.containerEvent(s.pod, action.Container, "", corev1.EventTypeWarning, eventBackOff,
+	s.runtime.containerEvent(s.pod, action.Container, "", corev1.EventTypeWarning, eventBackOff,
 		"Back-off restarting failed container %s in pod %s", name, spec.ReferenceName(s.pod))
 	message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, name, spec.ReferenceName(s.pod))
 	cri.Mark(ctx, "backOff", s.pod, message)

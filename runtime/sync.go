@@ -71,7 +71,7 @@ func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, re
 			return errors.Join(failed...)
 		}
 		klog.FromContext(ctx).V(3).Info("Computed pod actions", "pod", klog.KObj(pod), "podUID", pod.UID, "actions", actions)
-		round := &syncRound{Runtime: r, pod: pod, actions: actions, observed: observed, in: in, result: result}
+		round := &syncRound{runtime: r, pod: pod, actions: actions, observed: observed, in: in, result: result}
 		err = round.run(ctx)
 		failed = append(append(failed, round.failed...), err)
 		if reset {

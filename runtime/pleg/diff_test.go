@@ -171,3 +171,68 @@ func TestCurrent(t *testing.T) {
 		ask("after a failure", 1)
 	})
 }
+
+// What is merged of one container changes no other, sets no state back, and does not count as a reading after an action.
+func TestMergeIntoCache(t *testing.T) {
+	cache := NewCache(nil)
+	start := time.Now()
+	of := func(at time.Duration, parts ...any) *cri.PodStatus {
+		p := pod(parts...).At(start.Add(at))
+		p.Namespace, p.Name = "default", "web"
+		return p
+	}
+	want := func(what string, at time.Duration, parts ...any) {
+		t.Helper()
+		got, ok := cache.Get("p")
+		if !ok || !same(got, pod(parts...)) || !got.ObservedAt.Equal(start.Add(at)) || got.Name != "web" {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	cache.Merge(of(1, "s", isReady))
+	want("the first of a pod", 1, "s", isReady)
+	cache.Merge(of(2, "c", runs))
+	want("a container", 2, "s", isReady, "c", runs)
+	if cache.Put(of(1, "s", isReady)) {
+		t.Error("a reading that began before the container was made took its place")
+	}
+	cache.Put(of(5, "s", isReady, "c", dead))
+	cache.Merge(of(4, "c", runs, "d", runs))
+	want("a part that is older than the reading", 5, "s", isReady, "c", dead, "d", runs)
+	cache.Acted("p")
+	cache.Merge(of(time.Hour, "d", dead))
+	want("after an action", time.Hour, "s", isReady, "c", dead, "d", dead)
+	if _, current := cache.IfCurrent("p"); current {
+		t.Error("a part counts as a reading that began after the action")
+	}
+}
+
+// A reading counts if it began after the last action, not otherwise.
+func TestIfCurrent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := NewCache(nil)
+		want := func(what string, reading *cri.PodStatus, current bool) {
+			t.Helper()
+			if got, ok := cache.IfCurrent("p"); got != reading || ok != current {
+				t.Errorf("%s: %+v, %v", what, got, ok)
+			}
+		}
+		want("nothing is known", nil, true)
+		before := pod("c", runs).At(time.Now())
+		cache.Put(before)
+		want("no action", before, true)
+		time.Sleep(time.Second)
+		cache.Acted("p")
+		want("acted since", before, false)
+		cache.Put(before.At(time.Now().Add(-time.Millisecond)))
+		if _, current := cache.IfCurrent("p"); current {
+			t.Error("a reading counts that began before the action")
+		}
+		after := pod("c", dead).At(time.Now())
+		cache.Put(after)
+		want("read since", after, true)
+		time.Sleep(time.Second)
+		cache.Acted("p")
+		cache.Delete("p")
+		want("forgotten", nil, true)
+	})
+}

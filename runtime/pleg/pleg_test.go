@@ -439,3 +439,51 @@ func TestSlowReader(t *testing.T) {
 		n.want()
 	})
 }
+
+// What a caller merges of one container is later than a list, which then leaves the pod alone. The event of another
+// container's end, which is older than the list, counts all the same.
+func TestEndBeforeMergeAndList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, Options{})
+		box := n.sandbox("a")
+		first, second := n.container("a", box, "first"), n.container("a", box, "second")
+		if _, err := n.pleg.relist(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.want("a")
+		n.exit(first)
+		event := &runtimeapi.ContainerEventResponse{ContainerId: first, ContainerEventType: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, CreatedAt: time.Now().UnixNano()}
+		answer, err := n.cri.Runtime.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: box})
+		if err != nil {
+			t.Fatal(err)
+		}
+		event.PodSandboxStatus = answer.Status
+		ended, err := n.cri.Runtime.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: first})
+		if err != nil {
+			t.Fatal(err)
+		}
+		event.ContainersStatuses = []*runtimeapi.ContainerStatus{ended.Status}
+		read, err := cri.ReadContainer(t.Context(), n.cri, second, box)
+		if err != nil {
+			t.Fatal(err)
+		}
+		part := &cri.PodStatus{UID: "a", Namespace: "default", Name: "web"}
+		n.pleg.Cache.Merge(part.WithContainer(read, time.Now().Add(2*time.Millisecond))) // while the list is under way
+		time.Sleep(time.Millisecond)
+		if _, err := n.pleg.relist(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.pleg.handle(t.Context(), event)
+		n.want("a")
+		if n.state("a", first) != runtimeapi.ContainerState_CONTAINER_EXITED || n.state("a", second) != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			t.Errorf("first is %v, second is %v", n.state("a", first), n.state("a", second))
+		}
+		// Of a pod that was forgotten such an event tells nothing.
+		n.pleg.Cache.Delete("a")
+		n.pleg.handle(t.Context(), event)
+		n.want()
+		if _, ok := n.pleg.Cache.Get("a"); ok {
+			t.Error("an event older than a list brought a forgotten pod back")
+		}
+	})
+}

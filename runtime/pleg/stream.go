@@ -103,14 +103,15 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 	if age.Abs() <= plausible {
 		p.metrics.latency.Observe(max(age, 0).Seconds())
 	}
-	switch {
-	case age.Abs() > plausible:
+	if age.Abs() > plausible {
 		p.relistNow()
 		return
-	case listed:
-		return // a list has told already
 	}
 	payload := cri.FromEvent(event)
+	if listed { // a list has told already, unless the pod's reading counted as newer than the list
+		p.catchUp(payload)
+		return
+	}
 	if payload == nil {
 		uid := p.Cache.owner(id)
 		if uid == "" {
@@ -124,6 +125,20 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 	cri.Mark(ctx, "runtimeEvent", cri.Pod(payload.UID, payload.Namespace, payload.Name), strings.TrimSuffix(event.ContainerEventType.String(), "_EVENT")+" "+id)
 	payload = payload.At(at)
 	p.apply(payload.UID, func(old *cri.PodStatus) *cri.PodStatus { return merge(old, payload, p.wasDeleted) })
+}
+
+// catchUp takes from an event that is older than the last list the states that its pod has not reached in the cache. Such a
+// state is missing there if a caller merged what it read of another container while the list was under way.
+func (p *PLEG) catchUp(payload *cri.PodStatus) {
+	if payload == nil {
+		return
+	}
+	p.apply(payload.UID, func(old *cri.PodStatus) *cri.PodStatus {
+		if old == nil {
+			return nil // the list does not have the pod
+		}
+		return advance(old, payload)
+	})
 }
 
 func (p *PLEG) apply(uid types.UID, change func(*cri.PodStatus) *cri.PodStatus) {
