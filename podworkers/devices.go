@@ -37,7 +37,10 @@ const unexpectedAdmission = "UnexpectedAdmissionError"
 //
 // Upstream: pkg/kubelet/cm/devicemanager/manager.go Allocate, called by pkg/kubelet/allocation/allocation_manager.go canAdmitPod.
 func (w *worker) assignDevices(ctx context.Context, pod *corev1.Pod, observed *cri.PodStatus) (signal, error) {
-	if w.assigned || w.opts.Devices == nil || !asksForDevices(pod) || observed.ReadySandbox() != nil {
+	if observed.ReadySandbox() != nil {
+		w.assigned = true // also when the sandbox ends later
+	}
+	if w.assigned || w.opts.Devices == nil || !asksForDevices(pod) {
 		return none, nil
 	}
 	if s := status.Compute(w.statusInputs(pod, observed)); s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed {
