@@ -51,10 +51,10 @@ var commands = []command{
 	{"logs", "[NAMESPACE/]POD", "what a container wrote",
 		func(set *pflag.FlagSet, o *options) {
 			containerFlag(set, o)
-			set.BoolVarP(&o.follow, "follow", "f", false, "go on with what it writes")
-			set.BoolVarP(&o.previous, "previous", "p", false, "of its instance before")
+			set.BoolVarP(&o.follow, "follow", "f", false, "print what it writes from now on too, until Ctrl-C")
+			set.BoolVarP(&o.previous, "previous", "p", false, "what its instance before the last restart wrote")
 			set.BoolVar(&o.timestamps, "timestamps", false, "each line with its time")
-			set.Int64Var(&o.tail, "tail", -1, "only so many lines at the end")
+			set.Int64Var(&o.tail, "tail", -1, "print only so many lines at the end; -1 prints all")
 		}, logs},
 	{"exec", "[NAMESPACE/]POD -- COMMAND [ARGS...]", "run a command in a container",
 		func(set *pflag.FlagSet, o *options) {
@@ -71,6 +71,9 @@ var commands = []command{
 func containerFlag(set *pflag.FlagSet, o *options) {
 	set.StringVarP(&o.container, "container", "c", "", "container of the pod; its first by default")
 }
+
+// line is how the command is given.
+func (c *command) line() string { return strings.TrimSpace("kubelet " + c.name + " " + c.args) }
 
 // find returns the command that the command line begins with, nil if it is none: then it is a kubelet's.
 func find(args []string) *command {
@@ -104,7 +107,7 @@ func (c *command) ask(args []string, out io.Writer) error {
 		c.flags(set, &a.options)
 	}
 	set.Usage = func() {
-		fmt.Fprintf(out, "%s\n\n  kubelet %s %s\n\n%s", c.usage, c.name, c.args, set.FlagUsages())
+		fmt.Fprintf(out, "%s\n\n  %s\n\n%s", c.usage, c.line(), set.FlagUsages())
 	}
 	if err := set.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		return nil
@@ -116,7 +119,13 @@ func (c *command) ask(args []string, out io.Writer) error {
 		a.args, a.rest = a.args[:at], a.args[at:]
 	}
 	if want := len(strings.Fields(strings.Split(c.args, " -- ")[0])); len(a.args) != want || strings.Contains(c.args, " -- ") && len(a.rest) == 0 {
-		return fmt.Errorf("%s: say kubelet %s %s", c.name, c.name, c.args)
+		return fmt.Errorf("%s: the command is: %s", c.name, c.line())
+	}
+	if (a.output != "" && a.output != "json") || a.tail < -1 || a.grace < -1 {
+		return fmt.Errorf("%s: --output can be json, --tail and --grace-period want a number from 0 on", c.name)
+	}
+	if a.tty && !a.stdin {
+		return fmt.Errorf("%s: --tty needs --stdin (-it), since without it no key reaches the command", c.name)
 	}
 	a.Client = local.NewClient(a.rootDir)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -138,7 +147,7 @@ func (a *asker) pod(ctx context.Context) (pod *corev1.Pod, container string, err
 
 func explain(ctx context.Context, a *asker) error {
 	if kind := a.args[0]; kind != "pod" {
-		return fmt.Errorf("explain: %q cannot be explained, pod can", kind)
+		return fmt.Errorf("explain: only a pod can be explained, not %q: kubelet explain pod [NAMESPACE/]NAME", kind)
 	}
 	pod, _, err := a.pod(ctx)
 	if err != nil {
@@ -148,21 +157,18 @@ func explain(ctx context.Context, a *asker) error {
 	if err != nil {
 		return err
 	}
-	switch a.output {
-	case "":
+	if a.output == "" {
 		return told.Write(a.out)
-	case "json":
-		out := json.NewEncoder(a.out)
-		out.SetIndent("", "  ")
-		return out.Encode(told)
 	}
-	return fmt.Errorf("explain: --output: %q is unknown, json is not", a.output)
+	out := json.NewEncoder(a.out)
+	out.SetIndent("", "  ")
+	return out.Encode(told)
 }
 
 // help lists the commands.
 func help(out io.Writer) {
 	fmt.Fprintln(out, "\nCommands, which ask the kubelet that runs on this machine (--help after one tells more):")
 	for _, c := range commands {
-		fmt.Fprintf(out, "  kubelet %s %s\n        %s\n", c.name, c.args, c.usage)
+		fmt.Fprintf(out, "  %s\n        %s\n", c.line(), c.usage)
 	}
 }

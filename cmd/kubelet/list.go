@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +27,9 @@ func listPods(ctx context.Context, a *asker) error {
 	var lines []local.Summary
 	for i := range pods {
 		told, err := a.Story(ctx, &pods[i])
+		if errors.Is(err, local.ErrNotFound) { // it has gone since
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -60,7 +64,7 @@ func watch(ctx context.Context, a *asker) error {
 	defer cancel()
 	s := &screen{out: file, pods: map[string]local.Summary{}}
 	fmt.Fprint(a.out, enterScreen)
-	defer fmt.Fprint(a.out, leaveScreen)
+	defer s.leave()
 	go func() { // ages grow while nothing happens
 		for tick := time.Tick(time.Second); ctx.Err() == nil; <-tick {
 			s.draw()
@@ -99,6 +103,15 @@ type screen struct {
 
 	mu   sync.Mutex
 	pods map[string]local.Summary
+	left bool
+}
+
+// leave gives the terminal back; nothing is drawn on it afterwards.
+func (s *screen) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+	_, _ = io.WriteString(s.out, leaveScreen)
 }
 
 func (s *screen) set(l local.Summary) {
@@ -113,8 +126,11 @@ func (s *screen) set(l local.Summary) {
 func (s *screen) draw() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.left {
+		return
+	}
 	width, height, err := term.GetSize(int(s.out.Fd()))
-	if err != nil {
+	if err != nil || width == 0 || height == 0 { // a serial line does not know its size
 		width, height = 80, 24
 	}
 	_, _ = io.WriteString(s.out, picture(s.pods, time.Now(), width, height)) // a terminal that is gone ends the program

@@ -17,6 +17,15 @@ import (
 	"minikubelet/kubelet/timeline/story"
 )
 
+// ErrNotFound is the kubelet's answer that there is no such pod, or nothing of the kind that is asked for.
+var ErrNotFound = errors.New("not found")
+
+// notFound is such an answer in the kubelet's words.
+type notFound string
+
+func (e notFound) Error() string      { return string(e) }
+func (notFound) Is(target error) bool { return target == ErrNotFound }
+
 // Client talks to a kubelet on this machine.
 type Client struct {
 	path string
@@ -59,6 +68,9 @@ func (c *Client) Do(ctx context.Context, method string, query url.Values, path .
 	if err != nil {
 		return nil, err
 	}
+	if answer.StatusCode == http.StatusNotFound {
+		return nil, notFound(strings.TrimSpace(string(text)))
+	}
 	return nil, errors.New(strings.TrimSpace(string(text)))
 }
 
@@ -92,20 +104,32 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 		return nil, err
 	}
 	var found *corev1.Pod
+	var elsewhere []string
 	for i := range pods {
 		p := &pods[i]
 		switch {
+		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !isStatic(p)):
 		case p.Namespace != namespace:
+			elsewhere = append(elsewhere, p.Namespace+"/"+p.Name)
 		case p.Name == short:
 			return p, nil
-		case p.Name == short+"-"+p.Spec.NodeName && p.Annotations["kubernetes.io/config.source"] != "":
+		default:
 			found = p
 		}
+	}
+	if found == nil && len(elsewhere) > 0 {
+		return nil, fmt.Errorf("pod %s/%s is not on this node, but %s is", namespace, short, strings.Join(elsewhere, ", "))
 	}
 	if found == nil {
 		return nil, fmt.Errorf("pod %s/%s is not on this node", namespace, short)
 	}
 	return found, nil
+}
+
+// isStatic tells whether the kubelet has the pod from a manifest.
+func isStatic(pod *corev1.Pod) bool {
+	source := pod.Annotations["kubernetes.io/config.source"]
+	return source != "" && source != "api"
 }
 
 // Story returns what is told of a pod.

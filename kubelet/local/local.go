@@ -256,8 +256,7 @@ func (l *Local) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	source := pod.Annotations["kubernetes.io/config.source"]
-	if source == "" || source == "api" {
+	if !isStatic(pod) {
 		return server.Error(http.StatusConflict, fmt.Sprintf(
 			"pod %s/%s belongs to the apiserver, which would not know that it was stopped: kubectl -n %s delete pod %s", pod.Namespace, pod.Name, pod.Namespace, pod.Name))
 	}
@@ -275,6 +274,6 @@ func (l *Local) stop(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	_, err = fmt.Fprintf(w, "pod %s/%s has ended; it starts again when its manifest changes or the kubelet starts (remove it from the %s to keep it from that)\n",
-		pod.Namespace, pod.Name, map[string]string{"file": "directory of manifests", "http": "manifests of the URL"}[source])
+		pod.Namespace, pod.Name, map[string]string{"file": "directory of manifests", "http": "manifests of the URL"}[pod.Annotations["kubernetes.io/config.source"]])
 	return err
 }

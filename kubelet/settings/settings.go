@@ -89,7 +89,7 @@ func readAll(args []string, out io.Writer) (*Settings, error) {
 		return nil, ErrVersion
 	}
 	if rest := f.set.Args(); len(rest) > 0 {
-		wrong = append(wrong, fmt.Errorf("unknown command %q: the kubelet takes flags only", rest[0]))
+		wrong = append(wrong, fmt.Errorf("unknown command %q: a command comes first, before all flags, and kubelet --help lists them", rest[0]))
 	}
 	g, unread := readFiles(f.config, f.configDir)
 	wrong = append(append(wrong, unread...), f.apply(g)...)

@@ -228,6 +228,7 @@ func (p *Page) send(w http.ResponseWriter, id, event string, data any) error {
 	if id != "" {
 		id = "id: " + id + "\n"
 	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(30 * time.Second)) // a page that reads nothing is given up
 	_, err = fmt.Fprintf(w, "%sevent: %s\ndata: %s\n\n", id, event, text)
 	return err
 }

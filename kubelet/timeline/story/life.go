@@ -42,12 +42,12 @@ func (t teller) life() []Line {
 	for _, c := range t.statuses() {
 		for _, end := range []*corev1.ContainerStateTerminated{c.LastTerminationState.Terminated, c.State.Terminated} {
 			if end != nil {
-				add(end.FinishedAt.Time, "Container %s %s.", c.Name, t.end(c.Name, end).text)
+				add(t.behindStart(end.FinishedAt.Time, c.Name), "Container %s %s.", c.Name, t.end(c.Name, end).text)
 			}
 		}
 	}
 	if c := t.readiness(); c != nil && c.Status == corev1.ConditionTrue {
-		add(c.LastTransitionTime.Time, "The pod is Ready%s.", at(t.Pod.Status.PodIP))
+		add(t.behindStart(c.LastTransitionTime.Time, ""), "The pod is Ready%s.", at(t.Pod.Status.PodIP))
 	}
 	if d := t.Pod.DeletionTimestamp; d != nil {
 		grace := time.Duration(0)
@@ -58,6 +58,21 @@ func (t teller) life() []Line {
 	}
 	slices.SortStableFunc(lines, func(a, b Line) int { return a.At.Compare(b.At) })
 	return lines
+}
+
+// behindStart moves a time of the status, which has no fractions of a second, behind the starts in the same second: those of the
+// container, or of all for "".
+func (t teller) behindStart(at time.Time, container string) time.Time {
+	if at.Nanosecond() != 0 {
+		return at
+	}
+	for i := range t.Events {
+		e := &t.Events[i]
+		if e.Reason == "Started" && (container == "" || e.Container == container) && e.First.Unix() == at.Unix() && e.First.After(at) {
+			at = e.First
+		}
+	}
+	return at
 }
 
 func at(address string) string {

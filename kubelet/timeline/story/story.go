@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -79,7 +81,29 @@ func Tell(in Input) Story {
 	if a := t.answer(); a != nil {
 		s.Cause, s.Answer, s.Remedy = a.cause, a.text, a.remedy
 	}
+	for _, text := range []*string{&s.State, &s.Answer, &s.Remedy, &s.Progress} {
+		*text = harmless(*text)
+	}
+	for i := range s.Life {
+		s.Life[i].Text = harmless(s.Life[i].Text)
+	}
 	return s
+}
+
+// harmless writes control characters as Go does, for a terminal would obey them: a probe's output is in an event's message.
+func harmless(text string) string {
+	if !strings.ContainsFunc(text, unicode.IsControl) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if quoted := strconv.QuoteRune(r); unicode.IsControl(r) && r != '\n' {
+			b.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // Sentence is the answer in one sentence, or how the pod is if there is nothing to explain.

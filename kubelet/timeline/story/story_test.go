@@ -242,3 +242,28 @@ func TestLife(t *testing.T) {
 		t.Errorf("as JSON: %s, %v", data, err)
 	}
 }
+
+// TestLifeOrder: a start comes before what the status says of the same second, whose times have no fractions.
+func TestLifeOrder(t *testing.T) {
+	in := input(func(in *Input) {
+		at := now.Add(500 * time.Millisecond)
+		in.Events = []Event{{First: at, Last: at, Count: 1, Reason: "Started", Container: "app"}}
+		in.Pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now)}}
+	})
+	life := Tell(in).Life
+	if last := life[len(life)-1].Text; last != "The pod is Ready." {
+		t.Errorf("the last line is %q of %v", last, life)
+	}
+}
+
+// TestHarmless: what a probe printed for a terminal does not reach one.
+func TestHarmless(t *testing.T) {
+	told := Tell(input(func(in *Input) { in.Pod.Status.ContainerStatuses = nil }, about("app", "Unhealthy", "Readiness probe failed: \x1b[31mé\a")))
+	var text strings.Builder
+	if err := told.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	if got := text.String(); strings.ContainsAny(got, "\x1b\a") || !strings.Contains(got, `\x1b[31mé\a`) {
+		t.Errorf("the story is %q", got)
+	}
+}
