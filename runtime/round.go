@@ -27,9 +27,10 @@ type syncRound struct {
 	observed *cri.PodStatus // what the plan was made from
 	in       Inputs
 	result   *SyncResult
-	started  []string // IDs of containers
-	failed   []error  // of containers that did not start; the others go on
-	slow     bool     // a pull or a postStart hook took time, in which much may have happened
+	stopped  map[string]bool // IDs of containers that this sync ended
+	started  []string        // IDs of containers
+	failed   []error         // of containers that did not start; the others go on
+	slow     bool            // a pull or a postStart hook took time, in which much may have happened
 }
 
 func (s *syncRound) run(ctx context.Context) error {
@@ -144,7 +145,9 @@ func (s *syncRound) end(ctx context.Context) error {
 			}
 			s.result.fail(kill.Name, Failure{ReasonKillContainer, err.Error()}, time.Time{})
 			s.failed = append(s.failed, err)
+			continue
 		}
+		s.stopped[kill.ID] = true
 	}
 	s.actions.Leave(s.result.waits) // what could not be ended cannot start anew
 	for _, remove := range s.actions.Remove {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,7 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, in Inputs) (Sync
 func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, result *SyncResult) error {
 	most := 4 + len(pod.Spec.InitContainers) + len(pod.Spec.Containers)
 	var failed []error
+	stopped := map[string]bool{} // IDs of containers
 	for number := 0; ; number++ {
 		observed, err := r.opts.Cache.Current(ctx, pod)
 		if err != nil {
@@ -56,6 +58,8 @@ func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, re
 			Resize: resize.Plan(pod, observed, r.actuated(pod)),
 		})
 		actions.Leave(result.waits)
+		// The runtime said that these have stopped. It may say all the same that it does not know their state.
+		actions.Kill = slices.DeleteFunc(actions.Kill, func(k plan.Kill) bool { return stopped[k.ID] })
 		if actions.Empty() {
 			return errors.Join(failed...)
 		}
@@ -71,7 +75,7 @@ func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, re
 			return errors.Join(failed...)
 		}
 		klog.FromContext(ctx).V(3).Info("Computed pod actions", "pod", klog.KObj(pod), "podUID", pod.UID, "actions", actions)
-		round := &syncRound{runtime: r, pod: pod, actions: actions, observed: observed, in: in, result: result}
+		round := &syncRound{runtime: r, pod: pod, actions: actions, observed: observed, in: in, result: result, stopped: stopped}
 		err = round.run(ctx)
 		failed = append(append(failed, round.failed...), err)
 		if reset {
