@@ -16,7 +16,9 @@ import (
 // noDevices refuses every pod, as devices do whose plugin is away.
 type noDevices struct{}
 
-func (noDevices) Allocate(context.Context, *corev1.Pod) error { return errors.New("no healthy devices") }
+func (noDevices) Allocate(context.Context, *corev1.Pod) error {
+	return errors.New("no healthy devices")
+}
 
 func (noDevices) Assigned(context.Context, *corev1.Pod, *corev1.Container) (*runtimeapi.ContainerConfig, error) {
 	return nil, nil
