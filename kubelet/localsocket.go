@@ -66,6 +66,13 @@ func tell(b *base, c *core, pod *corev1.Pod) story.Story {
 				Took: step.End.Sub(step.Start), Running: step.End.IsZero(),
 			})
 		}
+		for _, held := range b.timeline.steps.Held() {
+			if held.Pod == pod.UID {
+				in.Steps = append(in.Steps, story.Step{
+					Name: held.Name, Why: "step mode holds it until it is released on the timeline's page", Began: held.Since, Running: true,
+				})
+			}
+		}
 	}
 	return story.Tell(in)
 }

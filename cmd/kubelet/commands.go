@@ -121,8 +121,11 @@ func (c *command) ask(args []string, out io.Writer) error {
 	if want := len(strings.Fields(strings.Split(c.args, " -- ")[0])); len(a.args) != want || strings.Contains(c.args, " -- ") && len(a.rest) == 0 {
 		return fmt.Errorf("%s: the command is: %s", c.name, c.line())
 	}
-	if (a.output != "" && a.output != "json") || a.tail < -1 || a.grace < -1 {
-		return fmt.Errorf("%s: --output can be json, --tail and --grace-period want a number from 0 on", c.name)
+	if a.output != "" && a.output != "json" {
+		return fmt.Errorf("%s: --output=%s: only json can be chosen", c.name, a.output)
+	}
+	if a.tail < -1 || a.grace < -1 {
+		return fmt.Errorf("%s: %d is no number of lines or seconds: want 0 or more", c.name, min(a.tail, a.grace))
 	}
 	if a.tty && !a.stdin {
 		return fmt.Errorf("%s: --tty needs --stdin (-it), since without it no key reaches the command", c.name)

@@ -16,11 +16,7 @@ import (
 // TestFind: a pod is found by its name, a static one without the node's too, and a name that is in another namespace is said
 // to be there.
 func TestFind(t *testing.T) {
-	root, err := os.MkdirTemp("", "find") // a socket's path is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	root := t.TempDir()
 	pod := func(namespace, name, source string) corev1.Pod {
 		return corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: map[string]string{"kubernetes.io/config.source": source}},

@@ -108,7 +108,7 @@ func (s *StepMode) Use(ctx context.Context, recorder *Recorder) {
 	}
 	s.recorder, s.logger = recorder, klog.FromContext(ctx)
 	recorder.hold = s.holdStep
-	s.logger.Info("STEP MODE: steps wait until they are released, on the timeline's page or here: Enter for the first, a number for that one, all for all", "step", s.String())
+	s.logger.Info("STEP MODE: steps wait until they are released, on the timeline's page, or with Enter (the first), a number (that one) or all, if the kubelet's input is a terminal", "step", s.String())
 }
 
 func (s *StepMode) wants(name, pod string) bool {
