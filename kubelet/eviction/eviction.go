@@ -165,7 +165,7 @@ func (m *Manager) Reconfigure(s *settings.Settings) {
 
 // watchResources looks every 10 seconds, and at once when tasks wait for memory.
 func (m *Manager) watchResources(ctx context.Context) {
-	stalls := watchStalls(ctx)
+	stalls := watchStalls(ctx, m.Machine)
 	tick := time.NewTicker(monitoringPeriod)
 	defer tick.Stop()
 	for {

@@ -107,7 +107,8 @@ func (w *world) file(name, text string) {
 // free sets how many of 1000 kB of memory are.
 func (w *world) free(kb int64) {
 	w.t.Helper()
-	w.file("meminfo", fmt.Sprintf("MemTotal: 1000 kB\nMemFree: %d kB\nInactive(file): 100 kB\nHugePages_Total: 0\n", kb-100))
+	inactive := min(kb, 100)
+	w.file("meminfo", fmt.Sprintf("MemTotal: 1000 kB\nMemFree: %d kB\nInactive(file): %d kB\nHugePages_Total: 0\n", kb-inactive, inactive))
 }
 
 func (w *world) note(what string) {
@@ -281,21 +282,30 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-// TestNothingToDo: without thresholds and limits nothing is looked at.
-func TestNothingToDo(t *testing.T) {
-	w := newWorld(t, "evictionHard: {}\nlocalStorageCapacityIsolation: false\n", podOf("a", 0, "", ""))
-	w.free(0)
-	w.Run(t.Context()) // returns
-	if len(w.did) > 0 {
-		t.Error(w.did)
-	}
+// TestReconfigure: without thresholds and limits nothing is looked at, until there are some. Thresholds that are taken away
+// end no more pods.
+func TestReconfigure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "evictionHard: {}\nevictionPressureTransitionPeriod: 30s\nlocalStorageCapacityIsolation: false\n", podOf("a", 0, "10Ki", ""), podOf("b", 0, "20Ki", ""))
+		w.memory = map[types.UID]int64{"a": 300 << 10, "b": 200 << 10}
+		w.free(0)
+		go w.Run(t.Context())
+		w.want(time.Minute, "")
+		none := w.Settings
+		some := *none
+		some.EvictionHard = map[string]string{"memory.available": "100Ki"}
+		w.Reconfigure(&some)
+		w.want(time.Second, "a/1", corev1.NodeMemoryPressure)
+		w.Reconfigure(none)
+		w.want(time.Minute, "")
+	})
 }
 
 // TestUnreadable: what cannot be observed is no reason for anything.
 func TestUnreadable(t *testing.T) {
 	w := newWorld(t, "", podOf("a", 0, "", ""))
 	for _, name := range []string{"meminfo", "loadavg"} {
-		w.file(name, "nonsense\n")
+		w.file(name, "nonsense in it\n")
 	}
 	w.observer.imageFs = "/does/not/exist"
 	w.observer.podMemory = func() (int64, int64, error) { return 0, 0, errors.New("no cgroup") }
@@ -318,7 +328,11 @@ func TestUnreadable(t *testing.T) {
 func TestStalls(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if watchStalls(ctx) == nil {
+	machine, err := measure.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if watchStalls(ctx, machine) == nil {
 		t.Skip("the kernel has no pressure stall information, or does not let us set triggers")
 	}
 }

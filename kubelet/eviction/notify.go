@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/measure"
 )
 
 // stallTrigger asks to be told when tasks waited for memory for a tenth of a second within two.
@@ -17,8 +19,8 @@ const stallTrigger = "some 100000 2000000"
 // pressure stall information, whatever the version of cgroups. Where it has none the channel is nil.
 //
 // Upstream has memory thresholds of cgroup v1 in this place: pkg/kubelet/eviction/threshold_notifier_linux.go.
-func watchStalls(ctx context.Context) <-chan struct{} {
-	f, err := openTrigger("/proc/pressure/memory")
+func watchStalls(ctx context.Context, machine *measure.Machine) <-chan struct{} {
+	f, err := openTrigger(machine.Path("proc/pressure/memory"))
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("Eviction: the kernel does not tell of memory stalls, looking every 10 s only", "err", err)
 		return nil

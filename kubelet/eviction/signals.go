@@ -114,7 +114,7 @@ type tracker struct {
 func (t *tracker) observe(thresholds []settings.EvictionThreshold, o observations, now time.Time) ([]settings.EvictionThreshold, []corev1.NodeConditionType) {
 	crossed := o.met(thresholds, false)
 	for _, uncleared := range o.met(t.acting, true) {
-		if !slices.Contains(crossed, uncleared) {
+		if !slices.Contains(crossed, uncleared) && slices.Contains(thresholds, uncleared) { // not one that was taken away
 			crossed = append(crossed, uncleared)
 		}
 	}

@@ -107,6 +107,7 @@ func (m *Machine) Cgroup(path string) Usage {
 		PageFaults: new(mem.Stats[prefix+"pgfault"]), MajorPageFaults: new(mem.Stats[prefix+"pgmajfault"]), PSI: nanoseconds(mem.PSI),
 	}
 	if Limited(mem.Usage.Limit) {
+		u.limit = int64(mem.Usage.Limit)
 		u.Memory.AvailableBytes = new(mem.Usage.Limit - min(mem.Usage.Limit, *u.Memory.WorkingSetBytes))
 	}
 	u.Swap = m.swap(&mem, now)
@@ -119,11 +120,7 @@ func (m *Machine) WorkingSet(cgroup string) (workingSet, limit int64, err error)
 	if cgroup == "" || u.Memory == nil {
 		return 0, 0, fmt.Errorf("read the memory of cgroup %q: %w", cgroup, fs.ErrNotExist)
 	}
-	workingSet = int64(*u.Memory.WorkingSetBytes)
-	if u.Memory.AvailableBytes != nil {
-		limit = workingSet + int64(*u.Memory.AvailableBytes)
-	}
-	return workingSet, limit, nil
+	return int64(*u.Memory.WorkingSetBytes), u.limit, nil
 }
 
 // swap reads what a cgroup swaps. v1 limits memory and swap together, which says something of swap only where memory is

@@ -34,6 +34,8 @@ type Usage struct {
 	Swap      *statsapi.SwapStats
 	IO        *statsapi.IOStats
 	Processes *uint64
+
+	limit int64 // of a cgroup's memory, which what it uses may exceed for a while; 0 for none
 }
 
 // Open finds the cgroup hierarchies of the machine whose files are below root: "/", or a test's directory. Of several
@@ -93,9 +95,12 @@ func (m *Machine) CPUs() int {
 	return len(stat.CPU)
 }
 
+// Path is where one of the machine's files is, which is given below "/".
+func (m *Machine) Path(file string) string { return filepath.Join(m.root, file) }
+
 // Read returns the text of one of the kernel's files, "" if it cannot be read, such as "etc/machine-id".
 func (m *Machine) Read(path string) string {
-	data, err := os.ReadFile(filepath.Join(m.root, path))
+	data, err := os.ReadFile(m.Path(path))
 	if err != nil {
 		return ""
 	}

@@ -52,8 +52,8 @@ func (m *Machine) Memory() (memory, swap int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if container != nil && container.Memory.AvailableBytes != nil {
-		memory = min(memory, int64(*container.Memory.AvailableBytes+*container.Memory.WorkingSetBytes))
+	if container != nil && container.limit > 0 {
+		memory = min(memory, container.limit)
 	}
 	return memory, int64(value(info.SwapTotalBytes)), nil
 }
