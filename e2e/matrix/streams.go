@@ -8,7 +8,7 @@ import (
 	"net/url"
 
 	corev1 "k8s.io/api/core/v1"
-	httpstreamspdy "k8s.io/apimachinery/pkg/util/httpstream/spdy"
+	httpstreamspdy "k8s.io/apimachinery/pkg/util/httpstream/spdy" //nolint:staticcheck // deprecated for k8s.io/streaming, whose connections client-go does not take yet
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport/spdy"
 )

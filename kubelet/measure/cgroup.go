@@ -94,7 +94,7 @@ func (m *Machine) Cgroup(path string) Usage {
 		u.IO = &statsapi.IOStats{Time: now, PSI: psi}
 	}
 	mem := s.MemoryStats
-	if len(mem.Stats) == 0 || mem.Usage.Usage == 0 { // no such controller, or the cgroup went while it was read
+	if len(mem.Stats) == 0 || mem.Usage.Usage == 0 && !m.empty(path) { // no such controller, or something could not be read
 		return u
 	}
 	prefix, anon := "", "anon"
@@ -112,6 +112,16 @@ func (m *Machine) Cgroup(path string) Usage {
 	}
 	u.Swap = m.swap(&mem, now)
 	return u
+}
+
+// empty tells whether the kernel says that a cgroup uses no memory at all.
+func (m *Machine) empty(path string) bool {
+	controller, file := "", "memory.current"
+	if !m.unified {
+		controller, file = "memory", "memory.usage_in_bytes"
+	}
+	text, err := cgroups.ReadFile(m.Dir(controller, path), file)
+	return err == nil && strings.TrimSpace(text) == "0"
 }
 
 // WorkingSet returns how much memory a cgroup uses that the kernel could not take back at once, and its limit, 0 for none.

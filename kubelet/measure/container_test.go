@@ -49,6 +49,7 @@ func TestContainer(t *testing.T) {
 	}{
 		"v1":                         {v1, mountPids + mountDeeper + mountV1, &container{700, 5000}, false},
 		"v1 without a limit":         {with(v1, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712"), mountV1, &container{700, 0}, false},
+		"v1, nothing in it":          {with(v1, "sys/fs/cgroup/memory/memory.usage_in_bytes", "0\n"), mountV1, &container{0, 5000}, false},
 		"v1, the machine":            {with(v1, "sys/fs/cgroup/memory/release_agent", ""), mountV1, nil, false},
 		"hybrid":                     {v1, mountUnified + mountV1, &container{700, 5000}, false},
 		"hybrid, v1 first":           {v1, mountV1 + mountUnified, &container{700, 5000}, false},
