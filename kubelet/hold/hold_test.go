@@ -2,6 +2,7 @@ package hold
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,15 +13,20 @@ import (
 
 // leases is one lease, and how often it was renewed here.
 type leases struct {
+	mu      sync.Mutex
 	lease   coordinationv1.Lease
 	renewed int
 }
 
 func (l *leases) Get(context.Context, string, metav1.GetOptions) (*coordinationv1.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.lease.DeepCopy(), nil
 }
 
 func (l *leases) Update(_ context.Context, lease *coordinationv1.Lease, _ metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.lease = *lease
 	l.renewed++
 	return lease, nil
@@ -30,7 +36,16 @@ func (l *leases) Update(_ context.Context, lease *coordinationv1.Lease, _ metav1
 func TestKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &leases{}
-		renew := func() { l.lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()} }
+		renew := func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+		}
+		state := func() (renewed int, age time.Duration) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.renewed, time.Since(l.lease.Spec.RenewTime.Time)
+		}
 		renew()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -42,12 +57,12 @@ func TestKeep(t *testing.T) {
 			time.Sleep(9 * time.Second)
 			renew()
 		}
-		if l.renewed != 0 {
-			t.Errorf("it was renewed %d times while the kubelet did", l.renewed)
+		if renewed, _ := state(); renewed != 0 {
+			t.Errorf("it was renewed %d times while the kubelet did", renewed)
 		}
 		for range 300 {
 			time.Sleep(time.Second)
-			if age := time.Since(l.lease.Spec.RenewTime.Time); age > 31*time.Second {
+			if _, age := state(); age > 31*time.Second {
 				t.Fatalf("the lease is %s old", age)
 			}
 		}
