@@ -93,7 +93,7 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	k.run(servers...)
 	k.run(b.timeline.run(b, c))    // part: timeline, kubelet/timeline
 	k.run(releaseMemory)           // part: memory, memory.go
-	k.run(holdLease(b)...)         // part: debug hold, kubelet/hold
+	k.run(holdLease(ctx, b)...)    // part: debug hold, kubelet/hold
 	k.run(openLocal(ctx, b, c)...) // part: local socket, kubelet/local
 	return k, nil
 }

@@ -31,25 +31,34 @@ type Options struct {
 	Duration         time.Duration // of the lease
 }
 
-// Run starts the helper, and ends it when ctx does. A kubelet that cannot have one says so.
-func Run(ctx context.Context, o Options) {
+// Start starts the helper, which is there when Start returns: a debugger may hold this process from then on. The helper ends with
+// ctx or with this process. A kubelet that cannot have one says so. wait says so when it has ended before ctx did.
+func Start(ctx context.Context, o Options) (wait func(context.Context)) {
 	logger := klog.FromContext(ctx)
+	failed := func(err error) func(context.Context) {
+		logger.Error(err, "Nothing will renew the node's lease while a debugger holds the kubelet")
+		return func(context.Context) {}
+	}
 	program, err := os.Executable()
 	if err != nil {
-		logger.Error(err, "Nothing will renew the node's lease while a debugger holds the kubelet")
-		return
+		return failed(err)
 	}
 	helper := exec.CommandContext(ctx, program, Command, "-kubeconfig="+o.Kubeconfig, "-node="+o.Node, "-duration="+o.Duration.String())
 	helper.Stderr = os.Stderr
 	// Its input ends with this process, however that ends, and the helper with it.
 	input, err := helper.StdinPipe()
-	if err == nil {
-		defer input.Close()
-		logger.Info("WARNING: --debug-hold: the node stays Ready in its cluster even while a debugger holds the kubelet and nobody looks after its pods")
-		err = helper.Run()
+	if err != nil {
+		return failed(err)
 	}
-	if ctx.Err() == nil {
-		logger.Error(err, "What renews the node's lease while a debugger holds the kubelet has ended")
+	if err := helper.Start(); err != nil {
+		return failed(errors.Join(err, input.Close()))
+	}
+	logger.Info("WARNING: --debug-hold: the node stays Ready in its cluster even while a debugger holds the kubelet and nobody looks after its pods")
+	return func(ctx context.Context) {
+		err := helper.Wait()
+		if ctx.Err() == nil {
+			logger.Error(err, "What renews the node's lease while a debugger holds the kubelet has ended")
+		}
 	}
 }
 
