@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -48,6 +49,8 @@ func TestDebugger(t *testing.T) {
 			t.Logf("the kubelet's log ends:\n%s", k.LogTail(40))
 		}
 		// A kubelet that runs on when its debugger is killed would hold its ports.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
 		held, _ := exec.Command("pgrep", "-P", fmt.Sprint(k.Pid())).Output()
 		if err := k.Kill(); err != nil {
 			t.Error(err)
@@ -61,6 +64,7 @@ func TestDebugger(t *testing.T) {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				t.Error(err)
 			}
+			eventually(clean, t, "the kubelet has ended", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 		}
 	})
 	if err := debugger.WaitListening(ctx, k); err != nil {
