@@ -34,7 +34,6 @@ var layers = []struct {
 	{"kubelet/settings", []string{"runtime/criserver"}},
 	{"kubelet/node", []string{"kubelet/measure", "kubelet/settings", "runtime/cri", "status/patch"}},
 	{"kubelet/measure", nil},
-	{"kubelet/devices/devicestest", nil},
 	{"kubelet/...", []string{"kubelet/measure", "kubelet/settings", "runtime/criserver/diskusage", "runtime/cri"}},
 	{"syncloop", []string{"config", "podworkers", "podworkers/probes", "runtime/pleg", "runtime/cri", "runtime/cgroups", "runtime/allocation", "status"}},
 	{"podworkers", []string{"podworkers/...", "runtime", "runtime/spec", "runtime/plan", "runtime/resize", "runtime/allocation", "runtime/cri", "runtime/pleg", "status"}},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 // E2E_RUNTIME=crid has all tests run on this project's own CRI server, E2E_RUNTIME=embedded on the one in the kubelet.
 func run(m *testing.M) int {
 	klog.LogToStderr(false) // client-go complains of connections that tests break on purpose
-	klog.SetOutput(discard{})
+	klog.SetOutput(io.Discard)
 	if os.Getenv(stack.BinEnv) == "" {
 		return m.Run()
 	}
@@ -66,10 +67,6 @@ func run(m *testing.M) int {
 	}
 	return code
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // node gives a test the stack with a running kubelet and a Ready node.
 func node(t *testing.T) (context.Context, *stack.Stack) {

@@ -31,8 +31,8 @@ func newDevices(ctx context.Context, b *base, n *node.Node, records *allocation.
 	return m
 }
 
-// mayHaveDevices tells whether something of a pod may still use devices. As long as a source has not told of its pods, any
-// pod's may.
+// mayHaveDevices tells whether a pod's containers may still use devices. Until all sources have sent their pods that is so for
+// every pod.
 func (c *core) mayHaveDevices(uid types.UID) bool {
 	phase, known := c.workers.Phase(uid)
 	return known && phase < podworkers.Terminated || !c.config.SeenAll()

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Allocate assigns devices to all containers of a pod that ask for some, as the node admits it. The error is the reason to
@@ -115,7 +117,7 @@ func (m *Manager) free(ctx context.Context, but types.UID) {
 	}
 }
 
-// reserve chooses devices for a container, which are nobody else's from then on. It returns nil when the container has some.
+// reserve chooses devices for a container; from then on no other container gets them. It returns nil when the container has some.
 //
 // Upstream: pkg/kubelet/cm/devicemanager/manager.go devicesToAllocate, without the topology manager.
 func (m *Manager) reserve(ctx context.Context, pod *corev1.Pod, container, name string, needed int) (*grant, error) {
@@ -166,7 +168,7 @@ func (m *Manager) reserve(ctx context.Context, pod *corev1.Pod, container, name 
 	return g, nil
 }
 
-// available returns the devices that are healthy and nobody's, if there are as many as are needed. Callers hold mu.
+// available returns the healthy devices that no container has. It fails when there are fewer than needed. Callers hold mu.
 func (m *Manager) available(name string, needed int) ([]string, error) {
 	used := slices.Collect(maps.Keys(m.used()[name]))
 	available := without(m.resources[name].healthy(), used)
@@ -216,8 +218,7 @@ func (m *Manager) reusable(pod *corev1.Pod, container, name string) []string {
 			continue
 		}
 		reusable = without(reusable, g.IDs)
-		always := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
-		if !always && slices.ContainsFunc(pod.Spec.InitContainers, func(init corev1.Container) bool { return init.Name == c.Name }) {
+		if podinfo.IsInit(pod, c.Name) && !podinfo.IsSidecar(&c) {
 			reusable = append(reusable, g.IDs...)
 		}
 	}

@@ -32,7 +32,7 @@ func (m *Manager) Assigned(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 			return nil, err
 		}
 	}
-	if again { // what was recorded was lost, or the resource was nobody's yet when the pod was admitted
+	if again { // the record was lost, or no plugin had registered the resource when the pod was admitted
 		klog.FromContext(ctx).Info("Assigning devices to a container that should have some", "containerName", c.Name)
 		if err := m.allocate(ctx, pod, c); err != nil {
 			return nil, err

@@ -160,7 +160,7 @@ func (m *Manager) endWatching() {
 func (m *Manager) Recreated() bool { return m.recreated }
 
 // Capacity returns how many devices of each resource there are, and how many of them are healthy. A resource whose plugin
-// has gone has none that are, and after a while none at all, which is not the same as a resource that nobody knows.
+// has gone has no healthy ones, and after stopGracePeriod none at all; it stays in both lists with 0.
 //
 // Upstream: pkg/kubelet/cm/devicemanager/manager.go GetCapacity.
 func (m *Manager) Capacity() (capacity, allocatable corev1.ResourceList) {

@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
-	"minikubelet/kubelet/devices/devicestest"
+	"minikubelet/e2e/devicestest"
 	"minikubelet/runtime/allocation"
 )
 
@@ -147,7 +147,7 @@ func (b *bench) ids(pod *corev1.Pod, container string) string {
 	return strings.Join(ids, ",")
 }
 
-// TestAllocate: containers get devices that nobody else has; what is missing refuses the pod; an ended pod's are free.
+// TestAllocate: a container gets devices that no other has; a pod is refused when there are too few; those of an ended pod are free again.
 func TestAllocate(t *testing.T) {
 	b := newBench(t, t.TempDir())
 	var calls heard
@@ -342,7 +342,7 @@ func TestRegister(t *testing.T) {
 	b.wait(t, "example.com/other", 1, 0)
 }
 
-// TestRestart: a kubelet that comes back knows whose devices are whose; broken records keep nobody from starting.
+// TestRestart: a kubelet that starts again knows which container has which devices; a broken record does not keep it from starting.
 func TestRestart(t *testing.T) {
 	root := t.TempDir()
 	b := newBench(t, root)

@@ -56,7 +56,7 @@ type Reloader struct {
 // New returns a Reloader.
 func New(opts Options) *Reloader { return &Reloader{opts: opts, force: opts.Settings} }
 
-// Current are the settings in force, which nobody may change, and the fields that differ in the files and need a restart.
+// Current returns the settings in force, which callers must not change, and the fields that differ in the files and need a restart.
 func (r *Reloader) Current() (*settings.Settings, []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -107,7 +108,7 @@ func (l *Local) next() <-chan struct{} {
 // Run answers until ctx ends.
 func (l *Local) Run(ctx context.Context) {
 	s := &http.Server{
-		Handler: l.Server, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(discard{}, "", 0),
+		Handler: l.Server, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
@@ -116,11 +117,6 @@ func (l *Local) Run(ctx context.Context) {
 		klog.FromContext(ctx).Error(err, "The local socket is closed")
 	}
 }
-
-// discard takes what net/http says of connections that end.
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 func (l *Local) pod(r *http.Request) (*corev1.Pod, error) {
 	namespace, name := r.PathValue("namespace"), r.PathValue("pod")

@@ -22,6 +22,8 @@ import (
 	"k8s.io/klog/v2"
 	api "k8s.io/kubelet/pkg/apis/podresources/v1"
 	alpha "k8s.io/kubelet/pkg/apis/podresources/v1alpha1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Devices are asked what containers have.
@@ -49,8 +51,8 @@ const (
 	burst = 10
 )
 
-// Server serves versions v1 and v1alpha1. CPUs and memory are nobody's alone with the managers' policy None, the one that
-// there is here, so as with upstream's kubelet nothing is said of them.
+// Server serves versions v1 and v1alpha1. With the managers' policy None, the only one here, no container has CPUs or
+// memory of its own, so as with upstream's kubelet nothing is said of them.
 //
 // Upstream: pkg/kubelet/apis/podresources/server_v1.go v1PodResourcesServer.
 type Server struct {
@@ -161,7 +163,7 @@ func (s *Server) resources(pod *corev1.Pod) *api.PodResources {
 		out.Containers = append(out.Containers, &api.ContainerResources{Name: c.Name, Devices: s.opts.Devices.Devices(pod.UID, c.Name)})
 	}
 	for i := range pod.Spec.InitContainers {
-		if p := pod.Spec.InitContainers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
+		if podinfo.IsSidecar(&pod.Spec.InitContainers[i]) {
 			add(&pod.Spec.InitContainers[i])
 		}
 	}

@@ -64,6 +64,20 @@ func (c *connection) capabilities(ctx context.Context) (capabilities, error) {
 	return can, nil
 }
 
+// dial connects to a registered driver and asks what it can. The caller closes the connection.
+func (m *Manager) dial(ctx context.Context, driver string) (*connection, capabilities, error) {
+	conn, err := m.open(driver)
+	if err != nil {
+		return nil, nil, err
+	}
+	can, err := conn.capabilities(ctx)
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, can, nil
+}
+
 func (c capabilities) stage() bool {
 	return c[csiapi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME]
 }

@@ -23,15 +23,11 @@ func (m *Manager) Expand(ctx context.Context, r *Request, size int64) error {
 		return err
 	}
 	defer release()
-	conn, err := m.open(r.Driver)
+	conn, can, err := m.dial(ctx, r.Driver)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	can, err := conn.capabilities(ctx)
-	if err != nil {
-		return err
-	}
 	if !can.expand() {
 		return fmt.Errorf("%w %s", ErrCannotExpand, r.Driver)
 	}

@@ -60,15 +60,11 @@ func (m *Manager) mountLocked(ctx context.Context, r *Request, object *storagev1
 	if err := m.exclusive(r); err != nil {
 		return Mounted{}, err
 	}
-	conn, err := m.open(r.Driver)
+	conn, can, err := m.dial(ctx, r.Driver)
 	if err != nil {
 		return Mounted{}, err
 	}
 	defer conn.Close()
-	can, err := conn.capabilities(ctx)
-	if err != nil {
-		return Mounted{}, err
-	}
 	staging := ""
 	if !r.ephemeral() {
 		m.mu.Lock()

@@ -160,15 +160,11 @@ func staged(dir string) (bool, error) {
 }
 
 func (m *Manager) unstageFrom(ctx context.Context, v volumeID, dir string) error {
-	conn, err := m.open(v.driver)
+	conn, can, err := m.dial(ctx, v.driver)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	can, err := conn.capabilities(ctx)
-	if err != nil {
-		return err
-	}
 	if can.stage() {
 		limited, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()

@@ -21,15 +21,11 @@ type Amount struct{ Total, Used, Available *uint64 }
 //
 // Upstream: pkg/volume/csi/csi_metrics.go GetMetrics.
 func (m *Manager) Usage(ctx context.Context, r *Request) (*Usage, error) {
-	conn, err := m.open(r.Driver)
+	conn, can, err := m.dial(ctx, r.Driver)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	can, err := conn.capabilities(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if !can[csiapi.NodeServiceCapability_RPC_GET_VOLUME_STATS] {
 		return nil, ErrNoStats
 	}

@@ -40,7 +40,7 @@ type place struct {
 	csi  *csi.Request
 	next time.Time
 	// asking is the last of these repetitions, nil before the first.
-	asking *republishing
+	asking *asking
 	// request is that of a volume that a driver made; nil for others.
 	request *csi.Request
 	// growth follows the size of a claim's volume; nil for a volume that cannot grow on the node.

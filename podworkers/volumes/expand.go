@@ -39,7 +39,7 @@ const (
 type growth struct {
 	request *csi.Request
 	next    time.Time
-	asking  *republishing     // the last look; nil before the first
+	asking  *asking           // the last look; nil before the first
 	size    resource.Quantity // what the volume has on this node; zero before the first look
 	refused resource.Quantity // the size that the driver does not give while the volume is mounted
 }
@@ -64,18 +64,13 @@ func (m *Manager) Grow(ctx context.Context, pod *corev1.Pod) {
 	}
 }
 
-func (m *Manager) growLater(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, g *growth) *republishing {
-	limited, cancel := context.WithTimeout(ctx, growthLimit)
-	r := &republishing{cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		defer cancel()
+func (m *Manager) growLater(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, g *growth) *asking {
+	return beside(ctx, growthLimit, func(limited context.Context) {
 		if err := m.grow(limited, pod, v, g); err != nil && limited.Err() != context.Canceled && m.opts.Events != nil {
 			m.opts.Events.Eventf(pod, corev1.EventTypeWarning, eventVolumeFailed,
 				"NodeExpandVolume.NodeExpandVolume failed for volume %q : %v", g.request.Name, err)
 		}
-	}()
-	return r
+	})
 }
 
 // grow has the driver give the volume the size that its claim waits for, and writes to the claim how that went. An error means

@@ -16,8 +16,8 @@ const (
 	republishLimit = 2 * time.Minute
 )
 
-// republishing is a request to a driver that is under way.
-type republishing struct {
+// asking is a request to a driver that goes on while the pod's worker does something else.
+type asking struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when it has ended
 }
@@ -42,14 +42,10 @@ func (m *Manager) Republish(ctx context.Context, pod *corev1.Pod) {
 	}
 }
 
-func (m *Manager) askAgain(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, p place) *republishing {
+func (m *Manager) askAgain(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, p place) *asking {
 	again := *p.csi
 	again.Pod, again.Remount = pod, true
-	limited, cancel := context.WithTimeout(ctx, republishLimit)
-	r := &republishing{cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		defer cancel()
+	return beside(ctx, republishLimit, func(limited context.Context) {
 		start := time.Now()
 		switch _, err := m.opts.CSI.Mount(limited, &again); {
 		case err == nil:
@@ -57,13 +53,24 @@ func (m *Manager) askAgain(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 		case ctx.Err() == nil && limited.Err() != context.Canceled:
 			m.fellBehind(ctx, pod, v, fmt.Errorf("publish the volume again: %w", err), time.Since(start))
 		}
-	}()
-	return r
+	})
 }
 
-func (r *republishing) ended() bool {
+// beside runs do, for at most limit, while the pod's worker goes on.
+func beside(ctx context.Context, limit time.Duration, do func(context.Context)) *asking {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	a := &asking{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		defer cancel()
+		do(limited)
+	}()
+	return a
+}
+
+func (a *asking) ended() bool {
 	select {
-	case <-r.done:
+	case <-a.done:
 		return true
 	default:
 		return false
@@ -74,17 +81,17 @@ func (r *republishing) ended() bool {
 // NodeUnpublishVolume no driver may publish again.
 func (m *Manager) endRepublishing(ctx context.Context, uid types.UID) error {
 	m.mu.Lock()
-	var asking []*republishing
+	var all []*asking
 	for _, p := range m.places[uid] {
 		if p.asking != nil {
-			asking = append(asking, p.asking)
+			all = append(all, p.asking)
 		}
 		if p.growth != nil && p.growth.asking != nil {
-			asking = append(asking, p.growth.asking)
+			all = append(all, p.growth.asking)
 		}
 	}
 	m.mu.Unlock()
-	for _, r := range asking {
+	for _, r := range all {
 		r.cancel()
 		select {
 		case <-r.done:

@@ -25,6 +25,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"minikubelet/e2e/debugger"
 	"minikubelet/e2e/stack"
 )
 
@@ -159,7 +160,7 @@ func run(ctx context.Context, f flags) error {
 // offerDebugger waits until the debugger has built the kubelet and listens, and makes it reachable from outside.
 func offerDebugger(ctx context.Context, s *stack.Stack, say sayer, k *stack.Kubelet) error {
 	say("building the kubelet for the debugger")
-	if err := waitDebugger(ctx, k); err != nil {
+	if err := debugger.WaitListening(ctx, k); err != nil {
 		return err
 	}
 	if _, err := listenAndForward(ctx, s, dlvAddress, dlvAddress); err != nil {
@@ -266,21 +267,6 @@ func forwardAPI(ctx context.Context, s *stack.Stack) (string, error) {
 	}
 	path := filepath.Join(s.Dir, "kubeconfig")
 	return path, os.WriteFile(path, []byte(strings.ReplaceAll(string(config), inside, outside)), 0o600)
-}
-
-// waitDebugger waits until dlv has built the kubelet and listens. Its log tells;
-// a connection to try would count as a client.
-func waitDebugger(ctx context.Context, k *stack.Kubelet) error {
-	for !strings.Contains(k.Log(), "API server listening at") {
-		select {
-		case <-k.Done():
-			return fmt.Errorf("dlv has ended; its log ends:\n%s", k.LogTail(20))
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-	return nil
 }
 
 // listenAndForward connects a port of the host's loopback interface with an

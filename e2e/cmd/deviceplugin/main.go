@@ -20,7 +20,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
-	"minikubelet/kubelet/devices/devicestest"
+	"minikubelet/e2e/devicestest"
 )
 
 func main() {

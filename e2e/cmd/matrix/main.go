@@ -7,6 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -46,7 +47,7 @@ func run() int {
 	}
 	o.Progress = os.Stderr
 	klog.LogToStderr(false) // client-go complains of connections that break on purpose
-	klog.SetOutput(discard{})
+	klog.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	forms := []form{{o, matrix.Run}}
@@ -99,7 +100,3 @@ func soakForms(o matrix.Options, raceKubelet string) (forms []form) {
 	}
 	return forms
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }

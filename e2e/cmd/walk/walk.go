@@ -45,7 +45,8 @@ func start(ctx context.Context, o options) (_ *walk, err error) {
 	}
 	o.progress("starting the debugger")
 	s.KubeletBinary = binary
-	// A socket, not a port: it is nobody else's, and can be reached from outside of the network namespace.
+	// The debugger listens on a unix socket: unlike a port it cannot be taken already, and it is reached from outside of the
+	// network namespace.
 	wrap := debugger.Wrap(w.dlv, "unix:"+w.socket(), binary)
 	w.kubelet, err = s.StartKubelet(stack.KubeletOptions{Standalone: true, Wrap: wrap})
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Input is all that Tell looks at.
@@ -179,7 +181,7 @@ func (t teller) container(name string) *corev1.Container {
 func (t teller) isInit(name string) bool {
 	for i := range t.Pod.Spec.InitContainers {
 		if c := &t.Pod.Spec.InitContainers[i]; c.Name == name {
-			return c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways
+			return !podinfo.IsSidecar(c)
 		}
 	}
 	return false
