@@ -61,7 +61,7 @@ func (r *Runtime) forget(uid types.UID) error {
 }
 
 // removeDirectory removes what this package keeps in the pod's directory, gives back its user and group IDs, and
-// removes the directory itself unless somebody else has something in it.
+// removes the directory itself if it is empty then.
 func (r *Runtime) removeDirectory(uid types.UID) error {
 	if uid == "" || !filepath.IsLocal(string(uid)) {
 		return nil // such a pod never had one

@@ -8,9 +8,9 @@ import (
 	"net/url"
 
 	corev1 "k8s.io/api/core/v1"
-	httpstreamspdy "k8s.io/apimachinery/pkg/util/httpstream/spdy" //nolint:staticcheck // deprecated for k8s.io/streaming, whose connections client-go does not take yet
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport/spdy"
+	httpstreamspdy "k8s.io/streaming/pkg/httpstream/spdy"
 )
 
 // The kubelet asks the runtime for a stream before it tells its client that there is one, so a client that gets one and
@@ -62,12 +62,12 @@ func (r *run) upgrading() (http.RoundTripper, spdy.Upgrader, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	upgrader, err := httpstreamspdy.NewRoundTripperWithConfig(httpstreamspdy.RoundTripperConfig{UpgradeTransport: dialer})
+	tripper, err := httpstreamspdy.NewRoundTripperWithConfig(httpstreamspdy.RoundTripperConfig{UpgradeTransport: dialer})
 	if err != nil {
 		return nil, nil, err
 	}
-	transport, err := rest.HTTPWrappersForConfig(config, upgrader)
-	return transport, upgrader, err
+	transport, err := rest.HTTPWrappersForConfig(config, tripper)
+	return transport, spdy.NewUpgraderForStreaming(tripper), err
 }
 
 // checkpoint asks for a checkpoint until the kubelet answers. Most runtimes can make none, which is an answer too.

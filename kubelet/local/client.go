@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/timeline/story"
 )
 
@@ -108,7 +109,7 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 	for i := range pods {
 		p := &pods[i]
 		switch {
-		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !isStatic(p)):
+		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(p)):
 		case p.Namespace != namespace:
 			elsewhere = append(elsewhere, p.Namespace+"/"+p.Name)
 		case p.Name == short:
@@ -124,12 +125,6 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 		return nil, fmt.Errorf("pod %s/%s is not on this node", namespace, short)
 	}
 	return found, nil
-}
-
-// isStatic tells whether the kubelet has the pod from a manifest.
-func isStatic(pod *corev1.Pod) bool {
-	source := pod.Annotations["kubernetes.io/config.source"]
-	return source != "" && source != "api"
 }
 
 // Story returns what is told of a pod.

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/server"
 	"minikubelet/kubelet/timeline/story"
 )
@@ -54,7 +55,7 @@ type Local struct {
 	changed chan struct{} // closed and replaced at each change
 }
 
-// New makes what can be told of changes; nobody can connect before Listen.
+// New returns a Local that takes Changed at once; clients can connect after Listen.
 func New() *Local { return &Local{changed: make(chan struct{})} }
 
 // Listen opens the socket. A socket that a kubelet left behind is replaced, one that answers is not.
@@ -252,7 +253,7 @@ func (l *Local) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !isStatic(pod) {
+	if !podinfo.IsStatic(pod) {
 		return server.Error(http.StatusConflict, fmt.Sprintf(
 			"pod %s/%s belongs to the apiserver, which would not know that it was stopped: kubectl -n %s delete pod %s", pod.Namespace, pod.Name, pod.Namespace, pod.Name))
 	}

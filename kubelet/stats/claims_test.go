@@ -12,8 +12,8 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// TestForeignVolumes: a driver is asked once in a period, one that hangs or fails leaves the figures as they were and holds nobody
-// up, and what is gone is forgotten.
+// TestForeignVolumes: a driver is asked once in a period, one that hangs or fails leaves the figures as they were, and the
+// answer does not wait for it; what is gone is forgotten.
 func TestForeignVolumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		used, questions := uint64(1), atomic.Int32{}

@@ -11,7 +11,7 @@ import (
 )
 
 // Facts is what the page shows besides steps. Each function is called from the page's goroutines, a few times a second while
-// somebody looks, and must not wait. Those that are nil have nothing to show.
+// a browser has the page open, and must not wait. Those that are nil have nothing to show.
 type Facts struct {
 	Node, Version string
 	// Pods are the pods that should run, with their newest status.

@@ -29,7 +29,7 @@ type Step struct {
 	Error   string    `json:"error,omitempty"`
 	// What is what a numbered step of the runtime does, in the words of its source; only the page knows it.
 	What string `json:"what,omitempty"`
-	// Why is the reason that the planner, or whoever else decided, gave.
+	// Why is the reason for the step: the planner's, or that of what woke the worker.
 	Why string `json:"why,omitempty"`
 	// Function, File and Line say where it is done; Upstream is the file and function that play the part upstream.
 	Function string `json:"function,omitempty"`
