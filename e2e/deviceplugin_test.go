@@ -261,7 +261,9 @@ func TestDevicesRefused(t *testing.T) {
 func TestDevicePluginFound(t *testing.T) {
 	ctx, s := node(t)
 	const name = "example.com/found"
-	p := startDevicePlugin(t, "-dir="+filepath.Join(s.RootDir(), "plugins_registry"), "-resource="+name, "-watched", "-devices=one")
+	registry := filepath.Join(s.RootDir(), "plugins_registry")
+	t.Cleanup(func() { removeFile(t, filepath.Join(registry, "example.com_found.sock")) }) // a plugin that is killed leaves it
+	p := startDevicePlugin(t, "-dir="+registry, "-resource="+name, "-watched", "-devices=one")
 	devicesAre(ctx, t, name, 1, 1)
 	eventually(ctx, t, "the plugin hears that it is registered", func() bool { return p.heard("Registered true") })
 	pod := newPod(t)
