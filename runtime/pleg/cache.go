@@ -62,7 +62,7 @@ func (c *Cache) Merge(part *cri.PodStatus) {
 }
 
 // Acted says that a call to the runtime changed the pod, or may have: one that got no answer may have succeeded. It is
-// called when the call has returned; readings that began before do not count any more.
+// called when the call has returned; readings that began before do not count any more, nor do those of the same instant.
 func (c *Cache) Acted(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,7 +136,7 @@ func (c *Cache) replace(pod *cri.PodStatus) (old *cri.PodStatus, stored bool) {
 // store replaces the pod's reading. Callers hold mu.
 func (c *Cache) store(pod *cri.PodStatus) {
 	c.pods[pod.UID] = pod
-	if acted, ok := c.acted[pod.UID]; ok && !pod.ObservedAt.Before(acted) {
+	if acted, ok := c.acted[pod.UID]; ok && pod.ObservedAt.After(acted) {
 		delete(c.acted, pod.UID)
 	}
 }

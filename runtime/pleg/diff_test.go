@@ -227,6 +227,11 @@ func TestIfCurrent(t *testing.T) {
 		if _, current := cache.IfCurrent("p"); current {
 			t.Error("a reading counts that began before the action")
 		}
+		cache.Put(before.At(time.Now()))
+		if _, current := cache.IfCurrent("p"); current {
+			t.Error("a reading counts that began at the same instant, which may have been before")
+		}
+		time.Sleep(time.Millisecond)
 		after := pod("c", dead).At(time.Now())
 		cache.Put(after)
 		want("read since", after, true)
