@@ -186,10 +186,10 @@ conformance-subset: deps conformance-suite ## some fast specs of that suite, as 
 	@exec bin/conformance $(CONFORMANCE) -label all -subset e2e/testdata/conformance-subset.txt -timeout 15m $(CONFORMANCEFLAGS)
 
 .PHONY: e2e-node
-e2e-node: deps stack build $(filter upstream,$(KUBELET)) ## Kubernetes' node suite, what NodeConformance has of it, an hour (as root); FOCUS=regexp KUBELET=minikubelet|upstream RUNTIME=containerd|crid
+e2e-node: deps stack build $(filter upstream,$(KUBELET)) ## Kubernetes' node suite, what NodeConformance has of it, an hour (as root); LABEL=node|restarts|filter FOCUS=regexp KUBELET=minikubelet|upstream RUNTIME=containerd|crid
 	@e2e/stack/e2enode/build.sh "$(CACHE)" >/dev/null
 	@go build -o bin/conformance ./e2e/cmd/conformance
-	@exec bin/conformance -node -bin "$(STACK_BIN)" -suite "$(shell e2e/stack/e2enode/build.sh "$(CACHE)" --print)" -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
+	@exec bin/conformance -node -bin "$(STACK_BIN)" -suite "$(shell e2e/stack/e2enode/build.sh "$(CACHE)" --print)" -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(or $(filter-out all,$(LABEL)),node)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
 
 .PHONY: conformance-suite
 conformance-suite: stack build

@@ -16,9 +16,14 @@ import (
 
 // prepareProcess sets what the settings say of the kubelet's own process and of the kernel. It fails only for a kernel setting that
 // protectKernelDefaults wants to be right.
+//
+// Upstream: cmd/kubelet/app/server.go marshalKubeletConfigForLog, for the log of the settings.
 func prepareProcess(ctx context.Context, s *settings.Settings) error {
 	for _, warning := range s.Warnings {
 		klog.FromContext(ctx).Info("A setting is not what its name promises", "warning", warning)
+	}
+	if log := klog.FromContext(ctx).V(2); log.Enabled() {
+		log.Info("Effective KubeletConfiguration", "config", s.YAML())
 	}
 	applyOOMScoreAdj(ctx, *s.OOMScoreAdj)
 	applyMaxOpenFiles(ctx, uint64(s.MaxOpenFiles))

@@ -12,6 +12,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"minikubelet/kubelet/settings"
 )
 
 const notForMachines = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only."
@@ -53,10 +55,10 @@ type statusz struct {
 func (s *Server) getFlagz(w http.ResponseWriter, r *http.Request) error {
 	flags := maps.Clone(s.settings.Flags)
 	if flags["manifest-url-header"] != "" {
-		flags["manifest-url-header"] = masked
+		flags["manifest-url-header"] = settings.Mask
 	}
 	if location := flags["manifest-url"]; location != "" {
-		flags["manifest-url"] = maskedURL(location)
+		flags["manifest-url"] = settings.MaskURL(location)
 	}
 	form, err := pageForm(r.Header.Values("Accept"), "Flagz")
 	if err != nil {

@@ -27,6 +27,8 @@ var presets = map[string]string{
 	"node":        "NodeConformance && " + undisturbed,
 	"conformance": "Conformance && " + undisturbed,
 	"all":         "(NodeConformance || Conformance) && " + undisturbed,
+	// Specs of the node suite that start the kubelet again: devices, PodResources, drop-ins, certificates.
+	"restarts": "Feature: containsAny {DevicePlugin, DeviceManager, PodResourcesAPI, KubeletConfigDropInDir} || (NodeConformance && Serial)",
 }
 
 const undisturbed = "!Serial && !Flaky && !Disruptive && (sig-node || sig-storage || sig-network)"

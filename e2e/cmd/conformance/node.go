@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -104,8 +105,14 @@ func writeYAML(path string, value any) error {
 	return os.WriteFile(path, data, 0o644)
 }
 
-// linkTools makes a directory with the machine's programs, but for systemd's: where those are the suite has systemd start
-// the kubelet, outside of the stack. What stands in for sudo runs its arguments.
+// standIn is systemd-run and systemctl, by which name it is called: the suite has systemd start the kubelet, and start it
+// again where a spec asks for that. The machine's own would start it outside of the stack.
+//
+//go:embed systemd.sh
+var standIn []byte
+
+// linkTools makes a directory with the machine's programs, but for systemd's, and what stands in for those. What stands in
+// for sudo runs its arguments.
 func linkTools(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -124,5 +131,6 @@ func linkTools(dir string) error {
 			}
 		}
 	}
-	return os.WriteFile(filepath.Join(dir, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755)
+	return errors.Join(os.WriteFile(filepath.Join(dir, "systemd-run"), standIn, 0o755), os.WriteFile(filepath.Join(dir, "systemctl"), standIn, 0o755),
+		os.WriteFile(filepath.Join(dir, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755))
 }
