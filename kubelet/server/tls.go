@@ -15,9 +15,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"k8s.io/client-go/util/cert"
+	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/klog/v2"
-
-	"minikubelet/kubelet/settings"
 )
 
 // tlsConfig is the server's side of every connection. Client certificates are asked for and not looked at here:
@@ -35,10 +34,8 @@ func (s *Server) tlsConfig() (*tls.Config, error) {
 	if s.settings.TLSMinVersion == "VersionTLS13" {
 		config.MinVersion = tls.VersionTLS13
 	}
-	for _, name := range s.settings.TLSCipherSuites {
-		if id, known := settings.CipherSuite(name); known {
-			config.CipherSuites = append(config.CipherSuites, id)
-		}
+	if config.CipherSuites, err = cliflag.TLSCipherSuites(s.settings.TLSCipherSuites); err != nil {
+		return nil, fmt.Errorf("tlsCipherSuites: %w", err)
 	}
 	if len(config.CipherSuites) == 0 {
 		for _, suite := range tls.CipherSuites() {

@@ -1,15 +1,20 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"reflect"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
-// flags are the command line. Those that can stand in a configuration file as well are in configFlags.
+// flags are the command line. Those that can stand in a configuration file as well are in the table.
 type flags struct {
 	set                          *pflag.FlagSet
 	config, configDir            string
@@ -26,121 +31,7 @@ type flags struct {
 	version                      string
 	timeline, step, chaos        string
 	debugHold                    bool
-}
-
-// configFlag is a flag that sets a field of the configuration.
-type configFlag struct {
-	name, field, usage string
-	convert            func(string) (any, error)
-}
-
-// configFlags are upstream's flags for fields of the configuration. A field that is refused but for its default is so
-// as a flag, too.
-//
-// Upstream: cmd/kubelet/app/options/options.go AddKubeletConfigFlags.
-var configFlags = []configFlag{
-	{"container-runtime-endpoint", "containerRuntimeEndpoint", "socket of the CRI runtime, unix:///path, or embedded: the kubelet runs containers itself, with runc, conmon and CNI plugins", text},
-	{"image-service-endpoint", "imageServiceEndpoint", "socket of the CRI image service, if it is another", text},
-	{"pod-manifest-path", "staticPodPath", "directory of static pod manifests, or one file", text},
-	{"manifest-url", "staticPodURL", "URL of a pod or a list of pods", text},
-	{"manifest-url-header", "staticPodURLHeader", "headers for --manifest-url: name:value,name:value", headers},
-	{"file-check-frequency", "fileCheckFrequency", "how often --pod-manifest-path is read even if nothing seems to change there", text},
-	{"http-check-frequency", "httpCheckFrequency", "how often --manifest-url is read", text},
-	{"sync-frequency", "syncFrequency", "ignored: pods are synced by events", text},
-	{"runonce", "runOnce", "start the pods of file and URL, report how they are, and end", yesNo},
-	{"cluster-dns", "clusterDNS", "addresses of the cluster's DNS servers, separated by commas", words},
-	{"cluster-domain", "clusterDomain", "the cluster's domain", text},
-	{"resolv-conf", "resolvConf", "resolver configuration that pods' own is made from", text},
-	{"allowed-unsafe-sysctls", "allowedUnsafeSysctls", "sysctls, or prefixes of them with *, that pods may set besides the safe ones", words},
-	{"seccomp-default", "seccompDefault", "RuntimeDefault where a pod names no seccomp profile", yesNo},
-	{"cgroup-driver", "cgroupDriver", "cgroupfs or systemd; a runtime that tells its own decides", text},
-	{"cgroup-root", "cgroupRoot", "cgroup that holds those of pods", text},
-	{"cgroups-per-qos", "cgroupsPerQOS", "a cgroup for every QoS class and pod", yesNo},
-	{"fail-cgroupv1", "failCgroupV1", "do not start on cgroup v1", yesNo},
-	{"fail-swap-on", "failSwapOn", "ignored: pods get no swap", yesNo},
-	{"cpu-cfs-quota", "cpuCFSQuota", "enforce CPU limits", yesNo},
-	{"cpu-cfs-quota-period", "cpuCFSQuotaPeriod", "period of CPU limits, 1ms to 1s", text},
-	{"max-pods", "maxPods", "how many pods may run here", number},
-	{"pod-max-pids", "podPidsLimit", "how many processes a pod may have; -1 for no limit", number},
-	{"pods-per-core", "podsPerCore", "0: --max-pods is the limit", number},
-	{"pod-cidr", "podCIDR", "addresses of pods, told to the runtime until the node's object has some", text},
-	{"kube-reserved", "kubeReserved", "what pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000", pairs},
-	{"system-reserved", "systemReserved", "the same for the rest of the system", pairs},
-	{"enforce-node-allocatable", "enforceNodeAllocatable", "pods: all pods together get no more than allocatable; kube-reserved, system-reserved, or these with -compressible: the cgroups of the reservations get no more; none", words},
-	{"system-reserved-cgroup", "systemReservedCgroup", "cgroup that --system-reserved is enforced on, if --enforce-node-allocatable says so", text},
-	{"kube-reserved-cgroup", "kubeReservedCgroup", "cgroup that --kube-reserved is enforced on, if --enforce-node-allocatable says so", text},
-	{"reserved-cpus", "reservedSystemCPUs", "empty: " + noManager, text},
-	{"qos-reserved", "qosReserved", "empty: no requests are reserved by QoS class", pairs},
-	{"cpu-manager-policy", "cpuManagerPolicy", "none: " + noManager, text},
-	{"cpu-manager-policy-options", "cpuManagerPolicyOptions", "empty: " + noManager, pairs},
-	{"cpu-manager-reconcile-period", "cpuManagerReconcilePeriod", "ignored: " + noManager, text},
-	{"memory-manager-policy", "memoryManagerPolicy", "None: " + noManager, text},
-	{"topology-manager-policy", "topologyManagerPolicy", "none: " + noManager, text},
-	{"topology-manager-scope", "topologyManagerScope", "container: " + noManager, text},
-	{"topology-manager-policy-options", "topologyManagerPolicyOptions", "empty: " + noManager, pairs},
-	{"eviction-hard", "evictionHard", "what must stay free, lest pods are evicted, and is taken from allocatable: memory.available<500Mi", thresholds},
-	{"eviction-soft", "evictionSoft", "what must stay free, but for a grace period: memory.available<1Gi", thresholds},
-	{"eviction-soft-grace-period", "evictionSoftGracePeriod", "how long soft thresholds may be crossed: memory.available=1m30s", pairs},
-	{"eviction-pressure-transition-period", "evictionPressureTransitionPeriod", "how long the node reports pressure after it has ended", text},
-	{"eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", "seconds that pods get at most when a soft threshold is crossed; negative for their own", number},
-	{"eviction-minimum-reclaim", "evictionMinimumReclaim", "how much more than the threshold an eviction must leave free: nodefs.available=1Gi", pairs},
-	{"kernel-memcg-notification", "kernelMemcgNotification", "ignored: the kernel's pressure stall information is always listened to", yesNo},
-	{"registry-qps", "registryPullQPS", "image pulls a second; 0 for no limit", number},
-	{"registry-burst", "registryBurst", "image pulls at once, while --registry-qps is kept on average", number},
-	{"serialize-image-pulls", "serializeImagePulls", "pull one image at a time", yesNo},
-	{"runtime-request-timeout", "runtimeRequestTimeout", "time limit of calls to the runtime", text},
-	{"minimum-image-ttl-duration", "imageMinimumGCAge", "how long an image stays at least", text},
-	{"image-gc-high-threshold", "imageGCHighThresholdPercent", "from what usage of the disk, in percent, unused images are removed; 100 for never", number},
-	{"image-gc-low-threshold", "imageGCLowThresholdPercent", "down to what usage of the disk, in percent", number},
-	{"container-log-max-size", "containerLogMaxSize", "from what size a container's log is rotated; negative for never", text},
-	{"container-log-max-files", "containerLogMaxFiles", "how many files the log of one container may have", number},
-	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "count ephemeral storage, and evict pods that use more than their limit", yesNo},
-	{"volume-plugin-dir", "volumePluginDir", "ignored: there are no flexvolumes", text},
-	{"volume-stats-agg-period", "volumeStatsAggPeriod", "how old the figures of a volume may be when statistics are asked for", text},
-	{"enable-controller-attach-detach", "enableControllerAttachDetach", "true: the cluster attaches volumes", yesNo},
-	{"hairpin-mode", "hairpinMode", "ignored: the network plugin's matter", text},
-	{"make-iptables-util-chains", "makeIPTablesUtilChains", "ignored: " + noIPTables, yesNo},
-	{"register-node", "registerNode", "make the node's object in the apiserver", yesNo},
-	{"register-with-taints", "registerWithTaints", "taints to register the node with: key=value:effect,...", taints},
-	{"provider-id", "providerID", "the node's name at its cloud provider", text},
-	{"node-status-update-frequency", "nodeStatusUpdateFrequency", "how often the node's status is worked out", text},
-	{"node-status-max-images", "nodeStatusMaxImages", "how many images the status lists; -1 for all", number},
-	{"kube-api-qps", "kubeAPIQPS", "requests to the apiserver a second", number},
-	{"kube-api-burst", "kubeAPIBurst", "requests to the apiserver at once", number},
-	{"kube-api-content-type", "contentType", "how objects are written to the apiserver: application/vnd.kubernetes.protobuf or application/json", text},
-	{"event-qps", "eventRecordQPS", "events a second", number},
-	{"event-burst", "eventBurst", "events at once", number},
-	{"healthz-port", "healthzPort", "port of /healthz; 0 for none", number},
-	{"healthz-bind-address", "healthzBindAddress", "address of /healthz", text},
-	{"enable-server", "enableServer", "answer requests on --port", yesNo},
-	{"address", "address", "address of the kubelet's server", text},
-	{"port", "port", "port of the kubelet's server", number},
-	{"read-only-port", "readOnlyPort", "port for the metrics, stats and pods without authentication; 0 for none", number},
-	{"anonymous-auth", "authentication.anonymous.enabled", "let requests without credentials on to the authorizer, as system:anonymous", yesNo},
-	{"authentication-token-webhook", "authentication.webhook.enabled", "have the apiserver review bearer tokens", yesNo},
-	{"authorization-mode", "authorization.mode", "Webhook, which asks the apiserver, or AlwaysAllow", text},
-	{"client-ca-file", "authentication.x509.clientCAFile", "authorities of client certificates", text},
-	{"tls-cert-file", "tlsCertFile", "certificate of the kubelet's server", text},
-	{"tls-private-key-file", "tlsPrivateKeyFile", "key of --tls-cert-file", text},
-	{"tls-min-version", "tlsMinVersion", "VersionTLS12 or VersionTLS13", text},
-	{"tls-cipher-suites", "tlsCipherSuites", "cipher suites of TLS 1.2; by default those of Go's that authenticate what they encrypt: no CBC", words},
-	{"authentication-token-webhook-cache-ttl", "authentication.webhook.cacheTTL", "how long the review of a token holds", text},
-	{"authorization-webhook-cache-authorized-ttl", "authorization.webhook.cacheAuthorizedTTL", "how long a granted access holds", text},
-	{"authorization-webhook-cache-unauthorized-ttl", "authorization.webhook.cacheUnauthorizedTTL", "how long a refused access holds", text},
-	{"enable-debugging-handlers", "enableDebuggingHandlers", "answer requests into containers, and for logs and the configuration", yesNo},
-	{"contention-profiling", "enableContentionProfiling", "profile contention, if profiling is on", yesNo},
-	{"streaming-connection-idle-timeout", "streamingConnectionIdleTimeout", "how long nothing may pass on a connection into a container; 0 means the default", text},
-	{"rotate-certificates", "rotateCertificates", "renew the client certificate in time", yesNo},
-	{"rotate-server-certificates", "serverTLSBootstrap", "have the cluster sign the serving certificate, and renew it in time", yesNo},
-	{"oom-score-adj", "oomScoreAdj", "the kubelet's own oom_score_adj, -1000 to 1000", number},
-	{"max-open-files", "maxOpenFiles", "how many files the kubelet may have open", number},
-	{"kubelet-cgroups", "kubeletCgroups", "cgroup that the kubelet runs in, for statistics; it is moved to none", text},
-	{"system-cgroups", "systemCgroups", "ignored: processes stay in the cgroups they are in", text},
-	{"protect-kernel-defaults", "protectKernelDefaults", "do not start if one of six kernel settings is not as Kubernetes wants it, instead of setting it", yesNo},
-	{"feature-gates", "featureGates", "upstream's names are known; MemoryQoS switches something, the others keep upstream's default", gates},
-	{"logging-format", "logging.format", "text or json", text},
-	{"vmodule", "logging.vmodule", "log verbosity by file: pattern=N,...", modules},
-	{"v", "logging.verbosity", "log verbosity: 2 tells what happens to pods, 4 why", number},
+	idle                         map[string]string // flags without effect, with what holds in their place
 }
 
 func newFlags(out io.Writer) *flags {
@@ -170,21 +61,18 @@ func newFlags(out io.Writer) *flags {
 	f.set.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 	})
-	addIdleFlags(f.set)
+	f.idle = addIdleFlags(f.set)
 	f.set.AddFlagSet(f.embedded.flags())
-	for _, c := range configFlags {
+	for _, field := range fieldsWithFlag() {
 		shorthand := ""
-		if len(c.name) == 1 {
-			shorthand = c.name
+		if len(field.Flag) == 1 {
+			shorthand = field.Flag
 		}
-		value := &flagText{kind: kindOf(c.convert)}
-		if empty, err := c.convert(""); err == nil {
-			_, isText := empty.(string)
-			value.many = !isText
-		}
-		f.set.VarP(value, c.name, shorthand, c.usage)
-		if value, err := c.convert("true"); err == nil && value == true {
-			f.set.Lookup(c.name).NoOptDefVal = "true"
+		kind := field.goType().Kind()
+		value := &flagText{kind: cmp.Or(flagKinds[kind], "string"), many: kind == reflect.Slice || kind == reflect.Map}
+		f.set.VarP(value, field.Flag, shorthand, field.usage())
+		if kind == reflect.Bool {
+			f.set.Lookup(field.Flag).NoOptDefVal = "true"
 		}
 	}
 	f.set.Usage = func() { f.help(out) }
@@ -211,50 +99,70 @@ func (f *flagText) Set(text string) error {
 	return nil
 }
 
-// kindOf is what --help calls the values that convert takes.
-func kindOf(convert func(string) (any, error)) string {
-	empty, err := convert("")
-	switch empty.(type) {
-	case string:
-		return "string"
-	case []any:
-		return "list"
-	case map[string]any:
-		return "pairs"
+// flagKinds are what --help calls the values of fields; others are strings.
+var flagKinds = map[reflect.Kind]string{
+	reflect.Bool: "bool", reflect.Int32: "int", reflect.Int64: "int", reflect.Uint32: "int", reflect.Slice: "list", reflect.Map: "pairs",
+}
+
+// goType is the type of the field's value.
+func (f Field) goType() reflect.Type {
+	v, _ := fieldAt(reflect.ValueOf(&kubeletconfig.KubeletConfiguration{}).Elem(), f.Path)
+	if v.Kind() == reflect.Pointer {
+		return v.Type().Elem()
 	}
-	if _, wrong := convert("1"); err != nil && wrong != nil {
-		return "string"
+	return v.Type()
+}
+
+// convert reads the text of the field's flag.
+func (f Field) convert(text string) (any, error) {
+	typ := f.goType()
+	switch {
+	case f.Path == "evictionHard", f.Path == "evictionSoft":
+		return split(text, "<")
+	case typ == reflect.TypeFor[map[string]bool]():
+		return gates(text)
+	case typ == reflect.TypeFor[map[string][]string]():
+		return headers(text)
+	case typ == reflect.TypeFor[[]corev1.Taint]():
+		return taints(text)
+	case typ == reflect.TypeFor[logsapi.VModuleConfiguration]():
+		return modules(text)
 	}
-	if value, _ := convert("1"); value == true {
-		return "bool"
+	switch flagKinds[typ.Kind()] {
+	case "bool":
+		return yesNo(text)
+	case "int":
+		return number(text)
+	case "list":
+		return words(text), nil
+	case "pairs":
+		return split(text, "=")
 	}
-	return "int"
+	return text, nil
 }
 
 // apply puts the configuration's flags over what the files said.
 func (f *flags) apply(g *given) (wrong []error) {
-	for _, c := range configFlags {
-		flag := f.set.Lookup(c.name)
+	for _, c := range fieldsWithFlag() {
+		flag := f.set.Lookup(c.Flag)
 		if !flag.Changed {
 			continue
 		}
 		value, err := c.convert(flag.Value.String())
 		if err == nil {
 			alone := map[string]any{}
-			put(alone, c.field, value)
+			put(alone, c.Path, value)
 			_, err = toConfig(alone)
 		}
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("--%s: %w", c.name, err))
+			wrong = append(wrong, fmt.Errorf("--%s: %w", c.Flag, err))
 			continue
 		}
-		put(g.document, c.field, value)
-		g.origins[c.field] = "--" + c.name
+		put(g.document, c.Path, value)
+		g.origins[c.Path] = "--" + c.Flag
 	}
 	return wrong
 }
-
-func text(s string) (any, error) { return s, nil }
 
 func number(s string) (any, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
@@ -273,26 +181,20 @@ func yesNo(s string) (any, error) {
 }
 
 // words reads a list; "" is an empty one.
-func words(s string) (any, error) {
+func words(s string) []any {
 	list := []any{}
 	for word := range strings.SplitSeq(s, ",") {
 		if word = strings.TrimSpace(word); word != "" {
 			list = append(list, word)
 		}
 	}
-	return list, nil
+	return list
 }
 
-// pairs reads name=value,name=value.
-func pairs(s string) (any, error) { return split(s, "=") }
-
-// thresholds reads signal<value,signal<value.
-func thresholds(s string) (any, error) { return split(s, "<") }
-
+// split reads name=value,name=value, with this separator in place of =.
 func split(s, separator string) (map[string]any, error) {
 	all := map[string]any{}
-	list, _ := words(s)
-	for _, word := range list.([]any) {
+	for _, word := range words(s) {
 		name, value, ok := strings.Cut(word.(string), separator)
 		if name = strings.TrimSpace(name); !ok || name == "" {
 			return nil, fmt.Errorf("%q: want name%svalue", word, separator)
@@ -305,8 +207,7 @@ func split(s, separator string) (map[string]any, error) {
 // modules reads pattern=N,pattern=N.
 func modules(s string) (any, error) {
 	all := []any{}
-	list, _ := words(s)
-	for _, word := range list.([]any) {
+	for _, word := range words(s) {
 		pattern, level, ok := strings.Cut(word.(string), "=")
 		n, err := strconv.ParseUint(level, 10, 31)
 		if !ok || pattern == "" || err != nil {
@@ -343,8 +244,7 @@ func gates(s string) (any, error) {
 // headers reads name:value,name:value, a name as often as it has values.
 func headers(s string) (any, error) {
 	all := map[string]any{}
-	list, _ := words(s)
-	for _, pair := range list.([]any) {
+	for _, pair := range words(s) {
 		name, value, ok := strings.Cut(pair.(string), ":")
 		if name = strings.TrimSpace(name); !ok || name == "" {
 			return nil, fmt.Errorf("%q: want name:value", pair)
@@ -358,8 +258,7 @@ func headers(s string) (any, error) {
 // taints reads key=value:effect or key:effect, separated by commas.
 func taints(s string) (any, error) {
 	all := []any{}
-	list, _ := words(s)
-	for _, word := range list.([]any) {
+	for _, word := range words(s) {
 		rest, effect, ok := strings.Cut(word.(string), ":")
 		key, value, _ := strings.Cut(rest, "=")
 		if !ok || key == "" {

@@ -22,19 +22,16 @@ func (f *flags) help(out io.Writer) {
 			group = field.Group
 			order = append(order, group)
 		}
-		for _, c := range configFlags {
-			if c.field == field.Path {
-				groups[group] = append(groups[group], f.line(c.name, fieldNote(c.field, field.Default)))
-			}
+		if field.Flag != "" {
+			groups[group] = append(groups[group], f.line(field.Flag, fieldNote(field.Path, field.Default)))
 		}
 	}
 	const embedded, idle = "The embedded runtime (--container-runtime-endpoint=embedded)", "Taken from upstream's command lines, without effect"
 	order = append(order, embedded, idle)
 	f.set.VisitAll(func(flag *pflag.Flag) {
-		named := func(name string) bool { return name == flag.Name }
 		switch {
-		case slices.ContainsFunc(configFlags, func(c configFlag) bool { return named(c.name) }):
-		case slices.ContainsFunc(idleFlags, func(i idleFlag) bool { return named(i.name) }):
+		case slices.ContainsFunc(table, func(field Field) bool { return field.Flag == flag.Name }):
+		case f.idle[flag.Name] != "":
 			groups[idle] = append(groups[idle], f.line(flag.Name, ""))
 		case f.embedded.set.Lookup(flag.Name) != nil:
 			groups[embedded] = append(groups[embedded], f.line(flag.Name, defaultNote(flag.DefValue)))

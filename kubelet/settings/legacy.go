@@ -8,66 +8,37 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// idleFlag is a flag of upstream's, of today or of earlier releases, that real nodes pass and that changes nothing here.
-type idleFlag struct {
-	name string
-	// instead tells what holds in its place.
-	instead string
-	// yesNo is for flags that may stand without a value.
-	yesNo bool
-}
-
-const (
-	toStderr    = "logs go to standard error, from where the service manager takes them"
-	noCadvisor  = "statistics are read from the kernel when they are asked for"
-	noDeadLimit = "dead containers go a minute after their pod, or with the next of their name"
-)
-
-// idleFlags are taken, each with one warning.
+// idleFlags are flags of upstream's, of today or of earlier releases, that real nodes pass and that change nothing here. Each is
+// taken with one warning, which says what holds in its place. Those in switches may stand without a value.
 //
 // Upstream: cmd/kubelet/app/options/options.go AddFlags and globalflags.go, and releases since 1.16.
-var idleFlags = []idleFlag{
-	{"pod-infra-container-image", "the runtime's own configuration names its sandbox image, which image collection leaves alone if the runtime says that it is pinned", false},
-	{"containerd", "the runtime is found through --container-runtime-endpoint", false},
-	{"experimental-mounter-path", "volumes are mounted with mount(2)", false},
-	{"experimental-allocatable-ignore-eviction", "hard eviction thresholds are taken from allocatable", true},
-	{"housekeeping-interval", noCadvisor, false},
-	{"global-housekeeping-interval", noCadvisor, false},
-	{"application-metrics-count-limit", noCadvisor, false},
-	{"boot-id-file", noCadvisor, false},
-	{"container-hints", noCadvisor, false},
-	{"containerd-namespace", noCadvisor, false},
-	{"docker", noCadvisor, false},
-	{"enable-load-reader", noCadvisor, true},
-	{"event-storage-age-limit", noCadvisor, false},
-	{"event-storage-event-limit", noCadvisor, false},
-	{"log-cadvisor-usage", noCadvisor, true},
-	{"machine-id-file", noCadvisor, false},
-	{"storage-driver-buffer-duration", noCadvisor, false},
-	{"iptables-drop-bit", noIPTables, false},
-	{"iptables-masquerade-bit", noIPTables, false},
-	{"register-schedulable", "--register-with-taints keeps pods off a new node", true},
-	{"minimum-container-ttl-duration", noDeadLimit, false},
-	{"maximum-dead-containers", noDeadLimit, false},
-	{"maximum-dead-containers-per-container", noDeadLimit, false},
-	{"keep-terminated-pod-volumes", "volumes of ended pods are unmounted", true},
-	{"master-service-namespace", "services of the namespace default stand for the apiserver", false},
-	{"alsologtostderr", toStderr, true},
-	{"logtostderr", toStderr, true},
-	{"stderrthreshold", toStderr, false},
-	{"log-file", toStderr, false},
-	{"log-file-max-size", toStderr, false},
-	{"log-dir", toStderr, false},
-	{"log-backtrace-at", "errors name what failed", false},
-	{"add-dir-header", "log lines name the file", true},
-	{"skip-headers", "log lines have their headers", true},
-	{"skip-log-headers", "log lines have their headers", true},
-	{"one-output", toStderr, true},
-	{"log-flush-frequency", "logs are not buffered", false},
-	{"log-json-info-buffer-size", "logs are not buffered", false},
-	{"log-json-split-stream", toStderr, true},
-	{"log-text-info-buffer-size", "logs are not buffered", false},
-	{"log-text-split-stream", toStderr, true},
+var idleFlags = []struct{ instead, flags, switches string }{
+	{"the runtime's own configuration names its sandbox image, which image collection leaves alone if the runtime says that it is pinned", "pod-infra-container-image", ""},
+	{"the runtime is found through --container-runtime-endpoint", "containerd", ""},
+	{"volumes are mounted with mount(2)", "experimental-mounter-path", ""},
+	{"hard eviction thresholds are taken from allocatable", "", "experimental-allocatable-ignore-eviction"},
+	{
+		"statistics are read from the kernel when they are asked for",
+		"housekeeping-interval global-housekeeping-interval application-metrics-count-limit boot-id-file container-hints containerd-namespace docker " +
+			"event-storage-age-limit event-storage-event-limit machine-id-file storage-driver-buffer-duration",
+		"enable-load-reader log-cadvisor-usage",
+	},
+	{noIPTables, "iptables-drop-bit iptables-masquerade-bit", ""},
+	{"--register-with-taints keeps pods off a new node", "", "register-schedulable"},
+	{
+		"dead containers go a minute after their pod, or with the next of their name",
+		"minimum-container-ttl-duration maximum-dead-containers maximum-dead-containers-per-container", "",
+	},
+	{"volumes of ended pods are unmounted", "", "keep-terminated-pod-volumes"},
+	{"services of the namespace default stand for the apiserver", "master-service-namespace", ""},
+	{
+		"logs go to standard error, from where the service manager takes them",
+		"stderrthreshold log-file log-file-max-size log-dir", "alsologtostderr logtostderr one-output log-json-split-stream log-text-split-stream",
+	},
+	{"errors name what failed", "log-backtrace-at", ""},
+	{"log lines name the file", "", "add-dir-header"},
+	{"log lines have their headers", "", "skip-headers skip-log-headers"},
+	{"logs are not buffered", "log-flush-frequency log-json-info-buffer-size log-text-info-buffer-size", ""},
 }
 
 // goneFlags are flags that upstream's kubelet refuses today, with the last release that had them.
@@ -87,23 +58,28 @@ var notBuilt = map[string]string{
 	"reserved-memory":         noManager,
 }
 
-// addIdleFlags defines the flags that change nothing.
-func addIdleFlags(set *pflag.FlagSet) {
+// addIdleFlags defines the flags that change nothing, and returns for each what holds in its place.
+func addIdleFlags(set *pflag.FlagSet) map[string]string {
+	all := map[string]string{}
 	for _, i := range idleFlags {
-		set.Var(&flagText{kind: "ignored"}, i.name, "no effect: "+i.instead)
-		if i.yesNo {
-			set.Lookup(i.name).NoOptDefVal = "true"
+		for name := range strings.FieldsSeq(i.flags + " " + i.switches) {
+			all[name] = i.instead
+			set.Var(&flagText{kind: "ignored"}, name, "no effect: "+i.instead)
+		}
+		for name := range strings.FieldsSeq(i.switches) {
+			set.Lookup(name).NoOptDefVal = "true"
 		}
 	}
+	return all
 }
 
 // idleWarnings has a sentence for each of the given flags that changes nothing.
-func idleWarnings(set *pflag.FlagSet) (warnings []string) {
-	for _, i := range idleFlags {
-		if set.Changed(i.name) {
-			warnings = append(warnings, fmt.Sprintf("--%s has no effect: %s", i.name, i.instead))
+func (f *flags) idleWarnings() (warnings []string) {
+	f.set.Visit(func(flag *pflag.Flag) {
+		if instead, idle := f.idle[flag.Name]; idle {
+			warnings = append(warnings, fmt.Sprintf("--%s has no effect: %s", flag.Name, instead))
 		}
-	}
+	})
 	return warnings
 }
 

@@ -101,7 +101,7 @@ func readAll(args []string, out io.Writer) (*Settings, error) {
 		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
 		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir, RuntimeCgroups: f.runtimeCgroups,
 		CredentialProviderConfig: f.pluginConfig, CredentialProviderBinDir: f.pluginDir,
-		Timeline: f.timeline, Step: f.step, Chaos: f.chaos, DebugHold: f.debugHold, NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(idleWarnings(f.set), g.warnings...),
+		Timeline: f.timeline, Step: f.step, Chaos: f.chaos, DebugHold: f.debugHold, NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(f.idleWarnings(), g.warnings...),
 	}
 	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
 	if err := errors.Join(append(wrong, s.complete(f))...); err != nil {

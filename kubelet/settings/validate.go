@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	cliflag "k8s.io/component-base/cli/flag"
 	tracingapi "k8s.io/component-base/tracing/api/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
@@ -215,8 +216,8 @@ func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	p.add(c.TLSCertFile != "" && c.TLSPrivateKeyFile == "", "tlsCertFile", c.TLSCertFile, "needs tlsPrivateKeyFile")
 	p.add(c.TLSCertFile == "" && c.TLSPrivateKeyFile != "", "tlsPrivateKeyFile", c.TLSPrivateKeyFile, "needs tlsCertFile")
 	for i, name := range c.TLSCipherSuites {
-		_, known := CipherSuite(name)
-		p.add(!known, fmt.Sprintf("tlsCipherSuites[%d]", i), name, "must be the name of a cipher suite that Go has")
+		_, err := cliflag.TLSCipherSuites([]string{name})
+		p.add(err != nil, fmt.Sprintf("tlsCipherSuites[%d]", i), name, "must be the name of a cipher suite that Go has")
 	}
 	for path, d := range map[string]metav1.Duration{
 		"streamingConnectionIdleTimeout": c.StreamingConnectionIdleTimeout, "authentication.webhook.cacheTTL": c.Authentication.Webhook.CacheTTL,
@@ -224,6 +225,16 @@ func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	} {
 		p.add(d.Duration < 0, path, d.Duration.String(), "must not be negative")
 	}
+}
+
+// insecureCiphers warns of cipher suites that Go calls insecure.
+func insecureCiphers(names []string) (warnings []string) {
+	for _, name := range names {
+		if _, insecure := cliflag.InsecureTLSCiphers()[name]; insecure {
+			warnings = append(warnings, fmt.Sprintf("tlsCipherSuites: %s is insecure", name))
+		}
+	}
+	return warnings
 }
 
 // garbage checks what says when images, logs and pods are too many.
