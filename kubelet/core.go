@@ -75,7 +75,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 		Watch: b.api.nodeObject(s.NodeName), Nodes: b.api.nodes(), Leases: b.api.leases(), Known: b.api.known(), Settings: s, CRI: b.cri, Machine: b.machine, Events: b.events,
 		Images:         images.List,
 		RuntimeHealthy: func() error { _, err := relist.Healthy(); return err },
-		RuntimeSynced:  relist.Synced(), Registerer: r,
+		RuntimeSynced:  relist.Synced(),
 	})
 	if err != nil {
 		return nil, err

@@ -51,7 +51,7 @@ func newEviction(b *base, c *core, collector *images.Collector) *eviction.Manage
 // newShutdown makes what ends pods before the machine goes down; nil where pods get no time for that.
 func newShutdown(b *base, c *core) *shutdown.Manager {
 	return shutdown.New(shutdown.Options{
-		Settings: b.settings, Events: b.events, Node: c.node.Ref(), Registerer: b.metrics.main,
+		Settings: b.settings, Events: b.events, Node: c.node.Ref(),
 		ActivePods: c.activePods,
 		Kill: func(pod *corev1.Pod, gracePeriod int64) {
 			c.fail(pod, &gracePeriod, shutdown.Reason, shutdown.Message, &corev1.PodCondition{

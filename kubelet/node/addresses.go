@@ -54,14 +54,7 @@ func (n *Node) watchAddresses(ctx context.Context) {
 	if n.awaitsCloud() || len(s.NodeIPs) > 0 && !s.NodeIPs[0].IsUnspecified() || net.ParseIP(s.NodeName) != nil {
 		return
 	}
-	ticker := time.NewTicker(s.NodeStatusUpdateFrequency.Duration)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	for pause(ctx, s.NodeStatusUpdateFrequency.Duration, nil) {
 		ips, named, err := addresses(s.NodeIPs, s.NodeName, *n.opts.Network)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "The node's address cannot be found, the last one stays", "addresses", n.HostIPs())

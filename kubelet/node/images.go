@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -14,21 +13,14 @@ import (
 //
 // Upstream: pkg/kubelet/nodestatus/setters.go Images.
 func (n *Node) watchImages(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		images, err := n.listImages(ctx)
-		if ctx.Err() != nil {
-			return
-		}
 		if err != nil {
 			klog.FromContext(ctx).V(2).Info("Listing images failed, the node's status keeps those it has", "err", err)
 		} else if n.setImages(images) {
 			wake(n.check)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(n.opts.Settings.NodeStatusUpdateFrequency.Duration):
-		}
+		pause(ctx, n.opts.Settings.NodeStatusUpdateFrequency.Duration, nil)
 	}
 }
 

@@ -2,14 +2,14 @@ package node
 
 import (
 	"context"
-	"fmt"
-	"math/rand/v2"
+	"math"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 )
 
@@ -22,58 +22,42 @@ const leaseJitter = 0.04
 // Upstream: pkg/kubelet/kubelet.go nodeLeaseController, component-helpers/apimachinery/lease/controller.go Run.
 func (n *Node) keepLease(ctx context.Context) {
 	period := time.Duration(n.opts.Settings.NodeLeaseDurationSeconds) * time.Second / 4
-	retry := backoff{most: min(period, retryMost)}
+	fresh := retries(min(period, retryMost))
+	retry := fresh
 	var latest *coordinationv1.Lease
-	for {
-		wait := period + time.Duration(leaseJitter*rand.Float64()*float64(period))
+	for ctx.Err() == nil {
+		delay := wait.Jitter(period, leaseJitter)
 		if node := n.registered(); node != nil {
 			lease, err := n.renewLease(ctx, latest, node)
 			if err == nil {
-				latest = lease
-				retry.reset()
+				latest, retry = lease, fresh
 			} else if ctx.Err() == nil {
-				wait = retry.next()
-				klog.FromContext(ctx).Error(err, "Renewing the node's lease failed, will be retried", "after", wait)
+				delay = retry.Step()
+				klog.FromContext(ctx).Error(err, "Renewing the node's lease failed, will be retried", "after", delay)
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.appeared:
-		case <-time.After(wait):
-		}
+		pause(ctx, delay, n.appeared)
 	}
 }
 
-// renewLease writes the lease over the one that was written last, so that no read is needed. One that somebody else
+// renewLease writes the lease over the one that was written last, so that no read is needed. A lease that another client
 // changed or removed is read, or made, first.
 func (n *Node) renewLease(ctx context.Context, latest *coordinationv1.Lease, node *corev1.Node) (*coordinationv1.Lease, error) {
 	leases := n.opts.Leases
 	if latest != nil {
 		lease, err := leases.Update(ctx, n.lease(latest, node), metav1.UpdateOptions{})
-		if err == nil {
-			return lease, nil
-		}
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-			return nil, fmt.Errorf("update lease %s: %w", node.Name, err)
+			return lease, err
 		}
 	}
 	have, err := leases.Get(ctx, node.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		lease, err := leases.Create(ctx, n.lease(&coordinationv1.Lease{}, node), metav1.CreateOptions{})
-		if err != nil {
-			return nil, fmt.Errorf("create lease %s: %w", node.Name, err)
-		}
-		return lease, nil
+	switch {
+	case apierrors.IsNotFound(err):
+		return leases.Create(ctx, n.lease(&coordinationv1.Lease{}, node), metav1.CreateOptions{})
+	case err != nil:
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read lease %s: %w", node.Name, err)
-	}
-	lease, err := leases.Update(ctx, n.lease(have, node), metav1.UpdateOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("update lease %s: %w", node.Name, err)
-	}
-	return lease, nil
+	return leases.Update(ctx, n.lease(have, node), metav1.UpdateOptions{})
 }
 
 // lease is the lease renewed now. It belongs to the node, and goes with it.
@@ -93,12 +77,18 @@ const (
 	retryMost  = 5 * time.Second
 )
 
-// backoff doubles waits, from retryFirst to most.
-type backoff struct{ wait, most time.Duration }
-
-func (b *backoff) next() time.Duration {
-	b.wait = min(max(2*b.wait, retryFirst), b.most)
-	return b.wait
+// retries are waits that double, from retryFirst to most.
+func retries(most time.Duration) wait.Backoff {
+	return wait.Backoff{Duration: min(retryFirst, most), Factor: 2, Steps: math.MaxInt32, Cap: most}
 }
 
-func (b *backoff) reset() { b.wait = 0 }
+// pause waits for as long, or until it is woken, and reports whether ctx goes on.
+func pause(ctx context.Context, atMost time.Duration, wake <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-wake:
+	case <-time.After(atMost):
+	}
+	return true
+}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,9 +56,8 @@ type Options struct {
 	RuntimeSynced <-chan struct{}
 	Events        record.EventRecorder
 	// Network is where the node's addresses come from: the machine if nil.
-	Network    *Network
-	Machine    *measure.Machine
-	Registerer prometheus.Registerer // may be nil
+	Network *Network
+	Machine *measure.Machine
 }
 
 // Reports are what the status says of parts of the kubelet that are made after the Node. Fields may be nil.
@@ -81,8 +79,7 @@ type Node struct {
 	opts     Options
 	reports  Reports // of Run
 	ref      *corev1.ObjectReference
-	machine  machine
-	startup  *startup
+	machine  hardware
 	capacity corev1.ResourceList
 	enforced [2]corev1.ResourceList // capacity and that less what is reserved, both with processes
 	alloc    corev1.ResourceList    // that less what must stay free
@@ -115,7 +112,7 @@ func New(opts Options) (*Node, error) {
 	if *s.FailCgroupV1 && !m.cgroupV2 {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
-	n := &Node{opts: opts, machine: m, startup: newStartup(opts.Registerer), check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{})}
+	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{})}
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
 	n.capacity = m.capacity(s.MaxPods)
 	if isolate := s.LocalStorageCapacityIsolation; isolate != nil && !*isolate {

@@ -24,21 +24,17 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet_node_status.go registerWithAPIServer.
 func (n *Node) register(ctx context.Context) bool {
-	retry := backoff{most: 7 * time.Second}
-	for {
+	for retry := retries(7 * time.Second); ; {
 		err := n.registerOnce(ctx)
 		if err == nil {
 			return true
 		}
-		if ctx.Err() != nil {
-			return false
+		delay := retry.Step()
+		if ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Registering the node failed, will be retried", "node", n.ref.Name, "after", delay)
 		}
-		delay := retry.next()
-		klog.FromContext(ctx).Error(err, "Registering the node failed, will be retried", "node", n.ref.Name, "after", delay)
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, delay, nil) {
 			return false
-		case <-time.After(delay):
 		}
 	}
 }
@@ -46,11 +42,9 @@ func (n *Node) register(ctx context.Context) bool {
 func (n *Node) registerOnce(ctx context.Context) error {
 	nodes := n.opts.Nodes
 	wanted := n.initial()
-	n.startup.registering()
 	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
 	if err == nil {
 		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)
-		n.startup.registered()
 		n.events(&corev1.NodeStatus{}, &made.Status)
 		n.set(made)
 		return nil

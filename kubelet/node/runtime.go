@@ -104,27 +104,26 @@ func (n *Node) state() runtimeState {
 // Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go ShutdownStatus.
 var errStopping = errors.New("node is shutting down")
 
+// said is what the runtime last said. It is asked now where a pod is quicker than the first question.
+func (n *Node) said(known func(runtimeState) bool) runtimeState {
+	n.mu.RLock()
+	state := n.runtime
+	n.mu.RUnlock()
+	if !known(state) {
+		return n.askRuntime(context.Background())
+	}
+	return state
+}
+
 // RuntimeName is what the runtime calls itself; container IDs in statuses begin with it.
 func (n *Node) RuntimeName() string {
-	n.mu.RLock()
-	version := n.runtime.version
-	n.mu.RUnlock()
-	if version == "" { // a container was seen before the first look at the runtime was over
-		version = n.askRuntime(context.Background()).version
-	}
-	name, _, _ := strings.Cut(version, "://")
+	name, _, _ := strings.Cut(n.said(func(s runtimeState) bool { return s.version != "" }).version, "://")
 	return name
 }
 
 // HandlerFeatures tells what a handler of the runtime can do, "" being the default one.
 func (n *Node) HandlerFeatures(name string) corev1.NodeRuntimeHandlerFeatures {
-	n.mu.RLock()
-	handlers := n.runtime.handlers
-	n.mu.RUnlock()
-	if handlers == nil { // a pod was quicker than the first look at the runtime
-		handlers = n.askRuntime(context.Background()).handlers
-	}
-	for _, h := range handlers {
+	for _, h := range n.said(func(s runtimeState) bool { return s.handlers != nil }).handlers {
 		if h.Name == name && h.Features != nil {
 			return *h.Features
 		}

@@ -19,20 +19,13 @@ import (
 // Upstream: pkg/kubelet/kubelet_node_status.go syncNodeStatus and updateNodeStatus.
 func (n *Node) keepStatus(ctx context.Context) {
 	usual := n.opts.Settings.NodeStatusUpdateFrequency.Duration
-	retry := backoff{most: min(usual, retryMost)}
-	for {
-		wait := usual
+	fresh := retries(min(usual, retryMost))
+	for wait, retry := usual, fresh; ctx.Err() == nil; pause(ctx, wait, n.check) {
 		if err := n.syncStatus(ctx); err == nil {
-			retry.reset()
+			wait, retry = usual, fresh
 		} else if ctx.Err() == nil {
-			wait = retry.next()
+			wait = retry.Step()
 			klog.FromContext(ctx).Error(err, "Writing the node's status failed, will be retried", "after", wait)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.check:
-		case <-time.After(wait):
 		}
 	}
 }
@@ -63,9 +56,6 @@ func (n *Node) syncStatus(ctx context.Context) error {
 		return err
 	}
 	n.events(&have.Status, &want.Status)
-	if state.why() == "" {
-		n.startup.ready()
-	}
 	n.set(got)
 	n.mu.Lock()
 	n.reported = now

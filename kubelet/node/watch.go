@@ -87,12 +87,7 @@ func (n *Node) comeBackAfterDeletion(ctx context.Context) {
 			return
 		case <-n.vanished:
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(comeBack):
-		}
-		if n.registered() == nil && !n.register(ctx) {
+		if !pause(ctx, comeBack, nil) || n.registered() == nil && !n.register(ctx) {
 			return
 		}
 	}

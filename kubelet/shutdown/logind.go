@@ -48,30 +48,22 @@ func connect(ctx context.Context, confDir string) (*logind, error) {
 
 func (l *logind) close() error { return errors.Join(l.release(), l.bus.Close()) }
 
-// delay is how long logind waits at most.
-func (l *logind) delay() (time.Duration, error) {
-	property, err := l.bus.Object(logindName, logindPath).GetProperty(logindManager + ".InhibitDelayMaxUSec")
+// property reads a property of logind.
+func property[T any](l *logind, name string) (value T, err error) {
+	variant, err := l.bus.Object(logindName, logindPath).GetProperty(logindManager + "." + name)
+	if err == nil {
+		err = variant.Store(&value)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("read InhibitDelayMaxUSec of logind: %w", err)
+		return value, fmt.Errorf("read %s of logind: %w", name, err)
 	}
-	usec, ok := property.Value().(uint64)
-	if !ok {
-		return 0, fmt.Errorf("read InhibitDelayMaxUSec of logind: it is a %T", property.Value())
-	}
-	return time.Duration(min(usec, uint64(1<<62/time.Microsecond))) * time.Microsecond, nil
+	return value, nil
 }
 
-// goingDown tells whether a shutdown was announced already.
-func (l *logind) goingDown() (bool, error) {
-	property, err := l.bus.Object(logindName, logindPath).GetProperty(logindManager + ".PreparingForShutdown")
-	if err != nil {
-		return false, fmt.Errorf("read PreparingForShutdown of logind: %w", err)
-	}
-	going, ok := property.Value().(bool)
-	if !ok {
-		return false, fmt.Errorf("read PreparingForShutdown of logind: it is a %T", property.Value())
-	}
-	return going, nil
+// delay is how long logind waits at most.
+func (l *logind) delay() (time.Duration, error) {
+	usec, err := property[uint64](l, "InhibitDelayMaxUSec")
+	return time.Duration(min(usec, uint64(1<<62/time.Microsecond))) * time.Microsecond, err
 }
 
 // extend has logind wait for as long as is wanted.
@@ -80,8 +72,7 @@ func (l *logind) extend(ctx context.Context, want time.Duration) error {
 	if err != nil || have >= want {
 		return err
 	}
-	text := fmt.Sprintf("# Written by the kubelet: its shutdownGracePeriod.\n[Login]\nInhibitDelayMaxSec=%.0f\n", want.Seconds())
-	if err := writeFile(l.confDir, confFile, text); err != nil {
+	if err := l.writeDelay(want); err != nil {
 		return fmt.Errorf("set InhibitDelayMaxSec of logind: %w", err)
 	}
 	const sighup = int32(1)
@@ -105,13 +96,14 @@ func (l *logind) extend(ctx context.Context, want time.Duration) error {
 	}
 }
 
-// writeFile replaces a file as a whole.
-func writeFile(dir, name, text string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+// writeDelay writes logind's setting.
+func (l *logind) writeDelay(want time.Duration) error {
+	text := fmt.Sprintf("# Written by the kubelet: its shutdownGracePeriod.\n[Login]\nInhibitDelayMaxSec=%.0f\n", want.Seconds())
+	if err := os.MkdirAll(l.confDir, 0o755); err != nil {
 		return err
 	}
-	// No temporary file ends in .conf, which logind would read.
-	return renameio.WriteFile(filepath.Join(dir, name), []byte(text), 0o644, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
+	// logind reads files whose names end in .conf; those of temporary files do not.
+	return renameio.WriteFile(filepath.Join(l.confDir, confFile), []byte(text), 0o644, renameio.WithTempDir(l.confDir), renameio.WithStaticPermissions(0o644))
 }
 
 // inhibit takes the lock that makes logind wait, in place of the one held.
@@ -129,12 +121,11 @@ func (l *logind) inhibit(ctx context.Context) error {
 
 // release lets the machine go down.
 func (l *logind) release() error {
-	if l.lock == nil {
+	lock := l.lock
+	if l.lock = nil; lock == nil {
 		return nil
 	}
-	err := l.lock.Close()
-	l.lock = nil
-	if err != nil {
+	if err := lock.Close(); err != nil {
 		return fmt.Errorf("release the inhibitor: %w", err)
 	}
 	return nil

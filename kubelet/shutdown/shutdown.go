@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -42,7 +41,7 @@ const (
 	reconnectMost  = time.Minute
 )
 
-// Options is everything a Manager needs. What says so may be nil.
+// Options is everything a Manager needs.
 type Options struct {
 	Settings *settings.Settings
 	Events   record.EventRecorder
@@ -55,7 +54,6 @@ type Options struct {
 	Cleaned func(types.UID) <-chan struct{}
 	// SetShuttingDown is told of the shutdown, and of its being called off.
 	SetShuttingDown func(bool)
-	Registerer      prometheus.Registerer // may be nil
 	// ConfDir is logind's directory of drop-ins by default.
 	ConfDir string
 }
@@ -67,49 +65,16 @@ type Manager struct {
 	Options
 	groups       []kubeletconfig.ShutdownGracePeriodByPodPriority // lowest priority first
 	shuttingDown atomic.Bool
-	start, end   prometheus.Gauge
-	last         state
 }
 
 // New returns a Manager; nil if the settings give pods no time.
 func New(o Options) *Manager {
 	o.ConfDir = cmp.Or(o.ConfDir, confDir)
-	m := &Manager{
-		Options: o, groups: groupsOf(o.Settings),
-		start: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kubelet_graceful_shutdown_start_time_seconds", Help: "When the last graceful shutdown began, in Unix time.",
-		}),
-		end: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kubelet_graceful_shutdown_end_time_seconds", Help: "When the last graceful shutdown was over, in Unix time.",
-		}),
-	}
+	m := &Manager{Options: o, groups: groupsOf(o.Settings)}
 	if len(m.groups) == 0 {
 		return nil
 	}
-	if o.Registerer != nil {
-		o.Registerer.MustRegister(m.start, m.end)
-	}
-	var err error
-	if m.last, err = load(o.Settings.RootDir); err != nil {
-		klog.Background().Error(err, "Shutdown: what the kubelet before knew of one is lost") // only metrics miss it
-	}
-	m.show()
 	return m
-}
-
-// show puts the times of the last shutdown into the metrics.
-func (m *Manager) show() {
-	m.start.Set(unix(m.last.StartTime))
-	m.end.Set(unix(m.last.EndTime))
-}
-
-// note keeps the times of a shutdown, in memory and on the disk.
-func (m *Manager) note(ctx context.Context, s state) {
-	m.last = s
-	m.show()
-	if err := s.store(m.Settings.RootDir); err != nil {
-		klog.FromContext(ctx).Error(err, "Shutdown: a kubelet that is started now will not know when it began")
-	}
 }
 
 // groupsOf returns the grace periods by priority, the lowest first: those of the settings, or one for critical pods and
@@ -192,7 +157,7 @@ func (m *Manager) watch(ctx context.Context) error {
 // prepare has logind wait for the kubelet. One that was started while the machine goes down gets no lock any more: it goes
 // on where the one before ended, for as long as that one's lock, or the machine, lasts.
 func (m *Manager) prepare(ctx context.Context, l *logind) error {
-	going, err := l.goingDown()
+	going, err := property[bool](l, "PreparingForShutdown") // a shutdown was announced already
 	if err != nil {
 		return err
 	}
@@ -224,16 +189,10 @@ func (m *Manager) handle(ctx context.Context, l *logind, start bool) error {
 	}
 	klog.FromContext(ctx).Info("Shutdown: the machine goes down, ending its pods")
 	m.Events.Event(m.Node, corev1.EventTypeNormal, eventNodeShutdown, "Shutdown manager detected shutdown event")
-	began := time.Now()
-	if m.last.under() {
-		began = m.last.StartTime // by the kubelet before
-	}
-	m.note(ctx, state{StartTime: began})
 	m.endPods(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err() // it is not over; the next kubelet goes on
 	}
-	m.note(ctx, state{StartTime: began, EndTime: time.Now()})
 	klog.FromContext(ctx).Info("Shutdown: done, the machine may go down")
 	return l.release()
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -218,14 +217,14 @@ func TestShutdown(t *testing.T) {
 	var did []string
 	cleaned := map[types.UID]chan struct{}{"web": make(chan struct{}), "db": make(chan struct{}), "slow-critical": make(chan struct{})}
 	events := record.NewFakeRecorder(10)
-	dir, root := filepath.Join(t.TempDir(), "logind.conf.d"), t.TempDir()
+	dir := filepath.Join(t.TempDir(), "logind.conf.d")
 	note := func(what string) {
 		mu.Lock()
 		defer mu.Unlock()
 		did = append(did, what)
 	}
 	m := New(Options{
-		Settings: &settings.Settings{KubeletConfiguration: c, RootDir: root}, Events: events, Node: &corev1.ObjectReference{Kind: "Node", Name: "n"}, ConfDir: dir,
+		Settings: &settings.Settings{KubeletConfiguration: c}, Events: events, Node: &corev1.ObjectReference{Kind: "Node", Name: "n"}, ConfDir: dir,
 		ActivePods: func() []*corev1.Pod {
 			return []*corev1.Pod{podOf("slow-critical", 2_000_000_000, 30), podOf("web", 0, 2), podOf("db", 10, 30)}
 		},
@@ -256,9 +255,6 @@ func TestShutdown(t *testing.T) {
 	if !m.ShuttingDown() {
 		t.Error("the machine goes down and the manager does not say so")
 	}
-	if s, err := load(root); err != nil || s.StartTime.IsZero() || s.EndTime.Before(s.StartTime) {
-		t.Errorf("the state that is left: %+v, %v", s, err)
-	}
 	bus.announce(t, false)
 	bus.lock(t)
 	for range 100 {
@@ -280,61 +276,30 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// TestRestarted: a kubelet that is started while the machine goes down ends the pods that are left, and a shutdown that
-// is not over keeps its beginning.
+// TestRestarted: a kubelet that is started while the machine goes down ends the pods that are left.
 func TestRestarted(t *testing.T) {
 	bus := startBus(t)
 	bus.mu.Lock()
 	bus.going = true
 	bus.mu.Unlock()
-	root := t.TempDir()
-	began := time.Now().Add(-3 * time.Second).Truncate(time.Second)
-	if err := os.WriteFile(filepath.Join(root, stateFile), []byte(`{"startTime":"`+began.Format(time.RFC3339)+`","endTime":"0001-01-01T00:00:00Z"}`), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	c := kubeletconfig.KubeletConfiguration{}
 	c.ShutdownGracePeriod.Duration = 5 * time.Second
 	killed, gone, over := make(chan string, 1), make(chan struct{}), make(chan struct{})
 	close(gone)
 	m := New(Options{
-		Settings: &settings.Settings{KubeletConfiguration: c, RootDir: root}, Events: record.NewFakeRecorder(10), Node: &corev1.ObjectReference{}, ConfDir: t.TempDir(),
+		Settings: &settings.Settings{KubeletConfiguration: c}, Events: record.NewFakeRecorder(10), Node: &corev1.ObjectReference{}, ConfDir: t.TempDir(),
 		ActivePods:      func() []*corev1.Pod { return []*corev1.Pod{podOf("left", 0, 2)} },
 		Kill:            func(pod *corev1.Pod, _ int64) { killed <- pod.Name },
 		Cleaned:         func(types.UID) <-chan struct{} { return gone },
 		SetShuttingDown: func(bool) {},
 	})
-	if got := testutil.ToFloat64(m.start); got != float64(began.Unix()) || testutil.ToFloat64(m.end) != 0 {
-		t.Errorf("the metrics tell of a shutdown at %v", got)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { defer close(over); m.Run(ctx) }()
 	if got := <-killed; got != "left" || !m.ShuttingDown() {
 		t.Errorf("killed %q", got)
 	}
-	for s, err := load(root); s.under(); s, err = load(root) {
-		if err != nil || !s.StartTime.Equal(began) {
-			t.Fatalf("%+v, %v", s, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 	cancel()
 	<-over
-}
-
-// TestState: whatever is in the file, a kubelet starts.
-func TestState(t *testing.T) {
-	dir := t.TempDir()
-	if s, err := load(dir); err != nil || s.under() {
-		t.Errorf("without a file: %+v, %v", s, err)
-	}
-	for content, bad := range map[string]bool{`{`: true, ``: true, `{"startTime":1}`: true, `{}`: false, `{"startTime":"2026-01-02T03:04:05Z"}`: false} {
-		if err := os.WriteFile(filepath.Join(dir, stateFile), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if s, err := load(dir); (err != nil) != bad || bad && s.under() {
-			t.Errorf("%q: %+v, %v", content, s, err)
-		}
-	}
 }
 
 // TestReconnect: a bus that goes away is looked for again.

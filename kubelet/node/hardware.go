@@ -13,8 +13,8 @@ import (
 	"minikubelet/kubelet/settings"
 )
 
-// machine is what was read of the machine, once.
-type machine struct {
+// hardware is what was read of the machine, once.
+type hardware struct {
 	cpus                                  int64
 	memory, swap, storage                 int64 // bytes
 	pids                                  int64 // processes there may be, 0 if unknown
@@ -27,7 +27,7 @@ type machine struct {
 // readMachine reads the machine, and the size of the disk that holds dir.
 //
 // Upstream: cadvisor's machine info, pkg/kubelet/nodestatus/setters.go MachineInfo.
-func readMachine(from *measure.Machine, dir string) (m machine, err error) {
+func readMachine(from *measure.Machine, dir string) (m hardware, err error) {
 	if m.cpus = int64(from.CPUs()); m.cpus == 0 {
 		m.cpus = int64(runtime.NumCPU())
 	}
@@ -69,7 +69,7 @@ func osName(release string) string {
 	return "Linux"
 }
 
-func (m machine) capacity(maxPods int32) corev1.ResourceList {
+func (m hardware) capacity(maxPods int32) corev1.ResourceList {
 	list := corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(m.cpus, resource.DecimalSI),
 		corev1.ResourceMemory:           *resource.NewQuantity(m.memory, resource.BinarySI),
@@ -83,7 +83,7 @@ func (m machine) capacity(maxPods int32) corev1.ResourceList {
 }
 
 // withPIDs adds the number of processes, of which the apiserver is not told.
-func (m machine) withPIDs(capacity corev1.ResourceList) corev1.ResourceList {
+func (m hardware) withPIDs(capacity corev1.ResourceList) corev1.ResourceList {
 	list := capacity.DeepCopy()
 	if m.pids > 0 {
 		list[pid] = *resource.NewQuantity(m.pids, resource.DecimalSI)
@@ -148,7 +148,7 @@ func take(list corev1.ResourceList, name corev1.ResourceName, amount resource.Qu
 	return nil
 }
 
-func (m machine) labels(name string) map[string]string {
+func (m hardware) labels(name string) map[string]string {
 	return map[string]string{
 		corev1.LabelHostname: name, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH,
 		"beta.kubernetes.io/os": runtime.GOOS, "beta.kubernetes.io/arch": runtime.GOARCH,

@@ -89,11 +89,11 @@ func TestReadMachine(t *testing.T) {
 		t.Errorf("the disk has %d bytes", m.storage)
 	}
 	m.storage = 0
-	want := machine{
+	want := hardware{
 		cpus: 4, memory: 8 << 30, swap: 1 << 30, hugepages: map[string]int64{"hugepages-2Mi": 64 << 20, "hugepages-1Gi": 0},
 		machineID: "machine-1", systemUUID: "uuid-1", bootID: "boot-1", kernel: "6.1.0-test", osImage: "Debian GNU/Linux 12 (bookworm)", cgroupV2: true,
 	}
-	if diff := gocmp.Diff(want, m, gocmp.AllowUnexported(machine{})); diff != "" {
+	if diff := gocmp.Diff(want, m, gocmp.AllowUnexported(hardware{})); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -102,19 +102,19 @@ func TestReadOtherMachines(t *testing.T) {
 	tests := []struct {
 		name    string
 		changes map[string]string
-		want    func(machine) bool
+		want    func(hardware) bool
 	}{
-		{"CPUs that are not listed", map[string]string{"proc/stat": "-"}, func(m machine) bool { return m.cpus > 0 }},
+		{"CPUs that are not listed", map[string]string{"proc/stat": "-"}, func(m hardware) bool { return m.cpus > 0 }},
 		{"no huge pages", map[string]string{
 			"sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "-", "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages": "-",
-		}, func(m machine) bool { return len(m.hugepages) == 0 }},
-		{"no firmware", map[string]string{"sys/class/dmi/id/product_uuid": "-"}, func(m machine) bool { return m.systemUUID == "machine-1" }},
-		{"machine-id of dbus", map[string]string{"etc/machine-id": "-", "var/lib/dbus/machine-id": "dbus-1\n"}, func(m machine) bool { return m.machineID == "dbus-1" }},
-		{"no os-release", map[string]string{"etc/os-release": "-"}, func(m machine) bool { return m.osImage == "Linux" }},
-		{"a container with a limit", container("1073741824"), func(m machine) bool { return m.memory == 1<<30 }},
-		{"a container without a limit", container("max"), func(m machine) bool { return m.memory == 8<<30 }},
-		{"a container with more than there is", container("1099511627776"), func(m machine) bool { return m.memory == 8<<30 }},
-		{"cgroup v1", legacy, func(m machine) bool { return !m.cgroupV2 }},
+		}, func(m hardware) bool { return len(m.hugepages) == 0 }},
+		{"no firmware", map[string]string{"sys/class/dmi/id/product_uuid": "-"}, func(m hardware) bool { return m.systemUUID == "machine-1" }},
+		{"machine-id of dbus", map[string]string{"etc/machine-id": "-", "var/lib/dbus/machine-id": "dbus-1\n"}, func(m hardware) bool { return m.machineID == "dbus-1" }},
+		{"no os-release", map[string]string{"etc/os-release": "-"}, func(m hardware) bool { return m.osImage == "Linux" }},
+		{"a container with a limit", container("1073741824"), func(m hardware) bool { return m.memory == 1<<30 }},
+		{"a container without a limit", container("max"), func(m hardware) bool { return m.memory == 8<<30 }},
+		{"a container with more than there is", container("1099511627776"), func(m hardware) bool { return m.memory == 8<<30 }},
+		{"cgroup v1", legacy, func(m hardware) bool { return !m.cgroupV2 }},
 	}
 	for _, tt := range tests {
 		dir := root(t, tt.changes)
@@ -133,7 +133,7 @@ func TestReadOtherMachines(t *testing.T) {
 }
 
 func TestAllocatable(t *testing.T) {
-	capacity := machine{cpus: 4, memory: 8 << 30, storage: 100 << 30, hugepages: map[string]int64{"hugepages-2Mi": 1 << 30}}.capacity(110)
+	capacity := hardware{cpus: 4, memory: 8 << 30, storage: 100 << 30, hugepages: map[string]int64{"hugepages-2Mi": 1 << 30}}.capacity(110)
 	tests := []struct {
 		name     string
 		settings kubeletconfig.KubeletConfiguration
@@ -188,7 +188,7 @@ func TestAllocatable(t *testing.T) {
 
 // TestEnforceable: eviction comes before what all pods together are held to, and processes count too.
 func TestEnforceable(t *testing.T) {
-	m := machine{cpus: 4, memory: 8 << 30, pids: 32768, hugepages: map[string]int64{"hugepages-2Mi": 1 << 30}}
+	m := hardware{cpus: 4, memory: 8 << 30, pids: 32768, hugepages: map[string]int64{"hugepages-2Mi": 1 << 30}}
 	got, err := reserve(m.withPIDs(m.capacity(110)), &settings.Settings{KubeletConfiguration: kubeletconfig.KubeletConfiguration{
 		KubeReserved: map[string]string{"memory": "1Gi", "pid": "1000"}, SystemReserved: map[string]string{"cpu": "1", "pid": "768"},
 		EvictionHard: map[string]string{"memory.available": "1Gi"},
