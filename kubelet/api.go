@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,21 +23,27 @@ import (
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/tracing"
 	"minikubelet/podworkers/objects"
+	"minikubelet/podworkers/volumes"
 	"minikubelet/status"
 )
 
-// apiClients talk to the apiserver. Events and heartbeats have clients of their own: a
-// flood of events delays neither pods nor the node's lease. All are nil without a kubeconfig.
+// apiClients are connections to the apiserver, and what the kubelet's parts use of them. Events and heartbeats have clients
+// of their own, so that a flood of events delays neither pods nor the node's lease. Without a kubeconfig all is nil.
 type apiClients struct {
-	pods       *client.Client
-	events     *client.Client
-	heartbeats *client.Client
-	reviews    *client.Client
-
-	// rotation renews the client certificate; nil if it is not to be renewed.
-	rotation *identity.Client
+	pods, events *client.Client
 	// base is what the clients are made from.
 	base *rest.Config
+	// rotation renews the client certificate; nil if it is not to be renewed.
+	rotation *identity.Client
+
+	nodePods, nodeObject, runtimeClasses cache.ListerWatcher // of the node, of the cluster
+	nodes                                node.Client
+	leases                               node.LeaseClient
+	podClient                            func(namespace string) status.PodClient
+	claims                               volumes.Claims
+	tokens                               auth.TokenReviewer
+	access                               auth.AccessReviewer
+	known                                <-chan struct{} // closed when there is a client certificate; nil if none is waited for
 }
 
 const protobuf = "application/vnd.kubernetes.protobuf"
@@ -57,51 +64,37 @@ func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Regis
 	if base.ContentType = s.ContentType; s.ContentType == protobuf {
 		base.AcceptContentTypes = protobuf + ",application/json"
 	}
-
 	spans.Requests(base)
 	c.base = base
-
-	pods := rest.CopyConfig(base)
-	pods.QPS, pods.Burst = float32(*s.KubeAPIQPS), int(s.KubeAPIBurst)
-	if c.pods, err = client.New(pods); err != nil {
-		return nil, fmt.Errorf("make a client from --kubeconfig %s: %w", s.Kubeconfig, err)
+	limited := func(qps float32, burst int32, timeout time.Duration) *client.Client {
+		config := rest.CopyConfig(base)
+		config.QPS, config.Burst, config.Timeout = qps, int(burst), timeout
+		made, failed := client.New(config)
+		err = errors.Join(err, failed)
+		return made
 	}
-	heartbeats := rest.CopyConfig(base)
-	heartbeats.QPS = -1
-	heartbeats.Timeout = min(s.NodeStatusUpdateFrequency.Duration, time.Duration(s.NodeLeaseDurationSeconds)*time.Second/4)
-	if c.heartbeats, err = client.New(heartbeats); err != nil {
-		return nil, fmt.Errorf("make a client for heartbeats from --kubeconfig %s: %w", s.Kubeconfig, err)
+	eventQPS := float32(*s.EventRecordQPS)
+	if eventQPS == 0 {
+		eventQPS = -1 // documented as unlimited; client-go's zero means its own default
 	}
-	events := rest.CopyConfig(base)
-	events.QPS, events.Burst = float32(*s.EventRecordQPS), int(s.EventBurst)
-	if events.QPS == 0 {
-		events.QPS = -1 // documented as unlimited; client-go's zero means its own default
+	c.pods = limited(float32(*s.KubeAPIQPS), s.KubeAPIBurst, 0)
+	c.events = limited(eventQPS, s.EventBurst, 0)
+	heartbeats := limited(-1, 0, min(s.NodeStatusUpdateFrequency.Duration, time.Duration(s.NodeLeaseDurationSeconds)*time.Second/4))
+	reviews := limited(50, 100, 5*time.Second) // those of the server's clients do not delay the kubelet's own requests
+	if err != nil {
+		return nil, fmt.Errorf("make clients from --kubeconfig %s: %w", s.Kubeconfig, err)
 	}
-	if c.events, err = client.New(events); err != nil {
-		return nil, fmt.Errorf("make a client for events from --kubeconfig %s: %w", s.Kubeconfig, err)
-	}
-	// What is asked for the server's sake neither delays the kubelet's own requests nor waits behind them.
-	reviews := rest.CopyConfig(base)
-	reviews.QPS, reviews.Burst, reviews.Timeout = 50, 100, 5*time.Second
-	if c.reviews, err = client.New(reviews); err != nil {
-		return nil, fmt.Errorf("make a client for reviews from --kubeconfig %s: %w", s.Kubeconfig, err)
+	c.nodePods = c.pods.ListWatch("pods", "", fields.OneTermEqualSelector("spec.nodeName", s.NodeName))
+	c.nodeObject = c.pods.ListWatch("nodes", "", fields.OneTermEqualSelector(metav1.ObjectNameField, s.NodeName))
+	c.runtimeClasses = c.pods.RuntimeClasses()
+	c.nodes, c.leases = heartbeats.Nodes(), heartbeats.Leases(corev1.NamespaceNodeLease)
+	c.podClient = func(namespace string) status.PodClient { return c.pods.Pods(namespace) }
+	c.claims = claims{c.pods}
+	c.tokens, c.access = reviews.TokenReviews(), reviews.SubjectAccessReviews()
+	if c.rotation != nil {
+		c.known = c.rotation.Known()
 	}
 	return c, nil
-}
-
-// tokens and access ask who a client is and what it may do.
-func (c *apiClients) tokens() auth.TokenReviewer {
-	if c.reviews == nil {
-		return nil
-	}
-	return c.reviews.TokenReviews()
-}
-
-func (c *apiClients) access() auth.AccessReviewer {
-	if c.reviews == nil {
-		return nil
-	}
-	return c.reviews.SubjectAccessReviews()
 }
 
 // credentials reads the kubeconfig. Without one, a bootstrap kubeconfig is a way to get it; with a client certificate in
@@ -131,36 +124,6 @@ func (c *apiClients) credentials(ctx context.Context, s *settings.Settings, r pr
 	return rest.CopyConfig(c.rotation.Config), nil
 }
 
-// nodePods lists and watches the pods of the node.
-func (c *apiClients) nodePods(name string) cache.ListerWatcher {
-	if c.pods == nil {
-		return nil
-	}
-	return c.pods.ListWatch("pods", "", fields.OneTermEqualSelector("spec.nodeName", name))
-}
-
-// nodeObject lists and watches the node's own object.
-func (c *apiClients) nodeObject(name string) cache.ListerWatcher {
-	if c.pods == nil {
-		return nil
-	}
-	return c.pods.ListWatch("nodes", "", fields.OneTermEqualSelector(metav1.ObjectNameField, name))
-}
-
-func (c *apiClients) nodes() node.Client {
-	if c.heartbeats == nil {
-		return nil
-	}
-	return c.heartbeats.Nodes()
-}
-
-func (c *apiClients) leases() node.LeaseClient {
-	if c.heartbeats == nil {
-		return nil
-	}
-	return c.heartbeats.Leases(corev1.NamespaceNodeLease)
-}
-
 // rotate renews the client certificate until ctx ends, and calls expired when none is valid any more.
 func (c *apiClients) rotate(ctx context.Context, expired func(error)) {
 	if c.rotation == nil {
@@ -171,38 +134,15 @@ func (c *apiClients) rotate(ctx context.Context, expired func(error)) {
 	}
 }
 
-// known is closed when there is a client certificate, nil if none is waited for.
-func (c *apiClients) known() <-chan struct{} {
-	if c.rotation == nil {
-		return nil
-	}
-	return c.rotation.Known()
-}
-
-// podClient writes pods.
-func (c *apiClients) podClient() func(namespace string) status.PodClient {
-	if c.pods == nil {
-		return nil
-	}
-	return func(namespace string) status.PodClient { return c.pods.Pods(namespace) }
-}
-
-func (c *apiClients) runtimeClasses() cache.ListerWatcher {
-	if c.pods == nil {
-		return nil
-	}
-	return c.pods.RuntimeClasses()
-}
-
 // objects reads what the node's pods refer to, and tells of changes.
-func (c *apiClients) objects(of *node.Node, name string, events record.EventRecorder, onChange func(types.UID)) objects.Options {
+func (c *apiClients) objects(n *node.Node, name string, events record.EventRecorder, onChange func(types.UID)) objects.Options {
 	if c.pods == nil {
 		return objects.Options{}
 	}
 	return objects.Options{
 		Watch: c.pods.ListWatch, CreateToken: c.pods.CreateToken, TrustBundles: c.pods.ClusterTrustBundles, OnChange: onChange,
 		CertificateRequests: func() cache.ListerWatcher { return c.pods.PodCertificateRequests(name) },
-		RequestCertificate:  c.pods.RequestPodCertificate, ServiceAccount: c.serviceAccount, Node: of.Node, Events: events,
+		RequestCertificate:  c.pods.RequestPodCertificate, ServiceAccount: c.serviceAccount, Node: n.Node, Events: events,
 	}
 }
 

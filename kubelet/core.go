@@ -55,7 +55,7 @@ type core struct {
 func newCore(ctx context.Context, b *base) (*core, error) {
 	s, r := b.settings, b.metrics.main
 	sources, err := config.New(config.Options{
-		Pods: b.api.nodePods(s.NodeName), NodeName: types.NodeName(s.NodeName),
+		Pods: b.api.nodePods, NodeName: types.NodeName(s.NodeName),
 		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
 		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
 		Events: b.events,
@@ -63,7 +63,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	statuses := status.New(status.Options{Pods: b.api.podClient(), Registerer: r})
+	statuses := status.New(status.Options{Pods: b.api.podClient, Registerer: r})
 	cache := pleg.NewCache(b.cri)
 	relist := pleg.New(pleg.Options{CRI: b.cri, Cache: cache, Registerer: r})
 	pulled := make(chan struct{}, 1)
@@ -72,7 +72,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 		return nil, err
 	}
 	n, err := node.New(node.Options{
-		Watch: b.api.nodeObject(s.NodeName), Nodes: b.api.nodes(), Leases: b.api.leases(), Known: b.api.known(), Settings: s, CRI: b.cri, Machine: b.machine, Events: b.events,
+		Watch: b.api.nodeObject, Nodes: b.api.nodes, Leases: b.api.leases, Known: b.api.known, Settings: s, CRI: b.cri, Machine: b.machine, Events: b.events,
 		Images:         images.List,
 		RuntimeHealthy: func() error { _, err := relist.Healthy(); return err },
 		RuntimeSynced:  relist.Synced(),
@@ -93,7 +93,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 		}
 	}))
 	drivers := newCSI(b, n, known) // part: CSI volumes, podworkers/csi
-	classes := runtimeclass.New(b.api.runtimeClasses())
+	classes := runtimeclass.New(b.api.runtimeClasses)
 	rt, err := newRuntime(ctx, b, n, images, classes, groups, cache)
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	assigned := newDevices(ctx, b, n, rt.Allocation(), resync) // part: devices, kubelet/devices
 	vols := volumes.New(volumes.Options{
 		PodsDir: filepath.Join(s.RootDir, "pods"), Objects: known, HostIPs: n.HostIPs, Allocatable: n.Allocatable,
-		Node: n.Node, Claims: b.api.claims(), CSI: drivers, RecursiveReadOnly: rt.RecursiveReadOnly, Events: b.events, Registerer: r,
+		Node: n.Node, Claims: b.api.claims, CSI: drivers, RecursiveReadOnly: rt.RecursiveReadOnly, Events: b.events, Registerer: r,
 	})
 	prober := probes.New(probes.Options{
 		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: n.HostIPs, Events: b.events, Registerer: b.metrics.probes,
@@ -145,7 +145,7 @@ func newMirror(b *base, n *node.Node, pods *syncloop.Pods) *status.Mirror {
 	if b.api.pods == nil {
 		return nil
 	}
-	return status.NewMirror(status.MirrorOptions{Pods: b.api.podClient(), Node: n.Node, Existing: pods.MirrorOf})
+	return status.NewMirror(status.MirrorOptions{Pods: b.api.podClient, Node: n.Node, Existing: pods.MirrorOf})
 }
 
 // followNode returns what asks for another step of static pods when the node has another UID, so that their mirrors

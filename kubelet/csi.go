@@ -15,7 +15,6 @@ import (
 	"minikubelet/kubelet/plugins"
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
-	"minikubelet/podworkers/volumes"
 )
 
 // newCSI makes what uses CSI drivers; nil without an apiserver, since they serve its pods only.
@@ -50,14 +49,7 @@ func (c *apiClients) secret(ctx context.Context, namespace, name string) (*corev
 	return secret, c.pods.Get(ctx, "secrets", namespace, name, secret)
 }
 
-// claims reads claims and their volumes; nil without an apiserver.
-func (c *apiClients) claims() volumes.Claims {
-	if c.pods == nil {
-		return nil
-	}
-	return claims{c.pods}
-}
-
+// claims reads claims and their volumes.
 type claims struct{ client *client.Client }
 
 // Claim reads a PersistentVolumeClaim.

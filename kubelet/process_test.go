@@ -98,7 +98,7 @@ func TestContentType(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := clients.heartbeats.Nodes().Create(t.Context(), &corev1.Node{}, metav1.CreateOptions{}); err == nil {
+		if _, err := clients.nodes.Create(t.Context(), &corev1.Node{}, metav1.CreateOptions{}); err == nil {
 			t.Error("no error from a server that forbids all")
 		}
 		server.Close()

@@ -215,15 +215,12 @@ func (c *Client) Run(ctx context.Context) error {
 			klog.FromContext(ctx).Error(nil, "There is no valid client certificate, and the apiserver does not answer")
 			wait = c.retry
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
 		case <-c.store.changed:
-		case <-timer.C:
+		case <-time.After(wait):
 		}
-		timer.Stop()
 	}
 }
 

@@ -41,7 +41,6 @@ type rotation struct {
 	requests func() (Requests, error)
 
 	failures prometheus.Counter
-	lives    prometheus.Observer // seconds that certificates were used; may be nil
 
 	force   atomic.Bool              // ask at once, whatever there is
 	wake    chan struct{}            // ends the pause, capacity 1
@@ -69,14 +68,11 @@ func (r *rotation) run(ctx context.Context) {
 		if r.dynamic {
 			pause = min(pause, maxLook)
 		}
-		timer := time.NewTimer(min(max(pause, minPause), maxSleep))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		case <-r.wake:
-			timer.Stop()
-		case <-timer.C:
+		case <-time.After(min(max(pause, minPause), maxSleep)):
 		}
 	}
 }
@@ -165,15 +161,11 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 	if err != nil {
 		return err
 	}
-	old := leaf(r.store.current.Load())
 	if _, err := r.store.update(cert, keyPEM); err != nil {
 		return err
 	}
 	r.last = template
 	r.force.Store(false)
-	if old != nil && r.lives != nil {
-		r.lives.Observe(time.Since(old.NotBefore).Seconds())
-	}
 	return nil
 }
 

@@ -47,17 +47,12 @@ func Serving(ctx context.Context, o ServingOptions) (GetCertificate, func(contex
 		return nil, nil, err
 	}
 	files.certFile, files.keyFile = o.CertFile, o.KeyFile
-	f := promauto.With(o.Registerer)
 	r := &rotation{
 		store: files, signer: certificatesv1.KubeletServingSignerName, use: certificatesv1.UsageServerAuth,
 		template: func() *x509.CertificateRequest { return servingTemplate(o.NodeName, o.Addresses()) }, dynamic: true,
 		requests: func() (Requests, error) { return o.Requests, nil },
-		failures: f.NewCounter(prometheus.CounterOpts{
+		failures: promauto.With(o.Registerer).NewCounter(prometheus.CounterOpts{
 			Name: "kubelet_server_expiration_renew_errors", Help: "Attempts to renew the serving certificate that failed.",
-		}),
-		lives: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "kubelet_certificate_manager_server_rotation_seconds", Help: "Seconds that serving certificates lived before they were replaced.",
-			Buckets: []float64{60, 3600, 14400, 86400, 604800, 2592000, 7776000, 15552000, 31104000, 124416000}, // a minute to four years
 		}),
 	}
 	if err := r.startServing(ctx, o.Kubeconfig); err != nil {

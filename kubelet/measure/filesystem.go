@@ -3,10 +3,8 @@ package measure
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
-	"github.com/prometheus/procfs/blockdevice"
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -25,19 +23,6 @@ func Filesystem(path string) (state *statsapi.FsStats, device uint64, err error)
 		Time: metav1.Now(), CapacityBytes: new(s.Blocks * block), AvailableBytes: new(s.Bavail * block), UsedBytes: new((s.Blocks - s.Bfree) * block),
 		Inodes: new(s.Files), InodesFree: new(s.Ffree), InodesUsed: new(s.Files - min(s.Files, s.Ffree)),
 	}, st.Dev, nil
-}
-
-// Disks returns what the kernel counts of each block device.
-func (m *Machine) Disks() []blockdevice.Diskstats {
-	devices, err := blockdevice.NewFS(filepath.Join(m.root, "proc"), filepath.Join(m.root, "sys"))
-	if err != nil {
-		return nil
-	}
-	list, err := devices.ProcDiskstats()
-	if err != nil {
-		return nil
-	}
-	return list
 }
 
 // Device returns the path of a block device, "" if it has none.

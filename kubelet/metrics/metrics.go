@@ -35,9 +35,6 @@ func Register(registerer prometheus.Registerer, o Options) {
 	f.NewGauge(prometheus.GaugeOpts{
 		Name: "kubelet_cgroup_version", Help: "The version of cgroups on the node.",
 	}).Set(float64(cgroupVersion()))
-	f.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "kubelet_metrics_provider", Help: "Where the statistics of containers come from; always 1.",
-	}, []string{"provider"}).WithLabelValues("cri").Set(1)
 	commit, date, state := build()
 	major, minor := majorMinor(o.Version)
 	f.NewGauge(prometheus.GaugeOpts{

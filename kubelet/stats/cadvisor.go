@@ -1,34 +1,38 @@
 package stats
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
 // Cadvisor answers /metrics/cadvisor: what the runtime collects under cadvisor's names, or, with a runtime that
-// collects nothing, the commonest of those metrics out of the statistics here.
+// collects nothing, the statistics here under these names; and what only the kernel tells.
 //
 // Upstream: pkg/kubelet/metrics/collectors/cri_metrics.go, pkg/kubelet/server/server.go InstallAuthRequiredHandlers
 func (p *Provider) Cadvisor() http.Handler {
 	return scrape(func(ctx context.Context, out chan<- prometheus.Metric) {
 		p.machineMetrics(sink(out))
+		shown := map[string]bool{}
 		answer, err := p.opts.CRI.Runtime.ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
-		if err == nil && len(answer.PodMetrics) > 0 {
-			p.supplement(ctx, out, p.criMetrics(ctx, answer.PodMetrics, out))
-			return
+		fromRuntime := err == nil && len(answer.PodMetrics) > 0
+		if fromRuntime {
+			shown = p.criMetrics(ctx, answer.PodMetrics, out)
+		} else {
+			klog.FromContext(ctx).V(4).Info("The runtime has no metrics of its own", "err", err)
 		}
-		klog.FromContext(ctx).V(4).Info("The runtime has no metrics of its own", "err", err)
-		p.basicMetrics(ctx, sink(out))
-		p.supplement(ctx, out, nil)
+		p.kernelMetrics(ctx, out, shown, !fromRuntime)
 	})
 }
 
@@ -117,41 +121,11 @@ func (p *Provider) cpuTimes(ctx context.Context) map[string]*statsapi.CPUStats {
 }
 
 var (
-	cadvisorLabels = []string{"id", "name", "image", "container", "pod", "namespace"}
-
 	machineLabels = []string{"machine_id", "system_uuid", "boot_id"}
 	machineCores  = prometheus.NewDesc("machine_cpu_cores", "Logical CPU cores.", machineLabels, nil)
 	machineMemory = prometheus.NewDesc("machine_memory_bytes", "Memory of the machine.", machineLabels, nil)
 	machineSwap   = prometheus.NewDesc("machine_swap_bytes", "Swap of the machine.", machineLabels, nil)
-
-	cadvisorStart    = cadvisorDesc("start_time_seconds", "Unix time at which the container was made.")
-	cadvisorCPU      = cadvisorDesc("cpu_usage_seconds_total", "CPU time in seconds.", "cpu")
-	cadvisorUsage    = cadvisorDesc("memory_usage_bytes", "Memory in use, caches included.")
-	cadvisorWorking  = cadvisorDesc("memory_working_set_bytes", "Working set.")
-	cadvisorRSS      = cadvisorDesc("memory_rss", "Anonymous memory.")
-	cadvisorSwap     = cadvisorDesc("memory_swap", "Swap in use.")
-	cadvisorFaults   = cadvisorDesc("memory_failures_total", "Page faults.", "failure_type", "scope")
-	cadvisorFsUsage  = cadvisorDesc("fs_usage_bytes", "Bytes of the writable layer.")
-	cadvisorInodes   = cadvisorDesc("fs_inodes_used", "Inodes of the writable layer.")
-	cadvisorReceived = cadvisorDesc("network_receive_bytes_total", "Bytes received.", "interface")
-	cadvisorRxErrors = cadvisorDesc("network_receive_errors_total", "Errors while receiving.", "interface")
-	cadvisorSent     = cadvisorDesc("network_transmit_bytes_total", "Bytes sent.", "interface")
-	cadvisorTxErrors = cadvisorDesc("network_transmit_errors_total", "Errors while sending.", "interface")
-	cadvisorStalls   = map[string]*prometheus.Desc{
-		"cpu":    cadvisorDesc("pressure_cpu_waiting_seconds_total", "Time that some tasks waited for a CPU."),
-		"memory": cadvisorDesc("pressure_memory_waiting_seconds_total", "Time that some tasks waited for memory."),
-		"io":     cadvisorDesc("pressure_io_waiting_seconds_total", "Time that some tasks waited for input or output."),
-	}
-	cadvisorFull = map[string]*prometheus.Desc{
-		"cpu":    cadvisorDesc("pressure_cpu_stalled_seconds_total", "Time that all tasks waited for a CPU."),
-		"memory": cadvisorDesc("pressure_memory_stalled_seconds_total", "Time that all tasks waited for memory."),
-		"io":     cadvisorDesc("pressure_io_stalled_seconds_total", "Time that all tasks waited for input or output."),
-	}
 )
-
-func cadvisorDesc(name, help string, more ...string) *prometheus.Desc {
-	return prometheus.NewDesc("container_"+name, help, slices.Concat(cadvisorLabels, more), nil)
-}
 
 func (p *Provider) machineMetrics(out sink) {
 	memory, swap, err := p.machine.Memory()
@@ -164,17 +138,30 @@ func (p *Provider) machineMetrics(out sink) {
 	out.gauge(machineSwap, time.Time{}, new(uint64(swap)), labels...)
 }
 
-// basicMetrics shows the statistics under cadvisor's names: the node as the cgroup "/", pods with an empty container
-// label, and containers.
-func (p *Provider) basicMetrics(ctx context.Context, out sink) {
-	s, err := p.snapshot(ctx, false)
+// kernelMetrics shows of every container that runs what is not shown yet; with all, also what the statistics have of the
+// node, as the cgroup "/", of pods, with an empty container label, and of containers.
+func (p *Provider) kernelMetrics(ctx context.Context, out chan<- prometheus.Metric, shown map[string]bool, all bool) {
+	s, err := p.snapshot(ctx, !all)
 	if err != nil {
 		return
 	}
-	node := &s.Node
-	root := []string{"/", "", "", "", "", ""}
-	out.usage(root, node.CPU, node.Memory, node.Swap, node.IO)
-	out.network(root, node.Network)
+	show := func(labels []string, list samples) {
+		for _, v := range list {
+			desc := cadvisorDescs[v.family]
+			if desc == nil || shown["container_"+v.family] {
+				continue
+			}
+			kind := prometheus.GaugeValue
+			if strings.HasSuffix(v.family, "_total") || v.family == "memory_failcnt" {
+				kind = prometheus.CounterValue
+			}
+			sink(out).value(desc, kind, v.at, v.value, slices.Concat(labels, v.labels))
+		}
+	}
+	if all {
+		node := &s.Node
+		show([]string{"/", "", "", "", "", ""}, slices.Concat(usage(node.CPU, node.Memory, node.Swap, node.IO), traffic(node.Network)))
+	}
 	specs := p.specs()
 	for i := range s.Pods {
 		pod := &s.Pods[i]
@@ -182,20 +169,19 @@ func (p *Provider) basicMetrics(ctx context.Context, out sink) {
 		if spec := specs[pod.PodRef.UID]; spec != nil {
 			cgroup = p.podCgroup(spec)
 		}
-		labels := []string{cgroup, "", "", "", pod.PodRef.Name, pod.PodRef.Namespace}
-		out.usage(labels, pod.CPU, pod.Memory, pod.Swap, pod.IO)
-		out.network(labels, pod.Network)
+		if all {
+			show([]string{cgroup, "", "", "", pod.PodRef.Name, pod.PodRef.Namespace}, slices.Concat(usage(pod.CPU, pod.Memory, pod.Swap, pod.IO), traffic(pod.Network)))
+		}
 		for j := range pod.Containers {
-			c, of := &pod.Containers[j], s.pods[i].containers[j]
-			labels := []string{filepath.Join(cgroup, of.Id), of.Id, of.GetImage().GetUserSpecifiedImage(), c.Name, pod.PodRef.Name, pod.PodRef.Namespace}
-			if labels[2] == "" {
-				labels[2] = of.GetImage().GetImage()
+			c, known := &pod.Containers[j], s.pods[i].containers[j]
+			image := cmp.Or(known.GetImage().GetUserSpecifiedImage(), known.GetImage().GetImage())
+			labels := []string{filepath.Join(cgroup, known.Id), known.Id, image, c.Name, pod.PodRef.Name, pod.PodRef.Namespace}
+			if all {
+				show(labels, containerUsage(c))
 			}
-			out.gauge(cadvisorStart, time.Time{}, new(uint64(max(0, c.StartTime.Unix()))), labels...)
-			out.usage(labels, c.CPU, c.Memory, c.Swap, c.IO)
-			if c.Rootfs != nil {
-				out.gauge(cadvisorFsUsage, c.Rootfs.Time.Time, c.Rootfs.UsedBytes, labels...)
-				out.gauge(cadvisorInodes, c.Rootfs.Time.Time, c.Rootfs.InodesUsed, labels...)
+			if cgroup, ok := p.machine.Child(cgroup, known.Id); ok {
+				labels[0] = cgroup
+				show(labels, details(p.machine, cgroup))
 			}
 		}
 	}
@@ -208,45 +194,54 @@ func (p *Provider) podCgroup(pod *corev1.Pod) string {
 	return p.opts.PodCgroup(pod)
 }
 
-func (s sink) usage(labels []string, cpu *statsapi.CPUStats, memory *statsapi.MemoryStats, swap *statsapi.SwapStats, io *statsapi.IOStats) {
-	with := func(more ...string) []string { return slices.Concat(labels, more) }
+func containerUsage(c *statsapi.ContainerStats) samples {
+	out := usage(c.CPU, c.Memory, c.Swap, c.IO)
+	out.add("start_time_seconds", metav1.Time{}, new(uint64(max(0, c.StartTime.Unix()))), 1)
+	if c.Rootfs != nil {
+		out.add("fs_usage_bytes", c.Rootfs.Time, c.Rootfs.UsedBytes, 1)
+		out.add("fs_inodes_used", c.Rootfs.Time, c.Rootfs.InodesUsed, 1)
+	}
+	return out
+}
+
+func usage(cpu *statsapi.CPUStats, memory *statsapi.MemoryStats, swap *statsapi.SwapStats, io *statsapi.IOStats) (out samples) {
 	if cpu != nil {
-		s.seconds(cadvisorCPU, cpu.Time.Time, cpu.UsageCoreNanoSeconds, with("total")...)
-		s.pressure("cpu", cpu.Time.Time, cpu.PSI, labels)
+		out.add("cpu_usage_seconds_total", cpu.Time, cpu.UsageCoreNanoSeconds, 1e9, "total")
+		out.pressure("cpu", cpu.Time, cpu.PSI)
 	}
 	if memory != nil {
-		at := memory.Time.Time
-		s.gauge(cadvisorUsage, at, memory.UsageBytes, labels...)
-		s.gauge(cadvisorWorking, at, memory.WorkingSetBytes, labels...)
-		s.gauge(cadvisorRSS, at, memory.RSSBytes, labels...)
-		s.counter(cadvisorFaults, at, memory.PageFaults, with("pgfault", "hierarchy")...)
-		s.counter(cadvisorFaults, at, memory.MajorPageFaults, with("pgmajfault", "hierarchy")...)
-		s.pressure("memory", at, memory.PSI, labels)
+		out.add("memory_usage_bytes", memory.Time, memory.UsageBytes, 1)
+		out.add("memory_working_set_bytes", memory.Time, memory.WorkingSetBytes, 1)
+		out.add("memory_rss", memory.Time, memory.RSSBytes, 1)
+		out.add("memory_failures_total", memory.Time, memory.PageFaults, 1, "pgfault", "hierarchy")
+		out.add("memory_failures_total", memory.Time, memory.MajorPageFaults, 1, "pgmajfault", "hierarchy")
+		out.pressure("memory", memory.Time, memory.PSI)
 	}
 	if swap != nil {
-		s.gauge(cadvisorSwap, swap.Time.Time, swap.SwapUsageBytes, labels...)
+		out.add("memory_swap", swap.Time, swap.SwapUsageBytes, 1)
 	}
 	if io != nil {
-		s.pressure("io", io.Time.Time, io.PSI, labels)
+		out.pressure("io", io.Time, io.PSI)
 	}
+	return out
 }
 
-func (s sink) pressure(resource string, at time.Time, psi *statsapi.PSIStats, labels []string) {
+func (s *samples) pressure(resource string, at metav1.Time, psi *statsapi.PSIStats) {
 	if psi != nil {
-		s.seconds(cadvisorStalls[resource], at, &psi.Some.Total, labels...)
-		s.seconds(cadvisorFull[resource], at, &psi.Full.Total, labels...)
+		s.add("pressure_"+resource+"_waiting_seconds_total", at, &psi.Some.Total, 1e9)
+		s.add("pressure_"+resource+"_stalled_seconds_total", at, &psi.Full.Total, 1e9)
 	}
 }
 
-func (s sink) network(labels []string, n *statsapi.NetworkStats) {
+func traffic(n *statsapi.NetworkStats) (out samples) {
 	if n == nil {
-		return
+		return nil
 	}
 	for _, i := range n.Interfaces {
-		of := append(slices.Clip(labels), i.Name)
-		s.counter(cadvisorReceived, n.Time.Time, i.RxBytes, of...)
-		s.counter(cadvisorRxErrors, n.Time.Time, i.RxErrors, of...)
-		s.counter(cadvisorSent, n.Time.Time, i.TxBytes, of...)
-		s.counter(cadvisorTxErrors, n.Time.Time, i.TxErrors, of...)
+		out.add("network_receive_bytes_total", n.Time, i.RxBytes, 1, i.Name)
+		out.add("network_receive_errors_total", n.Time, i.RxErrors, 1, i.Name)
+		out.add("network_transmit_bytes_total", n.Time, i.TxBytes, 1, i.Name)
+		out.add("network_transmit_errors_total", n.Time, i.TxErrors, 1, i.Name)
 	}
+	return out
 }

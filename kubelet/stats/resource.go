@@ -57,25 +57,22 @@ func (c oneScrape) Collect(out chan<- prometheus.Metric) { c(out) }
 type sink chan<- prometheus.Metric
 
 func (s sink) gauge(desc *prometheus.Desc, at time.Time, n *uint64, labels ...string) {
-	s.put(desc, prometheus.GaugeValue, at, n, 1, labels)
+	if n != nil {
+		s.value(desc, prometheus.GaugeValue, at, float64(*n), labels)
+	}
 }
 
 // seconds is a counter of nanoseconds, shown in seconds.
 func (s sink) seconds(desc *prometheus.Desc, at time.Time, n *uint64, labels ...string) {
-	s.put(desc, prometheus.CounterValue, at, n, float64(time.Second), labels)
-}
-
-func (s sink) counter(desc *prometheus.Desc, at time.Time, n *uint64, labels ...string) {
-	s.put(desc, prometheus.CounterValue, at, n, 1, labels)
-}
-
-// put sends one metric, with a time unless that is zero. Names come from the runtime: one that is no UTF-8 is an error
-// for prometheus and is left out.
-func (s sink) put(desc *prometheus.Desc, kind prometheus.ValueType, at time.Time, n *uint64, divisor float64, labels []string) {
-	if n == nil {
-		return
+	if n != nil {
+		s.value(desc, prometheus.CounterValue, at, float64(*n)/float64(time.Second), labels)
 	}
-	m, err := prometheus.NewConstMetric(desc, kind, float64(*n)/divisor, labels...)
+}
+
+// value sends one metric, with a time unless that is zero. Names come from the runtime: one that is no UTF-8 is an error
+// for prometheus and is left out.
+func (s sink) value(desc *prometheus.Desc, kind prometheus.ValueType, at time.Time, value float64, labels []string) {
+	m, err := prometheus.NewConstMetric(desc, kind, value, labels...)
 	if err != nil {
 		return
 	}
@@ -122,9 +119,7 @@ func (s sink) pod(pod *statsapi.PodStats) {
 
 func (s sink) container(c *statsapi.ContainerStats, labels ...string) {
 	if c.StartTime.Unix() > 0 {
-		if started, err := prometheus.NewConstMetric(containerStart, prometheus.GaugeValue, float64(c.StartTime.UnixNano())/1e9, labels...); err == nil {
-			s <- started
-		}
+		s.value(containerStart, prometheus.GaugeValue, time.Time{}, float64(c.StartTime.UnixNano())/1e9, labels)
 	}
 	if c.CPU != nil {
 		s.seconds(containerCPU, c.CPU.Time.Time, c.CPU.UsageCoreNanoSeconds, labels...)
