@@ -41,8 +41,6 @@ func (o Op) String() string {
 }
 
 // PodUpdate is a change to some pods of one source.
-//
-// Upstream: pkg/kubelet/types/pod_update.go PodUpdate.
 type PodUpdate struct {
 	Op     Op
 	Source string
@@ -66,8 +64,6 @@ type Options struct {
 }
 
 // Config merges the sources.
-//
-// Upstream: pkg/kubelet/config/config.go PodConfig.
 type Config struct {
 	opts    Options
 	sources []source

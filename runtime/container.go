@@ -218,8 +218,6 @@ func (r *Runtime) mounts(ctx context.Context, job startJob, imageMounts []*runti
 }
 
 // userOf returns whom an image runs as, asking the runtime once per image: its content never changes.
-//
-// Upstream: pkg/kubelet/kuberuntime/helpers.go getImageUser
 func (r *Runtime) userOf(ctx context.Context, image, ref string) (spec.ImageUser, error) {
 	if known, ok := r.imageUsers.Load(ref); ok {
 		return known.(spec.ImageUser), nil

@@ -11,8 +11,6 @@ import (
 )
 
 // Reasons of the events this package sends.
-//
-// Upstream: pkg/kubelet/events/event.go
 const (
 	eventCreated               = "Created"
 	eventStarted               = "Started"

@@ -50,8 +50,6 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 
 // DeleteUnusedContainers removes what GarbageCollect would, and of ended pods that still have their API object all
 // containers, with their logs, and all sandboxes. It is for a node that runs out of disk.
-//
-// Upstream: pkg/kubelet/container/container_gc.go DeleteAllUnusedContainers
 func (r *Runtime) DeleteUnusedContainers(ctx context.Context, ended func(types.UID) bool) error {
 	containers, sandboxes, err := r.listAll(ctx)
 	if err == nil {
@@ -64,8 +62,6 @@ func (r *Runtime) DeleteUnusedContainers(ctx context.Context, ended func(types.U
 }
 
 // stopUnknown stops a container that may be running, with the grace period that it was made with.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_gc.go removeOldestN
 func (r *Runtime) stopUnknown(ctx context.Context, container *runtimeapi.Container) error {
 	grace, err := strconv.ParseInt(container.GetAnnotations()[cri.AnnotationPodTerminationGrace], 10, 64)
 	least := int64(minGracePeriod / time.Second)
@@ -106,8 +102,6 @@ func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Co
 
 // removeCgroups removes the cgroups of the pods picked. Each is asked for after it was seen, so that one made
 // meanwhile belongs to a pod that is known by then.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go cleanupOrphanedPodCgroups
 func (r *Runtime) removeCgroups(pick func(types.UID) bool) error {
 	uids, err := r.opts.Cgroups.Pods()
 	if err != nil {

@@ -179,8 +179,6 @@ func hookPort(port intstr.IntOrString, container *corev1.Container) (int, error)
 
 // ExecInContainer runs a command in a container and returns its standard output followed by its standard error. A
 // timeout of 0 is none beyond the context's. An exit code other than 0 is not an error.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go RunInContainer
 func (r *Runtime) ExecInContainer(ctx context.Context, containerID string, command []string, timeout time.Duration) (output []byte, exitCode int, err error) {
 	response, err := r.opts.CRI.Runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{
 		ContainerId: containerID, Cmd: command, Timeout: int64((timeout + time.Second - 1) / time.Second),

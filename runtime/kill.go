@@ -123,8 +123,6 @@ func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
 }
 
 // killContainer runs the preStop hook, waits for the container's turn and stops it.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go killContainer
 func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *terminationOrder) (err error) {
 	defer order.ended(k.id)
 	ctx, end := cri.Step(ctx, "killContainer", k.pod)
@@ -168,8 +166,6 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 
 // preStop starts the hook and returns when it has ended or the grace period has. A hook that takes longer goes on until the
 // caller, who has stopped the container by then, calls end.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go executePreStopHook
 func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duration) (end func()) {
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
 	hookCtx, cancel := context.WithCancel(ctx)
@@ -201,8 +197,6 @@ func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duratio
 }
 
 // gracePeriod is how long a container may take to end.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go setTerminationGracePeriod
 func gracePeriod(pod *corev1.Pod, container *corev1.Container, reason string) time.Duration {
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
 		return cri.Seconds(*s)

@@ -17,8 +17,6 @@ import (
 )
 
 // How much of a container's last words is kept.
-//
-// Upstream: pkg/kubelet/container/runtime.go MaxContainerTerminationMessageLength and the two that follow it
 const (
 	maxMessage     = 4096 // bytes of the termination log
 	maxMessageLog  = 2048 // bytes of the log

@@ -137,7 +137,6 @@ func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, 
 	in.memoryRequest(s.Resources, c)
 	s.VolumeMounts = in.volumeMounts(spec)
 	s.User = user(c.User)
-	s.StopSignal = stopSignal(spec, c)
 }
 
 // end is an instance's terminated state.

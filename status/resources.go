@@ -1,8 +1,6 @@
 package status
 
 import (
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -103,16 +101,6 @@ func user(u *runtimeapi.ContainerUser) *corev1.ContainerUser {
 	return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{
 		UID: linux.GetUid(), GID: linux.GetGid(), SupplementalGroups: linux.GetSupplementalGroups(),
 	}}
-}
-
-// stopSignal is told only of a container that asks for one: upstream fills the field in for all when its feature gate
-// ContainerStopSignals is on, and clears it while, as by default, it is off.
-func stopSignal(spec *corev1.Container, c *cri.ContainerStatus) *corev1.Signal {
-	if c.StopSignal == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT || spec.Lifecycle == nil || spec.Lifecycle.StopSignal == nil {
-		return nil
-	}
-	name := strings.TrimPrefix(c.StopSignal.String(), "SIGNAL_")
-	return new(corev1.Signal(strings.NewReplacer("PLUS", "+", "MINUS", "-").Replace(name)))
 }
 
 // qosClass is the class in the pod's status before, else that of its resources.

@@ -19,7 +19,6 @@ import (
 // ErrNotIssued is wrapped by the error for a certificate that has not been issued yet.
 var ErrNotIssued = errors.New("credential bundle is not issued yet")
 
-// Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go.
 const (
 	lostAfter    = 10 * time.Minute // a request that the watch does not show was deleted
 	overdueAfter = 10 * time.Minute

@@ -53,8 +53,6 @@ type Options struct {
 }
 
 // Manager runs probes.
-//
-// Upstream: pkg/kubelet/prober/prober_manager.go manager.
 type Manager struct {
 	opts    Options
 	metrics *metrics

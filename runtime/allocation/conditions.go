@@ -28,8 +28,6 @@ func (s *Store) Conditions(uid types.UID) []corev1.PodCondition {
 }
 
 // backfill takes over the conditions that an earlier kubelet wrote.
-//
-// Upstream: pkg/kubelet/status/status_manager.go BackfillPodResizeConditions
 func (r *record) backfill(pod *corev1.Pod) {
 	for i := range pod.Status.Conditions {
 		switch c := pod.Status.Conditions[i].DeepCopy(); c.Type {
@@ -43,8 +41,6 @@ func (r *record) backfill(pod *corev1.Pod) {
 
 // Pend notes that the pod cannot have what it asks for now, and reports whether that is news: another reason, or
 // another version of the pod.
-//
-// Upstream: pkg/kubelet/status/status_manager.go SetPodResizePendingCondition
 func (s *Store) Pend(pod *corev1.Pod, reason, message string) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,8 +57,6 @@ func (s *Store) Pend(pod *corev1.Pod, reason, message string) (news bool) {
 }
 
 // Unpend notes that the pod does not wait for a resize, and reports whether it did.
-//
-// Upstream: pkg/kubelet/status/status_manager.go ClearPodResizePendingCondition
 func (s *Store) Unpend(uid types.UID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,8 +79,6 @@ func (s *Store) Begin(pod *corev1.Pod) {
 
 // Progress notes that a resize is under way, or that it failed, with a reason and a message. It returns the version of
 // the pod whose resize that is, and whether that is news. The version stays that of the first call, as does a failure until the next.
-//
-// Upstream: pkg/kubelet/status/status_manager.go SetPodResizeInProgressCondition
 func (s *Store) Progress(pod *corev1.Pod, reason, message string) (generation int64, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,8 +99,6 @@ func (s *Store) Progress(pod *corev1.Pod, reason, message string) (generation in
 
 // Done notes that a resize is over, if nothing lags any more. It returns the version of the pod whose resize that was, and
 // false if there was none.
-//
-// Upstream: pkg/kubelet/status/status_manager.go ClearPodResizeInProgressCondition
 func (s *Store) Done(uid types.UID) (generation int64, was bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

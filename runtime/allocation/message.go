@@ -8,8 +8,6 @@ import (
 )
 
 // Reasons of the events that tell of resizes.
-//
-// Upstream: pkg/kubelet/events/event.go
 const (
 	EventDeferred   = "ResizeDeferred"
 	EventInfeasible = "ResizeInfeasible"

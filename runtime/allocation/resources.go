@@ -17,8 +17,6 @@ type Resources struct {
 }
 
 // Of returns the resources of a pod's spec.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go allocationFromPod
 func Of(pod *corev1.Pod) Resources {
 	r := Resources{Pod: pod.Spec.Resources.DeepCopy(), Containers: map[string]corev1.ResourceRequirements{}}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
@@ -31,8 +29,6 @@ func Of(pod *corev1.Pod) Resources {
 
 // Apply returns the pod with these resources in its spec, and whether they differ from what was there. The pod given is
 // not changed, and is returned itself if nothing differs.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go updatePodFromAllocation
 func (r Resources) Apply(pod *corev1.Pod) (*corev1.Pod, bool) {
 	changed := false
 	edit := func() *corev1.Pod {

@@ -113,8 +113,6 @@ func (s *Store) Recall(pod *corev1.Pod) (*corev1.Pod, error) {
 }
 
 // Allocated returns the pod with the resources it was given, and whether they differ from those in its spec.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go UpdatePodFromAllocation
 func (s *Store) Allocated(pod *corev1.Pod) (*corev1.Pod, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,8 +125,6 @@ func (s *Store) Allocated(pod *corev1.Pod) (*corev1.Pod, bool) {
 
 // Allocate gives the pod what its spec asks for. A pod that had something else goes on with that until the runtime has
 // been told (see Actuated). It does not wait for the disk; Settle does.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go SetAllocatedResources
 func (s *Store) Allocate(pod *corev1.Pod) error {
 	if err := s.checkUID(pod.UID); err != nil {
 		return fmt.Errorf("record what pod %s/%s was given: %w", pod.Namespace, pod.Name, err)
@@ -165,8 +161,6 @@ func (s *Store) Actuated(uid types.UID) (Resources, bool) {
 
 // SetContainerActuated records the resources that the runtime gave a container or was told to give it, and waits for
 // the disk.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go setActuatedContainerResources
 func (s *Store) SetContainerActuated(ctx context.Context, uid types.UID, container string, has corev1.ResourceRequirements) error {
 	return s.change(ctx, uid, func(r *record) bool {
 		old, lags := r.Actuated.Containers[container]
@@ -310,8 +304,6 @@ func (r *record) wake() {
 }
 
 // Forget drops a pod. Its file goes with its directory.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go RemovePod
 func (s *Store) Forget(uid types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

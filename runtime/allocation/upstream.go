@@ -17,8 +17,6 @@ import (
 // part: what Kubernetes' kubelet recorded that was in this one's place before.
 
 // Names of its files in the root directory, each of which holds all pods.
-//
-// Upstream: pkg/kubelet/allocation/allocation_manager.go, pkg/kubelet/kuberuntime/kuberuntime_manager.go.
 const (
 	allocatedFile = "allocated_pods_state"
 	actuatedFile  = "actuated_pods_state"
@@ -58,8 +56,6 @@ func (e stateEntry) resources() Resources {
 
 // readState reads such a file, and tells when it was written. Its checksum is left to its owner: what a power loss left
 // of it is no JSON.
-//
-// Upstream: pkg/kubelet/allocation/state/checkpoint.go Checkpoint
 func readState(path string) (map[types.UID]stateEntry, time.Time, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,8 +14,6 @@ import (
 )
 
 // Annotations of containers and sandboxes that hold what a kubelet needs to end a pod it has never seen.
-//
-// Upstream: pkg/kubelet/kuberuntime/labels.go
 const (
 	AnnotationHash                     = "io.kubernetes.container.hash"
 	AnnotationRestartCount             = "io.kubernetes.container.restartCount"
@@ -50,8 +48,6 @@ type PodStatus struct {
 }
 
 // ContainerStatus is what the runtime says of one container.
-//
-// Upstream: pkg/kubelet/container/runtime.go Status
 type ContainerStatus struct {
 	ID, SandboxID, Name string
 	State               runtimeapi.ContainerState
@@ -70,7 +66,6 @@ type ContainerStatus struct {
 	Resources           *runtimeapi.ContainerResources
 	User                *runtimeapi.ContainerUser
 	Mounts              []*runtimeapi.Mount
-	StopSignal          runtimeapi.Signal
 
 	shallow bool // from a list: no times but CreatedAt, no exit code, no reason
 }
@@ -213,8 +208,6 @@ func newPodStatus(uid types.UID, namespace, name string, sandboxes []*runtimeapi
 }
 
 // sandboxIPs returns what is an IP address among what the runtime calls one.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox.go determinePodSandboxIPs
 func sandboxIPs(sandbox *runtimeapi.PodSandboxStatus) []string {
 	if sandbox.GetLinux().GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE {
 		return nil
@@ -283,7 +276,7 @@ func newContainerStatus(s *runtimeapi.ContainerStatus, sandboxID string) (*Conta
 	out.CreatedAt, out.StartedAt, out.FinishedAt = nanoTime(s.CreatedAt), nanoTime(s.StartedAt), nanoTime(s.FinishedAt)
 	out.ExitCode, out.Reason, out.Message = s.ExitCode, s.Reason, s.Message
 	out.Image, out.ImageRef, out.ImageID = s.GetImage().GetImage(), s.ImageRef, s.ImageId
-	out.LogPath, out.Resources, out.User, out.Mounts, out.StopSignal = s.LogPath, s.Resources, s.User, s.Mounts, s.StopSignal
+	out.LogPath, out.Resources, out.User, out.Mounts = s.LogPath, s.Resources, s.User, s.Mounts
 	return out, nil
 }
 

@@ -20,8 +20,6 @@ import (
 )
 
 // Reasons of a collector's events on the node.
-//
-// Upstream: pkg/kubelet/events/event.go
 const (
 	eventInvalidDiskCapacity = "InvalidDiskCapacity"
 	eventFreeDiskSpaceFailed = "FreeDiskSpaceFailed"
@@ -29,8 +27,6 @@ const (
 )
 
 // gcPeriod is how often a collector looks if nothing is pulled.
-//
-// Upstream: pkg/kubelet/kubelet.go ImageGCPeriod
 const gcPeriod = 5 * time.Minute
 
 // CollectorOptions is everything a Collector needs. CRI, Events and Node are required.
@@ -61,8 +57,6 @@ type Collector struct {
 }
 
 // seen is what is known of an image.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go imageRecord
 type seen struct {
 	id                      string
 	size                    int64
@@ -71,8 +65,6 @@ type seen struct {
 }
 
 // NewCollector fills in the defaults; Run starts it.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go NewImageGCManager
 func NewCollector(options CollectorOptions) *Collector {
 	if options.DiskSpace == nil {
 		options.DiskSpace = diskSpace
@@ -90,8 +82,6 @@ func diskSpace(path string) (capacity, available int64, err error) {
 
 // Run collects every 5 minutes, and after pulls, until ctx ends. With a high threshold of 100 and no maximum age only
 // the use of images is noted, for DeleteUnusedImages.
-//
-// Upstream: pkg/kubelet/kubelet.go StartGarbageCollection, pkg/kubelet/images/image_gc_manager.go Start
 func (c *Collector) Run(ctx context.Context) {
 	c.began = time.Now()
 	failed := false
@@ -147,8 +137,6 @@ func (c *Collector) Reconfigure(l Limits) {
 
 // GarbageCollect removes images that are too old, and if the disk is too full as many more as it takes, the ones
 // longest unused first.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go GarbageCollect
 func (c *Collector) GarbageCollect(ctx context.Context) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -187,8 +175,6 @@ func (c *Collector) GarbageCollect(ctx context.Context) (err error) {
 }
 
 // DeleteUnusedImages removes every image that nothing uses, except those younger than MinAge.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go DeleteUnusedImages
 func (c *Collector) DeleteUnusedImages(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -201,8 +187,6 @@ func (c *Collector) DeleteUnusedImages(ctx context.Context) error {
 }
 
 // detect notes which images are there and which are used.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go detectImages
 func (c *Collector) detect(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -238,8 +222,6 @@ func (c *Collector) look(ctx context.Context, now time.Time) error {
 }
 
 // inUse returns the images that containers, running or not, were made of or have mounted.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go detectImages, handleImageVolumes
 func (c *Collector) inUse(ctx context.Context) (map[string]bool, error) {
 	answer, err := c.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	if err != nil {
@@ -304,8 +286,6 @@ func (c *Collector) usage(ctx context.Context) (capacity, available int64, err e
 }
 
 // evictionOrder are the images that could go, the one longest unused first, and of those the one longest here.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go imagesInEvictionOrder, byLastUsedAndDetected
 func (c *Collector) evictionOrder() []*seen {
 	var out []*seen
 	for _, s := range c.images {
@@ -320,8 +300,6 @@ func (c *Collector) evictionOrder() []*seen {
 }
 
 // freeOld removes what was not used for MaxAge, once the kubelet has run for that long: before, it cannot know.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go freeOldImages
 func (c *Collector) freeOld(ctx context.Context, now time.Time) error {
 	if c.MaxAge == 0 || now.Sub(c.began) <= c.MaxAge {
 		return nil
@@ -340,8 +318,6 @@ func (c *Collector) freeOld(ctx context.Context, now time.Time) error {
 
 // free removes images until that many bytes are free. What an image's removal gives back is not known before, since
 // images share layers; its size stands for it.
-//
-// Upstream: pkg/kubelet/images/image_gc_manager.go freeSpace
 func (c *Collector) free(ctx context.Context, want int64, now time.Time) (freed int64, err error) {
 	var errs []error
 	for _, s := range c.evictionOrder() {

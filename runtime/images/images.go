@@ -28,8 +28,6 @@ import (
 )
 
 // Reasons of Error, and so of a container's waiting state.
-//
-// Upstream: pkg/kubelet/images/types.go, staging/src/k8s.io/cri-api/pkg/errors/errors.go
 const (
 	ErrImagePull              = "ErrImagePull"
 	ImagePullBackOff          = "ImagePullBackOff"
@@ -41,8 +39,6 @@ const (
 )
 
 // Reasons of events.
-//
-// Upstream: pkg/kubelet/events/event.go
 const (
 	eventPulling       = "Pulling"
 	eventPulled        = "Pulled"
@@ -53,8 +49,6 @@ const (
 )
 
 // maxNames is how many names of an image the node's status has.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go MaxNamesPerImageInNodeStatus
 const maxNames = 5
 
 // Error is why an image is not there. It has had its event.
@@ -160,8 +154,6 @@ type Request struct {
 
 // EnsureImageExists returns what the runtime calls the image, having pulled it if the policy says so. Other errors
 // than *Error only come from ctx.
-//
-// Upstream: pkg/kubelet/images/image_manager.go EnsureImageExists
 func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef string, err error) {
 	if r.Image == "" && r.Container != nil {
 		r.Image = r.Container.Image
@@ -230,8 +222,6 @@ func (m *Manager) present(ctx context.Context, r Request, image string) (id stri
 }
 
 // pullImage pulls, or says that it is too early for that.
-//
-// Upstream: pkg/kubelet/images/image_manager.go pullImage
 func (m *Manager) pullImage(ctx context.Context, r Request, image string, credentials []Credential) (string, error) {
 	key := string(r.Pod.UID) + "_" + r.Image
 	start := m.Clock.Now()
@@ -263,8 +253,6 @@ func (m *Manager) pullImage(ctx context.Context, r Request, image string, creden
 }
 
 // pullError tells the failures that have a name of their own from the rest.
-//
-// Upstream: pkg/kubelet/images/image_manager.go evalCRIPullErr
 func pullError(image string, err error) *Error {
 	for reason, why := range map[string]string{
 		RegistryUnavailable:       "the registry is unavailable",
@@ -278,8 +266,6 @@ func pullError(image string, err error) *Error {
 }
 
 // List returns the images on the node as its status has them, largest first.
-//
-// Upstream: pkg/kubelet/nodestatus/setters.go Images
 func (m *Manager) List(ctx context.Context) ([]corev1.ContainerImage, error) {
 	start := m.Clock.Now()
 	answer, err := m.CRI.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
@@ -330,8 +316,6 @@ type imageName struct {
 
 // parse adds the tag latest where there is neither tag nor digest. Nothing else is changed: which registry a short
 // name means is the runtime's to say.
-//
-// Upstream: pkg/kubelet/images/image_manager.go applyDefaultImageTag, pkg/apis/core/v1/defaults.go SetDefaults_Container
 func parse(image string) (imageName, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {

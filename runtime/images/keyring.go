@@ -43,8 +43,6 @@ const defaultRegistry = "index.docker.io"
 // those for the most specific location first. A location may have a port and a path, which must be a prefix of the
 // repository's, and globs within the labels of its host. Secrets of other types are no business of image pulls; one
 // that cannot be read is an error, and the others count all the same. Errors name the secret and none of its content.
-//
-// Upstream: pkg/credentialprovider/keyring.go BasicDockerKeyring, secrets/secrets.go MakeDockerKeyring
 func Lookup(secrets []corev1.Secret, repository string) ([]Credential, error) {
 	all := keyring{}
 	var errs []error
@@ -188,8 +186,6 @@ func normalLocation(location string) (string, error) {
 }
 
 // locationMatches compares hosts label by label, with globs, ports exactly, and paths by prefix.
-//
-// Upstream: pkg/credentialprovider/keyring.go URLsMatch
 func locationMatches(location, repository string) bool {
 	want, err := url.Parse("https://" + location)
 	if err != nil {

@@ -42,8 +42,6 @@ func (m *metrics) request(policy corev1.PullPolicy, present, pull *bool) {
 }
 
 // sizeLabel is the bucket of an image's size.
-//
-// Upstream: pkg/kubelet/metrics/metrics.go GetImageSizeBucket
 func sizeLabel(bytes uint64) string {
 	const mb, gb = 1 << 20, 1 << 30
 	for _, bucket := range []struct {

@@ -18,8 +18,6 @@ import (
 
 const (
 	// nodeFileLifetime is how long a node's docker config counts before it is read again.
-	//
-	// Upstream: pkg/credentialprovider/provider.go NewDefaultDockerKeyring
 	nodeFileLifetime = 5 * time.Minute
 	maxNodeFile      = 10 << 20
 )
@@ -45,8 +43,6 @@ type nodeFile struct {
 // NewNodeCredentials looks for config.json in the kubelet's root directory, its working directory, .docker below its home directory,
 // and /.docker, then for .dockercfg in the root directory, the working directory, the home directory, and /. The first that is valid
 // is the only one that counts. It reads nothing yet.
-//
-// Upstream: pkg/credentialprovider/config.go DefaultDockerConfigJSONPaths, DefaultDockercfgPaths
 func NewNodeCredentials(rootDir string, clock clock.PassiveClock) (*NodeCredentials, error) {
 	work, err := os.Getwd()
 	if err != nil {

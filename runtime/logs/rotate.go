@@ -56,16 +56,12 @@ func (r *Rotator) limits() (maxSize int64, maxFiles int) {
 }
 
 // New returns a Rotator; Run starts it.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go NewContainerLogManager
 func New(options Options) *Rotator {
 	return &Rotator{Options: options, paths: map[string]string{}}
 }
 
 // Run looks at the logs every Interval until ctx ends. No event tells that a file has grown but one for every write,
 // which costs more than to look.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go Start
 func (r *Rotator) Run(ctx context.Context) {
 	tick := time.NewTicker(r.Interval)
 	defer tick.Stop()
@@ -82,8 +78,6 @@ func (r *Rotator) Run(ctx context.Context) {
 }
 
 // RotateLogs looks at every running container's log once. It must not be called twice at once.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go rotateLogs
 func (r *Rotator) RotateLogs(ctx context.Context) error {
 	if size, _ := r.limits(); size < 0 {
 		return nil
@@ -146,8 +140,6 @@ func (r *Rotator) findPaths(ctx context.Context, containers []*runtimeapi.Contai
 }
 
 // check rotates a log that is large enough.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go processContainer
 func (r *Rotator) check(ctx context.Context, id, path string) error {
 	d, err := openDir(r.PodLogsDir, filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -191,8 +183,6 @@ const (
 
 // rotate makes room, compresses the logs of earlier rotations and renames the newest. That one is not compressed yet:
 // until it opens the new file the runtime writes to it, and who follows the log reads it to its end.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go rotateLog
 func (r *Rotator) rotate(ctx context.Context, d *dir, id, name string) error {
 	entries, err := d.names()
 	if err != nil {

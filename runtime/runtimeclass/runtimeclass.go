@@ -48,8 +48,6 @@ func (l *Lookup) Run(ctx context.Context) {
 
 // LookupRuntimeHandler returns the handler of the class, "" for no class: the runtime's default. A class that does not
 // exist, or is not known yet, is an error, and the pod waits.
-//
-// Upstream: pkg/kubelet/runtimeclass/runtimeclass_manager.go LookupRuntimeHandler
 func (l *Lookup) LookupRuntimeHandler(name *string) (string, error) {
 	class, err := l.Class(name)
 	if class == nil || err != nil {

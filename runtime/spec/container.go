@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -61,18 +60,8 @@ func (n *Node) ContainerConfig(pod *corev1.Pod, container *corev1.Container, in 
 		Stdin:       container.Stdin,
 		StdinOnce:   container.StdinOnce,
 		Tty:         container.TTY,
-		StopSignal:  signal(container),
 		Linux:       &runtimeapi.LinuxContainerConfig{Resources: n.ContainerResources(pod, container), SecurityContext: security},
 		Devices:     in.Assigned.GetDevices(),
 		CDIDevices:  in.Assigned.GetCDIDevices(),
 	}, nil
-}
-
-// signal is lifecycle.stopSignal in the CRI's words: SIGRTMIN+1 is SIGNAL_SIGRTMINPLUS1 there.
-func signal(container *corev1.Container) runtimeapi.Signal {
-	if container.Lifecycle == nil || container.Lifecycle.StopSignal == nil {
-		return runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT
-	}
-	name := strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(string(*container.Lifecycle.StopSignal))
-	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_"+name])
 }

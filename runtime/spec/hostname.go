@@ -56,8 +56,6 @@ func cutHostname(name string) (string, error) {
 }
 
 // kernelHostname is what the kernel is told: the hostname, or with setHostnameAsFQDN the full name if it fits.
-//
-// Upstream: pkg/kubelet/util/util.go GetNodenameForKernel
 func kernelHostname(host, domain string, fqdn *bool) (string, error) {
 	if domain == "" || fqdn == nil || !*fqdn {
 		return host, nil

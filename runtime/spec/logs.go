@@ -24,8 +24,6 @@ func LogPath(container string, attempt uint32) string {
 const maxFileName = 255
 
 // LogLink is the name by which log collectors know a container's log.
-//
-// Upstream: pkg/kubelet/kuberuntime/legacy.go logSymlink
 func LogLink(dir, namespace, pod, container, id string) string {
 	name := fmt.Sprintf("%s_%s_%s-%s", pod, namespace, container, id)
 	return filepath.Join(dir, name[:min(len(name), maxFileName-len(".log"))]+".log")

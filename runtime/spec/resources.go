@@ -45,8 +45,6 @@ func (n *Node) linuxResources(cpuRequest *resource.Quantity, cpuLimit, memoryLim
 }
 
 // ContainerResources are a container's limits; pod level limits apply where it has none.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go generateLinuxContainerResources
 func (n *Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) *runtimeapi.LinuxContainerResources {
 	var request *resource.Quantity
 	if q, ok := container.Resources.Requests[corev1.ResourceCPU]; ok {
@@ -80,8 +78,6 @@ func (n *Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) 
 
 // swapLimit is how many bytes of swap a container may use. Only a container of a burstable pod that is not critical may use
 // any, and only if it requests memory, and less than its limit. Its part of the swap is its request's part of the memory.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go configureContainerSwapResources, calcSwapForBurstablePods
 func swapLimit(pod *corev1.Pod, container *corev1.Container, swap, memory int64) int64 {
 	request, limit := container.Resources.Requests.Memory(), container.Resources.Limits.Memory()
 	if swap <= 0 || memory <= 0 || podinfo.QOSClass(pod) != corev1.PodQOSBurstable || podinfo.IsCritical(pod) ||
@@ -92,8 +88,6 @@ func swapLimit(pod *corev1.Pod, container *corev1.Container, swap, memory int64)
 }
 
 // SandboxResources are the pod's own and, apart from them, its overhead.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_sandbox_linux.go applySandboxResources
 func (n *Node) SandboxResources(pod *corev1.Pod) (resources, overhead *runtimeapi.LinuxContainerResources) {
 	options := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
 	requests, limits := resourcehelper.PodRequests(pod, options), resourcehelper.PodLimits(pod, options)
@@ -111,8 +105,6 @@ func (n *Node) SandboxResources(pod *corev1.Pod) (resources, overhead *runtimeap
 }
 
 // hugepageLimits allows each page size of this machine as far as the container, else the pod, asks for it.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go GetHugepageLimitsFromResources
 func (n *Node) hugepageLimits(pod *corev1.Pod, container *corev1.Container) []*runtimeapi.HugepageLimit {
 	wanted := map[string]uint64{}
 	add := func(list corev1.ResourceList) {
@@ -135,8 +127,6 @@ func (n *Node) hugepageLimits(pod *corev1.Pod, container *corev1.Container) []*r
 
 // oomScoreAdj makes the kernel end best effort containers first, guaranteed ones last, and burstable ones the sooner
 // the less of the machine's memory they asked for.
-//
-// Upstream: pkg/kubelet/qos/policy.go GetContainerOOMScoreAdjust
 func oomScoreAdj(pod *corev1.Pod, container *corev1.Container, capacity int64) int64 {
 	if pod.Spec.PriorityClassName == "system-node-critical" {
 		return oomGuaranteed

@@ -85,8 +85,6 @@ func anyPrivileged(pod *corev1.Pod) bool {
 }
 
 // portMappings lists the regular containers' ports; a name, or without one the same port, counts once per container.
-//
-// Upstream: pkg/kubelet/container/helpers.go MakePortMappings
 func portMappings(pod *corev1.Pod) []*runtimeapi.PortMapping {
 	var out []*runtimeapi.PortMapping
 	for i := range pod.Spec.Containers {

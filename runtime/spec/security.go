@@ -46,8 +46,6 @@ func effectiveSecurity(pod *corev1.Pod, container *corev1.Container) *corev1.Sec
 }
 
 // checkNonRoot enforces runAsNonRoot; only a numeric user can be checked.
-//
-// Upstream: pkg/kubelet/kuberuntime/security_context_others.go verifyRunAsNonRoot
 func checkNonRoot(pod *corev1.Pod, container *corev1.Container, sc *corev1.SecurityContext, user ImageUser) error {
 	where := fmt.Sprintf("(pod: %q, container: %s)", ReferenceName(pod), container.Name)
 	switch {
@@ -71,8 +69,6 @@ func checkNonRoot(pod *corev1.Pod, container *corev1.Container, sc *corev1.Secur
 }
 
 // containerSecurity is the CRI's security context of a container.
-//
-// Upstream: pkg/kubelet/kuberuntime/security_context.go determineEffectiveSecurityContext
 func (n *Node) containerSecurity(pod *corev1.Pod, container *corev1.Container, user ImageUser, users *runtimeapi.UserNamespace) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	sc := effectiveSecurity(pod, container)
 	if err := checkNonRoot(pod, container, sc, user); err != nil {
@@ -153,8 +149,6 @@ func supplementalGroups(pod *corev1.Pod) ([]int64, runtimeapi.SupplementalGroups
 }
 
 // seccomp turns a profile into the CRI's; no profile is Unconfined, or RuntimeDefault under seccompDefault.
-//
-// Upstream: pkg/kubelet/kuberuntime/helpers.go fieldSeccompProfile
 func (n *Node) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityProfile, error) {
 	kind := corev1.SeccompProfileTypeUnconfined
 	if n.SeccompDefault {
@@ -184,8 +178,6 @@ func (n *Node) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityProf
 }
 
 // apparmor takes the field, else the old annotation of the container.
-//
-// Upstream: pkg/kubelet/kuberuntime/helpers.go getAppArmorProfile
 func apparmor(pod *corev1.Pod, container *corev1.Container, profile *corev1.AppArmorProfile) (*runtimeapi.SecurityProfile, error) {
 	if profile == nil {
 		profile = apparmorAnnotation(pod.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+container.Name])
@@ -222,8 +214,6 @@ func apparmorAnnotation(value string) *corev1.AppArmorProfile {
 
 // namespaces says which of the node's namespaces the pod shares; without shareProcessNamespace each container has a
 // process namespace of its own.
-//
-// Upstream: pkg/kubelet/kuberuntime/util/util.go NamespacesForPod
 func namespaces(pod *corev1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.NamespaceOption {
 	out := &runtimeapi.NamespaceOption{
 		Network:       NetworkMode(pod),
@@ -252,8 +242,6 @@ func NetworkMode(pod *corev1.Pod) runtimeapi.NamespaceMode {
 }
 
 // readonlyPaths and maskedPaths keep a container from what procfs and sysfs tell of, or let change on, the node.
-//
-// Upstream: pkg/securitycontext/util.go defaultMaskedPaths
 var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 	maskedPaths   = []string{

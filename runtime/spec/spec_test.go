@@ -380,13 +380,6 @@ func TestContainerResources(t *testing.T) {
 	if got := n.ContainerResources(level, &level.Spec.Containers[0]); got.MemoryLimitInBytes != 9<<30 || got.OomScoreAdj != 500 {
 		t.Errorf("pod level: %v", got)
 	}
-	for name, want := range map[corev1.Signal]runtimeapi.Signal{
-		"SIGUSR1": runtimeapi.Signal_SIGNAL_SIGUSR1, "SIGRTMIN+1": runtimeapi.Signal_SIGNAL_SIGRTMINPLUS1, "SIGRTMAX-9": runtimeapi.Signal_SIGNAL_SIGRTMAXMINUS9,
-	} {
-		if got := signal(&corev1.Container{Lifecycle: &corev1.Lifecycle{StopSignal: &name}}); got != want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
 }
 
 func TestLabelsLogsAndOrphan(t *testing.T) {

@@ -10,8 +10,6 @@ import (
 )
 
 // safeSysctls belong to the pod's own namespaces and affect no other pod.
-//
-// Upstream: pkg/kubelet/sysctl/safe_sysctls.go
 var safeSysctls = []string{
 	"kernel.shm_rmid_forced",
 	"net.ipv4.ip_local_port_range",

@@ -46,8 +46,6 @@ func SubIDs(ctx context.Context) (Range, error) {
 }
 
 // parseSubIDs reads the one line that getsubids must print: "0: kubelet 65536 7208960".
-//
-// Upstream: pkg/kubelet/kubelet_pods.go parseGetSubIdsOutput
 func parseSubIDs(output string) (Range, error) {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	fields := strings.Fields(lines[0])

@@ -58,8 +58,6 @@ type Manager struct {
 }
 
 // New checks the options and reads which pods have ranges already.
-//
-// Upstream: pkg/kubelet/userns/userns_manager.go MakeUserNsManager
 func New(o Options) (*Manager, error) {
 	if o.IDsPerPod == 0 {
 		o.IDsPerPod = unit
@@ -99,8 +97,6 @@ func New(o Options) (*Manager, error) {
 
 // ForPod returns the node's user namespace, or, for a pod that asks for its own, one with IDs that no other pod has.
 // supported is what the runtime handler of the pod says. A nil Manager refuses pods that ask for their own.
-//
-// Upstream: pkg/kubelet/userns/userns_manager.go GetOrCreateUserNamespaceMappings
 func (m *Manager) ForPod(pod *corev1.Pod, handler string, supported *bool) (*runtimeapi.UserNamespace, error) {
 	switch {
 	case !podinfo.HasUserNamespace(pod):
@@ -133,8 +129,6 @@ func (m *Manager) Mapping(uid types.UID) (*runtimeapi.UserNamespace, error) {
 }
 
 // Release takes the pod's IDs back. The pod's containers must be gone, and its volumes.
-//
-// Upstream: pkg/kubelet/userns/userns_manager.go Release
 func (m *Manager) Release(uid types.UID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -142,8 +136,6 @@ func (m *Manager) Release(uid types.UID) error {
 }
 
 // Retain takes back the IDs of all pods but those picked.
-//
-// Upstream: pkg/kubelet/userns/userns_manager.go CleanupOrphanedPodUsernsAllocations
 func (m *Manager) Retain(keep func(types.UID) bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -215,8 +207,6 @@ type mapping struct {
 }
 
 // parse reads a pod's file and returns the number of its range.
-//
-// Upstream: pkg/kubelet/userns/userns_manager.go parseUserNsFileAndRecord
 func (m *Manager) parse(data []byte) (uint64, error) {
 	var of mappings
 	if err := json.Unmarshal(data, &of); err != nil {
