@@ -1,9 +1,10 @@
 package config
 
 import (
-	dockerref "github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // setDefaults fills in what the apiserver would have.
@@ -42,7 +43,7 @@ func setDefaults(pod *corev1.Pod) {
 func setContainerDefaults(c *corev1.Container, hostNetwork bool) {
 	fill(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
 	fill(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
-	fill(&c.ImagePullPolicy, pullPolicy(c.Image))
+	fill(&c.ImagePullPolicy, podinfo.PullPolicy(c.Image))
 	for i := range c.Ports {
 		p := &c.Ports[i]
 		fill(&p.Protocol, corev1.ProtocolTCP)
@@ -85,21 +86,6 @@ func roundUp(list corev1.ResourceList) {
 	}
 }
 
-// pullPolicy is Always for images whose name may come to mean another image.
-func pullPolicy(image string) corev1.PullPolicy {
-	named, err := dockerref.ParseNormalizedNamed(image)
-	if err != nil {
-		return corev1.PullIfNotPresent // validation and the puller say what is wrong with it
-	}
-	if _, digested := named.(dockerref.Digested); digested {
-		return corev1.PullIfNotPresent
-	}
-	if tagged, ok := named.(dockerref.Tagged); ok && tagged.Tag() != "latest" {
-		return corev1.PullIfNotPresent
-	}
-	return corev1.PullAlways
-}
-
 func setProbeDefaults(p *corev1.Probe) {
 	if p == nil {
 		return
@@ -126,7 +112,7 @@ func setVolumeDefaults(v *corev1.Volume) {
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
 	if v.Image != nil {
-		fill(&v.Image.PullPolicy, pullPolicy(v.Image.Reference))
+		fill(&v.Image.PullPolicy, podinfo.PullPolicy(v.Image.Reference))
 	}
 	if v.HostPath != nil {
 		point(&v.HostPath.Type, corev1.HostPathUnset)

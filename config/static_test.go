@@ -64,7 +64,7 @@ func TestPullPolicy(t *testing.T) {
 		"app": corev1.PullAlways, "app:latest": corev1.PullAlways, "app:1": corev1.PullIfNotPresent, "host:5000/app": corev1.PullAlways,
 		"app" + digest: corev1.PullIfNotPresent, "app:latest" + digest: corev1.PullIfNotPresent,
 	} {
-		if got := pullPolicy(image); got != want {
+		if got := podinfo.PullPolicy(image); got != want {
 			t.Errorf("%s: %s, want %s", image, got, want)
 		}
 	}

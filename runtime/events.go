@@ -30,7 +30,7 @@ const (
 )
 
 func (r *Runtime) podEvent(pod *corev1.Pod, kind, reason, format string, args ...any) {
-	r.opts.Events.Event(reference(pod, ""), kind, reason, fmt.Sprintf(format, args...))
+	r.opts.Events.Event(podinfo.Reference(pod, ""), kind, reason, fmt.Sprintf(format, args...))
 }
 
 // containerEvent names the container in the event's reference. An ID in the text, which the runtime likes to put
@@ -42,14 +42,7 @@ func (r *Runtime) containerEvent(pod *corev1.Pod, container *corev1.Container, i
 	if id != "" {
 		message = strings.ReplaceAll(message, id, container.Name)
 	}
-	r.opts.Events.Event(reference(pod, podinfo.FieldPath(pod, container.Name)), kind, reason, message)
-}
-
-func reference(pod *corev1.Pod, field string) *corev1.ObjectReference {
-	return &corev1.ObjectReference{
-		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
-		ResourceVersion: pod.ResourceVersion, FieldPath: field,
-	}
+	r.opts.Events.Event(podinfo.Reference(pod, container.Name), kind, reason, message)
 }
 
 // text is an error without gRPC's preamble, as users get to see it.

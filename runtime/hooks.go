@@ -1,50 +1,30 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/httpget"
 	"minikubelet/runtime/spec"
 )
 
 const (
-	maxHookBody  = 10 << 10 // bytes of a response that are read, to reuse the connection
-	maxRedirects = 10
-	hookTimeout  = 2 * time.Minute // an HTTP hook without an answer
+	maxHookBody = 10 << 10        // bytes of a response that are read
+	hookTimeout = 2 * time.Minute // an HTTP hook without an answer
 )
 
-// hookClient calls HTTP hooks. They are the pod's own, so its certificate proves nothing; redirects to another host
-// are not followed, or a pod could make the node call anything.
-var hookClient = &http.Client{
-	Timeout: hookTimeout,
-	Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-		DisableKeepAlives: true,
-	},
-	CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		if req.URL.Hostname() != via[0].URL.Hostname() {
-			return http.ErrUseLastResponse
-		}
-		if len(via) >= maxRedirects {
-			return fmt.Errorf("stopped after %d redirects", maxRedirects)
-		}
-		return nil
-	},
-}
+var hookClient = httpget.Client(hookTimeout)
 
 // runHook runs a postStart or preStop hook and returns, with an error, the message for the container's status.
 //
@@ -85,25 +65,25 @@ func (r *Runtime) sleepHook(ctx context.Context, d time.Duration) error {
 	case <-timer.C():
 		return nil
 	case <-ctx.Done():
-		r.metrics.sleepsCut.Inc()
 		return errors.New("container terminated before sleep hook finished")
 	}
 }
 
 // httpHook counts any response as success, as upstream does.
 func (r *Runtime) httpHook(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string, get *corev1.HTTPGetAction) error {
-	request, err := hookRequest(ctx, container, podIPs, get)
+	if get.Host == "" && len(podIPs) == 0 {
+		return errors.New("failed to find networking container: the pod has no address of its own, set httpGet.host")
+	}
+	request, err := httpget.Request(ctx, container, get, cmp.Or(podIPs...), "kube-lifecycle/1.37")
 	if err != nil {
 		return err
 	}
 	err = doHook(request)
-	var of *url.Error
-	if errors.As(err, &of) && strings.Contains(of.Err.Error(), "server gave HTTP response to HTTPS client") {
+	if failed, ok := errors.AsType[*url.Error](err); ok && strings.Contains(failed.Err.Error(), "server gave HTTP response to HTTPS client") {
 		request = request.Clone(ctx)
 		request.URL.Scheme = "http"
 		request.Header.Del("Authorization") // it was meant for an encrypted connection
 		if doHook(request) == nil {
-			r.metrics.httpFallbacks.Inc()
 			r.podEvent(pod, corev1.EventTypeWarning, eventLifecycleHTTPFallback,
 				"request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", request.URL.Host)
 			return nil
@@ -120,61 +100,6 @@ func doHook(request *http.Request) error {
 	defer response.Body.Close()
 	_, _ = io.CopyN(io.Discard, response.Body, maxHookBody) // the answer is in the header
 	return nil
-}
-
-func hookRequest(ctx context.Context, container *corev1.Container, podIPs []string, get *corev1.HTTPGetAction) (*http.Request, error) {
-	host := get.Host
-	if host == "" {
-		if len(podIPs) == 0 {
-			return nil, errors.New("failed to find networking container: the pod has no address of its own, set httpGet.host")
-		}
-		host = podIPs[0]
-	}
-	port, err := hookPort(get.Port, container)
-	if err != nil {
-		return nil, err
-	}
-	target, err := url.Parse(get.Path)
-	if err != nil {
-		target = &url.URL{Path: get.Path}
-	}
-	target.Scheme = "http"
-	if get.Scheme == corev1.URISchemeHTTPS {
-		target.Scheme = "https"
-	}
-	target.Host = net.JoinHostPort(host, strconv.Itoa(port))
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	for _, header := range get.HTTPHeaders {
-		request.Header.Add(header.Name, header.Value)
-	}
-	if request.Header.Get("User-Agent") == "" {
-		request.Header.Set("User-Agent", "kube-lifecycle/1.36")
-	}
-	if _, set := request.Header["Accept"]; !set {
-		request.Header.Set("Accept", "*/*")
-	} else if request.Header.Get("Accept") == "" {
-		request.Header.Del("Accept") // set to nothing: not wanted at all
-	}
-	request.Host = request.Header.Get("Host")
-	return request, nil
-}
-
-func hookPort(port intstr.IntOrString, container *corev1.Container) (int, error) {
-	number := port.IntValue()
-	if port.Type == intstr.String && number == 0 {
-		for _, p := range container.Ports {
-			if p.Name == port.StrVal {
-				number = int(p.ContainerPort)
-			}
-		}
-	}
-	if number < 1 || number > 65535 {
-		return 0, fmt.Errorf("invalid port number: %v", port.String())
-	}
-	return number, nil
 }
 
 // ExecInContainer runs a command in a container and returns its standard output followed by its standard error. A

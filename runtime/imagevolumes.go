@@ -22,7 +22,6 @@ func (r *Runtime) imageMounts(ctx context.Context, job startJob) ([]*runtimeapi.
 			return nil, fmt.Errorf("volumeMounts[%s].subPathExpr: not supported for an image volume", mount.Name)
 		}
 		ref, err := r.ensureImage(ctx, job, source.Reference, source.PullPolicy)
-		r.metrics.imageVolume(err)
 		if err != nil {
 			return nil, err
 		}

@@ -228,16 +228,16 @@ func TestHooks(t *testing.T) {
 		seen string
 		err  string
 	}{
-		{"http", get(nil), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.36 ", ""},
-		{"header", get(func(a *corev1.HTTPGetAction) { a.HTTPHeaders = []corev1.HTTPHeader{{Name: "X-Mine", Value: "v"}} }), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.36 v", ""},
+		{"http", get(nil), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.37 ", ""},
+		{"header", get(func(a *corev1.HTTPGetAction) { a.HTTPHeaders = []corev1.HTTPHeader{{Name: "X-Mine", Value: "v"}} }), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.37 v", ""},
 		{"https", get(func(a *corev1.HTTPGetAction) {
 			a.Port, a.Scheme = intstr.FromInt32(portOf(secure)), corev1.URISchemeHTTPS
-		}), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.36 ", ""},
+		}), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.37 ", ""},
 		{"https to a plain server", get(func(a *corev1.HTTPGetAction) {
 			a.Scheme, a.HTTPHeaders = corev1.URISchemeHTTPS, []corev1.HTTPHeader{{Name: "Authorization", Value: "secret"}}
-		}), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.36 ", ""},
-		{"redirect elsewhere is not followed", get(func(a *corev1.HTTPGetAction) { a.Path = "/away" }), []string{"127.0.0.1"}, "/away kube-lifecycle/1.36 ", ""},
-		{"own host", get(func(a *corev1.HTTPGetAction) { a.Host = "127.0.0.1" }), nil, "/x?y=z kube-lifecycle/1.36 ", ""},
+		}), []string{"127.0.0.1"}, "/x?y=z kube-lifecycle/1.37 ", ""},
+		{"redirect elsewhere is not followed", get(func(a *corev1.HTTPGetAction) { a.Path = "/away" }), []string{"127.0.0.1"}, "/away kube-lifecycle/1.37 ", ""},
+		{"own host", get(func(a *corev1.HTTPGetAction) { a.Host = "127.0.0.1" }), nil, "/x?y=z kube-lifecycle/1.37 ", ""},
 		{"no address", get(nil), nil, "", "failed to find networking container"},
 		{"unknown port", get(func(a *corev1.HTTPGetAction) { a.Port = intstr.FromString("nope") }), []string{"127.0.0.1"}, "", "invalid port number"},
 		{"tcp", &corev1.LifecycleHandler{TCPSocket: &corev1.TCPSocketAction{}}, nil, "", "invalid handler"},

@@ -16,8 +16,6 @@ import (
 type metrics struct {
 	pods, podErrors             prometheus.Counter
 	containers, containerErrors *prometheus.CounterVec
-	volumes, mounted, unmounted prometheus.Counter
-	httpFallbacks, sleepsCut    prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -33,11 +31,6 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		podErrors:       counter("started_pods_errors_total", "Sandboxes that failed to start."),
 		containers:      vector("started_containers_total", "Containers whose start was begun.", "container_type"),
 		containerErrors: vector("started_containers_errors_total", "Containers that failed to start, with the reason.", "container_type", "code"),
-		volumes:         counter("image_volume_requested_total", "Image volumes that containers asked for."),
-		mounted:         counter("image_volume_mounted_succeed_total", "Image volumes whose image is there to be mounted."),
-		unmounted:       counter("image_volume_mounted_errors_total", "Image volumes whose image could not be had."),
-		httpFallbacks:   counter("lifecycle_handler_http_fallbacks_total", "Lifecycle hooks that went to plain HTTP after HTTPS failed."),
-		sleepsCut:       counter("sleep_action_terminated_early_total", "Sleep hooks that were ended before their time."),
 	}
 }
 
@@ -58,15 +51,5 @@ func (m *metrics) container(kind plan.Kind, err error) {
 	m.containers.WithLabelValues(label).Inc()
 	if failed, ok := errors.AsType[*containerError](err); ok {
 		m.containerErrors.WithLabelValues(label, failed.Reason).Inc()
-	}
-}
-
-// imageVolume counts the image of one image volume.
-func (m *metrics) imageVolume(err error) {
-	m.volumes.Inc()
-	if err != nil {
-		m.unmounted.Inc()
-	} else {
-		m.mounted.Inc()
 	}
 }

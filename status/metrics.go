@@ -14,12 +14,8 @@ import (
 //
 // Upstream: pkg/kubelet/metrics/metrics.go PodStatusSyncDuration, PodStartSLIDuration and those near them.
 type metrics struct {
-	synced       prometheus.Histogram
-	total, sli   prometheus.Histogram
-	firstNetwork prometheus.Gauge
-	terminated   *prometheus.CounterVec
-
-	networkSeen bool // the first pod with a network of its own has started
+	synced, total, sli prometheus.Histogram
+	terminated         *prometheus.CounterVec
 }
 
 // startBuckets reach from half a second to an hour.
@@ -36,9 +32,6 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		total: histogram("pod_start_total_duration_seconds", "Seconds from a pod's creation to the watch showing all its containers started.", startBuckets),
 		sli: histogram("pod_start_sli_duration_seconds",
 			"The same without the time for image pulls and init containers, of pods without persistent volumes.", startBuckets),
-		firstNetwork: f.NewGauge(prometheus.GaugeOpts{
-			Name: "kubelet_first_network_pod_start_sli_duration_seconds", Help: "The same, of the first pod with a network of its own.",
-		}),
 		terminated: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_terminated_containers_total", Help: "Containers that ended.",
 		}, []string{"container_type", "exit_code", "reason"}),
@@ -95,17 +88,11 @@ func (m *metrics) started(e *entry, pod *corev1.Pod, now time.Time) {
 		return
 	}
 	took := now.Sub(pod.CreationTimestamp.Time)
-	own := took - e.startup.pulling - initTime(pod)
-	e.startup = nil
 	m.total.Observe(took.Seconds())
-	if isStateful(pod) {
-		return
+	if !isStateful(pod) {
+		m.sli.Observe((took - e.startup.pulling - initTime(pod)).Seconds())
 	}
-	m.sli.Observe(own.Seconds())
-	if !pod.Spec.HostNetwork && !m.networkSeen {
-		m.networkSeen = true
-		m.firstNetwork.Set(own.Seconds())
-	}
+	e.startup = nil
 }
 
 func allRunning(containers []corev1.ContainerStatus) bool {

@@ -71,6 +71,17 @@ func Container(pod *corev1.Pod, name string) *corev1.Container {
 	return nil
 }
 
+// Reference is the pod in an event, or its container of that name.
+func Reference(pod *corev1.Pod, container string) *corev1.ObjectReference {
+	ref := &corev1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}
+	if container != "" {
+		ref.FieldPath = FieldPath(pod, container)
+	}
+	return ref
+}
+
 // FieldPath is where in the pod the container stands, as events name it: spec.containers{name}.
 func FieldPath(pod *corev1.Pod, name string) string {
 	field := "containers"

@@ -1,14 +1,12 @@
 package probes
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +16,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/httpget"
 )
 
 type result int
@@ -39,14 +37,14 @@ type outcome struct {
 	err    error // why the probe could not be made
 }
 
-const maxOutput = 10 << 10 // bytes of an answer that are looked at
+const (
+	maxOutput = 10 << 10 // bytes of an answer that are looked at
+	userAgent = "kube-probe/1.37"
+)
 
 // try makes one probe.
 func (w *worker) try(ctx context.Context, observed *cri.PodStatus) outcome {
-	timeout := time.Duration(w.probe.TimeoutSeconds) * time.Second
-	if timeout <= 0 {
-		timeout = time.Second
-	}
+	timeout := max(time.Duration(w.probe.TimeoutSeconds)*time.Second, time.Second)
 	host := w.host(observed)
 	switch {
 	case w.probe.Exec != nil:
@@ -63,14 +61,10 @@ func (w *worker) try(ctx context.Context, observed *cri.PodStatus) outcome {
 
 // host is the pod's address, or the node's for a pod on its network.
 func (w *worker) host(observed *cri.PodStatus) string {
-	ips := observed.IPs
 	if w.pod.Spec.HostNetwork {
-		ips = w.manager.opts.HostIPs()
+		return cmp.Or(w.manager.opts.HostIPs()...)
 	}
-	if len(ips) == 0 {
-		return ""
-	}
-	return ips[0]
+	return cmp.Or(observed.IPs...)
 }
 
 func (w *worker) exec(ctx context.Context, timeout time.Duration) outcome {
@@ -87,47 +81,12 @@ func (w *worker) exec(ctx context.Context, timeout time.Duration) outcome {
 	return outcome{result: success, output: text}
 }
 
-// port is a number, or the name of one of the container's ports.
-//
-// Upstream: pkg/probe/util.go ResolveContainerPort.
-func (w *worker) port(p intstr.IntOrString) (string, error) {
-	n := p.IntValue()
-	if p.Type == intstr.String {
-		for i := range w.container.Ports {
-			if w.container.Ports[i].Name == p.StrVal {
-				n = int(w.container.Ports[i].ContainerPort)
-			}
-		}
-	}
-	if n < 1 || n > 65535 {
-		return "", fmt.Errorf("invalid port: %s", p.String())
-	}
-	return strconv.Itoa(n), nil
-}
-
 func (w *worker) httpGet(ctx context.Context, host string, timeout time.Duration) outcome {
-	request, err := w.httpRequest(ctx, w.probe.HTTPGet, host)
+	request, err := httpget.Request(ctx, w.container, w.probe.HTTPGet, host, userAgent)
 	if err != nil {
 		return outcome{err: err}
 	}
-	client := http.Client{
-		Timeout: timeout,
-		Transport: &http.Transport{
-			// The certificate is not verified, as upstream does not: a probe is about whether there is an answer.
-			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-			DisableKeepAlives: true, DisableCompression: true,
-		},
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if r.URL.Hostname() != via[0].URL.Hostname() {
-				return http.ErrUseLastResponse
-			}
-			if len(via) >= 10 {
-				return errors.New("stopped after 10 redirects")
-			}
-			return nil
-		},
-	}
-	answer, err := client.Do(request)
+	answer, err := httpget.Client(timeout).Do(request)
 	if err != nil {
 		return outcome{output: err.Error()}
 	}
@@ -144,53 +103,12 @@ func (w *worker) httpGet(ctx context.Context, host string, timeout time.Duration
 	return outcome{result: success, output: string(body)}
 }
 
-func (w *worker) httpRequest(ctx context.Context, get *corev1.HTTPGetAction, host string) (*http.Request, error) {
-	port, err := w.port(get.Port)
-	if err != nil {
-		return nil, err
-	}
-	if get.Host != "" {
-		host = get.Host
-	}
-	u, err := url.Parse(get.Path)
-	if err != nil {
-		u = &url.URL{Path: get.Path}
-	}
-	u.Scheme, u.Host = strings.ToLower(string(get.Scheme)), net.JoinHostPort(host, port)
-	if u.Scheme == "" {
-		u.Scheme = "http"
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("User-Agent", "kube-probe/1.37")
-	request.Header.Set("Accept", "*/*")
-	given := http.Header{}
-	for _, h := range get.HTTPHeaders {
-		given.Add(h.Name, h.Value)
-	}
-	for name, values := range given {
-		request.Header[name] = values
-		if name == "Host" {
-			request.Host = values[0]
-		}
-		if len(values) == 1 && values[0] == "" && (name == "Accept" || name == "User-Agent") {
-			request.Header.Del(name) // an empty value asks for no header
-		}
-	}
-	return request, nil
-}
-
 func (w *worker) tcp(ctx context.Context, host string, timeout time.Duration) outcome {
-	port, err := w.port(w.probe.TCPSocket.Port)
+	port, err := httpget.Port(w.container, w.probe.TCPSocket.Port)
 	if err != nil {
 		return outcome{err: err}
 	}
-	if w.probe.TCPSocket.Host != "" {
-		host = w.probe.TCPSocket.Host
-	}
-	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", net.JoinHostPort(cmp.Or(w.probe.TCPSocket.Host, host), port))
 	if err != nil {
 		return outcome{output: err.Error()}
 	}
@@ -203,17 +121,13 @@ func (w *worker) grpc(ctx context.Context, host string, timeout time.Duration) o
 	defer cancel()
 	address := net.JoinHostPort(host, strconv.Itoa(int(w.probe.GRPC.Port)))
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("kube-probe/1.37"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent(userAgent),
 		grpc.WithNoProxy()) // the pod is reached from its node, whatever HTTPS_PROXY says
 	if err != nil {
 		return outcome{err: err}
 	}
 	defer conn.Close()
-	service := ""
-	if w.probe.GRPC.Service != nil {
-		service = *w.probe.GRPC.Service
-	}
-	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
+	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: ptr.Deref(w.probe.GRPC.Service, "")})
 	switch {
 	case status.Code(err) == codes.DeadlineExceeded:
 		return outcome{output: fmt.Sprintf("timeout: health rpc did not complete within %v", timeout)}

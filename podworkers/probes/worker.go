@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -166,10 +167,7 @@ func (w *worker) judge(ctx context.Context, o outcome) {
 // event sends the event of a failed probe.
 func (w *worker) event(ctx context.Context, o outcome) {
 	log := klog.FromContext(ctx).WithValues("container", w.container.Name, "probe", w.kind)
-	object := &corev1.ObjectReference{
-		Kind: "Pod", APIVersion: "v1", Namespace: w.pod.Namespace, Name: w.pod.Name, UID: w.pod.UID,
-		ResourceVersion: w.pod.ResourceVersion, FieldPath: "spec.containers{" + w.container.Name + "}",
-	}
+	object := podinfo.Reference(w.pod, w.container.Name)
 	switch {
 	case o.err != nil:
 		log.V(1).Info("Probe errored", "err", o.err)

@@ -6,14 +6,16 @@ import (
 	"time"
 )
 
-// backoff says when a pod may try an image again: base after the first failure, twice as long after each further one,
-// up to longest. A failure that long after the last one counts as the first.
-//
-// Upstream: staging/src/k8s.io/client-go/util/flowcontrol/backoff.go
+const (
+	firstBackoff = 10 * time.Second
+	maxBackoff   = 5 * time.Minute
+)
+
+// backoff says when a pod may try an image again: 10 seconds after the first failure, twice as long after each further one, up to
+// 5 minutes. It keeps the last error, which the pod's status shows. (flowcontrol.Backoff does not tell when a back-off ends.)
 type backoff struct {
-	base, longest time.Duration
-	mu            sync.Mutex
-	failures      map[string]*failure
+	mu       sync.Mutex
+	failures map[string]failure
 }
 
 type failure struct {
@@ -22,29 +24,21 @@ type failure struct {
 	err  error
 }
 
-func newBackoff(base, longest time.Duration) *backoff {
-	return &backoff{base: base, longest: longest, failures: map[string]*failure{}}
-}
-
-// check returns until when the key has to wait and why.
-func (b *backoff) check(key string, now time.Time) (until time.Time, last error, waiting bool) {
+// check returns until when the key has to wait and why; a zero time for not at all.
+func (b *backoff) check(key string) (until time.Time, last error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	f := b.failures[key]
-	if f == nil || now.Sub(f.at) >= f.wait {
-		return time.Time{}, nil, false
+	if f, failed := b.failures[key]; failed && time.Since(f.at) < f.wait {
+		return f.at.Add(f.wait), f.err
 	}
-	return f.at.Add(f.wait), f.err, true
+	return time.Time{}, nil
 }
 
-// next notes a failure, and forgets those that are too long ago.
-func (b *backoff) next(key string, now time.Time, err error) {
+// next records a failure, and forgets those that are too long ago. The next one counts as the first then.
+func (b *backoff) next(key string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.failures, func(_ string, f *failure) bool { return now.Sub(f.at) > 2*b.longest })
-	wait := b.base
-	if f := b.failures[key]; f != nil {
-		wait = min(2*f.wait, b.longest)
-	}
-	b.failures[key] = &failure{at: now, wait: wait, err: err}
+	now := time.Now()
+	maps.DeleteFunc(b.failures, func(_ string, f failure) bool { return now.Sub(f.at) > 2*maxBackoff })
+	b.failures[key] = failure{at: now, wait: min(max(2*b.failures[key].wait, firstBackoff), maxBackoff), err: err}
 }

@@ -80,20 +80,14 @@ func diskSpace(path string) (capacity, available int64, err error) {
 	return int64(s.Blocks) * s.Bsize, int64(s.Bavail) * s.Bsize, nil
 }
 
-// Run collects every 5 minutes, and after pulls, until ctx ends. With a high threshold of 100 and no maximum age only
-// the use of images is noted, for DeleteUnusedImages.
+// Run collects every 5 minutes, and after pulls, until ctx ends.
 func (c *Collector) Run(ctx context.Context) {
 	c.began = time.Now()
 	failed := false
 	tick := time.NewTicker(gcPeriod)
 	defer tick.Stop()
 	for {
-		var err error
-		if c.off() {
-			err = c.detect(ctx)
-		} else {
-			err = c.GarbageCollect(ctx)
-		}
+		err := c.GarbageCollect(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -113,13 +107,6 @@ func (c *Collector) Run(ctx context.Context) {
 	}
 }
 
-// off tells whether images stay however full the disk is and however old they are.
-func (c *Collector) off() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.HighThresholdPercent == 100 && c.MaxAge == 0
-}
-
 // Limits are the settings that may change while a Collector runs.
 type Limits struct {
 	HighThresholdPercent int           // imageGCHighThresholdPercent: from that usage of the disk on, images are removed
@@ -136,20 +123,23 @@ func (c *Collector) Reconfigure(l Limits) {
 }
 
 // GarbageCollect removes images that are too old, and if the disk is too full as many more as it takes, the ones
-// longest unused first.
+// longest unused first. With a high threshold of 100 only those that are too old go.
 func (c *Collector) GarbageCollect(ctx context.Context) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ctx, end := cri.Step(ctx, "Images/GarbageCollect", nil)
 	defer func() { end(err) }()
 	now := time.Now()
-	if err := c.look(ctx, now); err != nil {
+	if err := c.detect(ctx, now); err != nil {
 		return err
 	}
 	if err := c.freeOld(ctx, now); err != nil {
 		return err
 	}
-	capacity, available, err := c.usage(ctx)
+	if c.HighThresholdPercent == 100 {
+		return nil // images stay however full the disk is
+	}
+	capacity, available, err := c.measure(ctx)
 	if err != nil {
 		return err
 	}
@@ -179,23 +169,16 @@ func (c *Collector) DeleteUnusedImages(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if err := c.look(ctx, now); err != nil {
+	if err := c.detect(ctx, now); err != nil {
 		return err
 	}
 	_, err := c.free(ctx, math.MaxInt64, now)
 	return err
 }
 
-// detect notes which images are there and which are used.
-func (c *Collector) detect(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.look(ctx, time.Now())
-}
-
-// look is detect for those who hold mu.
-func (c *Collector) look(ctx context.Context, now time.Time) error {
-	// Images first: one that is pulled meanwhile is not known, so it is not removed, whoever uses it.
+// detect records which images are there and which are used. Callers hold mu.
+func (c *Collector) detect(ctx context.Context, now time.Time) error {
+	// Images first: one that is pulled meanwhile is not known, and so not removed before its container is made.
 	listed, err := c.CRI.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
@@ -264,8 +247,8 @@ func (c *Collector) mounted(ctx context.Context, id string) (images []string, er
 	return images, nil
 }
 
-// usage measures the filesystem with the images.
-func (c *Collector) usage(ctx context.Context) (capacity, available int64, err error) {
+// measure measures the filesystem with the images.
+func (c *Collector) measure(ctx context.Context) (capacity, available int64, err error) {
 	answer, err := c.CRI.Images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
 	if err != nil {
 		return 0, 0, fmt.Errorf("find the image filesystem: %w", err)
@@ -299,7 +282,7 @@ func (c *Collector) evictionOrder() []*seen {
 	return out
 }
 
-// freeOld removes what was not used for MaxAge, once the kubelet has run for that long: before, it cannot know.
+// freeOld removes what was not used for MaxAge, once the kubelet has run for that long. Before that it cannot know.
 func (c *Collector) freeOld(ctx context.Context, now time.Time) error {
 	if c.MaxAge == 0 || now.Sub(c.began) <= c.MaxAge {
 		return nil
@@ -310,10 +293,7 @@ func (c *Collector) freeOld(ctx context.Context, now time.Time) error {
 			errs = append(errs, c.remove(ctx, s))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("free images older than %v: %w", c.MaxAge, err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // free removes images until that many bytes are free. What an image's removal gives back is not known before, since
@@ -351,13 +331,12 @@ func (c *Collector) remove(ctx context.Context, s *seen) error {
 
 // formatSize writes 1.5 GiB.
 func formatSize(bytes int64) string {
-	size, units := float64(bytes), []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	unit := 0
-	for ; size >= 1024 && unit < len(units)-1; unit++ {
+	size, unit := float64(bytes), 0
+	for ; size >= 1024 && unit < 4; unit++ {
 		size /= 1024
 	}
 	if unit == 0 {
 		return fmt.Sprintf("%d B", bytes)
 	}
-	return fmt.Sprintf("%.1f %s", size, units[unit])
+	return fmt.Sprintf("%.1f %ciB", size, "KMGT"[unit-1])
 }

@@ -5,14 +5,12 @@ package images
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/distribution/reference"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,7 +19,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
-	"k8s.io/utils/clock"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
@@ -70,31 +67,21 @@ type Options struct {
 	MaxParallel int                   // maxParallelImagePulls; 0 for no limit
 	QPS         float32               // registryPullQPS; 0 for no limit. Pulls above it wait.
 	Burst       int                   // registryBurst
-	Clock       clock.WithTicker      // RealClock by default
 	Registerer  prometheus.Registerer // may be nil
 	// Pulled, if there is one, is told of every pull for a pod.
-	Pulled      func(pod types.UID, began, ended time.Time)
-	BackoffBase time.Duration // 10 s by default
-	BackoffMax  time.Duration // 5 min by default
-
+	Pulled func(pod types.UID, began, ended time.Time)
 	// OnPulled, if there is one, is called after an image was pulled. It must not block.
 	OnPulled func()
-
-	// Node, if there are any, are the node's own credentials, which count after those of the pods' secrets. Part: node.go.
+	// Node, if there are any, are the node's own credentials, which come after those of the pods' secrets. Part: node.go.
 	Node *NodeCredentials
-
-	// Plugins, if there are any, have credentials besides those, and come last. Part: credential provider plugins, plugins.go.
+	// Plugins, if there are any, have credentials besides, and come last. Part: credential provider plugins, plugins.go.
 	Plugins *Plugins
 
-	// RecordsDir, image_manager below the kubelet's root directory, is where pulls with secrets are remembered, so
-	// that an image stays with those who may pull it. "" turns that off.
-	RecordsDir string
-	// Verification says which images that checks: imagePullCredentialsVerificationPolicy, those that a kubelet pulled
-	// by default.
-	Verification kubeletconfig.ImagePullCredentialsVerificationPolicy
-	// Preloaded is preloadedImagesVerificationAllowlist, for the policy NeverVerifyAllowlistedImages: images without
-	// tag, or prefixes that end in /*.
-	Preloaded []string
+	// RecordsDir, image_manager below the kubelet's root directory, has the records of pulls with secrets, by which an image
+	// stays with the pods that may pull it. "" turns that off. Part: records.go, access.go.
+	RecordsDir   string
+	Verification kubeletconfig.ImagePullCredentialsVerificationPolicy // which images are checked; those that a kubelet pulled by default
+	Preloaded    []string                                             // preloadedImagesVerificationAllowlist
 }
 
 // Manager pulls images. It is safe for concurrent use.
@@ -102,29 +89,24 @@ type Options struct {
 // Upstream: pkg/kubelet/images/image_manager.go
 type Manager struct {
 	Options
-	metrics *metrics
-	backoff *backoff
-	records *records // nil: everybody may use every image
-	limiter flowcontrol.RateLimiter
-	slots   chan struct{} // one per pull that may run; nil for any number
+	pullDuration *prometheus.HistogramVec
+	backoff      backoff
+	records      *records // nil: every pod may use every image
+	limiter      flowcontrol.RateLimiter
+	slots        chan struct{} // one per pull that may run; nil for any number
 
 	mu    sync.Mutex
 	pulls map[string]*pull // in flight, by image and credentials
 }
 
-// New fills in the defaults. It talks to nobody.
+// New returns a Manager. It asks the runtime nothing yet.
 func New(options Options) *Manager {
-	options.BackoffBase = cmp.Or(options.BackoffBase, 10*time.Second)
-	options.BackoffMax = cmp.Or(options.BackoffMax, 5*time.Minute)
-	if options.Clock == nil {
-		options.Clock = clock.RealClock{}
-	}
 	m := &Manager{
-		Options: options,
-		metrics: newMetrics(options.Registerer),
-		backoff: newBackoff(options.BackoffBase, options.BackoffMax),
-		limiter: flowcontrol.NewFakeAlwaysRateLimiter(),
-		pulls:   map[string]*pull{},
+		Options:      options,
+		pullDuration: newPullDuration(options.Registerer),
+		backoff:      backoff{failures: map[string]failure{}},
+		limiter:      flowcontrol.NewFakeAlwaysRateLimiter(),
+		pulls:        map[string]*pull{},
 	}
 	if options.QPS > 0 {
 		m.limiter = flowcontrol.NewTokenBucketRateLimiter(options.QPS, max(options.Burst, 1))
@@ -135,7 +117,7 @@ func New(options Options) *Manager {
 		m.slots = make(chan struct{}, options.MaxParallel)
 	}
 	if options.RecordsDir != "" {
-		m.records = newRecords(options.RecordsDir, options.Verification, options.Preloaded)
+		m.records = newRecords(options.RecordsDir)
 	}
 	return m
 }
@@ -177,35 +159,26 @@ func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef st
 		return found
 	})
 	policy := cmp.Or(r.PullPolicy, name.policy)
-	if policy != corev1.PullAlways {
-		imageRef, err = m.present(ctx, r, name.image)
-		if err != nil {
-			return "", err
-		}
-		here := imageRef != ""
-		use := here && !m.mustPull(ctx, r.Image, imageRef, credentials)
-		m.metrics.request(policy, &here, new(!use))
-		if use {
-			m.event(r, corev1.EventTypeNormal, eventPulled, m.presentMessage(r.Image))
-			return imageRef, nil
-		}
-		if policy == corev1.PullNever {
-			// Also where the pod may not use the image: nobody learns that it is here.
-			message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
-			return "", m.fail(r, eventNeverPull, message, &Error{Reason: ErrImageNeverPull, Message: message})
-		}
-	}
 	if policy == corev1.PullAlways {
-		m.metrics.request(policy, nil, new(true))
+		return m.pullImage(ctx, r, name.image, credentials())
+	}
+	if imageRef, err = m.present(ctx, r, name.image); err != nil {
+		return "", err
+	}
+	if imageRef != "" && !m.mustPull(ctx, r.Image, imageRef, credentials) {
+		message := fmt.Sprintf("Container image %q already present on machine", r.Image)
+		if m.records != nil {
+			message += " and can be accessed by the pod"
+		}
+		m.event(r, corev1.EventTypeNormal, eventPulled, message)
+		return imageRef, nil
+	}
+	if policy == corev1.PullNever {
+		// The same where the pod may not use the image: it is not told that the image is here.
+		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
+		return "", m.fail(r, eventNeverPull, message, &Error{Reason: ErrImageNeverPull, Message: message})
 	}
 	return m.pullImage(ctx, r, name.image, credentials())
-}
-
-func (m *Manager) presentMessage(image string) string {
-	if m.records == nil {
-		return fmt.Sprintf("Container image %q already present on machine", image)
-	}
-	return fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", image)
 }
 
 // present returns the image's ID, "" if it is not there.
@@ -224,8 +197,8 @@ func (m *Manager) present(ctx context.Context, r Request, image string) (id stri
 // pullImage pulls, or says that it is too early for that.
 func (m *Manager) pullImage(ctx context.Context, r Request, image string, credentials []Credential) (string, error) {
 	key := string(r.Pod.UID) + "_" + r.Image
-	start := m.Clock.Now()
-	if until, last, waiting := m.backoff.check(key, start); waiting {
+	start := time.Now()
+	if until, last := m.backoff.check(key); !until.IsZero() {
 		message := fmt.Sprintf("Back-off pulling image %q", r.Image)
 		m.event(r, corev1.EventTypeNormal, eventBackOff, message)
 		return "", &Error{Reason: ImagePullBackOff, Message: message + ": " + last.Error(), RetryAt: until, Err: last}
@@ -236,19 +209,19 @@ func (m *Manager) pullImage(ctx context.Context, r Request, image string, creden
 	m.event(r, corev1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.Image))
 	result := m.join(ctx, r, image, credentials)
 	if m.Pulled != nil {
-		m.Pulled(r.Pod.UID, start, m.Clock.Now())
+		m.Pulled(r.Pod.UID, start, time.Now())
 	}
 	if result.err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err() // interrupted, not failed
 		}
 		failure := pullError(r.Image, result.err)
-		m.backoff.next(key, m.Clock.Now(), failure)
+		m.backoff.next(key, failure)
 		return "", m.fail(r, eventFailed, fmt.Sprintf("Failed to pull image %q: %v", r.Image, result.err), failure)
 	}
-	m.metrics.pulls.WithLabelValues(sizeLabel(result.size)).Observe(m.Clock.Since(start).Seconds())
+	m.pullDuration.WithLabelValues(sizeLabel(result.size)).Observe(time.Since(start).Seconds())
 	m.event(r, corev1.EventTypeNormal, eventPulled, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-		r.Image, result.took.Truncate(time.Millisecond), m.Clock.Since(start).Truncate(time.Millisecond), result.size))
+		r.Image, result.took.Truncate(time.Millisecond), time.Since(start).Truncate(time.Millisecond), result.size))
 	return result.ref, nil
 }
 
@@ -267,7 +240,7 @@ func pullError(image string, err error) *Error {
 
 // List returns the images on the node as its status has them, largest first.
 func (m *Manager) List(ctx context.Context) ([]corev1.ContainerImage, error) {
-	start := m.Clock.Now()
+	start := time.Now()
 	answer, err := m.CRI.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
@@ -298,45 +271,13 @@ func (m *Manager) event(r Request, kind, reason, message string) {
 	if m.Events == nil {
 		return
 	}
-	ref := &corev1.ObjectReference{
-		Kind: "Pod", APIVersion: "v1", Namespace: r.Pod.Namespace, Name: r.Pod.Name, UID: r.Pod.UID, ResourceVersion: r.Pod.ResourceVersion,
-	}
+	container := ""
 	if r.Container != nil && r.Container.Image == r.Image {
-		ref.FieldPath = podinfo.FieldPath(r.Pod, r.Container.Name)
+		container = r.Container.Name
 	}
-	m.Events.Event(ref, kind, reason, message)
-}
-
-// imageName is a parsed reference.
-type imageName struct {
-	image      string // as asked for, with a tag if it had neither tag nor digest
-	repository string // in full: docker.io/library/busybox
-	policy     corev1.PullPolicy
-}
-
-// parse adds the tag latest where there is neither tag nor digest. Nothing else is changed: which registry a short
-// name means is the runtime's to say.
-func parse(image string) (imageName, error) {
-	named, err := reference.ParseNormalizedNamed(image)
-	if err != nil {
-		return imageName{}, fmt.Errorf("couldn't parse image name %q: %w", image, err)
-	}
-	out := imageName{image: image, repository: named.Name(), policy: corev1.PullIfNotPresent}
-	_, digested := named.(reference.Digested)
-	tagged, hasTag := named.(reference.Tagged)
-	switch {
-	case digested:
-	case !hasTag:
-		out.image += ":latest"
-		out.policy = corev1.PullAlways
-	case tagged.Tag() == "latest":
-		out.policy = corev1.PullAlways
-	}
-	return out, nil
+	m.Events.Event(podinfo.Reference(r.Pod, container), kind, reason, message)
 }
 
 func imageSpec(pod *corev1.Pod, image string) *runtimeapi.ImageSpec {
 	return &runtimeapi.ImageSpec{Image: image, Annotations: pod.Annotations}
 }
-
-var errNoRef = errors.New("imageRef of image is not set")

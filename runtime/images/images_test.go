@@ -388,7 +388,7 @@ func TestRecordsAfterKill(t *testing.T) {
 	dir := t.TempDir()
 	m, fake, _ := newManager(Options{RecordsDir: dir})
 	fake.AddImage("reg.io/app:1")
-	if err := newRecords(dir, "", nil).begin("reg.io/app:1"); err != nil {
+	if err := newRecords(dir).begin("reg.io/app:1"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.EnsureImageExists(t.Context(), request("reg.io/app:1", "")); err != nil || fake.Count("PullImage") != 1 {
@@ -424,7 +424,12 @@ func TestVerification(t *testing.T) {
 		{kubeletconfig.NeverVerifyAllowlistedImages, "reg.io/based:1", false, true},
 		{kubeletconfig.NeverVerifyAllowlistedImages, "reg.io/public", false, true},
 	} {
-		if got := newRecords("", test.policy, allowed).verify(test.image, test.pulled); got != test.want {
+		m := New(Options{Verification: test.policy, Preloaded: allowed})
+		name, err := trim(test.image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.verifies(name, test.pulled); got != test.want {
 			t.Errorf("policy %q, image %s, pulled %v: verify = %v", test.policy, test.image, test.pulled, got)
 		}
 	}

@@ -19,8 +19,8 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
-// Credential is a login for a registry, and what the record of a pull with it says: the secret or the service account that it is from, or that
-// it is the node's own, so that all pods may use the image.
+// Credential is a login for a registry, and what the record of a pull with it says: the secret or the service account that it is
+// from, or that it is the node's own, so that all pods may use the image.
 //
 // Upstream: pkg/credentialprovider/keyring.go TrackedAuthConfig
 type Credential struct {
@@ -41,8 +41,8 @@ const defaultRegistry = "index.docker.io"
 
 // Lookup returns the credentials that the pull secrets have for a repository ("registry.example/team/app", no tag),
 // those for the most specific location first. A location may have a port and a path, which must be a prefix of the
-// repository's, and globs within the labels of its host. Secrets of other types are no business of image pulls; one
-// that cannot be read is an error, and the others count all the same. Errors name the secret and none of its content.
+// repository's, and globs within the labels of its host. Secrets of other types are passed over. One that cannot be read is an
+// error, and the others count all the same. Errors name the secret and none of its content.
 func Lookup(secrets []corev1.Secret, repository string) ([]Credential, error) {
 	all := keyring{}
 	var errs []error
@@ -84,26 +84,32 @@ func (k keyring) addSecret(secret *corev1.Secret) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	locations, contents := k.add(logins, func(l login) kubeletconfig.ImagePullCredentials {
+		return kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{{
+			UID: string(secret.UID), Namespace: secret.Namespace, Name: secret.Name, CredentialHash: l.hash(),
+		}}}
+	})
+	return errors.Join(locations, contents)
+}
+
+// add adds the logins of a docker config that can be read. The errors are of those that name no registry, and of those whose
+// content is broken.
+func (k keyring) add(logins map[string]login, source func(login) kubeletconfig.ImagePullCredentials) (locations, contents error) {
 	for _, location := range slices.Sorted(maps.Keys(logins)) {
 		key, err := normalLocation(location)
 		if err != nil {
-			errs = append(errs, err)
+			locations = errors.Join(locations, err)
 			continue
 		}
 		login, err := logins[location].decoded()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("entry %q: %w", location, err))
+			contents = errors.Join(contents, fmt.Errorf("entry %q: %w", location, err))
 			continue
 		}
-		k[key] = append(k[key], Credential{
-			Auth: login.auth(),
-			Source: kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{{
-				UID: string(secret.UID), Namespace: secret.Namespace, Name: secret.Name, CredentialHash: login.hash(),
-			}}},
-		})
+		auth := &runtimeapi.AuthConfig{Username: login.Username, Password: login.Password}
+		k[key] = append(k[key], Credential{auth, source(login)})
 	}
-	return errors.Join(errs...)
+	return locations, contents
 }
 
 func inKey(key string, err error) error {
@@ -153,10 +159,6 @@ func (l login) decoded() (login, error) {
 		return l, errors.New("auth is not username:password in base64")
 	}
 	return login{Username: username, Password: password, Email: l.Email}, nil
-}
-
-func (l login) auth() *runtimeapi.AuthConfig {
-	return &runtimeapi.AuthConfig{Username: l.Username, Password: l.Password}
 }
 
 func (l login) hash() string {

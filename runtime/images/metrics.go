@@ -1,44 +1,18 @@
 package images
 
 import (
-	"strconv"
-	"strings"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	corev1 "k8s.io/api/core/v1"
 )
 
-// metrics count what was asked for and time what was pulled, under upstream's names.
+// newPullDuration times pulls.
 //
-// Upstream: pkg/kubelet/metrics/metrics.go ImagePullDuration, pkg/kubelet/images/metrics.go
-type metrics struct {
-	pulls    *prometheus.HistogramVec
-	requests *prometheus.CounterVec
-}
-
-func newMetrics(registerer prometheus.Registerer) *metrics {
-	f := promauto.With(registerer)
-	return &metrics{
-		pulls: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "kubelet_image_pull_duration_seconds", Help: "Seconds that pulling an image took, by its size.",
-			Buckets: []float64{1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600},
-		}, []string{"image_size_in_bytes"}),
-		requests: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "kubelet_image_manager_ensure_image_requests_total", Help: "Images that containers asked for.",
-		}, []string{"pull_policy", "present_locally", "pull_required"}),
-	}
-}
-
-// request counts one image that was asked for; present is nil when nobody looked, pull when nobody decided.
-func (m *metrics) request(policy corev1.PullPolicy, present, pull *bool) {
-	text := func(b *bool) string {
-		if b == nil {
-			return "unknown"
-		}
-		return strconv.FormatBool(*b)
-	}
-	m.requests.WithLabelValues(strings.ToLower(string(policy)), text(present), text(pull)).Inc()
+// Upstream: pkg/kubelet/metrics/metrics.go ImagePullDuration
+func newPullDuration(registerer prometheus.Registerer) *prometheus.HistogramVec {
+	return promauto.With(registerer).NewHistogramVec(prometheus.HistogramOpts{
+		Name: "kubelet_image_pull_duration_seconds", Help: "Seconds that pulling an image took, by its size.",
+		Buckets: []float64{1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600},
+	}, []string{"image_size_in_bytes"})
 }
 
 // sizeLabel is the bucket of an image's size.

@@ -43,9 +43,6 @@ func TestMetrics(t *testing.T) {
 		}
 		wantMetrics(t, registry,
 			`kubelet_image_pull_duration_seconds_count{image_size_in_bytes="0-10MB"} 2`,
-			`kubelet_image_manager_ensure_image_requests_total{present_locally="false",pull_policy="ifnotpresent",pull_required="true"} 1`,
-			`kubelet_image_manager_ensure_image_requests_total{present_locally="true",pull_policy="ifnotpresent",pull_required="false"} 1`,
-			`kubelet_image_manager_ensure_image_requests_total{present_locally="unknown",pull_policy="always",pull_required="true"} 1`,
 		)
 		if len(pulled) != 2 || pulled[0] != "uid" {
 			t.Errorf("told of pulls for %v", pulled)

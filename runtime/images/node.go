@@ -22,8 +22,7 @@ const (
 	maxNodeFile      = 10 << 20
 )
 
-// NodeCredentials are the node's own: those of a docker config file, which every pod of the node may use. It is a part beside pulls,
-// which ask it after the pod's own secrets and before the plugins. Safe for concurrent use.
+// NodeCredentials are the node's own: those of a docker config file, which every pod of the node may use. Safe for concurrent use.
 //
 // Upstream: pkg/credentialprovider/provider.go CachingDockerConfigProvider
 type NodeCredentials struct {
@@ -40,9 +39,9 @@ type nodeFile struct {
 	parse func([]byte) (map[string]login, error)
 }
 
-// NewNodeCredentials looks for config.json in the kubelet's root directory, its working directory, .docker below its home directory,
-// and /.docker, then for .dockercfg in the root directory, the working directory, the home directory, and /. The first that is valid
-// is the only one that counts. It reads nothing yet.
+// NewNodeCredentials looks for config.json in the kubelet's root directory, its working directory, .docker below its home directory
+// and /.docker, then for .dockercfg in the root directory, the working directory, the home directory and /. Only the first that is
+// valid counts. It reads nothing yet.
 func NewNodeCredentials(rootDir string, clock clock.PassiveClock) (*NodeCredentials, error) {
 	work, err := os.Getwd()
 	if err != nil {
@@ -62,8 +61,8 @@ func NewNodeCredentials(rootDir string, clock clock.PassiveClock) (*NodeCredenti
 	return n, nil
 }
 
-// Lookup returns the node's credentials for a repository ("registry.example/team/app", no tag), those for the most specific location
-// first. A file that cannot be read is logged by its path, and the next one counts.
+// Lookup returns the node's credentials for a repository without tag, those for the most specific location first. A file that
+// cannot be read is logged by its path, and the next one counts.
 func (n *NodeCredentials) Lookup(ctx context.Context, repository string) []Credential {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -95,8 +94,8 @@ func (n *NodeCredentials) read(ctx context.Context) keyring {
 	return nil
 }
 
-// read returns what the file has. As upstream, a login that cannot be read makes the whole file invalid, a location that is none only
-// its own entry.
+// read returns what the file has. As upstream, a login that cannot be read makes the whole file invalid, a location that names no
+// registry only its own entry.
 func (f nodeFile) read(ctx context.Context) (keyring, error) {
 	data, err := readRegular(f.path)
 	if err != nil {
@@ -110,19 +109,13 @@ func (f nodeFile) read(ctx context.Context) (keyring, error) {
 		return nil, err
 	}
 	keys := keyring{}
-	for location, entry := range logins {
-		entry, err := entry.decoded()
-		if err != nil {
-			return nil, fmt.Errorf("entry %q: %w", location, err)
-		}
-		key, err := normalLocation(location)
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "Ignoring an entry of the node's registry credentials", "path", f.path)
-			continue
-		}
-		keys[key] = append(keys[key], Credential{Auth: entry.auth(), Source: kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}})
+	locations, contents := keys.add(logins, func(login) kubeletconfig.ImagePullCredentials {
+		return kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}
+	})
+	if contents == nil && locations != nil {
+		klog.FromContext(ctx).Error(locations, "Ignoring entries of the node's registry credentials", "path", f.path)
 	}
-	return keys, nil
+	return keys, contents
 }
 
 // readRegular refuses pipes, whose reading never ends, and what does not fit into memory.

@@ -16,8 +16,8 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// pull is one pull in flight, for everybody who wants the same image with the same credentials. It ends early when
-// the last of them has left.
+// pull is one pull in flight, for all pods that want the same image with the same credentials. It is cancelled when the last of
+// them no longer waits.
 type pull struct {
 	waiting int
 	cancel  context.CancelFunc
@@ -62,12 +62,12 @@ func (m *Manager) join(ctx context.Context, r Request, image string, credentials
 	defer m.mu.Unlock()
 	if p.waiting--; p.waiting == 0 {
 		p.cancel()
-		m.land(key, p) // whoever comes now begins anew
+		m.land(key, p) // who asks from now on begins another
 	}
 	return pullResult{err: ctx.Err()}
 }
 
-// land takes a pull out of the air. Callers hold mu.
+// land takes a pull out of those in flight. Callers hold mu.
 func (m *Manager) land(key string, p *pull) {
 	if m.pulls[key] == p {
 		delete(m.pulls, key)
@@ -107,7 +107,7 @@ func (m *Manager) pull(ctx context.Context, r Request, image string, credentials
 		}
 		defer func() { m.records.end(ctx, r.Image, result, used) }()
 	}
-	start := m.Clock.Now()
+	start := time.Now()
 	result.ref, used, result.err = m.try(ctx, r, image, credentials)
 	if result.err == nil {
 		// The size is for the event only.
@@ -118,7 +118,7 @@ func (m *Manager) pull(ctx context.Context, r Request, image string, credentials
 			m.OnPulled()
 		}
 	}
-	result.took = m.Clock.Since(start)
+	result.took = time.Since(start)
 	return result
 }
 
@@ -139,9 +139,6 @@ func (m *Manager) try(ctx context.Context, r Request, image string, credentials 
 			break
 		}
 	}
-	if len(errs) == 1 {
-		return "", nil, errs[0]
-	}
 	return "", nil, errors.Join(errs...)
 }
 
@@ -156,7 +153,7 @@ func (m *Manager) pullOnce(ctx context.Context, r Request, image string, auth *r
 		}
 		return "", err
 	case answer.GetImageRef() == "":
-		return "", fmt.Errorf("%w: %q", errNoRef, image)
+		return "", fmt.Errorf("imageRef of image is not set: %q", image)
 	}
 	return answer.ImageRef, nil
 }

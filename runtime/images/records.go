@@ -11,11 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/distribution/reference"
 	"github.com/google/renameio/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -23,140 +21,24 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
-// maxSecrets is from how many secrets on those that merely match a record are no longer added to it.
-const maxSecrets = 100
-
 // records remembers on disk with whose credentials images were pulled, in upstream's format: pulling/ has a file for each
 // image while it is pulled, pulled/ one for each that was. An image with a file there was not put on the node by its
 // administrator.
 //
 // Upstream: pkg/kubelet/images/pullmanager/image_pull_manager.go, fs_pullrecords.go
 type records struct {
-	dir    string
-	verify func(image string, pulledByKubelet bool) bool
+	dir string
 
 	mu      sync.Mutex
 	pulling map[string]int // pulls in flight per image
 	pulled  map[string]*kubeletconfig.ImagePulledRecord
 }
 
-// newRecords takes a policy it does not know for the strictest.
-func newRecords(dir string, policy kubeletconfig.ImagePullCredentialsVerificationPolicy, allowed []string) *records {
-	r := &records{dir: dir, pulling: map[string]int{}, pulled: map[string]*kubeletconfig.ImagePulledRecord{}}
-	r.verify = func(image string, pulledByKubelet bool) bool {
-		switch policy {
-		case kubeletconfig.NeverVerify:
-			return false
-		case "", kubeletconfig.NeverVerifyPreloadedImages:
-			return pulledByKubelet
-		case kubeletconfig.NeverVerifyAllowlistedImages:
-			return !listed(allowed, image)
-		}
-		return true
-	}
-	return r
+func newRecords(dir string) *records {
+	return &records{dir: dir, pulling: map[string]int{}, pulled: map[string]*kubeletconfig.ImagePulledRecord{}}
 }
 
-// listed compares an image without tag and digest with a list of such, and of prefixes that end in /*.
-func listed(allowed []string, image string) bool {
-	name, err := trim(image)
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(allowed, func(pattern string) bool {
-		if prefix, ok := strings.CutSuffix(pattern, "*"); ok && strings.HasSuffix(prefix, "/") {
-			return strings.HasPrefix(name, prefix)
-		}
-		return name == pattern
-	})
-}
-
-// trim takes tag and digest off a reference and leaves the rest as written.
-func trim(image string) (string, error) {
-	parsed, err := reference.Parse(image)
-	if err != nil {
-		return "", fmt.Errorf("parse image name %q: %w", image, err)
-	}
-	if d, ok := parsed.(reference.Digested); ok {
-		image = strings.TrimSuffix(image, "@"+d.Digest().String())
-	}
-	if t, ok := parsed.(reference.Tagged); ok {
-		image = strings.TrimSuffix(image, ":"+t.Tag())
-	}
-	return image, nil
-}
-
-// mustPull reports whether an image that is there must be pulled all the same, since nothing shows that the pod may
-// use it. The registry then decides.
-func (m *Manager) mustPull(ctx context.Context, image, imageRef string, credentials func() []Credential) bool {
-	if m.records == nil {
-		return false
-	}
-	must, err := m.records.mustPull(image, imageRef, credentials)
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Image pull records cannot be used, pulling the image again", "image", image)
-	}
-	return must
-}
-
-func (r *records) mustPull(image, imageRef string, credentials func() []Credential) (bool, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	record, err := r.read(imageRef)
-	if err != nil {
-		return true, err
-	}
-	pulledByKubelet := record != nil || r.pulling[image] > 0
-	if !pulledByKubelet {
-		// A kubelet that was killed leaves the file of a pull behind.
-		_, err := os.Stat(r.file("pulling", image))
-		pulledByKubelet = !errors.Is(err, fs.ErrNotExist)
-	}
-	if !r.verify(image, pulledByKubelet) {
-		return false, nil
-	}
-	name, err := trim(image)
-	if err != nil || record == nil {
-		return true, err
-	}
-	known := record.CredentialMapping[name]
-	if known.NodePodsAccessible {
-		return false, nil
-	}
-	for _, credential := range credentials() {
-		for _, account := range credential.Source.KubernetesServiceAccounts {
-			if slices.Contains(known.KubernetesServiceAccounts, account) {
-				return false, nil
-			}
-		}
-		for _, secret := range credential.Source.KubernetesSecrets {
-			if r.knownSecret(imageRef, name, known, secret) {
-				return false, nil
-			}
-		}
-	}
-	return true, nil
-}
-
-// knownSecret reports whether the image was pulled with the secret, or with one of the same content. Then the record gets the secret as it is
-// now. Callers hold mu.
-func (r *records) knownSecret(imageRef, name string, known kubeletconfig.ImagePullCredentials, secret kubeletconfig.ImagePullSecret) bool {
-	for _, k := range known.KubernetesSecrets {
-		sameHash := k.CredentialHash != "" && k.CredentialHash == secret.CredentialHash
-		sameSecret := k.UID == secret.UID && k.Namespace == secret.Namespace && k.Name == secret.Name
-		if !sameHash && !sameSecret {
-			continue
-		}
-		if (!sameHash || !sameSecret) && len(known.KubernetesSecrets) < maxSecrets {
-			// Not writing it costs a pull one day.
-			_ = r.add(imageRef, name, &kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{secret}})
-		}
-		return true
-	}
-	return false
-}
-
-// begin notes that an image is being pulled, before it is.
+// begin records that an image is being pulled, before it is.
 func (r *records) begin(image string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,7 +51,7 @@ func (r *records) begin(image string) error {
 	return nil
 }
 
-// end notes how a pull ended. used is nil for a pull without credentials, which anybody could do.
+// end records how a pull ended. used is nil for a pull without credentials, which every pod could do.
 func (r *records) end(ctx context.Context, image string, result pullResult, used *Credential) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -201,7 +83,7 @@ func (r *records) end(ctx context.Context, image string, result pullResult, used
 func (r *records) add(imageRef, name string, more *kubeletconfig.ImagePullCredentials) error {
 	record, err := r.read(imageRef)
 	if err != nil || record == nil {
-		// One that cannot be read is of no use to anybody.
+		// One that cannot be read is replaced.
 		record = &kubeletconfig.ImagePulledRecord{TypeMeta: typeMeta("ImagePulledRecord"), ImageRef: imageRef}
 	}
 	record = record.DeepCopy()
@@ -225,9 +107,7 @@ func (r *records) add(imageRef, name string, more *kubeletconfig.ImagePullCreden
 			if slices.Contains(merged.KubernetesSecrets, secret) {
 				return nil
 			}
-			merged.KubernetesSecrets = slices.DeleteFunc(merged.KubernetesSecrets, func(s kubeletconfig.ImagePullSecret) bool {
-				return s.UID == secret.UID && s.Namespace == secret.Namespace && s.Name == secret.Name
-			})
+			merged.KubernetesSecrets = slices.DeleteFunc(merged.KubernetesSecrets, func(s kubeletconfig.ImagePullSecret) bool { return sameSecret(s, secret) })
 			merged.KubernetesSecrets = append(merged.KubernetesSecrets, secret)
 		}
 	}
