@@ -178,7 +178,7 @@ func (b *bench) settle() { b.wait(time.Second) }
 // want compares what the runtime has of a pod, as "box a:run b:exit1".
 func (b *bench) want(uid types.UID, want string) {
 	b.t.Helper()
-	observed, err := cri.ReadPod(b.ctx, b.fake.Direct(), uid)
+	observed, err := cri.ReadPod(b.ctx, b.fake.Direct(), uid, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}

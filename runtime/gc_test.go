@@ -27,7 +27,7 @@ func touch(t *testing.T, path string) {
 
 func mustRead(t *testing.T, b *bench, uid types.UID) *cri.PodStatus {
 	t.Helper()
-	observed, err := cri.ReadPod(t.Context(), b.opts.CRI, uid)
+	observed, err := cri.ReadPod(t.Context(), b.opts.CRI, uid, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestGarbageCollect(t *testing.T) {
 	if err := b.GarbageCollect(t.Context(), known); err != nil {
 		t.Fatal(err)
 	}
-	after, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID)
+	after, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,7 +180,7 @@ func state(observed *cri.PodStatus) string {
 
 func (b *bench) want(t *testing.T, pod *corev1.Pod, want string) {
 	t.Helper()
-	observed, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID)
+	observed, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func TestKillPod(t *testing.T) {
 				if got := stopped(b, observed, start); got != tc.want {
 					t.Errorf("%s\nwant %s", got, tc.want)
 				}
-				after, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID)
+				after, err := cri.ReadPod(t.Context(), b.opts.CRI, pod.UID, nil)
 				if err != nil || !after.Gone() {
 					t.Errorf("left: %s %v", state(after), err)
 				}

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -88,28 +87,11 @@ func findCondition(list []corev1.PodCondition, kind corev1.PodConditionType) *co
 
 // sandboxReady tells whether the pod has a sandbox that can be used, and with it a network.
 func (in Inputs) sandboxReady() corev1.PodCondition {
-	c := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse}
-	ready := 0
-	for _, sandbox := range in.Observed.Sandboxes {
-		if sandbox.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY {
-			ready++
-		}
+	status := corev1.ConditionTrue
+	if in.Observed.SandboxProblem(in.Pod.Spec.HostNetwork) != "" {
+		status = corev1.ConditionFalse
 	}
-	sandbox := in.Observed.ReadySandbox()
-	if sandbox == nil || ready > 1 {
-		return c
-	}
-	network := runtimeapi.NamespaceMode_POD
-	if in.Pod.Spec.HostNetwork {
-		network = runtimeapi.NamespaceMode_NODE
-	}
-	switch {
-	case sandbox.GetLinux().GetNamespaces().GetOptions().GetNetwork() != network:
-	case !in.Pod.Spec.HostNetwork && sandbox.GetNetwork() != nil && sandbox.GetNetwork().GetIp() == "":
-	default:
-		c.Status = corev1.ConditionTrue
-	}
-	return c
+	return corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: status}
 }
 
 // initializedCondition tells whether the init containers are done. Once it is true it stays true, although init containers run

@@ -193,7 +193,7 @@ func testPod(uid types.UID, change func(*corev1.Pod)) *corev1.Pod {
 // wantRunning checks whether a container of the pod runs.
 func (b *bench) wantRunning(uid types.UID, want bool) {
 	b.t.Helper()
-	observed, err := cri.ReadPod(context.Background(), b.fake.Direct(), uid)
+	observed, err := cri.ReadPod(context.Background(), b.fake.Direct(), uid, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ type Client struct {
 }
 
 // Dial returns a client that connects when it is first used, so the socket need not exist yet. While the runtime is
-// away calls fail at once (see IsUnavailable), and the first one after it came back succeeds, at most a second later.
+// away calls fail at once, with the code Unavailable, and the first one after it came back succeeds, at most a second later.
 //
 // Every call has Options.Timeout, or the caller's own deadline if that is sooner. RunPodSandbox and StopPodSandbox
 // have twice as much, StopContainer and CheckpointContainer the timeout in their request on top, ExecSync too and no
@@ -108,17 +108,7 @@ func (c *Client) Close() error {
 }
 
 // IsNotFound reports that the sandbox, container or image of a call does not exist.
-func IsNotFound(err error) bool { return code(err) == codes.NotFound }
-
-// IsUnavailable reports that the runtime cannot be reached.
-func IsUnavailable(err error) bool { return code(err) == codes.Unavailable }
+func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
 // IsUnimplemented reports that the runtime does not have the call.
-func IsUnimplemented(err error) bool { return code(err) == codes.Unimplemented }
-
-func code(err error) codes.Code {
-	if err == nil {
-		return codes.OK
-	}
-	return status.Code(err)
-}
+func IsUnimplemented(err error) bool { return status.Code(err) == codes.Unimplemented }

@@ -43,8 +43,6 @@ type PodStatus struct {
 	Containers      []*ContainerStatus             // newest attempt first; all that the runtime still has
 	IPs             []string                       // of the newest sandbox while it is ready; nil on the host's network
 	ObservedAt      time.Time                      // when the reading began
-
-	shallow bool // from lists
 }
 
 // ContainerStatus is what the runtime says of one container.
@@ -115,26 +113,57 @@ func (s *PodStatus) ReadySandbox() *runtimeapi.PodSandboxStatus {
 }
 
 // Running returns the running containers, newest first.
-func (s *PodStatus) Running() []*ContainerStatus {
+func (s *PodStatus) Running() (running []*ContainerStatus) {
 	if s == nil {
 		return nil
 	}
-	var out []*ContainerStatus
 	for _, c := range s.Containers {
-		if c.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
-			out = append(out, c)
+		if c.State == Running {
+			running = append(running, c)
 		}
 	}
-	return out
+	return running
 }
 
 // Gone reports that nothing of the pod runs: no container and no sandbox, whichever attempt.
-func (s *PodStatus) Gone() bool {
+func (s *PodStatus) Gone() bool { return len(s.Running()) == 0 && s.readySandboxes() == 0 }
+
+func (s *PodStatus) readySandboxes() (n int) {
 	if s == nil {
-		return true
+		return 0
 	}
-	ready := func(b *runtimeapi.PodSandboxStatus) bool { return b.State == runtimeapi.PodSandboxState_SANDBOX_READY }
-	return len(s.Running()) == 0 && !slices.ContainsFunc(s.Sandboxes, ready)
+	for _, sandbox := range s.Sandboxes {
+		if sandbox.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			n++
+		}
+	}
+	return n
+}
+
+// SandboxProblem tells why the pod's newest sandbox cannot be used, "" if it can.
+func (s *PodStatus) SandboxProblem(hostNetwork bool) string {
+	ready := s.ReadySandbox()
+	switch {
+	case s == nil || len(s.Sandboxes) == 0:
+		return "the pod has no sandbox"
+	case s.readySandboxes() > 1:
+		return "the pod has more than one ready sandbox"
+	case ready == nil:
+		return "the sandbox is not ready"
+	case ready.GetLinux().GetNamespaces().GetOptions().GetNetwork() != NetworkMode(hostNetwork):
+		return "the sandbox has another network namespace than the pod asks for"
+	case !hostNetwork && ready.Network != nil && ready.Network.Ip == "":
+		return "the sandbox has no IP address"
+	}
+	return ""
+}
+
+// NetworkMode is POD, or NODE for a pod in the network of the node.
+func NetworkMode(hostNetwork bool) runtimeapi.NamespaceMode {
+	if hostNetwork {
+		return runtimeapi.NamespaceMode_NODE
+	}
+	return runtimeapi.NamespaceMode_POD
 }
 
 // Shallow reports that the reading came from lists: states are right, but exit codes, times and IPs are missing.
@@ -151,16 +180,12 @@ func (s *PodStatus) At(at time.Time) *PodStatus { return s.with(s.Sandboxes, s.C
 // WithContainer returns a copy that has this container instead of the one with its ID. It is how a caller that acted
 // on one container brings its reading up to date with one call, ReadContainer.
 func (s *PodStatus) WithContainer(c *ContainerStatus, at time.Time) *PodStatus {
-	return s.with(s.Sandboxes, append(s.others(c.ID), c), at)
+	return s.with(s.Sandboxes, append(s.otherContainers(c.ID), c), at)
 }
 
 // WithoutContainer returns a copy that lacks the container.
 func (s *PodStatus) WithoutContainer(id string, at time.Time) *PodStatus {
-	return s.with(s.Sandboxes, s.others(id), at)
-}
-
-func (s *PodStatus) others(id string) []*ContainerStatus {
-	return slices.DeleteFunc(slices.Clone(s.Containers), func(c *ContainerStatus) bool { return c.ID == id })
+	return s.with(s.Sandboxes, s.otherContainers(id), at)
 }
 
 // WithSandbox returns a copy that has this sandbox instead of the one with its ID.
@@ -173,13 +198,29 @@ func (s *PodStatus) WithoutSandbox(id string, at time.Time) *PodStatus {
 	return s.with(s.otherSandboxes(id), s.Containers, at)
 }
 
+func (s *PodStatus) otherContainers(id string) []*ContainerStatus {
+	return slices.DeleteFunc(slices.Clone(s.Containers), func(c *ContainerStatus) bool { return c.ID == id })
+}
+
 func (s *PodStatus) otherSandboxes(id string) []*runtimeapi.PodSandboxStatus {
 	return slices.DeleteFunc(slices.Clone(s.Sandboxes), func(b *runtimeapi.PodSandboxStatus) bool { return b.Id == id })
 }
 
+// with returns a reading of the same pod with copies of these lists, sorted.
 func (s *PodStatus) with(sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
-	out := newPodStatus(s.UID, s.Namespace, s.Name, sandboxes, containers, at)
-	out.shallow = s.shallow
+	out := &PodStatus{
+		UID: s.UID, Namespace: s.Namespace, Name: s.Name,
+		Sandboxes: slices.Clone(sandboxes), Containers: slices.Clone(containers), ObservedAt: at,
+	}
+	slices.SortStableFunc(out.Sandboxes, func(a, b *runtimeapi.PodSandboxStatus) int {
+		return Newer(a.GetMetadata().GetAttempt(), b.GetMetadata().GetAttempt(), a.CreatedAt, b.CreatedAt)
+	})
+	slices.SortStableFunc(out.Containers, func(a, b *ContainerStatus) int {
+		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
+	})
+	if ready := out.ReadySandbox(); ready != nil {
+		out.IPs = sandboxIPs(ready)
+	}
 	return out
 }
 
@@ -187,24 +228,6 @@ func (s *PodStatus) with(sandboxes []*runtimeapi.PodSandboxStatus, containers []
 // times go back when the clock is set back.
 func Newer(attemptA, attemptB uint32, createdA, createdB int64) int {
 	return cmp.Or(cmp.Compare(attemptB, attemptA), cmp.Compare(createdB, createdA))
-}
-
-// newPodStatus sorts copies of the lists and reads the IPs.
-func newPodStatus(uid types.UID, namespace, name string, sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
-	s := &PodStatus{
-		UID: uid, Namespace: namespace, Name: name,
-		Sandboxes: slices.Clone(sandboxes), Containers: slices.Clone(containers), ObservedAt: at,
-	}
-	slices.SortStableFunc(s.Sandboxes, func(a, b *runtimeapi.PodSandboxStatus) int {
-		return Newer(a.GetMetadata().GetAttempt(), b.GetMetadata().GetAttempt(), a.CreatedAt, b.CreatedAt)
-	})
-	slices.SortStableFunc(s.Containers, func(a, b *ContainerStatus) int {
-		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
-	})
-	if ready := s.ReadySandbox(); ready != nil {
-		s.IPs = sandboxIPs(ready)
-	}
-	return s
 }
 
 // sandboxIPs returns what is an IP address among what the runtime calls one.
@@ -225,42 +248,37 @@ func sandboxIPs(sandbox *runtimeapi.PodSandboxStatus) []string {
 	return out
 }
 
-// owner is the pod that labels name.
-type owner struct {
-	uid             types.UID
-	namespace, name string
-}
-
-// errNotOurs says that a sandbox or container belongs to somebody else who uses the runtime.
+// errNotOurs says that a sandbox or container was not made by a kubelet.
 var errNotOurs = errors.New("no label " + kubelettypes.KubernetesPodUIDLabel)
 
-func ownerOf(labels map[string]string) (owner, error) {
-	o := owner{
-		uid:       types.UID(labels[kubelettypes.KubernetesPodUIDLabel]),
-		namespace: labels[kubelettypes.KubernetesPodNamespaceLabel],
-		name:      labels[kubelettypes.KubernetesPodNameLabel],
+// podOf is the pod that labels name, without sandboxes and containers.
+func podOf(labels map[string]string) (*PodStatus, error) {
+	pod := &PodStatus{
+		UID:       types.UID(labels[kubelettypes.KubernetesPodUIDLabel]),
+		Namespace: labels[kubelettypes.KubernetesPodNamespaceLabel],
+		Name:      labels[kubelettypes.KubernetesPodNameLabel],
 	}
-	if o.uid == "" {
-		return o, errNotOurs
+	if pod.UID == "" {
+		return nil, errNotOurs
 	}
-	return o, nil
+	return pod, nil
 }
 
-// checkSandbox names what a runtime must not leave out.
-func checkSandbox(s *runtimeapi.PodSandboxStatus) (owner, error) {
+// podOfSandbox is the pod of a sandbox, or an error that names what a runtime must not leave out.
+func podOfSandbox(s *runtimeapi.PodSandboxStatus) (*PodStatus, error) {
 	switch {
 	case s == nil:
-		return owner{}, errors.New("runtime returned no sandbox status")
+		return nil, errors.New("runtime returned no sandbox status")
 	case s.Id == "":
-		return owner{}, errors.New("runtime returned a sandbox without ID")
+		return nil, errors.New("runtime returned a sandbox without ID")
 	case s.Metadata == nil:
-		return owner{}, fmt.Errorf("sandbox %q has no metadata", s.Id)
+		return nil, fmt.Errorf("sandbox %q has no metadata", s.Id)
 	}
-	o, err := ownerOf(s.Labels)
+	pod, err := podOf(s.Labels)
 	if err != nil {
-		return o, fmt.Errorf("sandbox %q: %w", s.Id, err)
+		return nil, fmt.Errorf("sandbox %q: %w", s.Id, err)
 	}
-	return o, nil
+	return pod, nil
 }
 
 // newContainerStatus takes over a full status. sandboxID is the caller's knowledge: the CRI's type lacks it.

@@ -13,32 +13,26 @@ import (
 	kubelettypes "k8s.io/kubelet/pkg/types"
 )
 
-// ReadPod reads everything the runtime has of one pod: two lists, and one status call for the newest sandbox and for
-// each container. A pod that the runtime does not know has an empty status, without name.
+// ReadPod reads everything the runtime has of one pod: two lists, and one status call for the newest sandbox and for each
+// container. What can no longer have changed is taken from known, an earlier reading, so that mostly the two lists are all it
+// costs; it may be nil or shallow. A pod that the runtime does not know has an empty status.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go GetPodStatus
-func ReadPod(ctx context.Context, client *Client, uid types.UID) (*PodStatus, error) {
-	return RereadPod(ctx, client, uid, nil)
-}
-
-// RereadPod is ReadPod for a caller that has a reading: what can no longer change is taken from there, so that mostly
-// the two lists are all it costs. known may be nil or shallow.
-func RereadPod(ctx context.Context, client *Client, uid types.UID, known *PodStatus) (*PodStatus, error) {
+func ReadPod(ctx context.Context, client *Client, uid types.UID, known *PodStatus) (*PodStatus, error) {
 	at := time.Now()
 	selector := map[string]string{kubelettypes.KubernetesPodUIDLabel: string(uid)}
 	listed, err := list(ctx, client, &runtimeapi.PodSandboxFilter{LabelSelector: selector}, &runtimeapi.ContainerFilter{LabelSelector: selector}, at)
 	if err != nil {
 		return nil, fmt.Errorf("read pod %s: %w", uid, err)
 	}
-	pod := listed[uid]
-	if pod == nil {
-		pod = &PodStatus{UID: uid, ObservedAt: at}
-		if known != nil {
-			pod.Namespace, pod.Name = known.Namespace, known.Name
-		}
-		return pod, nil
+	if listed[uid] != nil {
+		return fill(ctx, client, listed[uid], known)
 	}
-	return fill(ctx, client, pod, known)
+	pod := &PodStatus{UID: uid, ObservedAt: at}
+	if known != nil {
+		pod.Namespace, pod.Name = known.Namespace, known.Name
+	}
+	return pod, nil
 }
 
 // ReadContainer reads one container, in one call. sandboxID goes into the result.
@@ -58,13 +52,20 @@ func ReadContainer(ctx context.Context, client *Client, id, sandboxID string) (*
 // last event of a sandbox. ObservedAt is when the runtime had read them: unlike with other readings something may have
 // changed between.
 func FromEvent(event *runtimeapi.ContainerEventResponse) *PodStatus {
-	owner, err := checkSandbox(event.GetPodSandboxStatus())
+	sandbox := event.GetPodSandboxStatus()
+	pod, err := podOfSandbox(sandbox)
 	if err != nil {
 		return nil
 	}
-	sandbox := event.PodSandboxStatus
-	containers := containersOf(context.Background(), event.ContainersStatuses, sandbox.Id)
-	return newPodStatus(owner.uid, owner.namespace, owner.name, []*runtimeapi.PodSandboxStatus{sandbox}, containers, nanoTime(event.CreatedAt))
+	for _, s := range event.ContainersStatuses {
+		c, err := newContainerStatus(s, sandbox.Id)
+		if err != nil {
+			passOver(context.Background(), err)
+			continue
+		}
+		pod.Containers = append(pod.Containers, c)
+	}
+	return pod.with([]*runtimeapi.PodSandboxStatus{sandbox}, pod.Containers, nanoTime(event.CreatedAt))
 }
 
 // ListPods reads the states of all pods in two calls. The result is shallow (see PodStatus.Shallow).
@@ -88,27 +89,27 @@ func list(ctx context.Context, client *Client, sandboxes *runtimeapi.PodSandboxF
 		return nil, fmt.Errorf("list sandboxes: %w", err)
 	}
 	pods := map[types.UID]*PodStatus{}
-	of := func(o owner) *PodStatus {
-		if pods[o.uid] == nil {
-			pods[o.uid] = &PodStatus{UID: o.uid, Namespace: o.namespace, Name: o.name}
+	known := func(pod *PodStatus) *PodStatus {
+		if pods[pod.UID] == nil {
+			pods[pod.UID] = pod
 		}
-		return pods[o.uid]
+		return pods[pod.UID]
 	}
 	for _, s := range sandboxAnswer.Items {
 		sandbox := &runtimeapi.PodSandboxStatus{
 			Id: s.GetId(), Metadata: s.GetMetadata(), State: s.GetState(), CreatedAt: s.GetCreatedAt(),
 			Labels: s.GetLabels(), Annotations: s.GetAnnotations(), RuntimeHandler: s.GetRuntimeHandler(),
 		}
-		owner, err := checkSandbox(sandbox)
+		pod, err := podOfSandbox(sandbox)
 		if err != nil {
 			passOver(ctx, err)
 			continue
 		}
-		pod := of(owner)
+		pod = known(pod)
 		pod.Sandboxes = append(pod.Sandboxes, sandbox)
 	}
 	for _, c := range containerAnswer.Containers {
-		owner, err := ownerOf(c.GetLabels())
+		pod, err := podOf(c.GetLabels())
 		if err != nil {
 			passOver(ctx, fmt.Errorf("container %q: %w", c.GetId(), err))
 			continue
@@ -118,12 +119,11 @@ func list(ctx context.Context, client *Client, sandboxes *runtimeapi.PodSandboxF
 			passOver(ctx, err)
 			continue
 		}
-		pod := of(owner)
+		pod = known(pod)
 		pod.Containers = append(pod.Containers, container)
 	}
 	for uid, pod := range pods {
-		pods[uid] = newPodStatus(uid, pod.Namespace, pod.Name, pod.Sandboxes, pod.Containers, at)
-		pods[uid].shallow = true
+		pods[uid] = pod.At(at)
 	}
 	return pods, nil
 }
@@ -134,7 +134,7 @@ func fill(ctx context.Context, client *Client, pod, known *PodStatus) (*PodStatu
 	sandboxes, containers := slices.Clone(pod.Sandboxes), make([]*ContainerStatus, 0, len(pod.Containers))
 	if ready := pod.ReadySandbox(); ready != nil {
 		old := known.Sandbox(ready.Id)
-		if old == nil || old.State != ready.State || known.shallow {
+		if old == nil || old.State != ready.State || known.Shallow() {
 			answer, err := client.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: ready.Id})
 			switch {
 			case IsNotFound(err):
@@ -142,7 +142,7 @@ func fill(ctx context.Context, client *Client, pod, known *PodStatus) (*PodStatu
 			case err != nil:
 				return nil, fmt.Errorf("read pod %s: sandbox %s: %w", pod.UID, ready.Id, err)
 			default:
-				if _, err := checkSandbox(answer.Status); err != nil {
+				if _, err := podOfSandbox(answer.Status); err != nil {
 					return nil, fmt.Errorf("read pod %s: %w", pod.UID, err)
 				}
 				sandboxes[0] = answer.Status
@@ -165,28 +165,15 @@ func fill(ctx context.Context, client *Client, pod, known *PodStatus) (*PodStatu
 		}
 		containers = append(containers, full)
 	}
-	return newPodStatus(pod.UID, pod.Namespace, pod.Name, sandboxes, containers, pod.ObservedAt), nil
+	return pod.with(sandboxes, containers, pod.ObservedAt), nil
 }
 
 // final reports that nothing about the container can have changed since old was read.
 func final(old, listed *ContainerStatus) bool {
-	return old.State == runtimeapi.ContainerState_CONTAINER_EXITED && listed.State == old.State && !old.FinishedAt.IsZero()
+	return old.State == Exited && listed.State == old.State && !old.FinishedAt.IsZero()
 }
 
-func containersOf(ctx context.Context, statuses []*runtimeapi.ContainerStatus, sandboxID string) []*ContainerStatus {
-	out := make([]*ContainerStatus, 0, len(statuses))
-	for _, s := range statuses {
-		c, err := newContainerStatus(s, sandboxID)
-		if err != nil {
-			passOver(ctx, err)
-			continue
-		}
-		out = append(out, c)
-	}
-	return out
-}
-
-// passOver notes an entry that cannot be used. Those of others are no news.
+// passOver logs an entry that cannot be used, at a high level if no kubelet made it.
 func passOver(ctx context.Context, err error) {
 	log := klog.FromContext(ctx)
 	if errors.Is(err, errNotOurs) {

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
@@ -130,30 +129,15 @@ func ComputePodActions(in Input) Actions {
 
 // sandboxChanged tells why a new sandbox is needed ("" if it is not), its attempt number and the present sandbox.
 func sandboxChanged(pod *corev1.Pod, observed *cri.PodStatus) (reason string, attempt uint32, id string) {
-	if len(observed.Sandboxes) == 0 {
-		return "the pod has no sandbox", 0, ""
-	}
-	ready := 0
-	for _, s := range observed.Sandboxes {
-		if s.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY {
-			ready++
-		}
+	if reason = observed.SandboxProblem(pod.Spec.HostNetwork); len(observed.Sandboxes) == 0 {
+		return reason, 0, ""
 	}
 	newest := observed.Sandboxes[0]
 	attempt, id = newest.GetMetadata().GetAttempt(), newest.GetId()
-	switch {
-	case ready > 1:
-		reason = "the pod has more than one ready sandbox"
-	case newest.GetState() != runtimeapi.PodSandboxState_SANDBOX_READY:
-		reason = "the sandbox is not ready"
-	case newest.GetLinux().GetNamespaces().GetOptions().GetNetwork() != spec.NetworkMode(pod):
-		reason = "the sandbox has another network namespace than the pod asks for"
-	case !pod.Spec.HostNetwork && newest.GetNetwork() != nil && newest.GetNetwork().GetIp() == "":
-		reason = "the sandbox has no IP address"
-	default:
-		return "", attempt, id
+	if reason != "" {
+		attempt++
 	}
-	return reason, attempt + 1, id
+	return reason, attempt, id
 }
 
 // planSandbox plans for a pod without a usable sandbox: all that is left of the old one ends, the containers begin

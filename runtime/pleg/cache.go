@@ -78,7 +78,7 @@ func (c *Cache) Current(ctx context.Context, pod *corev1.Pod) (*cri.PodStatus, e
 	c.mu.Unlock()
 	switch {
 	case acted || known != nil && known.Shallow() || known == nil && !listed:
-		read, err := cri.RereadPod(ctx, c.client, pod.UID, known)
+		read, err := cri.ReadPod(ctx, c.client, pod.UID, known)
 		if err != nil {
 			return nil, fmt.Errorf("read the pod from the runtime: %w", err)
 		}

@@ -308,7 +308,7 @@ func TestOwnReading(t *testing.T) {
 		n.fake.SetExit(id, 1)
 		n.fake.MuteEvents(false)
 		time.Sleep(time.Millisecond)
-		own, err := cri.ReadPod(t.Context(), n.cri, "a")
+		own, err := cri.ReadPod(t.Context(), n.cri, "a", nil)
 		if err != nil || !n.pleg.Cache.Put(own) {
 			t.Fatal(err)
 		}

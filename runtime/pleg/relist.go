@@ -90,7 +90,7 @@ func (p *PLEG) readChanged(ctx context.Context, listed map[types.UID]*cri.PodSta
 			ctx, cancel := context.WithTimeout(ctx, podReadTimeout)
 			defer cancel()
 			start := p.Clock.Now()
-			pod, err := cri.RereadPod(ctx, p.CRI, uid, old)
+			pod, err := cri.ReadPod(ctx, p.CRI, uid, old)
 			p.metrics.podRead.Observe(p.Clock.Since(start).Seconds())
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "Reading a pod from the runtime failed, will be retried", "pod", klog.KRef(shallow.Namespace, shallow.Name), "podUID", uid)

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/cri"
 )
 
 // effectiveSecurity lays a container's security context over its pod's.
@@ -216,7 +218,7 @@ func apparmorAnnotation(value string) *corev1.AppArmorProfile {
 // process namespace of its own.
 func namespaces(pod *corev1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.NamespaceOption {
 	out := &runtimeapi.NamespaceOption{
-		Network:       NetworkMode(pod),
+		Network:       cri.NetworkMode(pod.Spec.HostNetwork),
 		Pid:           runtimeapi.NamespaceMode_CONTAINER,
 		Ipc:           runtimeapi.NamespaceMode_POD,
 		UsernsOptions: users,
@@ -231,14 +233,6 @@ func namespaces(pod *corev1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.Na
 		out.Pid = runtimeapi.NamespaceMode_POD
 	}
 	return out
-}
-
-// NetworkMode is POD, or NODE for a pod in the network of the node.
-func NetworkMode(pod *corev1.Pod) runtimeapi.NamespaceMode {
-	if pod.Spec.HostNetwork {
-		return runtimeapi.NamespaceMode_NODE
-	}
-	return runtimeapi.NamespaceMode_POD
 }
 
 // readonlyPaths and maskedPaths keep a container from what procfs and sysfs tell of, or let change on, the node.
