@@ -68,16 +68,9 @@ func (s *Server) containerStats(c *container, disk map[string]diskusage.Usage) *
 	if used, ok := disk[c.ID]; ok {
 		result.WritableLayer = s.filesystemUsage(used.At, uint64(used.Bytes), uint64(used.Inodes))
 	}
-	usage, err := s.cgroups().Read(oci.CgroupDir(c.Config.CgroupsPath))
-	if err != nil {
-		usage = stats.Usage{}
-	}
-	result.Cpu = cpuUsage(&c.cpu, now, usage)
-	result.Memory = memoryUsage(now, usage)
-	result.Swap = &runtimeapi.SwapUsage{Timestamp: now.UnixNano(), SwapUsageBytes: value(usage.Swap)}
-	if text := usage.Pressure["io"]; text != "" {
-		result.Io = &runtimeapi.IoUsage{Timestamp: now.UnixNano(), Psi: stats.PSI(text)}
-	}
+	usage, _ := s.cgroups().Read(oci.CgroupDir(c.Config.CgroupsPath))
+	result.Cpu, result.Memory, result.Io = cpuUsage(&c.cpu, now, usage), memoryUsage(now, usage), ioUsage(now, usage)
+	result.Swap = &runtimeapi.SwapUsage{Timestamp: now.UnixNano(), SwapUsageBytes: value(usage.MemoryStats.SwapOnlyUsage.Usage)}
 	return result
 }
 
@@ -95,30 +88,38 @@ type cpuSample struct {
 const shortest = 500 * time.Millisecond
 
 func cpuUsage(last *cpuSample, now time.Time, usage stats.Usage) *runtimeapi.CpuUsage {
+	total := usage.CpuStats.CpuUsage.TotalUsage
 	last.mu.Lock()
 	defer last.mu.Unlock()
 	if passed := now.Sub(last.at); passed >= shortest {
-		if !last.at.IsZero() && usage.CPUNanoseconds >= last.nanos {
-			last.rate = uint64(float64(usage.CPUNanoseconds-last.nanos) / passed.Seconds())
+		if !last.at.IsZero() && total >= last.nanos {
+			last.rate = uint64(float64(total-last.nanos) / passed.Seconds())
 		}
-		last.at, last.nanos = now, usage.CPUNanoseconds
+		last.at, last.nanos = now, total
 	}
 	return &runtimeapi.CpuUsage{
-		Timestamp: now.UnixNano(), UsageCoreNanoSeconds: value(usage.CPUNanoseconds), UsageNanoCores: value(last.rate),
-		Psi: stats.PSI(usage.Pressure["cpu"]),
+		Timestamp: now.UnixNano(), UsageCoreNanoSeconds: value(total), UsageNanoCores: value(last.rate),
+		Psi: stats.PSI(usage.CpuStats.PSI),
 	}
 }
 
 func memoryUsage(now time.Time, usage stats.Usage) *runtimeapi.MemoryUsage {
+	memory := usage.MemoryStats
 	result := &runtimeapi.MemoryUsage{
-		Timestamp: now.UnixNano(), WorkingSetBytes: value(usage.WorkingSet), UsageBytes: value(usage.MemoryUsage), RssBytes: value(usage.RSS),
-		PageFaults: value(usage.PageFaults), MajorPageFaults: value(usage.MajorPageFaults), AvailableBytes: value(0),
-		Psi: stats.PSI(usage.Pressure["memory"]),
+		Timestamp: now.UnixNano(), WorkingSetBytes: value(usage.WorkingSet()), UsageBytes: value(memory.Usage.Usage), RssBytes: value(memory.Stats["anon"]),
+		PageFaults: value(memory.Stats["pgfault"]), MajorPageFaults: value(memory.Stats["pgmajfault"]), AvailableBytes: value(0), Psi: stats.PSI(memory.PSI),
 	}
-	if usage.MemoryLimit > 0 {
-		result.AvailableBytes = value(usage.MemoryLimit - min(usage.MemoryLimit, usage.WorkingSet))
+	if limit := memory.Usage.Limit; limit > 0 {
+		result.AvailableBytes = value(limit - min(limit, usage.WorkingSet()))
 	}
 	return result
+}
+
+func ioUsage(now time.Time, usage stats.Usage) *runtimeapi.IoUsage {
+	if usage.BlkioStats.PSI == nil {
+		return nil
+	}
+	return &runtimeapi.IoUsage{Timestamp: now.UnixNano(), Psi: stats.PSI(usage.BlkioStats.PSI)}
 }
 
 // PodSandboxStats measures a pod.

@@ -3,11 +3,13 @@ package criserver
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/cgroups"
+	"github.com/vishvananda/netlink"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/oci"
@@ -24,7 +26,7 @@ type measured struct {
 	processes, files, sockets uint64
 	fs                        syscall.Statfs_t
 	fsUsage                   uint64
-	interfaces                []stats.Interface
+	interfaces                []*netlink.LinkAttrs
 }
 
 // metricLabels are on every metric, as cAdvisor has them: the cgroup, the runtime's ID and the image; then what the kubelet
@@ -56,33 +58,38 @@ func gauge(name, help string, of func(measured) uint64) metric {
 }
 
 // perInterface is a metric with a value for each network interface, which only pods have.
-func perInterface(name, help string, of func(stats.Interface) uint64) metric {
+func perInterface(name, help string, of func(*netlink.LinkStatistics) uint64) metric {
 	return metric{name, help, runtimeapi.MetricType_COUNTER, []string{"interface"}, func(m measured) (all []sample) {
 		for _, i := range m.interfaces {
-			all = append(all, sample{of(i), []string{i.Name}})
+			all = append(all, sample{of(i.Statistics), []string{i.Name}})
 		}
 		return all
 	}}
 }
 
 // perDevice is a metric with a value for each block device.
-func perDevice(name, help string, of func(stats.DeviceIO) uint64) metric {
+func perDevice(name, help, operation string, of func(cgroups.BlkioStats) []cgroups.BlkioStatEntry) metric {
 	return metric{name, help, runtimeapi.MetricType_COUNTER, []string{"device"}, func(m measured) (all []sample) {
-		for _, d := range m.IO {
-			all = append(all, sample{of(d), []string{d.Device}})
+		for _, d := range of(m.BlkioStats) {
+			if d.Op == operation {
+				all = append(all, sample{d.Value, []string{fmt.Sprintf("%d:%d", d.Major, d.Minor)}})
+			}
 		}
 		return all
 	}}
 }
 
-// pressure is a metric of pressure stall information, where the kernel has it.
-func pressure(name, help, resource string, of func(*runtimeapi.PsiStats) *runtimeapi.PsiData) metric {
+// pressure is the time that some tasks, or all of them, waited for a resource, where the kernel tells it.
+func pressure(name, help string, of func(measured) *cgroups.PSIStats, full bool) metric {
 	return metric{name, help, runtimeapi.MetricType_COUNTER, nil, func(m measured) []sample {
-		psi := stats.PSI(m.Pressure[resource])
-		if psi == nil {
+		psi := of(m)
+		switch {
+		case psi == nil:
 			return nil
+		case full:
+			return []sample{{value: psi.Full.Total / 1e6}}
 		}
-		return []sample{{value: of(psi).GetTotal() / 1e9}}
+		return []sample{{value: psi.Some.Total / 1e6}}
 	}}
 }
 
@@ -175,15 +182,17 @@ func (m measured) metrics() []*runtimeapi.Metric {
 	return all
 }
 
-// blockIO splits a device into cAdvisor's labels.
+// blockIO has the labels of cAdvisor.
 func blockIO(m measured) (all []sample) {
-	for _, d := range m.IO {
-		major, minor, _ := strings.Cut(d.Device, ":")
-		all = append(all, sample{d.ReadBytes, []string{"", major, minor, "Read"}}, sample{d.WrittenBytes, []string{"", major, minor, "Write"}})
+	for _, d := range m.BlkioStats.IoServiceBytesRecursive {
+		if d.Op == "Read" || d.Op == "Write" {
+			all = append(all, sample{d.Value, []string{"", fmt.Sprint(d.Major), fmt.Sprint(d.Minor), d.Op}})
+		}
 	}
 	return all
 }
 
 func failures(m measured) []sample {
-	return []sample{{m.PageFaults, []string{"pgfault", "hierarchy"}}, {m.MajorPageFaults, []string{"pgmajfault", "hierarchy"}}}
+	faults := m.MemoryStats.Stats
+	return []sample{{faults["pgfault"], []string{"pgfault", "hierarchy"}}, {faults["pgmajfault"], []string{"pgmajfault", "hierarchy"}}}
 }

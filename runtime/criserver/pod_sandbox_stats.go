@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/opencontainers/cgroups"
+	"github.com/vishvananda/netlink"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -64,19 +66,18 @@ func (s *Server) podUsage(sb *sandbox) stats.Usage {
 			return usage
 		}
 	}
-	var sum stats.Usage
+	sum := stats.Usage{Stats: *cgroups.NewStats()}
 	for _, c := range s.containersOf(sb.ID) {
 		usage, err := s.cgroups().Read(oci.CgroupDir(c.Config.CgroupsPath))
 		if err != nil {
 			continue
 		}
-		sum.CPUNanoseconds += usage.CPUNanoseconds
-		sum.MemoryUsage += usage.MemoryUsage
-		sum.WorkingSet += usage.WorkingSet
-		sum.RSS += usage.RSS
-		sum.PageFaults += usage.PageFaults
-		sum.MajorPageFaults += usage.MajorPageFaults
-		sum.Threads += usage.Threads
+		sum.CpuStats.CpuUsage.TotalUsage += usage.CpuStats.CpuUsage.TotalUsage
+		sum.MemoryStats.Usage.Usage += usage.MemoryStats.Usage.Usage
+		sum.PidsStats.Current += usage.PidsStats.Current
+		for _, name := range []string{"anon", "inactive_file", "pgfault", "pgmajfault"} {
+			sum.MemoryStats.Stats[name] += usage.MemoryStats.Stats[name]
+		}
 	}
 	return sum
 }
@@ -85,11 +86,8 @@ func (s *Server) sandboxStats(sb *sandbox, disk map[string]diskusage.Usage) (*ru
 	config, now := sb.Config.Config, time.Now()
 	usage := s.podUsage(sb)
 	linux := &runtimeapi.LinuxPodSandboxStats{
-		Cpu: cpuUsage(&sb.cpu, now, usage), Memory: memoryUsage(now, usage),
-		Process: &runtimeapi.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(usage.Threads)},
-	}
-	if text := usage.Pressure["io"]; text != "" {
-		linux.Io = &runtimeapi.IoUsage{Timestamp: now.UnixNano(), Psi: stats.PSI(text)}
+		Cpu: cpuUsage(&sb.cpu, now, usage), Memory: memoryUsage(now, usage), Io: ioUsage(now, usage),
+		Process: &runtimeapi.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(usage.PidsStats.Current)},
 	}
 	if sb.netns() != "" && sb.ready() {
 		interfaces, err := stats.Interfaces(sb.netns())
@@ -106,11 +104,12 @@ func (s *Server) sandboxStats(sb *sandbox, disk map[string]diskusage.Usage) (*ru
 	}}, nil
 }
 
-func networkUsage(now time.Time, interfaces []stats.Interface) *runtimeapi.NetworkUsage {
+func networkUsage(now time.Time, interfaces []*netlink.LinkAttrs) *runtimeapi.NetworkUsage {
 	usage := &runtimeapi.NetworkUsage{Timestamp: now.UnixNano()}
 	for _, i := range interfaces {
+		is := i.Statistics
 		one := &runtimeapi.NetworkInterfaceUsage{
-			Name: i.Name, RxBytes: value(i.RxBytes), RxErrors: value(i.RxErrors), TxBytes: value(i.TxBytes), TxErrors: value(i.TxErrors),
+			Name: i.Name, RxBytes: value(is.RxBytes), RxErrors: value(is.RxErrors), TxBytes: value(is.TxBytes), TxErrors: value(is.TxErrors),
 		}
 		if i.Name == cni.Interface {
 			usage.DefaultInterface = one

@@ -2,46 +2,35 @@
 package stats
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fs"
+	"github.com/opencontainers/cgroups/fs2"
+	"github.com/opencontainers/cgroups/fscommon"
+	"github.com/prometheus/procfs"
 	"github.com/vishvananda/netlink"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/namespaces"
 )
-
-// maxFile bounds what is read of a cgroup file.
-const maxFile = 64 << 10
 
 // Root is where cgroups are mounted.
 const Root = "/sys/fs/cgroup"
 
-// Usage is what a cgroup uses and has used.
+// Usage is what a cgroup uses and has used. MemoryStats.Stats has the names of cgroup v2 on v1 too, and a limit of 0 is none.
 type Usage struct {
-	CPUNanoseconds, UserNanoseconds, SystemNanoseconds uint64
-	Periods, ThrottledPeriods, ThrottledNanoseconds    uint64
-
-	MemoryUsage, MaxMemoryUsage, WorkingSet uint64
-	RSS, Cache, MappedFile, Kernel, Swap    uint64
-	MemoryLimit                             uint64 // 0 for none
-	PageFaults, MajorPageFaults             uint64
-	LimitHits, OOMKills                     uint64
-
-	Threads, MaxThreads uint64 // no maximum is 0
-
-	IO       []DeviceIO
-	Pressure map[string]string // files of pressure stall information by resource, on v2
+	cgroups.Stats
+	OOMKills uint64
 }
 
-// DeviceIO is what a cgroup has read from and written to a block device.
-type DeviceIO struct {
-	Device                                     string // major:minor
-	ReadBytes, WrittenBytes, ReadOps, WriteOps uint64
+// WorkingSet is the memory in use that the kernel cannot just drop.
+func (u *Usage) WorkingSet() uint64 {
+	used := u.MemoryStats.Usage.Usage
+	return used - min(used, u.MemoryStats.Stats["inactive_file"])
 }
 
 // Cgroups reads from one machine's cgroup file systems.
@@ -50,139 +39,71 @@ type Cgroups struct {
 	V2   bool
 }
 
-// Read reads the usage of a cgroup by its path below the roots. Fields whose file is missing are 0. The managers of
-// opencontainers/cgroups read three times as many files for it, and fail when one of them is missing.
-func (c Cgroups) Read(path string) (Usage, error) {
+// dir is the directory of a cgroup, on v1 the controller's.
+func (c Cgroups) dir(controller, path string) string {
 	if c.V2 {
-		return c.readV2(filepath.Join(c.Root, path))
+		return filepath.Join(c.Root, path)
 	}
-	return c.readV1(path)
+	return filepath.Join(c.Root, controller, path)
 }
 
-func (c Cgroups) readV2(dir string) (Usage, error) {
+// unlimited is the least number that means no limit: v1 writes the largest count of whole pages, v2 the word max.
+const unlimited = 1 << 62
+
+// Read reads the usage of a cgroup by its path below the roots. What cannot be read is 0: a controller may be switched off,
+// and the cgroup may be removed meanwhile.
+func (c Cgroups) Read(path string) (Usage, error) {
+	dir := c.dir("memory", path)
 	if _, err := os.Stat(dir); err != nil {
 		return Usage{}, fmt.Errorf("read cgroup: %w", err)
 	}
-	file := func(name string) string { return filepath.Join(dir, name) }
-	cpu, memory, events := table(file("cpu.stat")), table(file("memory.stat")), table(file("memory.events"))
-	u := Usage{
-		CPUNanoseconds: cpu["usage_usec"] * 1000, UserNanoseconds: cpu["user_usec"] * 1000, SystemNanoseconds: cpu["system_usec"] * 1000,
-		Periods: cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"], ThrottledNanoseconds: cpu["throttled_usec"] * 1000,
-		MemoryUsage: number(file("memory.current")), MaxMemoryUsage: number(file("memory.peak")), MemoryLimit: number(file("memory.max")),
-		RSS: memory["anon"], Cache: memory["file"], MappedFile: memory["file_mapped"], Kernel: memory["kernel"], Swap: number(file("memory.swap.current")),
-		PageFaults: memory["pgfault"], MajorPageFaults: memory["pgmajfault"], LimitHits: events["max"], OOMKills: events["oom_kill"],
-		Threads: number(file("pids.current")), MaxThreads: number(file("pids.max")), IO: ioV2(read(file("io.stat"))), Pressure: map[string]string{},
-	}
-	u.WorkingSet = u.MemoryUsage - min(u.MemoryUsage, memory["inactive_file"])
-	for _, name := range []string{"cpu", "memory", "io"} {
-		if text := read(file(name + ".pressure")); text != "" {
-			u.Pressure[name] = text
+	u := Usage{Stats: *cgroups.NewStats(), OOMKills: c.OOMKills(path)}
+	memory := &u.MemoryStats
+	if c.V2 {
+		manager, err := fs2.NewManager(&cgroups.Cgroup{Rootless: true}, dir) // Rootless: the stats come without their errors
+		if err != nil {
+			return Usage{}, fmt.Errorf("read cgroup: %w", err)
 		}
+		if read, err := manager.Stats(&cgroups.StatsOptions{Controllers: cgroups.CPU | cgroups.Memory | cgroups.Pids | cgroups.IO}); err == nil {
+			u.Stats = *read
+		}
+		memory.Usage.Failcnt, _ = fscommon.GetValueByKey(dir, "memory.events", "max")
+		memory.KernelUsage.Usage = memory.Stats["kernel"]
+	} else {
+		for controller, group := range map[string]interface {
+			GetStats(string, *cgroups.Stats) error
+		}{"cpu": &fs.CpuGroup{}, "cpuacct": &fs.CpuacctGroup{}, "memory": &fs.MemoryGroup{}, "pids": &fs.PidsGroup{}, "blkio": &fs.BlkioGroup{}} {
+			_ = group.GetStats(c.dir(controller, path), &u.Stats)
+		}
+		for v2, v1 := range map[string]string{"anon": "rss", "file_mapped": "mapped_file", "inactive_file": "inactive_file", "pgfault": "pgfault", "pgmajfault": "pgmajfault"} {
+			memory.Stats[v2] = memory.Stats["total_"+v1]
+		}
+		memory.Cache, memory.SwapOnlyUsage.Usage = memory.Stats["total_cache"], memory.Stats["total_swap"]
+	}
+	if memory.Usage.Limit >= unlimited {
+		memory.Usage.Limit = 0
 	}
 	return u, nil
 }
 
-func (c Cgroups) readV1(path string) (Usage, error) {
-	file := func(controller, name string) string { return filepath.Join(c.Root, controller, path, name) }
-	if _, err := os.Stat(file("memory", "")); err != nil {
-		return Usage{}, fmt.Errorf("read cgroup: %w", err)
+// PSI translates pressure stall information, whose totals are in microseconds, for the CRI.
+func PSI(from *cgroups.PSIStats) *runtimeapi.PsiStats {
+	if from == nil {
+		return nil
 	}
-	cpu, ticks, memory := table(file("cpu", "cpu.stat")), table(file("cpuacct", "cpuacct.stat")), table(file("memory", "memory.stat"))
-	u := Usage{
-		CPUNanoseconds: number(file("cpuacct", "cpuacct.usage")), UserNanoseconds: ticks["user"] * tick, SystemNanoseconds: ticks["system"] * tick,
-		Periods: cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"], ThrottledNanoseconds: cpu["throttled_time"],
-		MemoryUsage: number(file("memory", "memory.usage_in_bytes")), MaxMemoryUsage: number(file("memory", "memory.max_usage_in_bytes")),
-		MemoryLimit: number(file("memory", "memory.limit_in_bytes")), Kernel: number(file("memory", "memory.kmem.usage_in_bytes")),
-		RSS: memory["total_rss"], Cache: memory["total_cache"], MappedFile: memory["total_mapped_file"], Swap: memory["total_swap"],
-		PageFaults: memory["total_pgfault"], MajorPageFaults: memory["total_pgmajfault"], LimitHits: number(file("memory", "memory.failcnt")),
-		OOMKills: table(file("memory", "memory.oom_control"))["oom_kill"],
-		Threads:  number(file("pids", "pids.current")), MaxThreads: number(file("pids", "pids.max")),
-		IO: ioV1(read(file("blkio", "blkio.throttle.io_service_bytes")), read(file("blkio", "blkio.throttle.io_serviced"))),
+	data := func(d cgroups.PSIData) *runtimeapi.PsiData {
+		return &runtimeapi.PsiData{Avg10: d.Avg10, Avg60: d.Avg60, Avg300: d.Avg300, Total: d.Total * 1000}
 	}
-	u.WorkingSet = u.MemoryUsage - min(u.MemoryUsage, memory["total_inactive_file"])
-	if u.MemoryLimit >= 1<<62 {
-		u.MemoryLimit = 0 // v1's way of saying none
-	}
-	return u, nil
+	return &runtimeapi.PsiStats{Some: data(from.Some), Full: data(from.Full)}
 }
 
-// tick is the unit of cpuacct.stat, which Linux fixed for user space.
-const tick = 1e9 / 100
-
-// ioV2 reads lines such as 8:0 rbytes=1 wbytes=2 rios=3 wios=4.
-func ioV2(text string) []DeviceIO {
-	var devices []DeviceIO
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
-		}
-		d := DeviceIO{Device: fields[0]}
-		for _, field := range fields[1:] {
-			name, value, _ := strings.Cut(field, "=")
-			n, _ := strconv.ParseUint(value, 10, 64)
-			switch name {
-			case "rbytes":
-				d.ReadBytes = n
-			case "wbytes":
-				d.WrittenBytes = n
-			case "rios":
-				d.ReadOps = n
-			case "wios":
-				d.WriteOps = n
-			}
-		}
-		devices = append(devices, d)
-	}
-	return devices
-}
-
-// ioV1 reads two files of lines such as 8:0 Read 1.
-func ioV1(bytes, operations string) []DeviceIO {
-	var devices []DeviceIO
-	index := map[string]int{}
-	each := func(text string, set func(d *DeviceIO, operation string, n uint64)) {
-		for line := range strings.Lines(text) {
-			fields := strings.Fields(line)
-			if len(fields) != 3 {
-				continue
-			}
-			i, ok := index[fields[0]]
-			if !ok {
-				i = len(devices)
-				index[fields[0]] = i
-				devices = append(devices, DeviceIO{Device: fields[0]})
-			}
-			n, _ := strconv.ParseUint(fields[2], 10, 64)
-			set(&devices[i], fields[1], n)
-		}
-	}
-	each(bytes, func(d *DeviceIO, operation string, n uint64) {
-		switch operation {
-		case "Read":
-			d.ReadBytes = n
-		case "Write":
-			d.WrittenBytes = n
-		}
-	})
-	each(operations, func(d *DeviceIO, operation string, n uint64) {
-		switch operation {
-		case "Read":
-			d.ReadOps = n
-		case "Write":
-			d.WriteOps = n
-		}
-	})
-	return devices
-}
-
-// ForProcesses is a directory by which the processes of a cgroup are found, and on v1 the
-// controller that it belongs to: pids needs no setting up, unlike cpuset.
+// ForProcesses is a directory by which the processes of a cgroup are found, and on v1 the controller that it belongs to:
+// pids needs no setting up, unlike cpuset.
 func (c Cgroups) ForProcesses(path string) (dir, controller string) {
 	if c.V2 {
-		return filepath.Join(c.Root, path), ""
+		return c.dir("", path), ""
 	}
-	return filepath.Join(c.Root, "pids", path), "pids"
+	return c.dir("pids", path), "pids"
 }
 
 // maxProcesses bounds how many processes of a cgroup are looked at.
@@ -190,20 +111,16 @@ const maxProcesses = 1000
 
 // Open counts a cgroup's processes, and the files and sockets that they have open.
 func (c Cgroups) Open(path string) (processes, files, sockets uint64) {
-	controller := "memory"
-	if c.V2 {
-		controller = ""
-	}
-	pids := strings.Fields(read(filepath.Join(c.Root, controller, path, "cgroup.procs")))
+	pids, _ := cgroups.GetPids(c.dir("memory", path))
 	for _, pid := range pids[:min(len(pids), maxProcesses)] {
-		dir := "/proc/" + pid + "/fd"
-		entries, err := os.ReadDir(dir)
+		process, err := procfs.NewProc(pid)
 		if err != nil {
 			continue // ended meanwhile
 		}
-		files += uint64(len(entries))
-		for _, entry := range entries {
-			if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil && strings.HasPrefix(target, "socket:") {
+		targets, _ := process.FileDescriptorTargets()
+		files += uint64(len(targets))
+		for _, target := range targets {
+			if strings.HasPrefix(target, "socket:") {
 				sockets++
 			}
 		}
@@ -213,59 +130,25 @@ func (c Cgroups) Open(path string) (processes, files, sockets uint64) {
 
 // OOMKills is how many processes of a cgroup were killed for memory.
 func (c Cgroups) OOMKills(path string) uint64 {
+	file := "memory.oom_control"
 	if c.V2 {
-		return table(filepath.Join(c.Root, path, "memory.events"))["oom_kill"]
+		file = "memory.events"
 	}
-	return table(filepath.Join(c.Root, "memory", path, "memory.oom_control"))["oom_kill"]
+	kills, _ := fscommon.GetValueByKey(c.dir("memory", path), file, "oom_kill")
+	return kills
 }
 
-func read(path string) string {
-	text, _ := bounded.ReadFile(path, maxFile)
-	return string(text)
-}
-
-// number reads a file of one number; "max" and what is missing are 0.
-func number(path string) uint64 {
-	n, _ := strconv.ParseUint(strings.TrimSpace(read(path)), 10, 64)
-	return n
-}
-
-// table reads a file of names and numbers.
-func table(path string) map[string]uint64 {
-	values := map[string]uint64{}
-	lines := bufio.NewScanner(strings.NewReader(read(path)))
-	for lines.Scan() {
-		if name, value, ok := strings.Cut(lines.Text(), " "); ok {
-			values[name], _ = strconv.ParseUint(value, 10, 64)
-		}
-	}
-	return values
-}
-
-// Interface is what a network interface has received and sent.
-type Interface struct {
-	Name                                   string
-	RxBytes, RxErrors, TxBytes, TxErrors   uint64
-	RxPackets, TxPackets, RxDrops, TxDrops uint64
-}
-
-// Interfaces reads the interfaces of a network namespace but for the loopback one.
-func Interfaces(netns string) ([]Interface, error) {
-	var interfaces []Interface
-	err := namespaces.Do(netns, func() error {
+// Interfaces are the interfaces of a network namespace with their statistics, but for the loopback one.
+func Interfaces(netns string) (interfaces []*netlink.LinkAttrs, err error) {
+	err = namespaces.Do(netns, func() error {
 		links, err := netlink.LinkList()
 		if err != nil {
 			return fmt.Errorf("list interfaces: %w", err)
 		}
 		for _, link := range links {
-			a := link.Attrs()
-			if a.Statistics == nil || a.Name == "lo" {
-				continue
+			if a := link.Attrs(); a.Statistics != nil && a.Name != "lo" {
+				interfaces = append(interfaces, a)
 			}
-			interfaces = append(interfaces, Interface{
-				Name: a.Name, RxBytes: a.Statistics.RxBytes, RxErrors: a.Statistics.RxErrors, RxPackets: a.Statistics.RxPackets, RxDrops: a.Statistics.RxDropped,
-				TxBytes: a.Statistics.TxBytes, TxErrors: a.Statistics.TxErrors, TxPackets: a.Statistics.TxPackets, TxDrops: a.Statistics.TxDropped,
-			})
 		}
 		return nil
 	})
