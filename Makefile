@@ -160,9 +160,10 @@ test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulate
 	E2E_BIN="$(STACK_BIN)" E2E_VM="$(VM_DIR)" go test -count=1 -timeout 15m -v $(E2EFLAGS) ./e2e/vm
 
 .PHONY: test-kind
-test-kind: stack build ## clusters of the real kind with this kubelet, made, joined, restarted, swapped with upstream's: docs/nodes.md (as root; 5 minutes, Debian, amd64)
+test-kind: stack build ## clusters of the real kind with this kubelet, made, joined, restarted, swapped with upstream's: docs/nodes.md (as root; 6 minutes, Debian, amd64)
 	@e2e/kind/build.sh "$(CACHE)" >/dev/null
-	E2E_BIN="$(STACK_BIN)" E2E_KIND="$(KIND_DIR)" go test -count=1 -timeout 20m -v $(E2EFLAGS) ./e2e/kind
+	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
+	E2E_BIN="$(STACK_BIN)" E2E_KIND="$(KIND_DIR)" E2E_DLV="$(DEBUG_BIN)/dlv" go test -count=1 -timeout 20m -v $(E2EFLAGS) ./e2e/kind
 
 .PHONY: test-kind-cached
 test-kind-cached:

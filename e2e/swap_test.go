@@ -83,6 +83,26 @@ func (s *swapping) crash(ctx context.Context) {
 	}
 }
 
+// resize gives the pods that the API server has more memory, at the price of a restart. A kubelet that takes this one for
+// what was before would pay it again.
+func (s *swapping) resize(ctx context.Context) {
+	s.t.Helper()
+	for _, p := range s.pods {
+		if uidOnNode(p) != p.UID {
+			continue // a static pod cannot be resized
+		}
+		count := restarts(until(ctx, s.t, p, "ready", stack.PodReady)) + 1
+		resize(ctx, s.t, p, nil, &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("80Mi")}})
+		until(ctx, s.t, p, "resized, restarted and ready", func(p *corev1.Pod) bool {
+			if restarts(p) != count || !stack.PodReady(p) {
+				return false
+			}
+			has := p.Status.ContainerStatuses[0].Resources
+			return has != nil && has.Limits.Memory().String() == "80Mi"
+		})
+	}
+}
+
 // uidOnNode is the UID by which the node knows a pod: a mirror stands for one of another UID.
 func uidOnNode(pod *corev1.Pod) types.UID {
 	if uid := pod.Annotations["kubernetes.io/config.mirror"]; uid != "" {
@@ -143,6 +163,9 @@ func swapped(name string) *corev1.Pod {
 		VolumeMounts: []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}, {Name: "config", MountPath: "/config"}, {Name: "scratch", MountPath: "/part", SubPath: "part"}},
 		Resources:    corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m")}, Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}},
 	}
+	app.ResizePolicy = []corev1.ContainerResizePolicy{
+		{ResourceName: corev1.ResourceCPU, RestartPolicy: corev1.RestartContainer}, {ResourceName: corev1.ResourceMemory, RestartPolicy: corev1.RestartContainer},
+	}
 	app.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}}
 	first := shell("first", "date > /scratch/mark")
 	first.VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
@@ -185,5 +208,8 @@ func TestUpstreamKubeletSwap(t *testing.T) {
 	s.add(ctx)
 	s.to(ctx, false)
 	s.crash(ctx)
+	s.resize(ctx)
+	s.to(ctx, true)
+	s.to(ctx, false)
 	s.remove(ctx)
 }

@@ -116,6 +116,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	b.embedded.onEnd(fail)
 	klog.FromContext(ctx).Info("Kubelet runs", "version", b.settings.Version, "node", b.settings.NodeName, "standalone", b.settings.Standalone())
 	parts.Wait()
+	if err := errors.Join(k.core.runtime.Allocation().WriteUpstream(), k.core.devices.WriteUpstream()); err != nil {
+		klog.FromContext(ctx).Error(err, "Kubernetes' kubelet will not know in this one's place what pods have")
+	}
 	err := b.close()
 	if cause := context.Cause(ctx); errors.Is(cause, identity.ErrExpired) || errors.Is(cause, errEmbeddedEnded) {
 		return cause

@@ -52,6 +52,7 @@ func TestKind(t *testing.T) {
 	t.Run("refuse", c.step(c.refuse))
 	t.Run("embedded", c.step(c.embedded))
 	t.Run("delete", c.step(c.delete))
+	t.Run("debug", c.step(c.debug))
 }
 
 // step is a subtest that is left out once one has not come to its end, since each builds on those before.

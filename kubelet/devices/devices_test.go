@@ -400,8 +400,9 @@ func TestUpstream(t *testing.T) {
 	}
 	// As that kubelet wrote it for a device "a" at NUMA node 0 whose plugin answered with GPU=a.
 	file := `{"Data":{"PodDeviceEntries":[{"PodUID":"pod","ContainerName":"x","ResourceName":"example.com/gpu","DeviceIDs":{"0":["a"]},"AllocResp":"CggKA0dQVRIBYQ=="}],` +
-		`"RegisteredDevices":{"example.com/gpu":["a","b"]}},"Checksum":1}`
-	if err := os.WriteFile(filepath.Join(root, "device-plugins", "kubelet_internal_checkpoint"), []byte(file), 0o600); err != nil {
+		`"RegisteredDevices":{"example.com/gpu":["a","b"]}},"Checksum":3583601795}`
+	path := filepath.Join(root, "device-plugins", "kubelet_internal_checkpoint")
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b := newBench(t, root)
@@ -411,4 +412,12 @@ func TestUpstream(t *testing.T) {
 		t.Errorf("the pod has %q and gets %+v, %v", b.ids(pod, "x"), got, err)
 	}
 	b.wait(t, gpu, 0, 0)
+	// What this kubelet leaves is what that one would have: the plugin has not come back, so no device is healthy.
+	if err := b.WriteUpstream(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadFile(path)
+	if want := strings.Replace(strings.Replace(file, `["a","b"]`, "null", 1), "3583601795", "1280862137", 1); err != nil || string(left) != want {
+		t.Errorf("%s, %v\nwant %s", left, err, want)
+	}
 }

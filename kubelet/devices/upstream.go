@@ -1,56 +1,36 @@
 package devices
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/types"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"minikubelet/kubelet/devices/checkpoint"
 )
 
-// part: what Kubernetes' kubelet recorded that was in this one's place before.
+// part: what Kubernetes' kubelet records, which was in this one's place before or comes into it.
 
-// checkpoint is its file, whose checksum is left to its owner.
-//
-// Upstream: pkg/kubelet/cm/devicemanager/checkpoint/checkpoint.go.
-type checkpoint struct {
-	Data struct {
-		PodDeviceEntries []struct {
-			PodUID, ContainerName, ResourceName string
-			DeviceIDs                           map[int64][]string // by NUMA node, -1 for none
-			AllocResp                           []byte
-		}
-		RegisteredDevices map[string][]string
-	}
-}
+func (m *Manager) upstreamFile() string { return filepath.Join(m.opts.Dir, checkpoint.File) }
 
 // readUpstream takes the devices of pods that this kubelet did not record any of, and returns the resources of plugins.
 func (m *Manager) readUpstream() ([]string, error) {
-	path := filepath.Join(m.opts.Dir, "kubelet_internal_checkpoint")
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	m.recreated = false
-	var c checkpoint
-	if err == nil {
-		err = json.Unmarshal(data, &c)
+	entries, registered, known, err := checkpoint.Read(m.upstreamFile())
+	if known {
+		m.recreated = false
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the devices of Kubernetes' kubelet: %s: %w", path, err)
+		return nil, err
 	}
 	theirs := podGrants{}
-	for _, e := range c.Data.PodDeviceEntries {
+	for _, e := range entries {
 		g := &grant{NUMA: map[string][]int64{}, Response: &pluginapi.ContainerAllocateResponse{}}
 		if err := proto.Unmarshal(e.AllocResp, g.Response); err != nil {
-			return nil, fmt.Errorf("read the devices of Kubernetes' kubelet: %s: pod %s: %w", path, e.PodUID, err)
+			return nil, fmt.Errorf("read the devices of Kubernetes' kubelet: pod %s: %w", e.PodUID, err)
 		}
 		for node, ids := range e.DeviceIDs {
 			for _, id := range ids {
@@ -70,5 +50,50 @@ func (m *Manager) readUpstream() ([]string, error) {
 			m.pods[uid] = of
 		}
 	}
-	return slices.Collect(maps.Keys(c.Data.RegisteredDevices)), nil
+	return slices.Collect(maps.Keys(registered)), nil
+}
+
+// WriteUpstream records for Kubernetes' kubelet which pods have which devices, without which it gives them to others. Call it
+// when Run has returned.
+func (m *Manager) WriteUpstream() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var entries []checkpoint.PodDevicesEntry
+	for uid, containers := range m.pods {
+		for container, resources := range containers {
+			for name, g := range resources {
+				if g.Response == nil {
+					continue // its plugin had not answered
+				}
+				response, err := proto.Marshal(g.Response)
+				if err != nil {
+					return fmt.Errorf("record the devices of pod %s for Kubernetes' kubelet: %w", uid, err)
+				}
+				entries = append(entries, checkpoint.PodDevicesEntry{
+					PodUID: string(uid), ContainerName: container, ResourceName: name, DeviceIDs: g.perNUMA(), AllocResp: response,
+				})
+			}
+		}
+	}
+	registered := map[string][]string{}
+	for name, r := range m.resources {
+		if !r.expired() {
+			registered[name] = r.healthy()
+		}
+	}
+	return checkpoint.Write(m.upstreamFile(), entries, registered)
+}
+
+func (g *grant) perNUMA() checkpoint.DevicesPerNUMA {
+	per := checkpoint.DevicesPerNUMA{}
+	for _, id := range g.IDs {
+		nodes := g.NUMA[id]
+		if len(nodes) == 0 {
+			nodes = []int64{-1}
+		}
+		for _, node := range nodes {
+			per[node] = append(per[node], id)
+		}
+	}
+	return per
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -15,15 +14,9 @@ import (
 func (s *Store) Devices() map[types.UID]json.RawMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	records := maps.Clone(s.pods)
-	for uid, e := range s.earlier {
-		if records[uid] == nil {
-			records[uid] = e.record
-		}
-	}
 	devices := map[types.UID]json.RawMessage{}
-	for uid, r := range records {
-		if r != nil && r.Devices != nil {
+	for uid, r := range s.records() {
+		if r.Devices != nil {
 			devices[uid] = r.Devices
 		}
 	}

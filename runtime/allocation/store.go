@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -244,6 +245,17 @@ func (s *Store) Wait(ctx context.Context) {
 	case <-idle:
 	case <-ctx.Done():
 	}
+}
+
+// records are those of all pods, also of pods that have not come yet. Callers hold mu.
+func (s *Store) records() map[types.UID]*record {
+	all := maps.Clone(s.pods)
+	for uid, e := range s.earlier {
+		if all[uid] == nil && e.record != nil {
+			all[uid] = e.record
+		}
+	}
+	return all
 }
 
 // changed has the pod's file written. Callers hold mu.

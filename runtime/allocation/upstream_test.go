@@ -81,3 +81,26 @@ func TestUpstreamStateBroken(t *testing.T) {
 		t.Errorf("after a restart the pod has %q, %v", asks(pod), err)
 	}
 }
+
+// TestWriteUpstream: Kubernetes' kubelet finds what pods were given and have. This kubelet's own records, which have more,
+// count when it comes back before that one ran.
+func TestWriteUpstream(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "pods")
+	s := New(dir)
+	must(t, s.Allocate(podOf("1", "2")))
+	must(t, s.SetDevices("u", []byte(`"a device"`)))
+	must(t, s.Allocate(podOf("1", "3")))
+	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.WriteUpstream())
+	for name, want := range map[string]string{allocatedFile: "3", actuatedFile: "2"} {
+		entries, _, err := readState(filepath.Join(root, name))
+		if c := entries["u"].ContainerResources["c"]; err != nil || c.Requests.Cpu().String() != want {
+			t.Errorf("%s has %v, %v", name, entries, err)
+		}
+	}
+	written(t, time.Now().Add(time.Minute), root, allocatedFile)
+	if devices := New(dir).Devices(); string(devices["u"]) != `"a device"` {
+		t.Errorf("the devices are %s", devices)
+	}
+}
