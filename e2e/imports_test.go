@@ -28,6 +28,7 @@ var layers = []struct {
 	{"kubelet", []string{"kubelet/...", "syncloop", "podworkers/...", "status", "config", "runtime/..."}},
 	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
 	{"kubelet/timeline/story", nil},
+	{"kubelet/devices", []string{"kubelet/devices/checkpoint"}},
 	{"kubelet/hold", []string{"kubelet/client"}},
 	{"kubelet/local", []string{"kubelet/server", "kubelet/timeline/story"}},
 	{"kubelet/identity", []string{"kubelet/client"}},
