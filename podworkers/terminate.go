@@ -78,7 +78,7 @@ func (w *worker) cleanupPod(ctx context.Context, m mail) (signal, error) {
 		return none, fmt.Errorf("unmount volumes: %w", err)
 	}
 	w.opts.Objects.Unregister(w.uid)
-	if err := w.opts.Runtime.RemoveCgroup(ctx, w.uid); err != nil {
+	if err := w.opts.Runtime.RemoveCgroup(w.uid); err != nil {
 		return none, fmt.Errorf("remove the pod's cgroup: %w", err)
 	}
 	if err := w.opts.Runtime.ReleaseIDs(w.uid); err != nil {
@@ -129,7 +129,7 @@ func (w *worker) empty(ctx context.Context, pod *corev1.Pod) error {
 	}
 	// A record of the pod's resources that is still being written would make the directory again, so the writing is waited
 	// for. A record that could not be written does no harm.
-	_ = w.opts.Runtime.Allocation().Settle(ctx, w.uid)
+	_ = w.opts.Runtime.Allocation().Save(ctx, w.uid)
 	if err := w.opts.Volumes.RemovePod(ctx, w.uid); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)
 	}

@@ -16,9 +16,8 @@ const (
 	crashLoopReset = 10 * time.Minute // a run this long ends a crash loop
 )
 
-// crashLoops says how long a container that keeps ending has to wait. The wait follows from what the runtime
-// remembers, the attempt and the time it ended; kept here is only from which attempt on to count, and without it,
-// after a restart of the kubelet, counting begins at the first.
+// crashLoops says how long a container that keeps ending has to wait. The wait follows from the attempt and the time of the end,
+// which the runtime remembers. Only from which attempt on to count is kept here; after a restart of the kubelet that is the first.
 type crashLoops struct {
 	longest time.Duration
 	mu      sync.Mutex
@@ -27,7 +26,7 @@ type crashLoops struct {
 
 type crashFloor struct {
 	attempt     uint32
-	fingerprint string // of what, when changed, deserves a fresh start
+	fingerprint string // of what makes counting start anew when it changes
 	end         string // the container whose end was last asked about
 	endSeen     time.Time
 }
@@ -54,16 +53,16 @@ func crashDelay(n uint32, longest time.Duration) time.Duration {
 func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cri.ContainerStatus, at time.Time) (time.Duration, time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	of := c.floors[pod.UID]
-	if of == nil {
-		of = map[string]crashFloor{}
-		c.floors[pod.UID] = of
+	floors := c.floors[pod.UID]
+	if floors == nil {
+		floors = map[string]crashFloor{}
+		c.floors[pod.UID] = floors
 	}
 	now := crashFloor{fingerprint: spec.Hash(container) + "/" + container.Resources.String()}
-	floor, known := of[container.Name]
+	floor, known := floors[container.Name]
 	now.end, now.endSeen = floor.end, floor.endSeen
 	if last == nil {
-		of[container.Name] = now
+		floors[container.Name] = now
 		return 0, time.Time{}
 	}
 	longRun := !last.StartedAt.IsZero() && last.FinishedAt.Sub(last.StartedAt) > crashLoopReset
@@ -78,7 +77,7 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 	if floor.end != last.ID || floor.endSeen.IsZero() {
 		floor.end, floor.endSeen = last.ID, at
 	}
-	of[container.Name] = floor
+	floors[container.Name] = floor
 	delay := crashDelay(last.Attempt-min(floor.attempt, last.Attempt), c.longest)
 	if last.FinishedAt.After(floor.endSeen) {
 		return delay, floor.endSeen.Add(delay)
@@ -86,15 +85,15 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 	return delay, last.FinishedAt.Add(delay)
 }
 
-// begin notes the first instance of a container that the runtime has no record of: after a reboot its number comes
-// from the logs and is no sign of a crash loop.
+// begin makes counting start at the first instance of a container that the runtime has no record of: after a reboot its number
+// comes from the logs and is no sign of a crash loop.
 func (c *crashLoops) begin(uid types.UID, container *corev1.Container, attempt uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if of := c.floors[uid]; of != nil {
-		floor := of[container.Name]
+	if floors := c.floors[uid]; floors != nil {
+		floor := floors[container.Name]
 		floor.attempt = attempt
-		of[container.Name] = floor
+		floors[container.Name] = floor
 	}
 }
 

@@ -137,15 +137,15 @@ func (r *Runtime) containerFailed(ctx context.Context, job startJob, id, reason 
 }
 
 func (r *Runtime) imageFailed(ctx context.Context, job startJob, err error) error {
-	var of *images.Error
-	if !errors.As(err, &of) {
+	failed, ok := errors.AsType[*images.Error](err)
+	if !ok {
 		return r.containerFailed(ctx, job, "", ReasonCreateContainerConfig, err)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	r.containerEvent(job.pod, job.Container, "", corev1.EventTypeWarning, eventFailed, "Error: %s", of.Reason)
-	return &containerError{Failure: Failure{of.Reason, of.Message}, retryAt: of.RetryAt, err: err}
+	r.containerEvent(job.pod, job.Container, "", corev1.EventTypeWarning, eventFailed, "Error: %s", failed.Reason)
+	return &containerError{Failure: Failure{failed.Reason, failed.Message}, retryAt: failed.RetryAt, err: err}
 }
 
 func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, policy corev1.PullPolicy) (string, error) {
@@ -200,19 +200,14 @@ func (r *Runtime) mounts(ctx context.Context, job startJob, imageMounts []*runti
 		return nil, err
 	}
 	mounts = append(mounts, imageMounts...)
-	hosts, err := r.hostsMount(job.pod, job.Container, job.podIPs)
-	if err != nil {
-		return nil, err
-	}
-	if hosts != nil {
-		mounts = append(mounts, hosts)
-	}
-	log, err := r.terminationMount(job.pod, job.Container)
-	if err != nil {
-		return nil, err
-	}
-	if log != nil {
-		mounts = append(mounts, log)
+	for _, mount := range []func(*corev1.Pod, *corev1.Container, []string) (*runtimeapi.Mount, error){r.hostsMount, r.terminationMount} {
+		one, err := mount(job.pod, job.Container, job.podIPs)
+		if err != nil {
+			return nil, err
+		}
+		if one != nil {
+			mounts = append(mounts, one)
+		}
 	}
 	return mounts, nil
 }
@@ -227,12 +222,13 @@ func (r *Runtime) userOf(ctx context.Context, image, ref string) (spec.ImageUser
 		return spec.ImageUser{}, fmt.Errorf("look up the user of image %q: %w", image, err)
 	}
 	user := spec.ImageUser{UID: new(int64(0))} // an image that names none runs as root
-	if of := response.GetImage(); of.GetUid() != nil {
-		user.UID = &of.GetUid().Value
-	} else if of.GetUsername() != "" {
-		user = spec.ImageUser{Name: of.GetUsername()}
+	found := response.GetImage()
+	if found.GetUid() != nil {
+		user.UID = &found.GetUid().Value
+	} else if found.GetUsername() != "" {
+		user = spec.ImageUser{Name: found.GetUsername()}
 	}
-	if response.GetImage() != nil {
+	if found != nil {
 		r.imageUsers.Store(ref, user)
 	}
 	return user, nil

@@ -15,7 +15,7 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// GarbageCollect removes what nobody will ask for again: of a known pod the dead containers but the newest of each
+// GarbageCollect removes what is not needed any more: of a known pod the dead containers but the newest of each
 // name, with their logs, and the ended sandboxes but the newest; of an unknown one all that has ended, and its log
 // directory and cgroup. Call it only when every source has told its pods. Pods that run and are unknown are ended by their
 // worker, not here.
@@ -24,7 +24,7 @@ import (
 func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool) (err error) {
 	ctx, end := cri.Step(ctx, "Containers/GarbageCollect", nil)
 	defer func() { end(err) }()
-	containers, sandboxes, err := r.listAll(ctx)
+	containers, sandboxes, err := r.list(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
@@ -39,9 +39,7 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 		inUse[podUID(sandbox.GetLabels())] = true // also one just removed: the next time will do
 	}
 	errs = append(errs, r.removeCgroups(func(uid types.UID) bool { return !known(uid) && !inUse[uid] }))
-	if r.opts.UserNamespaces != nil {
-		errs = append(errs, r.opts.UserNamespaces.Retain(func(uid types.UID) bool { return known(uid) || inUse[uid] }))
-	}
+	errs = append(errs, r.opts.UserNamespaces.Retain(func(uid types.UID) bool { return known(uid) || inUse[uid] }))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
@@ -51,7 +49,7 @@ func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool
 // DeleteUnusedContainers removes what GarbageCollect would, and of ended pods that still have their API object all
 // containers, with their logs, and all sandboxes. It is for a node that runs out of disk.
 func (r *Runtime) DeleteUnusedContainers(ctx context.Context, ended func(types.UID) bool) error {
-	containers, sandboxes, err := r.listAll(ctx)
+	containers, sandboxes, err := r.list(ctx, nil)
 	if err == nil {
 		_, err = r.removeGarbage(ctx, containers, sandboxes, func(uid types.UID) bool { return !ended(uid) })
 	}
@@ -171,13 +169,13 @@ func garbageSandboxes(all []*runtimeapi.PodSandbox, containers []*runtimeapi.Con
 	return out
 }
 
-// listAll lists everything in the runtime.
-func (r *Runtime) listAll(ctx context.Context) ([]*runtimeapi.Container, []*runtimeapi.PodSandbox, error) {
-	containers, err := r.opts.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+// list lists the containers and sandboxes that have the labels.
+func (r *Runtime) list(ctx context.Context, labels map[string]string) ([]*runtimeapi.Container, []*runtimeapi.PodSandbox, error) {
+	containers, err := r.opts.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{LabelSelector: labels}})
 	if err != nil {
 		return nil, nil, err
 	}
-	sandboxes, err := r.opts.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	sandboxes, err := r.opts.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: labels}})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -69,7 +69,7 @@ func TestRemovePod(t *testing.T) {
 	if !exists(spec.PodLogsDirectory(b.opts.Node.PodLogsDir, "ns", "pod", other.UID)) {
 		t.Error("another pod's logs are gone")
 	}
-	if err := b.RemoveCgroup(t.Context(), pod.UID); err != nil {
+	if err := b.RemoveCgroup(pod.UID); err != nil {
 		t.Error(err)
 	}
 }

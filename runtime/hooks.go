@@ -46,7 +46,7 @@ func (r *Runtime) runHook(ctx context.Context, pod *corev1.Pod, container *corev
 				hook.HTTPGet.Path, container.Name, spec.ReferenceName(pod), err), err
 		}
 	case hook.Sleep != nil:
-		if err := r.sleepHook(ctx, cri.Seconds(hook.Sleep.Seconds)); err != nil {
+		if err := sleepHook(ctx, cri.Seconds(hook.Sleep.Seconds)); err != nil {
 			return fmt.Sprintf("Sleep lifecycle hook (%d) for Container %q in Pod %q failed - error: %v",
 				hook.Sleep.Seconds, container.Name, spec.ReferenceName(pod), err), err
 		}
@@ -58,11 +58,9 @@ func (r *Runtime) runHook(ctx context.Context, pod *corev1.Pod, container *corev
 	return "", nil
 }
 
-func (r *Runtime) sleepHook(ctx context.Context, d time.Duration) error {
-	timer := r.opts.Clock.NewTimer(d)
-	defer timer.Stop()
+func sleepHook(ctx context.Context, d time.Duration) error {
 	select {
-	case <-timer.C():
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return errors.New("container terminated before sleep hook finished")

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +138,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 	if k.grace != nil {
 		grace = cri.Seconds(*k.grace)
 	}
-	deadline := r.opts.Clock.Now().Add(grace)
+	deadline := time.Now().Add(grace)
 	_, again := r.hooksRun.LoadOrStore(k.id, true)
 	if !again {
 		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeNormal, eventKilling, "%s", k.message)
@@ -147,13 +148,13 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 		defer end()
 	}
 	if order != nil {
-		order.wait(ctx, k.id, r.opts.Clock.After(deadline.Sub(r.opts.Clock.Now())))
+		order.wait(ctx, k.id, deadline)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("kill container %s: %w", k.container.Name, ctx.Err())
 	}
 
-	left := max(deadline.Sub(r.opts.Clock.Now()), minGracePeriod).Round(time.Second)
+	left := max(time.Until(deadline), minGracePeriod).Round(time.Second)
 	logger.V(2).Info("Stopping container", "containerID", k.id, "gracePeriod", left)
 	_, err = r.opts.CRI.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.id, Timeout: int64(left / time.Second)})
 	r.opts.Cache.Acted(k.pod.UID)
@@ -182,12 +183,10 @@ func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duratio
 		// What the hook printed may be secret and stays out of the event.
 		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeWarning, eventFailedPreStopHook, "PreStopHook failed")
 	}()
-	timer := r.opts.Clock.NewTimer(grace)
-	defer timer.Stop()
 	select {
 	case <-done:
 	case <-ctx.Done():
-	case <-timer.C():
+	case <-time.After(grace):
 		logger.V(2).Info("PreStop hook not completed in grace period", "gracePeriod", grace)
 	}
 	return func() {
@@ -205,15 +204,9 @@ func gracePeriod(pod *corev1.Pod, container *corev1.Container, reason string) ti
 	if s == nil {
 		return minGracePeriod
 	}
-	var probe *corev1.Probe
-	switch reason {
-	case plan.RestartStartup:
-		probe = container.StartupProbe
-	case plan.RestartLiveness:
-		probe = container.LivenessProbe
-	}
-	if probe != nil && probe.TerminationGracePeriodSeconds != nil {
-		s = probe.TerminationGracePeriodSeconds
+	probe := map[string]*corev1.Probe{plan.RestartStartup: container.StartupProbe, plan.RestartLiveness: container.LivenessProbe}[reason]
+	if probe != nil {
+		s = cmp.Or(probe.TerminationGracePeriodSeconds, s)
 	}
 	return cri.Seconds(*s)
 }

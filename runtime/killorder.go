@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,9 +14,8 @@ import (
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_termination_order.go
 type terminationOrder struct {
-	done   map[string]chan struct{} // container ID
+	done   map[string]chan struct{} // container ID -> closed when it has ended
 	before map[string][]string      // container ID -> those that end first
-	once   map[string]*sync.Once
 }
 
 // newTerminationOrder returns nil for a pod without sidecars.
@@ -31,15 +29,11 @@ func newTerminationOrder(pod *corev1.Pod, containers []*cri.ContainerStatus) *te
 	if len(rank) == 0 {
 		return nil
 	}
-	ephemeral := map[string]bool{}
-	for i := range pod.Spec.EphemeralContainers {
-		ephemeral[pod.Spec.EphemeralContainers[i].Name] = true
-	}
-	o := &terminationOrder{done: map[string]chan struct{}{}, before: map[string][]string{}, once: map[string]*sync.Once{}}
+	o := &terminationOrder{done: map[string]chan struct{}{}, before: map[string][]string{}}
 	for _, c := range containers {
-		o.done[c.ID], o.once[c.ID] = make(chan struct{}), &sync.Once{}
+		o.done[c.ID] = make(chan struct{})
 		for _, other := range containers {
-			if rank[other.Name] < rank[c.Name] && !ephemeral[other.Name] {
+			if rank[other.Name] < rank[c.Name] && !podinfo.IsEphemeral(pod, other.Name) {
 				o.before[c.ID] = append(o.before[c.ID], other.ID)
 			}
 		}
@@ -48,12 +42,12 @@ func newTerminationOrder(pod *corev1.Pod, containers []*cri.ContainerStatus) *te
 }
 
 // wait returns when it is the container's turn, its grace period is over or the context ends.
-func (o *terminationOrder) wait(ctx context.Context, id string, expired <-chan time.Time) {
+func (o *terminationOrder) wait(ctx context.Context, id string, deadline time.Time) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	for _, other := range o.before[id] {
 		select {
 		case <-o.done[other]:
-		case <-expired:
-			return
 		case <-ctx.Done():
 			return
 		}
@@ -62,6 +56,6 @@ func (o *terminationOrder) wait(ctx context.Context, id string, expired <-chan t
 
 func (o *terminationOrder) ended(id string) {
 	if o != nil {
-		o.once[id].Do(func() { close(o.done[id]) })
+		close(o.done[id])
 	}
 }

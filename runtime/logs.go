@@ -84,20 +84,12 @@ func (r *Runtime) removeLogs(pick func(types.UID) bool) error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		uid, ok := afterLast(entry.Name(), "_")
-		if ok && entry.IsDir() && pick(types.UID(uid)) {
-			errs = append(errs, os.RemoveAll(filepath.Join(r.opts.Node.PodLogsDir, entry.Name())))
+		name := entry.Name()
+		if i := strings.LastIndex(name, "_"); i >= 0 && entry.IsDir() && pick(types.UID(name[i+1:])) {
+			errs = append(errs, os.RemoveAll(filepath.Join(r.opts.Node.PodLogsDir, name)))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func afterLast(s, sep string) (string, bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return "", false
-	}
-	return s[i+len(sep):], true
 }
 
 // removeDeadLinks removes links to logs that are gone. A running container's log is gone for a moment each time it
@@ -112,9 +104,10 @@ func (r *Runtime) removeDeadLinks(ctx context.Context) error {
 		if _, err := os.Stat(link); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		id, ok := afterLast(strings.TrimSuffix(filepath.Base(link), ".log"), "-")
-		if !ok {
-			continue
+		name := strings.TrimSuffix(filepath.Base(link), ".log")
+		id := name[strings.LastIndex(name, "-")+1:]
+		if id == name {
+			continue // not a container's
 		}
 		got, err := r.opts.CRI.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
 		if err != nil && !cri.IsNotFound(err) {

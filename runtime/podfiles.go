@@ -53,7 +53,7 @@ func (r *Runtime) hostsMount(pod *corev1.Pod, container *corev1.Container, podIP
 }
 
 // terminationMount makes the file the container may write its termination message to. Each instance gets one of its own.
-func (r *Runtime) terminationMount(pod *corev1.Pod, container *corev1.Container) (*runtimeapi.Mount, error) {
+func (r *Runtime) terminationMount(pod *corev1.Pod, container *corev1.Container, _ []string) (*runtimeapi.Mount, error) {
 	if container.TerminationMessagePath == "" {
 		return nil, nil
 	}

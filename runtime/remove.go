@@ -14,6 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/spec"
 )
@@ -22,20 +23,15 @@ import (
 // It may be called again, and for a pod that was never started. The pod's containers must have ended: what still runs
 // is killed without a grace period.
 func (r *Runtime) RemovePod(ctx context.Context, uid types.UID) error {
-	selector := map[string]string{kubelettypes.KubernetesPodUIDLabel: string(uid)}
-	sandboxes, err := r.opts.CRI.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: selector}})
-	if err != nil {
-		return fmt.Errorf("remove pod %s: %w", uid, err)
-	}
-	containers, err := r.opts.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{LabelSelector: selector}})
+	containers, sandboxes, err := r.list(ctx, map[string]string{kubelettypes.KubernetesPodUIDLabel: string(uid)})
 	if err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
 	var errs []error
-	for _, container := range containers.GetContainers() {
+	for _, container := range containers {
 		errs = append(errs, r.removeDead(ctx, container))
 	}
-	for _, sandbox := range sandboxes.GetItems() {
+	for _, sandbox := range sandboxes {
 		errs = append(errs, r.removeSandbox(ctx, sandbox))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -48,13 +44,14 @@ func (r *Runtime) RemovePod(ctx context.Context, uid types.UID) error {
 // forget removes what is not the runtime's.
 func (r *Runtime) forget(uid types.UID) error {
 	r.crash.forget(uid)
-	if err := r.removeLogs(func(of types.UID) bool { return of == uid }); err != nil {
-		return fmt.Errorf("remove pod %s: %w", uid, err)
+	err := r.removeLogs(func(other types.UID) bool { return other == uid })
+	if err == nil {
+		err = r.opts.Cgroups.RemovePod(uid)
 	}
-	if err := r.removeCgroup(uid); err != nil {
-		return err
+	if err == nil {
+		err = r.removeDirectory(uid)
 	}
-	if err := r.removeDirectory(uid); err != nil {
+	if err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
 	return nil
@@ -63,7 +60,7 @@ func (r *Runtime) forget(uid types.UID) error {
 // removeDirectory removes what this package keeps in the pod's directory, gives back its user and group IDs, and
 // removes the directory itself if it is empty then.
 func (r *Runtime) removeDirectory(uid types.UID) error {
-	if uid == "" || !filepath.IsLocal(string(uid)) {
+	if podinfo.CheckUID(uid) != nil {
 		return nil // such a pod never had one
 	}
 	root, err := os.OpenRoot(filepath.Join(r.opts.RootDir, "pods", string(uid)))
@@ -80,7 +77,7 @@ func (r *Runtime) removeDirectory(uid types.UID) error {
 	}
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
 	if err != nil || len(mounts) > 0 {
-		return err // what is mounted there is not the pod's; all of this goes with the pod's volumes
+		return err // volumes are still mounted; the directory is removed after them
 	}
 	for _, name := range []string{"etc-hosts", "containers", "plugins", "resources.json"} {
 		if err := root.RemoveAll(name); err != nil {
@@ -97,18 +94,11 @@ func (r *Runtime) removeDirectory(uid types.UID) error {
 }
 
 // ReleaseIDs takes back the user and group IDs of an ended pod whose volumes are gone.
-func (r *Runtime) ReleaseIDs(uid types.UID) error {
-	if r.opts.UserNamespaces == nil {
-		return nil
-	}
-	return r.opts.UserNamespaces.Release(uid)
-}
+func (r *Runtime) ReleaseIDs(uid types.UID) error { return r.opts.UserNamespaces.Release(uid) }
 
 // RemoveCgroup removes an ended pod's cgroup alone: a pod that has succeeded or failed keeps its logs, and so its
 // containers, until it is deleted.
-func (r *Runtime) RemoveCgroup(_ context.Context, uid types.UID) error { return r.removeCgroup(uid) }
-
-func (r *Runtime) removeCgroup(uid types.UID) error {
+func (r *Runtime) RemoveCgroup(uid types.UID) error {
 	if err := r.opts.Cgroups.RemovePod(uid); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}

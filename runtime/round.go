@@ -34,7 +34,7 @@ type syncRound struct {
 }
 
 func (s *syncRound) run(ctx context.Context) error {
-	if err := s.settle(ctx); err != nil {
+	if err := s.saveAllocation(ctx); err != nil {
 		return err
 	}
 	if err := s.end(ctx); err != nil {
@@ -55,10 +55,10 @@ func (s *syncRound) run(ctx context.Context) error {
 	return errors.Join(err, s.read(ctx))
 }
 
-// settle waits until it is on disk what the pod was given: a kubelet that comes back must not take a spec that changed
+// saveAllocation waits until it is on disk what the pod was given: a kubelet that starts later must not take a spec that has changed
 // meanwhile for it. A pod that is not resized runs without a record if there can be none; for a resize there must be one.
-func (s *syncRound) settle(ctx context.Context) error {
-	err := s.runtime.opts.Allocation.Settle(ctx, s.pod.UID)
+func (s *syncRound) saveAllocation(ctx context.Context) error {
+	err := s.runtime.opts.Allocation.Save(ctx, s.pod.UID)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -94,8 +94,8 @@ func (s *syncRound) makeAndStart(ctx context.Context) error {
 	return s.start(ctx, config, handler, func() { s.slow = true; leave() })
 }
 
-// read makes the cache know of the containers that were started. Mostly an event has told; if not, each is asked for. If
-// anything else was done, or may have happened, all of the pod is read when the cache is next asked for it.
+// read tells the cache of the containers that were started. Mostly an event has done so; if not, each is asked for. If a pull or a
+// hook took time, in which anything may have happened, all of the pod is read when the cache is next asked for it.
 func (s *syncRound) read(ctx context.Context) error {
 	cache, uid := s.runtime.opts.Cache, s.pod.UID
 	if s.slow {
@@ -246,7 +246,7 @@ func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConf
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
 func (s *syncRound) backingOff(ctx context.Context, action plan.Start) bool {
 	name := action.Container.Name
-	now := s.runtime.opts.Clock.Now()
+	now := time.Now()
 	delay, until := s.runtime.crash.wait(s.pod, action.Container, lastExited(s.observed, name), now)
 	if !now.Before(until) {
 		return false

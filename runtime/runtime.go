@@ -17,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/utils/clock"
 
 	"minikubelet/runtime/allocation"
 	"minikubelet/runtime/cgroups"
@@ -38,24 +37,21 @@ type Options struct {
 	Classes *runtimeclass.Lookup // part: runtime classes, runtime/runtimeclass
 	Cgroups *cgroups.Manager     // part: cgroups, runtime/cgroups
 	Events  record.EventRecorder
-	// Allocation knows what pods were given; by default one that nobody else uses.
+	// Allocation knows what pods were given; one of its own by default.
 	Allocation *allocation.Store
 	// UserNamespaces gives out user and group IDs; nil refuses pods that ask for some.
 	UserNamespaces *userns.Manager
-	// Handler tells what a runtime handler can do; nil that none can anything.
+	// Handler tells what a runtime handler can do; by default nothing.
 	Handler func(name string) corev1.NodeRuntimeHandlerFeatures
-	Cache   *pleg.Cache      // holds what the runtime says of pods; one that nobody else uses by default
-	Clock   clock.WithTicker // RealClock by default
+	Cache   *pleg.Cache // holds what the runtime says of pods; one of its own by default
 
 	RootDir          string    // --root-dir: pods/<uid> below it holds etc-hosts, containers/ and plugins/
 	ContainerLogsDir string    // the links for log collectors, /var/log/containers by default
 	ResolvConf       string    // resolvConf: path of the host's file; "" gives pods of policy Default no DNS
 	Node             spec.Node // what all pods are told alike; New fills in the machine
 
-	MaxConcurrentSandboxes int           // sandboxes being started at once; 8 per CPU, at least 4, by default
-	CrashLoopMax           time.Duration // longest back-off of a crashing container; 5 min by default
-
-	Registerer prometheus.Registerer // may be nil
+	CrashLoopMax time.Duration         // longest back-off of a crashing container; 5 min by default
+	Registerer   prometheus.Registerer // may be nil
 }
 
 // Runtime starts, restarts and ends the containers of pods. Calls for different pods may run at the same time, those
@@ -70,7 +66,7 @@ type Runtime struct {
 	starts     gate     // new pods
 	ends       gate     // sandboxes
 	imageUsers sync.Map // image ID -> spec.ImageUser; an image never changes its user
-	hooksRun   sync.Map // container ID: its preStop hook has been started and its Killing event sent
+	hooksRun   sync.Map // container ID: its preStop hook was started and its Killing event sent
 	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
 }
 
@@ -140,7 +136,7 @@ func (r *SyncResult) retry(at time.Time) {
 	}
 }
 
-// New fills in the defaults. It talks to nobody.
+// New fills in the defaults. It asks the runtime nothing yet.
 func New(options Options) *Runtime {
 	options.ContainerLogsDir = cmp.Or(options.ContainerLogsDir, "/var/log/containers")
 	options.CrashLoopMax = cmp.Or(options.CrashLoopMax, 5*time.Minute)
@@ -149,24 +145,22 @@ func New(options Options) *Runtime {
 	node.SeccompDir = cmp.Or(node.SeccompDir, filepath.Join(options.RootDir, "seccomp"))
 	node.CPUCFSQuotaPeriod = cmp.Or(node.CPUCFSQuotaPeriod, 100*time.Millisecond)
 	node.Machine = readMachine()
-	if options.Clock == nil {
-		options.Clock = clock.RealClock{}
+	if options.Handler == nil {
+		options.Handler = func(string) (none corev1.NodeRuntimeHandlerFeatures) { return none }
 	}
 	if options.Cache == nil {
 		options.Cache = pleg.NewCache(options.CRI)
 	}
-	if options.MaxConcurrentSandboxes <= 0 {
-		options.MaxConcurrentSandboxes = max(4, 8*goruntime.NumCPU())
-	}
 	if options.Allocation == nil {
 		options.Allocation = allocation.New(filepath.Join(options.RootDir, "pods"))
 	}
+	atOnce := max(4, 8*goruntime.NumCPU())
 	r := &Runtime{
 		opts:    options,
 		metrics: newMetrics(options.Registerer),
 		crash:   newCrashLoops(options.CrashLoopMax),
-		starts:  newGate(options.MaxConcurrentSandboxes),
-		ends:    newGate(options.MaxConcurrentSandboxes),
+		starts:  newGate(atOnce),
+		ends:    newGate(atOnce),
 	}
 	r.resizer = &resize.Resizer{CRI: options.CRI, Cgroups: options.Cgroups, Allocation: options.Allocation, Node: &r.opts.Node}
 	return r

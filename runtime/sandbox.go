@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
 
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/spec"
@@ -64,7 +65,7 @@ func (e *statusError) Unwrap() error { return e.error }
 
 // generatePodSandboxConfig describes the pod's sandbox, and sends an event for what of the pod's DNS cannot be had.
 func (r *Runtime) generatePodSandboxConfig(pod *corev1.Pod, attempt uint32, handler string) (*runtimeapi.PodSandboxConfig, error) {
-	users, err := r.opts.UserNamespaces.ForPod(pod, handler, r.handlerFeatures(handler).UserNamespaces) // part: user namespaces, runtime/userns
+	users, err := r.opts.UserNamespaces.ForPod(pod, handler, r.opts.Handler(handler).UserNamespaces) // part: user namespaces, runtime/userns
 	if err != nil {
 		return nil, err
 	}
@@ -88,4 +89,10 @@ func readResolvConf(path string) (*runtimeapi.DNSConfig, error) {
 	}
 	defer file.Close()
 	return spec.ParseResolvConf(file)
+}
+
+// RecursiveReadOnly tells whether the runtime of the pod's class can make mounts read-only with all that is mounted below.
+func (r *Runtime) RecursiveReadOnly(pod *corev1.Pod) bool {
+	handler, err := r.opts.Classes.LookupRuntimeHandler(pod.Spec.RuntimeClassName)
+	return err == nil && ptr.Deref(r.opts.Handler(handler).RecursiveReadOnlyMounts, false) // without a class there is no sandbox either
 }

@@ -64,14 +64,14 @@ func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, re
 			return errors.Join(failed...)
 		}
 		if number > most {
-			result.retry(r.opts.Clock.Now().Add(time.Second))
+			result.retry(time.Now().Add(time.Second))
 			return errors.Join(failed...)
 		}
 		// When all containers begin anew, the status has to say so, and then that they are gone. So the sync ends before
 		// that, and after it.
 		reset := len(actions.Reset) > 0
 		if reset && number > 0 {
-			result.retry(r.opts.Clock.Now())
+			result.retry(time.Now())
 			return errors.Join(failed...)
 		}
 		klog.FromContext(ctx).V(3).Info("Computed pod actions", "pod", klog.KObj(pod), "podUID", pod.UID, "actions", actions)
@@ -79,7 +79,7 @@ func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, re
 		err = round.run(ctx)
 		failed = append(append(failed, round.failed...), err)
 		if reset {
-			result.retry(r.opts.Clock.Now())
+			result.retry(time.Now())
 		}
 		if err != nil || reset {
 			_, err := r.opts.Cache.Current(ctx, pod) // the status is to show what the round did

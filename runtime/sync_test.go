@@ -275,7 +275,8 @@ func TestUnsupported(t *testing.T) {
 // TestStartGate never has more sandboxes being started than it may, and lets a cancelled pod go.
 func TestStartGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.MaxConcurrentSandboxes = 1 })
+		b := newBench(t, nil)
+		b.starts = newGate(1)
 		b.fake.Delay("RunPodSandbox", 10*time.Second)
 		first, second := podtest.Pod("c:a", ""), podtest.Pod("c:a", "")
 		second.UID = "uid-2"

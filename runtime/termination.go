@@ -16,12 +16,12 @@ import (
 	"minikubelet/runtime/cri"
 )
 
-// How much of a container's last words is kept.
+// How much is kept of what a container wrote last.
 const (
 	maxMessage     = 4096 // bytes of the termination log
 	maxMessageLog  = 2048 // bytes of the log
 	maxMessageLine = 80   // lines of the log
-	// logTail is how much of a log file is searched for them: enough for 80 empty lines and their preambles, and
+	// logTail is how much of a log file is searched for it: enough for 80 empty lines and their preambles, and
 	// for 2048 bytes in lines of any length.
 	logTail = 64 << 10
 )
@@ -31,25 +31,26 @@ const (
 // It is "" for a container that has not exited. A file that cannot be read is reported in the message.
 //
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go convertToKubeContainerStatus
-func (r *Runtime) TerminationMessage(of *cri.ContainerStatus) string {
-	if of == nil || of.State != cri.Exited {
+func (r *Runtime) TerminationMessage(c *cri.ContainerStatus) string {
+	if c == nil || c.State != cri.Exited {
 		return ""
 	}
-	message := r.lastWords(of)
+	message := r.written(c)
 	switch {
 	case message == "":
-		return of.Message
-	case of.Message == "":
+		return c.Message
+	case c.Message == "":
 		return message
 	}
-	return of.Message + ": " + message
+	return c.Message + ": " + message
 }
 
-func (r *Runtime) lastWords(of *cri.ContainerStatus) string {
-	path := of.Annotations[cri.AnnotationTerminationMessagePath]
-	fallback := of.Annotations[cri.AnnotationTerminationMessagePolicy] == string(corev1.TerminationMessageFallbackToLogsOnError) &&
-		of.ExitCode != 0 && of.Reason != "ContainerCannotRun"
-	for _, mount := range of.Mounts {
+// written is what the container wrote about its end.
+func (r *Runtime) written(c *cri.ContainerStatus) string {
+	path := c.Annotations[cri.AnnotationTerminationMessagePath]
+	fallback := c.Annotations[cri.AnnotationTerminationMessagePolicy] == string(corev1.TerminationMessageFallbackToLogsOnError) &&
+		c.ExitCode != 0 && c.Reason != "ContainerCannotRun"
+	for _, mount := range c.Mounts {
 		if path == "" || mount.GetContainerPath() != "/"+strings.TrimPrefix(path, "/") {
 			continue
 		}
@@ -65,15 +66,15 @@ func (r *Runtime) lastWords(of *cri.ContainerStatus) string {
 	if !fallback {
 		return ""
 	}
-	text, err := tail(r.opts.Node.PodLogsDir, of.LogPath, logTail)
+	text, err := tail(r.opts.Node.PodLogsDir, c.LogPath, logTail)
 	if err != nil {
 		return fmt.Sprintf("Error on reading termination message from logs: %v", err)
 	}
 	return lastLogLines(text)
 }
 
-// tail returns at most limit bytes from the end of a regular file below dir. The container has had the file in its
-// hands: no link in the path below dir leads out of it, and opening it cannot block.
+// tail returns at most limit bytes from the end of a regular file below dir. The container may have replaced the file: no link in
+// the path below dir leads out of it, and opening it does not block on a pipe.
 func tail(dir, path string, limit int64) ([]byte, error) {
 	relative, err := filepath.Rel(dir, path)
 	if err != nil || !filepath.IsLocal(relative) {

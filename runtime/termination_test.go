@@ -90,7 +90,7 @@ func TestTerminationMessage(t *testing.T) {
 			}
 		})
 	}
-	if got := b.lastWords(&cri.ContainerStatus{
+	if got := b.written(&cri.ContainerStatus{
 		Mounts:      []*runtimeapi.Mount{{HostPath: outside, ContainerPath: "/t"}},
 		Annotations: map[string]string{cri.AnnotationTerminationMessagePath: "/t"},
 	}); !strings.Contains(got, "is not below") {

@@ -18,6 +18,11 @@ func IsInit(pod *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 }
 
+// IsEphemeral tells whether the pod has an ephemeral container of that name.
+func IsEphemeral(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == name })
+}
+
 // Containers goes through the init containers, sidecars among them, and then the regular ones.
 func Containers(pod *corev1.Pod) iter.Seq[*corev1.Container] {
 	return func(yield func(*corev1.Container) bool) {
@@ -51,10 +56,7 @@ func AllContainers(pod *corev1.Pod) iter.Seq[*corev1.Container] {
 func LastingContainers(pod *corev1.Pod) iter.Seq[*corev1.Container] {
 	return func(yield func(*corev1.Container) bool) {
 		for container := range Containers(pod) {
-			if IsInit(pod, container.Name) && !IsSidecar(container) {
-				continue
-			}
-			if !yield(container) {
+			if (!IsInit(pod, container.Name) || IsSidecar(container)) && !yield(container) {
 				return
 			}
 		}
@@ -87,7 +89,7 @@ func FieldPath(pod *corev1.Pod, name string) string {
 	field := "containers"
 	if IsInit(pod, name) {
 		field = "initContainers"
-	} else if slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == name }) {
+	} else if IsEphemeral(pod, name) {
 		field = "ephemeralContainers"
 	}
 	return fmt.Sprintf("spec.%s{%s}", field, name)

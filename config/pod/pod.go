@@ -3,9 +3,13 @@
 package pod
 
 import (
+	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	schedulingcorev1 "k8s.io/component-helpers/scheduling/corev1"
 )
 
@@ -61,6 +65,14 @@ func FSGroup(pod *corev1.Pod) *int64 {
 		return nil
 	}
 	return pod.Spec.SecurityContext.FSGroup
+}
+
+// CheckUID keeps a UID, which names a directory, from naming anything else.
+func CheckUID(uid types.UID) error {
+	if uid == "" || uid == "." || !filepath.IsLocal(string(uid)) || strings.Contains(string(uid), "/") {
+		return fmt.Errorf("pod UID %q cannot name a directory", uid)
+	}
+	return nil
 }
 
 // HasUserNamespace tells whether the pod asks for a user namespace of its own.

@@ -235,7 +235,7 @@ func (m *Manager) record(ctx context.Context, uid types.UID) error {
 		err = m.opts.Records.SetDevices(uid, data)
 	}
 	if err == nil {
-		err = m.opts.Records.Settle(ctx, uid)
+		err = m.opts.Records.Save(ctx, uid)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("failed to write checkpoint file %q", "resources.json"), err)

@@ -42,8 +42,8 @@ type Records interface {
 	Devices() map[types.UID]json.RawMessage
 	// SetDevices keeps something of a pod, nil for nothing.
 	SetDevices(pod types.UID, devices json.RawMessage) error
-	// Settle waits until that is on disk.
-	Settle(ctx context.Context, pod types.UID) error
+	// Save waits until that is on disk.
+	Save(ctx context.Context, pod types.UID) error
 }
 
 // stopGracePeriod is how long the capacity of a resource is reported whose last plugin has gone.

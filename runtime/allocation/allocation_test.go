@@ -52,7 +52,7 @@ func TestAllocate(t *testing.T) {
 	if _, lags := s.Actuated("u"); lags {
 		t.Error("a new pod lags behind its allocation")
 	}
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	wanted := withPod(podOf("1", "3"), "5")
 	for _, s := range []*Store{s, New(dir)} {
 		if _, err := s.Recall(wanted); err != nil {
@@ -64,7 +64,7 @@ func TestAllocate(t *testing.T) {
 		}
 	}
 	must(t, s.Allocate(wanted))
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	if got, differs := s.Allocated(wanted); differs || asks(got) != "1 3 pod 5" {
 		t.Errorf("after the resize the pod has %q", asks(got))
 	}
@@ -99,7 +99,7 @@ func TestActuated(t *testing.T) {
 	want("half way", lagging)
 
 	must(t, s.Allocate(withPod(podOf("1", "4"), "5")))
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	want("resized again", lagging)
 	s = New(dir)
 	if _, err := s.Recall(podOf("1", "4")); err != nil {
@@ -131,7 +131,7 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("%q, %v", asks(pod), err)
 	}
 	must(t, s.Allocate(pod))
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	for _, uid := range []types.UID{"", "../u", "/etc"} {
 		bad := podOf("1", "2")
 		bad.UID = uid
@@ -206,7 +206,7 @@ func TestBackfill(t *testing.T) {
 	dir := t.TempDir()
 	before := New(dir)
 	must(t, before.Allocate(podOf("1", "2")))
-	must(t, before.Settle(t.Context(), "u"))
+	must(t, before.Save(t.Context(), "u"))
 	pod := podOf("1", "3")
 	pod.Status.Conditions = []corev1.PodCondition{
 		{Type: corev1.PodReady}, {Type: corev1.PodResizePending, Reason: "Deferred", Message: "full", ObservedGeneration: 7},

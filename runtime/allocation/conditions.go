@@ -12,9 +12,8 @@ import (
 //
 // Upstream: pkg/kubelet/status/status_manager.go GetPodResizeConditions
 func (s *Store) Conditions(uid types.UID) []corev1.PodCondition {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.pods[uid]
+	r, unlock := s.lock(uid)
+	defer unlock()
 	if r == nil {
 		return nil
 	}
@@ -25,6 +24,12 @@ func (s *Store) Conditions(uid types.UID) []corev1.PodCondition {
 		}
 	}
 	return out
+}
+
+// lock returns the pod's record, nil if there is none, for the caller alone until it calls unlock.
+func (s *Store) lock(uid types.UID) (r *record, unlock func()) {
+	s.mu.Lock()
+	return s.pods[uid], s.mu.Unlock
 }
 
 // backfill takes over the conditions that an earlier kubelet wrote.
@@ -39,12 +44,11 @@ func (r *record) backfill(pod *corev1.Pod) {
 	}
 }
 
-// Pend notes that the pod cannot have what it asks for now, and reports whether that is news: another reason, or
+// Pend records that the pod cannot have what it asks for now, and reports whether that is news: another reason, or
 // another version of the pod.
 func (s *Store) Pend(pod *corev1.Pod, reason, message string) (news bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.pods[pod.UID]
+	r, unlock := s.lock(pod.UID)
+	defer unlock()
 	if r == nil {
 		return false
 	}
@@ -56,11 +60,10 @@ func (s *Store) Pend(pod *corev1.Pod, reason, message string) (news bool) {
 	return news
 }
 
-// Unpend notes that the pod does not wait for a resize, and reports whether it did.
+// Unpend records that the pod does not wait for a resize, and reports whether it did.
 func (s *Store) Unpend(uid types.UID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.pods[uid]
+	r, unlock := s.lock(uid)
+	defer unlock()
 	if r == nil || r.pending == nil {
 		return false
 	}
@@ -68,21 +71,20 @@ func (s *Store) Unpend(uid types.UID) bool {
 	return true
 }
 
-// Begin notes that what was allocated is now to be actuated. What went wrong with an earlier resize is forgotten.
+// Begin records that what was allocated is now to be actuated. What went wrong with an earlier resize is forgotten.
 func (s *Store) Begin(pod *corev1.Pod) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.pods[pod.UID]; r != nil {
+	r, unlock := s.lock(pod.UID)
+	defer unlock()
+	if r != nil {
 		r.pending, r.progress = nil, condition(corev1.PodResizeInProgress, nil, "", "", pod.Generation)
 	}
 }
 
-// Progress notes that a resize is under way, or that it failed, with a reason and a message. It returns the version of
+// Progress records that a resize is under way, or that it failed, with a reason and a message. It returns the version of
 // the pod whose resize that is, and whether that is news. The version stays that of the first call, as does a failure until the next.
 func (s *Store) Progress(pod *corev1.Pod, reason, message string) (generation int64, news bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.pods[pod.UID]
+	r, unlock := s.lock(pod.UID)
+	defer unlock()
 	if r == nil {
 		return pod.Generation, false
 	}
@@ -97,12 +99,11 @@ func (s *Store) Progress(pod *corev1.Pod, reason, message string) (generation in
 	return generation, true
 }
 
-// Done notes that a resize is over, if nothing lags any more. It returns the version of the pod whose resize that was, and
+// Done records that a resize is over, if nothing lags any more. It returns the version of the pod whose resize that was, and
 // false if there was none.
 func (s *Store) Done(uid types.UID) (generation int64, was bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.pods[uid]
+	r, unlock := s.lock(uid)
+	defer unlock()
 	if r == nil || r.progress == nil || !r.Actuated.empty() {
 		return 0, false
 	}

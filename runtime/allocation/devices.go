@@ -23,7 +23,7 @@ func (s *Store) Devices() map[types.UID]json.RawMessage {
 	return devices
 }
 
-// SetDevices records the devices of a pod, nil for none. It does not wait for the disk; Settle does.
+// SetDevices records the devices of a pod, nil for none. It does not wait for the disk; Save does.
 func (s *Store) SetDevices(uid types.UID, devices json.RawMessage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,7 +18,7 @@ func TestNoSpace(t *testing.T) {
 			if err := s.Allocate(podOf("1", cpu)); err != nil {
 				return err
 			}
-			return s.Settle(context.Background(), "u")
+			return s.Save(context.Background(), "u")
 		}
 	}
 	fulldisk.Each(t, "", give("2"), give("3"))

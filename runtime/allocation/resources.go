@@ -6,6 +6,8 @@ package allocation
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // Resources are those of a pod: its own, if it has any, and its init and regular containers' by name.
@@ -19,10 +21,8 @@ type Resources struct {
 // Of returns the resources of a pod's spec.
 func Of(pod *corev1.Pod) Resources {
 	r := Resources{Pod: pod.Spec.Resources.DeepCopy(), Containers: map[string]corev1.ResourceRequirements{}}
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			r.Containers[list[i].Name] = *list[i].Resources.DeepCopy()
-		}
+	for container := range podinfo.Containers(pod) {
+		r.Containers[container.Name] = *container.Resources.DeepCopy()
 	}
 	return r
 }
@@ -40,16 +40,11 @@ func (r Resources) Apply(pod *corev1.Pod) (*corev1.Pod, bool) {
 	if !equality.Semantic.DeepEqual(pod.Spec.Resources, r.Pod) {
 		edit().Spec.Resources = r.Pod.DeepCopy()
 	}
-	apply := func(list func(*corev1.Pod) []corev1.Container) {
-		for i := range list(pod) {
-			c := &list(pod)[i]
-			if of, ok := r.Containers[c.Name]; ok && !equality.Semantic.DeepEqual(c.Resources, of) {
-				list(edit())[i].Resources = *of.DeepCopy()
-			}
+	for container := range podinfo.Containers(pod) {
+		if given, ok := r.Containers[container.Name]; ok && !equality.Semantic.DeepEqual(container.Resources, given) {
+			podinfo.Container(edit(), container.Name).Resources = *given.DeepCopy()
 		}
 	}
-	apply(func(p *corev1.Pod) []corev1.Container { return p.Spec.InitContainers })
-	apply(func(p *corev1.Pod) []corev1.Container { return p.Spec.Containers })
 	return pod, changed
 }
 
@@ -63,8 +58,8 @@ func (r Resources) lag(before, after Resources) Resources {
 	}
 	out := Resources{Pod: r.Pod, Containers: map[string]corev1.ResourceRequirements{}}
 	for name, old := range before.Containers {
-		if had, lagging := r.Containers[name]; lagging {
-			out.Containers[name] = had
+		if has, lagging := r.Containers[name]; lagging {
+			out.Containers[name] = has
 		} else if wanted, ok := after.Containers[name]; ok && !equality.Semantic.DeepEqual(old, wanted) {
 			out.Containers[name] = old
 		}
@@ -77,8 +72,8 @@ func (r Resources) empty() bool { return r.Pod == nil && len(r.Containers) == 0 
 
 func (r Resources) clone() Resources {
 	out := Resources{Pod: r.Pod.DeepCopy(), Containers: make(map[string]corev1.ResourceRequirements, len(r.Containers))}
-	for name, of := range r.Containers {
-		out.Containers[name] = *of.DeepCopy()
+	for name, resources := range r.Containers {
+		out.Containers[name] = *resources.DeepCopy()
 	}
 	return out
 }

@@ -39,11 +39,11 @@ func TestSlowDisk(t *testing.T) {
 			}
 		}
 		settled, actuated := make(chan error, 1), make(chan error, 1)
-		go func() { settled <- s.Settle(t.Context(), "u") }()
+		go func() { settled <- s.Save(t.Context(), "u") }()
 		go func() { actuated <- s.SetContainerActuated(t.Context(), "u", "c", cpu("5")) }()
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := s.Settle(short, "u"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.Save(short, "u"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the worker whose time is over: %v", err)
 		}
 		synctest.Wait()
@@ -73,12 +73,12 @@ func TestFullDisk(t *testing.T) {
 	s.write = func(types.UID, []byte, bool) error { return full }
 	must(t, s.Allocate(podOf("1", "2")))
 	for range 2 {
-		if err := s.Settle(t.Context(), "u"); !errors.Is(err, full) {
+		if err := s.Save(t.Context(), "u"); !errors.Is(err, full) {
 			t.Error(err)
 		}
 	}
 	s.write = write
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	if got, err := New(s.dir).Recall(podOf("9", "9")); err != nil || asks(got) != "1 2" {
 		t.Errorf("the file has %q, %v", asks(got), err)
 	}
@@ -92,7 +92,7 @@ func TestForgottenWrite(t *testing.T) {
 		s.write = func(types.UID, []byte, bool) error { <-hang; return nil }
 		must(t, s.Allocate(podOf("1", "2")))
 		settled := make(chan error)
-		go func() { settled <- s.Settle(t.Context(), "u") }()
+		go func() { settled <- s.Save(t.Context(), "u") }()
 		synctest.Wait()
 		s.Forget("u")
 		must(t, <-settled)

@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
+
+	podinfo "minikubelet/config/pod"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 // what its pods were given whatever their specs say by then. Safe for concurrent use.
 //
 // The sync loop only changes memory: a goroutine of the store writes the files, one at a time and without the lock, since a
-// slow disk must not hold up the loop. Before a pod's containers are changed, its worker calls Settle, which waits for the file.
+// slow disk must not hold up the loop. Before a pod's containers are changed, its worker calls Save, which waits for the file.
 //
 // Upstream: pkg/kubelet/allocation/state/state_checkpoint.go stateCheckpoint
 type Store struct {
@@ -125,9 +127,9 @@ func (s *Store) Allocated(pod *corev1.Pod) (*corev1.Pod, bool) {
 }
 
 // Allocate gives the pod what its spec asks for. A pod that had something else goes on with that until the runtime has
-// been told (see Actuated). It does not wait for the disk; Settle does.
+// been told (see Actuated). It does not wait for the disk; Save does.
 func (s *Store) Allocate(pod *corev1.Pod) error {
-	if err := s.checkUID(pod.UID); err != nil {
+	if err := podinfo.CheckUID(pod.UID); s.dir != "" && err != nil {
 		return fmt.Errorf("record what pod %s/%s was given: %w", pod.Namespace, pod.Name, err)
 	}
 	s.mu.Lock()
@@ -200,12 +202,12 @@ func (s *Store) change(ctx context.Context, uid types.UID, edit func(*record) bo
 	if !edited {
 		return nil
 	}
-	return s.Settle(ctx, uid)
+	return s.Save(ctx, uid)
 }
 
-// Settle waits until the file has what the pod was given and has, and returns why it could not be written; the next call
+// Save waits until the file has what the pod was given and has, and returns why it could not be written; the next call
 // tries again. It costs nothing when nothing has changed.
-func (s *Store) Settle(ctx context.Context, uid types.UID) error {
+func (s *Store) Save(ctx context.Context, uid types.UID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.pods[uid]
@@ -339,14 +341,6 @@ func read(path string) (*record, error) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", file, err), os.Rename(path, path+".broken"))
 	}
 	return r, nil
-}
-
-// checkUID keeps a UID, which becomes a directory's name, from naming anything else.
-func (s *Store) checkUID(uid types.UID) error {
-	if s.dir != "" && (uid == "" || !filepath.IsLocal(string(uid))) {
-		return fmt.Errorf("UID %q cannot name a directory", uid)
-	}
-	return nil
 }
 
 // writeFile replaces the pod's file in one step.

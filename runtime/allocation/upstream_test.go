@@ -49,7 +49,7 @@ func TestUpstreamState(t *testing.T) {
 
 	// What this kubelet gave it later counts, until the other one is back in its place.
 	must(t, s.Allocate(podOf("1", "4")))
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	own := time.Now()
 	written(t, own, dir, "u", file)
 	for _, tt := range []struct {
@@ -73,7 +73,7 @@ func TestUpstreamStateBroken(t *testing.T) {
 		t.Errorf("the pod has %q, %v", asks(pod), err)
 	}
 	must(t, s.Allocate(podOf("1", "4")))
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	if pod, err := s.Recall(podOf("1", "5")); err != nil || asks(pod) != "1 4" {
 		t.Errorf("the pod has %q, %v", asks(pod), err)
 	}

@@ -12,6 +12,7 @@
 package cgroups
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -29,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 )
 
 // The two drivers.
@@ -43,10 +45,7 @@ const DriverLater = "later"
 // errDriver says that SetDriver was not called yet.
 var errDriver = errors.New("the cgroup driver is not known yet")
 
-const (
-	defaultPeriod = 100 * time.Millisecond
-	unifiedRoot   = "/sys/fs/cgroup"
-)
+const unifiedRoot = "/sys/fs/cgroup"
 
 // Options says how the tree looks. The zero value of Driver is cgroupfs, of Root is "/".
 type Options struct {
@@ -78,7 +77,7 @@ type Manager struct {
 	hugetlb bool              // the controller is optional
 
 	mu        sync.Mutex
-	ensured   map[types.UID]sizeKey
+	ensured   map[types.UID]Size
 	burstable uint64   // shares last written
 	reserved  [2]int64 // bytes last written: of all pods, of the burstable ones
 }
@@ -86,9 +85,7 @@ type Manager struct {
 // New reads the cgroup mounts once and checks the options; it makes nothing. It fails for a missing cpu or memory
 // controller, and as SetDriver does.
 func New(options Options) (*Manager, error) {
-	if options.CPUCFSQuotaPeriod == 0 {
-		options.CPUCFSQuotaPeriod = defaultPeriod
-	}
+	options.CPUCFSQuotaPeriod = cmp.Or(options.CPUCFSQuotaPeriod, 100*time.Millisecond)
 	m := &Manager{
 		options: options,
 		took: promauto.With(options.Registerer).NewHistogramVec(prometheus.HistogramOpts{
@@ -96,7 +93,7 @@ func New(options Options) (*Manager, error) {
 		}, []string{"operation_type"}),
 		root:    parseName(options.Root),
 		unified: libcgroups.IsCgroup2UnifiedMode(),
-		ensured: map[types.UID]sizeKey{},
+		ensured: map[types.UID]Size{},
 	}
 	for _, part := range m.root {
 		if part == ".." || strings.ContainsAny(part, "_") {
@@ -135,7 +132,7 @@ func (m *Manager) SetDriver(driver string) error {
 	case "", DriverCgroupfs:
 		m.systemd.Store(false)
 	case DriverSystemd:
-		// Fails here, with the library's own words, where systemd does not run.
+		// The library's error, where systemd does not run, comes here.
 		if _, err := manager.New(systemdConfig(m.root.child(burstable), &libcgroups.Resources{})); err != nil {
 			return fmt.Errorf("cgroupDriver systemd: %w", err)
 		}
@@ -204,7 +201,7 @@ func (m *Manager) Setup() error {
 	if err := m.apply(m.root.child(burstable), limits{huge: unbounded}); err != nil {
 		return err
 	}
-	return m.apply(m.root.child(bestEffort), limits{huge: unbounded, shares: new(uint64(minShares))})
+	return m.apply(m.root.child(bestEffort), limits{huge: unbounded, Size: Size{Shares: new(uint64(minShares))}})
 }
 
 // PodParent is the value of LinuxPodSandboxConfig.CgroupParent: the pod's cgroup in the driver's notation, or Root
@@ -229,7 +226,7 @@ func (m *Manager) EnsurePod(pod *corev1.Pod) error {
 	m.mu.Lock()
 	has, done := m.ensured[pod.UID]
 	m.mu.Unlock()
-	if done && has == wanted.key() {
+	if done && has.equal(wanted.Size) {
 		return nil
 	}
 	defer m.time("create", time.Now())
@@ -237,7 +234,7 @@ func (m *Manager) EnsurePod(pod *corev1.Pod) error {
 		return fmt.Errorf("make cgroup of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	m.mu.Lock()
-	m.ensured[pod.UID] = wanted.key()
+	m.ensured[pod.UID] = wanted.Size
 	m.mu.Unlock()
 	return nil
 }
@@ -258,7 +255,7 @@ func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
 		return nil
 	}
 	defer m.time("update", time.Now())
-	if err := m.apply(m.root.child(burstable), limits{shares: &shares}); err != nil {
+	if err := m.apply(m.root.child(burstable), limits{Size: Size{Shares: &shares}}); err != nil {
 		return err
 	}
 	m.burstable = shares
@@ -334,17 +331,15 @@ func (m *Manager) config(n name, l limits) *libcgroups.Cgroup {
 	if m.unified {
 		r.Unified = l.unified
 	}
-	if l.shares != nil && m.unified {
-		r.CpuWeight = sharesToWeight(*l.shares)
-	} else if l.shares != nil {
-		r.CpuShares = *l.shares
+	if l.Shares != nil && m.unified {
+		r.CpuWeight = sharesToWeight(*l.Shares)
+	} else if l.Shares != nil {
+		r.CpuShares = *l.Shares
 	}
-	if l.quota != nil {
-		r.CpuQuota, r.CpuPeriod = *l.quota, uint64(l.period.Microseconds())
+	if l.Quota != nil {
+		r.CpuQuota, r.CpuPeriod = *l.Quota, uint64(m.options.CPUCFSQuotaPeriod.Microseconds())
 	}
-	if l.memory != nil {
-		r.Memory = *l.memory
-	}
+	r.Memory = ptr.Deref(l.Memory, 0)
 	if m.hugetlb {
 		for size, bytes := range l.huge {
 			r.HugetlbLimit = append(r.HugetlbLimit, &libcgroups.HugepageLimit{Pagesize: size, Limit: uint64(bytes)})

@@ -41,7 +41,7 @@ func podOf(all ...corev1.ResourceRequirements) *corev1.Pod {
 }
 
 func TestPodLimits(t *testing.T) {
-	options := Options{CPUCFSQuota: true, CPUCFSQuotaPeriod: defaultPeriod, PodPidsLimit: 77}
+	options := Options{CPUCFSQuota: true, CPUCFSQuotaPeriod: 100 * time.Millisecond, PodPidsLimit: 77}
 	guaranteed := corev1.ResourceRequirements{Requests: list("500m", "1Gi"), Limits: list("500m", "1Gi")}
 	limitOnly := corev1.ResourceRequirements{Limits: list("1", "64Mi")}
 	requestOnly := corev1.ResourceRequirements{Requests: list("250m", "64Mi")}
@@ -78,15 +78,15 @@ func TestPodLimits(t *testing.T) {
 				}
 				return *p
 			}
-			if *got.shares != tc.shares || value(got.quota) != tc.quota || value(got.memory) != tc.memory || *got.pids != 77 {
+			if *got.Shares != tc.shares || value(got.Quota) != tc.quota || value(got.Memory) != tc.memory || *got.pids != 77 {
 				t.Errorf("shares %d quota %d memory %d pids %d, want %d %d %d 77",
-					*got.shares, value(got.quota), value(got.memory), *got.pids, tc.shares, tc.quota, tc.memory)
+					*got.Shares, value(got.Quota), value(got.Memory), *got.pids, tc.shares, tc.quota, tc.memory)
 			}
 		})
 	}
 	options.CPUCFSQuota = false
-	if got := options.podLimits(podOf(guaranteed)); *got.quota != -1 {
-		t.Errorf("quota %d with cpuCFSQuota off, want -1", *got.quota)
+	if got := options.podLimits(podOf(guaranteed)); *got.Quota != -1 {
+		t.Errorf("quota %d with cpuCFSQuota off, want -1", *got.Quota)
 	}
 }
 
@@ -97,7 +97,7 @@ func TestConversions(t *testing.T) {
 		}
 	}
 	for milli, want := range map[int64]int64{0: 0, 1: 1000, 10: 1000, 1500: 150000} {
-		if got := MilliCPUToQuota(milli, defaultPeriod); got != want {
+		if got := MilliCPUToQuota(milli, 100*time.Millisecond); got != want {
 			t.Errorf("quota of %dm: %d, want %d", milli, got, want)
 		}
 	}

@@ -1,7 +1,7 @@
 package cgroups
 
 import (
-	"errors"
+	"fmt"
 	"path"
 	"strings"
 
@@ -59,14 +59,12 @@ func uidOfDir(dir string) (types.UID, bool) {
 	return types.UID(uid), ok && uid != ""
 }
 
-var errUID = errors.New("pod UID is empty or not a plain name")
-
-// checkUID keeps a UID, which becomes a directory name, from naming anything else.
+// checkUID keeps a UID, which becomes a directory name, from naming anything else. A "_" would come back from systemd as "-".
 func checkUID(uid types.UID) error {
-	if uid == "" || strings.ContainsAny(string(uid), "/_") || strings.Contains(string(uid), "..") {
-		return errUID
+	if strings.Contains(string(uid), "_") {
+		return fmt.Errorf("pod UID %q has a _, which cannot name a cgroup", uid)
 	}
-	return nil
+	return podinfo.CheckUID(uid)
 }
 
 // tiers lists the parents a pod's cgroup can have.

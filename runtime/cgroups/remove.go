@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,10 +89,7 @@ func (m *Manager) existing(n name) []string {
 }
 
 func (m *Manager) allMounts() []string {
-	var out []string
-	for _, mount := range m.mounts {
-		out = append(out, mount)
-	}
+	out := slices.Collect(maps.Values(m.mounts))
 	if !m.unified {
 		out = append(out, filepath.Join(unifiedRoot, "unified"))
 	}
@@ -121,12 +119,7 @@ func (m *Manager) Pods() ([]types.UID, error) {
 			}
 		}
 	}
-	out := make([]types.UID, 0, len(found))
-	for uid := range found {
-		out = append(out, uid)
-	}
-	slices.Sort(out)
-	return out, nil
+	return slices.Sorted(maps.Keys(found)), nil
 }
 
 // killAll sends SIGKILL to every process below the directories and waits until each is gone. A process may fork

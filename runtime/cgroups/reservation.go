@@ -30,9 +30,9 @@ func (m *Manager) enforce(r Reservation) error {
 		}
 	}
 	l := limitsOf(r.Resources)
-	l.huge = nil // reservations name none, and what is no pod may use all
+	l.huge = nil // no reservation names any, so there is no limit
 	if r.CPUOnly {
-		l = limits{shares: l.shares}
+		l = limits{Size: Size{Shares: l.Shares}}
 	}
 	if err := m.apply(n, l); err != nil {
 		return fmt.Errorf("%s: %w", r.Field, err)
@@ -40,8 +40,8 @@ func (m *Manager) enforce(r Reservation) error {
 	return nil
 }
 
-// ofOthers reads the name of a cgroup that somebody else made: with the systemd driver that is a slice, such as /podruntime.slice, whose dashes
-// are the hierarchy.
+// ofOthers parses the name of a cgroup that is not the kubelet's. With the systemd driver that is a slice, such as
+// /podruntime.slice, whose dashes are the hierarchy.
 func (m *Manager) ofOthers(cgroup string) name {
 	if !m.systemd.Load() {
 		return parseName(cgroup)

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/ptr"
 )
 
 // Size is the part of a pod's cgroup that changes while the pod runs. Nil is: not limited by the kubelet, leave alone.
@@ -26,8 +27,7 @@ func (m *Manager) PodSize(pod *corev1.Pod) Size {
 	if !m.options.PerQOS {
 		return Size{}
 	}
-	l := m.options.podLimits(pod)
-	return Size{Shares: l.shares, Quota: l.quota, Memory: l.memory}
+	return m.options.podLimits(pod).Size
 }
 
 // Resources are a pod's size in the API's terms. What is too small for a cgroup, or not limited, is not in them.
@@ -97,7 +97,7 @@ func parseAmount(text string) (int64, error) {
 		return -1, nil
 	}
 	n, err := strconv.ParseInt(word, 10, 64)
-	const page = 1 << 16 // of no machine is larger
+	const page = 1 << 16 // the largest page that a machine has
 	if err == nil && n > math.MaxInt64-page {
 		n = -1
 	}
@@ -115,24 +115,12 @@ func (m *Manager) ResizePod(pod *corev1.Pod, s Size) error {
 	if !m.options.PerQOS || s == (Size{}) {
 		return nil
 	}
-	err := m.apply(m.podName(pod), limits{shares: s.Shares, quota: s.Quota, period: m.options.CPUCFSQuotaPeriod, memory: s.Memory})
-	if err != nil {
+	if err := m.apply(m.podName(pod), limits{Size: s}); err != nil {
 		return fmt.Errorf("resize cgroup of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil
 }
 
-// sizeKey tells two sizes apart.
-type sizeKey [3]int64
-
-func (l limits) key() (k sizeKey) {
-	for i, amount := range []*int64{l.quota, l.memory} {
-		if amount != nil {
-			k[i] = *amount
-		}
-	}
-	if l.shares != nil {
-		k[2] = int64(*l.shares)
-	}
-	return k
+func (s Size) equal(other Size) bool {
+	return ptr.Equal(s.Shares, other.Shares) && ptr.Equal(s.Quota, other.Quota) && ptr.Equal(s.Memory, other.Memory)
 }

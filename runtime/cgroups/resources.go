@@ -49,14 +49,10 @@ func sharesToWeight(shares uint64) uint64 {
 
 // limits is what one cgroup is given; a nil field leaves the kernel's value alone.
 type limits struct {
-	shares *uint64
-	quota  *int64 // microseconds per period, -1 for none
-	period time.Duration
-	memory *int64           // bytes
-	pids   *int64           // processes
-	huge   map[string]int64 // page size as the kernel names it ("2MB") -> bytes
-	// unified are files of cgroup v2 and what goes into them.
-	unified map[string]string
+	Size
+	pids    *int64            // processes
+	huge    map[string]int64  // page size as the kernel names it ("2MB") -> bytes
+	unified map[string]string // files of cgroup v2 and what goes into them
 }
 
 // MemoryReservation keeps memory from being reclaimed: of guaranteed pods whatever happens, of burstable ones as long as
@@ -86,11 +82,9 @@ func (o Options) podLimits(pod *corev1.Pod) limits {
 	sums := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
 	// One container without a limit makes the sum meaningless as a limit for the pod.
 	cpuDeclared, memoryDeclared := true, true
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			cpuDeclared = cpuDeclared && !list[i].Resources.Limits.Cpu().IsZero()
-			memoryDeclared = memoryDeclared && !list[i].Resources.Limits.Memory().IsZero()
-		}
+	for container := range podinfo.Containers(pod) {
+		cpuDeclared = cpuDeclared && !container.Resources.Limits.Cpu().IsZero()
+		memoryDeclared = memoryDeclared && !container.Resources.Limits.Memory().IsZero()
 	}
 	if pod.Spec.Resources != nil && resourcehelper.IsPodLevelResourcesSet(pod) {
 		cpuDeclared = cpuDeclared || !pod.Spec.Resources.Limits.Cpu().IsZero()
@@ -102,16 +96,16 @@ func (o Options) podLimits(pod *corev1.Pod) limits {
 	if class == corev1.PodQOSBestEffort {
 		shares = minShares
 	}
-	out := limits{shares: &shares, huge: hugepages(requests)}
+	out := limits{Size: Size{Shares: &shares}, huge: hugepages(requests)}
 	if class == corev1.PodQOSGuaranteed || (class == corev1.PodQOSBurstable && cpuDeclared) {
 		quota := int64(-1)
 		if o.CPUCFSQuota {
 			quota = MilliCPUToQuota(sums.Cpu().MilliValue(), o.CPUCFSQuotaPeriod)
 		}
-		out.quota, out.period = &quota, o.CPUCFSQuotaPeriod
+		out.Quota = &quota
 	}
 	if class == corev1.PodQOSGuaranteed || (class == corev1.PodQOSBurstable && memoryDeclared) {
-		out.memory = new(sums.Memory().Value())
+		out.Memory = new(sums.Memory().Value())
 	}
 	if o.PodPidsLimit > 0 {
 		out.pids = new(o.PodPidsLimit)
@@ -135,10 +129,10 @@ func (o Options) nodeLimits() limits {
 func limitsOf(list corev1.ResourceList) limits {
 	out := limits{huge: hugepages(list)}
 	if cpu, ok := list[corev1.ResourceCPU]; ok {
-		out.shares = new(MilliCPUToShares(cpu.MilliValue()))
+		out.Shares = new(MilliCPUToShares(cpu.MilliValue()))
 	}
 	if memory, ok := list[corev1.ResourceMemory]; ok {
-		out.memory = new(memory.Value())
+		out.Memory = new(memory.Value())
 	}
 	if pids, ok := list["pid"]; ok {
 		out.pids = new(pids.Value())
@@ -184,10 +178,10 @@ func HugepageSize(name corev1.ResourceName) (string, bool) {
 	if err != nil || size.Sign() <= 0 {
 		return "", false
 	}
-	bytes, units := size.Value(), [...]string{"B", "KB", "MB", "GB", "TB"}
-	i := 0
-	for bytes >= 1024 && i < len(units)-1 {
-		bytes, i = bytes>>10, i+1
+	bytes, i := size.Value(), 0
+	for units := [...]string{"B", "KB", "MB", "GB", "TB"}; ; bytes, i = bytes>>10, i+1 {
+		if bytes < 1024 || i == len(units)-1 {
+			return strconv.FormatInt(bytes, 10) + units[i], true
+		}
 	}
-	return strconv.FormatInt(bytes, 10) + units[i], true
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cgroups"
@@ -37,7 +38,7 @@ func (n *Node) linuxResources(cpuRequest *resource.Quantity, cpuLimit, memoryLim
 	}
 	if n.Machine.Unified {
 		out.Unified = map[string]string{}
-		if n.SingleProcessOOMKill == nil || !*n.SingleProcessOOMKill {
+		if !ptr.Deref(n.SingleProcessOOMKill, false) {
 			out.Unified["memory.oom.group"] = "1"
 		}
 	}
@@ -51,12 +52,12 @@ func (n *Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) 
 		request = &q
 	}
 	cpu, memory := container.Resources.Limits.Cpu(), container.Resources.Limits.Memory()
-	if of := pod.Spec.Resources; of != nil {
+	if shared := pod.Spec.Resources; shared != nil {
 		if cpu.IsZero() {
-			cpu = of.Limits.Cpu()
+			cpu = shared.Limits.Cpu()
 		}
 		if memory.IsZero() {
-			memory = of.Limits.Memory()
+			memory = shared.Limits.Memory()
 		}
 	}
 	out := n.linuxResources(request, cpu, memory)
@@ -70,8 +71,9 @@ func (n *Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) 
 		out.MemorySwapLimitInBytes = out.MemoryLimitInBytes
 	}
 	if n.Machine.Unified && n.MemoryQoS != nil {
-		own := container.Resources // the pod's limit does not count here
-		maps.Copy(out.Unified, n.MemoryQoS.Unified(podinfo.QOSClass(pod), own.Requests.Memory().Value(), own.Limits.Memory().Value()))
+		// The pod's limit does not count here.
+		request, limit := container.Resources.Requests.Memory().Value(), container.Resources.Limits.Memory().Value()
+		maps.Copy(out.Unified, n.MemoryQoS.Unified(podinfo.QOSClass(pod), request, limit))
 	}
 	return out
 }

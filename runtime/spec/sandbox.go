@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/node/util/sysctl"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -77,7 +78,7 @@ func (n *Node) sandboxLinux(pod *corev1.Pod, in Sandbox) (_ *runtimeapi.LinuxPod
 
 func anyPrivileged(pod *corev1.Pod) bool {
 	for container := range podinfo.AllContainers(pod) {
-		if sc := container.SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
+		if sc := container.SecurityContext; sc != nil && ptr.Deref(sc.Privileged, false) {
 			return true
 		}
 	}

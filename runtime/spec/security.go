@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
 	"minikubelet/runtime/cri"
 )
@@ -22,27 +24,13 @@ func effectiveSecurity(pod *corev1.Pod, container *corev1.Container) *corev1.Sec
 	if container.SecurityContext != nil {
 		out = container.SecurityContext.DeepCopy()
 	}
-	of := pod.Spec.SecurityContext
-	if of == nil {
-		return out
-	}
-	if out.SELinuxOptions == nil {
-		out.SELinuxOptions = of.SELinuxOptions
-	}
-	if out.RunAsUser == nil {
-		out.RunAsUser = of.RunAsUser
-	}
-	if out.RunAsGroup == nil {
-		out.RunAsGroup = of.RunAsGroup
-	}
-	if out.RunAsNonRoot == nil {
-		out.RunAsNonRoot = of.RunAsNonRoot
-	}
-	if out.SeccompProfile == nil {
-		out.SeccompProfile = of.SeccompProfile
-	}
-	if out.AppArmorProfile == nil {
-		out.AppArmorProfile = of.AppArmorProfile
+	if shared := pod.Spec.SecurityContext; shared != nil {
+		out.SELinuxOptions = cmp.Or(out.SELinuxOptions, shared.SELinuxOptions)
+		out.RunAsUser = cmp.Or(out.RunAsUser, shared.RunAsUser)
+		out.RunAsGroup = cmp.Or(out.RunAsGroup, shared.RunAsGroup)
+		out.RunAsNonRoot = cmp.Or(out.RunAsNonRoot, shared.RunAsNonRoot)
+		out.SeccompProfile = cmp.Or(out.SeccompProfile, shared.SeccompProfile)
+		out.AppArmorProfile = cmp.Or(out.AppArmorProfile, shared.AppArmorProfile)
 	}
 	return out
 }
@@ -51,7 +39,7 @@ func effectiveSecurity(pod *corev1.Pod, container *corev1.Container) *corev1.Sec
 func checkNonRoot(pod *corev1.Pod, container *corev1.Container, sc *corev1.SecurityContext, user ImageUser) error {
 	where := fmt.Sprintf("(pod: %q, container: %s)", ReferenceName(pod), container.Name)
 	switch {
-	case sc.RunAsNonRoot == nil || !*sc.RunAsNonRoot:
+	case !ptr.Deref(sc.RunAsNonRoot, false):
 		return nil
 	case sc.RunAsUser != nil && *sc.RunAsUser == 0:
 		return fmt.Errorf("container's runAsUser breaks non-root policy %s", where)
@@ -79,9 +67,9 @@ func (n *Node) containerSecurity(pod *corev1.Pod, container *corev1.Container, u
 	out := &runtimeapi.LinuxContainerSecurityContext{
 		NamespaceOptions: namespaces(pod, users),
 		SelinuxOptions:   selinuxOptions(sc.SELinuxOptions),
-		Privileged:       sc.Privileged != nil && *sc.Privileged,
-		ReadonlyRootfs:   sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem,
-		NoNewPrivs:       sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation,
+		Privileged:       ptr.Deref(sc.Privileged, false),
+		ReadonlyRootfs:   ptr.Deref(sc.ReadOnlyRootFilesystem, false),
+		NoNewPrivs:       !ptr.Deref(sc.AllowPrivilegeEscalation, true),
 		RunAsUser:        int64Value(sc.RunAsUser),
 		RunAsGroup:       int64Value(sc.RunAsGroup),
 	}
@@ -91,7 +79,7 @@ func (n *Node) containerSecurity(pod *corev1.Pod, container *corev1.Container, u
 	if out.RunAsUser == nil {
 		out.RunAsUser, out.RunAsUsername = int64Value(user.UID), user.Name
 	}
-	if sc.ProcMount == nil || *sc.ProcMount != corev1.UnmaskedProcMount {
+	if ptr.Deref(sc.ProcMount, "") != corev1.UnmaskedProcMount {
 		out.MaskedPaths, out.ReadonlyPaths = slices.Concat(maskedPaths, n.Machine.ThermalThrottle), readonlyPaths
 	}
 	var err error
@@ -156,27 +144,29 @@ func (n *Node) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityProf
 	if n.SeccompDefault {
 		kind = corev1.SeccompProfileTypeRuntimeDefault
 	}
+	file := ""
 	if profile != nil {
-		kind = profile.Type
+		kind, file = profile.Type, ptr.Deref(profile.LocalhostProfile, "")
 	}
-	switch kind {
-	case corev1.SeccompProfileTypeUnconfined:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
-	case corev1.SeccompProfileTypeRuntimeDefault:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
-	case corev1.SeccompProfileTypeLocalhost:
-		if profile.LocalhostProfile == nil || *profile.LocalhostProfile == "" {
-			return nil, fmt.Errorf("localhostProfile must be set if seccompProfile type is Localhost")
-		}
-		if !filepath.IsLocal(*profile.LocalhostProfile) {
-			return nil, fmt.Errorf("seccompProfile.localhostProfile: %q leads out of the profile directory", *profile.LocalhostProfile)
-		}
-		return &runtimeapi.SecurityProfile{
-			ProfileType:  runtimeapi.SecurityProfile_Localhost,
-			LocalhostRef: filepath.Join(n.SeccompDir, *profile.LocalhostProfile),
-		}, nil
+	out, ok := profileOf(string(kind))
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("seccompProfile.type: unknown type %q", kind)
+	case kind != corev1.SeccompProfileTypeLocalhost:
+		return out, nil
+	case file == "":
+		return nil, fmt.Errorf("localhostProfile must be set if seccompProfile type is Localhost")
+	case !filepath.IsLocal(file):
+		return nil, fmt.Errorf("seccompProfile.localhostProfile: %q leads out of the profile directory", file)
 	}
-	return nil, fmt.Errorf("seccompProfile.type: unknown type %q", kind)
+	out.LocalhostRef = filepath.Join(n.SeccompDir, file)
+	return out, nil
+}
+
+// profileOf is the CRI's profile of a type that seccomp and AppArmor have in common.
+func profileOf(kind string) (_ *runtimeapi.SecurityProfile, ok bool) {
+	value, ok := runtimeapi.SecurityProfile_ProfileType_value[kind]
+	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_ProfileType(value)}, ok
 }
 
 // apparmor takes the field, else the old annotation of the container.
@@ -187,18 +177,17 @@ func apparmor(pod *corev1.Pod, container *corev1.Container, profile *corev1.AppA
 	if profile == nil {
 		return nil, nil
 	}
-	switch profile.Type {
-	case corev1.AppArmorProfileTypeRuntimeDefault:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
-	case corev1.AppArmorProfileTypeUnconfined:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
-	case corev1.AppArmorProfileTypeLocalhost:
-		if profile.LocalhostProfile == nil {
-			return nil, fmt.Errorf("missing localhost apparmor profile name")
-		}
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: *profile.LocalhostProfile}, nil
+	out, ok := profileOf(string(profile.Type))
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("unknown apparmor profile type: %q", profile.Type)
+	case profile.Type != corev1.AppArmorProfileTypeLocalhost:
+		return out, nil
+	case profile.LocalhostProfile == nil:
+		return nil, fmt.Errorf("missing localhost apparmor profile name")
 	}
-	return nil, fmt.Errorf("unknown apparmor profile type: %q", profile.Type)
+	out.LocalhostRef = *profile.LocalhostProfile
+	return out, nil
 }
 
 func apparmorAnnotation(value string) *corev1.AppArmorProfile {
@@ -226,10 +215,10 @@ func namespaces(pod *corev1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.Na
 	if pod.Spec.HostIPC {
 		out.Ipc = runtimeapi.NamespaceMode_NODE
 	}
-	switch share := pod.Spec.ShareProcessNamespace; {
+	switch {
 	case pod.Spec.HostPID:
 		out.Pid = runtimeapi.NamespaceMode_NODE
-	case share != nil && *share:
+	case ptr.Deref(pod.Spec.ShareProcessNamespace, false):
 		out.Pid = runtimeapi.NamespaceMode_POD
 	}
 	return out

@@ -42,7 +42,7 @@ type Options struct {
 	MaxPods   int   // for how many pods the IDs must do
 }
 
-// Manager knows who has which range. Safe for concurrent use.
+// Manager knows which pod has which range; a nil one has none to give. Safe for concurrent use.
 //
 // Upstream: pkg/kubelet/userns/userns_manager.go UsernsManager
 type Manager struct {
@@ -130,6 +130,9 @@ func (m *Manager) Mapping(uid types.UID) (*runtimeapi.UserNamespace, error) {
 
 // Release takes the pod's IDs back. The pod's containers must be gone, and its volumes.
 func (m *Manager) Release(uid types.UID) error {
+	if m == nil {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.release(uid)
@@ -137,6 +140,9 @@ func (m *Manager) Release(uid types.UID) error {
 
 // Retain takes back the IDs of all pods but those picked.
 func (m *Manager) Retain(keep func(types.UID) bool) error {
+	if m == nil {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
@@ -167,8 +173,8 @@ func (m *Manager) known(uid types.UID) (number uint64, ok bool, err error) {
 	if number, ok = m.pods[uid]; ok {
 		return number, true, nil
 	}
-	if uid == "" || !filepath.IsLocal(string(uid)) {
-		return 0, false, fmt.Errorf("pod UID %q cannot name a directory", uid)
+	if err := podinfo.CheckUID(uid); err != nil {
+		return 0, false, err
 	}
 	f, err := os.Open(filepath.Join(m.dir, string(uid), file))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -208,14 +214,14 @@ type mapping struct {
 
 // parse reads a pod's file and returns the number of its range.
 func (m *Manager) parse(data []byte) (uint64, error) {
-	var of mappings
-	if err := json.Unmarshal(data, &of); err != nil {
+	var file mappings
+	if err := json.Unmarshal(data, &file); err != nil {
 		return 0, fmt.Errorf("invalid user namespace mappings file: %w", err)
 	}
-	if len(of.UIDs) != 1 || len(of.GIDs) != 1 || of.UIDs[0] != of.GIDs[0] {
+	if len(file.UIDs) != 1 || len(file.GIDs) != 1 || file.UIDs[0] != file.GIDs[0] {
 		return 0, errors.New("invalid user namespace mappings file: there must be one mapping, the same for users and groups")
 	}
-	ids := of.UIDs[0]
+	ids := file.UIDs[0]
 	number := uint64(ids.Host / m.length)
 	switch {
 	case ids.Container != 0:
@@ -228,7 +234,7 @@ func (m *Manager) parse(data []byte) (uint64, error) {
 	return number, nil
 }
 
-// allocate finds a free range and records it on disk before anybody uses it.
+// allocate finds a free range and records it on disk before it is used.
 func (m *Manager) allocate(uid types.UID) (uint64, error) {
 	if uint64(len(m.users)) >= m.count {
 		return 0, errors.New("could not find an empty slot to allocate a user namespace")
