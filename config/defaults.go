@@ -33,10 +33,8 @@ func setDefaults(pod *corev1.Pod) {
 	for i := range s.Volumes {
 		setVolumeDefaults(&s.Volumes[i])
 	}
-	for _, containers := range [][]corev1.Container{s.InitContainers, s.Containers} {
-		for i := range containers {
-			setContainerDefaults(&containers[i], s.HostNetwork)
-		}
+	for container := range podinfo.Containers(pod) {
+		setContainerDefaults(container, s.HostNetwork)
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -86,22 +87,32 @@ func validateContainers(spec *field.Path, s *corev1.PodSpec, volumes sets.Set[st
 		errs = append(errs, field.Forbidden(spec.Child("ephemeralContainers"), "cannot be set on create"))
 	}
 	seen, hostPorts := sets.New[string](), sets.New[string]()
-	for _, group := range []struct {
-		at   *field.Path
-		list []corev1.Container
-	}{{spec.Child("initContainers"), s.InitContainers}, {spec.Child("containers"), s.Containers}} {
-		for i := range group.list {
-			c, here := &group.list[i], group.at.Index(i)
-			errs = append(errs, names(here.Child("name"), c.Name, validation.IsDNS1123Label)...)
-			if seen.Has(c.Name) {
-				errs = append(errs, field.Duplicate(here.Child("name"), c.Name))
-			}
-			seen.Insert(c.Name)
-			errs = append(errs, validateContainer(here, c, volumes)...)
-			errs = append(errs, validatePorts(here.Child("ports"), c.Ports, hostPorts)...)
+	for here, c := range containers(spec, s) {
+		errs = append(errs, names(here.Child("name"), c.Name, validation.IsDNS1123Label)...)
+		if seen.Has(c.Name) {
+			errs = append(errs, field.Duplicate(here.Child("name"), c.Name))
 		}
+		seen.Insert(c.Name)
+		errs = append(errs, validateContainer(here, c, volumes)...)
+		errs = append(errs, validatePorts(here.Child("ports"), c.Ports, hostPorts)...)
 	}
 	return errs
+}
+
+// containers goes through the init and regular containers, each with its place.
+func containers(spec *field.Path, s *corev1.PodSpec) iter.Seq2[*field.Path, *corev1.Container] {
+	return func(yield func(*field.Path, *corev1.Container) bool) {
+		for i := range s.InitContainers {
+			if !yield(spec.Child("initContainers").Index(i), &s.InitContainers[i]) {
+				return
+			}
+		}
+		for i := range s.Containers {
+			if !yield(spec.Child("containers").Index(i), &s.Containers[i]) {
+				return
+			}
+		}
+	}
 }
 
 func validateContainer(at *field.Path, c *corev1.Container, volumes sets.Set[string]) field.ErrorList {
@@ -219,19 +230,13 @@ func forbidden(spec *field.Path, s *corev1.PodSpec) field.ErrorList {
 			add(p.PodCertificate != nil, at.Child("podCertificate"))
 		}
 	}
-	for _, group := range []struct {
-		at   *field.Path
-		list []corev1.Container
-	}{{spec.Child("initContainers"), s.InitContainers}, {spec.Child("containers"), s.Containers}} {
-		for i := range group.list {
-			c, at := &group.list[i], group.at.Index(i)
-			for j := range c.EnvFrom {
-				add(true, at.Child("envFrom").Index(j))
-			}
-			for j := range c.Env {
-				from := c.Env[j].ValueFrom
-				add(from != nil && (from.ConfigMapKeyRef != nil || from.SecretKeyRef != nil), at.Child("env").Index(j).Child("valueFrom"))
-			}
+	for at, c := range containers(spec, s) {
+		for j := range c.EnvFrom {
+			add(true, at.Child("envFrom").Index(j))
+		}
+		for j := range c.Env {
+			from := c.Env[j].ValueFrom
+			add(from != nil && (from.ConfigMapKeyRef != nil || from.SecretKeyRef != nil), at.Child("env").Index(j).Child("valueFrom"))
 		}
 	}
 	return errs

@@ -3,6 +3,7 @@
 package status
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
 )
 
@@ -68,7 +70,7 @@ func Compute(in Inputs) corev1.PodStatus {
 	old := in.Old.DeepCopy()
 	s := corev1.PodStatus{
 		ObservedGeneration: in.Pod.Generation,
-		QOSClass:           qosClass(in.Pod, old),
+		QOSClass:           cmp.Or(old.QOSClass, podinfo.QOSClass(in.Pod)),
 		StartTime:          startTime(old, in.Now),
 		Conditions:         old.Conditions,
 		NominatedNodeName:  old.NominatedNodeName,
@@ -112,12 +114,8 @@ func (in Inputs) active() bool {
 		return false
 	}
 	return slices.ContainsFunc(in.Observed.Containers, func(c *cri.ContainerStatus) bool {
-		return c.SandboxID == sandbox.GetId() && in.isRegular(c.Name)
+		return c.SandboxID == sandbox.GetId() && podinfo.IsRegular(in.Pod, c.Name)
 	})
-}
-
-func (in Inputs) isRegular(name string) bool {
-	return slices.ContainsFunc(in.Pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
 }
 
 // verdict tells whether the node's own verdict counts already: not while containers run.
@@ -147,8 +145,7 @@ func startTime(old *corev1.PodStatus, now time.Time) *metav1.Time {
 	if old.StartTime != nil && !old.StartTime.IsZero() {
 		return old.StartTime
 	}
-	t := metav1.NewTime(now)
-	return &t
+	return new(metav1.NewTime(now))
 }
 
 // setAddresses sets the addresses of the host and of the pod. Those of the host's first family come first.

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,24 +25,17 @@ const (
 	reasonUnknownStatuses = "UnknownContainerStatuses"
 )
 
-// everyPod are the conditions that every pod has; owned are all that the kubelet writes. Others it leaves as they are.
+// everyPod are the conditions that the kubelet writes of every pod, somePods those of some. Others it leaves as they are.
 var (
 	everyPod = []corev1.PodConditionType{
 		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
 	}
-	owned = append([]corev1.PodConditionType{
-		corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting,
-	}, everyPod...)
+	somePods = []corev1.PodConditionType{corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting}
 )
 
 // setConditions puts the kubelet's own conditions before those of others.
 func (in Inputs) setConditions(s, old *corev1.PodStatus) {
-	var others []corev1.PodCondition
-	for _, c := range old.Conditions {
-		if !isOwned(c.Type) {
-			others = append(others, c)
-		}
-	}
+	others := slices.DeleteFunc(slices.Clone(old.Conditions), func(c corev1.PodCondition) bool { return isKubelets(c.Type) })
 	containers := in.containersReady(s)
 	list := []corev1.PodCondition{
 		in.sandboxReady(), in.initializedCondition(s, old), in.podReady(containers, others), containers,
@@ -137,14 +131,10 @@ func (in Inputs) containersReady(s *corev1.PodStatus) corev1.PodCondition {
 		return c
 	}
 	var unready []string
-	for i := range in.Pod.Spec.InitContainers {
-		if container := &in.Pod.Spec.InitContainers[i]; podinfo.IsSidecar(container) && !isReady(s.InitContainerStatuses, container.Name) {
+	for container := range podinfo.LastingContainers(in.Pod) {
+		status := cmp.Or(find(s.InitContainerStatuses, container.Name), find(s.ContainerStatuses, container.Name))
+		if status == nil || !status.Ready {
 			unready = append(unready, container.Name)
-		}
-	}
-	for i := range in.Pod.Spec.Containers {
-		if name := in.Pod.Spec.Containers[i].Name; !isReady(s.ContainerStatuses, name) {
-			unready = append(unready, name)
 		}
 	}
 	if len(unready) > 0 {
@@ -153,11 +143,6 @@ func (in Inputs) containersReady(s *corev1.PodStatus) corev1.PodCondition {
 	}
 	c.Status = corev1.ConditionTrue
 	return c
-}
-
-func isReady(statuses []corev1.ContainerStatus, name string) bool {
-	c := find(statuses, name)
-	return c != nil && c.Ready
 }
 
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
@@ -184,7 +169,10 @@ func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCon
 	return c
 }
 
-func isOwned(t corev1.PodConditionType) bool { return slices.Contains(owned, t) }
+// isKubelets tells whether the kubelet writes conditions of this type.
+func isKubelets(t corev1.PodConditionType) bool {
+	return slices.Contains(everyPod, t) || slices.Contains(somePods, t)
+}
 
 // isVerdict tells whether a kubelet wrote a DisruptionTarget condition, which other clients write too.
 func isVerdict(c corev1.PodCondition) bool {

@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
@@ -116,11 +115,11 @@ func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, 
 		s.Image = c.Image
 	}
 	switch c.State {
-	case runtimeapi.ContainerState_CONTAINER_RUNNING:
+	case cri.Running:
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.StartedAt)}
-	case runtimeapi.ContainerState_CONTAINER_EXITED:
+	case cri.Exited:
 		s.State.Terminated = in.end(c)
-	case runtimeapi.ContainerState_CONTAINER_CREATED:
+	case cri.Created:
 		s.State = in.notBegun()
 	default:
 		s.State.Waiting = &corev1.ContainerStateWaiting{}
@@ -162,7 +161,7 @@ func (in Inputs) end(c *cri.ContainerStatus) *corev1.ContainerStateTerminated {
 // removed it.
 func (in Inputs) lastState(s *corev1.ContainerStatus, previous *cri.ContainerStatus, old *corev1.ContainerStatus) {
 	switch {
-	case previous != nil && previous.State == runtimeapi.ContainerState_CONTAINER_EXITED:
+	case previous != nil && previous.State == cri.Exited:
 		s.LastTerminationState.Terminated = in.end(previous)
 	case old == nil || s.RestartCount == 0:
 	case old.RestartCount == s.RestartCount:

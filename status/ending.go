@@ -5,7 +5,6 @@ import (
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // reasonUnknown is the reason of an end that neither the kubelet nor the runtime saw, code 137 its exit code.
@@ -89,18 +88,16 @@ func normalize(pod *corev1.Pod, s *corev1.PodStatus) {
 // normalizeState returns a copy: states are shared with the status before.
 func normalizeState(s corev1.ContainerState, limit int) corev1.ContainerState {
 	if s.Running != nil {
-		s.Running = &corev1.ContainerStateRunning{StartedAt: seconds(s.Running.StartedAt)}
+		s.Running = &corev1.ContainerStateRunning{StartedAt: s.Running.StartedAt.Rfc3339Copy()}
 	}
 	if s.Terminated != nil {
 		end := *s.Terminated
-		end.StartedAt, end.FinishedAt = seconds(end.StartedAt), seconds(end.FinishedAt)
+		end.StartedAt, end.FinishedAt = end.StartedAt.Rfc3339Copy(), end.FinishedAt.Rfc3339Copy()
 		end.Message = truncate(end.Message, limit)
 		s.Terminated = &end
 	}
 	return s
 }
-
-func seconds(t metav1.Time) metav1.Time { return t.Rfc3339Copy() }
 
 // truncate cuts a message between characters, since half a character is not valid in JSON.
 func truncate(s string, limit int) string {

@@ -51,7 +51,7 @@ type Manager struct {
 
 	mu       sync.Mutex
 	pods     map[types.UID]*entry
-	onChange listener // part: local socket, kubelet/local
+	onChange func() // part: local socket, kubelet/local
 }
 
 // entry is one pod: the status it should have, and what the apiserver has.
@@ -85,7 +85,7 @@ func New(opts Options) *Manager {
 	}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 10*time.Second)
 	return &Manager{
-		api: opts.Pods, workers: opts.Workers, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{},
+		api: opts.Pods, workers: opts.Workers, metrics: newMetrics(opts.Registerer), pods: map[types.UID]*entry{}, onChange: func() {},
 		queue: workqueue.NewTypedRateLimitingQueue(limiter),
 	}
 }
@@ -132,7 +132,7 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus) {
 	}
 	wait := patience(pod, e.want, &s) // part: statuses that wait, status/patience.go
 	e.want = &s
-	m.onChange.tell()
+	m.onChange()
 	m.queue.AddAfter(pod.UID, wait)
 }
 
@@ -177,7 +177,7 @@ func (m *Manager) Forget(uid types.UID) {
 	defer m.mu.Unlock()
 	delete(m.pods, uid)
 	m.queue.Forget(uid)
-	m.onChange.tell()
+	m.onChange()
 }
 
 // entryOf returns the pod's entry, making it. Callers hold mu.
@@ -308,12 +308,12 @@ func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
 	var merged []corev1.PodCondition
 	for _, c := range want {
-		if isOwned(c.Type) || isVerdict(c) {
+		if isKubelets(c.Type) || isVerdict(c) {
 			merged = append(merged, c)
 		}
 	}
 	for _, c := range have {
-		if !isOwned(c.Type) && findCondition(merged, c.Type) == nil {
+		if !isKubelets(c.Type) && findCondition(merged, c.Type) == nil {
 			merged = append(merged, c)
 		}
 	}

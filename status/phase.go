@@ -1,7 +1,10 @@
 package status
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -49,12 +52,9 @@ func (t *tally) addInit(pod *corev1.Pod, container *corev1.Container, c *corev1.
 // addSidecar counts a sidecar. A sidecar that ended does not count: it is restarted, or the pod is over.
 func (t *tally) addSidecar(c *corev1.ContainerStatus) {
 	switch {
-	case c == nil:
+	case c == nil, c.State.Running != nil && !ptr.Deref(c.Started, false):
 		t.sidecarPending++
 	case c.State.Running != nil:
-		if c.Started == nil || !*c.Started {
-			t.sidecarPending++
-		}
 	case lastEnd(c) == nil:
 		t.sidecarPending++
 		t.sidecarWaiting++
@@ -142,20 +142,15 @@ func allInitialized(pod *corev1.Pod, inits []corev1.ContainerStatus) bool {
 }
 
 func initialized(container *corev1.Container, c *corev1.ContainerStatus) bool {
-	if c == nil {
-		return false
+	if c != nil && podinfo.IsSidecar(container) {
+		return ptr.Deref(c.Started, false)
 	}
-	if podinfo.IsSidecar(container) {
-		return c.Started != nil && *c.Started
-	}
-	return c.Ready
+	return c != nil && c.Ready
 }
 
 func find(statuses []corev1.ContainerStatus, name string) *corev1.ContainerStatus {
-	for i := range statuses {
-		if statuses[i].Name == name {
-			return &statuses[i]
-		}
+	if i := slices.IndexFunc(statuses, func(c corev1.ContainerStatus) bool { return c.Name == name }); i >= 0 {
+		return &statuses[i]
 	}
 	return nil
 }

@@ -1,9 +1,10 @@
 package status
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/cri"
 )
@@ -19,28 +20,20 @@ func (in Inputs) setPodResources(s *corev1.PodStatus) {
 		s.Resources = &corev1.ResourceRequirements{Requests: s.AllocatedResources.DeepCopy(), Limits: resourcehelper.PodLimits(in.Pod, options)}
 		return
 	}
-	r := in.Pod.Spec.Resources.DeepCopy()
-	if r == nil {
-		r = &corev1.ResourceRequirements{}
-	}
-	if r.Requests == nil {
-		r.Requests = corev1.ResourceList{}
-	}
-	if r.Limits == nil {
-		r.Limits = corev1.ResourceList{}
+	r := &corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+	if spec := in.Pod.Spec.Resources; spec != nil {
+		maps.Copy(r.Requests, spec.Requests)
+		maps.Copy(r.Limits, spec.Limits)
 	}
 	set := func(to, from corev1.ResourceList, name corev1.ResourceName, least int64) {
-		amount, ok := from[name]
-		wanted := to[name]
-		if ok && (least == 0 || amount.MilliValue() > least || wanted.MilliValue() > least) {
-			to[name] = amount
+		if amount, ok := from[name]; ok {
+			apply(to, nil, name, &amount, least)
 		}
 	}
 	set(r.Requests, in.PodResources.Requests, corev1.ResourceCPU, minShares)
 	set(r.Requests, in.PodResources.Requests, corev1.ResourceMemory, 0)
 	set(r.Limits, in.PodResources.Limits, corev1.ResourceCPU, minMilliCPULimit)
 	set(r.Limits, in.PodResources.Limits, corev1.ResourceMemory, 0)
-	r.Claims = nil
 	s.Resources = r
 }
 
@@ -48,7 +41,7 @@ func (in Inputs) setPodResources(s *corev1.PodStatus) {
 // request it had.
 func (in Inputs) memoryRequest(r *corev1.ResourceRequirements, c *cri.ContainerStatus) {
 	has, lags := in.Lagging[c.Name]
-	if !lags || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+	if !lags || c.State != cri.Running {
 		return
 	}
 	if amount, ok := has.Requests[corev1.ResourceMemory]; ok && r.Requests != nil {

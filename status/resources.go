@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
@@ -21,7 +22,7 @@ const (
 // say stays as it was said of the same instance before.
 func resources(spec *corev1.Container, c *cri.ContainerStatus, old *corev1.ResourceRequirements) *corev1.ResourceRequirements {
 	r := spec.Resources.DeepCopy()
-	if c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+	if c.State != cri.Running {
 		return r
 	}
 	if old == nil {
@@ -82,11 +83,10 @@ func (in Inputs) volumeMounts(spec *corev1.Container) []corev1.VolumeMountStatus
 		m := &spec.VolumeMounts[i]
 		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
-			mode := corev1.RecursiveReadOnlyDisabled
-			if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled && in.RecursiveReadOnly {
-				mode = corev1.RecursiveReadOnlyEnabled
+			s.RecursiveReadOnly = new(corev1.RecursiveReadOnlyDisabled)
+			if in.RecursiveReadOnly && asksRecursive(m) {
+				*s.RecursiveReadOnly = corev1.RecursiveReadOnlyEnabled
 			}
-			s.RecursiveReadOnly = &mode
 		}
 		mounts = append(mounts, s)
 	}
@@ -103,22 +103,18 @@ func user(u *runtimeapi.ContainerUser) *corev1.ContainerUser {
 	}}
 }
 
-// qosClass is the class in the pod's status before, else that of its resources.
-func qosClass(pod *corev1.Pod, old *corev1.PodStatus) corev1.PodQOSClass {
-	if old.QOSClass != "" {
-		return old.QOSClass
-	}
-	return podinfo.QOSClass(pod)
-}
-
 // AsksRecursiveReadOnly tells whether a container asks for a mount that is read-only with all below.
 func AsksRecursiveReadOnly(pod *corev1.Pod) bool {
 	for container := range podinfo.AllContainers(pod) {
-		for _, m := range container.VolumeMounts {
-			if r := m.RecursiveReadOnly; r != nil && *r != corev1.RecursiveReadOnlyDisabled {
+		for i := range container.VolumeMounts {
+			if asksRecursive(&container.VolumeMounts[i]) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+func asksRecursive(m *corev1.VolumeMount) bool {
+	return ptr.Deref(m.RecursiveReadOnly, corev1.RecursiveReadOnlyDisabled) != corev1.RecursiveReadOnlyDisabled
 }

@@ -2,9 +2,9 @@ package status
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/runtime/cri"
 )
 
 // Reasons of the restart of all containers of a pod in its sandbox.
@@ -18,12 +18,10 @@ const (
 
 // mayRestartAll tells whether a rule of the pod asks for the restart of all its containers.
 func mayRestartAll(pod *corev1.Pod) bool {
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			for _, rule := range list[i].RestartPolicyRules {
-				if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
-					return true
-				}
+	for container := range podinfo.Containers(pod) {
+		for _, rule := range container.RestartPolicyRules {
+			if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+				return true
 			}
 		}
 	}
@@ -35,13 +33,10 @@ func (in Inputs) restartsAll() bool {
 	if in.Terminating {
 		return false
 	}
-	for _, list := range [][]corev1.Container{in.Pod.Spec.InitContainers, in.Pod.Spec.Containers} {
-		for i := range list {
-			c := in.Observed.Container(list[i].Name)
-			if c != nil && c.State == runtimeapi.ContainerState_CONTAINER_EXITED &&
-				podinfo.MatchingRule(&list[i], c.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers {
-				return true
-			}
+	for container := range podinfo.Containers(in.Pod) {
+		c := in.Observed.Container(container.Name)
+		if c != nil && c.State == cri.Exited && podinfo.MatchingRule(container, c.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers {
+			return true
 		}
 	}
 	return false

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 )
 
 // Inputs are all that a container's environment follows from.
@@ -33,7 +34,7 @@ type Inputs struct {
 //
 // Upstream: pkg/kubelet/kubelet_pods.go makeEnvironmentVariables.
 func Container(in Inputs) ([]*runtimeapi.KeyValue, error) {
-	services := serviceVars(in.Services, in.Pod.Namespace, in.Pod.Spec.EnableServiceLinks == nil || *in.Pod.Spec.EnableServiceLinks)
+	services := serviceVars(in.Services, in.Pod.Namespace, ptr.Deref(in.Pod.Spec.EnableServiceLinks, true))
 	vars, order := map[string]string{}, []string{}
 	set := func(name, value string) {
 		if _, have := vars[name]; !have {
@@ -90,9 +91,9 @@ func (in Inputs) value(e *corev1.EnvVar, known func(string) (string, bool)) (val
 	case from.ResourceFieldRef != nil:
 		value, err = ResourceFieldRef(from.ResourceFieldRef, in.Pod, in.Container, in.Allocatable)
 	case from.ConfigMapKeyRef != nil:
-		return in.configMapKey(from.ConfigMapKeyRef)
+		return in.key("ConfigMap", from.ConfigMapKeyRef.Name, from.ConfigMapKeyRef.Key, from.ConfigMapKeyRef.Optional)
 	case from.SecretKeyRef != nil:
-		return in.secretKey(from.SecretKeyRef)
+		return in.key("Secret", from.SecretKeyRef.Name, from.SecretKeyRef.Key, from.SecretKeyRef.Optional)
 	case from.FileKeyRef != nil:
 		value, skip, err = in.fileKey(from.FileKeyRef)
 	default:
@@ -104,63 +105,66 @@ func (in Inputs) value(e *corev1.EnvVar, known func(string) (string, bool)) (val
 	return value, skip, nil
 }
 
-func (in Inputs) configMapKey(ref *corev1.ConfigMapKeySelector) (value string, skip bool, err error) {
-	optional := ref.Optional != nil && *ref.Optional
-	object, err := in.ConfigMap(ref.Name)
+// data returns what a ConfigMap or Secret holds, nil if it is optional and missing. One that cannot be read is an error.
+func (in Inputs) data(kind, name string, optional *bool) (data map[string]string, err error) {
+	if kind == "ConfigMap" {
+		object, err := in.ConfigMap(name)
+		if err == nil {
+			return object.Data, nil
+		}
+		return nil, unlessOptional(optional, err)
+	}
+	object, err := in.Secret(name)
 	if err != nil {
-		return "", optional && apierrors.IsNotFound(err), unlessOptional(optional, err)
+		return nil, unlessOptional(optional, err)
 	}
-	value, ok := object.Data[ref.Key]
-	if !ok && !optional {
-		return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, in.Pod.Namespace, ref.Name)
+	data = make(map[string]string, len(object.Data))
+	for key, value := range object.Data {
+		data[key] = string(value)
 	}
-	return value, !ok, nil
-}
-
-func (in Inputs) secretKey(ref *corev1.SecretKeySelector) (value string, skip bool, err error) {
-	optional := ref.Optional != nil && *ref.Optional
-	object, err := in.Secret(ref.Name)
-	if err != nil {
-		return "", optional && apierrors.IsNotFound(err), unlessOptional(optional, err)
-	}
-	data, ok := object.Data[ref.Key]
-	if !ok && !optional {
-		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, in.Pod.Namespace, ref.Name)
-	}
-	return string(data), !ok, nil
+	return data, nil
 }
 
 // unlessOptional lets an optional object be missing, but not unreadable.
-func unlessOptional(optional bool, err error) error {
-	if optional && apierrors.IsNotFound(err) {
+func unlessOptional(optional *bool, err error) error {
+	if ptr.Deref(optional, false) && apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
+// key returns one value of a ConfigMap or Secret; skip leaves an optional one out.
+func (in Inputs) key(kind, name, key string, optional *bool) (value string, skip bool, err error) {
+	data, err := in.data(kind, name, optional)
+	if err != nil {
+		return "", false, err
+	}
+	value, ok := data[key]
+	if !ok && !ptr.Deref(optional, false) {
+		return "", false, fmt.Errorf("couldn't find key %v in %s %v/%v", key, kind, in.Pod.Namespace, name)
+	}
+	return value, !ok, nil
+}
+
 // from returns all variables of an envFrom source, with its prefix. Keys that cannot be variables are left out.
 func (in Inputs) from(source *corev1.EnvFromSource) (map[string]string, error) {
-	values := map[string]string{}
-	var what string
+	var kind, name string
+	var optional *bool
 	switch {
 	case source.ConfigMapRef != nil:
-		what = fmt.Sprintf("ConfigMap %s/%s", in.Pod.Namespace, source.ConfigMapRef.Name)
-		object, err := in.ConfigMap(source.ConfigMapRef.Name)
-		if err != nil {
-			return nil, unlessOptional(source.ConfigMapRef.Optional != nil && *source.ConfigMapRef.Optional, err)
-		}
-		for key, value := range object.Data {
-			values[source.Prefix+key] = value
-		}
+		kind, name, optional = "ConfigMap", source.ConfigMapRef.Name, source.ConfigMapRef.Optional
 	case source.SecretRef != nil:
-		what = fmt.Sprintf("Secret %s/%s", in.Pod.Namespace, source.SecretRef.Name)
-		object, err := in.Secret(source.SecretRef.Name)
-		if err != nil {
-			return nil, unlessOptional(source.SecretRef.Optional != nil && *source.SecretRef.Optional, err)
-		}
-		for key, value := range object.Data {
-			values[source.Prefix+key] = string(value)
-		}
+		kind, name, optional = "Secret", source.SecretRef.Name, source.SecretRef.Optional
+	default:
+		return nil, nil
+	}
+	data, err := in.data(kind, name, optional)
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	for key, value := range data {
+		values[source.Prefix+key] = value
 	}
 	var invalid []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -170,7 +174,7 @@ func (in Inputs) from(source *corev1.EnvFromSource) (map[string]string, error) {
 		}
 	}
 	if len(invalid) > 0 && in.Invalid != nil {
-		in.Invalid(what, invalid)
+		in.Invalid(fmt.Sprintf("%s %s/%s", kind, in.Pod.Namespace, name), invalid)
 	}
 	return values, nil
 }

@@ -1,6 +1,7 @@
 package env
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -52,18 +53,11 @@ func FieldRef(pod *corev1.Pod, path string, podIPs, hostIPs []string) (string, e
 		}
 		return strings.Join(hostIPs, ","), nil
 	case "status.podIP":
-		return first(podIPs), nil
+		return cmp.Or(podIPs...), nil
 	case "status.podIPs":
 		return strings.Join(podIPs, ","), nil
 	}
 	return "", fmt.Errorf("unsupported fieldPath: %v", path)
-}
-
-func first(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
 }
 
 // subscripted splits metadata.labels['x'].

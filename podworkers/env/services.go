@@ -1,6 +1,7 @@
 package env
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"slices"
@@ -48,10 +49,7 @@ func addService(vars map[string]string, s *corev1.Service) {
 		if port.Name != "" {
 			vars[name+"_SERVICE_PORT_"+variable(port.Name)] = number
 		}
-		protocol := string(corev1.ProtocolTCP)
-		if port.Protocol != "" {
-			protocol = string(port.Protocol)
-		}
+		protocol := string(cmp.Or(port.Protocol, corev1.ProtocolTCP))
 		prefix := fmt.Sprintf("%s_PORT_%s_%s", name, number, strings.ToUpper(protocol))
 		url := fmt.Sprintf("%s://%s", strings.ToLower(protocol), net.JoinHostPort(ip, number))
 		if i == 0 {

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 )
 
 // bundles watches the cluster's ClusterTrustBundles once the first pod needs one.
@@ -30,12 +32,12 @@ type bundles struct {
 }
 
 func newBundles(watch func() cache.ListerWatcher, told func(types.UID)) *bundles {
-	b := &bundles{told: told}
+	b := &bundles{told: told, users: map[types.UID]bool{}}
 	b.informer = informer{what: "ClusterTrustBundles", kind: &certificatesv1.ClusterTrustBundle{}, watch: watch, changed: b.tell}
 	return b
 }
 
-// register notes whether the pod wants to hear of changes.
+// register remembers whether the pod is to be told of changes.
 func (b *bundles) register(pod *corev1.Pod) {
 	uses := slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
 		return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ClusterTrustBundle != nil })
@@ -45,9 +47,6 @@ func (b *bundles) register(pod *corev1.Pod) {
 	if !uses {
 		delete(b.users, pod.UID)
 		return
-	}
-	if b.users == nil {
-		b.users = map[types.UID]bool{}
 	}
 	b.users[pod.UID] = true
 }
@@ -60,10 +59,7 @@ func (b *bundles) forget(uid types.UID) {
 
 func (b *bundles) tell(any) {
 	b.mu.Lock()
-	users := make([]types.UID, 0, len(b.users))
-	for uid := range b.users {
-		users = append(users, uid)
-	}
+	users := slices.Collect(maps.Keys(b.users))
 	b.mu.Unlock()
 	for _, uid := range users {
 		b.told(uid)
@@ -90,7 +86,7 @@ func (m *Manager) TrustAnchors(ctx context.Context, p *corev1.ClusterTrustBundle
 
 // choose returns the bundles that a projection means.
 func choose(store cache.Store, p *corev1.ClusterTrustBundleProjection) ([]*certificatesv1.ClusterTrustBundle, error) {
-	optional := p.Optional != nil && *p.Optional
+	optional := ptr.Deref(p.Optional, false)
 	switch {
 	case p.Name != nil:
 		object, found, err := store.GetByKey(*p.Name)

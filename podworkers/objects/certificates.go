@@ -84,7 +84,8 @@ func (c *certificates) tell(object any) {
 	}
 }
 
-func (c *certificates) of(uid types.UID, s source) *credential {
+// credential returns what there is of a certificate, which may be nothing.
+func (c *certificates) credential(uid types.UID, s source) *credential {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pods[uid] == nil {
@@ -114,11 +115,11 @@ func (m *Manager) Certificate(ctx context.Context, pod *corev1.Pod, volume strin
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w; it may not serve them", ErrNotIssued, err)
 	}
-	have := c.of(pod.UID, source{volume, index})
+	have := c.credential(pod.UID, source{volume, index})
 	limited, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	if have.asked != nil {
-		cancel() // it has been waited for; its answer has the pod looked at
+		cancel() // it has been waited for; its answer makes the pod sync
 	}
 	for {
 		c.mu.Lock()
@@ -174,7 +175,7 @@ func (c *certificates) takeAnswer(ctx context.Context, pod *corev1.Pod, store ca
 	}
 }
 
-// timesOf is when a certificate wants renewing, and when it is too late for that.
+// timesOf is when a certificate is to be renewed, and when it expires.
 func timesOf(now time.Time, s *certificatesv1.PodCertificateRequestStatus) (refresh, expires time.Time) {
 	if s.BeginRefreshAt == nil || s.NotAfter == nil { // no apiserver lets that pass
 		return now.Add(time.Hour), now.Add(24 * time.Hour)
@@ -182,65 +183,44 @@ func timesOf(now time.Time, s *certificatesv1.PodCertificateRequestStatus) (refr
 	return s.BeginRefreshAt.Add(rand.N(maxWait)), s.NotAfter.Time
 }
 
-// wanting tells whether to ask for a certificate, or for the next one.
-func (c *credential) wanting(now time.Time) bool {
-	return c.asked == nil && c.refused == nil && (c.chain == nil || !now.Before(c.askAt()))
-}
-
-// ask makes a request when one is due. That it cannot be made is an error only for a certificate that is not there.
+// ask makes a request when one is due. If it cannot be made that is an error for a pod that has no certificate yet; another keeps
+// the present one.
 func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, index int, have *credential) error {
 	now := c.opts.Clock.Now()
-	if !have.wanting(now) {
+	if have.asked != nil || have.refused != nil || have.chain != nil && now.Before(have.askAt()) {
 		return nil
 	}
 	made, err := c.request(ctx, pod, volume, index)
-	if err != nil {
-		have.again = now.Add(askAgain)
-		return c.without(ctx, pod, volume, have, err)
+	switch {
+	case err == nil:
+		have.asked = made
+		return nil
+	case have.chain == nil:
+		err = fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
+	default:
+		klog.FromContext(ctx).Error(err, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
+		err = nil
 	}
-	have.asked = made
-	return nil
+	have.again = now.Add(askAgain)
+	return err
 }
 
-// without is the outcome when no new certificate could be requested: an error if the pod has none yet; else it keeps the present
-// one, and the cause is logged.
-func (c *certificates) without(ctx context.Context, pod *corev1.Pod, volume string, have *credential, cause error) error {
-	if have.chain == nil {
-		return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, cause)
-	}
-	klog.FromContext(ctx).Error(cause, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
-	return nil
-}
-
-// request makes a request.
+// request makes a key and a request for a certificate of it.
 func (c *certificates) request(ctx context.Context, pod *corev1.Pod, volume string, index int) (*asked, error) {
-	key, request, err := c.newRequest(ctx, pod, volume, index)
-	if err != nil {
-		return nil, err
-	}
-	made, err := patiently(ctx, func() (*certificatesv1.PodCertificateRequest, error) { return c.opts.RequestCertificate(ctx, request) })
-	if err != nil {
-		return nil, err
-	}
-	return &asked{name: made.Name, key: key, lost: c.opts.Clock.Now().Add(lostAfter + rand.N(maxWait))}, nil
-}
-
-// newRequest makes a key and a request for a certificate of it.
-func (c *certificates) newRequest(ctx context.Context, pod *corev1.Pod, volume string, index int) ([]byte, *certificatesv1.PodCertificateRequest, error) {
 	p := certificateSource(pod, volume, index)
 	if p == nil {
-		return nil, nil, fmt.Errorf("volume %s has no podCertificate as source %d", volume, index)
+		return nil, fmt.Errorf("volume %s has no podCertificate as source %d", volume, index)
 	}
 	account, err := c.opts.ServiceAccount(ctx, pod.Namespace, pod.Spec.ServiceAccountName)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read service account %s: %w", pod.Spec.ServiceAccountName, err)
+		return nil, fmt.Errorf("read service account %s: %w", pod.Spec.ServiceAccountName, err)
 	}
 	key, proof, err := newKey(p.KeyType)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	node := c.opts.Node()
-	return key, &certificatesv1.PodCertificateRequest{
+	request := &certificatesv1.PodCertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, GenerateName: "req-",
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
@@ -251,7 +231,12 @@ func (c *certificates) newRequest(ctx context.Context, pod *corev1.Pod, volume s
 			NodeName: types.NodeName(node.Name), NodeUID: node.UID,
 			MaxExpirationSeconds: p.MaxExpirationSeconds, StubPKCS10Request: proof, UnverifiedUserAnnotations: p.UserAnnotations,
 		},
-	}, nil
+	}
+	made, err := patiently(ctx, func() (*certificatesv1.PodCertificateRequest, error) { return c.opts.RequestCertificate(ctx, request) })
+	if err != nil {
+		return nil, err
+	}
+	return &asked{name: made.Name, key: key, lost: c.opts.Clock.Now().Add(lostAfter + rand.N(maxWait))}, nil
 }
 
 func certificateSource(pod *corev1.Pod, volume string, index int) *corev1.PodCertificateProjection {
@@ -294,12 +279,11 @@ func (c *credential) askAt() time.Time {
 
 func (c *credential) overdueAt() time.Time { return c.refresh.Add(overdueAfter) }
 
-// due is when the certificate wants looking at though nothing happened; zero for never.
-func (c *credential) due() time.Time {
-	var first time.Time
+// due is when the certificate is to be looked at though nothing happened; zero for never.
+func (c *credential) due() (first time.Time) {
 	consider := func(at time.Time, ok bool) {
-		if ok && (first.IsZero() || at.Before(first)) {
-			first = at
+		if ok {
+			first = earlier(first, at)
 		}
 	}
 	have := c.chain != nil
@@ -312,15 +296,20 @@ func (c *credential) due() time.Time {
 	return first
 }
 
-// CertificateRefresh returns when the first of the pod's certificates wants looking at, zero for never.
-func (m *Manager) CertificateRefresh(uid types.UID) time.Time {
+// earlier is the earlier of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// CertificateRefresh returns when the first of the pod's certificates is to be looked at, zero for never.
+func (m *Manager) CertificateRefresh(uid types.UID) (first time.Time) {
 	m.certificates.mu.Lock()
 	defer m.certificates.mu.Unlock()
-	var first time.Time
 	for _, c := range m.certificates.pods[uid] {
-		if at := c.due(); !at.IsZero() && (first.IsZero() || at.Before(first)) {
-			first = at
-		}
+		first = earlier(first, c.due())
 	}
 	return first
 }

@@ -69,12 +69,6 @@ func (i *informer) read(ctx context.Context) (cache.Store, error) {
 	}
 }
 
-// readNow starts the watch if need be, and returns its store with what it has by now.
-func (i *informer) readNow(context.Context) (cache.Store, error) {
-	i.start()
-	return i.store, nil
-}
-
 func (i *informer) stop() {
 	i.mu.Lock()
 	cancel, stopped := i.cancel, i.stopped

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/watchlist"
+	"k8s.io/utils/ptr"
 )
 
 // object is one watched Secret or ConfigMap.
@@ -135,9 +136,9 @@ func (o *object) tell() {
 func immutable(value any) bool {
 	switch v := value.(type) {
 	case *corev1.Secret:
-		return v.Immutable != nil && *v.Immutable
+		return ptr.Deref(v.Immutable, false)
 	case *corev1.ConfigMap:
-		return v.Immutable != nil && *v.Immutable
+		return ptr.Deref(v.Immutable, false)
 	}
 	return false
 }

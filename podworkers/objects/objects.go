@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -88,11 +89,8 @@ func New(opts Options) *Manager {
 func (m *Manager) Run(ctx context.Context) {
 	<-ctx.Done()
 	m.mu.Lock()
-	var watches []*object
-	for k, o := range m.objects {
-		watches = append(watches, o)
-		delete(m.objects, k)
-	}
+	watches := slices.Collect(maps.Values(m.objects))
+	clear(m.objects)
 	clear(m.pods)
 	m.mu.Unlock()
 	for _, o := range watches {
@@ -204,8 +202,8 @@ func (m *Manager) get(ctx context.Context, k key) (any, error) {
 	return o.get(ctx)
 }
 
-// Services returns the cluster's services, for the variables that tell of them. The first call begins to watch them. With wait it returns when
-// all have been read, else at once with those that are known.
+// Services returns the cluster's services, for the variables that tell of them. The first call begins to watch them. With wait it
+// returns when all have been read, else at once with those that are known.
 func (m *Manager) Services(ctx context.Context, wait bool) ([]*corev1.Service, error) {
 	return m.services.list(ctx, wait)
 }

@@ -26,16 +26,14 @@ func (s *services) list(ctx context.Context, wait bool) ([]*corev1.Service, erro
 	if s.watch == nil {
 		return nil, nil // no apiserver, no services
 	}
-	read := s.read
-	if !wait {
-		read = s.readNow
-	}
-	store, err := read(ctx)
-	if err != nil {
-		return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
+	s.start()
+	if wait {
+		if _, err := s.read(ctx); err != nil {
+			return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
+		}
 	}
 	var list []*corev1.Service
-	for _, service := range store.List() {
+	for _, service := range s.store.List() {
 		list = append(list, service.(*corev1.Service))
 	}
 	return list, nil

@@ -101,15 +101,12 @@ func (t *tokens) forget(uid types.UID) {
 	delete(t.pods, uid)
 }
 
-// TokenRefresh returns when the first of the pod's tokens wants replacing, zero for never.
-func (m *Manager) TokenRefresh(uid types.UID) time.Time {
+// TokenRefresh returns when the first of the pod's tokens is to be replaced, zero for never.
+func (m *Manager) TokenRefresh(uid types.UID) (first time.Time) {
 	m.tokens.mu.Lock()
 	defer m.tokens.mu.Unlock()
-	var first time.Time
 	for _, t := range m.tokens.pods[uid] {
-		if first.IsZero() || t.refresh.Before(first) {
-			first = t.refresh
-		}
+		first = earlier(first, t.refresh)
 	}
 	return first
 }

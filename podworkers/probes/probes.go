@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
@@ -146,11 +148,9 @@ func (m *Manager) end(uid types.UID, kinds ...Kind) {
 	m.mu.Lock()
 	var ended []*worker
 	for key, w := range m.workers {
-		for _, kind := range kinds {
-			if key.pod == uid && key.kind == kind {
-				delete(m.workers, key)
-				ended = append(ended, w)
-			}
+		if key.pod == uid && slices.Contains(kinds, key.kind) {
+			delete(m.workers, key)
+			ended = append(ended, w)
 		}
 	}
 	m.mu.Unlock()
@@ -211,7 +211,7 @@ func (m *Manager) Seed(pod *corev1.Pod) {
 				continue
 			}
 			m.seed(resultKey{id, Readiness}, pod.UID, c.Ready)
-			m.seed(resultKey{id, Startup}, pod.UID, c.Started != nil && *c.Started)
+			m.seed(resultKey{id, Startup}, pod.UID, ptr.Deref(c.Started, false))
 		}
 	}
 }

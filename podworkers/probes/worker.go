@@ -1,12 +1,12 @@
 package probes
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
@@ -36,14 +36,13 @@ type worker struct {
 //
 // Upstream: pkg/kubelet/prober/worker.go run.
 func (w *worker) run(ctx context.Context) {
-	period := time.Duration(w.probe.PeriodSeconds) * time.Second
-	if period <= 0 {
-		period = 10 * time.Second
-	}
+	period := time.Duration(cmp.Or(max(w.probe.PeriodSeconds, 0), 10)) * time.Second
 	var first time.Duration
 	if time.Since(w.manager.started) < period {
-		if _, known := w.manager.Get(w.currentID(), w.kind); known {
-			first = rand.N(period)
+		if c, _ := w.current(); c != nil {
+			if _, known := w.manager.Get(c.ID, w.kind); known {
+				first = rand.N(period)
+			}
 		}
 	}
 	due := time.Now().Add(first)
@@ -75,35 +74,19 @@ func following(due, now time.Time, soon, period time.Duration) time.Time {
 	return due.Add(period)
 }
 
-// currentID is the ID of the container's running instance, "" if none.
-func (w *worker) currentID() string {
-	if c := w.current(nil); c != nil {
-		return c.ID
+// current finds the running instance, nil if there is none, and its pod's reading.
+func (w *worker) current() (*cri.ContainerStatus, *cri.PodStatus) {
+	observed, _ := w.manager.opts.Observed(w.pod.UID)
+	if c := observed.Container(w.container.Name); c != nil && c.State == cri.Running {
+		return c, observed
 	}
-	return ""
-}
-
-// current finds the running instance, and its pod's reading.
-func (w *worker) current(pod **cri.PodStatus) *cri.ContainerStatus {
-	observed, ok := w.manager.opts.Observed(w.pod.UID)
-	if !ok {
-		return nil
-	}
-	if pod != nil {
-		*pod = observed
-	}
-	c := observed.Container(w.container.Name)
-	if c == nil || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
-		return nil
-	}
-	return c
+	return nil, observed
 }
 
 // once makes one probe, unless the container is not there yet or its initial delay has not passed. It returns when to come
 // back if that is sooner than the period.
 func (w *worker) once(ctx context.Context) time.Duration {
-	var observed *cri.PodStatus
-	c := w.current(&observed)
+	c, observed := w.current()
 	if c == nil {
 		if w.containerID != "" && w.kind == Readiness {
 			w.manager.set(ctx, w, false)
