@@ -2,7 +2,7 @@
 // removes what is not in use, and as the last resort ends a pod. Pods that use more of the disk than their own limits
 // allow are ended too.
 //
-// Reading order: eviction.go, signals.go, rank.go, limits.go; then what measures: machine.go, usage.go, du.go, notify.go.
+// Reading order: eviction.go, signals.go, rank.go, limits.go; then what measures: observe.go, usage.go, notify.go.
 package eviction
 
 import (
@@ -243,17 +243,17 @@ func (m *Manager) candidates() []*corev1.Pod {
 
 // reclaim frees what no pod misses, and tells whether that was enough.
 func (m *Manager) reclaim(ctx context.Context, signal string, disks layout, thresholds []settings.EvictionThreshold) bool {
-	containers, images := reclaimable(signal, disks)
-	if !containers && !images {
+	on := contentsOf(signal, disks)
+	if meanings[signal].condition != corev1.NodeDiskPressure || !on.containers && !on.images {
 		return false
 	}
 	log := klog.FromContext(ctx)
-	if containers {
+	if on.containers {
 		if err := m.DeleteUnusedContainers(ctx); err != nil {
 			log.Error(err, "Eviction: removing dead containers failed")
 		}
 	}
-	if images {
+	if on.images {
 		if err := m.DeleteUnusedImages(ctx); err != nil {
 			log.Error(err, "Eviction: removing unused images failed")
 		}
@@ -266,22 +266,6 @@ func (m *Manager) reclaim(ctx context.Context, signal string, disks layout, thre
 	return true
 }
 
-// reclaimable says what is on the filesystem of a signal.
-func reclaimable(signal string, disks layout) (containers, images bool) {
-	onImageFs := signal == signalImageFs || signal == signalImageFsInodes
-	switch {
-	case meanings[signal].condition != corev1.NodeDiskPressure:
-		return false, false
-	case !disks.imageFs:
-		return true, true
-	case disks.containerFs:
-		return !onImageFs, onImageFs
-	case signal == signalNodeFs || signal == signalNodeFsInodes:
-		return false, false
-	}
-	return true, true
-}
-
 // evictOne ends the first pod of the ranking that may be ended.
 func (m *Manager) evictOne(ctx context.Context, pods []*corev1.Pod, t settings.EvictionThreshold, o observations, disks layout) []*corev1.Pod {
 	if len(pods) == 0 {
@@ -292,7 +276,7 @@ func (m *Manager) evictOne(ctx context.Context, pods []*corev1.Pod, t settings.E
 	if ctx.Err() != nil {
 		return nil
 	}
-	maps.DeleteFunc(used, func(_ types.UID, u *usage) bool { return u.partial }) // it would be taken for a small one
+	maps.DeleteFunc(used, func(_ types.UID, u *podUsage) bool { return u.partial }) // it would be taken for a small one
 	ranked := rank(pods, used, t.Signal, disks)
 	klog.FromContext(ctx).Info("Eviction: must evict a pod", "signal", t.Signal, "ranking", klog.KObjSlice(ranked))
 	for _, pod := range ranked {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 )
@@ -25,9 +26,9 @@ func isolated(pod *corev1.Pod) bool {
 }
 
 // podLimit is the limit of all containers together, of those that have one.
-func podLimit(pod *corev1.Pod) (limit int64, limited bool) {
-	quantity, limited := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
-	return quantity.Value(), limited
+func podLimit(pod *corev1.Pod) (limit resource.Quantity, limited bool) {
+	limit, limited = resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
+	return limit, limited
 }
 
 func sizeLimit(v *corev1.Volume) (limit int64, limited bool) {
@@ -41,18 +42,17 @@ func sizeLimit(v *corev1.Volume) (limit int64, limited bool) {
 // It is pure.
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
-func overLimit(pod *corev1.Pod, u *usage, l layout) (message, signal string) {
+func overLimit(pod *corev1.Pod, u *podUsage, l layout) (message, signal string) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if limit, limited := sizeLimit(v); limited && u.volumes[v.Name].bytes > limit {
 			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, v.EmptyDir.SizeLimit.String()), "emptydirfs.limit"
 		}
 	}
-	total := u.disk(parts{rootfs: !l.imageFs, logs: true, volumes: true})
+	total := u.disk(contents{rootfs: !l.imageFs, logs: true, volumes: true})
 	total.add(u.host)
-	if limit, limited := podLimit(pod); limited && total.bytes > limit {
-		quantity := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
-		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", quantity.String()), "ephemeralpodfs.limit"
+	if limit, limited := podLimit(pod); limited && total.bytes > limit.Value() {
+		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", limit.String()), "ephemeralpodfs.limit"
 	}
 	for _, used := range u.containers {
 		for i := range pod.Spec.Containers {

@@ -24,7 +24,7 @@ const (
 )
 
 // explain says in upstream's words why a pod is evicted. u is nil if the pod could not be measured. It is pure.
-func explain(pod *corev1.Pod, u *usage, t settings.EvictionThreshold, o observations) (message string, annotations map[string]string) {
+func explain(pod *corev1.Pod, u *podUsage, t settings.EvictionThreshold, o observations) (message string, annotations map[string]string) {
 	short := meanings[t.Signal].resource
 	seen := o[t.Signal]
 	message = fmt.Sprintf("The node was low on resource: %v. Threshold quantity: %s, available: %s. ",

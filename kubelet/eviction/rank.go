@@ -22,8 +22,8 @@ func (s space) of(resource corev1.ResourceName) int64 {
 	return s.bytes
 }
 
-// usage is what a pod uses.
-type usage struct {
+// podUsage is what a pod uses.
+type podUsage struct {
 	memory, processes int64
 	containers        []containerUsage
 	volumes           map[string]space // on the node's disk, by name
@@ -39,15 +39,33 @@ type containerUsage struct {
 }
 
 // usages are those of pods; one that could not be read is missing.
-type usages map[types.UID]*usage
+type usages map[types.UID]*podUsage
 
-// parts of a pod's files, by the filesystem they are on.
-type parts struct{ rootfs, logs, volumes bool }
+// contents says what is on a filesystem: of each pod its containers' writable layers, logs and volumes; and the dead
+// containers and the images that can be removed from it.
+type contents struct{ rootfs, logs, volumes, containers, images bool }
+
+// contentsOf is what is on the filesystem of a signal.
+func contentsOf(signal string, l layout) contents {
+	onImageFs := signal == signalImageFs || signal == signalImageFsInodes
+	onNodeFs := signal == signalNodeFs || signal == signalNodeFsInodes
+	switch {
+	case !l.imageFs:
+		return contents{true, true, true, true, true}
+	case l.containerFs && onImageFs:
+		return contents{images: true}
+	case l.containerFs:
+		return contents{rootfs: true, logs: true, volumes: true, containers: true}
+	case onNodeFs:
+		return contents{logs: true, volumes: true}
+	}
+	return contents{rootfs: true, containers: true, images: true}
+}
 
 // disk adds up the parts that are measured.
 //
 // Upstream: pkg/kubelet/eviction/helpers.go podDiskUsage.
-func (u *usage) disk(measured parts) (sum space) {
+func (u *podUsage) disk(measured contents) (sum space) {
 	for _, c := range u.containers {
 		if measured.rootfs {
 			sum.add(c.rootfs)
@@ -64,28 +82,11 @@ func (u *usage) disk(measured parts) (sum space) {
 	return sum
 }
 
-// partsOn are the parts that are on the filesystem of a signal.
-func partsOn(signal string, l layout) parts {
-	onImageFs := signal == signalImageFs || signal == signalImageFsInodes
-	onContainerFs := signal == signalContainerFs || signal == signalContainerFsInodes
-	switch {
-	case !l.imageFs:
-		return parts{rootfs: true, logs: true, volumes: true}
-	case l.containerFs && onImageFs:
-		return parts{}
-	case l.containerFs:
-		return parts{rootfs: true, logs: true, volumes: true}
-	case onImageFs, onContainerFs:
-		return parts{rootfs: true}
-	}
-	return parts{logs: true, volumes: true}
-}
-
 // rank returns the pods in the order of their eviction: those that use more than they request first, of those the ones
 // of low priority, and of those the ones that exceed it most. Processes are not requested. It is pure.
 func rank(pods []*corev1.Pod, used usages, signal string, l layout) []*corev1.Pod {
-	resource, measured := meanings[signal].resource, partsOn(signal, l)
-	amount := func(u *usage) int64 {
+	resource, measured := meanings[signal].resource, contentsOf(signal, l)
+	amount := func(u *podUsage) int64 {
 		switch resource {
 		case corev1.ResourceMemory:
 			return u.memory

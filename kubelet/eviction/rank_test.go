@@ -42,8 +42,8 @@ func TestRank(t *testing.T) {
 		podOf("important", 100, "", ""), podOf("unread", 100, "", ""),
 	}
 	const mi = 1 << 20
-	files := func(rootfs, logs, volume int64) *usage {
-		return &usage{
+	files := func(rootfs, logs, volume int64) *podUsage {
+		return &podUsage{
 			containers: []containerUsage{{name: "app", rootfs: space{rootfs * mi, rootfs}, logs: space{logs * mi, logs}}},
 			volumes:    map[string]space{"v": {volume * mi, volume}},
 		}
@@ -92,7 +92,7 @@ func TestOverLimit(t *testing.T) {
 		}
 		return pod
 	}
-	u := &usage{
+	u := &podUsage{
 		containers: []containerUsage{{name: "app", rootfs: space{bytes: 100}, logs: space{bytes: 50}}, {name: "other", rootfs: space{bytes: 10}}},
 		volumes:    map[string]space{"v": {bytes: 30}}, host: space{bytes: 5},
 	}
@@ -126,13 +126,13 @@ func TestOverLimit(t *testing.T) {
 func TestExplain(t *testing.T) {
 	pod := podOf("pod", 0, "1Mi", "")
 	pod.Spec.InitContainers = []corev1.Container{{Name: "side"}}
-	u := &usage{memory: 7 << 20, containers: []containerUsage{
+	u := &podUsage{memory: 7 << 20, containers: []containerUsage{
 		{name: "app", memory: 3 << 20, rootfs: space{bytes: 4096}}, {name: "side", memory: 1024}, {name: "gone", memory: 5},
 	}}
 	o := observations{signalMemory: {available: 2048, capacity: 1 << 20}, signalNodeFsInodes: {available: 7, capacity: 1000}, signalNodeFs: {available: 1 << 20, capacity: 1 << 30}}
 	const low = "The node was low on resource: "
 	for _, tt := range []struct {
-		u           *usage
+		u           *podUsage
 		signal      string
 		want        string
 		annotations string
@@ -167,12 +167,12 @@ func TestReclaimable(t *testing.T) {
 	} {
 		var got []string
 		for _, signal := range []string{signalNodeFs, signalImageFs, signalContainerFs} {
-			containers, images := reclaimable(signal, tt.l)
+			on := contentsOf(signal, tt.l)
 			var what []string
-			if containers {
+			if on.containers {
 				what = append(what, "containers")
 			}
-			if images {
+			if on.images {
 				what = append(what, "images")
 			}
 			got = append(got, strings.TrimSuffix(signal, ".available")+":"+strings.Join(what, ","))
@@ -182,7 +182,7 @@ func TestReclaimable(t *testing.T) {
 		}
 	}
 	for _, signal := range []string{signalMemory, signalPIDs} {
-		if containers, images := reclaimable(signal, layout{}); containers || images {
+		if (&Manager{}).reclaim(t.Context(), signal, layout{}, nil) { // it would call what is nil
 			t.Errorf("%s: something on disk is reclaimed", signal)
 		}
 	}

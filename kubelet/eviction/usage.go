@@ -51,8 +51,7 @@ func (g *gauge) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usage
 	}
 	out := usages{}
 	for _, pod := range pods {
-		u := g.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
-		out[pod.UID] = u
+		out[pod.UID] = g.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
 	}
 	if disk {
 		g.addFiles(ctx, pods, out)
@@ -88,19 +87,16 @@ const (
 )
 
 // fromStats takes over the runtime's figures; the pod's own cgroup has those of the pod.
-func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.ContainerStats) *usage {
-	u := &usage{volumes: map[string]space{}}
-	add := func(name string) {
-		s := stats(name)
+func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.ContainerStats) *podUsage {
+	u := &podUsage{volumes: map[string]space{}}
+	for container := range podinfo.AllContainers(pod) {
+		s := stats(container.Name)
 		c := containerUsage{
-			name: name, memory: int64(s.GetMemory().GetWorkingSetBytes().GetValue()),
+			name: container.Name, memory: int64(s.GetMemory().GetWorkingSetBytes().GetValue()),
 			rootfs: space{int64(s.GetWritableLayer().GetUsedBytes().GetValue()), int64(s.GetWritableLayer().GetInodesUsed().GetValue())},
 		}
 		u.memory += c.memory
 		u.containers = append(u.containers, c)
-	}
-	for container := range podinfo.AllContainers(pod) {
-		add(container.Name)
 	}
 	if g.PodUsage != nil {
 		if memory, processes, err := g.PodUsage(pod); err == nil {
@@ -111,7 +107,7 @@ func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.C
 }
 
 // files measures the pod's logs, and those of its volumes that are on the node's disk.
-func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *usage) error {
+func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *podUsage) error {
 	logs := filepath.Join(g.PodLogsDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 	var errs []error
 	var late error

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
@@ -19,8 +21,8 @@ type plugin struct {
 	socket   string
 	info     fs.FileInfo
 	handlers map[string]Handler
-	gone     chan struct{} // closed when the socket is
-	done     chan struct{} // closed when run is over
+	gone     context.CancelFunc // ends the context that lasts as long as the socket
+	done     chan struct{}      // closed when run is over
 }
 
 const (
@@ -29,71 +31,54 @@ const (
 	lastRetry   = 2 * time.Minute
 )
 
-// run registers the plugin, again and again until it works, and deregisters it when its socket goes.
+// run registers the plugin, again and again until it works, and deregisters it when its socket goes, with which here ends.
+// That the kubelet ends, and ctx, deregisters nothing.
 //
 // Upstream: pkg/kubelet/pluginmanager/reconciler/reconciler.go reconcile.
-func (p *plugin) run(ctx context.Context) {
+func (p *plugin) run(ctx, here context.Context) {
 	defer close(p.done)
 	log := klog.FromContext(ctx).WithValues("socket", p.socket)
-	var info *registerapi.PluginInfo
-	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
-		var err error
-		if info, err = p.registerUnlessGone(ctx); err == nil {
-			break
+	retry := wait.Backoff{Duration: firstRetry, Factor: 2, Steps: math.MaxInt32, Cap: lastRetry}
+	for {
+		info, err := p.register(here)
+		if err == nil {
+			log.Info("Registered a plugin", "type", info.GetType(), "name", info.GetName(), "endpoint", info.GetEndpoint())
+			<-here.Done()
+			p.deregister(ctx, info)
+			return
 		}
-		if ctx.Err() == nil {
-			log.Error(err, "Registering a plugin failed, will be retried", "after", retry)
+		if info != nil { // it was taken, and could not be told so
+			p.deregister(ctx, info)
 		}
-		timer := time.NewTimer(retry)
+		delay := retry.Step()
+		if here.Err() == nil {
+			log.Error(err, "Registering a plugin failed, will be retried", "after", delay)
+		}
 		select {
-		case <-ctx.Done():
-			timer.Stop()
+		case <-here.Done():
 			return
-		case <-p.gone:
-			timer.Stop()
-			return
-		case <-timer.C:
+		case <-time.After(delay):
 		}
-	}
-	log.Info("Registered a plugin", "type", info.GetType(), "name", info.GetName(), "endpoint", info.GetEndpoint())
-	select {
-	case <-ctx.Done():
-	case <-p.gone:
-		log.Info("A plugin is gone", "type", info.GetType(), "name", info.GetName())
-		p.handlers[info.GetType()].Deregister(ctx, info.GetName(), info.GetEndpoint())
 	}
 }
 
-// registerUnlessGone is register, ended early when the socket goes. It takes back what the plugin could not be told,
-// unless that is because the kubelet ends.
-func (p *plugin) registerUnlessGone(ctx context.Context) (*registerapi.PluginInfo, error) {
-	calls, cancel := context.WithCancel(ctx)
-	defer cancel()
-	over := make(chan struct{})
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-p.gone:
-			cancel()
-		case <-over:
-		}
-	}()
-	info, err := p.register(calls)
-	close(over)
-	<-watched
-	if err != nil && info != nil && ctx.Err() == nil {
+// deregister tells the plugin's handler that it is gone, unless it is the kubelet that ends.
+func (p *plugin) deregister(ctx context.Context, info *registerapi.PluginInfo) {
+	if ctx.Err() == nil {
+		klog.FromContext(ctx).Info("A plugin is gone", "socket", p.socket, "type", info.GetType(), "name", info.GetName())
 		p.handlers[info.GetType()].Deregister(ctx, info.GetName(), info.GetEndpoint())
 	}
-	return info, err
 }
 
 // register asks the plugin what it is, has its type's handler take it, and tells it how that went. An error with the
 // plugin's info means that it was taken and then could not be told so.
 func (p *plugin) register(ctx context.Context) (*registerapi.PluginInfo, error) {
-	conn, err := dial(p.socket)
+	conn, err := grpc.NewClient("passthrough:///plugin", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", p.socket)
+		}))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connect to the plugin: %w", err)
 	}
 	defer conn.Close()
 	client := registerapi.NewRegistrationClient(conn)
@@ -139,15 +124,4 @@ func (p *plugin) take(ctx context.Context, info *registerapi.PluginInfo) error {
 		return fmt.Errorf("plugin registration failed with err: %w", err)
 	}
 	return nil
-}
-
-func dial(socket string) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///plugin", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		}))
-	if err != nil {
-		return nil, fmt.Errorf("connect to the plugin: %w", err)
-	}
-	return conn, nil
 }

@@ -64,7 +64,7 @@ func (w *Watcher) Run(ctx context.Context) {
 		log.Error(err, "Making the plugins' directory failed; none will be registered")
 		return
 	}
-	w.look(ctx, w.dir)
+	w.scan(ctx, w.dir)
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,29 +73,23 @@ func (w *Watcher) Run(ctx context.Context) {
 			if !open {
 				return
 			}
-			w.handle(ctx, event)
+			if event.Has(fsnotify.Create) {
+				w.scan(ctx, event.Name)
+			} else if event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename) {
+				w.remove(event.Name)
+			}
 		case err, open := <-w.events.Errors:
 			if !open {
 				return
 			}
 			log.Error(err, "Watching for plugins met an error, looking at all of them again")
-			w.look(ctx, w.dir)
+			w.scan(ctx, w.dir)
 		}
 	}
 }
 
-// handle takes one change of a directory.
-func (w *Watcher) handle(ctx context.Context, event fsnotify.Event) {
-	switch {
-	case event.Has(fsnotify.Create):
-		w.look(ctx, event.Name)
-	case event.Has(fsnotify.Remove), event.Has(fsnotify.Rename):
-		w.remove(event.Name)
-	}
-}
-
-// look takes in what stands at a path: a socket, or a directory and all below it.
-func (w *Watcher) look(ctx context.Context, path string) {
+// scan takes in what stands at a path: a socket, or a directory and all below it.
+func (w *Watcher) scan(ctx context.Context, path string) {
 	log := klog.FromContext(ctx)
 	err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
 		switch {
@@ -134,16 +128,17 @@ func (w *Watcher) add(ctx context.Context, socket string) {
 		klog.FromContext(ctx).Error(nil, "There are too many plugins, this one is not registered", "socket", socket, "limit", maxPlugins)
 		return
 	}
-	p := &plugin{socket: socket, info: info, handlers: w.handlers, gone: make(chan struct{}), done: make(chan struct{})}
+	here, gone := context.WithCancel(ctx)
+	p := &plugin{socket: socket, info: info, handlers: w.handlers, gone: gone, done: make(chan struct{})}
 	w.plugins[socket] = p
-	w.running.Go(func() { p.run(ctx) })
+	w.running.Go(func() { p.run(ctx, here) })
 }
 
 // remove ends the care for a socket, or for all below a directory, and waits until it is over.
 func (w *Watcher) remove(path string) {
 	for socket, p := range w.plugins {
 		if socket == path || strings.HasPrefix(socket, path+string(filepath.Separator)) {
-			close(p.gone)
+			p.gone()
 			<-p.done
 			delete(w.plugins, socket)
 		}

@@ -32,26 +32,26 @@ const (
 //
 // Upstream: pkg/kubelet/server/server.go getExec
 func (s *Server) getExec(w http.ResponseWriter, r *http.Request) error {
-	options, err := streamOptions(r.URL.Query())
-	if err != nil {
-		return err
-	}
-	container, err := s.runningContainer(r)
-	if err != nil {
-		return err
-	}
-	answer, err := s.options.CRI.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
-		ContainerId: container.ID, Cmd: r.URL.Query()["command"],
-		Stdin: options.stdin, Stdout: options.stdout, Stderr: options.stderr, Tty: options.tty,
+	return s.stream(w, r, func(container string, o streams) (string, error) {
+		answer, err := s.options.CRI.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
+			ContainerId: container, Cmd: r.URL.Query()["command"], Stdin: o.stdin, Stdout: o.stdout, Stderr: o.stderr, Tty: o.tty,
+		})
+		return answer.GetUrl(), err
 	})
-	if err != nil {
-		return fmt.Errorf("ask the runtime to run a command: %w", err)
-	}
-	return s.connect(w, r, answer.Url)
 }
 
 // getAttach connects the client with what a container was started with.
 func (s *Server) getAttach(w http.ResponseWriter, r *http.Request) error {
+	return s.stream(w, r, func(container string, o streams) (string, error) {
+		answer, err := s.options.CRI.Runtime.Attach(r.Context(), &runtimeapi.AttachRequest{
+			ContainerId: container, Stdin: o.stdin, Stdout: o.stdout, Stderr: o.stderr, Tty: o.tty,
+		})
+		return answer.GetUrl(), err
+	})
+}
+
+// stream connects the client with streams of a container, which the runtime is asked for.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, ask func(container string, o streams) (url string, err error)) error {
 	options, err := streamOptions(r.URL.Query())
 	if err != nil {
 		return err
@@ -60,13 +60,11 @@ func (s *Server) getAttach(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer, err := s.options.CRI.Runtime.Attach(r.Context(), &runtimeapi.AttachRequest{
-		ContainerId: container.ID, Stdin: options.stdin, Stdout: options.stdout, Stderr: options.stderr, Tty: options.tty,
-	})
+	location, err := ask(container.ID, options)
 	if err != nil {
-		return fmt.Errorf("ask the runtime to attach: %w", err)
+		return fmt.Errorf("ask the runtime for a container's streams: %w", err)
 	}
-	return s.connect(w, r, answer.Url)
+	return s.connect(w, r, location)
 }
 
 // getPortForward connects the client with ports in the pod's network.

@@ -15,19 +15,10 @@ import (
 //
 // Upstream: pkg/kubelet/server/auth.go GetRequestAttributes
 func Verb(method string) string {
-	switch method {
-	case http.MethodPost:
-		return "create"
-	case http.MethodGet, http.MethodHead:
-		return "get"
-	case http.MethodPut:
-		return "update"
-	case http.MethodPatch:
-		return "patch"
-	case http.MethodDelete:
-		return "delete"
-	}
-	return ""
+	return map[string]string{
+		http.MethodPost: "create", http.MethodGet: "get", http.MethodHead: "get",
+		http.MethodPut: "update", http.MethodPatch: "patch", http.MethodDelete: "delete",
+	}[method]
 }
 
 // Authorize reports whether the user may do verb to one of the subresources of the node.

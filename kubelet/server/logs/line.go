@@ -23,27 +23,19 @@ type header struct {
 //
 // Upstream: staging/src/k8s.io/cri-client/pkg/logs/logs.go parseCRILog
 func parseHeader(entry []byte) (h header, text []byte, ok bool) {
-	stamp, rest, ok := bytes.Cut(entry, []byte(" "))
-	if !ok {
+	parts := bytes.SplitN(entry, []byte(" "), 4)
+	if len(parts) < 4 {
 		return header{}, nil, false
 	}
-	stream, rest, ok := bytes.Cut(rest, []byte(" "))
-	if !ok {
-		return header{}, nil, false
-	}
-	tags, text, ok := bytes.Cut(rest, []byte(" "))
-	if !ok {
-		return header{}, nil, false
-	}
-	h.stream = runtimeapi.LogStreamType(stream)
+	h.stream = runtimeapi.LogStreamType(parts[1])
 	if h.stream != runtimeapi.Stdout && h.stream != runtimeapi.Stderr {
 		return header{}, nil, false
 	}
 	var err error
-	if h.time, err = time.Parse(time.RFC3339Nano, string(stamp)); err != nil {
+	if h.time, err = time.Parse(time.RFC3339Nano, string(parts[0])); err != nil {
 		return header{}, nil, false
 	}
-	tag, _, _ := bytes.Cut(tags, []byte(runtimeapi.LogTagDelimiter))
+	tag, _, _ := bytes.Cut(parts[2], []byte(runtimeapi.LogTagDelimiter))
 	h.partial = runtimeapi.LogTag(tag) == runtimeapi.LogTagPartial
-	return h, text, true
+	return h, parts[3], true
 }

@@ -81,7 +81,9 @@ func Copy(ctx context.Context, out Writer, watcher *Watcher, request Request) er
 	case request.Follow:
 		err = r.follow(ctx, out, watcher)
 	default:
-		err = r.copyNow(ctx)
+		if err = r.drain(ctx); err == nil {
+			err = r.rest()
+		}
 	}
 	if errors.Is(err, errLimit) {
 		err = nil
@@ -106,14 +108,6 @@ func (r *reader) tail(ctx context.Context, n int64) error {
 	return nil
 }
 
-// copyNow writes what there is of the file at present.
-func (r *reader) copyNow(ctx context.Context) error {
-	if err := r.drain(ctx); err != nil {
-		return err
-	}
-	return r.rest()
-}
-
 // Writer is where a log goes to. Flush hands on what is held back.
 type Writer interface {
 	io.Writer
@@ -122,6 +116,11 @@ type Writer interface {
 
 // drain writes everything up to the present end of the file, but for an entry whose end is not there yet.
 func (r *reader) drain(ctx context.Context) error {
+	return r.copyFrom(ctx, io.NewSectionReader(r.file, r.offset, 1<<62), func(n int) { r.offset += int64(n) })
+}
+
+// copyFrom writes the entries of a file up to its end, and tells of the bytes that it has read.
+func (r *reader) copyFrom(ctx context.Context, content io.Reader, passed func(n int)) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -130,9 +129,9 @@ func (r *reader) drain(ctx context.Context) error {
 			return errLimit
 		}
 		have := len(r.buffer)
-		n, err := r.file.ReadAt(r.buffer[have:cap(r.buffer)], r.offset)
+		n, err := content.Read(r.buffer[have:cap(r.buffer)])
 		r.buffer = r.buffer[:have+n]
-		r.offset += int64(n)
+		passed(n)
 		if err := r.entries(); err != nil {
 			return err
 		}
@@ -140,7 +139,7 @@ func (r *reader) drain(ctx context.Context) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return fmt.Errorf("read log: %w", err)
+			return fmt.Errorf("%w: %w", errUnreadable, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -166,7 +167,10 @@ func (r *reader) history(ctx context.Context) error {
 		if err != nil {
 			err = fmt.Errorf("%w: %w", errUnreadable, err)
 		} else {
-			err = r.copyFrom(ctx, content)
+			if err = r.copyFrom(ctx, content, func(int) {}); err == nil || errors.Is(err, errUnreadable) {
+				err = cmp.Or(r.rest(), err)
+				r.inside = false
+			}
 		}
 		switch {
 		case errors.Is(err, errUnreadable):
@@ -180,30 +184,4 @@ func (r *reader) history(ctx context.Context) error {
 }
 
 // errUnreadable is what a broken file gives.
-var errUnreadable = errors.New("cannot be read")
-
-// copyFrom writes what is wanted of one whole file.
-func (r *reader) copyFrom(ctx context.Context, content io.Reader) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		have := len(r.buffer)
-		n, err := content.Read(r.buffer[have:cap(r.buffer)])
-		r.buffer = r.buffer[:have+n]
-		if err := r.entries(); err != nil {
-			return err
-		}
-		if err == nil {
-			continue
-		}
-		if rest := r.rest(); rest != nil {
-			return rest
-		}
-		r.inside = false
-		if !errors.Is(err, io.EOF) {
-			return fmt.Errorf("%w: %w", errUnreadable, err)
-		}
-		return nil
-	}
-}
+var errUnreadable = errors.New("log cannot be read")
