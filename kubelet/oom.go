@@ -17,7 +17,7 @@ func newOOMWatcher(b *base, c *core) *oom.Watcher {
 // path, which holds its ID with every runtime.
 func (c *core) inCgroup(cgroup string) (pod *corev1.Pod, container string) {
 	for _, p := range c.pods.All() {
-		if of := c.cgroups.PodCgroup(p); of == "" || !strings.Contains(cgroup+"/", of+"/") {
+		if above := c.cgroups.PodCgroup(p); above == "" || !strings.Contains(cgroup+"/", above+"/") {
 			continue
 		}
 		if observed, ok := c.cache.Get(p.UID); ok {

@@ -71,17 +71,17 @@ func (k *Kubelet) reportPods(final bool) onceReport {
 		}
 		r.lines = append(r.lines, line)
 		switch {
-		case s.Phase == corev1.PodFailed, final && !settled(s):
+		case s.Phase == corev1.PodFailed, final && !runsOrEnded(s):
 			r.failed = append(r.failed, errors.New("pod did not start: "+line))
-		case !settled(s):
+		case !runsOrEnded(s):
 			r.done = false
 		}
 	}
 	return r
 }
 
-// settled tells whether the pod runs with all its containers, or ended.
-func settled(s corev1.PodStatus) bool {
+// runsOrEnded tells whether the pod runs with all its containers, or ended.
+func runsOrEnded(s corev1.PodStatus) bool {
 	switch s.Phase {
 	case corev1.PodSucceeded, corev1.PodFailed:
 		return true

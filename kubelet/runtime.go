@@ -104,8 +104,8 @@ func newUserNamespaces(ctx context.Context, s *settings.Settings) (*userns.Manag
 		return nil, err
 	}
 	o := userns.Options{PodsDir: filepath.Join(s.RootDir, "pods"), IDs: ids, MaxPods: int(s.MaxPods)}
-	if of := s.UserNamespaces; of != nil && of.IDsPerPod != nil {
-		o.IDsPerPod = *of.IDsPerPod
+	if users := s.UserNamespaces; users != nil && users.IDsPerPod != nil {
+		o.IDsPerPod = *users.IDsPerPod
 	}
 	return userns.New(o)
 }

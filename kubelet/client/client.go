@@ -75,13 +75,13 @@ func New(config *rest.Config) (*Client, error) {
 }
 
 func restClient(config *rest.Config, group schema.GroupVersion, transport *http.Client) (rest.Interface, error) {
-	own := rest.CopyConfig(config)
-	own.GroupVersion, own.APIPath = &group, "/apis"
+	config = rest.CopyConfig(config)
+	config.GroupVersion, config.APIPath = &group, "/apis"
 	if group.Group == "" {
-		own.APIPath = "/api"
+		config.APIPath = "/api"
 	}
-	own.NegotiatedSerializer = serializer.NewCodecFactory(Scheme).WithoutConversion()
-	return rest.RESTClientForConfigAndClient(own, transport)
+	config.NegotiatedSerializer = serializer.NewCodecFactory(Scheme).WithoutConversion()
+	return rest.RESTClientForConfigAndClient(config, transport)
 }
 
 func (c *Client) core() rest.Interface { return c.groups[corev1.SchemeGroupVersion] }

@@ -15,7 +15,7 @@ type space struct{ bytes, inodes int64 }
 
 func (s *space) add(o space) { s.bytes, s.inodes = s.bytes+o.bytes, s.inodes+o.inodes }
 
-func (s space) of(resource corev1.ResourceName) int64 {
+func (s space) amount(resource corev1.ResourceName) int64 {
 	if resource == resourceInodes {
 		return s.inodes
 	}
@@ -93,7 +93,7 @@ func rank(pods []*corev1.Pod, used usages, signal string, l layout) []*corev1.Po
 		case resourcePIDs:
 			return u.processes
 		}
-		return u.disk(measured).of(resource)
+		return u.disk(measured).amount(resource)
 	}
 	type candidate struct {
 		pod             *corev1.Pod

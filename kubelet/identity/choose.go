@@ -86,7 +86,7 @@ func (c cluster) formers(cert *tls.Certificate, now time.Time) bool {
 
 // rank puts the certificate that is to be used first: one that has not expired, that the cluster has signed, that is the
 // newest; among equals the order stays. Certificates that are there twice are so once.
-func rank(have []kept, of cluster, now time.Time) []kept {
+func rank(have []kept, this cluster, now time.Time) []kept {
 	var out []kept
 	for _, k := range have {
 		if i := slices.IndexFunc(out, func(o kept) bool { return o.Leaf.Equal(k.Leaf) }); i >= 0 {
@@ -104,7 +104,7 @@ func rank(have []kept, of cluster, now time.Time) []kept {
 	slices.SortStableFunc(out, func(a, b kept) int {
 		return cmp.Or(
 			order(now.Before(a.Leaf.NotAfter))-order(now.Before(b.Leaf.NotAfter)),
-			order(of.signed(a.Certificate, now))-order(of.signed(b.Certificate, now)),
+			order(this.signed(a.Certificate, now))-order(this.signed(b.Certificate, now)),
 			b.made().Compare(a.made()),
 		)
 	})
@@ -174,9 +174,9 @@ func (c *Client) judge(ctx context.Context, shown *tls.Certificate, code int) {
 }
 
 // file is where a certificate was read from.
-func (c *Client) file(of *tls.Certificate) string {
+func (c *Client) file(shown *tls.Certificate) string {
 	for _, k := range c.choice {
-		if k.Certificate == of {
+		if k.Certificate == shown {
 			return k.file
 		}
 	}
@@ -198,14 +198,14 @@ func (c *Client) start(ctx context.Context, o Options, config *rest.Config) erro
 		}
 		have = append(have, kept{Certificate: &given, file: o.Kubeconfig, given: true})
 	}
-	of, err := clusterOf(config)
+	this, err := clusterOf(config)
 	if err != nil {
 		return err
 	}
-	have = rank(have, of, now)
+	have = rank(have, this, now)
 	if c.bootstrap != nil {
 		have = slices.DeleteFunc(have, func(k kept) bool {
-			former := of.formers(k.Certificate, now)
+			former := this.formers(k.Certificate, now)
 			if former {
 				log.Info("A client certificate is of a cluster that was here before, it is not used", "certificate", k.file)
 			}

@@ -150,17 +150,17 @@ func follow(ctx context.Context, requests Requests, r *certificatesv1.Certificat
 		return nil, err
 	}
 	defer w.Stop()
-	var look <-chan time.Time
+	var recheck <-chan time.Time
 	if stale != nil {
 		ticker := time.NewTicker(stalePoll)
 		defer ticker.Stop()
-		look = ticker.C
+		recheck = ticker.C
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-look:
+		case <-recheck:
 			if stale() {
 				return nil, errStale
 			}

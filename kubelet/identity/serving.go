@@ -76,11 +76,11 @@ func (r *rotation) startServing(ctx context.Context, kubeconfig string) error {
 	if err != nil {
 		return err
 	}
-	var of cluster
+	var this cluster
 	if kubeconfig != "" {
 		config, err := load(kubeconfig)
 		if err == nil {
-			of, err = clusterOf(config)
+			this, err = clusterOf(config)
 		}
 		if err != nil {
 			return fmt.Errorf("read --kubeconfig %s: %w", kubeconfig, err)
@@ -90,7 +90,7 @@ func (r *rotation) startServing(ctx context.Context, kubeconfig string) error {
 	if i < 0 {
 		return nil
 	}
-	former := of.formers(have[i].Certificate, now)
+	former := this.formers(have[i].Certificate, now)
 	log.Info("The serving certificate is chosen", "certificate", have[i].file, "until", have[i].Leaf.NotAfter, "ofFormerCluster", former)
 	r.force.Store(former)
 	r.store.set(have[i].Certificate)

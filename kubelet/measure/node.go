@@ -17,7 +17,7 @@ import (
 // Node returns what the node uses: the whole machine, or, where the node is a container as kind's are, its container. Then
 // the memory that is available is what both the container's limit and the machine leave.
 func (m *Machine) Node() (Usage, error) {
-	u, err := m.machine()
+	u, err := m.wholeMachine()
 	if err != nil {
 		return u, err
 	}
@@ -26,8 +26,8 @@ func (m *Machine) Node() (Usage, error) {
 		return u, err
 	}
 	available := *u.Memory.AvailableBytes
-	if own := container.Memory.AvailableBytes; own != nil {
-		available = min(available, *own)
+	if limit := container.Memory.AvailableBytes; limit != nil {
+		available = min(available, *limit)
 	}
 	working := *container.Memory.WorkingSetBytes
 	total := *u.Memory.AvailableBytes + *u.Memory.WorkingSetBytes
@@ -67,9 +67,9 @@ func value(n *uint64) uint64 {
 	return *n
 }
 
-// machine reads what the machine uses. Its memory is the kernel's own account: the root cgroup's leaves out what the
+// wholeMachine reads what the machine uses. Its memory is the kernel's own account: the root cgroup's leaves out what the
 // kernel uses itself, and cgroup v2 has none.
-func (m *Machine) machine() (Usage, error) {
+func (m *Machine) wholeMachine() (Usage, error) {
 	now := metav1.NewTime(time.Now())
 	info, err := m.proc.Meminfo()
 	if err != nil || value(info.MemTotalBytes) == 0 {

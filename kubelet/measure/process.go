@@ -136,7 +136,7 @@ func (m *Machine) PodNetwork(pod string) *statsapi.NetworkStats {
 		if err != nil {
 			return nil
 		}
-		if own, err := os.Readlink(filepath.Join(m.root, "proc", first, "ns/net")); err != nil || own == node {
+		if namespace, err := os.Readlink(filepath.Join(m.root, "proc", first, "ns/net")); err != nil || namespace == node {
 			return nil
 		}
 		return m.network(first)

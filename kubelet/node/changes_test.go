@@ -120,7 +120,7 @@ func TestSlowStart(t *testing.T) {
 		w.cri.Delay("Status", time.Hour)
 		w.start(nil)
 		defer w.stop()
-		w.wait(settleMost + time.Millisecond)
+		w.wait(silencePatience + time.Millisecond)
 		if r := w.ready(); r.Status != corev1.ConditionFalse || !strings.Contains(r.Message, "container runtime is down") {
 			t.Errorf("a runtime that hangs: %+v", r)
 		}
@@ -152,7 +152,7 @@ func TestReasons(t *testing.T) {
 		w.cri.SetCondition(runtimeapi.NetworkReady, false, "NoCNI", "b")
 		w.start(nil)
 		defer w.stop()
-		w.wait(settleTime)
+		w.wait(notReadyPatience)
 		const want = "[container runtime not ready: RuntimeReady=false reason:Starting message:a, container runtime network not ready: NetworkReady=false reason:NoCNI message:b]"
 		if r := w.ready(); r.Message != want {
 			t.Errorf("message: %s\nwant:    %s", r.Message, want)
@@ -186,7 +186,7 @@ func TestHungImages(t *testing.T) {
 		}
 		w.startWith(o)
 		defer w.stop()
-		w.wait(settleTime)
+		w.wait(notReadyPatience)
 		if r := w.ready(); r.Status != corev1.ConditionTrue {
 			t.Fatalf("a second after the start: %+v", r)
 		}

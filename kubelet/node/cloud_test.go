@@ -60,7 +60,7 @@ func TestExternalCloud(t *testing.T) {
 				}
 				w.startWith(o)
 				defer w.stop()
-				w.wait(settleMost)
+				w.wait(silencePatience)
 				node := w.get()
 				taint := corev1.Taint{Key: "node.cloudprovider.kubernetes.io/uninitialized", Value: "true", Effect: corev1.TaintEffectNoSchedule}
 				if !slices.Contains(node.Spec.Taints, taint) {
@@ -119,7 +119,7 @@ func TestNoCloudAnyMore(t *testing.T) {
 		}
 		w.start(nil)
 		defer w.stop()
-		w.wait(settleMost)
+		w.wait(silencePatience)
 		node := w.get()
 		if _, has := node.Annotations["alpha.kubernetes.io/provided-node-ip"]; has || node.Annotations["a"] != "b" {
 			t.Errorf("annotations: %v", node.Annotations)

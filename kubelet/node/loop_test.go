@@ -19,7 +19,7 @@ func TestLoopHealthy(t *testing.T) {
 		w.reports.LoopHealthy = func() error { return *stall.Load() }
 		w.start(nil)
 		defer w.stop()
-		w.wait(settleTime)
+		w.wait(notReadyPatience)
 		if r := w.ready(); r.Status != corev1.ConditionTrue {
 			t.Fatalf("at the start: %+v", r)
 		}
@@ -50,7 +50,7 @@ func TestKnown(t *testing.T) {
 		o.Known = known
 		w.startWith(o)
 		defer w.stop()
-		w.wait(settleMost + time.Minute)
+		w.wait(silencePatience + time.Minute)
 		if asked := w.api.Actions(); len(asked) > 0 {
 			t.Errorf("asked before the kubelet is known: %v", asked)
 		}

@@ -278,7 +278,7 @@ func (n *Node) Run(ctx context.Context, reports Reports) {
 // not report the node as not ready in between.
 func (n *Node) awaitFirstAnswers(ctx context.Context) {
 	start := time.Now()
-	soon, late := time.NewTimer(settleTime), time.NewTimer(settleMost)
+	soon, late := time.NewTimer(notReadyPatience), time.NewTimer(silencePatience)
 	defer soon.Stop()
 	defer late.Stop()
 	for !n.reportable(time.Since(start)) {
@@ -302,9 +302,9 @@ func (n *Node) reportable(waited time.Duration) bool {
 	case s.why() == "" && n.images != nil:
 		return true
 	case errors.Is(s.err, errNotAsked), s.err == nil && s.network == nil && s.events != nil:
-		return waited >= settleMost
+		return waited >= silencePatience
 	}
-	return waited >= settleTime
+	return waited >= notReadyPatience
 }
 
 // event tells of a state that the node is in now.

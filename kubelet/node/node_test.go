@@ -239,7 +239,7 @@ func TestReadiness(t *testing.T) {
 		w.cri.SetCondition(runtimeapi.NetworkReady, false, "NetworkPluginNotReady", "cni plugin not initialized")
 		w.start(nil)
 		defer w.stop()
-		time.Sleep(settleTime + time.Millisecond)
+		time.Sleep(notReadyPatience + time.Millisecond)
 		synctest.Wait()
 		want := "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"
 		if r := w.ready(); r.Status != corev1.ConditionFalse || r.Reason != "KubeletNotReady" || r.Message != want {

@@ -41,7 +41,7 @@ func TestPodCIDR(t *testing.T) {
 				}
 				w.start(nil)
 				defer w.stop()
-				w.wait(settleMost)
+				w.wait(silencePatience)
 				for _, cidrs := range [][]string{{"10.1.0.0/24", "fd00::/64"}, {"10.2.0.0/24"}} {
 					w.update(func(n *corev1.Node) { n.Spec.PodCIDRs = cidrs })
 					w.wait(2 * w.settings.NodeStatusUpdateFrequency.Duration)
@@ -62,7 +62,7 @@ func TestPodCIDRAlone(t *testing.T) {
 		o.Nodes, o.Leases, o.Watch = nil, nil, nil
 		w.startWith(o)
 		defer w.stop()
-		w.wait(settleMost)
+		w.wait(silencePatience)
 		if got := w.podCIDRs(); !slices.Equal(got, []string{"10.0.0.0/24"}) {
 			t.Errorf("the runtime was told %q", got)
 		}

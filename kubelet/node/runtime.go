@@ -50,8 +50,8 @@ const (
 	recheckMost  = time.Second
 	checkTimeout = 5 * time.Second
 
-	settleTime = time.Second      // of a runtime that said at the start that it is not ready
-	settleMost = 10 * time.Second // of one that did not say anything
+	notReadyPatience = time.Second      // of a runtime that said at the start that it is not ready
+	silencePatience  = 10 * time.Second // of one that did not say anything
 )
 
 // watchRuntime asks the runtime how it is: often until it is ready, seldom then. What changed is reported at once.

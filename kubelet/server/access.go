@@ -20,9 +20,9 @@ import (
 	"minikubelet/kubelet/server/auth"
 )
 
-// prepareAuth works out who is let in. With an apiserver it is asked about tokens and access as the settings say.
-// Without one every user of a client certificate may do everything, and without a client authority everybody who can
-// read the token file may: there is no other authority to ask.
+// prepareAuth prepares authentication and authorization. With an apiserver the kubelet asks it about tokens and access, as the
+// settings say. Without one every user of a client certificate may do everything. Without a client authority too, all who
+// can read the token file may.
 //
 // Upstream: cmd/kubelet/app/auth.go BuildAuth
 func (s *Server) prepareAuth() error {
@@ -79,7 +79,7 @@ func (s *Server) user(r *http.Request) (*auth.User, error) {
 	if s.token == nil {
 		return s.auth.Authenticate(r)
 	}
-	if err := fromHere(r); err != nil {
+	if err := fromThisMachine(r); err != nil {
 		return nil, err
 	}
 	given := r.Header.Get("Authorization")
@@ -126,8 +126,8 @@ func parseToken(files [][]byte) (string, error) {
 	return token, nil
 }
 
-// fromHere refuses requests that come from elsewhere, or that a browser here was made to send by a page from elsewhere.
-func fromHere(r *http.Request) error {
+// fromThisMachine refuses requests from other machines, and those that a page of another site makes a browser on this machine send.
+func fromThisMachine(r *http.Request) error {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err != nil || !isLoopback(host) {
 		return fmt.Errorf("%s is not on the loopback interface", r.RemoteAddr)
 	}

@@ -58,7 +58,7 @@ func TestStandalone(t *testing.T) {
 	if answer.StatusCode != http.StatusUnauthorized {
 		t.Errorf("another host's name: %d", answer.StatusCode)
 	}
-	if err := fromHere(&http.Request{RemoteAddr: "10.0.0.1:1", Host: "localhost"}); err == nil {
+	if err := fromThisMachine(&http.Request{RemoteAddr: "10.0.0.1:1", Host: "localhost"}); err == nil {
 		t.Error("a request from elsewhere is taken")
 	}
 

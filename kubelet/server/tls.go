@@ -67,13 +67,13 @@ func (s *Server) certificates() (func(*tls.ClientHelloInfo) (*tls.Certificate, e
 	if certFile == "" {
 		dir := filepath.Join(s.settings.RootDir, "pki")
 		certFile, keyFile = filepath.Join(dir, "kubelet.crt"), filepath.Join(dir, "kubelet.key")
-		own := &ownCertificate{certFile: certFile, keyFile: keyFile, hosts: func() []string {
+		signed := &selfSignedCertificate{certFile: certFile, keyFile: keyFile, hosts: func() []string {
 			return append([]string{s.settings.NodeName, "localhost"}, s.options.Addresses()...)
 		}}
-		if err := own.make(); err != nil {
+		if err := signed.make(); err != nil {
 			return nil, fmt.Errorf("make a serving certificate (or set tlsCertFile and tlsPrivateKeyFile): %w", err)
 		}
-		follow = own.follow
+		follow = signed.follow
 	}
 	pair := newReloaded(parsePair, certFile, keyFile)
 	if _, err := pair.get(); err != nil {
@@ -85,8 +85,8 @@ func (s *Server) certificates() (func(*tls.ClientHelloInfo) (*tls.Certificate, e
 	}, nil
 }
 
-// ownCertificate is one that the server signs itself, for the hosts that it is now.
-type ownCertificate struct {
+// selfSignedCertificate is one that the server signs itself, for the hosts that it is now.
+type selfSignedCertificate struct {
 	certFile, keyFile string
 	hosts             func() []string
 
@@ -94,21 +94,21 @@ type ownCertificate struct {
 	madeFor []string // the hosts that it was last made for
 }
 
-func (o *ownCertificate) make() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	hosts := o.hosts()
-	if slices.Equal(hosts, o.madeFor) {
+func (s *selfSignedCertificate) make() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hosts := s.hosts()
+	if slices.Equal(hosts, s.madeFor) {
 		return nil
 	}
-	o.madeFor = hosts
-	return selfSigned(hosts, o.certFile, o.keyFile)
+	s.madeFor = hosts
+	return selfSigned(hosts, s.certFile, s.keyFile)
 }
 
 // follow makes another one when the node has other addresses. The last one serves on if that fails.
-func (o *ownCertificate) follow() {
-	if err := o.make(); err != nil {
-		klog.Background().Error(err, "Making a serving certificate for the node's new addresses failed", "file", o.certFile)
+func (s *selfSignedCertificate) follow() {
+	if err := s.make(); err != nil {
+		klog.Background().Error(err, "Making a serving certificate for the node's new addresses failed", "file", s.certFile)
 	}
 }
 

@@ -88,16 +88,16 @@ func (g *given) read(flag, name string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	g.document = mergePatch(g.document, document)
-	g.note(name, "", document)
+	g.remember(name, "", document)
 	return nil
 }
 
-// note remembers which file gave a value.
-func (g *given) note(name, above string, document map[string]any) {
+// remember keeps which file gave a value.
+func (g *given) remember(name, above string, document map[string]any) {
 	for key, value := range document {
 		g.origins[above+key] = name
 		if inner, ok := value.(map[string]any); ok {
-			g.note(name, above+key+".", inner)
+			g.remember(name, above+key+".", inner)
 		}
 	}
 }

@@ -414,7 +414,7 @@ func FuzzParse(f *testing.F) {
 		}
 		g := newGiven()
 		g.document = mergePatch(g.document, document)
-		g.note("fuzz", "", document)
+		g.remember("fuzz", "", document)
 		c, err := g.decode()
 		if err != nil {
 			return

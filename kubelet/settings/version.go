@@ -10,7 +10,7 @@ import (
 )
 
 // Version is what --version prints and the node reports: the version of Kubernetes whose kubelet this one stands for, which kubeadm,
-// kubectl and controllers compare, and this project's own as build metadata. The build sets it.
+// kubectl and controllers compare, and this project's release as build metadata. The build sets it.
 var Version = KubernetesVersion + "+minikubelet.dev"
 
 // KubernetesVersion is the release whose APIs and behaviour this kubelet has. A test keeps it that of the libraries in go.mod.
@@ -38,8 +38,8 @@ func reportedVersion(asked string) (reported, warning string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("--version: %q is neither true, false, raw nor a version such as %s", asked, KubernetesVersion)
 	}
-	own := utilversion.MustParseSemantic(KubernetesVersion)
-	if v.Major() != own.Major() || v.Minor() != own.Minor() || v.Patch() != own.Patch() {
+	release := utilversion.MustParseSemantic(KubernetesVersion)
+	if v.Major() != release.Major() || v.Minor() != release.Minor() || v.Patch() != release.Patch() {
 		return Version, fmt.Sprintf("--version=%s has no effect: this is %s", asked, Version), nil
 	}
 	return asked, "", nil

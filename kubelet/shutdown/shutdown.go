@@ -203,8 +203,8 @@ func (m *Manager) endPods(ctx context.Context) {
 		seconds := m.groups[i].ShutdownGracePeriodSeconds
 		for _, pod := range pods {
 			grace := seconds
-			if own := pod.Spec.TerminationGracePeriodSeconds; own != nil {
-				grace = min(grace, *own)
+			if podGrace := pod.Spec.TerminationGracePeriodSeconds; podGrace != nil {
+				grace = min(grace, *podGrace)
 			}
 			klog.FromContext(ctx).Info("Shutdown: ending a pod", "pod", klog.KObj(pod), "podUID", pod.UID, "gracePeriod", grace)
 			m.Kill(pod, grace)

@@ -24,9 +24,9 @@ type Volume struct {
 // askLimit is how long one question to a driver goes on behind the scenes.
 const askLimit = 2 * time.Minute
 
-// asked are the last answers about volumes, by directory. A driver or a network file system that hangs costs one goroutine, and
+// answers are the last answers about volumes, by directory. A driver or a network file system that hangs costs one goroutine, and
 // its volume's figures stay as they were.
-type asked struct {
+type answers struct {
 	mu      sync.Mutex
 	volumes map[string]*answer
 }
@@ -38,8 +38,8 @@ type answer struct {
 	done   chan struct{}     // closed when the question under way has its answer
 }
 
-// of returns what a volume holds, at most maxAge old if the answer comes before ctx ends; nil if it is not known.
-func (a *asked) of(ctx context.Context, v Volume, maxAge time.Duration) *statsapi.FsStats {
+// get returns what a volume holds, at most maxAge old if the answer comes before ctx ends; nil if it is not known.
+func (a *answers) get(ctx context.Context, v Volume, maxAge time.Duration) *statsapi.FsStats {
 	a.mu.Lock()
 	now := time.Now()
 	known := a.volumes[v.Dir]
@@ -68,7 +68,7 @@ func (a *asked) of(ctx context.Context, v Volume, maxAge time.Duration) *statsap
 	return known.stats
 }
 
-func (a *asked) ask(log klog.Logger, v Volume, known *answer) {
+func (a *answers) ask(log klog.Logger, v Volume, known *answer) {
 	ctx, cancel := context.WithTimeout(klog.NewContext(context.Background(), log), askLimit)
 	defer cancel()
 	var state *statsapi.FsStats
@@ -105,7 +105,7 @@ func (p *Provider) foreign(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 	}
 	waiting, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
-	state := p.asked.of(waiting, volume, p.opts.VolumeAge)
+	state := p.answers.get(waiting, volume, p.opts.VolumeAge)
 	if state == nil {
 		return nil
 	}

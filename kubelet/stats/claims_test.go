@@ -64,8 +64,8 @@ func TestForeignVolumes(t *testing.T) {
 		failure = nil
 		time.Sleep(time.Hour)
 		ask(3, 6)
-		if len(p.asked.volumes) != 1 {
-			t.Errorf("%d volumes are remembered", len(p.asked.volumes))
+		if len(p.answers.volumes) != 1 {
+			t.Errorf("%d volumes are remembered", len(p.answers.volumes))
 		}
 	})
 }

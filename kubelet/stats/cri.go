@@ -188,8 +188,8 @@ func criFilesystem(f *runtimeapi.FilesystemUsage, state func(string) *statsapi.F
 		return nil
 	}
 	out := &statsapi.FsStats{Time: at(f.Timestamp), UsedBytes: value(f.UsedBytes), InodesUsed: value(f.InodesUsed)}
-	if of := state(f.GetFsId().GetMountpoint()); of != nil {
-		out.AvailableBytes, out.CapacityBytes, out.Inodes, out.InodesFree = of.AvailableBytes, of.CapacityBytes, of.Inodes, of.InodesFree
+	if disk := state(f.GetFsId().GetMountpoint()); disk != nil {
+		out.AvailableBytes, out.CapacityBytes, out.Inodes, out.InodesFree = disk.AvailableBytes, disk.CapacityBytes, disk.Inodes, disk.InodesFree
 	}
 	return out
 }

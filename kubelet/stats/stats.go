@@ -64,7 +64,7 @@ type Provider struct {
 	machine *measure.Machine
 	rates   *rates
 	flight  singleflight.Group
-	asked   asked
+	answers answers
 
 	mu     sync.Mutex
 	latest map[bool]*snapshot // by whether it is of CPU and memory only
@@ -88,7 +88,7 @@ func New(opts Options) *Provider {
 	if opts.Disk == nil {
 		opts.Disk = diskusage.NewDisk(context.Background())
 	}
-	return &Provider{opts: opts, machine: opts.Machine, rates: newRates(), latest: map[bool]*snapshot{}, asked: asked{volumes: map[string]*answer{}}}
+	return &Provider{opts: opts, machine: opts.Machine, rates: newRates(), latest: map[bool]*snapshot{}, answers: answers{volumes: map[string]*answer{}}}
 }
 
 // Get returns the summary of the node and its pods, at most MaxAge old. Callers must not change it.

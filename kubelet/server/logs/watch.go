@@ -87,8 +87,8 @@ func (w *Watcher) dispatch(inotify *fsnotify.Watcher) {
 func (w *Watcher) wake(dir string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for of, readers := range w.readers {
-		if dir != "" && of != dir {
+	for watched, readers := range w.readers {
+		if dir != "" && watched != dir {
 			continue
 		}
 		for c := range readers {
