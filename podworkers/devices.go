@@ -43,8 +43,11 @@ func (w *worker) assignDevices(ctx context.Context, pod *corev1.Pod, observed *c
 	if w.assigned || w.opts.Devices == nil || !asksForDevices(pod) {
 		return none, nil
 	}
-	if s := status.Compute(w.statusInputs(pod, observed)); s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed {
-		return none, nil
+	// Containers that the runtime no longer has did not end: the node has booted again, and the pod is admitted anew.
+	if before := pod.Status.Phase; len(observed.Containers) > 0 || before == corev1.PodSucceeded || before == corev1.PodFailed {
+		if s := status.Compute(w.statusInputs(pod, observed)); s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed {
+			return none, nil
+		}
 	}
 	why := w.opts.Devices.Allocate(ctx, pod)
 	if ctx.Err() != nil {

@@ -55,3 +55,28 @@ func TestRunningPodKeepsItsDevices(t *testing.T) {
 		}
 	})
 }
+
+// TestLostPodNeedsItsDevices: a pod that ran and whose containers the runtime no longer has, as after a reboot of the node,
+// is refused when its devices' plugin is away, also if it would not start again. One that ended stays as it ended.
+func TestLostPodNeedsItsDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.opts.Devices = noDevices{}
+		ran := func(phase corev1.PodPhase, state corev1.ContainerState) func(*corev1.Pod) {
+			return func(pod *corev1.Pod) {
+				withDevice(pod)
+				pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+				pod.Status = corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{Name: pod.Spec.Containers[0].Name, ContainerID: "fake://gone", State: state}}}
+			}
+		}
+		b.update(Update{Pod: testPod("lost", ran(corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}))})
+		b.update(Update{Pod: testPod("over", ran(corev1.PodSucceeded, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}))})
+		b.settle()
+		if s := b.statusOf("lost"); s.Reason != unexpectedAdmission || s.Phase != corev1.PodFailed {
+			t.Errorf("the lost pod is %s: %s, %s", s.Phase, s.Reason, s.Message)
+		}
+		if s := b.statusOf("over"); s.Reason != "" || s.Phase != corev1.PodSucceeded {
+			t.Errorf("the pod that ended is %s: %s, %s", s.Phase, s.Reason, s.Message)
+		}
+	})
+}
