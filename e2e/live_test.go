@@ -67,6 +67,13 @@ func TestLiveSettings(t *testing.T) {
 		return err == nil && len(entries) > 1
 	})
 
+	write(t, file, dropInHead+"containerLogMaxSize: 10Ki\nnodeStatusMaxImages: 1\n")
+	nodeEvent(ctx, t, "KubeletConfigApplied", "nodeStatusMaxImages")
+	eventually(ctx, t, "the node's status names one image", func() bool {
+		node, err := shared.Client.CoreV1().Nodes().Get(ctx, shared.NodeName, metav1.GetOptions{})
+		return err == nil && len(node.Status.Images) == 1
+	})
+
 	write(t, file, dropInHead+"containerLogMaxSize: 10Ki\nmaxPods: 99\n")
 	nodeEvent(ctx, t, "KubeletConfigNeedsRestart", "maxPods")
 	if config, restart := configz(ctx, t); config.MaxPods != 250 || !slices.Equal(restart, []string{"maxPods"}) {

@@ -73,12 +73,9 @@ func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Regis
 		err = errors.Join(err, failed)
 		return made
 	}
-	eventQPS := float32(*s.EventRecordQPS)
-	if eventQPS == 0 {
-		eventQPS = -1 // documented as unlimited; client-go's zero means its own default
-	}
 	c.pods = limited(float32(*s.KubeAPIQPS), s.KubeAPIBurst, 0)
-	c.events = limited(eventQPS, s.EventBurst, 0)
+	eventQPS, eventBurst := eventRate(s)
+	c.events = limited(eventQPS, eventBurst, 0)
 	heartbeats := limited(-1, 0, min(s.NodeStatusUpdateFrequency.Duration, time.Duration(s.NodeLeaseDurationSeconds)*time.Second/4))
 	reviews := limited(50, 100, 5*time.Second) // those of the server's clients do not delay the kubelet's own requests
 	if err != nil {
@@ -95,6 +92,25 @@ func newAPIClients(ctx context.Context, s *settings.Settings, r prometheus.Regis
 		c.known = c.rotation.Known()
 	}
 	return c, nil
+}
+
+// eventRate is how many events may be written in a second, and at once. A rate of 0 is documented as unlimited; client-go's
+// zero means its own default.
+func eventRate(s *settings.Settings) (qps float32, burst int32) {
+	if *s.EventRecordQPS == 0 {
+		return -1, s.EventBurst
+	}
+	return float32(*s.EventRecordQPS), s.EventBurst
+}
+
+// reconfigure gives the clients the rates that are in force now.
+func (c *apiClients) reconfigure(s *settings.Settings) {
+	if c.pods == nil {
+		return
+	}
+	c.pods.SetRate(float32(*s.KubeAPIQPS), int(s.KubeAPIBurst))
+	qps, burst := eventRate(s)
+	c.events.SetRate(qps, int(burst))
 }
 
 // credentials reads the kubeconfig. Without one, a bootstrap kubeconfig is a way to get it; with a client certificate in

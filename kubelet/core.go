@@ -19,6 +19,7 @@ import (
 	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
 	"minikubelet/runtime/cgroups"
+	"minikubelet/runtime/images"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/runtimeclass"
 	"minikubelet/runtime/spec"
@@ -40,6 +41,7 @@ type core struct {
 	devices    *devices.Manager
 	classes    *runtimeclass.Lookup
 	runtime    *runtime.Runtime
+	images     *images.Manager
 	status     *status.Manager
 	volumes    *volumes.Manager
 	probes     *probes.Manager
@@ -67,13 +69,13 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	cache := pleg.NewCache(b.cri)
 	relist := pleg.New(pleg.Options{CRI: b.cri, Cache: cache, Registerer: r})
 	pulled := make(chan struct{}, 1)
-	images, err := newImages(b, statuses, pulled)
+	puller, err := newImages(b, statuses, pulled)
 	if err != nil {
 		return nil, err
 	}
 	n, err := node.New(node.Options{
 		Watch: b.api.nodeObject, Nodes: b.api.nodes, Leases: b.api.leases, Known: b.api.known, Settings: s, CRI: b.cri, Machine: b.machine, Events: b.events,
-		Images:         images.List,
+		Images:         puller.List,
 		RuntimeHealthy: func() error { _, err := relist.Healthy(); return err },
 		RuntimeSynced:  relist.Synced(),
 	})
@@ -94,7 +96,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	}))
 	drivers := newCSI(b, n, known) // part: CSI volumes, podworkers/csi
 	classes := runtimeclass.New(b.api.runtimeClasses)
-	rt, err := newRuntime(ctx, b, n, images, classes, groups, cache)
+	rt, err := newRuntime(ctx, b, n, puller, classes, groups, cache)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +116,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 	})
 	return &core{
 		config: sources, pleg: relist, cache: cache, node: n, cgroups: groups, podCgroups: podCgroups, objects: known, csi: drivers, devices: assigned,
-		classes: classes, runtime: rt, status: statuses, volumes: vols, probes: prober, pods: pods, mirror: mirror, workers: workers,
+		classes: classes, runtime: rt, images: puller, status: statuses, volumes: vols, probes: prober, pods: pods, mirror: mirror, workers: workers,
 		pulled: pulled, resync: resync, followNode: followNode(n, pods, resync),
 	}, nil
 }

@@ -42,6 +42,6 @@ func (c *core) mayHaveDevices(uid types.UID) bool {
 func newPodResources(b *base, c *core) *podresources.Server {
 	return podresources.New(podresources.Options{
 		Dir: filepath.Join(b.settings.RootDir, "pod-resources"), Devices: c.devices, Registerer: b.metrics.main,
-		Active: c.activePods, Pods: c.pods.All,
+		Active: c.activePods, Pods: c.pods.All, Known: c.config.SeenAll,
 	})
 }

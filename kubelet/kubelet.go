@@ -75,8 +75,8 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	if err != nil {
 		return nil, err
 	}
-	reloader := newReloader(b, c, evictions, images, rotator)         // part: live settings, kubelet/live
-	servers, err := newServers(ctx, b, c, loop, statistics, reloader) // part: server, kubelet/server
+	reloader := newReloader(b, c, evictions, images, rotator, shutdowns) // part: live settings, kubelet/live
+	servers, err := newServers(ctx, b, c, loop, statistics, reloader)    // part: server, kubelet/server
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/clock"
@@ -91,10 +92,16 @@ func newRuntime(ctx context.Context, b *base, n *node.Node, puller *images.Manag
 		q.Allocatable = allocatable.Memory().Value()
 		o.Node.MemoryQoS = q
 	}
-	if p := s.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
-		o.CrashLoopMax = p.Duration
-	}
+	o.CrashLoopMax = crashLoopMax(s)
 	return runtime.New(o), nil
+}
+
+// crashLoopMax is the longest back-off of a crashing container, 0 for the runtime's default.
+func crashLoopMax(s *settings.Settings) time.Duration {
+	if p := s.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
+		return p.Duration
+	}
+	return 0
 }
 
 // newUserNamespaces makes what gives pods user and group IDs of their own.

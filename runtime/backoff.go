@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 const (
 	crashLoopBase  = 10 * time.Second
+	crashLoopMax   = 5 * time.Minute
 	crashLoopReset = 10 * time.Minute // a run this long ends a crash loop
 )
 
@@ -29,6 +31,13 @@ type crashFloor struct {
 	fingerprint string // of what makes counting start anew when it changes
 	end         string // the container whose end was last asked about
 	endSeen     time.Time
+}
+
+// SetCrashLoopMax changes the longest back-off of a crashing container, for the next question; 0 is the default.
+func (r *Runtime) SetCrashLoopMax(longest time.Duration) {
+	r.crash.mu.Lock()
+	defer r.crash.mu.Unlock()
+	r.crash.longest = cmp.Or(longest, crashLoopMax)
 }
 
 func newCrashLoops(longest time.Duration) *crashLoops {

@@ -41,6 +41,10 @@ func TestCrashLoop(t *testing.T) {
 	step("after it", ended(4, time.Second), 10*time.Second)
 	c = newCrashLoops(longest)
 	step("kubelet restarted in a loop", ended(9, time.Second), longest)
+	(&Runtime{crash: c}).SetCrashLoopMax(time.Minute)
+	step("the longest back-off is set anew", ended(9, time.Second), time.Minute)
+	(&Runtime{crash: c}).SetCrashLoopMax(0)
+	step("and given up", ended(9, time.Second), longest)
 	container.Image = "image:2"
 	step("another image", ended(9, time.Second), 0)
 	step("and again", &cri.ContainerStatus{State: cri.Exited, Attempt: 10, FinishedAt: at, Hash: spec.Hash(container)}, 10*time.Second)

@@ -139,7 +139,6 @@ func (r *SyncResult) retry(at time.Time) {
 // New fills in the defaults. It asks the runtime nothing yet.
 func New(options Options) *Runtime {
 	options.ContainerLogsDir = cmp.Or(options.ContainerLogsDir, "/var/log/containers")
-	options.CrashLoopMax = cmp.Or(options.CrashLoopMax, 5*time.Minute)
 	node := &options.Node
 	node.PodLogsDir = cmp.Or(node.PodLogsDir, "/var/log/pods")
 	node.SeccompDir = cmp.Or(node.SeccompDir, filepath.Join(options.RootDir, "seccomp"))
@@ -158,7 +157,7 @@ func New(options Options) *Runtime {
 	r := &Runtime{
 		opts:    options,
 		metrics: newMetrics(options.Registerer),
-		crash:   newCrashLoops(options.CrashLoopMax),
+		crash:   newCrashLoops(cmp.Or(options.CrashLoopMax, crashLoopMax)),
 		starts:  newGate(atOnce),
 		ends:    newGate(atOnce),
 	}

@@ -52,7 +52,8 @@ var parameters = runtime.NewParameterCodec(Scheme)
 
 // Client is a set of REST clients over one pool of connections. Its typed clients have the methods of client-go's.
 type Client struct {
-	groups map[schema.GroupVersion]rest.Interface
+	groups  map[schema.GroupVersion]rest.Interface
+	limiter limiter
 }
 
 // New makes a client from a kubeconfig's content; it does not connect.
@@ -61,11 +62,9 @@ func New(config *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an HTTP client for the apiserver: %w", err)
 	}
-	if config.RateLimiter == nil && config.QPS > 0 { // one for all groups, not one each
-		config = rest.CopyConfig(config)
-		config.RateLimiter = rateLimiter(config.QPS, config.Burst)
-	}
-	c := &Client{groups: map[schema.GroupVersion]rest.Interface{}}
+	c := &Client{groups: map[schema.GroupVersion]rest.Interface{}, limiter: newLimiter(config.QPS, config.Burst)}
+	config = rest.CopyConfig(config)
+	config.RateLimiter = c.limiter // one for all groups, not one each
 	for _, group := range groups {
 		if c.groups[group], err = restClient(config, group, transport); err != nil {
 			return nil, fmt.Errorf("make a client for %s: %w", group, err)

@@ -7,12 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/flowcontrol"
 )
-
-func rateLimiter(qps float32, burst int) flowcontrol.RateLimiter {
-	return flowcontrol.NewTokenBucketRateLimiter(qps, burst)
-}
 
 // EventSink writes events for a record.EventBroadcaster until ctx ends.
 func (c *Client) EventSink(ctx context.Context) record.EventSink {

@@ -54,7 +54,7 @@ func (n *Node) watchAddresses(ctx context.Context) {
 	if n.awaitsCloud() || len(s.NodeIPs) > 0 && !s.NodeIPs[0].IsUnspecified() || net.ParseIP(s.NodeName) != nil {
 		return
 	}
-	for pause(ctx, s.NodeStatusUpdateFrequency.Duration, nil) {
+	for pace := n.pace.Load(); pause(ctx, pace.update, pace.changed); pace = n.pace.Load() {
 		ips, named, err := addresses(s.NodeIPs, s.NodeName, *n.opts.Network)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "The node's address cannot be found, the last one stays", "addresses", n.HostIPs())

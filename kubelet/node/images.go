@@ -14,13 +14,14 @@ import (
 // Upstream: pkg/kubelet/nodestatus/setters.go Images.
 func (n *Node) watchImages(ctx context.Context) {
 	for ctx.Err() == nil {
+		pace := n.pace.Load()
 		images, err := n.listImages(ctx)
 		if err != nil {
 			klog.FromContext(ctx).V(2).Info("Listing images failed, the node's status keeps those it has", "err", err)
 		} else if n.setImages(images) {
 			wake(n.check)
 		}
-		pause(ctx, n.opts.Settings.NodeStatusUpdateFrequency.Duration, nil)
+		pause(ctx, pace.update, pace.changed)
 	}
 }
 
@@ -32,7 +33,7 @@ func (n *Node) listImages(ctx context.Context) ([]corev1.ContainerImage, error) 
 	if err != nil {
 		return nil, err
 	}
-	if limit := int(*n.opts.Settings.NodeStatusMaxImages); limit >= 0 && len(images) > limit {
+	if limit := n.pace.Load().images; limit >= 0 && len(images) > limit {
 		images = images[:limit]
 	}
 	if images == nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -86,6 +87,7 @@ type Node struct {
 	check    chan struct{}          // asks for the status to be worked out now, capacity 1
 	appeared chan struct{}          // tells that there is a node to keep a lease for, capacity 1
 	vanished chan struct{}          // tells that there is none any more, capacity 1
+	pace     atomic.Pointer[pace]   // in force
 
 	mu            sync.RWMutex
 	ips           []net.IP      // the node's addresses, the primary first
@@ -113,6 +115,7 @@ func New(opts Options) (*Node, error) {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
 	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{})}
+	n.Reconfigure(s)
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
 	n.capacity = m.capacity(s.MaxPods)
 	if isolate := s.LocalStorageCapacityIsolation; isolate != nil && !*isolate {

@@ -405,6 +405,26 @@ func TestImages(t *testing.T) {
 	})
 }
 
+// TestReconfigure: how often the status is written and how many images it names follow the settings at once, and so does a wait
+// that has begun.
+func TestReconfigure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "--node-status-update-frequency=1h")
+		w.images.Store(&[]corev1.ContainerImage{{Names: []string{"a"}, SizeBytes: 3}, {Names: []string{"b"}, SizeBytes: 2}, {Names: []string{"c"}, SizeBytes: 1}})
+		w.start(nil)
+		defer w.stop()
+		w.requests()
+		s := *w.settings
+		s.NodeStatusUpdateFrequency.Duration, s.NodeStatusReportFrequency.Duration = 5*time.Second, 10*time.Second
+		s.NodeStatusMaxImages = new(int32(1))
+		w.node.Reconfigure(&s)
+		time.Sleep(time.Minute)
+		if got := w.requests()["patch nodes/status"]; got < 6 || got > 7 || len(w.get().Status.Images) != 1 {
+			t.Errorf("%d statuses in a minute, want 6; images %v", got, w.get().Status.Images)
+		}
+	})
+}
+
 func TestStandalone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "--node-labels=colour=blue", "--node-ip=192.0.2.1,2001:db8::1")

@@ -35,7 +35,7 @@ func (n *Node) tellPodCIDR(ctx context.Context) {
 				told = now
 			default:
 				log.Error(err, "Telling the runtime the node's pod CIDR failed, will be retried")
-				again = time.After(n.opts.Settings.NodeStatusUpdateFrequency.Duration)
+				again = time.After(n.pace.Load().update)
 			}
 		}
 		select {

@@ -18,15 +18,16 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet_node_status.go syncNodeStatus and updateNodeStatus.
 func (n *Node) keepStatus(ctx context.Context) {
-	usual := n.opts.Settings.NodeStatusUpdateFrequency.Duration
-	fresh := retries(min(usual, retryMost))
-	for wait, retry := usual, fresh; ctx.Err() == nil; pause(ctx, wait, n.check) {
+	retry := retries(min(n.pace.Load().update, retryMost))
+	for ctx.Err() == nil {
+		wait := n.pace.Load().update
 		if err := n.syncStatus(ctx); err == nil {
-			wait, retry = usual, fresh
+			retry = retries(min(wait, retryMost))
 		} else if ctx.Err() == nil {
 			wait = retry.Step()
 			klog.FromContext(ctx).Error(err, "Writing the node's status failed, will be retried", "after", wait)
 		}
+		pause(ctx, wait, n.check)
 	}
 }
 
@@ -44,7 +45,7 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	want.Status = n.status(have.Status, state, images, pressure, now)
 	n.restoreLabels(want)
 	n.tellCloud(want)
-	due := now.Sub(reported) >= n.opts.Settings.NodeStatusReportFrequency.Duration
+	due := now.Sub(reported) >= n.pace.Load().report
 	if !due && maps.Equal(have.Labels, want.Labels) && maps.Equal(have.Annotations, want.Annotations) && sameStatus(&have.Status, &want.Status) {
 		return nil
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Dir        string                // where its socket kubelet.sock is: ROOT/pod-resources
 	Active     func() []*corev1.Pod  // the pods that may use the node's resources
 	Pods       func() []*corev1.Pod  // all that should run, for v1alpha1
+	Known      func() bool           // whether these are all pods yet
 	Devices    Devices               //
 	Registerer prometheus.Registerer // may be nil
 }
@@ -128,9 +129,23 @@ func (s *Server) count(call string) {
 	s.counts[call].WithLabelValues("v1").Inc()
 }
 
+// known keeps callers from taking the pods that a kubelet which has just started knows for all there are. Upstream's tells of those.
+func (s *Server) known(errors string) error {
+	if s.opts.Known() {
+		return nil
+	}
+	s.counts[errors].WithLabelValues("v1").Inc()
+	return errUnknown
+}
+
+var errUnknown = status.Error(codes.Unavailable, "the kubelet does not know all its pods yet")
+
 // List tells of all pods that may use the node's resources.
 func (s *Server) List(context.Context, *api.ListPodResourcesRequest) (*api.ListPodResourcesResponse, error) {
 	s.count("list")
+	if err := s.known("errors_list"); err != nil {
+		return nil, err
+	}
 	response := &api.ListPodResourcesResponse{}
 	for _, pod := range s.opts.Active() {
 		response.PodResources = append(response.PodResources, s.resources(pod))
@@ -141,6 +156,9 @@ func (s *Server) List(context.Context, *api.ListPodResourcesRequest) (*api.ListP
 // Get tells of one such pod.
 func (s *Server) Get(_ context.Context, r *api.GetPodResourcesRequest) (*api.GetPodResourcesResponse, error) {
 	s.count("get")
+	if err := s.known("errors_get"); err != nil {
+		return nil, err
+	}
 	for _, pod := range s.opts.Active() {
 		if pod.Namespace == r.GetPodNamespace() && pod.Name == r.GetPodName() {
 			return &api.GetPodResourcesResponse{PodResources: s.resources(pod)}, nil
@@ -184,6 +202,9 @@ type alphaServer struct {
 // List tells of all pods, and of their regular containers.
 func (a *alphaServer) List(context.Context, *alpha.ListPodResourcesRequest) (*alpha.ListPodResourcesResponse, error) {
 	a.s.total.WithLabelValues("v1alpha1").Inc()
+	if !a.s.opts.Known() {
+		return nil, errUnknown
+	}
 	response := &alpha.ListPodResourcesResponse{}
 	for _, pod := range a.s.opts.Pods() {
 		of := &alpha.PodResources{Name: pod.Name, Namespace: pod.Namespace}

@@ -51,7 +51,7 @@ func (s *Server) getContainerLogs(w http.ResponseWriter, r *http.Request) error 
 		c := now.ContainerByID(container.ID)
 		return c != nil && (c.State == runtimeapi.ContainerState_CONTAINER_RUNNING || c.State == runtimeapi.ContainerState_CONTAINER_CREATED)
 	}
-	out := newLogWriter(w, s.settings.StreamingConnectionIdleTimeout.Duration)
+	out := newLogWriter(w, s.idleTimeout())
 	err = logs.Copy(r.Context(), out, &s.watcher, request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

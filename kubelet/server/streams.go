@@ -207,7 +207,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, location string
 	if err := answer.Write(client); err != nil {
 		return nil // the client has gone
 	}
-	relay := newRelay(client, &readAhead{runtime, from}, protocolOf(answer.Header), s.settings.StreamingConnectionIdleTimeout.Duration)
+	relay := newRelay(client, &readAhead{runtime, from}, protocolOf(answer.Header), s.idleTimeout())
 	stop := context.AfterFunc(s.stopped, relay.close)
 	defer stop()
 	relay.run(buffered)

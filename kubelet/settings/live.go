@@ -14,6 +14,11 @@ var liveFields = map[string]bool{
 	"imageMinimumGCAge": true, "imageMaximumGCAge": true, "imageGCHighThresholdPercent": true, "imageGCLowThresholdPercent": true,
 	"containerLogMaxSize": true, "containerLogMaxFiles": true,
 	"logging.verbosity": true, "logging.vmodule": true,
+	"nodeStatusUpdateFrequency": true, "nodeStatusReportFrequency": true, "nodeStatusMaxImages": true,
+	"kubeAPIQPS": true, "kubeAPIBurst": true, "eventRecordQPS": true, "eventBurst": true,
+	"registryPullQPS": true, "registryBurst": true, "crashLoopBackOff.maxContainerRestartPeriod": true,
+	"shutdownGracePeriod": true, "shutdownGracePeriodCriticalPods": true, "shutdownGracePeriodByPodPriority": true,
+	"streamingConnectionIdleTimeout": true, // the server asks for the settings in force
 }
 
 // Change is what differs between the settings in force and those that are given now.

@@ -63,19 +63,34 @@ type Options struct {
 // Upstream: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go managerImpl.
 type Manager struct {
 	Options
-	groups       []kubeletconfig.ShutdownGracePeriodByPodPriority // lowest priority first
+	periods      atomic.Pointer[[]kubeletconfig.ShutdownGracePeriodByPodPriority] // in force, lowest priority first
+	changed      chan struct{}                                                    // periods were set anew, capacity 1
 	shuttingDown atomic.Bool
 }
 
-// New returns a Manager; nil if the settings give pods no time.
+// New returns a Manager. While the settings give pods no time it leaves the machine alone.
 func New(o Options) *Manager {
 	o.ConfDir = cmp.Or(o.ConfDir, confDir)
-	m := &Manager{Options: o, groups: groupsOf(o.Settings)}
-	if len(m.groups) == 0 {
-		return nil
-	}
+	m := &Manager{Options: o, changed: make(chan struct{}, 1)}
+	m.Reconfigure(o.Settings)
 	return m
 }
+
+// Reconfigure takes shutdownGracePeriod, shutdownGracePeriodCriticalPods and shutdownGracePeriodByPodPriority. A shutdown that
+// is under way keeps those that it began with.
+func (m *Manager) Reconfigure(s *settings.Settings) {
+	periods := groupsOf(s)
+	if before := m.periods.Swap(&periods); before != nil && slices.Equal(*before, periods) {
+		return
+	}
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+}
+
+// groups are the grace periods in force, the lowest priority first.
+func (m *Manager) groups() []kubeletconfig.ShutdownGracePeriodByPodPriority { return *m.periods.Load() }
 
 // groupsOf returns the grace periods by priority, the lowest first: those of the settings, or one for critical pods and
 // one for all others.
@@ -95,18 +110,26 @@ func groupsOf(s *settings.Settings) []kubeletconfig.ShutdownGracePeriodByPodPrio
 }
 
 // ShuttingDown tells whether the machine is about to go down.
-func (m *Manager) ShuttingDown() bool { return m != nil && m.shuttingDown.Load() }
+func (m *Manager) ShuttingDown() bool { return m.shuttingDown.Load() }
 
 // Run watches for shutdowns until ctx ends. A machine without logind goes down without notice.
 func (m *Manager) Run(ctx context.Context) {
-	if m == nil {
-		return
-	}
 	for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
+		for len(m.groups()) == 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-m.changed:
+			}
+		}
 		began := time.Now()
 		err := m.watch(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil {
+			wait = reconnectFirst
+			continue
 		}
 		if time.Since(began) > reconnectMost {
 			wait = reconnectFirst
@@ -122,7 +145,7 @@ func (m *Manager) Run(ctx context.Context) {
 
 var errDisconnected = errors.New("the system bus closed the connection")
 
-// watch returns when the connection to logind ends.
+// watch returns when the connection to logind ends, without an error when the settings no longer give pods any time.
 func (m *Manager) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -143,6 +166,13 @@ func (m *Manager) watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-m.changed: // part: live settings, kubelet/live
+			if len(m.groups()) == 0 {
+				return nil
+			}
+			if err := l.extend(ctx, m.period()); err != nil {
+				return err
+			}
 		case start, open := <-announced:
 			if !open {
 				return errDisconnected
@@ -173,7 +203,7 @@ func (m *Manager) prepare(ctx context.Context, l *logind) error {
 // period is how long all pods together have.
 func (m *Manager) period() time.Duration {
 	var sum int64
-	for _, g := range m.groups {
+	for _, g := range m.groups() {
 		sum += min(g.ShutdownGracePeriodSeconds, math.MaxInt32)
 	}
 	return cri.Seconds(sum)
@@ -199,8 +229,9 @@ func (m *Manager) handle(ctx context.Context, l *logind, start bool) error {
 
 // endPods ends one group of pods after the other, each when the one before is gone or its time is up.
 func (m *Manager) endPods(ctx context.Context) {
-	for i, pods := range byPriority(m.groups, m.ActivePods()) {
-		seconds := m.groups[i].ShutdownGracePeriodSeconds
+	groups := m.groups()
+	for i, pods := range byPriority(groups, m.ActivePods()) {
+		seconds := groups[i].ShutdownGracePeriodSeconds
 		for _, pod := range pods {
 			grace := seconds
 			if podGrace := pod.Spec.TerminationGracePeriodSeconds; podGrace != nil {
@@ -210,7 +241,7 @@ func (m *Manager) endPods(ctx context.Context) {
 			m.Kill(pod, grace)
 		}
 		if !m.await(ctx, pods, cri.Seconds(seconds)) {
-			klog.FromContext(ctx).Info("Shutdown: not all pods of a group ended in time", "priority", m.groups[i].Priority, "gracePeriod", seconds)
+			klog.FromContext(ctx).Info("Shutdown: not all pods of a group ended in time", "priority", groups[i].Priority, "gracePeriod", seconds)
 		}
 	}
 }
@@ -231,9 +262,13 @@ func (m *Manager) await(ctx context.Context, pods []*corev1.Pod, limit time.Dura
 	return true
 }
 
-// byPriority puts each pod into the group of the highest priority that is not above its own, or into the lowest.
+// byPriority puts each pod into the group of the highest priority that is not above its own, or into the lowest. Without
+// groups there is none.
 func byPriority(groups []kubeletconfig.ShutdownGracePeriodByPodPriority, pods []*corev1.Pod) [][]*corev1.Pod {
 	out := make([][]*corev1.Pod, len(groups))
+	if len(out) == 0 {
+		return nil
+	}
 	for _, pod := range pods {
 		in := 0
 		for i, g := range groups {

@@ -322,6 +322,48 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
+// TestReconfigure: logind is asked to wait when pods get time, for longer when they get more, and no more when they get none.
+func TestReconfigure(t *testing.T) {
+	bus := startBus(t)
+	with := func(period time.Duration) *settings.Settings {
+		c := kubeletconfig.KubeletConfiguration{}
+		c.ShutdownGracePeriod.Duration = period
+		return &settings.Settings{KubeletConfiguration: c, RootDir: t.TempDir()}
+	}
+	m := New(Options{Settings: with(0), ConfDir: filepath.Join(t.TempDir(), "conf")})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); m.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if _, err := os.Stat(m.ConfDir); !os.IsNotExist(err) {
+		t.Error("logind's settings are written although pods get no time")
+	}
+	settled := func(want string) {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second)
+		for {
+			text, _ := os.ReadFile(filepath.Join(m.ConfDir, confFile))
+			if strings.Contains(string(text), want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("logind's settings are %q, want %q", text, want)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	bus.set(5*time.Second, 8*time.Second)
+	m.Reconfigure(with(7 * time.Second))
+	settled("InhibitDelayMaxSec=7")
+	lock := bus.lock(t)
+	bus.set(8*time.Second, 10*time.Second)
+	m.Reconfigure(with(9 * time.Second))
+	settled("InhibitDelayMaxSec=9")
+	time.Sleep(1500 * time.Millisecond) // the fake's own copy of the lock is closed by then
+	m.Reconfigure(with(0))
+	released(t, lock)
+}
+
 func canceled(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -332,9 +374,6 @@ func canceled(t *testing.T) context.Context {
 func TestErrors(t *testing.T) {
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "none"))
 	c := kubeletconfig.KubeletConfiguration{}
-	if New(Options{Settings: &settings.Settings{KubeletConfiguration: c}}) != nil {
-		t.Error("a manager although pods get no time")
-	}
 	c.ShutdownGracePeriod.Duration = 2 * time.Second
 	m := New(Options{Settings: &settings.Settings{KubeletConfiguration: c}})
 	if err := m.watch(t.Context()); err == nil || !strings.Contains(err.Error(), "system bus") {

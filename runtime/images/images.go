@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/flowcontrol"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -92,7 +92,7 @@ type Manager struct {
 	pullDuration *prometheus.HistogramVec
 	backoff      backoff
 	records      *records // nil: every pod may use every image
-	limiter      flowcontrol.RateLimiter
+	limiter      *rate.Limiter
 	slots        chan struct{} // one per pull that may run; nil for any number
 
 	mu    sync.Mutex
@@ -105,11 +105,8 @@ func New(options Options) *Manager {
 		Options:      options,
 		pullDuration: newPullDuration(options.Registerer),
 		backoff:      backoff{failures: map[string]failure{}},
-		limiter:      flowcontrol.NewFakeAlwaysRateLimiter(),
+		limiter:      rate.NewLimiter(pullRate(options.QPS, options.Burst)),
 		pulls:        map[string]*pull{},
-	}
-	if options.QPS > 0 {
-		m.limiter = flowcontrol.NewTokenBucketRateLimiter(options.QPS, max(options.Burst, 1))
 	}
 	if options.Serialize {
 		m.slots = make(chan struct{}, 1)
@@ -120,6 +117,20 @@ func New(options Options) *Manager {
 		m.records = newRecords(options.RecordsDir)
 	}
 	return m
+}
+
+// SetRate changes how many pulls may begin in a second, 0 for any number, and how many at once.
+func (m *Manager) SetRate(qps float32, burst int) {
+	limit, burst := pullRate(qps, burst)
+	m.limiter.SetLimit(limit)
+	m.limiter.SetBurst(burst)
+}
+
+func pullRate(qps float32, burst int) (rate.Limit, int) {
+	if qps <= 0 {
+		return rate.Inf, 1
+	}
+	return rate.Limit(qps), max(burst, 1)
 }
 
 // Request names an image and who asks for it. Pod is required, and Container or Image.

@@ -288,6 +288,30 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestSetRate: pulls wait for the rate that was set last, and 0 is no limit.
+func TestSetRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _, _ := newManager(Options{})
+		pull := func(from, to int, want time.Duration) {
+			t.Helper()
+			start := time.Now()
+			for i := from; i < to; i++ {
+				if _, err := m.EnsureImageExists(t.Context(), request(fmt.Sprintf("reg/app:%d", i), "")); err != nil {
+					t.Error(err)
+				}
+			}
+			if took := time.Since(start); took != want {
+				t.Errorf("pulls of %d to %d took %v, want %v", from, to, took, want)
+			}
+		}
+		pull(0, 20, 0)
+		m.SetRate(2, 0)
+		pull(20, 24, 1500*time.Millisecond)
+		m.SetRate(0, 0)
+		pull(24, 50, 0)
+	})
+}
+
 func TestPullCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, fake, _ := newManager(Options{})
