@@ -33,7 +33,7 @@ func run() int {
 	flag.BoolVar(&o.KeepDir, "keep", false, "leave the stack's logs behind")
 	var soak bool
 	var raceKubelet string
-	flag.BoolVar(&soak, "soak", false, "all cells on all runtimes, 500 pods at once ten times, 1,000 pods one after the other")
+	flag.BoolVar(&soak, "soak", false, "all cells, 500 pods at once ten times, 1,000 pods one after the other; on all runtimes, or on the one that -runtime names")
 	flag.StringVar(&raceKubelet, "race-kubelet", "", "the kubelet of the 1,000 pods (default as the others)")
 	only := flag.String("only", "", "faults to inject, by a regular expression of their names")
 	flag.Parse()
@@ -52,7 +52,13 @@ func run() int {
 	defer stop()
 	forms := []form{{o, matrix.Run}}
 	if soak {
-		forms = soakForms(o, raceKubelet)
+		runtimes := []string{stack.Embedded, stack.Containerd, stack.Crid}
+		flag.Visit(func(f *flag.Flag) {
+			if f.Name == "runtime" {
+				runtimes = []string{o.Runtime}
+			}
+		})
+		forms = soakForms(o, runtimes, raceKubelet)
 	}
 	code := 0
 	for i, f := range forms {
@@ -80,7 +86,7 @@ type form struct {
 }
 
 // soakForms are the runs of the long form.
-func soakForms(o matrix.Options, raceKubelet string) (forms []form) {
+func soakForms(o matrix.Options, runtimes []string, raceKubelet string) (forms []form) {
 	o.Long = true
 	with := func(runtime, kubelet string) matrix.Options {
 		o := o
@@ -90,11 +96,9 @@ func soakForms(o matrix.Options, raceKubelet string) (forms []form) {
 		}
 		return o
 	}
-	for _, runtime := range []string{stack.Containerd, stack.Crid, stack.Embedded} {
-		forms = append(forms, form{with(runtime, ""), matrix.Run})
-	}
-	for _, runtime := range []string{stack.Containerd, stack.Embedded} {
+	for _, runtime := range runtimes {
 		forms = append(forms,
+			form{with(runtime, ""), matrix.Run},
 			form{with(runtime, ""), matrix.Crowds{AtOnce: 500, Rounds: 10}.Run},
 			form{with(runtime, raceKubelet), matrix.Crowds{Churned: 1000}.Run})
 	}
