@@ -1,6 +1,7 @@
 package podworkers
 
 import (
+	"cmp"
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,29 +23,22 @@ func (ws *Workers) claim(ctx context.Context, pod *corev1.Pod) (holder types.UID
 	name := podinfo.FullName(pod)
 	ws.mu.Lock()
 	holder, held := ws.names[name]
+	unknown := false
 	if !held {
-		holder = ws.endingPredecessor(name, pod.UID)
-	}
-	if holder == "" {
-		ws.names[name] = pod.UID
+		if holder = ws.endingPredecessor(name, pod.UID); holder == "" {
+			holder = ws.endUnknownPredecessor(ctx, pod)
+			unknown = holder != ""
+		}
+		ws.names[name] = cmp.Or(holder, pod.UID)
 	}
 	ws.mu.Unlock()
-	switch {
-	case holder == pod.UID:
-		return ""
-	case holder != "":
-		return holder
+	if unknown {
+		klog.FromContext(ctx).Info("An earlier pod of this name still runs, ending it first", "predecessorUID", holder)
 	}
-	predecessor := ws.unknownPredecessor(pod)
-	if predecessor == "" {
+	if holder == pod.UID {
 		return ""
 	}
-	ws.mu.Lock()
-	ws.names[name] = predecessor
-	ws.mu.Unlock()
-	klog.FromContext(ctx).Info("An earlier pod of this name still runs, ending it first", "predecessorUID", predecessor)
-	ws.EndOrphan(ctx, predecessor)
-	return predecessor
+	return holder
 }
 
 // endingPredecessor finds another pod of this name that is being stopped. A pod that had to end from its first step
@@ -59,16 +53,16 @@ func (ws *Workers) endingPredecessor(name string, successor types.UID) types.UID
 	return ""
 }
 
-// unknownPredecessor finds a pod with the same full name that runs, or holds addresses and host ports, but has no worker.
-func (ws *Workers) unknownPredecessor(pod *corev1.Pod) types.UID {
+// endUnknownPredecessor ends a pod with the same full name that runs, or holds addresses and host ports, but has no worker. It
+// returns its UID. The pod gets its worker before mu is free: nothing else can end it before it has the name. Callers hold mu.
+func (ws *Workers) endUnknownPredecessor(ctx context.Context, pod *corev1.Pod) types.UID {
 	for _, uid := range ws.opts.Cache.UIDs() {
-		if uid == pod.UID || ws.worker(uid) != nil {
+		observed, ok := ws.opts.Cache.Get(uid)
+		if !ok || uid == pod.UID || ws.byUID[uid] != nil || observed.Namespace != pod.Namespace || observed.Name != pod.Name || ws.opts.Runtime.Ended(observed) {
 			continue
 		}
-		s, ok := ws.opts.Cache.Get(uid)
-		if ok && s.Namespace == pod.Namespace && s.Name == pod.Name && !ws.opts.Runtime.Ended(s) {
-			return uid
-		}
+		ws.endOrphan(ctx, observed)
+		return uid
 	}
 	return ""
 }

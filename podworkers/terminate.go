@@ -115,7 +115,7 @@ func (w *worker) finishPod(ctx context.Context, m mail) (signal, error) {
 func (w *worker) comesBack() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.next != nil && w.next.Pod.Spec.RestartPolicy == corev1.RestartPolicyAlways
+	return w.next != nil && w.next.Kill == nil && w.next.Pod.Spec.RestartPolicy == corev1.RestartPolicyAlways
 }
 
 // empty removes what the runtime, the disk and the cache still have of a pod. Of a pod that comes back only the disk's part

@@ -1,6 +1,7 @@
 package podworkers
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -60,8 +61,7 @@ func newWorker(ws *Workers, pod *corev1.Pod) *worker {
 func (w *worker) deliver(u Update) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.removed && !u.runtimeOnly && u.Kill == nil && u.Pod.DeletionTimestamp == nil {
-		w.next = &u
+	if w.removed && !u.runtimeOnly && w.returns(u) {
 		return
 	}
 	before, ending := w.grace(), w.killRequested()
@@ -76,6 +76,25 @@ func (w *worker) deliver(u Update) {
 		w.cancel()
 	}
 	w.poke("an update of the pod")
+}
+
+// returns keeps what comes of a removed pod for the worker that takes it up when this one has ended it, a kill too. It
+// tells whether the update is for that worker alone. Callers hold mu.
+func (w *worker) returns(u Update) bool {
+	if u.Pod == nil && w.next == nil {
+		return false
+	}
+	next := u
+	if w.next != nil {
+		next.Pod = cmp.Or(u.Pod, w.next.Pod)
+		if u.Kill != nil {
+			next.Kill = u.Kill.merge(w.next.Kill)
+		} else {
+			next.Kill = w.next.Kill
+		}
+	}
+	w.next = &next
+	return u.Pod != nil
 }
 
 // remove says that no source has the pod any more.

@@ -16,6 +16,7 @@ import (
 	"minikubelet/podworkers/probes"
 	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
+	"minikubelet/runtime/cri"
 	"minikubelet/runtime/pleg"
 	"minikubelet/runtime/spec"
 	"minikubelet/status"
@@ -188,10 +189,16 @@ func (ws *Workers) EndOrphan(ctx context.Context, uid types.UID) {
 	if !ok {
 		return
 	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.endOrphan(ctx, observed)
+}
+
+// endOrphan is EndOrphan for callers that hold mu.
+func (ws *Workers) endOrphan(ctx context.Context, observed *cri.PodStatus) {
 	ws.metrics.runtimeOnly.Inc()
-	pod := spec.OrphanPod(observed)
-	ws.UpdatePod(ctx, Update{Pod: pod, Kill: &Kill{}, runtimeOnly: true})
-	ws.Removed(uid)
+	ws.update(ctx, Update{Pod: spec.OrphanPod(observed), Kill: &Kill{}, runtimeOnly: true})
+	ws.byUID[observed.UID].remove()
 }
 
 // drop forgets the worker of a pod that is gone. If the pod has come back meanwhile, it gets another worker.

@@ -81,7 +81,9 @@ func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, re
 		if reset {
 			result.retry(time.Now())
 		}
-		if err != nil || reset {
+		// A pod that is over ends the sync: its status has to say so before the sandbox, which is gone, counts as one to make anew.
+		over := actions.KillPod != "" && actions.CreateSandbox == ""
+		if err != nil || reset || over {
 			_, err := r.opts.Cache.Current(ctx, pod) // the status is to show what the round did
 			return errors.Join(append(failed, err)...)
 		}
