@@ -18,7 +18,9 @@ import (
 )
 
 // unique are the parts of names that another pod or container has otherwise.
-var unique = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{32}|[a-z]+-[0-9]+(-[0-9]+)*`)
+var unique = regexp.MustCompile(strings.Join([]string{
+	`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`, `[0-9a-f]{64}`, `[0-9a-f]{32}`, `\b[0-9a-f]{8}\b`, `kube-api-access-[a-z0-9]{5}`, `\.\.data_[0-9]+`, `[a-z]+-[0-9]+(-[0-9]+)*\b`,
+}, "|"))
 
 // footprint is what a node without pods holds.
 type footprint struct {

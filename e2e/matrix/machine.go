@@ -166,13 +166,15 @@ func (r *run) files() (map[string]int64, error) {
 	return files, err
 }
 
-// isContent tells whether a directory has what a pod or an image has in it, not what the kubelet writes for itself.
+// isContent tells whether a directory has what a pod or an image has in it, or an overlay of the kernel's, not what the kubelet
+// writes for itself.
 func isContent(path string) bool {
 	parts := strings.Split(path, "/")
 	if parts[0] == "pods" && len(parts) > 4 && parts[2] == "volumes" { // pods/UID/volumes/PLUGIN/NAME
 		return parts[3] == "kubernetes.io~empty-dir"
 	}
-	return strings.Contains(path, "/snapshots/") && (parts[len(parts)-1] == "fs" || parts[len(parts)-1] == "diff")
+	last := parts[len(parts)-1]
+	return strings.Contains(path, "/layers/") && last == "fs" || strings.Contains(path, "/snapshots/") && (last == "fs" || last == "diff" || last == "work")
 }
 
 // eachFile damages one file of each sort at a time, and starts the kubelet with it.

@@ -174,40 +174,24 @@ func (s *PodStatus) Shallow() bool {
 		})
 }
 
-// At returns a copy with another time of observation, for a reading that was confirmed.
-func (s *PodStatus) At(at time.Time) *PodStatus { return s.with(s.Sandboxes, s.Containers, at) }
+// At returns a copy with another time of observation.
+func (s *PodStatus) At(at time.Time) *PodStatus { return s.With(s.Sandboxes, s.Containers, at) }
 
 // WithContainer returns a copy that has this container instead of the one with its ID. It is how a caller that acted
 // on one container brings its reading up to date with one call, ReadContainer.
 func (s *PodStatus) WithContainer(c *ContainerStatus, at time.Time) *PodStatus {
-	return s.with(s.Sandboxes, append(s.otherContainers(c.ID), c), at)
-}
-
-// WithoutContainer returns a copy that lacks the container.
-func (s *PodStatus) WithoutContainer(id string, at time.Time) *PodStatus {
-	return s.with(s.Sandboxes, s.otherContainers(id), at)
+	others := slices.DeleteFunc(slices.Clone(s.Containers), func(other *ContainerStatus) bool { return other.ID == c.ID })
+	return s.With(s.Sandboxes, append(others, c), at)
 }
 
 // WithSandbox returns a copy that has this sandbox instead of the one with its ID.
 func (s *PodStatus) WithSandbox(sandbox *runtimeapi.PodSandboxStatus, at time.Time) *PodStatus {
-	return s.with(append(s.otherSandboxes(sandbox.Id), sandbox), s.Containers, at)
+	others := slices.DeleteFunc(slices.Clone(s.Sandboxes), func(b *runtimeapi.PodSandboxStatus) bool { return b.Id == sandbox.Id })
+	return s.With(append(others, sandbox), s.Containers, at)
 }
 
-// WithoutSandbox returns a copy that lacks the sandbox.
-func (s *PodStatus) WithoutSandbox(id string, at time.Time) *PodStatus {
-	return s.with(s.otherSandboxes(id), s.Containers, at)
-}
-
-func (s *PodStatus) otherContainers(id string) []*ContainerStatus {
-	return slices.DeleteFunc(slices.Clone(s.Containers), func(c *ContainerStatus) bool { return c.ID == id })
-}
-
-func (s *PodStatus) otherSandboxes(id string) []*runtimeapi.PodSandboxStatus {
-	return slices.DeleteFunc(slices.Clone(s.Sandboxes), func(b *runtimeapi.PodSandboxStatus) bool { return b.Id == id })
-}
-
-// with returns a reading of the same pod with copies of these lists, sorted.
-func (s *PodStatus) with(sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
+// With returns a reading of the same pod with copies of these lists, sorted.
+func (s *PodStatus) With(sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
 	out := &PodStatus{
 		UID: s.UID, Namespace: s.Namespace, Name: s.Name,
 		Sandboxes: slices.Clone(sandboxes), Containers: slices.Clone(containers), ObservedAt: at,

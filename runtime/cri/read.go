@@ -65,7 +65,7 @@ func FromEvent(event *runtimeapi.ContainerEventResponse) *PodStatus {
 		}
 		pod.Containers = append(pod.Containers, c)
 	}
-	return pod.with([]*runtimeapi.PodSandboxStatus{sandbox}, pod.Containers, nanoTime(event.CreatedAt))
+	return pod.With([]*runtimeapi.PodSandboxStatus{sandbox}, pod.Containers, nanoTime(event.CreatedAt))
 }
 
 // ListPods reads the states of all pods in two calls. The result is shallow (see PodStatus.Shallow).
@@ -165,7 +165,7 @@ func fill(ctx context.Context, client *Client, pod, known *PodStatus) (*PodStatu
 		}
 		containers = append(containers, full)
 	}
-	return pod.with(sandboxes, containers, pod.ObservedAt), nil
+	return pod.With(sandboxes, containers, pod.ObservedAt), nil
 }
 
 // final reports that nothing about the container can have changed since old was read.

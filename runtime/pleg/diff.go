@@ -96,78 +96,54 @@ func same(a, b *cri.PodStatus) bool {
 	return true
 }
 
-// merge brings a reading up to date with the payload of an event: one sandbox, and its containers. The runtime gathers
-// the payload while other things happen, so it may be late: a state never goes back, and what the payload lacks is
-// still there until an event says that it was removed. deleted reports IDs of which one did. Of a payload that is older
-// than the reading counts only how far what the reading has went on: a reading is as old as its oldest part at least, and
-// some of it may have been taken over from before.
-// It returns nil if the payload tells nothing new.
-func merge(old, payload *cri.PodStatus, deleted func(id string) bool) *cri.PodStatus {
-	if old != nil && payload.ObservedAt.Before(old.ObservedAt) {
-		return advance(old, payload)
-	}
-	at := payload.ObservedAt
-	out := add(old, payload, at)
-	for _, b := range out.Sandboxes {
-		if deleted(b.Id) {
-			out = out.WithoutSandbox(b.Id, at)
-		}
-	}
-	for _, c := range out.Containers {
-		if deleted(c.ID) {
-			out = out.WithoutContainer(c.ID, at)
-		}
-	}
-	if old == nil && out.Gone() {
-		return nil // the last events of a pod that was forgotten already
-	}
-	return out
-}
+// source is where a reading comes from.
+type source int
 
-// add takes over what a payload has, unless the reading has it in a later state.
-func add(old, payload *cri.PodStatus, at time.Time) *cri.PodStatus {
-	out := &cri.PodStatus{UID: payload.UID, Namespace: payload.Namespace, Name: payload.Name}
-	if old != nil {
-		out = old.At(at)
+const (
+	fromList  source = iota // it has all of the pod
+	fromPart                // it has some of the pod, as the runtime just answered
+	fromEvent               // it has some of the pod, as it was some time before the runtime says
+)
+
+// join returns the sandboxes, or the containers, that there are by what is known and by what a reading has. The later state
+// of each counts, and of equal ones the newer reading. What the reading lacks is gone if it is one of all of the pod and
+// began after that was last seen. What is not known is new, unless it was removed or another reading had all of the pod
+// later.
+func join[T any](c *Cache, e *entry, r *cri.PodStatus, from source, known, read []T, id func(T) string, age func(T) int) []T {
+	var out []T
+	seen := r.ObservedAt
+	if from == fromEvent {
+		seen = time.Now() // if it was removed meanwhile, another event says so
 	}
-	if out.Name == "" { // the reading before had nothing of the pod, and so not its name
-		out.Namespace, out.Name = payload.Namespace, payload.Name
-	}
-	for _, b := range payload.Sandboxes {
-		if known := old.Sandbox(b.Id); known == nil || known.State <= b.State { // READY is 0, NOTREADY 1
-			out = out.WithSandbox(b, at)
+	late := from != fromPart && (r.ObservedAt.Before(e.read) || r.ObservedAt.Before(c.listed))
+	for _, k := range known {
+		i := slices.IndexFunc(read, func(n T) bool { return id(n) == id(k) })
+		switch last := e.seen[id(k)]; {
+		case !c.removed[id(k)].IsZero() || i < 0 && from == fromList && !last.After(r.ObservedAt):
+			c.removed[id(k)] = time.Now()
+			delete(e.seen, id(k))
+			continue
+		case i >= 0 && (age(read[i]) > age(k) || age(read[i]) == age(k) && !last.After(seen)):
+			k = read[i]
 		}
+		if i >= 0 && seen.After(e.seen[id(k)]) {
+			e.seen[id(k)] = seen
+		}
+		out = append(out, k)
 	}
-	for _, c := range payload.Containers {
-		if known := old.ContainerByID(c.ID); known == nil || age(known.State) <= age(c.State) {
-			out = out.WithContainer(c, at)
+	for _, n := range read {
+		isKnown := slices.ContainsFunc(known, func(k T) bool { return id(n) == id(k) })
+		if !isKnown && !late && c.removed[id(n)].IsZero() {
+			e.seen[id(n)] = seen
+			out = append(out, n)
 		}
 	}
 	return out
 }
 
-// advance takes over the states of a payload that are later than those of the reading. It returns nil if none is.
-func advance(old, payload *cri.PodStatus) *cri.PodStatus {
-	out := old
-	for _, b := range payload.Sandboxes {
-		if known := old.Sandbox(b.Id); known != nil && known.State < b.State {
-			out = out.WithSandbox(b, old.ObservedAt)
-		}
-	}
-	for _, c := range payload.Containers {
-		if known := old.ContainerByID(c.ID); known != nil && age(known.State) < age(c.State) {
-			out = out.WithContainer(c, old.ObservedAt)
-		}
-	}
-	if out == old {
-		return nil
-	}
-	return out
-}
-
-// age orders the states a container goes through.
-func age(s runtimeapi.ContainerState) int {
-	switch s {
+// containerAge orders the states that a container goes through, and sandboxAge those of a sandbox.
+func containerAge(c *cri.ContainerStatus) int {
+	switch c.State {
 	case runtimeapi.ContainerState_CONTAINER_CREATED:
 		return 0
 	case runtimeapi.ContainerState_CONTAINER_EXITED:
@@ -175,3 +151,5 @@ func age(s runtimeapi.ContainerState) int {
 	}
 	return 1
 }
+
+func sandboxAge(b *runtimeapi.PodSandboxStatus) int { return int(b.State) } // READY is 0, NOTREADY 1

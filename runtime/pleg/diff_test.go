@@ -2,7 +2,6 @@ package pleg
 
 import (
 	"errors"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,8 +66,8 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-func TestMerge(t *testing.T) {
-	start := time.Now()
+func TestTakeEvent(t *testing.T) {
+	start := time.Now().Add(-time.Minute)
 	early, late := start.Add(time.Second), start.Add(2*time.Second)
 	for name, test := range map[string]struct {
 		old, payload *cri.PodStatus
@@ -77,7 +76,7 @@ func TestMerge(t *testing.T) {
 	}{
 		"first":                        {nil, pod("c", created, "s", isReady).At(late), "", pod("c", created, "s", isReady)},
 		"progress":                     {pod("c", created, "s", isReady).At(early), pod("c", runs, "s", isReady).At(late), "", pod("c", runs, "s", isReady)},
-		"older than the reading":       {pod("c", dead).At(late), pod("c", runs, "d", runs, "s", isReady).At(early), "", nil},
+		"older than the reading":       {pod("c", dead).At(late), pod("c", runs, "d", runs, "s", isReady).At(early), "", pod("c", dead)},
 		"older, but further":           {pod("c", runs, "s", isReady).At(late), pod("c", dead, "s", isNotReady).At(early), "", pod("c", dead, "s", isNotReady)},
 		"never back":                   {pod("c", dead, "s", isNotReady).At(early), pod("c", runs, "s", isReady).At(late), "", pod("c", dead, "s", isNotReady)},
 		"what it lacks stays":          {pod("c", runs, "s", isReady, "old", isNotReady).At(early), pod("s", isReady).At(late), "", pod("c", runs, "s", isReady, "old", isNotReady)},
@@ -87,11 +86,17 @@ func TestMerge(t *testing.T) {
 		"unknown is not the end":       {pod("c", unsure).At(early), pod("c", runs).At(late), "", pod("c", runs)},
 		"unknown does not undo an end": {pod("c", dead).At(early), pod("c", unsure).At(late), "", pod("c", dead)},
 	} {
-		got := merge(test.old, test.payload, func(id string) bool { return id == test.deleted })
-		if (got == nil) != (test.want == nil) || got != nil && !same(got, test.want) {
-			t.Errorf("%s: merge = %v, want %v", name, states(got), states(test.want))
+		cache := NewCache(nil)
+		if test.old != nil {
+			cache.Put(test.old)
 		}
-		if got != nil && !got.ObservedAt.Equal(late) {
+		cache.gone(test.deleted)
+		cache.take(test.payload, fromEvent)
+		got, ok := cache.Get("p")
+		if ok != (test.want != nil) || ok && !same(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, states(got), states(test.want))
+		}
+		if ok && !got.ObservedAt.Equal(late) {
 			t.Errorf("%s: observed at %v", name, got.ObservedAt)
 		}
 	}
@@ -100,20 +105,23 @@ func TestMerge(t *testing.T) {
 func TestCache(t *testing.T) {
 	c, start := NewCache(nil), time.Now()
 	old, newer := pod("c", runs).At(start), pod("c", dead).At(start.Add(time.Second))
-	if !c.Put(newer) || c.Put(old) || !c.Put(newer) {
-		t.Error("an older reading replaced a newer one, or an equal one was refused")
+	for _, reading := range []*cri.PodStatus{newer, old, newer} {
+		c.Put(reading)
+		if got, ok := c.Get("p"); !ok || !same(got, newer) {
+			t.Errorf("Get = %v, %v", states(got), ok)
+		}
 	}
-	if got, ok := c.Get("p"); !ok || got != newer {
-		t.Errorf("Get = %v, %v", got, ok)
+	none := func(_, now *cri.PodStatus) {
+		if now == nil {
+			t.Error("a list that began earlier removed a newer reading")
+		}
 	}
-	if c.owner("c") != "p" || c.owner("d") != "" {
-		t.Error("owner")
+	c.retain(nil, start, none)
+	if uids := c.UIDs(); len(uids) != 1 {
+		t.Errorf("UIDs = %v", uids)
 	}
-	if c.retain(nil, start) != nil {
-		t.Error("a list that began earlier removed a newer reading")
-	}
-	if !slices.Equal(c.UIDs(), c.UIDs()) || len(c.UIDs()) != 1 {
-		t.Errorf("UIDs = %v", c.UIDs())
+	if of, now := c.gone("d"); of != nil || now != nil {
+		t.Errorf("of what is not known something is gone: %v", of)
 	}
 	c.Delete("p")
 	if _, ok := c.Get("p"); ok {
@@ -140,7 +148,7 @@ func TestCurrent(t *testing.T) {
 			return got
 		}
 		ask("nothing is known", 1)
-		cache.complete()
+		cache.listedAt(time.Now())
 		cache.Delete("p")
 		ask("the runtime does not have the pod", 0)
 		cache.Acted("p")
@@ -154,12 +162,19 @@ func TestCurrent(t *testing.T) {
 		cache.Put(reading)
 		ask("a reading from before the action", 1)
 		cache.Acted("p")
-		event := reading.At(time.Now().Add(time.Second))
-		cache.Put(event)
-		if got := ask("a reading from after the action", 0); got != event {
+		later := pod("d", runs).At(time.Now().Add(time.Second))
+		later.Name = "web"
+		cache.Put(later)
+		if got := ask("a reading from after the action", 0); !same(got, later) {
 			t.Errorf("got %+v", got)
 		}
-		if gone := cache.retain(nil, time.Now().Add(time.Minute)); len(gone) != 1 {
+		gone := 0
+		cache.retain(nil, time.Now().Add(time.Minute), func(old, now *cri.PodStatus) {
+			if old != nil && now == nil {
+				gone++
+			}
+		})
+		if gone != 1 || len(cache.UIDs()) != 0 {
 			t.Errorf("a list without the pod left %v", cache.UIDs())
 		}
 		ask("a list without the pod", 0)
@@ -192,9 +207,8 @@ func TestMergeIntoCache(t *testing.T) {
 	want("the first of a pod", 1, "s", isReady)
 	cache.Merge(of(2, "c", runs))
 	want("a container", 2, "s", isReady, "c", runs)
-	if cache.Put(of(1, "s", isReady)) {
-		t.Error("a reading that began before the container was made took its place")
-	}
+	cache.Put(of(1, "s", isReady))
+	want("a reading that began before the container was made", 2, "s", isReady, "c", runs)
 	cache.Put(of(5, "s", isReady, "c", dead))
 	cache.Merge(of(4, "c", runs, "d", runs))
 	want("a part that is older than the reading", 5, "s", isReady, "c", dead, "d", runs)
@@ -212,7 +226,7 @@ func TestIfCurrent(t *testing.T) {
 		cache := NewCache(nil)
 		want := func(what string, reading *cri.PodStatus, current bool) {
 			t.Helper()
-			if got, ok := cache.IfCurrent("p"); got != reading || ok != current {
+			if got, ok := cache.IfCurrent("p"); (got == nil) != (reading == nil) || got != nil && !same(got, reading) || ok != current {
 				t.Errorf("%s: %+v, %v", what, got, ok)
 			}
 		}

@@ -49,7 +49,6 @@ type PLEG struct {
 	settled   bool                   // it is, and a relist that began well after that is done
 	relisted  time.Time              // when the last good relist began
 	seen      time.Time              // when the runtime last answered or sent something
-	deleted   map[string]time.Time   // IDs that events said were removed, for as long as late events may name them
 	changed   map[types.UID]struct{} // pods that changed since Changed was called
 }
 
@@ -67,7 +66,6 @@ func New(options Options) *PLEG {
 		bell:    make(chan struct{}, 1),
 		synced:  make(chan struct{}),
 		kick:    make(chan struct{}, 1),
-		deleted: map[string]time.Time{},
 		changed: map[types.UID]struct{}{},
 	}
 }

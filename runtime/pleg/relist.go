@@ -14,7 +14,6 @@ import (
 const (
 	podReadTimeout  = 10 * time.Second // a pod that cannot be read sooner waits for the next relist
 	podReadParallel = 8
-	rememberDeleted = 2 * time.Minute
 )
 
 // relistLoop relists when asked, and after a while when not.
@@ -61,17 +60,15 @@ func (p *PLEG) relist(ctx context.Context) (complete bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	for _, pod := range p.Cache.retain(listed, start) {
-		p.tell(pod, nil)
-	}
+	p.Cache.retain(listed, start, p.tell)
 	complete = p.readChanged(ctx, listed)
-	p.listedAt(start)
+	p.Cache.listedAt(start)
+	p.noteInterval(start)
 	p.metrics.duration.Observe(p.Clock.Since(start).Seconds())
 	p.alive()
 	select {
 	case <-p.synced:
 	default:
-		p.Cache.complete()
 		close(p.synced)
 	}
 	return complete, nil
@@ -83,7 +80,7 @@ func (p *PLEG) readChanged(ctx context.Context, listed map[types.UID]*cri.PodSta
 	group.SetLimit(podReadParallel)
 	for uid, shallow := range listed {
 		old, known := p.Cache.Get(uid)
-		if known && !old.Shallow() && (same(old, shallow) || old.ObservedAt.After(shallow.ObservedAt)) {
+		if known && !old.Shallow() && same(old, shallow) {
 			continue
 		}
 		group.Go(func() error {
@@ -97,28 +94,22 @@ func (p *PLEG) readChanged(ctx context.Context, listed map[types.UID]*cri.PodSta
 				if known {
 					return err
 				}
-				pod = shallow // at least it is known to be there
+				p.tell(p.Cache.take(shallow, fromPart)) // at least it is known to be there
+				return err
 			}
-			if before, stored := p.Cache.replace(pod); stored {
-				p.tell(before, pod)
-			}
-			return err
+			p.tell(p.Cache.take(pod, fromList))
+			return nil
 		})
 	}
 	return group.Wait() == nil
 }
 
-// listedAt notes a good relist.
-func (p *PLEG) listedAt(start time.Time) {
+// noteInterval counts the time since the list before.
+func (p *PLEG) noteInterval(start time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.relisted.IsZero() {
 		p.metrics.interval.Observe(start.Sub(p.relisted).Seconds())
 	}
 	p.relisted = start
-	for id, at := range p.deleted {
-		if start.Sub(at) > rememberDeleted {
-			delete(p.deleted, id)
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package pleg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -94,62 +94,26 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 	age := now.Round(0).Sub(time.Unix(0, event.CreatedAt))
 	at := now.Add(-max(age, 0)) // comparable with other readings although the clock may be set between
 	klog.FromContext(ctx).V(5).Info("Runtime event", "containerID", id, "type", event.ContainerEventType, "age", age)
-	p.mu.Lock()
+	var from *cri.PodStatus // what something was removed from
 	if removed {
-		p.deleted[id] = now
-	}
-	listed := at.Before(p.relisted)
-	p.mu.Unlock()
-	if age.Abs() <= plausible {
-		p.metrics.latency.Observe(max(age, 0).Seconds())
+		var now *cri.PodStatus
+		from, now = p.Cache.gone(id)
+		p.tell(from, now)
 	}
 	if age.Abs() > plausible {
 		p.relistNow()
 		return
 	}
+	p.metrics.latency.Observe(max(age, 0).Seconds())
 	payload := cri.FromEvent(event)
-	if listed { // a list has told already, unless the pod's reading counted as newer than the list
-		p.catchUp(payload)
-		return
+	// Without its sandbox an event tells nothing but a removal; with a sandbox that is no pod's of a kubelet, nothing either.
+	if payload == nil && event.PodSandboxStatus == nil && !removed {
+		p.relistNow()
 	}
-	if payload == nil {
-		uid := p.Cache.owner(id)
-		if uid == "" {
-			if event.PodSandboxStatus == nil && !removed {
-				p.relistNow()
-			}
-			return // no pod's of this kubelet, or of one that was forgotten
-		}
-		payload = &cri.PodStatus{UID: uid}
+	if of := cmp.Or(payload, from); of != nil {
+		cri.Mark(ctx, "runtimeEvent", cri.Pod(of.UID, of.Namespace, of.Name), strings.TrimSuffix(event.ContainerEventType.String(), "_EVENT")+" "+id)
 	}
-	cri.Mark(ctx, "runtimeEvent", cri.Pod(payload.UID, payload.Namespace, payload.Name), strings.TrimSuffix(event.ContainerEventType.String(), "_EVENT")+" "+id)
-	payload = payload.At(at)
-	p.apply(payload.UID, func(old *cri.PodStatus) *cri.PodStatus { return merge(old, payload, p.wasDeleted) })
-}
-
-// catchUp takes from an event that is older than the last list the states that its pod has not reached in the cache. Such a
-// state is missing there if a caller merged what it read of another container while the list was under way.
-func (p *PLEG) catchUp(payload *cri.PodStatus) {
-	if payload == nil {
-		return
+	if payload != nil {
+		p.tell(p.Cache.take(payload.At(at), fromEvent))
 	}
-	p.apply(payload.UID, func(old *cri.PodStatus) *cri.PodStatus {
-		if old == nil {
-			return nil // the list does not have the pod
-		}
-		return advance(old, payload)
-	})
-}
-
-func (p *PLEG) apply(uid types.UID, change func(*cri.PodStatus) *cri.PodStatus) {
-	if old, now := p.Cache.update(uid, change); now != nil {
-		p.tell(old, now)
-	}
-}
-
-func (p *PLEG) wasDeleted(id string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, ok := p.deleted[id]
-	return ok
 }
