@@ -3,35 +3,30 @@ package oci
 import (
 	"path"
 	"strings"
+
+	"github.com/opencontainers/cgroups/systemd"
 )
 
-// joinCgroup puts a container's cgroup below its parent, which must not lead out of the tree.
-func joinCgroup(parent, id string) (string, error) {
+// CgroupsPath is the cgroup of a container below its pod's, in the form that runtimes expect.
+func CgroupsPath(parent, id string, systemd bool) (string, error) {
+	if systemd {
+		slice := path.Base(parent) // systemd knows the rest by the dashes in it
+		if !strings.HasSuffix(slice, ".slice") || strings.ContainsAny(slice, ":\x00") {
+			return "", invalid("cgroup parent %q is no systemd slice", parent)
+		}
+		return slice + ":cri:" + id, nil
+	}
 	if strings.Contains("/"+parent+"/", "/../") || strings.ContainsRune(parent, 0) {
 		return "", invalid("cgroup parent %q", parent)
 	}
 	return path.Join("/", parent, id), nil
 }
 
-// sliceName is the last component of a parent: systemd knows the rest by the dashes in it.
-func sliceName(parent string) (string, error) {
-	name := path.Base(parent)
-	if !strings.HasSuffix(name, ".slice") || strings.ContainsAny(name, ":\x00") {
-		return "", invalid("cgroup parent %q is no systemd slice", parent)
-	}
-	return name, nil
-}
-
 // ExpandSlice is the path of a slice: a-b.slice is a.slice/a-b.slice.
 func ExpandSlice(slice string) string {
-	name := strings.TrimSuffix(path.Base(slice), ".slice")
-	if name == "-" {
-		return "/"
-	}
-	expanded, prefix := "/", ""
-	for part := range strings.SplitSeq(name, "-") {
-		expanded = path.Join(expanded, prefix+part+".slice")
-		prefix += part + "-"
+	expanded, err := systemd.ExpandSlice(path.Base(slice))
+	if err != nil {
+		return path.Join("/", slice) // systemd makes none of that name
 	}
 	return expanded
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -22,10 +23,8 @@ const maxDevices = 4096
 // machine's. A directory means all devices in it.
 func Devices(wanted []*runtimeapi.Device, privileged bool) (devices []specs.LinuxDevice, access []string, err error) {
 	if privileged {
-		if devices, err = devicesBelow("/dev", "/dev"); err != nil {
-			return nil, nil, err
-		}
-		return devices, nil, nil
+		devices, err = devicesBelow("/dev", "/dev")
+		return devices, nil, err
 	}
 	for _, device := range wanted {
 		if err := checkAccess(device.GetPermissions()); err != nil {
@@ -35,30 +34,25 @@ func Devices(wanted []*runtimeapi.Device, privileged bool) (devices []specs.Linu
 		if err != nil {
 			return nil, nil, invalid("find device: %w", err)
 		}
-		info, err := os.Stat(source)
-		if err != nil {
-			return nil, nil, invalid("find device: %w", err)
-		}
-		var found []specs.LinuxDevice
-		if info.IsDir() {
-			found, err = devicesBelow(source, device.GetContainerPath())
-		} else if one, ok := deviceOf(info, device.GetContainerPath()); ok {
-			found = []specs.LinuxDevice{one}
-		} else {
+		found, err := devicesBelow(source, device.GetContainerPath())
+		if err == nil && len(found) == 0 && !isDir(source) {
 			err = invalid("%s is no device", device.GetHostPath())
 		}
 		if err != nil {
 			return nil, nil, err
 		}
-		for range found {
-			access = append(access, device.GetPermissions())
-		}
 		devices = append(devices, found...)
+		access = append(access, slices.Repeat([]string{device.GetPermissions()}, len(found))...)
 	}
 	return devices, access, nil
 }
 
-// devicesBelow are the devices in a directory, but for those that every container has its own of.
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// devicesBelow are the devices in a directory, but for those that every container has its own of, or the device that dir is.
 func devicesBelow(dir, target string) ([]specs.LinuxDevice, error) {
 	var devices []specs.LinuxDevice
 	err := filepath.WalkDir(dir, func(p string, entry fs.DirEntry, err error) error {
@@ -74,7 +68,7 @@ func devicesBelow(dir, target string) ([]specs.LinuxDevice, error) {
 			}
 			return nil
 		}
-		if entry.Type()&fs.ModeDevice == 0 || entry.Name() == "console" || entry.Name() == "ptmx" {
+		if entry.Type()&fs.ModeDevice == 0 || p != dir && (entry.Name() == "console" || entry.Name() == "ptmx") {
 			return nil
 		}
 		if info, gone := entry.Info(); gone == nil {
@@ -107,4 +101,31 @@ func deviceOf(info fs.FileInfo, target string) (specs.LinuxDevice, bool) {
 		Path: path.Join("/", target), Type: kind, Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)),
 		FileMode: &mode, UID: &stat.Uid, GID: &stat.Gid,
 	}, true
+}
+
+// deviceRules close the cgroup to all devices but the listed. The runtime adds those that every
+// container may use.
+func deviceRules(c Container) []specs.LinuxDeviceCgroup {
+	if c.Config.GetLinux().GetSecurityContext().GetPrivileged() {
+		return []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+	}
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	for i, device := range c.Devices {
+		access := "rwm"
+		if i < len(c.DeviceAccess) && c.DeviceAccess[i] != "" {
+			access = c.DeviceAccess[i]
+		}
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: device.Type, Major: &c.Devices[i].Major, Minor: &c.Devices[i].Minor, Access: access})
+	}
+	return rules
+}
+
+// checkAccess refuses permissions of a device that are no subset of rwm.
+func checkAccess(access string) error {
+	for i, letter := range access {
+		if !strings.ContainsRune("rwm", letter) || strings.ContainsRune(access[:i], letter) {
+			return invalid("device permissions %q are no subset of rwm", access)
+		}
+	}
+	return nil
 }

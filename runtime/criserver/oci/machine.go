@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
+	"github.com/moby/sys/capability"
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 )
@@ -38,20 +40,23 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// knownCapabilities are the names of those of the kernel, as CAP_CHOWN.
+var knownCapabilities = sync.OnceValue(func() (names []string) {
+	for _, c := range capability.ListKnown() {
+		names = append(names, capabilityName(c.String()))
+	}
+	return names
+})
+
 // ownCapabilities are the names of what this process may do.
-func ownCapabilities() []string {
-	status, _ := os.ReadFile("/proc/self/status")
-	var names []string
-	for line := range strings.Lines(string(status)) {
-		hex, ok := strings.CutPrefix(line, "CapEff:")
-		if !ok {
-			continue
-		}
-		bits, _ := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-		for i, name := range KnownCapabilities {
-			if bits&(1<<i) != 0 {
-				names = append(names, name)
-			}
+func ownCapabilities() (names []string) {
+	own, err := capability.NewPid2(0)
+	if err != nil || own.Load() != nil {
+		return nil
+	}
+	for _, c := range capability.ListKnown() {
+		if own.Get(capability.EFFECTIVE, c) {
+			names = append(names, capabilityName(c.String()))
 		}
 	}
 	return names

@@ -15,18 +15,8 @@ var defaultCapabilities = []string{
 	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
 }
 
-// KnownCapabilities are those of the kernel, by number.
-var KnownCapabilities = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
-	"CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW",
-	"CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
-	"CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD",
-	"CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
-	"CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
-}
-
-// capabilitiesOf are what the process may do: the defaults, with what is added and without what
-// is dropped; a drop of one wins over an addition of all, an addition of one over a drop of all.
+// capabilitiesOf are what the process may do: the defaults, with what is added and without what is dropped. One that is
+// dropped by name is missing even if all are added; one that is added by name is there even if all are dropped.
 func capabilitiesOf(security *runtimeapi.LinuxContainerSecurityContext, m Machine) (*specs.LinuxCapabilities, error) {
 	set := slices.Clone(defaultCapabilities)
 	if security.GetPrivileged() {
@@ -61,20 +51,22 @@ func capabilitiesOf(security *runtimeapi.LinuxContainerSecurityContext, m Machin
 // capabilityNames completes the names that users write, as in NET_ADMIN.
 func capabilityNames(names []string) (full []string, all bool, err error) {
 	for _, name := range names {
-		upper := strings.ToUpper(name)
-		if upper == "ALL" {
+		one := capabilityName(name)
+		switch {
+		case strings.EqualFold(name, "ALL"):
 			all = true
-			continue
-		}
-		if !strings.HasPrefix(upper, "CAP_") {
-			upper = "CAP_" + upper
-		}
-		if !slices.Contains(KnownCapabilities, upper) {
+		case slices.Contains(knownCapabilities(), one):
+			full = append(full, one)
+		default:
 			return nil, false, invalid("unknown capability %q", name)
 		}
-		full = append(full, upper)
 	}
 	return full, all, nil
+}
+
+// capabilityName is CAP_CHOWN for chown, Cap_Chown and CAP_CHOWN.
+func capabilityName(name string) string {
+	return "CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_")
 }
 
 // seccompOf is the filter of system calls.
