@@ -23,6 +23,11 @@ import (
 	"minikubelet/runtime/criserver/trees"
 )
 
+type (
+	loadedSandbox   = store.Loaded[store.SandboxConfig, store.SandboxState]
+	loadedContainer = store.Loaded[store.ContainerConfig, store.ContainerState]
+)
+
 // adopt takes over what an earlier server left: what runs goes on, what was made half is
 // removed, and what ended meanwhile is noted with the exit code that conmon wrote.
 func (s *Server) adopt(ctx context.Context) error {
@@ -35,8 +40,8 @@ func (s *Server) adopt(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read records of containers: %w", err)
 	}
-	sandboxes = slices.DeleteFunc(sandboxes, func(l store.Loaded[store.SandboxConfig, store.SandboxState]) bool { return !store.ValidID(l.ID) })
-	containers = slices.DeleteFunc(containers, func(l store.Loaded[store.ContainerConfig, store.ContainerState]) bool { return !store.ValidID(l.ID) })
+	sandboxes = slices.DeleteFunc(sandboxes, func(l loadedSandbox) bool { return !store.ValidID(l.ID) })
+	containers = slices.DeleteFunc(containers, func(l loadedContainer) bool { return !store.ValidID(l.ID) })
 	for i := range containers {
 		s.recoverContainer(ctx, &containers[i])
 	}
@@ -44,11 +49,11 @@ func (s *Server) adopt(ctx context.Context) error {
 		s.recoverSandbox(ctx, &sandboxes[i], containers)
 	}
 	// 2. Take over sandboxes, then their containers.
-	for _, loaded := range sandboxes {
-		s.adoptSandbox(ctx, loaded)
+	for _, l := range sandboxes {
+		s.adoptSandbox(ctx, l)
 	}
-	for _, loaded := range containers {
-		s.adoptContainer(ctx, loaded)
+	for _, l := range containers {
+		s.adoptContainer(ctx, l)
 	}
 	// 3. Remove what no record tells of. What cannot be removed does not keep the server from starting.
 	s.destroyLeftovers(ctx)
@@ -56,7 +61,7 @@ func (s *Server) adopt(ctx context.Context) error {
 }
 
 // recoverContainer finds a lost record in the annotations of the container's OCI specification.
-func (s *Server) recoverContainer(ctx context.Context, l *store.Loaded[store.ContainerConfig, store.ContainerState]) {
+func (s *Server) recoverContainer(ctx context.Context, l *loadedContainer) {
 	logger := klog.FromContext(ctx)
 	if l.StateError != nil && !errors.Is(l.StateError, fs.ErrNotExist) {
 		logger.Error(l.StateError, "The state of a container is lost; it is found out from the OCI runtime", "container", l.ID)
@@ -76,17 +81,15 @@ func (s *Server) recoverContainer(ctx context.Context, l *store.Loaded[store.Con
 // maxSpec bounds the specification of a container that is read back.
 const maxSpec = 64 << 20
 
-func recordIn(bundle string) (store.ContainerConfig, error) {
-	var config store.ContainerConfig
-	data, err := bounded.ReadFile(filepath.Join(bundle, "config.json"), maxSpec)
-	if err != nil {
-		return config, fmt.Errorf("read OCI specification: %w", err)
-	}
+func recordIn(bundle string) (config store.ContainerConfig, err error) {
 	var spec specs.Spec
-	if err := json.Unmarshal(data, &spec); err != nil {
-		return config, fmt.Errorf("read OCI specification: %w", err)
+	data, err := bounded.ReadFile(filepath.Join(bundle, "config.json"), maxSpec)
+	if err == nil {
+		err = json.Unmarshal(data, &spec)
 	}
-	err = json.Unmarshal([]byte(spec.Annotations[oci.AnnotationRecord]), &config)
+	if err == nil {
+		err = json.Unmarshal([]byte(spec.Annotations[oci.AnnotationRecord]), &config)
+	}
 	if err == nil && (config.SandboxID == "" || config.Config == nil) {
 		err = errors.New("it is no record")
 	}
@@ -97,7 +100,7 @@ func recordIn(bundle string) (store.ContainerConfig, error) {
 }
 
 // recoverSandbox finds a lost record in those of its containers.
-func (s *Server) recoverSandbox(ctx context.Context, l *store.Loaded[store.SandboxConfig, store.SandboxState], containers []store.Loaded[store.ContainerConfig, store.ContainerState]) {
+func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, containers []loadedContainer) {
 	logger := klog.FromContext(ctx)
 	if l.ConfigError != nil {
 		for _, c := range containers {
@@ -130,48 +133,42 @@ func (s *Server) recoverSandbox(ctx context.Context, l *store.Loaded[store.Sandb
 		if sb.pinned() {
 			state.Phase = store.SandboxReady
 		}
-		state.IPs = s.cni.Addresses(l.ID)
+		state.IPs = s.cni.Addresses(ctx, l.ID)
 	})
 }
 
 // adoptSandbox takes over one sandbox, or removes it.
-func (s *Server) adoptSandbox(ctx context.Context, l store.Loaded[store.SandboxConfig, store.SandboxState]) {
+func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
 	logger := klog.FromContext(ctx)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
 	if sb.known() {
 		s.sandboxes.Reserve(sb.Config.Name, sb.ID)
 	}
 	if l.ConfigError != nil || l.State().Phase == store.SandboxCreating {
-		s.discardSandbox(ctx, sb)
+		discard(ctx, sb.ID, s.undoSandbox(ctx, sb))
 		return
 	}
-	if sb.State().Pause.PID != 0 {
-		s.adoptPause(ctx, sb)
+	if process := sb.State().Pause; process.PID != 0 {
+		sb.pause = newTask(sb.ID, sb.pauseDir(), s.runtimeOf(sb), true)
+		if _, err := sb.pause.hold(process); err != nil {
+			logger.Error(err, "Could not get hold of a pause process", "sandbox", sb.ID)
+		}
+		s.watchPause(sb)
 	} else if exists(sb.pauseDir()) {
 		// One was being started for a container, which is removed as well.
 		if err := s.destroyPause(ctx, sb); err != nil {
 			logger.Error(err, "Could not take back a pause process", "sandbox", sb.ID)
 		}
 	}
-	lost := sb.ready() && (!sb.pinned() || sb.pause != nil && sb.pause.conmon == nil)
-	if lost {
+	if sb.ready() && (!sb.pinned() || sb.pause != nil && sb.pause.conmon == nil) {
 		logger.Info("A sandbox has lost its namespaces, as after a reboot", "sandbox", sb.ID)
 		sb.note(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	}
 	s.sandboxes.Add(sb.ID, sb)
 }
 
-// adoptPause gets hold of the sandbox's pause process again, if it is still there.
-func (s *Server) adoptPause(ctx context.Context, sb *sandbox) {
-	sb.pause = newTask(sb.ID, sb.pauseDir(), s.runtimeOf(sb), true)
-	if _, err := sb.pause.hold(sb.State().Pause); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not get hold of a pause process", "sandbox", sb.ID)
-	}
-	s.watchPause(sb)
-}
-
 // adoptContainer takes over one container, or removes it.
-func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.ContainerConfig, store.ContainerState]) {
+func (s *Server) adoptContainer(ctx context.Context, l loadedContainer) {
 	logger := klog.FromContext(ctx)
 	handler := ""
 	sb, ok, _ := s.sandboxes.Get(l.Config.SandboxID)
@@ -183,7 +180,7 @@ func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.Contai
 		s.containers.Reserve(c.Config.Name, c.ID)
 	}
 	if l.ConfigError != nil || l.StateError == nil && l.State().Phase == store.ContainerCreating || !ok {
-		s.discardContainer(ctx, c)
+		discard(ctx, c.ID, s.undoContainer(ctx, c))
 		return
 	}
 	if phase := c.State().Phase; phase == store.ContainerCreated || l.StateError != nil {
@@ -203,36 +200,30 @@ func (s *Server) adoptContainer(ctx context.Context, l store.Loaded[store.Contai
 }
 
 // askRuntime finds out from the OCI runtime and from conmon's files how far a container has
-// come, when its record may be behind.
+// come, when its record may be behind. The watch finds out if it has ended.
 func (s *Server) askRuntime(ctx context.Context, c *container) error {
-	process, err := monitor.FindProcess(c.task.bundle)
+	pid, conmon, err := monitor.FindProcess(c.task.bundle)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	phase := store.ContainerExited
+	phase := store.ContainerRunning
 	if c.task.runtime.Knows(c.ID) {
 		state, err := c.task.runtime.State(ctx, c.ID)
 		if err != nil {
 			return err
 		}
-		switch state.Status {
-		case specs.StateCreated:
+		if state.Status == specs.StateCreated {
 			phase = store.ContainerCreated
-		case specs.StateRunning:
-			phase = store.ContainerRunning
 		}
 	}
 	return c.Update(func(state *store.ContainerState) {
-		if state.Process.PID == 0 {
-			state.Process = store.Process{PID: process.PID, Conmon: process.Conmon}
-		}
-		if phase == store.ContainerExited {
-			phase = store.ContainerRunning // the watch finds out how it ended
-		}
 		state.Phase = phase
+		if state.Process.PID == 0 {
+			state.Process = store.Process{PID: pid, Conmon: conmon}
+		}
 		if phase == store.ContainerRunning && state.StartedAt.IsZero() {
 			state.StartedAt = c.Config.CreatedAt
-			if info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(process.PID))); err == nil {
+			if info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid))); err == nil {
 				state.StartedAt = info.ModTime()
 			}
 		}
@@ -244,7 +235,7 @@ func (s *Server) askRuntime(ctx context.Context, c *container) error {
 func (s *Server) destroyLeftovers(ctx context.Context) {
 	for _, id := range s.unknown(slices.Concat(names(ctx, s.state("sandboxes")), names(ctx, s.path("cni")))) {
 		record := store.Attach[store.SandboxConfig, store.SandboxState](s.path("sandboxes"), id)
-		s.discardSandbox(ctx, &sandbox{Record: record, stateDir: s.state("sandboxes", id)})
+		discard(ctx, id, s.undoSandbox(ctx, &sandbox{Record: record, stateDir: s.state("sandboxes", id)}))
 	}
 	ids := names(ctx, s.state("containers"))
 	for _, runtime := range s.runtimes {
@@ -256,7 +247,7 @@ func (s *Server) destroyLeftovers(ctx context.Context) {
 	}
 	for _, id := range s.unknown(ids) {
 		record := store.Attach[store.ContainerConfig, store.ContainerState](s.path("containers"), id)
-		s.discardContainer(ctx, &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[""], false)})
+		discard(ctx, id, s.undoContainer(ctx, &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[""], false)}))
 	}
 	// The callers of an earlier server's execs have gone with it.
 	for _, name := range names(ctx, s.state("tmp")) {
@@ -270,44 +261,33 @@ func (s *Server) destroyLeftovers(ctx context.Context) {
 }
 
 // names lists a directory, which need not be there.
-func names(ctx context.Context, dir string) []string {
+func names(ctx context.Context, dir string) (all []string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		klog.FromContext(ctx).Error(err, "Could not look for what unknown pods have left")
 	}
-	all := make([]string, len(entries))
-	for i, entry := range entries {
-		all[i] = entry.Name()
+	for _, entry := range entries {
+		all = append(all, entry.Name())
 	}
 	return all
 }
 
-// unknown are those of the names that are IDs of nothing that was taken over.
+// unknown are those of the names that are IDs of nothing that was taken over or could not be taken back.
 func (s *Server) unknown(all []string) []string {
 	slices.Sort(all)
-	return slices.DeleteFunc(slices.Compact(all), func(id string) bool { return !store.ValidID(id) || s.takenOver(id) })
+	return slices.DeleteFunc(slices.Compact(all), func(id string) bool {
+		_, isSandbox, _ := s.sandboxes.Get(id)
+		_, isContainer, _ := s.containers.Get(id)
+		_, isUnmade, _ := s.unmade.Get(id)
+		return !store.ValidID(id) || isSandbox || isContainer || isUnmade
+	})
 }
 
-// discardSandbox is undoSandbox for what a start finds half made or without a record.
-func (s *Server) discardSandbox(ctx context.Context, sb *sandbox) {
-	klog.FromContext(ctx).Info("Removing a sandbox that was made half or is unknown", "sandbox", sb.ID)
-	if err := s.undoSandbox(ctx, sb); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not remove all of a sandbox", "sandbox", sb.ID)
+// discard logs that a start has undone what it found half made or without a record, or why it could not.
+func discard(ctx context.Context, id string, err error) {
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Could not remove all of a sandbox or container that was made half or is unknown", "id", id)
+		return
 	}
-}
-
-// discardContainer is undoContainer for what a start finds half made or without a record.
-func (s *Server) discardContainer(ctx context.Context, c *container) {
-	klog.FromContext(ctx).Info("Removing a container that was made half or is unknown", "container", c.ID)
-	if err := s.undoContainer(ctx, c); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not remove all of a container", "container", c.ID)
-	}
-}
-
-// takenOver tells whether a sandbox or a container of this ID is known, be it as one that could not be taken back.
-func (s *Server) takenOver(id string) bool {
-	_, isContainer, _ := s.containers.Get(id)
-	_, isUnmade, _ := s.unmade.Get(id)
-	_, isSandbox, _ := s.sandboxes.Get(id)
-	return isContainer || isUnmade || isSandbox
+	klog.FromContext(ctx).Info("Removed a sandbox or container that was made half or is unknown", "id", id)
 }

@@ -2,7 +2,6 @@ package criserver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -202,64 +201,10 @@ func (c *container) makeBundle(sb *sandbox) error {
 	return sb.letPodPass(c.task.bundle)
 }
 
-// specify writes the container's OCI specification. It returns the user, whom only the image may know.
-func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *images.Image) (oci.User, error) {
-	config := c.Config.Config
-	security := config.GetLinux().GetSecurityContext()
-	files, err := oci.ReadUserFiles(c.rootfs())
-	if err != nil {
-		return oci.User{}, err
+// imageRef is the name by which the image can be pulled again.
+func imageRef(image *images.Image) string {
+	if len(image.Digests) > 0 {
+		return image.Digests[0]
 	}
-	user, err := oci.ResolveUser(security, image.Config.Config.User, files)
-	if err != nil {
-		return user, err
-	}
-	in := oci.Container{
-		ID: c.ID, Config: config, Image: image.Config.Config, Sandbox: sb.Config.Config, RootFS: c.rootfs(), User: user,
-		CgroupsPath: c.Config.CgroupsPath, Hostname: sb.hostname(), HostnameFile: sb.hostnameFile(), ResolvConf: sb.resolvConf(), ShmDir: sb.shm(),
-	}
-	if in.Devices, in.DeviceAccess, err = oci.Devices(config.GetDevices(), security.GetPrivileged()); err != nil {
-		return user, err
-	}
-	if in.SeccompProfile, err = seccompProfile(security.GetSeccomp()); err != nil {
-		return user, err
-	}
-	if in.AppArmorProfile, err = s.appArmor.Profile(ctx, security.GetApparmor(), security.GetPrivileged()); err != nil {
-		return user, err
-	}
-	if in.Namespaces, err = s.namespacesOf(ctx, sb, config); err != nil {
-		return user, err
-	}
-	if ids := sb.ids(); ids != nil {
-		in.UIDMappings, in.GIDMappings = mappingsOf(ids.UIDs), mappingsOf(ids.GIDs)
-	}
-	if in.Mounts, err = s.volumes(ctx, sb, c, image); err != nil {
-		return user, err
-	}
-	if err := prepareMounts(config.GetMounts()); err != nil {
-		return user, err
-	}
-	if in.Annotations, err = annotations(c); err != nil {
-		return user, err
-	}
-	spec, err := oci.Generate(in, s.machine)
-	if err != nil {
-		return user, err
-	}
-	if err := injectCDI(spec, config.GetCDIDevices(), s.options.CDISpecDirs); err != nil {
-		return user, err
-	}
-	return user, writeSpec(c.task.bundle, spec)
-}
-
-// annotations say to others what the container is, and to a server that lost its record everything.
-func annotations(c *container) (map[string]string, error) {
-	record, err := json.Marshal(c.Config)
-	if err != nil {
-		return nil, fmt.Errorf("encode record of container: %w", err)
-	}
-	return map[string]string{
-		oci.AnnotationType: "container", oci.AnnotationSandboxID: c.Config.SandboxID, oci.AnnotationRecord: string(record),
-		oci.AnnotationName: c.Config.Config.GetMetadata().GetName(), oci.AnnotationImage: c.Config.Config.GetImage().GetImage(),
-	}, nil
+	return image.ID
 }

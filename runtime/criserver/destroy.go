@@ -164,9 +164,6 @@ func (s *Server) undoContainer(ctx context.Context, c *container) error {
 	return fmt.Errorf("take back container %s, which is tried again with its sandbox: %w", c.ID, err)
 }
 
-// known tells whether the sandbox's configuration is there: at start it may be lost.
-func (sb *sandbox) known() bool { return sb.Config.Config != nil }
-
 // note changes the record on the way to the sandbox's end. A disk that is full is logged and does not hold up the end: what
 // the record tells of too much is undone once more.
 func (sb *sandbox) note(ctx context.Context, change func(*store.SandboxState)) {

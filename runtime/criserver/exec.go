@@ -9,10 +9,50 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/streaming"
 )
+
+// maxExecOutput bounds what ExecSync returns of each stream, so that both fit into a message.
+const maxExecOutput = (maxMessage - 1<<20) / 2
+
+// ExecSync runs a command in a container and returns its output. When it takes longer than
+// asked for, every process of it is killed.
+func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	if seconds := r.GetTimeout(); seconds > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, inSeconds(seconds))
+		defer cancel()
+	}
+	stdout, stderr := &bounded.Buffer{Limit: maxExecOutput}, &bounded.Buffer{Limit: maxExecOutput}
+	code, err := s.execIn(ctx, r.GetContainerId(), monitor.Exec{Command: r.GetCmd(), Stdout: stdout, Stderr: stderr})
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ExecSyncResponse{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), ExitCode: code}, nil
+}
+
+// execIn runs a command in a container until it ends.
+func (s *Server) execIn(ctx context.Context, id string, e monitor.Exec) (int32, error) {
+	c, err := s.findRunning(id)
+	if err != nil {
+		return 0, err
+	}
+	if len(e.Command) == 0 {
+		return 0, fmt.Errorf("%w: no command", oci.ErrInvalid)
+	}
+	e.ID, e.TempDir = c.ID, s.state("tmp")
+	if c.task.runtime.Runc {
+		e.Cgroup, e.Controller = s.cgroups().ForProcesses(oci.CgroupDir(c.Config.CgroupsPath))
+	}
+	code, err := c.task.runtime.Exec(ctx, e)
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", c.ID, err)
+	}
+	return code, nil
+}
 
 // Exec prepares running a command in a container over a URL of the streaming server.
 func (s *Server) Exec(_ context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
@@ -25,32 +65,45 @@ func (s *Server) Exec(_ context.Context, r *runtimeapi.ExecRequest) (*runtimeapi
 	return s.streams.GetExec(r)
 }
 
+// Attach prepares connecting with a container's stdio over a URL of the streaming server.
+func (s *Server) Attach(_ context.Context, r *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
+	if _, err := s.findRunning(r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return s.streams.GetAttach(r)
+}
+
 // streams is what the streaming server calls back. It has methods of the CRI's names, too.
 type streams struct{ *Server }
 
 // Exec runs a command for a client of the streaming server.
 func (s streams) Exec(ctx context.Context, id string, command []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+	code, err := s.execIn(ctx, id, monitor.Exec{
+		Command: command, Stdin: in, Stdout: writer(out), Stderr: writer(errOut), TTY: tty, Resize: sizes(ctx, resize), Hangup: streaming.ErrGone,
+	})
+	if err == nil && code != 0 {
+		err = utilexec.CodeExitError{Err: fmt.Errorf("command ended with exit code %d", code), Code: int(code)}
+	}
+	return err
+}
+
+// Attach connects a client of the streaming server with the container's conmon.
+func (s streams) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize) error {
 	c, err := s.findRunning(id)
 	if err != nil {
 		return err
 	}
-	e := s.execIn(c, command)
-	e.Stdin, e.TTY, e.Resize, e.Hangup = in, tty, sizes(ctx, resize), streaming.ErrGone
-	// An interface of a nil writer is not nil.
-	if out != nil {
-		e.Stdout = out
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return monitor.Attach(ctx, c.task.bundle, monitor.Streams{Stdin: in, Stdout: writer(out), Stderr: writer(errOut), Resize: sizes(ctx, resize)})
+}
+
+// writer is nil for a client without that stream: an interface of a nil WriteCloser would not be.
+func writer(w io.WriteCloser) io.Writer {
+	if w == nil {
+		return nil
 	}
-	if errOut != nil {
-		e.Stderr = errOut
-	}
-	code, err := c.task.runtime.Exec(ctx, e)
-	if err != nil {
-		return fmt.Errorf("exec in container %s: %w", c.ID, err)
-	}
-	if code != 0 {
-		return utilexec.CodeExitError{Err: fmt.Errorf("command ended with exit code %d", code), Code: int(code)}
-	}
-	return nil
+	return w
 }
 
 // sizes translates sizes of terminals until there are no more.

@@ -3,10 +3,14 @@ package criserver
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"minikubelet/runtime/criserver/images"
 )
 
 // AddFlags gives the options their defaults and adds the flags that every program with a CRI server in it has: cmd/crid,
@@ -91,4 +95,27 @@ func (f *registriesFlag) Set(path string) (err error) {
 	f.path = path
 	f.options.Images.Registries, err = LoadRegistries(path)
 	return err
+}
+
+// LoadRegistries reads a file that says how to reach registries, by the host in image references:
+//
+//	docker.io: {mirrors: ["http://10.0.0.1:5000"]}
+//	registry.example:5000: {insecure: true}
+func LoadRegistries(path string) (map[string]images.Registry, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read registry configuration: %w", err)
+	}
+	var hosts map[string]struct {
+		Mirrors  []string `json:"mirrors"`
+		Insecure bool     `json:"insecure"`
+	}
+	if err := yaml.UnmarshalStrict(data, &hosts); err != nil {
+		return nil, fmt.Errorf("read registry configuration %s: %w", path, err)
+	}
+	registries := map[string]images.Registry{}
+	for host, how := range hosts {
+		registries[host] = images.Registry{Mirrors: how.Mirrors, Insecure: how.Insecure}
+	}
+	return registries, nil
 }

@@ -1,7 +1,6 @@
 package criserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,18 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/prometheus/procfs"
 
 	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/stats"
 )
-
-// cgroupRoot is where cgroups are, of version 2 or of all controllers of version 1.
-const cgroupRoot = "/sys/fs/cgroup"
 
 // end kills a task, if it has not ended, and waits until the OCI runtime has forgotten it. It may have been made half.
 func (s *Server) end(ctx context.Context, t *task) error {
@@ -28,34 +23,29 @@ func (s *Server) end(ctx context.Context, t *task) error {
 		if err := t.kill(ctx); err != nil {
 			return err
 		}
-		return t.waitCleaned(ctx)
+		return t.delete(ctx)
 	}
 	if t.hasEnded() {
 		return nil
 	}
-	// Nothing records its end. All that is still making it must go first.
+	// No watch records its end. All that is still making it must go first.
 	if err := killMakers(ctx, t.id); err != nil {
 		return err
 	}
-	if err := s.deleteFromRuntimes(ctx, t.id); err != nil {
-		return err
-	}
-	if err := removeCgroups(ctx, t.id); err != nil {
-		return err
-	}
-	t.setEnded()
-	return nil
-}
-
-// deleteFromRuntimes has whichever OCI runtime knows a container forget it: without its record that may be any.
-func (s *Server) deleteFromRuntimes(ctx context.Context, id string) error {
-	var failed []error
-	for handler, runtime := range s.runtimes {
-		if handler != "" { // the default has a name as well
-			failed = append(failed, runtime.Delete(ctx, id, true))
+	// Without its record the container may be any runtime's.
+	for _, runtime := range s.runtimes {
+		if err := runtime.Delete(ctx, t.id, true); err != nil {
+			return err
 		}
 	}
-	return errors.Join(failed...)
+	for _, dir := range cgroupsOf(t.id) {
+		if err := monitor.RemoveCgroup(ctx, dir); err != nil {
+			return err
+		}
+	}
+	t.setEnded()
+	t.release()
+	return nil
 }
 
 // killMakers kills the programs that are making a sandbox or container and waits for their end: conmon and the OCI
@@ -64,11 +54,8 @@ func (s *Server) deleteFromRuntimes(ctx context.Context, id string) error {
 func killMakers(ctx context.Context, id string) error {
 	for {
 		makers, err := makersOf(id)
-		if err != nil {
+		if err != nil || len(makers) == 0 {
 			return err
-		}
-		if len(makers) == 0 {
-			return nil
 		}
 		for _, maker := range makers {
 			err := maker.Signal(syscall.SIGKILL)
@@ -84,21 +71,20 @@ func killMakers(ctx context.Context, id string) error {
 }
 
 func makersOf(id string) ([]*monitor.Handle, error) {
-	entries, err := os.ReadDir("/proc")
+	processes, err := procfs.AllProcs()
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	var makers []*monitor.Handle
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || !makes(pid, id) {
+	for _, process := range processes {
+		if !makes(process, id) {
 			continue
 		}
-		handle, err := monitor.Open(pid, 0)
+		handle, err := monitor.Open(process.PID, 0)
 		if err != nil {
 			continue // it has ended
 		}
-		if !makes(pid, id) { // the PID was given to another
+		if !makes(process, id) { // the PID was given to another
 			handle.Close()
 			continue
 		}
@@ -107,59 +93,24 @@ func makersOf(id string) ([]*monitor.Handle, error) {
 	return makers, nil
 }
 
-func makes(pid int, id string) bool {
-	arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+func makes(process procfs.Proc, id string) bool {
+	arguments, err := process.CmdLine()
 	if err != nil || len(arguments) == 0 {
 		return false // a kernel thread, or one that has ended
 	}
-	environment, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return hasString(arguments, id) || hasString(environment, "CNI_CONTAINERID="+id)
+	environment, _ := process.Environ()
+	return slices.Contains(arguments, id) || slices.Contains(environment, "CNI_CONTAINERID="+id)
 }
 
-// hasString looks for one of the strings in the form of /proc/PID/cmdline.
-func hasString(list []byte, one string) bool {
-	return slices.ContainsFunc(bytes.Split(list, []byte{0}), func(s []byte) bool { return string(s) == one })
-}
-
-// removeCgroups removes the cgroups that an OCI runtime made for a container and did not get to note, with what is in them.
-func removeCgroups(ctx context.Context, id string) error {
-	for _, dir := range cgroupsOf(id) {
-		for {
-			if pids, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil {
-				for pid := range strings.FieldsSeq(string(pids)) {
-					if number, err := strconv.Atoi(pid); err == nil && number > 1 {
-						_ = syscall.Kill(number, syscall.SIGKILL)
-					}
-				}
-			}
-			err := unix.Rmdir(dir)
-			if err == nil || errors.Is(err, fs.ErrNotExist) {
-				break
-			}
-			if !errors.Is(err, unix.EBUSY) {
-				return fmt.Errorf("remove cgroup %s: %w", dir, err)
-			}
-			select { // a process that was killed leaves its cgroup a moment later, and no event tells
-			case <-time.After(5 * time.Millisecond):
-			case <-ctx.Done():
-				return fmt.Errorf("remove cgroup %s: %w", dir, ctx.Err())
-			}
-		}
-	}
-	return nil
-}
-
-// cgroupsOf finds the cgroups that are named after a container, by the directory itself or as a systemd scope.
+// cgroupsOf finds the cgroups that are named after a container, by the directory itself or as a systemd scope: an OCI
+// runtime may have made some and not come to write it down.
 func cgroupsOf(id string) []string {
 	var found []string
-	_ = filepath.WalkDir(cgroupRoot, func(path string, entry fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(stats.Root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // cgroups go at any time
 		}
-		if !entry.IsDir() {
-			return nil
-		}
-		if name := strings.TrimSuffix(entry.Name(), ".scope"); name == id || strings.HasSuffix(name, "-"+id) {
+		if name := strings.TrimSuffix(entry.Name(), ".scope"); entry.IsDir() && (name == id || strings.HasSuffix(name, "-"+id)) {
 			found = append(found, path)
 		}
 		return nil

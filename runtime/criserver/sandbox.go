@@ -36,6 +36,9 @@ func sandboxName(m *runtimeapi.PodSandboxMetadata) string {
 	return strings.Join([]string{m.GetName(), m.GetNamespace(), m.GetUid(), fmt.Sprint(m.GetAttempt())}, "_")
 }
 
+// known tells whether the sandbox's configuration is there: at start it may be lost.
+func (sb *sandbox) known() bool { return sb.Config.Config != nil }
+
 func (sb *sandbox) ready() bool { return sb.State().Phase == store.SandboxReady }
 
 // options are the namespaces that the pod asks for.
@@ -111,17 +114,13 @@ func (sb *sandbox) network() (cni.Pod, error) {
 		if mapping.GetHostPort() <= 0 {
 			continue
 		}
-		protocol, err := cni.Protocol(int32(mapping.GetProtocol()))
-		if err == nil {
-			err = cni.CheckHostIP(mapping.GetHostIp())
+		port := cni.PortMapping{
+			HostPort: mapping.GetHostPort(), ContainerPort: mapping.GetContainerPort(), Protocol: strings.ToLower(mapping.GetProtocol().String()), HostIP: mapping.GetHostIp(),
 		}
-		if err == nil {
-			err = cni.CheckPorts(mapping.GetHostPort(), mapping.GetContainerPort())
-		}
-		if err != nil {
+		if err := port.Check(); err != nil {
 			return pod, fmt.Errorf("%w: %w", oci.ErrInvalid, err)
 		}
-		pod.Ports = append(pod.Ports, cni.PortMapping{HostPort: mapping.GetHostPort(), ContainerPort: mapping.GetContainerPort(), Protocol: protocol, HostIP: mapping.GetHostIp()})
+		pod.Ports = append(pod.Ports, port)
 	}
 	var err error
 	if pod.Ingress, err = bandwidth(config.GetAnnotations()["kubernetes.io/ingress-bandwidth"]); err != nil {
@@ -145,24 +144,12 @@ func bandwidth(annotation string) (int64, error) {
 
 // containersOf are the containers of a sandbox, the oldest first.
 func (s *Server) containersOf(sandboxID string) []*container {
-	return containersIn(s.containers, sandboxID)
-}
-
-// unmadeOf are those containers of a sandbox that could neither be made nor taken back.
-func (s *Server) unmadeOf(sandboxID string) []*container { return containersIn(s.unmade, sandboxID) }
-
-func containersIn(index *store.Index[*container], sandboxID string) []*container {
-	var found []*container
-	for _, c := range index.All() {
-		if c.Config.SandboxID == sandboxID {
-			found = append(found, c)
-		}
-	}
+	found := slices.DeleteFunc(s.containers.All(), func(c *container) bool { return c.Config.SandboxID != sandboxID })
 	slices.SortFunc(found, func(a, b *container) int { return a.Config.CreatedAt.Compare(b.Config.CreatedAt) })
 	return found
 }
 
-// disconnect has CNI plugins take the pod from its network.
+// disconnect lets CNI plugins take the pod from its network.
 func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 	if !sb.State().Network && !s.cni.Connected(sb.ID) {
 		return nil

@@ -1,7 +1,7 @@
 // Package criserver is the embedded CRI server: it runs pods on a bare Linux machine with an
 // OCI runtime, conmon and CNI plugins, and answers kubelets, crictl and critest over a unix
-// socket. Read run_pod_sandbox.go, create_container.go and start_container.go in this order;
-// each method has a file of its name.
+// socket. Read run_pod_sandbox.go, create_container.go and start_container.go in this order; other
+// methods are in files that are named after them or their group.
 package criserver
 
 import (

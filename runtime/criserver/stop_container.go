@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/signal"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/store"
 )
 
@@ -54,4 +57,34 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 		}
 	}
 	return c.task.kill(ctx)
+}
+
+// RemoveContainer removes a container, killing it first if it runs. One that is not there is no error.
+func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	c, err := s.findContainer(r.GetContainerId())
+	if errors.Is(err, errNotFound) {
+		return &runtimeapi.RemoveContainerResponse{}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	s.step(ctx, "RemoveContainer 1")
+	return &runtimeapi.RemoveContainerResponse{}, s.destroyContainer(ctx, c)
+}
+
+// stopSignal is the container's, or the image's, or SIGTERM.
+func stopSignal(config *runtimeapi.ContainerConfig, image *images.Image) string {
+	if signal := config.GetStopSignal(); signal != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+		return strings.TrimPrefix(signal.String(), "SIGNAL_")
+	}
+	if _, ok := signalNumber(image.Config.Config.StopSignal); ok {
+		return image.Config.Config.StopSignal
+	}
+	return "SIGTERM"
+}
+
+// signalNumber reads SIGTERM, TERM, SIGRTMIN+3, the CRI's SIGRTMINPLUS3, or 15.
+func signalNumber(name string) (syscall.Signal, bool) {
+	name = strings.NewReplacer("PLUS", "+", "MINUS", "-").Replace(strings.ToUpper(strings.TrimSpace(name)))
+	number, err := signal.ParseSignal(name)
+	return number, err == nil && number > 0 && number < 65
 }

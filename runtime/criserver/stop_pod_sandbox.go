@@ -37,8 +37,10 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	for _, c := range containers {
 		group.Go(func() error { return c.task.kill(ctx) })
 	}
-	for _, c := range s.unmadeOf(sb.ID) {
-		group.Go(func() error { return s.destroyContainer(ctx, c) })
+	for _, c := range s.unmade.All() {
+		if c.Config.SandboxID == sb.ID {
+			group.Go(func() error { return s.destroyContainer(ctx, c) })
+		}
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("stop containers of sandbox: %w", err)
@@ -51,7 +53,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	group = errgroup.Group{}
 	group.Go(func() error { return s.takeDown(ctx, sb) })
 	for _, c := range containers {
-		group.Go(func() error { return c.task.waitCleaned(ctx) })
+		group.Go(func() error { return c.task.delete(ctx) })
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("stop sandbox: %w", err)
@@ -61,4 +63,34 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, sb.ID, sb.ID)
 	}
 	return nil
+}
+
+// RemovePodSandbox removes a sandbox with all its containers. One that is not there is no error.
+func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	sb, err := s.findSandbox(r.GetPodSandboxId())
+	if errors.Is(err, errNotFound) {
+		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	// 1. Stop it, if that was not done.
+	if err := s.stopSandbox(ctx, sb); err != nil {
+		return nil, err
+	}
+	// 2. Remove its containers.
+	s.step(ctx, "RemovePodSandbox 2")
+	group := errgroup.Group{}
+	for _, c := range s.containersOf(sb.ID) {
+		group.Go(func() error { return s.destroyContainer(ctx, c) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	// 3. Remove its files, and last its record and its name.
+	s.step(ctx, "RemovePodSandbox 3")
+	if err := s.destroySandbox(ctx, sb); err != nil {
+		return nil, err
+	}
+	s.step(ctx, "RemovePodSandbox end")
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }

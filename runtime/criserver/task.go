@@ -32,15 +32,12 @@ type task struct {
 	conmon  *monitor.Handle
 	watched atomic.Bool   // its end will be recorded: see watch
 	exited  chan struct{} // closed once its end is known and recorded
-	cleaned chan struct{} // closed once the runtime has forgotten it
-	ended   sync.Once     // see setEnded
-
-	mu      sync.Mutex
-	cleanup error
+	ended   sync.Once     // closes exited
+	deletes sync.Mutex    // held while the OCI runtime deletes it
 }
 
 func newTask(id, bundle string, runtime *monitor.Runtime, ownPIDs bool) *task {
-	return &task{id: id, bundle: bundle, runtime: runtime, ownPIDs: ownPIDs, exited: make(chan struct{}), cleaned: make(chan struct{})}
+	return &task{id: id, bundle: bundle, runtime: runtime, ownPIDs: ownPIDs, exited: make(chan struct{})}
 }
 
 // writeSpec puts the specification into the bundle.
@@ -58,11 +55,11 @@ func writeSpec(bundle string, spec *specs.Spec) error {
 // create has conmon and the runtime make the container.
 func (t *task) create(ctx context.Context, conmon *monitor.Conmon, m monitor.Container) (store.Process, error) {
 	m.ID, m.Bundle = t.id, t.bundle
-	process, err := conmon.Create(ctx, t.runtime, m)
+	pid, conmonPID, err := conmon.Create(ctx, t.runtime, m)
 	if err != nil {
 		return store.Process{}, err
 	}
-	return t.hold(store.Process{PID: process.PID, Conmon: process.Conmon})
+	return t.hold(store.Process{PID: pid, Conmon: conmonPID})
 }
 
 // hold gets hold of the task's processes. One that has ended already is no error.
@@ -120,27 +117,29 @@ func (t *task) kill(ctx context.Context) error {
 }
 
 // watch waits in the background for the end of the task's conmon, which comes after that of the
-// task, has the end recorded, and lets the runtime forget the container, which frees its cgroup.
+// task, records the end, and lets the runtime forget the container, which frees its cgroup.
 func (s *Server) watch(t *task, record func(monitor.Exit)) {
 	t.watched.Store(true)
 	s.watches.Go(func() {
 		ctx := s.stopped
+		defer t.release()
 		if t.conmon != nil {
 			if err := t.conmon.Wait(ctx); err != nil {
-				t.release() // the server ends, the container does not
-				return
+				return // the server ends, the container does not
 			}
 		}
-		exit := s.exitOf(ctx, t)
-		record(exit)
-		close(t.exited)
-		s.forget(ctx, t)
-		t.release()
+		record(s.exitOf(ctx, t))
+		t.setEnded()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		if err := t.delete(ctx); err != nil {
+			klog.FromContext(ctx).Error(err, "Could not delete container from OCI runtime; tried again on removal", "id", t.id)
+		}
 	})
 }
 
-// exitOf finds out how the task ended. Without conmon's word, somebody killed conmon: what is
-// left of the container has lost its output and its keeper, so it is ended too.
+// exitOf finds out how the task ended. Without an exit code conmon was killed: what is left of the container has lost its
+// output and its keeper, so it is ended too.
 func (s *Server) exitOf(ctx context.Context, t *task) monitor.Exit {
 	exit, err := monitor.ReadExit(t.bundle)
 	if err != nil {
@@ -156,37 +155,16 @@ func (s *Server) exitOf(ctx context.Context, t *task) monitor.Exit {
 	return exit
 }
 
-// forget has the runtime delete a task that has ended.
-func (s *Server) forget(ctx context.Context, t *task) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	// In a namespace of others the first process leaves its children behind.
+// delete lets the OCI runtime forget a task that has ended. It may be called again, also by others at the same time.
+func (t *task) delete(ctx context.Context) error {
+	t.deletes.Lock()
+	defer t.deletes.Unlock()
+	// In a PID namespace of others the first process leaves its children behind, which only force ends.
 	err := t.runtime.Delete(ctx, t.id, !t.ownPIDs)
 	if err != nil {
 		err = t.runtime.Delete(ctx, t.id, true)
 	}
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Could not delete container from OCI runtime; tried again on removal", "id", t.id)
-	}
-	t.mu.Lock()
-	t.cleanup = err
-	t.mu.Unlock()
-	close(t.cleaned)
-}
-
-// gone waits until the runtime has forgotten the ended task.
-func (t *task) waitCleaned(ctx context.Context) error {
-	select {
-	case <-t.cleaned:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.cleanup != nil {
-		t.cleanup = t.runtime.Delete(ctx, t.id, true)
-	}
-	return t.cleanup
+	return err
 }
 
 func (t *task) release() {
@@ -194,11 +172,7 @@ func (t *task) release() {
 	t.conmon.Close()
 }
 
-// setEnded tells those who wait for a task that is not watched that it has ended and is forgotten.
+// setEnded tells those who wait for the task that it has ended.
 func (t *task) setEnded() {
-	t.ended.Do(func() {
-		close(t.exited)
-		close(t.cleaned)
-		t.release()
-	})
+	t.ended.Do(func() { close(t.exited) })
 }

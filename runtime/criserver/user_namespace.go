@@ -1,20 +1,23 @@
 package criserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	ocifeatures "github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/images"
-	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/namespaces"
 	"minikubelet/runtime/criserver/oci"
 )
@@ -158,29 +161,40 @@ type features struct {
 	noUserNamespaces  error // why not; nil when they work
 }
 
-// findFeatures asks runtimes and kernel. That of user namespaces is tried, since many parts
-// of a kernel have to play together.
+// featuresOf reads what an OCI runtime says of itself. One that says nothing of something cannot do it.
+func featuresOf(runtime string, said ocifeatures.Features) features {
+	f := features{recursiveReadOnly: slices.Contains(said.MountOptions, "rro")}
+	linux := said.Linux
+	if linux == nil || !slices.Contains(linux.Namespaces, "user") || linux.MountExtensions == nil || linux.MountExtensions.IDMap == nil ||
+		linux.MountExtensions.IDMap.Enabled == nil || !*linux.MountExtensions.IDMap.Enabled {
+		f.noUserNamespaces = fmt.Errorf("%s has no ID-mapped mounts", runtime)
+	}
+	return f
+}
+
+// findFeatures asks runtimes and kernel. The kernel's user namespaces are tried, since many parts of it have to play together.
 func (s *Server) findFeatures(ctx context.Context) {
 	s.features = map[string]features{}
-	kernel := s.tryUserNamespace()
+	notHere := s.tryUserNamespace()
+	if notHere != nil {
+		klog.FromContext(ctx).Info("Pods cannot have user namespaces on this machine", "reason", notHere)
+	}
+	// Whether the kernel changes mounts together with those below them.
+	canSet := !errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.ENOSYS)
 	for name, runtime := range s.runtimes {
 		if name == "" {
 			continue // the default has a name as well
 		}
-		able, err := runtime.Features(ctx)
+		said, err := runtime.Features(ctx)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Could not ask an OCI runtime what it can do", "runtime", name)
 		}
-		f := features{recursiveReadOnly: able.RecursiveReadOnly && monitor.CanSetMountAttributes(), noUserNamespaces: kernel}
-		if kernel == nil && !able.MappedMounts {
-			f.noUserNamespaces = fmt.Errorf("%s has no ID-mapped mounts", runtime.Name())
-		}
+		f := featuresOf(runtime.Name(), said)
+		f.recursiveReadOnly = f.recursiveReadOnly && canSet
+		f.noUserNamespaces = cmp.Or(notHere, f.noUserNamespaces)
 		s.features[name] = f
 	}
 	s.features[""] = s.features[s.options.DefaultRuntime]
-	if kernel != nil {
-		klog.FromContext(ctx).Info("Pods cannot have user namespaces on this machine", "reason", kernel)
-	}
 }
 
 // tryUserNamespace makes a user namespace and mounts a file system as it sees it.

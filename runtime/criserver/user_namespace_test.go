@@ -1,10 +1,12 @@
 package criserver
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
 
+	ocifeatures "github.com/opencontainers/runtime-spec/specs-go/features"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/oci"
@@ -42,5 +44,23 @@ func TestValidateUserNamespace(t *testing.T) {
 	asked.Network = runtimeapi.NamespaceMode_NODE
 	if err := s.validateUserNamespace("able", asked); !errors.Is(err, oci.ErrInvalid) {
 		t.Errorf("in the node's network: %v", err)
+	}
+}
+
+func TestFeaturesOf(t *testing.T) {
+	for said, want := range map[string][2]bool{
+		`{"mountOptions":["ro","rro"],"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":true}}}}`: {true, true},
+		`{"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":false}}}}`:                            {},
+		`{"linux":{"namespaces":["pid"],"mountExtensions":{"idmap":{"enabled":true}}}}`:                              {},
+		`{"linux":{"namespaces":["user"]}}`: {},
+		`{}`:                                {},
+	} {
+		var read ocifeatures.Features
+		if err := json.Unmarshal([]byte(said), &read); err != nil {
+			t.Fatal(err)
+		}
+		if f := featuresOf("runc", read); [2]bool{f.recursiveReadOnly, f.noUserNamespaces == nil} != want {
+			t.Errorf("%s: %+v", said, f)
+		}
 	}
 }

@@ -15,16 +15,16 @@ var idlePlugins = map[string][]string{
 	"bandwidth": {"runtimeConfig", "ingressRate", "ingressBurst", "egressRate", "egressBurst"},
 }
 
-// plain is a network's configuration for pods with neither port mappings nor bandwidth: without
-// the plugins that would only be started to hand on what the one before them answered. Each
-// costs two processes in a pod's life, and portmap's a few of iptables more.
+// plain is a network's configuration for pods with neither port mappings nor bandwidth: without the plugins that would only
+// hand on what the one before them answered. Each costs two processes in a pod's life, and portmap's a few of iptables more.
 func plain(network *libcni.NetworkConfigList) (*libcni.NetworkConfigList, error) {
 	var list map[string]json.RawMessage
-	if err := json.Unmarshal(network.Bytes, &list); err != nil {
-		return nil, fmt.Errorf("read network configuration: %w", err)
-	}
 	var plugins []map[string]json.RawMessage
-	if err := json.Unmarshal(list["plugins"], &plugins); err != nil {
+	err := json.Unmarshal(network.Bytes, &list)
+	if err == nil {
+		err = json.Unmarshal(list["plugins"], &plugins)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read network configuration: %w", err)
 	}
 	needed := slices.DeleteFunc(slices.Clone(plugins), idle)
@@ -32,7 +32,6 @@ func plain(network *libcni.NetworkConfigList) (*libcni.NetworkConfigList, error)
 	if len(plugins) == 0 || len(needed) == len(plugins) || idle(plugins[0]) {
 		return network, nil
 	}
-	var err error
 	if list["plugins"], err = json.Marshal(needed); err != nil {
 		return nil, fmt.Errorf("write network configuration: %w", err)
 	}

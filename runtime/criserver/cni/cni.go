@@ -1,6 +1,5 @@
-// Package cni connects pods to networks with CNI plugins. It uses libcni as go-cni does, but
-// with a cache of its own: what a pod is disconnected with is what it was connected with, also
-// when the configuration has changed since.
+// Package cni connects pods to networks with CNI plugins. A pod is disconnected by the configuration that it was connected
+// by, also when that has changed since.
 package cni
 
 import (
@@ -8,10 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 
@@ -81,7 +81,7 @@ func New(confDir string, binDirs []string, cacheDir string) *Plugins {
 // forPod has a cache for each pod: with one for all libcni would read that of every pod to
 // disconnect one.
 func (p *Plugins) forPod(id string) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(p.binDirs, filepath.Join(p.cacheDir, id), newExec())
+	return libcni.NewCNIConfigWithCacheDir(p.binDirs, filepath.Join(p.cacheDir, id), &boundedExec{})
 }
 
 // Watch reads the configuration again whenever its directory changes, until ctx ends.
@@ -90,11 +90,11 @@ func (p *Plugins) Watch(ctx context.Context) error {
 		return fmt.Errorf("make directory of CNI configuration: %w", err)
 	}
 	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch CNI configuration: %w", err)
+	if err == nil {
+		defer watcher.Close()
+		err = watcher.Add(p.confDir)
 	}
-	defer watcher.Close()
-	if err := watcher.Add(p.confDir); err != nil {
+	if err != nil {
 		return fmt.Errorf("watch CNI configuration: %w", err)
 	}
 	p.Reload() // what came before the watch
@@ -130,7 +130,7 @@ func load(dir string) (*libcni.NetworkConfigList, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: read %s: %w", ErrNotReady, dir, err)
 	}
-	sort.Strings(files)
+	slices.Sort(files)
 	problems := []error{fmt.Errorf("%w in %s", ErrNotReady, dir)}
 	for _, file := range files {
 		list, err := loadFile(file)
@@ -162,8 +162,7 @@ func loadFile(file string) (*libcni.NetworkConfigList, error) {
 	return list, err
 }
 
-// listOfOne makes a list of the configuration of a single plugin, as files from before there
-// were lists have it.
+// listOfOne makes a list of the configuration of a single plugin, as older files have it.
 func listOfOne(plugin []byte) ([]byte, error) {
 	var conf struct{ CNIVersion, Name, Type string }
 	if err := json.Unmarshal(plugin, &conf); err != nil {
@@ -252,8 +251,14 @@ func (p Pod) runtimeConf() *libcni.RuntimeConf {
 	if len(p.DNS.Servers)+len(p.DNS.Searches)+len(p.DNS.Options) > 0 {
 		capabilities["dns"] = p.DNS
 	}
-	if p.Ingress > 0 || p.Egress > 0 {
-		capabilities["bandwidth"] = bandwidth(p.Ingress, p.Egress)
+	limits := map[string]int64{}
+	for direction, rate := range map[string]int64{"ingress": p.Ingress, "egress": p.Egress} {
+		if rate > 0 {
+			limits[direction+"Rate"], limits[direction+"Burst"] = rate, math.MaxInt32 // a burst that never binds
+		}
+	}
+	if len(limits) > 0 {
+		capabilities["bandwidth"] = limits
 	}
 	if p.CgroupParent != "" {
 		capabilities["cgroupPath"] = p.CgroupParent
@@ -268,41 +273,16 @@ func (p Pod) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
-// bandwidth are the parameters of the bandwidth plugin, with bursts that never bind.
-func bandwidth(ingress, egress int64) map[string]uint64 {
-	const burst = 1<<31 - 1
-	limits := map[string]uint64{}
-	if ingress > 0 {
-		limits["ingressRate"], limits["ingressBurst"] = uint64(ingress), burst
-	}
-	if egress > 0 {
-		limits["egressRate"], limits["egressBurst"] = uint64(egress), burst
-	}
-	return limits
-}
-
-// Protocol is CNI's name of a protocol by the number that the CRI gives it.
-func Protocol(number int32) (string, error) {
-	names := []string{"tcp", "udp", "sctp"}
-	if number < 0 || int(number) >= len(names) {
-		return "", fmt.Errorf("port mapping has unknown protocol %d", number)
-	}
-	return names[number], nil
-}
-
-// CheckHostIP refuses what no plugin could bind to.
-func CheckHostIP(ip string) error {
-	if ip != "" && net.ParseIP(ip) == nil {
-		return fmt.Errorf("port mapping has host IP %q, which is none", ip)
-	}
-	return nil
-}
-
-// CheckPorts refuses what portmap would refuse when a pod is connected, and again when it is
-// disconnected, which would leave what other plugins did.
-func CheckPorts(host, container int32) error {
-	if host < 1 || host > 65535 || container < 1 || container > 65535 {
-		return fmt.Errorf("port mapping of %d to %d: ports are from 1 to 65535", host, container)
+// Check refuses what portmap would refuse when a pod is connected, and again when it is disconnected, which would leave what
+// other plugins did.
+func (m PortMapping) Check() error {
+	switch {
+	case m.HostPort < 1 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535:
+		return fmt.Errorf("port mapping of %d to %d: ports are from 1 to 65535", m.HostPort, m.ContainerPort)
+	case !slices.Contains([]string{"tcp", "udp", "sctp"}, m.Protocol):
+		return fmt.Errorf("port mapping has unknown protocol %s", m.Protocol)
+	case m.HostIP != "" && net.ParseIP(m.HostIP) == nil:
+		return fmt.Errorf("port mapping has host IP %q, which is none", m.HostIP)
 	}
 	return nil
 }

@@ -59,8 +59,8 @@ func TestPlugins(t *testing.T) {
 		DNS: DNS{Servers: []string{"10.96.0.10"}}, Ingress: 1000,
 	}
 	ips, err := p.Setup(t.Context(), pod)
-	if err != nil || !slices.Equal(ips, []string{"10.0.0.2", "fd00::2"}) || !slices.Equal(p.Addresses("abc"), ips) {
-		t.Errorf("addresses %v, %v, cached %v", ips, err, p.Addresses("abc"))
+	if err != nil || !slices.Equal(ips, []string{"10.0.0.2", "fd00::2"}) || !slices.Equal(p.Addresses(t.Context(), "abc"), ips) {
+		t.Errorf("addresses %v, %v, cached %v", ips, err, p.Addresses(t.Context(), "abc"))
 	}
 	asked, err := os.ReadFile(calls)
 	if err != nil {
@@ -129,10 +129,15 @@ func TestHalfConnected(t *testing.T) {
 	}
 }
 
-func TestCheckPorts(t *testing.T) {
+func TestPortMappings(t *testing.T) {
 	for ports, ok := range map[[2]int32]bool{{1, 1}: true, {65535, 65535}: true, {0, 1}: false, {1, 0}: false, {65536, 1}: false, {1, -1}: false} {
-		if err := CheckPorts(ports[0], ports[1]); (err == nil) != ok {
+		if err := (PortMapping{HostPort: ports[0], ContainerPort: ports[1], Protocol: "tcp"}).Check(); (err == nil) != ok {
 			t.Errorf("%v: %v", ports, err)
+		}
+	}
+	for m, ok := range map[PortMapping]bool{{1, 1, "udp", "::1"}: true, {1, 1, "", ""}: false, {1, 1, "icmp", ""}: false, {1, 1, "sctp", "host"}: false} {
+		if err := m.Check(); (err == nil) != ok {
+			t.Errorf("%v: %v", m, err)
 		}
 	}
 }

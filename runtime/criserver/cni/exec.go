@@ -13,7 +13,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"minikubelet/runtime/criserver/bounded"
 )
@@ -25,17 +24,8 @@ const (
 	outputDelay = time.Second
 )
 
-// boundedExec runs plugins as libcni does, but does not keep whatever they print.
-type boundedExec struct {
-	version.PluginDecoder
-}
-
-func newExec() invoke.Exec { return &boundedExec{} }
-
-// FindInPath implements invoke.Exec.
-func (*boundedExec) FindInPath(plugin string, paths []string) (string, error) {
-	return invoke.FindInPath(plugin, paths)
-}
+// boundedExec runs plugins as libcni does, but keeps only so much of what they print.
+type boundedExec struct{ invoke.DefaultExec }
 
 // ExecPlugin implements invoke.Exec.
 func (*boundedExec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
@@ -44,7 +34,7 @@ func (*boundedExec) ExecPlugin(ctx context.Context, path string, stdin []byte, e
 	cmd.Env = environ
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// What the plugin started ends with it when it takes too long, and whatever goes on with its output open is not waited for.
+	// A plugin that takes too long ends with its children, and a child that goes on with the output open is not waited for.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = outputDelay

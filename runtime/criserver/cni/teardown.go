@@ -54,14 +54,10 @@ func (p *Plugins) Connected(id string) bool {
 // Teardown disconnects a pod. One that is not connected is no error. NetNS may be empty when the namespace is gone, and
 // all but SandboxID when no more is known of the pod.
 func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {
-	var failed []error
-	for _, n := range p.networksOf(ctx, pod) {
-		if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, n.list, n.conf); err != nil {
-			failed = append(failed, fmt.Errorf("remove pod from network %s: %w", n.list.Name, err))
+	for _, a := range p.attachmentsOf(ctx, pod) {
+		if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, a.list, a.conf); err != nil {
+			return fmt.Errorf("remove pod from network %s: %w", a.list.Name, err)
 		}
-	}
-	if len(failed) > 0 {
-		return errors.Join(failed...)
 	}
 	if err := trees.Remove(p.podDir(pod.SandboxID)); err != nil {
 		return fmt.Errorf("forget networks of pod: %w", err)
@@ -75,26 +71,49 @@ type attachment struct {
 	conf *libcni.RuntimeConf
 }
 
-// networksOf finds what to disconnect a pod from: what was written down before it was connected, else what libcni keeps,
-// else, when both are lost, the network of today. None is left only when there is no network configuration at all.
-func (p *Plugins) networksOf(ctx context.Context, pod Pod) []attachment {
+// attachmentsOf finds what to disconnect a pod from: what was written down before it was connected, else what libcni keeps,
+// else, when both are lost, the network of today. There is none only without any network configuration.
+func (p *Plugins) attachmentsOf(ctx context.Context, pod Pod) []attachment {
 	conf := pod.runtimeConf()
-	noted, err := p.noted(pod.SandboxID)
+	written, list, err := p.readAttached(pod.SandboxID)
 	if err == nil {
-		conf.Args, conf.CapabilityArgs = noted.Args, noted.CapabilityArgs
-		list, err := libcni.NetworkConfFromBytes(noted.Config)
-		if err == nil {
-			return []attachment{{list, conf}}
-		}
+		conf.Args, conf.CapabilityArgs = written.Args, written.CapabilityArgs
+		return []attachment{{list, conf}}
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, fs.ErrNotExist) {
 		klog.FromContext(ctx).Error(err, "How a pod was connected is lost; it is disconnected by what else is known", "sandbox", pod.SandboxID)
 	}
+	if cached := p.cached(ctx, pod); len(cached) > 0 {
+		return cached
+	}
+	if network, _ := p.networkFor(pod); network != nil {
+		return []attachment{{network, conf}}
+	}
+	return nil
+}
+
+// readAttached reads what remember wrote.
+func (p *Plugins) readAttached(id string) (written attached, list *libcni.NetworkConfigList, err error) {
+	path := filepath.Join(p.podDir(id), attachedFile)
+	data, err := bounded.ReadFile(path, maxConfig+maxOutput)
+	if err != nil {
+		return written, nil, err
+	}
+	if err = json.Unmarshal(data, &written); err == nil {
+		list, err = libcni.NetworkConfFromBytes(written.Config)
+	}
+	if err != nil {
+		return written, nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return written, list, nil
+}
+
+// cached are the attachments that libcni keeps.
+func (p *Plugins) cached(ctx context.Context, pod Pod) (found []attachment) {
 	cached, err := p.forPod(pod.SandboxID).GetCachedAttachments(pod.SandboxID)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		klog.FromContext(ctx).Error(err, "Could not look up networks of a pod", "sandbox", pod.SandboxID)
 	}
-	var found []attachment
 	for _, a := range cached {
 		list, err := libcni.NetworkConfFromBytes(a.Config)
 		if err != nil {
@@ -103,52 +122,16 @@ func (p *Plugins) networksOf(ctx context.Context, pod Pod) []attachment {
 		}
 		found = append(found, attachment{list, &libcni.RuntimeConf{ContainerID: pod.SandboxID, NetNS: pod.NetNS, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs}})
 	}
-	if len(found) > 0 {
-		return found
-	}
-	conf = pod.runtimeConf()
-	if network, _ := p.networkFor(pod); network != nil {
-		return []attachment{{network, conf}}
-	}
-	return nil
-}
-
-// noted reads what remember wrote.
-func (p *Plugins) noted(id string) (attached, error) {
-	var noted attached
-	path := filepath.Join(p.podDir(id), attachedFile)
-	data, err := bounded.ReadFile(path, maxConfig+maxOutput)
-	if err != nil {
-		return noted, err
-	}
-	if err := json.Unmarshal(data, &noted); err != nil {
-		return noted, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(noted.Config) == 0 {
-		return noted, fmt.Errorf("read %s: no network", path)
-	}
-	return noted, nil
+	return found
 }
 
 // Addresses are those that a pod was given, as far as the cache tells.
-func (p *Plugins) Addresses(sandboxID string) []string {
-	cni := p.forPod(sandboxID)
-	attached, err := cni.GetCachedAttachments(sandboxID)
-	if err != nil {
-		return nil
-	}
-	var ips []string
-	for _, a := range attached {
-		list, err := libcni.NetworkConfFromBytes(a.Config)
-		if err != nil {
-			continue
+func (p *Plugins) Addresses(ctx context.Context, sandboxID string) (ips []string) {
+	for _, a := range p.cached(ctx, Pod{SandboxID: sandboxID}) {
+		if result, err := p.forPod(sandboxID).GetNetworkListCachedResult(a.list, a.conf); err == nil && result != nil {
+			found, _ := addresses(result)
+			ips = append(ips, found...)
 		}
-		result, err := cni.GetNetworkListCachedResult(list, &libcni.RuntimeConf{ContainerID: sandboxID, IfName: a.IfName})
-		if err != nil || result == nil {
-			continue
-		}
-		found, _ := addresses(result)
-		ips = append(ips, found...)
 	}
 	return ips
 }

@@ -110,29 +110,20 @@ func receive(conn *net.UnixConn, s Streams) error {
 	for {
 		n, err := conn.Read(buffer)
 		if n > 1 {
-			var to io.Writer
-			switch buffer[0] {
-			case fromStdout:
-				to = s.Stdout
-			case fromStderr:
-				to = s.Stderr
-			}
-			if to != nil && !delivered(to, buffer[1:n]) {
-				return nil // the client has gone
+			to := map[byte]io.Writer{fromStdout: s.Stdout, fromStderr: s.Stderr}[buffer[0]]
+			if to != nil {
+				if _, err := to.Write(buffer[1:n]); err != nil {
+					return nil //nolint:nilerr // the client has gone
+				}
 			}
 		}
-		if err != nil || n == 0 {
-			if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
-				return nil
-			}
+		switch {
+		case n == 0 && err == nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+			return nil
+		case err != nil:
 			return fmt.Errorf("read from container: %w", err)
 		}
 	}
-}
-
-func delivered(to io.Writer, data []byte) bool {
-	_, err := to.Write(data)
-	return err == nil
 }
 
 // control sends a line to conmon.

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,154 +30,134 @@ type Exec struct {
 	Resize         <-chan Size
 	Hangup         error  // a cause of the context's end; nil if there is none that leaves the command alone
 	TempDir        string // for a PID file
-	// Cgroup is the container's directory in a cgroup file system, and Controller what a runtime
-	// calls that one on v1. The command gets a cgroup of its own below, by which all its processes
-	// are found. Empty for a runtime that cannot do so.
+	// Cgroup is the container's directory in a cgroup file system, and Controller what a runtime calls that one on v1. The
+	// command gets a cgroup of its own below, by which all its processes are found. Empty for a runtime that cannot do so.
 	Cgroup, Controller string
 }
 
 // Size is one of a terminal.
 type Size struct{ Width, Height uint16 }
 
+// execution is a command that the runtime's program runs in a container.
+type execution struct {
+	cmd   *exec.Cmd
+	dir   string // of its PID file and the runtime's log
+	group string // its cgroup; "" without one
+	done  chan struct{}
+	err   error // of the program, once done is closed
+}
+
 // Exec runs a command in a container until it ends, and returns its exit code. When ctx ends
 // first, every process of the command is killed and the error is ErrTimeout.
 //
-// When the cause of that is e.Hangup, nobody listens any more and the command is left alone: its terminal hangs up, or
+// When the cause of that is e.Hangup, the client has gone and the command is left alone: its terminal hangs up, or
 // its pipes close, as ssh does it. One that ends neither by that nor by itself runs as long as its container.
 func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
+	x, err := r.prepare(e)
+	if err != nil {
+		return 0, err
+	}
+	stdio, err := e.connect(x.cmd)
+	if err != nil {
+		x.destroy()
+		return 0, err
+	}
+	if err := x.cmd.Start(); err != nil {
+		stdio.hangUp()
+		x.destroy()
+		return 0, fmt.Errorf("start %s exec: %w", r.Name(), err)
+	}
+	stdio.started()
+	go func() {
+		defer close(x.done)
+		x.err = x.cmd.Wait()
+	}()
+	select {
+	case <-x.done:
+	case <-ctx.Done():
+		if e.Hangup != nil && errors.Is(context.Cause(ctx), e.Hangup) {
+			stdio.hangUp()
+			go func() { <-x.done; x.destroy() }()
+			return 0, e.Hangup
+		}
+		x.kill()
+	}
+	stdio.drain()
+	defer x.destroy()
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
+	}
+	return r.execResult(x)
+}
+
+// prepare makes the directory and the cgroup of a command.
+func (r *Runtime) prepare(e Exec) (*execution, error) {
 	dir, err := os.MkdirTemp(e.TempDir, "exec-")
 	if err != nil {
-		return 0, fmt.Errorf("make directory for exec: %w", err)
+		return nil, fmt.Errorf("make directory for exec: %w", err)
 	}
-	args := []string{"--root=" + r.Root, "--log=" + filepath.Join(dir, runtimeLog), "--log-format=json"}
-	if r.Systemd {
-		args = append(args, "--systemd-cgroup")
-	}
-	args = append(args, "exec", "--pid-file", filepath.Join(dir, pidFile))
-	group, arg := e.makeCgroup(filepath.Base(dir))
-	if group != "" {
-		args = append(args, "--cgroup="+arg)
+	x := &execution{dir: dir, done: make(chan struct{})}
+	args := append(r.arguments(dir), "exec", "--pid-file", filepath.Join(dir, pidFile))
+	if e.Cgroup != "" {
+		name := "/" + filepath.Base(dir)
+		if os.Mkdir(e.Cgroup+name, 0o755) == nil {
+			x.group = e.Cgroup + name
+			if e.Controller != "" {
+				name = e.Controller + ":" + name
+			}
+			args = append(args, "--cgroup="+name)
+		}
 	}
 	if e.TTY {
 		args = append(args, "--tty")
 	}
-	tidy := func() {
-		if group != "" {
-			_ = os.Remove(group) // processes that stay behind keep it until the container ends
-		}
-		_ = os.RemoveAll(dir)
-	}
-	cmd := exec.Command(r.Path, append(append(args, e.ID), e.Command...)...)
-	cmd.Env = environment()
-	stdio, err := e.connect(cmd)
-	if err != nil {
-		tidy()
-		return 0, err
-	}
-	if err := cmd.Start(); err != nil {
-		stdio.hangUp()
-		tidy()
-		return 0, fmt.Errorf("start %s exec: %w", r.Name(), err)
-	}
-	stdio.started()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		err = cmd.Wait()
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		if e.Hangup != nil && errors.Is(context.Cause(ctx), e.Hangup) {
-			stdio.hangUp()
-			go func() { <-done; tidy() }()
-			return 0, e.Hangup
-		}
-		killExec(group, filepath.Join(dir, pidFile), cmd.Process, done)
-		<-done
-	}
-	stdio.drain()
-	defer tidy()
-	return r.execResult(ctx, err, cmd, dir)
+	x.cmd = exec.Command(r.Path, append(append(args, e.ID), e.Command...)...)
+	x.cmd.Env = environment()
+	return x, nil
 }
 
 // execResult tells a command that failed from one that could not be run.
-func (r *Runtime) execResult(ctx context.Context, err error, cmd *exec.Cmd, dir string) (int32, error) {
-	if ctx.Err() != nil {
-		return 0, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
-	}
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return 0, fmt.Errorf("%s exec: %w", r.Name(), err)
-	}
-	code := cmd.ProcessState.ExitCode()
-	if code < 0 {
-		return 0, fmt.Errorf("%s exec: %w", r.Name(), err)
+func (r *Runtime) execResult(x *execution) (int32, error) {
+	code := x.cmd.ProcessState.ExitCode()
+	if code < 0 || x.err != nil && code == 0 {
+		return 0, fmt.Errorf("%s exec: %w", r.Name(), x.err)
 	}
 	// Without a PID file the runtime never got as far as the command.
-	if _, statErr := os.Stat(filepath.Join(dir, pidFile)); statErr != nil && code != 0 {
-		return int32(code), fmt.Errorf("%s exec: %w", r.Name(), errors.Join(r.lastWords(dir), statNote(statErr)))
+	if _, err := readPID(filepath.Join(x.dir, pidFile)); err != nil && code != 0 {
+		return int32(code), fmt.Errorf("%s exec: the command did not start: %w", r.Name(), errors.Join(r.loggedError(x.dir), err))
 	}
 	return int32(code), nil
 }
 
-func statNote(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return errors.New("the command did not start")
-	}
-	return err
-}
-
-// makeCgroup makes the command's cgroup; "" when that cannot be.
-func (e *Exec) makeCgroup(name string) (dir, argument string) {
-	if e.Cgroup == "" {
-		return "", ""
-	}
-	dir = filepath.Join(e.Cgroup, name)
-	if os.Mkdir(dir, 0o755) != nil {
-		return "", ""
-	}
-	if e.Controller != "" {
-		return dir, e.Controller + ":/" + name
-	}
-	return dir, "/" + name
-}
-
-// killExec kills the command's processes, and runc too if it does not end by that.
-func killExec(group, pidFile string, runc *os.Process, done <-chan struct{}) {
-	kill := func() {
-		if group != "" {
-			killCgroup(group)
-		} else if pid, err := readPID(pidFile); err == nil {
-			killTree(pid)
-		}
-	}
-	kill()
+// kill kills the command's processes, and the runtime's program too if it does not end by that.
+func (x *execution) kill() {
+	x.killProcesses()
 	select {
-	case <-done:
+	case <-x.done:
 	case <-time.After(2 * drain):
-		kill()
-		_ = runc.Kill()
+		x.killProcesses()
+		_ = x.cmd.Process.Kill()
+		<-x.done
 	}
 }
 
-// killCgroup kills the processes of a cgroup until there are none.
-func killCgroup(dir string) {
-	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) == nil {
-		return // v2 does so at once
+func (x *execution) killProcesses() {
+	if x.group != "" {
+		ctx, cancel := context.WithTimeout(context.Background(), drain)
+		defer cancel()
+		_ = RemoveCgroup(ctx, x.group)
+	} else if pid, err := readPID(filepath.Join(x.dir, pidFile)); err == nil {
+		killTree(pid)
 	}
-	for range 100 {
-		text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if err != nil || len(text) == 0 {
-			return
-		}
-		for field := range strings.FieldsSeq(string(text)) {
-			if pid, err := strconv.Atoi(field); err == nil {
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
-		}
-		time.Sleep(time.Millisecond) // nothing tells when a killed process has left
+}
+
+// destroy removes what an ended command has left. It may be called again. Processes that the command started keep its
+// cgroup until the container ends.
+func (x *execution) destroy() {
+	if x.group != "" {
+		_ = os.Remove(x.group)
 	}
+	_ = os.RemoveAll(x.dir)
 }
 
 // killTree kills a process, its descendants and its session (each exec has its own), until no
@@ -202,40 +180,21 @@ func killTree(root int) {
 
 // family finds a process, all that descend from it or from one of the dead, and its session.
 func family(root int, dead map[int]bool) []int {
-	parent, session := processes()
+	processes := map[int]procfs.ProcStat{}
+	all, _ := procfs.AllProcs()
+	for _, process := range all {
+		if stat, err := process.Stat(); err == nil {
+			processes[process.PID] = stat
+		}
+	}
 	var members []int
-	for pid := range parent {
-		for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = parent[p], depth+1 {
-			if p == root || dead[p] || session[p] == root {
+	for pid := range processes {
+		for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = processes[p].PPID, depth+1 {
+			if p == root || dead[p] || processes[p].Session == root {
 				members = append(members, pid)
 				break
 			}
 		}
 	}
 	return members
-}
-
-// processes reads the parent and the session of every process.
-func processes() (parent, session map[int]int) {
-	parent, session = map[int]int{}, map[int]int{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return
-	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		data, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-		if len(fields) > 3 {
-			parent[pid], _ = strconv.Atoi(fields[1])
-			session[pid], _ = strconv.Atoi(fields[3])
-		}
-	}
-	return
 }

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -49,15 +50,12 @@ type Container struct {
 	TTY       bool
 }
 
-// Process is a container's first process and its conmon.
-type Process struct{ PID, Conmon int }
-
-// Create has conmon have the runtime create the container, whose first process then waits to be
-// started. On error the caller is expected to Destroy what may be there.
-func (c *Conmon) Create(ctx context.Context, r *Runtime, container Container) (Process, error) {
+// Create lets conmon run the runtime, which creates the container. It returns the PIDs of conmon and of the container's first
+// process, which then waits to be started. On error the caller destroys what may be there.
+func (c *Conmon) Create(ctx context.Context, r *Runtime, container Container) (pid, conmon int, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
-		return Process{}, fmt.Errorf("make pipe to conmon: %w", err)
+		return 0, 0, fmt.Errorf("make pipe to conmon: %w", err)
 	}
 	defer read.Close()
 	stderr := &bounded.Buffer{Limit: maxMessage}
@@ -75,7 +73,7 @@ func (c *Conmon) Create(ctx context.Context, r *Runtime, container Container) (P
 	err = cmd.Run()
 	write.Close()
 	if err != nil {
-		return Process{}, fmt.Errorf("start conmon: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return 0, 0, fmt.Errorf("start conmon: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	// A message comes once the runtime is done, or the end of the file when conmon fails.
 	stop := context.AfterFunc(ctx, func() { _ = read.SetReadDeadline(time.Now()) })
@@ -85,13 +83,13 @@ func (c *Conmon) Create(ctx context.Context, r *Runtime, container Container) (P
 		Message string `json:"message"`
 	}
 	if err := json.NewDecoder(io.LimitReader(read, maxMessage)).Decode(&message); err != nil {
-		return Process{}, errors.Join(fmt.Errorf("create container with %s: conmon gave no answer: %w", r.Name(), err), ctx.Err(), r.lastWords(container.Bundle))
+		return 0, 0, errors.Join(fmt.Errorf("create container with %s: conmon gave no answer: %w", r.Name(), err), ctx.Err(), r.loggedError(container.Bundle))
 	}
 	if message.Data <= 0 {
-		return Process{}, fmt.Errorf("create container with %s: %s", r.Name(), runtimeError(message.Message))
+		return 0, 0, fmt.Errorf("create container with %s: %s", r.Name(), runtimeError(message.Message))
 	}
-	conmon, err := readPID(filepath.Join(container.Bundle, conmonFile))
-	return Process{PID: message.Data, Conmon: conmon}, err
+	conmon, err = readPID(filepath.Join(container.Bundle, conmonFile))
+	return message.Data, conmon, err
 }
 
 func (c *Conmon) arguments(r *Runtime, container Container) []string {
@@ -103,9 +101,6 @@ func (c *Conmon) arguments(r *Runtime, container Container) []string {
 	}
 	for _, arg := range r.arguments(container.Bundle) {
 		args = append(args, "--runtime-arg", arg)
-	}
-	if r.Systemd {
-		args = append(args, "-s")
 	}
 	if container.LogPath == "" {
 		args = append(args, "-l", "none")
@@ -135,16 +130,13 @@ type Exit struct {
 // or when conmon was killed.
 func ReadExit(bundle string) (Exit, error) {
 	path := filepath.Join(bundle, exitFile)
-	info, err := os.Stat(path)
-	if err != nil {
-		return Exit{}, fmt.Errorf("read exit code: %w", err)
-	}
+	var code int64
 	data, err := os.ReadFile(path)
-	if err != nil {
-		return Exit{}, fmt.Errorf("read exit code: %w", err)
+	if err == nil {
+		code, err = strconv.ParseInt(strings.TrimSpace(string(data)), 10, 32)
 	}
-	code, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 32)
-	if err != nil {
+	info, statErr := os.Stat(path)
+	if err = errors.Join(err, statErr); err != nil {
 		return Exit{}, fmt.Errorf("read exit code: %w", err)
 	}
 	_, err = os.Stat(filepath.Join(bundle, oomFile))
@@ -152,10 +144,10 @@ func ReadExit(bundle string) (Exit, error) {
 }
 
 // FindProcess reads the PIDs of a container from the files of its bundle.
-func FindProcess(bundle string) (Process, error) {
-	pid, err := readPID(filepath.Join(bundle, pidFile))
+func FindProcess(bundle string) (pid, conmon int, err error) {
+	pid, err = readPID(filepath.Join(bundle, pidFile))
 	conmon, conmonErr := readPID(filepath.Join(bundle, conmonFile))
-	return Process{PID: pid, Conmon: conmon}, errors.Join(err, conmonErr)
+	return pid, conmon, errors.Join(err, conmonErr)
 }
 
 func readPID(path string) (int, error) {
@@ -170,8 +162,16 @@ func readPID(path string) (int, error) {
 	return pid, nil
 }
 
-// environment is what conmon and the runtimes get of ours. A runtime written in Go ends before
-// collecting garbage, or starting threads to run in parallel, would have been worth it.
+// HearHangup keeps the programs in containers from ignoring SIGHUP, as they would when this process was started by nohup:
+// a signal that is heard is the default in new programs. This process goes on ignoring it, since the channel has no reader.
+func HearHangup() {
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+}
+
+// environment is what conmon and the runtimes get of ours. A runtime written in Go ends before collecting garbage, or
+// running threads in parallel, would pay.
 func environment() []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=400", "GOMAXPROCS=1"}
 	for _, name := range []string{"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"} {
@@ -197,8 +197,8 @@ func runtimeError(text string) string {
 	return text
 }
 
-// lastWords is the error that a runtime wrote to its log, or nil.
-func (r *Runtime) lastWords(bundle string) error {
+// loggedError is the error that a runtime wrote to its log, or nil.
+func (r *Runtime) loggedError(bundle string) error {
 	text, err := bounded.ReadFile(filepath.Join(bundle, runtimeLog), maxMessage)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,28 +29,20 @@ func Open(pid int, start uint64) (*Handle, error) {
 	}
 	h := &Handle{file: os.NewFile(uintptr(fd), "pidfd"), PID: pid}
 	// Looked at after opening: what is compared is what was opened.
-	if h.Start, err = StartTime(pid); err == nil && start != 0 && h.Start != start {
-		err = fmt.Errorf("open process %d: it is another one by now: %w", pid, unix.ESRCH)
+	process, err := procfs.NewProc(pid)
+	if err == nil {
+		var stat procfs.ProcStat
+		stat, err = process.Stat()
+		h.Start = stat.Starttime
+	}
+	if err == nil && start != 0 && h.Start != start {
+		err = unix.ESRCH // it is another one by now
 	}
 	if err != nil {
 		h.file.Close()
-		return nil, err
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
 	}
 	return h, nil
-}
-
-// StartTime reads when a process began.
-func StartTime(pid int) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read start time of process %d: %w", pid, err)
-	}
-	_, rest, _ := strings.Cut(string(data[strings.LastIndexByte(string(data), ')')+1:]), " ")
-	fields := strings.Fields(rest)
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("read start time of process %d: unknown format", pid)
-	}
-	return strconv.ParseUint(fields[19], 10, 64) // field 22 of proc_pid_stat(5)
 }
 
 // Wait returns when the process has ended, or with the context's error. No thread waits: the
@@ -63,19 +54,17 @@ func (h *Handle) Wait(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = h.file.SetReadDeadline(time.Now()) })
 	defer stop()
-	err = raw.Read(func(fd uintptr) bool {
-		n, pollErr := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || pollErr != nil && !errors.Is(pollErr, unix.EINTR)
-	})
+	err = raw.Read(readable)
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
 }
 
-// Ended tells whether the process is gone.
-func (h *Handle) Ended() bool {
-	return errors.Is(h.Signal(0), os.ErrProcessDone)
+// readable tells whether a read would not wait.
+func readable(fd uintptr) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 }
 
 // Signal sends a signal; os.ErrProcessDone when there is nobody to get it.

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
 
 	"minikubelet/runtime/criserver/bounded"
 )
@@ -24,28 +25,30 @@ type Runtime struct {
 	Path    string
 	Root    string
 	Systemd bool // cgroups are made by systemd
-	// SubCgroups is set by Check for a runtime that can run a command in a cgroup below the container's.
-	SubCgroups bool
-	// ExecFIFO is set by Check for a runtime whose containers wait for their start at exec.fifo in their directory.
-	ExecFIFO bool
+	// Runc is set by Check for runc, which can run a command in a cgroup below the container's, and whose containers wait
+	// for their start at exec.fifo in their directory.
+	Runc bool
 }
 
 // Name is the runtime's name for messages.
 func (r *Runtime) Name() string { return filepath.Base(r.Path) }
 
-// arguments come before the runtime's subcommand.
-func (r *Runtime) arguments(bundle string) []string {
-	return []string{"--root=" + r.Root, "--log=" + filepath.Join(bundle, runtimeLog), "--log-format=json"}
+// arguments come before the runtime's subcommand. Without a directory for its log it writes errors to stderr.
+func (r *Runtime) arguments(logDir string) []string {
+	args := []string{"--root=" + r.Root}
+	if logDir != "" {
+		args = append(args, "--log="+filepath.Join(logDir, runtimeLog), "--log-format=json")
+	}
+	if r.Systemd {
+		args = append(args, "--systemd-cgroup")
+	}
+	return args
 }
 
 // run executes a subcommand and returns its output.
 func (r *Runtime) run(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
 	stdout, stderr := &bounded.Buffer{Limit: 4 << 20}, &bounded.Buffer{Limit: maxMessage}
-	all := append([]string{"--root=" + r.Root}, args...)
-	if r.Systemd {
-		all = append([]string{"--systemd-cgroup"}, all...)
-	}
-	cmd := exec.CommandContext(ctx, r.Path, all...)
+	cmd := exec.CommandContext(ctx, r.Path, append(r.arguments(""), args...)...)
 	cmd.Env = environment()
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -64,7 +67,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	}
 	args := []string{"delete", id}
 	if force {
-		args = []string{"delete", "--force", id}
+		args = append(args, "--force")
 	}
 	_, err := r.run(ctx, nil, args...)
 	if err != nil && !r.Knows(id) {
@@ -91,6 +94,19 @@ func (r *Runtime) State(ctx context.Context, id string) (*specs.State, error) {
 		return nil, fmt.Errorf("read state of %s from %s: %w", id, r.Name(), err)
 	}
 	return state, nil
+}
+
+// Features asks the runtime what it can do.
+func (r *Runtime) Features(ctx context.Context) (features.Features, error) {
+	var said features.Features
+	out, err := r.run(ctx, nil, "features")
+	if err == nil {
+		err = json.Unmarshal(out, &said)
+	}
+	if err != nil {
+		return said, fmt.Errorf("read features of %s: %w", r.Name(), err)
+	}
+	return said, nil
 }
 
 // Update changes the cgroup of a container.
@@ -130,8 +146,7 @@ func (r *Runtime) Check(ctx context.Context) (version string, err error) {
 		return "", fmt.Errorf("ask OCI runtime %s for its version: %w", r.Path, err)
 	}
 	version, err = checkVersion(string(out))
-	r.SubCgroups = strings.HasPrefix(version, "runc ")
-	r.ExecFIFO = r.SubCgroups
+	r.Runc = strings.HasPrefix(version, "runc ")
 	return version, err
 }
 

@@ -15,7 +15,7 @@ import (
 // Start lets the first process of a created container go. That of runc waits until its FIFO is read, which needs no
 // process of runc. Other runtimes, and containers without that FIFO, are started by the runtime's program.
 func (r *Runtime) Start(ctx context.Context, id string, init *Handle) error {
-	if r.ExecFIFO && init != nil {
+	if r.Runc && init != nil {
 		err := readFIFO(ctx, filepath.Join(r.Root, id, "exec.fifo"), init)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -49,10 +49,7 @@ func readFIFO(ctx context.Context, path string, init *Handle) error {
 				_ = fifo.SetReadDeadline(time.Now())
 			}
 		}()
-		_ = raw.Read(func(fd uintptr) bool {
-			n, pollErr := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n > 0 || pollErr != nil && !errors.Is(pollErr, unix.EINTR)
-		})
+		_ = raw.Read(readable)
 	}
 	var n int
 	var readErr error

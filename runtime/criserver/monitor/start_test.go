@@ -16,7 +16,7 @@ import (
 // waiting is a process that waits for its start as runc's do, and its runtime, whose program fails.
 func waiting(t *testing.T, script string) (*Runtime, *Handle, *exec.Cmd) {
 	t.Helper()
-	r := &Runtime{Path: "/bin/false", Root: t.TempDir(), ExecFIFO: true}
+	r := &Runtime{Path: "/bin/false", Root: t.TempDir(), Runc: true}
 	if err := os.Mkdir(filepath.Join(r.Root, "one"), 0o700); err != nil {
 		t.Fatal(err)
 	}

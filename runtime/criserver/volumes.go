@@ -19,77 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/oci"
 )
 
-const (
-	maxSeccompProfile = 1 << 20
-	maxVolumes        = 256
-)
-
-// pidMode is whose processes the container sees. The CRI's zero value is the pod's.
-func pidMode(config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
-	return config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
-}
-
-// namespacesOf are the namespaces that the container joins or gets.
-func (s *Server) namespacesOf(ctx context.Context, sb *sandbox, config *runtimeapi.ContainerConfig) ([]specs.LinuxNamespace, error) {
-	joined := sb.joined()
-	if s.machine.CgroupV2 && !config.GetLinux().GetSecurityContext().GetPrivileged() {
-		joined = append(joined, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	}
-	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	if inUserNamespace(options) && !inUserNamespace(sb.options()) {
-		return nil, fmt.Errorf("%w: a container in a user namespace, of a pod that has none", oci.ErrInvalid)
-	}
-	pid := specs.LinuxNamespace{Type: specs.PIDNamespace}
-	switch mode := pidMode(config); mode {
-	case runtimeapi.NamespaceMode_NODE:
-		if inUserNamespace(sb.options()) {
-			return nil, fmt.Errorf("%w: a container in a user namespace cannot see the node's processes", oci.ErrInvalid)
-		}
-		return joined, nil
-	case runtimeapi.NamespaceMode_CONTAINER:
-	case runtimeapi.NamespaceMode_POD:
-		if err := s.ensurePause(ctx, sb); err != nil {
-			return nil, err
-		}
-		pid.Path = fmt.Sprintf("/proc/%d/ns/pid", sb.State().Pause.PID)
-	case runtimeapi.NamespaceMode_TARGET:
-		target, err := s.findContainer(options.GetTargetId())
-		if err != nil {
-			return nil, fmt.Errorf("find container to share processes with: %w", err)
-		}
-		if target.Config.SandboxID != sb.ID {
-			return nil, fmt.Errorf("%w: container %s, to share processes with, is of another pod", oci.ErrInvalid, target.ID)
-		}
-		if err := target.running(); err != nil {
-			return nil, fmt.Errorf("share processes: %w", err)
-		}
-		pid.Path = fmt.Sprintf("/proc/%d/ns/pid", target.State().Process.PID)
-	default:
-		return nil, fmt.Errorf("%w: unknown PID namespace mode %d", oci.ErrInvalid, mode)
-	}
-	return append(joined, pid), nil
-}
-
-// seccompProfile reads a profile of the machine.
-func seccompProfile(profile *runtimeapi.SecurityProfile) (string, error) {
-	if profile.GetProfileType() != runtimeapi.SecurityProfile_Localhost {
-		return "", nil
-	}
-	path := strings.TrimPrefix(profile.GetLocalhostRef(), "localhost/")
-	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("%w: path %q of seccomp profile is not absolute", oci.ErrInvalid, path)
-	}
-	text, err := bounded.ReadFile(path, maxSeccompProfile)
-	if err != nil {
-		return "", fmt.Errorf("%w: read seccomp profile: %w", oci.ErrInvalid, err)
-	}
-	return string(text), nil
-}
+const maxVolumes = 256
 
 // volumes are the container's image mounts, and the volumes that its image declares unless something else is mounted there.
 func (s *Server) volumes(ctx context.Context, sb *sandbox, c *container, image *images.Image) ([]specs.Mount, error) {
@@ -290,52 +224,4 @@ func checkPropagation(path string, propagation runtimeapi.MountPropagation) erro
 		return fmt.Errorf("%w: %s is on %s, which is no shared mount", oci.ErrInvalid, path, on.Mountpoint)
 	}
 	return nil
-}
-
-// stopSignal is the container's, or the image's, or SIGTERM.
-func stopSignal(config *runtimeapi.ContainerConfig, image *images.Image) string {
-	if signal := config.GetStopSignal(); signal != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
-		return strings.TrimPrefix(signal.String(), "SIGNAL_")
-	}
-	if _, ok := signalNumber(image.Config.Config.StopSignal); ok {
-		return image.Config.Config.StopSignal
-	}
-	return "SIGTERM"
-}
-
-// imageRef is the name by which the image can be pulled again.
-func imageRef(image *images.Image) string {
-	if len(image.Digests) > 0 {
-		return image.Digests[0]
-	}
-	return image.ID
-}
-
-// signalNumber reads SIGTERM, TERM, SIGRTMIN+3 or 15.
-func signalNumber(name string) (unix.Signal, bool) {
-	name = strings.ToUpper(strings.TrimSpace(name))
-	if number, err := strconv.Atoi(name); err == nil {
-		return unix.Signal(number), number > 0 && number < 65
-	}
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	// The C library keeps two real-time signals for itself.
-	for base, value := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} {
-		rest, ok := strings.CutPrefix(name, base)
-		if !ok {
-			continue
-		}
-		rest = strings.NewReplacer("PLUS", "+", "MINUS", "-").Replace(rest)
-		offset, err := strconv.Atoi(rest)
-		if rest != "" && err != nil || value+offset < 34 || value+offset > 64 {
-			return 0, false
-		}
-		return unix.Signal(value + offset), true
-	}
-	if other, ok := map[string]string{"SIGCLD": "SIGCHLD", "SIGIOT": "SIGABRT", "SIGPOLL": "SIGIO"}[name]; ok {
-		name = other
-	}
-	number := unix.SignalNum(name)
-	return number, number != 0
 }
