@@ -42,10 +42,10 @@ func (c *container) status() *runtimeapi.ContainerStatus {
 		StartedAt: nanoseconds(state.StartedAt), FinishedAt: nanoseconds(state.FinishedAt), ExitCode: state.ExitCode,
 		Reason: state.Reason, Message: state.Message, Image: config.GetImage(), ImageRef: c.Config.ImageRef, ImageId: c.Config.ImageID,
 		Labels: config.GetLabels(), Annotations: config.GetAnnotations(), Mounts: c.mounts(), LogPath: c.Config.LogPath,
-		User: state.User, Resources: &runtimeapi.ContainerResources{Linux: state.Resources},
+		User: state.User,
 	}
-	if state.Resources == nil {
-		status.Resources = nil
+	if state.Resources != nil {
+		status.Resources = &runtimeapi.ContainerResources{Linux: state.Resources}
 	}
 	if value, ok := runtimeapi.Signal_value["SIGNAL_"+c.Config.StopSignal]; ok {
 		status.StopSignal = runtimeapi.Signal(value)
@@ -100,19 +100,12 @@ func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, stream 
 }
 
 func (s *Server) listContainers(filter *runtimeapi.ContainerFilter) []*runtimeapi.Container {
-	all := s.containers.All()
-	if filter.GetId() != "" {
-		all = nil
-		if c, ok, _ := s.containers.Get(filter.GetId()); ok {
-			all = []*container{c}
-		}
-	}
 	sandboxID := filter.GetPodSandboxId()
 	if sb, ok, _ := s.sandboxes.Get(sandboxID); ok {
 		sandboxID = sb.ID
 	}
 	var items []*runtimeapi.Container
-	for _, c := range all {
+	for _, c := range withID(s.containers, filter.GetId()) {
 		config, state := c.Config.Config, containerStates[c.State().Phase]
 		if filter.GetState() != nil && filter.GetState().GetState() != state ||
 			sandboxID != "" && sandboxID != c.Config.SandboxID || !hasLabels(config.GetLabels(), filter.GetLabelSelector()) {

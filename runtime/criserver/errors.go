@@ -15,6 +15,7 @@ import (
 	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
+	"minikubelet/runtime/criserver/store"
 )
 
 var (
@@ -91,25 +92,20 @@ func (s *Server) logCall(ctx context.Context, method string, begin time.Time, er
 }
 
 // findSandbox finds a sandbox by its ID or the beginning of it.
-func (s *Server) findSandbox(id string) (*sandbox, error) {
-	found, ok, err := s.sandboxes.Get(id)
-	if err != nil {
-		return nil, fmt.Errorf("find sandbox: %w: %w", oci.ErrInvalid, err)
-	}
-	if !ok {
-		return nil, fmt.Errorf("sandbox %q: %w", id, errNotFound)
-	}
-	return found, nil
-}
+func (s *Server) findSandbox(id string) (*sandbox, error) { return find(s.sandboxes, "sandbox", id) }
 
 // findContainer finds a container by its ID or the beginning of it.
 func (s *Server) findContainer(id string) (*container, error) {
-	found, ok, err := s.containers.Get(id)
+	return find(s.containers, "container", id)
+}
+
+func find[T any](index *store.Index[T], what, id string) (T, error) {
+	found, ok, err := index.Get(id)
 	if err != nil {
-		return nil, fmt.Errorf("find container: %w: %w", oci.ErrInvalid, err)
+		return found, fmt.Errorf("find %s: %w: %w", what, oci.ErrInvalid, err)
 	}
 	if !ok {
-		return nil, fmt.Errorf("container %q: %w", id, errNotFound)
+		return found, fmt.Errorf("%s %q: %w", what, id, errNotFound)
 	}
 	return found, nil
 }

@@ -40,13 +40,18 @@ func (b *broker) listen() (chan *runtimeapi.ContainerEventResponse, error) {
 	return listener, nil
 }
 
-func (b *broker) leave(listener chan *runtimeapi.ContainerEventResponse) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// drop cuts a listener off. The caller holds b.mu.
+func (b *broker) drop(listener chan *runtimeapi.ContainerEventResponse) {
 	if b.listeners[listener] {
 		delete(b.listeners, listener)
 		close(listener)
 	}
+}
+
+func (b *broker) leave(listener chan *runtimeapi.ContainerEventResponse) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.drop(listener)
 }
 
 // send never waits: a listener that is too far behind is cut off, and has to look for itself.
@@ -57,8 +62,7 @@ func (b *broker) send(event *runtimeapi.ContainerEventResponse) {
 		select {
 		case listener <- event:
 		default:
-			delete(b.listeners, listener)
-			close(listener)
+			b.drop(listener)
 		}
 	}
 }
@@ -74,8 +78,7 @@ func (b *broker) close() {
 	defer b.mu.Unlock()
 	b.closed = true
 	for listener := range b.listeners {
-		delete(b.listeners, listener)
-		close(listener)
+		b.drop(listener)
 	}
 }
 

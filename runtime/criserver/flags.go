@@ -16,7 +16,6 @@ import (
 // AddFlags gives the options their defaults and adds the flags that every program with a CRI server in it has: cmd/crid,
 // and the kubelet, whose other flags say the rest. Each usage begins with the prefix.
 func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
-	runtimes := &runtimesFlag{options: o}
 	o.Runtimes, o.DefaultRuntime = map[string]string{"runc": "runc"}, "runc"
 	o.Pause = PauseNeeded
 	set.StringVar(&o.Images.ArchiveDir, "image-archive-dir", "", prefix+"directory of OCI and docker archives to import at start")
@@ -24,9 +23,17 @@ func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
 	set.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, prefix+"directories of CNI plugins")
 	set.StringSliceVar(&o.CDISpecDirs, "cdi-spec-dir", []string{"/etc/cdi", "/var/run/cdi"}, prefix+"directories of files that describe CDI devices")
 	set.StringVar(&o.Conmon, "conmon", "conmon", prefix+"conmon program")
-	set.Var(runtimes, "oci-runtime", prefix+"OCI runtime as handler=program; the first is the default; may be repeated")
+	first := true
+	set.Func("oci-runtime", prefix+"OCI runtime as handler=program; the first is the default; may be repeated", func(pair string) error {
+		err := o.addRuntime(first, pair)
+		first = first && err != nil
+		return err
+	})
 	set.Var(ChoiceFlag(&o.Pause, PauseNeeded, PauseAlways), "pause", prefix+"when a pod gets a pause process: needed (it shares its processes) or always")
-	set.Var(&registriesFlag{options: o}, "registry-config", prefix+"YAML file of mirrors and insecure registries, by host")
+	set.Func("registry-config", prefix+"YAML file of mirrors and insecure registries, by host", func(path string) (err error) {
+		o.Images.Registries, err = LoadRegistries(path)
+		return err
+	})
 }
 
 // ChoiceFlag is the value of a flag that must be one of a few words.
@@ -49,52 +56,20 @@ func (c *choice) Set(text string) error {
 	return nil
 }
 
-// runtimesFlag reads handler=program pairs. The first that is given replaces the default.
-type runtimesFlag struct {
-	options *Options
-	given   []string
-}
-
-func (f *runtimesFlag) Type() string { return "stringArray" }
-
-func (f *runtimesFlag) String() string {
-	if f.given == nil {
-		return "runc=runc"
-	}
-	return strings.Join(f.given, ",")
-}
-
-// Set adds a runtime.
-func (f *runtimesFlag) Set(pair string) error {
+// addRuntime reads a handler=program pair. The first that is given replaces the default.
+func (o *Options) addRuntime(first bool, pair string) error {
 	name, program, ok := strings.Cut(pair, "=")
 	if !ok || name == "" || program == "" || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." {
 		return errors.New("it must be handler=program, as in runc=/usr/bin/runc")
 	}
-	if f.given == nil {
-		f.options.Runtimes, f.options.DefaultRuntime = map[string]string{}, name
+	if first {
+		o.Runtimes, o.DefaultRuntime = map[string]string{}, name
 	}
-	if f.options.Runtimes[name] != "" {
+	if o.Runtimes[name] != "" {
 		return errors.New("there are two programs for the handler")
 	}
-	f.given = append(f.given, pair)
-	f.options.Runtimes[name] = program
+	o.Runtimes[name] = program
 	return nil
-}
-
-// registriesFlag reads the file as soon as it is named.
-type registriesFlag struct {
-	options *Options
-	path    string
-}
-
-func (f *registriesFlag) String() string { return f.path }
-func (f *registriesFlag) Type() string   { return "string" }
-
-// Set reads the file.
-func (f *registriesFlag) Set(path string) (err error) {
-	f.path = path
-	f.options.Images.Registries, err = LoadRegistries(path)
-	return err
 }
 
 // LoadRegistries reads a file that says how to reach registries, by the host in image references:

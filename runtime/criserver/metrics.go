@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -24,7 +23,6 @@ type measured struct {
 	startedAt                 time.Time
 	resources                 *runtimeapi.LinuxContainerResources
 	processes, files, sockets uint64
-	fs                        syscall.Statfs_t
 	fsUsage                   uint64
 	interfaces                []*netlink.LinkAttrs
 }
@@ -93,6 +91,58 @@ func pressure(name, help string, of func(measured) *cgroups.PSIStats, full bool)
 	}}
 }
 
+// metrics are those of containers and pods.
+var metrics = []metric{
+	counter("container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.", func(m measured) uint64 { return m.CpuStats.CpuUsage.TotalUsage / 1e9 }),
+	counter("container_cpu_user_seconds_total", "Cumulative user cpu time consumed in seconds.", func(m measured) uint64 { return m.CpuStats.CpuUsage.UsageInUsermode / 1e9 }),
+	counter("container_cpu_system_seconds_total", "Cumulative system cpu time consumed in seconds.", func(m measured) uint64 { return m.CpuStats.CpuUsage.UsageInKernelmode / 1e9 }),
+	counter("container_cpu_cfs_periods_total", "Number of elapsed enforcement period intervals.", func(m measured) uint64 { return m.CpuStats.ThrottlingData.Periods }),
+	counter("container_cpu_cfs_throttled_periods_total", "Number of throttled period intervals.", func(m measured) uint64 { return m.CpuStats.ThrottlingData.ThrottledPeriods }),
+	counter("container_cpu_cfs_throttled_seconds_total", "Total time that the container was throttled.", func(m measured) uint64 { return m.CpuStats.ThrottlingData.ThrottledTime / 1e9 }),
+
+	gauge("container_memory_usage_bytes", "Memory in use, of whatever kind.", func(m measured) uint64 { return m.MemoryStats.Usage.Usage }),
+	gauge("container_memory_working_set_bytes", "Memory in use that cannot just be dropped.", func(m measured) uint64 { return m.WorkingSet() }),
+	gauge("container_memory_rss", "Anonymous memory.", func(m measured) uint64 { return m.MemoryStats.Stats["anon"] }),
+	gauge("container_memory_cache", "Page cache.", func(m measured) uint64 { return m.MemoryStats.Cache }),
+	gauge("container_memory_swap", "Swap in use.", func(m measured) uint64 { return m.MemoryStats.SwapOnlyUsage.Usage }),
+	counter("container_memory_failcnt", "How often memory usage hit the limit.", func(m measured) uint64 { return m.MemoryStats.Usage.Failcnt }),
+	{"container_memory_failures_total", "Page faults.", runtimeapi.MetricType_COUNTER, []string{"failure_type", "scope"}, failures},
+	counter("container_oom_events_total", "Processes killed for memory.", func(m measured) uint64 { return m.OOMKills }),
+
+	gauge("container_processes", "Processes.", func(m measured) uint64 { return m.processes }),
+	gauge("container_threads", "Threads.", func(m measured) uint64 { return m.PidsStats.Current }),
+	gauge("container_file_descriptors", "Open file descriptors.", func(m measured) uint64 { return m.files }),
+	gauge("container_sockets", "Open sockets.", func(m measured) uint64 { return m.sockets }),
+
+	gauge("container_start_time_seconds", "When it was started, since the epoch.", func(m measured) uint64 { return uint64(max(m.startedAt.Unix(), 0)) }),
+	gauge("container_spec_cpu_period", "CPU period.", func(m measured) uint64 { return uint64(m.resources.GetCpuPeriod()) }),
+	gauge("container_spec_cpu_quota", "CPU quota.", func(m measured) uint64 { return uint64(max(m.resources.GetCpuQuota(), 0)) }),
+	gauge("container_spec_cpu_shares", "CPU shares.", func(m measured) uint64 { return uint64(m.resources.GetCpuShares()) }),
+	gauge("container_spec_memory_limit_bytes", "Memory limit; 0 for none.", func(m measured) uint64 { return m.MemoryStats.Usage.Limit }),
+
+	gauge("container_fs_usage_bytes", "What the writable layer takes.", func(m measured) uint64 { return m.fsUsage }),
+	perDevice("container_fs_reads_bytes_total", "Bytes read.", "Read", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServiceBytesRecursive }),
+	perDevice("container_fs_reads_total", "Reads.", "Read", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServicedRecursive }),
+	perDevice("container_fs_writes_bytes_total", "Bytes written.", "Write", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServiceBytesRecursive }),
+	perDevice("container_fs_writes_total", "Writes.", "Write", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServicedRecursive }),
+
+	perInterface("container_network_receive_bytes_total", "Bytes received.", func(i *netlink.LinkStatistics) uint64 { return i.RxBytes }),
+	perInterface("container_network_receive_packets_total", "Packets received.", func(i *netlink.LinkStatistics) uint64 { return i.RxPackets }),
+	perInterface("container_network_receive_packets_dropped_total", "Packets dropped while receiving.", func(i *netlink.LinkStatistics) uint64 { return i.RxDropped }),
+	perInterface("container_network_receive_errors_total", "Errors while receiving.", func(i *netlink.LinkStatistics) uint64 { return i.RxErrors }),
+	perInterface("container_network_transmit_bytes_total", "Bytes sent.", func(i *netlink.LinkStatistics) uint64 { return i.TxBytes }),
+	perInterface("container_network_transmit_packets_total", "Packets sent.", func(i *netlink.LinkStatistics) uint64 { return i.TxPackets }),
+	perInterface("container_network_transmit_packets_dropped_total", "Packets dropped while sending.", func(i *netlink.LinkStatistics) uint64 { return i.TxDropped }),
+	perInterface("container_network_transmit_errors_total", "Errors while sending.", func(i *netlink.LinkStatistics) uint64 { return i.TxErrors }),
+
+	pressure("container_pressure_cpu_waiting_seconds_total", "Time that some tasks waited for a CPU.", func(m measured) *cgroups.PSIStats { return m.CpuStats.PSI }, false),
+	pressure("container_pressure_cpu_stalled_seconds_total", "Time that all tasks waited for a CPU.", func(m measured) *cgroups.PSIStats { return m.CpuStats.PSI }, true),
+	pressure("container_pressure_memory_waiting_seconds_total", "Time that some tasks waited for memory.", func(m measured) *cgroups.PSIStats { return m.MemoryStats.PSI }, false),
+	pressure("container_pressure_memory_stalled_seconds_total", "Time that all tasks waited for memory.", func(m measured) *cgroups.PSIStats { return m.MemoryStats.PSI }, true),
+	pressure("container_pressure_io_waiting_seconds_total", "Time that some tasks waited for I/O.", func(m measured) *cgroups.PSIStats { return m.BlkioStats.PSI }, false),
+	pressure("container_pressure_io_stalled_seconds_total", "Time that all tasks waited for I/O.", func(m measured) *cgroups.PSIStats { return m.BlkioStats.PSI }, true),
+}
+
 // ListMetricDescriptors names the metrics and what their labels mean.
 func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
 	response := &runtimeapi.ListMetricDescriptorsResponse{}
@@ -144,7 +194,6 @@ func (s *Server) measureSandbox(sb *sandbox) measured {
 	if sb.netns() != "" {
 		m.interfaces, _ = stats.Interfaces(sb.netns()) // it may be stopped just now
 	}
-	_ = syscall.Statfs(s.path("images"), &m.fs)
 	return m
 }
 
@@ -164,7 +213,6 @@ func (s *Server) measureContainer(c *container) (measured, bool) {
 		dir, c.ID, cmp.Or(image.GetUserSpecifiedImage(), image.GetImage()), c.Config.Config.GetMetadata().GetName(), pod.GetName(), pod.GetNamespace(),
 	}
 	m.processes, m.files, m.sockets = s.cgroups().Open(dir)
-	_ = syscall.Statfs(s.path("images"), &m.fs)
 	return m, true
 }
 
@@ -177,16 +225,6 @@ func (m measured) metrics() []*runtimeapi.Metric {
 				Name: metric.name, Timestamp: m.now.UnixNano(), MetricType: metric.kind,
 				LabelValues: slices.Concat(m.labels, one.labels), Value: value(one.value),
 			})
-		}
-	}
-	return all
-}
-
-// blockIO has the labels of cAdvisor.
-func blockIO(m measured) (all []sample) {
-	for _, d := range m.BlkioStats.IoServiceBytesRecursive {
-		if d.Op == "Read" || d.Op == "Write" {
-			all = append(all, sample{d.Value, []string{"", fmt.Sprint(d.Major), fmt.Sprint(d.Minor), d.Op}})
 		}
 	}
 	return all

@@ -3,13 +3,13 @@ package criserver
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/namespaces"
+	"minikubelet/runtime/criserver/store"
 )
 
 // PodSandboxStatus describes a sandbox and its containers.
@@ -84,15 +84,8 @@ func inPieces[T any](items []T, send func([]T) error) error {
 }
 
 func (s *Server) listSandboxes(filter *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
-	all := s.sandboxes.All()
-	if filter.GetId() != "" {
-		all = nil
-		if sb, ok, _ := s.sandboxes.Get(filter.GetId()); ok {
-			all = []*sandbox{sb}
-		}
-	}
 	var items []*runtimeapi.PodSandbox
-	for _, sb := range all {
+	for _, sb := range withID(s.sandboxes, filter.GetId()) {
 		if filter.GetState() != nil && filter.GetState().GetState() != sb.state() || !hasLabels(sb.Config.Config.GetLabels(), filter.GetLabelSelector()) {
 			continue
 		}
@@ -105,9 +98,20 @@ func (s *Server) listSandboxes(filter *runtimeapi.PodSandboxFilter) []*runtimeap
 	return items
 }
 
+// withID is the object of that ID, or of which that is a beginning; all for none.
+func withID[T any](index *store.Index[T], id string) []T {
+	if id == "" {
+		return index.All()
+	}
+	if object, ok, _ := index.Get(id); ok {
+		return []T{object}
+	}
+	return nil
+}
+
 func hasLabels(labels, wanted map[string]string) bool {
-	for _, key := range slices.Collect(maps.Keys(wanted)) {
-		if value, ok := labels[key]; !ok || value != wanted[key] {
+	for key, want := range wanted {
+		if value, ok := labels[key]; !ok || value != want {
 			return false
 		}
 	}

@@ -78,7 +78,7 @@ func (sb *sandbox) declaredVolume(rootfs, path string) (dir string, err error) {
 		return "", err
 	}
 	defer root.Close()
-	handle, err := pathrs.OpenInRoot(rootfs, path)
+	handle, err := openDir(rootfs, path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if missing {
 		handle, err = pathrs.MkdirAllHandle(root, path, 0o755)
@@ -87,11 +87,7 @@ func (sb *sandbox) declaredVolume(rootfs, path string) (dir string, err error) {
 		return "", err
 	}
 	defer handle.Close()
-	if info, err := handle.Stat(); err != nil || !info.IsDir() {
-		return "", cmp.Or(err, error(unix.ENOTDIR))
-	}
-	link := fmt.Sprintf("/proc/self/fd/%d", handle.Fd())
-	if dir, err = os.Readlink(link); err != nil {
+	if dir, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", handle.Fd())); err != nil {
 		return "", err
 	}
 	if base, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", root.Fd())); err != nil || !strings.HasPrefix(dir, base+"/") {
@@ -143,24 +139,32 @@ func (s *Server) imageRefs(config *runtimeapi.ContainerConfig) map[string]string
 	return refs
 }
 
-// pin bind mounts what a path inside an image means, links followed inside it only, so that the
-// OCI runtime need not look it up again.
-func pin(root, sub, target string) (string, error) {
-	if !filepath.IsLocal(sub) {
-		return "", fmt.Errorf("%w: path %q leads out of the image", oci.ErrInvalid, sub)
-	}
-	handle, err := pathrs.OpenInRoot(root, sub)
+// openDir opens a directory of an image, following links inside it only.
+func openDir(root, path string) (*os.File, error) {
+	handle, err := pathrs.OpenInRoot(root, path)
 	if err != nil {
-		return "", fmt.Errorf("%w: open %q of the image: %w", oci.ErrInvalid, sub, err)
+		return nil, err
 	}
-	defer handle.Close()
 	info, err := handle.Stat()
 	if err == nil && !info.IsDir() {
 		err = unix.ENOTDIR
 	}
 	if err != nil {
+		return nil, errors.Join(err, handle.Close())
+	}
+	return handle, nil
+}
+
+// pin bind mounts what a path inside an image means, so that the OCI runtime need not look it up again.
+func pin(root, sub, target string) (string, error) {
+	if !filepath.IsLocal(sub) {
+		return "", fmt.Errorf("%w: path %q leads out of the image", oci.ErrInvalid, sub)
+	}
+	handle, err := openDir(root, sub)
+	if err != nil {
 		return "", fmt.Errorf("%w: open %q of the image: %w", oci.ErrInvalid, sub, err)
 	}
+	defer handle.Close()
 	if err := os.Mkdir(target, 0o700); err != nil {
 		return "", fmt.Errorf("make directory for part of image: %w", err)
 	}
@@ -181,12 +185,12 @@ func prepareMounts(mounts []*runtimeapi.Mount) error {
 		if !filepath.IsAbs(path) {
 			return fmt.Errorf("%w: host path %q is not absolute", oci.ErrInvalid, path)
 		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			if err := os.MkdirAll(path, 0o755); err != nil {
-				return fmt.Errorf("make host path: %w", err)
-			}
-		} else if err != nil {
-			return fmt.Errorf("look at host path: %w", err)
+		_, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.MkdirAll(path, 0o755)
+		}
+		if err != nil {
+			return fmt.Errorf("find or make host path: %w", err)
 		}
 		if err := checkPropagation(path, mount.GetPropagation()); err != nil {
 			return err

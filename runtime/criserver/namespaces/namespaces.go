@@ -58,24 +58,48 @@ func pinHere(o Options) error {
 		if err := pinOwned(o); err != nil {
 			return err
 		}
-		if err := enter(o); err != nil {
-			return err
+		for _, kind := range o.Kinds {
+			if kind == User {
+				continue // the thread keeps the rights it has
+			}
+			if err := join(Path(o.Dir, kind)); err != nil {
+				return err
+			}
 		}
 		return prepare(o)
 	}
-	flags := 0
+	if err := unix.Unshare(o.flags()); err != nil {
+		return fmt.Errorf("make namespaces %s: %w", strings.Join(o.Kinds, ", "), err)
+	}
+	if err := o.pin("/proc/thread-self/ns"); err != nil {
+		return err
+	}
+	return prepare(o)
+}
+
+// flags are those of the system calls that make the namespaces.
+func (o Options) flags() (flags int) {
 	for _, kind := range o.Kinds {
 		flags |= cloneFlags[kind]
 	}
-	if err := unix.Unshare(flags); err != nil {
-		return fmt.Errorf("make namespaces %s: %w", strings.Join(o.Kinds, ", "), err)
-	}
+	return flags
+}
+
+// pin mounts the namespaces of a process or thread over the files of Dir.
+func (o Options) pin(from string) error {
 	for _, kind := range o.Kinds {
-		if err := bind(fmt.Sprintf("/proc/thread-self/ns/%s", kind), Path(o.Dir, kind)); err != nil {
+		file, err := os.OpenFile(Path(o.Dir, kind), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o400)
+		if err == nil {
+			err = file.Close()
+		}
+		if err == nil {
+			err = unix.Mount(Path(from, kind), Path(o.Dir, kind), "", unix.MS_BIND, "")
+		}
+		if err != nil {
 			return fmt.Errorf("pin %s namespace: %w", kind, err)
 		}
 	}
-	return prepare(o)
+	return nil
 }
 
 // prepare gives the namespaces that the calling thread is in what pods expect of them.
@@ -97,17 +121,6 @@ func prepare(o Options) error {
 		}
 	}
 	return nil
-}
-
-func bind(source, target string) error {
-	file, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o400)
-	if err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	return unix.Mount(source, target, "", unix.MS_BIND, "")
 }
 
 // setSysctl writes below /proc/sys, which shows each thread the values of its own namespaces.
@@ -136,16 +149,8 @@ func setSysctl(name, value string) error {
 // whichever comes first: net.ipv4.conf.eth0/1.rp_filter is net/ipv4/conf/eth0.1/rp_filter.
 func SysctlPath(name string) (string, error) {
 	path := name
-	if dot, slash := strings.IndexByte(name, '.'), strings.IndexByte(name, '/'); dot >= 0 && (slash < 0 || dot < slash) {
-		path = strings.Map(func(r rune) rune {
-			switch r {
-			case '.':
-				return '/'
-			case '/':
-				return '.'
-			}
-			return r
-		}, name)
+	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '.' {
+		path = strings.NewReplacer(".", "/", "/", ".").Replace(name)
 	}
 	if !filepath.IsLocal(path) || path != filepath.Clean(path) {
 		return "", fmt.Errorf("sysctl %q is no name below /proc/sys", name)
@@ -195,20 +200,28 @@ func Pinned(dir, kind string) bool {
 
 // Do runs a function on a thread that has joined a namespace.
 func Do(path string, fn func() error) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("open namespace: %w", err)
-	}
-	defer file.Close()
 	result := make(chan error, 1)
 	OnThread(func() {
-		if err := unix.Setns(int(file.Fd()), 0); err != nil {
-			result <- fmt.Errorf("enter namespace %s: %w", path, err)
+		if err := join(path); err != nil {
+			result <- err
 			return
 		}
 		result <- fn()
 	})
 	return <-result
+}
+
+// join makes the calling thread a member of a pinned namespace.
+func join(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open namespace: %w", err)
+	}
+	defer file.Close()
+	if err := unix.Setns(int(file.Fd()), 0); err != nil {
+		return fmt.Errorf("enter namespace %s: %w", path, err)
+	}
+	return nil
 }
 
 // OnThread starts a goroutine on a thread that nothing else runs on and that ends with it, for functions that change what

@@ -35,16 +35,11 @@ func onMachine(maps []syscall.SysProcIDMap, id int) (int, error) {
 
 // pinOwned makes a user namespace and in it the others, which then belong to it, and pins them.
 //
-// A process with several threads can make none for itself. So a child is started in them: this
-// program once more, which its tracer, the calling thread, never lets run. The kernel stops it
-// at its first instruction and kills it when the tracer ends.
+// A process with several threads can make no user namespace for itself. So a child is started in them: this program once
+// more, which the kernel stops at its first instruction, since the calling thread traces it, and kills when that thread ends.
 func pinOwned(o Options) error {
-	flags := 0
-	for _, kind := range o.Kinds {
-		flags |= cloneFlags[kind]
-	}
 	child, err := os.StartProcess("/proc/self/exe", []string{"user-namespace"}, &os.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: uintptr(flags &^ unix.CLONE_NEWUSER),
+		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: uintptr(o.flags() &^ unix.CLONE_NEWUSER),
 		UidMappings: o.Users.UIDs, GidMappings: o.Users.GIDs, GidMappingsEnableSetgroups: true,
 		Ptrace: true, Pdeathsig: syscall.SIGKILL,
 	}})
@@ -55,30 +50,5 @@ func pinOwned(o Options) error {
 		_ = child.Kill()
 		_, _ = child.Wait()
 	}()
-	for _, kind := range o.Kinds {
-		if err := bind("/proc/"+strconv.Itoa(child.Pid)+"/ns/"+kind, Path(o.Dir, kind)); err != nil {
-			return fmt.Errorf("pin %s namespace: %w", kind, err)
-		}
-	}
-	return nil
-}
-
-// enter makes the calling thread join pinned namespaces, but for the user namespace: the thread
-// keeps the rights it has.
-func enter(o Options) error {
-	for _, kind := range o.Kinds {
-		if kind == User {
-			continue
-		}
-		file, err := os.Open(Path(o.Dir, kind))
-		if err != nil {
-			return fmt.Errorf("enter %s namespace: %w", kind, err)
-		}
-		err = unix.Setns(int(file.Fd()), cloneFlags[kind])
-		file.Close()
-		if err != nil {
-			return fmt.Errorf("enter %s namespace: %w", kind, err)
-		}
-	}
-	return nil
+	return o.pin("/proc/" + strconv.Itoa(child.Pid) + "/ns")
 }

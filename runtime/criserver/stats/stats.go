@@ -68,14 +68,13 @@ func (c Cgroups) Read(path string) (Usage, error) {
 			u.Stats = *read
 		}
 		memory.Usage.Failcnt, _ = fscommon.GetValueByKey(dir, "memory.events", "max")
-		memory.KernelUsage.Usage = memory.Stats["kernel"]
 	} else {
 		for controller, group := range map[string]interface {
 			GetStats(string, *cgroups.Stats) error
 		}{"cpu": &fs.CpuGroup{}, "cpuacct": &fs.CpuacctGroup{}, "memory": &fs.MemoryGroup{}, "pids": &fs.PidsGroup{}, "blkio": &fs.BlkioGroup{}} {
 			_ = group.GetStats(c.dir(controller, path), &u.Stats)
 		}
-		for v2, v1 := range map[string]string{"anon": "rss", "file_mapped": "mapped_file", "inactive_file": "inactive_file", "pgfault": "pgfault", "pgmajfault": "pgmajfault"} {
+		for v2, v1 := range map[string]string{"anon": "rss", "inactive_file": "inactive_file", "pgfault": "pgfault", "pgmajfault": "pgmajfault"} {
 			memory.Stats[v2] = memory.Stats["total_"+v1]
 		}
 		memory.Cache, memory.SwapOnlyUsage.Usage = memory.Stats["total_cache"], memory.Stats["total_swap"]
