@@ -29,7 +29,7 @@ type (
 )
 
 // adopt takes over what an earlier server left: what runs goes on, what was made half is
-// removed, and what ended meanwhile is noted with the exit code that conmon wrote.
+// removed, and what ended meanwhile is recorded with the exit code that conmon wrote.
 func (s *Server) adopt(ctx context.Context) error {
 	// 1. Read the records. What cannot be read is set aside, and found again elsewhere if possible.
 	sandboxes, err := store.Load[store.SandboxConfig, store.SandboxState](s.path("sandboxes"))
@@ -128,7 +128,7 @@ func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, container
 	}
 	logger.Error(l.StateError, "The state of a sandbox is lost; it is found out from its namespaces", "sandbox", l.ID)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
-	sb.note(ctx, func(state *store.SandboxState) {
+	sb.tryUpdate(ctx, func(state *store.SandboxState) {
 		state.Phase, state.Network = store.SandboxStopped, !sb.hostNetwork()
 		if sb.pinned() {
 			state.Phase = store.SandboxReady
@@ -162,7 +162,7 @@ func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
 	}
 	if sb.ready() && (!sb.pinned() || sb.pause != nil && sb.pause.conmon == nil) {
 		logger.Info("A sandbox has lost its namespaces, as after a reboot", "sandbox", sb.ID)
-		sb.note(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
+		sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	}
 	s.sandboxes.Add(sb.ID, sb)
 }

@@ -1,12 +1,15 @@
 package criserver
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -26,7 +29,7 @@ type container struct {
 
 // containerName is the name by which a container is reserved.
 func containerName(sandboxID string, m *runtimeapi.ContainerMetadata) string {
-	return strings.Join([]string{sandboxID, m.GetName(), fmt.Sprint(m.GetAttempt())}, "_")
+	return fmt.Sprintf("%s_%s_%d", sandboxID, m.GetName(), m.GetAttempt())
 }
 
 func (c *container) rootfs() string { return filepath.Join(c.task.bundle, "rootfs") }
@@ -76,4 +79,111 @@ func (s *Server) recordExit(c *container, exit monitor.Exit) {
 	s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, c.ID, c.Config.SandboxID)
 }
 
-func contains(list []string, one string) bool { return slices.Contains(list, one) }
+// ContainerStatus describes a container.
+func (s *Server) ContainerStatus(_ context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	c, err := s.findContainer(r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	response := &runtimeapi.ContainerStatusResponse{Status: c.status()}
+	if r.GetVerbose() {
+		response.Info, err = info(map[string]any{
+			"sandboxID": c.Config.SandboxID, "pid": c.State().Process.PID, "process": c.State().Process, "bundle": c.task.bundle,
+			"cgroupsPath": c.Config.CgroupsPath, "runtime": c.task.runtime.Path,
+		})
+	}
+	return response, err
+}
+
+var containerStates = map[store.ContainerPhase]runtimeapi.ContainerState{
+	store.ContainerCreating: runtimeapi.ContainerState_CONTAINER_UNKNOWN,
+	store.ContainerCreated:  runtimeapi.ContainerState_CONTAINER_CREATED,
+	store.ContainerRunning:  runtimeapi.ContainerState_CONTAINER_RUNNING,
+	store.ContainerExited:   runtimeapi.ContainerState_CONTAINER_EXITED,
+}
+
+// status is the container in the CRI's terms.
+func (c *container) status() *runtimeapi.ContainerStatus {
+	config, state := c.Config.Config, c.State()
+	status := &runtimeapi.ContainerStatus{
+		Id: c.ID, Metadata: config.GetMetadata(), State: containerStates[state.Phase], CreatedAt: c.Config.CreatedAt.UnixNano(),
+		StartedAt: nanoseconds(state.StartedAt), FinishedAt: nanoseconds(state.FinishedAt), ExitCode: state.ExitCode,
+		Reason: state.Reason, Message: state.Message, Image: config.GetImage(), ImageRef: c.Config.ImageRef, ImageId: c.Config.ImageID,
+		Labels: config.GetLabels(), Annotations: config.GetAnnotations(), Mounts: c.mounts(), LogPath: c.Config.LogPath,
+		User: state.User,
+	}
+	if state.Resources != nil {
+		status.Resources = &runtimeapi.ContainerResources{Linux: state.Resources}
+	}
+	if value, ok := runtimeapi.Signal_value["SIGNAL_"+c.Config.StopSignal]; ok {
+		status.StopSignal = runtimeapi.Signal(value)
+	}
+	return status
+}
+
+// mounts are those that were asked for, with what the images among them turned out to be.
+func (c *container) mounts() []*runtimeapi.Mount {
+	refs := c.State().ImageRefs
+	if len(refs) == 0 {
+		return c.Config.Config.GetMounts()
+	}
+	var mounts []*runtimeapi.Mount
+	for _, mount := range c.Config.Config.GetMounts() {
+		if ref, ok := refs[mount.GetContainerPath()]; ok && mount.GetImage() != nil {
+			mount = proto.Clone(mount).(*runtimeapi.Mount)
+			mount.Image.ImageRef = ref
+		}
+		mounts = append(mounts, mount)
+	}
+	return mounts
+}
+
+// nanoseconds are 0 for a time that never was.
+func nanoseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// statusesOf are the statuses of a sandbox's containers.
+func (s *Server) statusesOf(sandboxID string) []*runtimeapi.ContainerStatus {
+	var statuses []*runtimeapi.ContainerStatus
+	for _, c := range s.containersOf(sandboxID) {
+		statuses = append(statuses, c.status())
+	}
+	return statuses
+}
+
+// ListContainers lists the containers that match a filter.
+func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	return &runtimeapi.ListContainersResponse{Containers: s.listContainers(r.GetFilter())}, nil
+}
+
+// StreamContainers is ListContainers for answers of any length.
+func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, stream runtimeapi.RuntimeService_StreamContainersServer) error {
+	return inPieces(s.listContainers(r.GetFilter()), func(part []*runtimeapi.Container) error {
+		return stream.Send(&runtimeapi.StreamContainersResponse{Containers: part})
+	})
+}
+
+func (s *Server) listContainers(filter *runtimeapi.ContainerFilter) []*runtimeapi.Container {
+	sandboxID := filter.GetPodSandboxId()
+	if sb, ok, _ := s.sandboxes.Get(sandboxID); ok {
+		sandboxID = sb.ID
+	}
+	var items []*runtimeapi.Container
+	for _, c := range withID(s.containers, filter.GetId()) {
+		config, state := c.Config.Config, containerStates[c.State().Phase]
+		if filter.GetState() != nil && filter.GetState().GetState() != state ||
+			sandboxID != "" && sandboxID != c.Config.SandboxID || !hasLabels(config.GetLabels(), filter.GetLabelSelector()) {
+			continue
+		}
+		items = append(items, &runtimeapi.Container{
+			Id: c.ID, PodSandboxId: c.Config.SandboxID, Metadata: config.GetMetadata(), Image: config.GetImage(), ImageRef: c.Config.ImageRef,
+			ImageId: c.Config.ImageID, State: state, CreatedAt: c.Config.CreatedAt.UnixNano(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
+		})
+	}
+	slices.SortFunc(items, func(a, b *runtimeapi.Container) int { return int(b.CreatedAt - a.CreatedAt) })
+	return items
+}

@@ -49,9 +49,7 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	if in.Namespaces, err = s.namespacesOf(ctx, sb, config); err != nil {
 		return user, err
 	}
-	if ids := sb.ids(); ids != nil {
-		in.UIDMappings, in.GIDMappings = mappingsOf(ids.UIDs), mappingsOf(ids.GIDs)
-	}
+	in.UIDMappings, in.GIDMappings = sb.mappings()
 	if in.Mounts, err = s.volumes(ctx, sb, c, image); err != nil {
 		return user, err
 	}

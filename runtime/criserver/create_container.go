@@ -18,8 +18,8 @@ import (
 	"minikubelet/runtime/criserver/store"
 )
 
-// CreateContainer makes a container in a sandbox, ready to be started. Whoever asks again for
-// the same attempt, because the answer was lost, gets the first container.
+// CreateContainer makes a container in a sandbox, ready to be started. A caller that asks again for
+// the same attempt, since it did not get the answer, gets the first container.
 func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
 	if r.GetConfig().GetMetadata().GetName() == "" {
 		return nil, fmt.Errorf("%w: a container needs a name", oci.ErrInvalid)
@@ -71,7 +71,10 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 
 	// 3. Make its bundle.
 	s.step(ctx, "CreateContainer 3")
-	if err := c.makeBundle(sb); err != nil {
+	if err := os.MkdirAll(c.rootfs(), 0o700); err != nil {
+		return "", fmt.Errorf("make bundle: %w", err)
+	}
+	if err := sb.letPodPass(c.task.bundle); err != nil {
 		return "", err
 	}
 
@@ -88,7 +91,7 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 		return "", err
 	}
 
-	// 6. Have conmon have the OCI runtime create it.
+	// 6. Start conmon, which lets the OCI runtime create it.
 	s.step(ctx, "CreateContainer 6")
 	process, err := c.task.create(ctx, s.conmon, monitor.Container{
 		LogPath: c.Config.LogPath, Stdin: config.GetStdin(), StdinOnce: config.GetStdinOnce(), TTY: config.GetTty(),
@@ -126,8 +129,8 @@ func (s *Server) existingContainer(ctx context.Context, name, owner string) (mad
 	return false, fmt.Errorf("container %s: %w as %s: remove it first", name, errAlreadyExists, owner)
 }
 
-// publish makes the container visible, unless its sandbox is being stopped: then nobody would
-// stop the container.
+// publish makes the container visible, unless its sandbox is being stopped: the stop
+// has listed the containers that it stops.
 func (s *Server) publish(sb *sandbox, c *container) error {
 	sb.ops.Lock()
 	defer sb.ops.Unlock()
@@ -139,21 +142,15 @@ func (s *Server) publish(sb *sandbox, c *container) error {
 	return nil
 }
 
-// imageOf finds the image that the kubelet has pulled for the container.
-func (s *Server) imageOf(config *runtimeapi.ContainerConfig) (*images.Image, error) {
-	image, ok := s.images.Image(config.GetImage().GetImage())
-	if !ok {
-		return nil, fmt.Errorf("image %q: %w", config.GetImage().GetImage(), errNotFound)
-	}
-	return image, nil
-}
-
 // containerConfig is what is remembered of the container for ever.
 func (s *Server) containerConfig(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig, image *images.Image) (store.ContainerConfig, error) {
 	record := store.ContainerConfig{
 		Name: name, SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),
-		ImageID: image.ID, ImageRef: imageRef(image), StopSignal: stopSignal(config, image),
+		ImageID: image.ID, ImageRef: image.ID, StopSignal: stopSignal(config, image),
 		OwnPIDs: pidMode(config) == runtimeapi.NamespaceMode_CONTAINER,
+	}
+	if len(image.Digests) > 0 {
+		record.ImageRef = image.Digests[0] // the image can be pulled again by it
 	}
 	var err error
 	runtime := s.runtimes[sb.Config.RuntimeHandler]
@@ -174,9 +171,9 @@ func (s *Server) containerConfig(sb *sandbox, id, name string, config *runtimeap
 
 // newContainer writes the record of a container, unless something that it needs is missing.
 func (s *Server) newContainer(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig) (*container, *images.Image, error) {
-	image, err := s.imageOf(config)
-	if err != nil {
-		return nil, nil, err
+	image, ok := s.images.Image(config.GetImage().GetImage())
+	if !ok {
+		return nil, nil, fmt.Errorf("image %q: %w", config.GetImage().GetImage(), errNotFound)
 	}
 	if !sb.ready() {
 		return nil, nil, fmt.Errorf("pod sandbox %s is not ready: %w", sb.ID, errPrecondition)
@@ -191,20 +188,4 @@ func (s *Server) newContainer(sb *sandbox, id, name string, config *runtimeapi.C
 		return nil, nil, err
 	}
 	return &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[sb.Config.RuntimeHandler], full.OwnPIDs)}, image, nil
-}
-
-// makeBundle makes the directory in which the OCI runtime and conmon find the container.
-func (c *container) makeBundle(sb *sandbox) error {
-	if err := os.MkdirAll(c.rootfs(), 0o700); err != nil {
-		return fmt.Errorf("make bundle: %w", err)
-	}
-	return sb.letPodPass(c.task.bundle)
-}
-
-// imageRef is the name by which the image can be pulled again.
-func imageRef(image *images.Image) string {
-	if len(image.Digests) > 0 {
-		return image.Digests[0]
-	}
-	return image.ID
 }

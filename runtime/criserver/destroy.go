@@ -89,7 +89,7 @@ func (s *Server) destroyPause(ctx context.Context, sb *sandbox) error {
 	if sb.State().Pause == (store.Process{}) {
 		return nil
 	}
-	sb.note(ctx, func(state *store.SandboxState) { state.Pause = store.Process{} })
+	sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Pause = store.Process{} })
 	return nil
 }
 
@@ -170,9 +170,9 @@ func (s *Server) undoContainer(ctx context.Context, c *container) error {
 	return fmt.Errorf("take back container %s, which is tried again with its sandbox: %w", c.ID, err)
 }
 
-// note changes the record on the way to the sandbox's end. A disk that is full is logged and does not hold up the end: what
+// tryUpdate changes the record on the way to the sandbox's end. A disk that is full is logged and does not hold up the end: what
 // the record tells of too much is undone once more.
-func (sb *sandbox) note(ctx context.Context, change func(*store.SandboxState)) {
+func (sb *sandbox) tryUpdate(ctx context.Context, change func(*store.SandboxState)) {
 	if err := sb.Update(change); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not write down what became of a sandbox", "sandbox", sb.ID)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,9 +18,8 @@ import (
 	"minikubelet/runtime/criserver/store"
 )
 
-// RunPodSandbox makes a pod's sandbox and starts it. Whoever asks again for the same pod and
-// attempt, because the answer was lost, gets the first sandbox: its making goes on when the
-// caller has gone.
+// RunPodSandbox makes a pod's sandbox and starts it. A caller that asks again for the same pod and
+// attempt, since it did not get the answer, gets the first sandbox: its making goes on without the caller.
 func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
 	if err := s.validateSandbox(r); err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (s *Server) validateSandbox(r *runtimeapi.RunPodSandboxRequest) error {
 	sb := &sandbox{Record: &store.Record[store.SandboxConfig, store.SandboxState]{Config: store.SandboxConfig{Config: config}}}
 	for name := range config.GetLinux().GetSysctls() {
 		kind := namespaces.Namespaced(name)
-		if kind == "" || !contains(sb.kinds(), kind) {
+		if kind == "" || !slices.Contains(sb.kinds(), kind) {
 			return fmt.Errorf("%w: sysctl %q would change the node, not the pod", oci.ErrInvalid, name)
 		}
 	}

@@ -23,7 +23,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if phase := c.State().Phase; phase != store.ContainerCreated {
 		return nil, fmt.Errorf("container %s is %s already: %w", c.ID, strings.ToLower(string(phase)), errPrecondition)
 	}
-	// Not given up when the caller goes: nobody could tell whether it runs.
+	// The work goes on when the caller gives up: a start that was given up could have happened or not.
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
 	defer cancel()
 	started := time.Now()

@@ -50,7 +50,7 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 		defer timer.Stop()
 		select {
 		case <-c.task.exited:
-			return nil // its cgroup goes in a moment: whoever stops the sandbox waits for that
+			return nil // its cgroup goes in a moment; StopPodSandbox waits for that
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:

@@ -28,7 +28,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	s.step(ctx, "StopPodSandbox 1")
 	sb.ops.Lock()
 	wasReady := sb.ready()
-	sb.note(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
+	sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	sb.ops.Unlock()
 	// 2. Kill its containers, at once: those that are to end in their own way were stopped before.
 	s.step(ctx, "StopPodSandbox 2")

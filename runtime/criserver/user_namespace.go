@@ -95,10 +95,7 @@ func (sb *sandbox) ids() *namespaces.IDs {
 	if !inUserNamespace(sb.options()) {
 		return nil
 	}
-	ids, err := idsOf(sb.options().GetUsernsOptions())
-	if err != nil {
-		return nil
-	}
+	ids, _ := idsOf(sb.options().GetUsernsOptions())
 	return ids
 }
 
@@ -111,15 +108,21 @@ func (sb *sandbox) owner() *images.Owner {
 	return &images.Owner{UserNS: namespaces.Path(sb.namespaceDir(), namespaces.User), OnMachine: ids.OnMachine}
 }
 
-// giveToPod makes a path the property of the root of the pod's user namespace, if it has one.
-func (sb *sandbox) giveToPod(path string) error {
+// root are the machine's IDs of the root of the pod's user namespace, if it has one.
+func (sb *sandbox) root() (uid, gid int, mapped bool) {
 	ids := sb.ids()
 	if ids == nil {
-		return nil
+		return 0, 0, false
 	}
 	uid, gid, err := ids.Root()
-	if err != nil {
-		return err
+	return uid, gid, err == nil
+}
+
+// giveToPod makes a path the property of the root of the pod's user namespace, if it has one.
+func (sb *sandbox) giveToPod(path string) error {
+	uid, gid, mapped := sb.root()
+	if !mapped {
+		return nil
 	}
 	if err := os.Lchown(path, uid, gid); err != nil {
 		return fmt.Errorf("give to the pod's user namespace: %w", err)
@@ -127,26 +130,28 @@ func (sb *sandbox) giveToPod(path string) error {
 	return nil
 }
 
-// letPodPass lets the root of the pod's user namespace, and nobody else, through a directory of
+// letPodPass lets the root of the pod's user namespace, and no other user, through a directory of
 // this server's: the OCI runtime looks for the root file system with that user's rights.
-func (sb *sandbox) letPodPass(dirs ...string) error {
-	ids := sb.ids()
-	if ids == nil {
+func (sb *sandbox) letPodPass(dir string) error {
+	_, gid, mapped := sb.root()
+	if !mapped {
 		return nil
 	}
-	_, gid, err := ids.Root()
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		if err := errors.Join(os.Lchown(dir, 0, gid), os.Chmod(dir, 0o710)); err != nil {
-			return fmt.Errorf("let the pod's user namespace pass: %w", err)
-		}
+	if err := errors.Join(os.Lchown(dir, 0, gid), os.Chmod(dir, 0o710)); err != nil {
+		return fmt.Errorf("let the pod's user namespace pass: %w", err)
 	}
 	return nil
 }
 
-// mappingsOf are the mappings in an OCI specification.
+// mappings are those of the pod's user namespace in an OCI specification.
+func (sb *sandbox) mappings() (uids, gids []specs.LinuxIDMapping) {
+	ids := sb.ids()
+	if ids == nil {
+		return nil, nil
+	}
+	return mappingsOf(ids.UIDs), mappingsOf(ids.GIDs)
+}
+
 func mappingsOf(ranges []syscall.SysProcIDMap) []specs.LinuxIDMapping {
 	mappings := make([]specs.LinuxIDMapping, len(ranges))
 	for i, r := range ranges {

@@ -128,7 +128,7 @@ func receive(conn *net.UnixConn, s Streams) error {
 
 // control sends a line to conmon.
 func control(bundle string, message, height, width int) error {
-	// Not blocking: without conmon nobody reads.
+	// Not blocking: without conmon the FIFO has no reader.
 	fifo, err := os.OpenFile(filepath.Join(bundle, "ctl"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open control of conmon: %w", err)

@@ -67,7 +67,7 @@ func readable(fd uintptr) bool {
 	return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 }
 
-// Signal sends a signal; os.ErrProcessDone when there is nobody to get it.
+// Signal sends a signal; os.ErrProcessDone when the process has ended.
 func (h *Handle) Signal(signal syscall.Signal) error {
 	raw, err := h.file.SyscallConn()
 	if err != nil {

@@ -64,7 +64,7 @@ func (e *Exec) terminal(cmd *exec.Cmd, s *stdio) error {
 	return nil
 }
 
-// pipes connects the command with a pipe for each of the client's streams. Nobody waits for the goroutine that copies
+// pipes connects the command with a pipe for each of the client's streams. Exec does not wait for the goroutine that copies
 // stdin: a client may keep its end open long after the command has ended.
 func (e *Exec) pipes(cmd *exec.Cmd, s *stdio) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -55,7 +55,7 @@ func Pin(o Options) error {
 // thread or the bind mount does.
 func pinHere(o Options) error {
 	if o.Users != nil {
-		if err := pinOwned(o); err != nil {
+		if err := pinInUserNamespace(o); err != nil {
 			return err
 		}
 		for _, kind := range o.Kinds {

@@ -33,11 +33,11 @@ func onMachine(maps []syscall.SysProcIDMap, id int) (int, error) {
 	return 0, fmt.Errorf("the user namespace has no ID %d", id)
 }
 
-// pinOwned makes a user namespace and in it the others, which then belong to it, and pins them.
+// pinInUserNamespace makes a user namespace and in it the others, which then belong to it, and pins them.
 //
 // A process with several threads can make no user namespace for itself. So a child is started in them: this program once
 // more, which the kernel stops at its first instruction, since the calling thread traces it, and kills when that thread ends.
-func pinOwned(o Options) error {
+func pinInUserNamespace(o Options) error {
 	child, err := os.StartProcess("/proc/self/exe", []string{"user-namespace"}, &os.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: uintptr(o.flags() &^ unix.CLONE_NEWUSER),
 		UidMappings: o.Users.UIDs, GidMappings: o.Users.GIDs, GidMappingsEnableSetgroups: true,
