@@ -170,12 +170,12 @@ func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
 // adoptContainer takes over one container, or removes it.
 func (s *Server) adoptContainer(ctx context.Context, l loadedContainer) {
 	logger := klog.FromContext(ctx)
-	handler := ""
+	runtime := s.runtimes[""]
 	sb, ok, _ := s.sandboxes.Get(l.Config.SandboxID)
-	if ok && s.runtimes[sb.Config.RuntimeHandler] != nil {
-		handler = sb.Config.RuntimeHandler
+	if ok {
+		runtime = s.runtimeOf(sb)
 	}
-	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), s.runtimes[handler], l.Config.OwnPIDs)}
+	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), runtime, l.Config.OwnPIDs)}
 	if l.ConfigError == nil {
 		s.containers.Reserve(c.Config.Name, c.ID)
 	}

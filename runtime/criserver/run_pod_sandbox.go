@@ -199,7 +199,7 @@ func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest)
 	options := r.GetConfig().GetLinux().GetSecurityContext().GetNamespaceOptions()
 	// One PID namespace for the pod is the CRI's zero value. Kubelets ask for it where a pod does.
 	config.Pause = s.options.Pause == PauseAlways || options.GetPid() == runtimeapi.NamespaceMode_POD
-	state := store.SandboxState{Phase: store.SandboxCreating, Resources: r.GetConfig().GetLinux().GetResources(), Overhead: r.GetConfig().GetLinux().GetOverhead()}
+	state := store.SandboxState{Phase: store.SandboxCreating, Resources: r.GetConfig().GetLinux().GetResources()}
 	record, err := store.Create(s.path("sandboxes"), id, config, state)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,7 +63,7 @@ func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 		line("nameserver", server)
 	}
 	line("options", dns.GetOptions()...)
-	for _, value := range append(append(append([]string{}, dns.GetSearches()...), dns.GetServers()...), dns.GetOptions()...) {
+	for _, value := range slices.Concat(dns.GetSearches(), dns.GetServers(), dns.GetOptions()) {
 		if strings.ContainsAny(value, "\n\r\x00") || value == "" {
 			return nil, fmt.Errorf("%w: DNS configuration contains %q", oci.ErrInvalid, value)
 		}

@@ -267,25 +267,24 @@ func (s *Server) diskUsages(ctx context.Context, containers []*container) map[st
 func layerUsages(ctx context.Context, containers []*container, measureLayer func(context.Context, string) (diskusage.Usage, error)) map[string]diskusage.Usage {
 	ctx, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
-	found := make([]diskusage.Usage, len(containers))
+	usages := map[string]diskusage.Usage{}
+	var mu sync.Mutex
 	var all sync.WaitGroup
-	for i, c := range containers {
+	for _, c := range containers {
 		all.Go(func() {
 			usage, err := measureLayer(ctx, c.ID)
 			if err != nil { // it may be removed just now
 				klog.FromContext(ctx).V(4).Info("Could not measure the writable layer", "container", c.ID, "err", err)
 				return
 			}
-			found[i] = usage
+			if !usage.At.IsZero() {
+				mu.Lock()
+				defer mu.Unlock()
+				usages[c.ID] = usage
+			}
 		})
 	}
 	all.Wait()
-	usages := map[string]diskusage.Usage{}
-	for i, c := range containers {
-		if usage := found[i]; !usage.At.IsZero() {
-			usages[c.ID] = usage
-		}
-	}
 	return usages
 }
 

@@ -40,7 +40,7 @@ func (s *Server) UpdatePodSandboxResources(_ context.Context, r *runtimeapi.Upda
 	if err != nil {
 		return nil, err
 	}
-	err = sb.Update(func(state *store.SandboxState) { state.Overhead, state.Resources = r.GetOverhead(), r.GetResources() })
+	err = sb.Update(func(state *store.SandboxState) { state.Resources = r.GetResources() })
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, err
 }
 

@@ -60,13 +60,10 @@ func (s *Server) validateUserNamespace(handler string, options *runtimeapi.Names
 
 // idsOf reads the mappings of a user namespace.
 func idsOf(users *runtimeapi.UserNamespace) (*namespaces.IDs, error) {
-	uids, err := idRanges(users.GetUids())
-	if err != nil {
-		return nil, fmt.Errorf("user IDs: %w", err)
-	}
-	gids, err := idRanges(users.GetGids())
-	if err != nil {
-		return nil, fmt.Errorf("group IDs: %w", err)
+	uids, uidErr := idRanges(users.GetUids())
+	gids, gidErr := idRanges(users.GetGids())
+	if err := errors.Join(uidErr, gidErr); err != nil {
+		return nil, fmt.Errorf("user and group IDs: %w", err)
 	}
 	return &namespaces.IDs{UIDs: uids, GIDs: gids}, nil
 }
@@ -145,19 +142,11 @@ func (sb *sandbox) letPodPass(dir string) error {
 
 // mappings are those of the pod's user namespace in an OCI specification.
 func (sb *sandbox) mappings() (uids, gids []specs.LinuxIDMapping) {
-	ids := sb.ids()
-	if ids == nil {
+	if !inUserNamespace(sb.options()) {
 		return nil, nil
 	}
-	return mappingsOf(ids.UIDs), mappingsOf(ids.GIDs)
-}
-
-func mappingsOf(ranges []syscall.SysProcIDMap) []specs.LinuxIDMapping {
-	mappings := make([]specs.LinuxIDMapping, len(ranges))
-	for i, r := range ranges {
-		mappings[i] = specs.LinuxIDMapping{ContainerID: uint32(r.ContainerID), HostID: uint32(r.HostID), Size: uint32(r.Size)}
-	}
-	return mappings
+	users := sb.options().GetUsernsOptions()
+	return oci.IDMappings(users.GetUids()), oci.IDMappings(users.GetGids())
 }
 
 // features are what a runtime handler can do beyond what all can.

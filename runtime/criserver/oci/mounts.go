@@ -56,22 +56,21 @@ func bindMount(c Container, mount *runtimeapi.Mount) (spec specs.Mount, propagat
 	if len(mount.GetMountOptions()) > 0 {
 		return spec, "", invalid("mount at %s: mount options are not supported", where)
 	}
-	uids, gids := mappings(mount.GetUidMappings()), mappings(mount.GetGidMappings())
+	uids, gids := IDMappings(mount.GetUidMappings()), IDMappings(mount.GetGidMappings())
 	if len(uids)+len(gids) > 0 && (len(c.UIDMappings) == 0 || len(uids) == 0 || len(gids) == 0) {
 		return spec, "", invalid("mount at %s: mappings of user and group IDs need each other and a user namespace", where)
 	}
 	spec = specs.Mount{Destination: path.Join("/", where), Source: mount.GetHostPath(), Type: "bind", Options: []string{"rbind"}, UIDMappings: uids, GIDMappings: gids}
-	switch mount.GetPropagation() {
-	case runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
-		spec.Options = append(spec.Options, "rprivate")
-	case runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
-		spec.Options = append(spec.Options, "rslave")
-		propagation = "rslave"
-	case runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL:
-		spec.Options = append(spec.Options, "rshared")
-		propagation = "rshared"
-	default:
+	mode, known := map[runtimeapi.MountPropagation]string{
+		runtimeapi.MountPropagation_PROPAGATION_PRIVATE: "rprivate", runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER: "rslave",
+		runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL: "rshared",
+	}[mount.GetPropagation()]
+	if !known {
 		return spec, "", invalid("mount at %s has unknown propagation %d", where, mount.GetPropagation())
+	}
+	spec.Options = append(spec.Options, mode)
+	if mode != "rprivate" {
+		propagation = mode
 	}
 	switch {
 	case mount.GetRecursiveReadOnly() && !mount.GetReadonly():
@@ -88,8 +87,8 @@ func bindMount(c Container, mount *runtimeapi.Mount) (spec specs.Mount, propagat
 	return spec, propagation, nil
 }
 
-// mappings translates mappings of IDs.
-func mappings(asked []*runtimeapi.IDMapping) []specs.LinuxIDMapping {
+// IDMappings translates mappings of IDs.
+func IDMappings(asked []*runtimeapi.IDMapping) []specs.LinuxIDMapping {
 	var translated []specs.LinuxIDMapping
 	for _, m := range asked {
 		translated = append(translated, specs.LinuxIDMapping{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Size: m.GetLength()})

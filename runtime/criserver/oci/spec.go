@@ -5,6 +5,7 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -154,14 +155,13 @@ func processOf(c Container, m Machine) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	adjust := max(int(c.Config.GetLinux().GetResources().GetOomScoreAdj()), m.MinOOMScoreAdj)
 	process := &specs.Process{
-		Terminal: c.Config.GetTty(), Args: args, Env: env, Cwd: workingDir(c),
+		Terminal: c.Config.GetTty(), Args: args, Env: env, Cwd: path.Join("/", cmp.Or(c.Config.GetWorkingDir(), c.Image.WorkingDir)),
 		User:            specs.User{UID: c.User.UID, GID: c.User.GID, AdditionalGids: c.User.Groups},
 		Capabilities:    capabilities,
-		NoNewPrivileges: security.GetNoNewPrivs(), ApparmorProfile: c.AppArmorProfile,
+		NoNewPrivileges: security.GetNoNewPrivs(), ApparmorProfile: c.AppArmorProfile, OOMScoreAdj: &adjust,
 	}
-	adjust := max(int(c.Config.GetLinux().GetResources().GetOomScoreAdj()), m.MinOOMScoreAdj)
-	process.OOMScoreAdj = &adjust
 	process.SelinuxLabel, err = seLinuxLabel(security, m)
 	return process, err
 }
@@ -188,16 +188,6 @@ func command(config *runtimeapi.ContainerConfig, image v1.Config) ([]string, err
 	return all, nil
 }
 
-func workingDir(c Container) string {
-	dir := c.Config.GetWorkingDir()
-	if dir == "" {
-		dir = c.Image.WorkingDir
-	}
-	return path.Join("/", dir)
-}
-
-const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 // environment is the image's, changed by the container's. Of each variable there is one, where
 // it was first set.
 func environment(c Container) ([]string, error) {
@@ -211,7 +201,7 @@ func environment(c Container) ([]string, error) {
 		index[key] = len(env)
 		env = append(env, entry)
 	}
-	set("PATH", defaultPath)
+	set("PATH", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	if c.Config.GetTty() {
 		set("TERM", "TERM=xterm")
 	}

@@ -43,7 +43,6 @@ type SandboxState struct {
 	Network bool         `json:"network,omitempty"` // CNI may hold resources for it
 	Pause   Process      `json:"pause,omitzero"`
 	// Resources are the pod's latest, after UpdatePodSandboxResources.
-	Overhead  *runtimeapi.LinuxContainerResources `json:"overhead,omitempty"`
 	Resources *runtimeapi.LinuxContainerResources `json:"resources,omitempty"`
 }
 
