@@ -157,8 +157,8 @@ func (c *Config) Handled(u PodUpdate) (first bool) {
 	return first
 }
 
-// SourceReady tells whether the pods that a source sent first have been handled. One that is not configured sends
-// none: what it had once is not wanted any more, so it counts as ready when all others are.
+// SourceReady tells whether the pods that a source sent first have been handled. A source that is not configured sends none and
+// counts as ready when all others are.
 func (c *Config) SourceReady(name string) bool {
 	for _, s := range c.sources {
 		if s.name == name {

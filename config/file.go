@@ -40,8 +40,6 @@ func (s fileState) unchanged(now os.FileInfo) bool {
 }
 
 // watchFiles is the file source. It reads the directory when inotify tells of a change, and every FileCheckFrequency.
-//
-// Upstream: pkg/kubelet/config/file.go sourceFile.
 func (c *Config) watchFiles(ctx context.Context, send sink) {
 	f := &files{Config: c, known: map[string]fileState{}, watch: newManifestWatch(ctx, c.opts.ManifestPath, c.opts.FileCheckFrequency)}
 	defer f.watch.stop()
@@ -56,8 +54,8 @@ func (c *Config) watchFiles(ctx context.Context, send sink) {
 	}
 }
 
-// deliver sends the pods that the files have now. When a file was removed and made again since the last look, a set without its
-// pods is sent first: they end, and start again.
+// deliver sends the pods that the files have now. When a file was removed and made again since the last time, a set without its pods
+// is sent first: they end, and start again.
 func (f *files) deliver(ctx context.Context, send sink) {
 	back := f.watch.back(func(path string) os.FileInfo { return f.known[path].info })
 	if len(back) > 0 {

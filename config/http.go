@@ -18,8 +18,6 @@ import (
 const urlTimeout = 10 * time.Second
 
 // urlSource is a URL that answers with pods.
-//
-// Upstream: pkg/kubelet/config/http.go sourceURL.
 type urlSource struct {
 	Options
 	complete func(data []byte, source, from string) ([]*corev1.Pod, error)

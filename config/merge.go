@@ -24,9 +24,9 @@ func newMerger() *merger {
 	return &merger{sent: map[string][]*corev1.Pod{}, passed: map[string]map[types.UID]*corev1.Pod{}}
 }
 
-// merge takes a source's whole set and returns what changed: first what goes, then what comes and changes, so that a
-// name is free before another pod takes it. Of pods with one full name the first wins, across sources too; when it
-// goes, one that was passed over comes, whichever source has it. The first set of a source is an ADD even if it is empty.
+// merge takes a source's whole set and returns what changed: removals first, so that a name is free before another pod takes it. Of
+// pods with one full name the first counts, across sources too; when it is removed, one that was ignored is added, of any source.
+// The first set of a source is an ADD even if it is empty.
 //
 // Upstream: pkg/kubelet/config/config.go podStorage.merge.
 func (m *merger) merge(ctx context.Context, source string, pods []*corev1.Pod) []PodUpdate {
@@ -77,8 +77,7 @@ func (m *merger) held() holders {
 	return held
 }
 
-// take gives the pod its name unless another has it. A mirror has the name of its static pod; it stands for it and
-// takes nothing away.
+// take gives the pod its name unless another has it. A mirror has the name of its static pod, and takes it from no pod.
 func (h holders) take(source string, pod *corev1.Pod) bool {
 	if podinfo.IsMirror(pod) {
 		return true
@@ -114,7 +113,7 @@ func diff(source string, before, after map[types.UID]*corev1.Pod, order []*corev
 	return updates
 }
 
-// compare tells what makes one version of a pod another.
+// compare tells what happened between two versions of a pod.
 func compare(before, after *corev1.Pod) (Op, bool) {
 	switch {
 	case before == nil:
@@ -131,7 +130,7 @@ func compare(before, after *corev1.Pod) (Op, bool) {
 	return 0, false
 }
 
-// differ compares what a pod is told to be, not how it is.
+// differ compares all but the status.
 func differ(a, b *corev1.Pod) bool {
 	return !equality.Semantic.DeepEqual(a.Spec, b.Spec) ||
 		!maps.Equal(a.Labels, b.Labels) ||

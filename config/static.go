@@ -112,8 +112,6 @@ func decodeStrict(data []byte, into any) error {
 
 // static makes a parsed manifest a static pod: its name and UID of this node and place, defaults, checks.
 // from tells the place: file:NAME or url:URL.
-//
-// Upstream: pkg/kubelet/config/common.go applyDefaults.
 func static(pod *corev1.Pod, source, from string, node types.NodeName) (*corev1.Pod, error) {
 	if pod.Name == "" {
 		return nil, errors.New("metadata.name: required")

@@ -57,8 +57,6 @@ func crashDelay(n uint32, longest time.Duration) time.Duration {
 
 // wait returns the back-off that applies to starting the container again after last, and when it ends. It counts from
 // the container's end, but at the latest from when that was first seen: a clock that is set back puts ends far ahead.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go doBackOff
 func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cri.ContainerStatus, at time.Time) (time.Duration, time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,18 +19,10 @@ import (
 	"minikubelet/runtime/spec"
 )
 
-// startJob is one container to start and where.
+// startJob is one container to start, in the sandbox of its round.
 type startJob struct {
 	plan.Start
-	pod       *corev1.Pod
-	observed  *cri.PodStatus
-	sandbox   *runtimeapi.PodSandboxConfig
-	sandboxID string
-	handler   string // runtime handler of the pod's class
-	podIPs    []string
-	secrets   []corev1.Secret
-	in        Inputs
-	leave     func() // gives up the pod's turn to start, before what takes long
+	*syncRound
 }
 
 // containerError is why a container did not start; it has had its event.
@@ -65,7 +57,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 
 	// Step 2: the attempt. Without a record in the runtime, which a reboot may have emptied, the logs tell.
 	if job.observed.Container(container.Name) == nil {
-		job.Attempt = nextLogAttempt(filepath.Join(job.sandbox.LogDirectory, container.Name))
+		job.Attempt = nextLogAttempt(filepath.Join(job.config.LogDirectory, container.Name))
 		r.crash.begin(pod.UID, container, job.Attempt)
 	}
 
@@ -75,7 +67,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 		return "", r.containerFailed(ctx, job, "", ReasonCreateContainerConfig, err)
 	}
 	made, err := r.opts.CRI.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
-		PodSandboxId: job.sandboxID, Config: config, SandboxConfig: job.sandbox,
+		PodSandboxId: job.actions.SandboxID, Config: config, SandboxConfig: job.config,
 	})
 	if err != nil {
 		r.opts.Cache.Acted(pod.UID)
@@ -93,7 +85,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	if err := r.opts.Allocation.SetContainerActuated(ctx, pod.UID, container.Name, container.Resources); err != nil {
 		klog.FromContext(ctx).Error(err, "Recording a container's resources failed, they will be set again", "pod", klog.KObj(pod), "podUID", pod.UID)
 	}
-	r.linkLog(ctx, pod, container, id, filepath.Join(job.sandbox.LogDirectory, config.LogPath))
+	r.linkLog(ctx, pod, container, id, filepath.Join(job.config.LogDirectory, config.LogPath))
 
 	// Step 5: the postStart hook; until it has returned the container is not counted as started.
 	if container.Lifecycle == nil || container.Lifecycle.PostStart == nil {
@@ -106,7 +98,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 // postStart runs the hook and ends the container if it fails.
 func (r *Runtime) postStart(ctx context.Context, job startJob, id string) error {
 	hook, end := cri.Step(ctx, "postStart", job.pod)
-	message, err := r.runHook(hook, job.pod, job.Container, id, job.podIPs, job.Container.Lifecycle.PostStart)
+	message, err := r.runHook(hook, job.pod, job.Container, id, job.observed.IPs, job.Container.Lifecycle.PostStart)
 	end(err)
 	if err == nil {
 		return nil
@@ -117,7 +109,7 @@ func (r *Runtime) postStart(ctx context.Context, job startJob, id string) error 
 	}
 	// What the hook printed may be secret and stays out of the event.
 	r.containerEvent(job.pod, job.Container, id, corev1.EventTypeWarning, eventFailedPostStartHook, "PostStartHook failed")
-	kill := killRequest{pod: job.pod, container: job.Container, id: id, podIPs: job.podIPs, message: "FailedPostStartHook"}
+	kill := killRequest{pod: job.pod, container: job.Container, id: id, podIPs: job.observed.IPs, message: "FailedPostStartHook"}
 	// A cancelled sync must not leave it running.
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout+gracePeriod(job.pod, job.Container, ""))
 	defer cancel()
@@ -151,7 +143,7 @@ func (r *Runtime) imageFailed(ctx context.Context, job startJob, err error) erro
 func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, policy corev1.PullPolicy) (string, error) {
 	return r.opts.Images.EnsureImageExists(ctx, images.Request{
 		Pod: job.pod, Container: job.Container, Image: image, PullPolicy: policy,
-		PullSecrets: job.secrets, Sandbox: job.sandbox, Pulling: job.leave,
+		PullSecrets: job.secrets, Sandbox: job.config, Pulling: job.leave,
 	})
 }
 
@@ -167,15 +159,15 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 	if target := job.observed.Container(job.Target); target != nil {
 		in.TargetID = target.ID
 	}
-	in.Users = job.sandbox.Linux.SecurityContext.NamespaceOptions.UsernsOptions
-	if in.Env, err = job.in.Env(ctx, pod, container, job.podIPs); err != nil {
+	in.Users = job.config.Linux.SecurityContext.NamespaceOptions.UsernsOptions
+	if in.Env, err = job.in.Env(ctx, pod, container, job.observed.IPs); err != nil {
 		return nil, err
 	}
 	if in.Assigned, err = job.in.Assigned(ctx, pod, container); err != nil { // part: devices of containers, kubelet/devices
 		return nil, err
 	}
 	in.Env = slices.Concat(in.Assigned.GetEnvs(), in.Env) // of two of a name the last counts
-	in.Command, in.Args = job.in.Command(ctx, pod, container, job.podIPs, in.Env)
+	in.Command, in.Args = job.in.Command(ctx, pod, container, job.observed.IPs, in.Env)
 	if in.Mounts, err = r.mounts(ctx, job, imageMounts); err != nil {
 		return nil, err
 	}
@@ -187,7 +179,7 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(job.sandbox.LogDirectory, container.Name), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(job.config.LogDirectory, container.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("create container log directory for container %s failed: %w", container.Name, err)
 	}
 	return config, nil
@@ -195,13 +187,13 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 
 // mounts are those of the container's volumes, then those of images, the hosts file and the termination log.
 func (r *Runtime) mounts(ctx context.Context, job startJob, imageMounts []*runtimeapi.Mount) ([]*runtimeapi.Mount, error) {
-	mounts, err := job.in.Mounts(ctx, job.pod, withoutImageMounts(job.pod, job.Container), job.podIPs)
+	mounts, err := job.in.Mounts(ctx, job.pod, withoutImageMounts(job.pod, job.Container), job.observed.IPs)
 	if err != nil {
 		return nil, err
 	}
 	mounts = append(mounts, imageMounts...)
 	for _, mount := range []func(*corev1.Pod, *corev1.Container, []string) (*runtimeapi.Mount, error){r.hostsMount, r.terminationMount} {
-		one, err := mount(job.pod, job.Container, job.podIPs)
+		one, err := mount(job.pod, job.Container, job.observed.IPs)
 		if err != nil {
 			return nil, err
 		}

@@ -35,8 +35,6 @@ func (r *Runtime) podEvent(pod *corev1.Pod, kind, reason, format string, args ..
 
 // containerEvent names the container in the event's reference. An ID in the text, which the runtime likes to put
 // into its errors, would make every event a new one, so the name takes its place.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go recordContainerEvent
 func (r *Runtime) containerEvent(pod *corev1.Pod, container *corev1.Container, id, kind, reason, format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
 	if id != "" {

@@ -19,8 +19,6 @@ import (
 // name, with their logs, and the ended sandboxes but the newest; of an unknown one all that has ended, and its log
 // directory and cgroup. Call it only when every source has told its pods. Pods that run and are unknown are ended by their
 // worker, not here.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_gc.go GarbageCollect
 func (r *Runtime) GarbageCollect(ctx context.Context, known func(types.UID) bool) (err error) {
 	ctx, end := cri.Step(ctx, "Containers/GarbageCollect", nil)
 	defer func() { end(err) }()
@@ -98,8 +96,8 @@ func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Co
 	return left, errors.Join(errs...)
 }
 
-// removeCgroups removes the cgroups of the pods picked. Each is asked for after it was seen, so that one made
-// meanwhile belongs to a pod that is known by then.
+// removeCgroups removes the cgroups of the pods picked. It picks after listing them: a pod whose cgroup is made meanwhile is known
+// by then.
 func (r *Runtime) removeCgroups(pick func(types.UID) bool) error {
 	uids, err := r.opts.Cgroups.Pods()
 	if err != nil {

@@ -9,8 +9,6 @@ import (
 )
 
 // imageMounts pulls the images of the container's image volumes and mounts them.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_manager.go getImageVolumes
 func (r *Runtime) imageMounts(ctx context.Context, job startJob) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
 	for _, mount := range job.Container.VolumeMounts {

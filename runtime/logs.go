@@ -20,8 +20,8 @@ import (
 	"minikubelet/runtime/spec"
 )
 
-// linkLog makes the link log collectors follow. Without a log file, as with a runtime that logs elsewhere, there is
-// nothing to link; a link that cannot be made is no reason to fail the container.
+// linkLog makes the link that log collectors follow. A runtime that logs to no file gets none. A link that cannot be made does not
+// fail the container.
 func (r *Runtime) linkLog(ctx context.Context, pod *corev1.Pod, container *corev1.Container, id, log string) {
 	if _, err := os.Stat(log); err != nil {
 		return
@@ -39,8 +39,6 @@ func (r *Runtime) linkLog(ctx context.Context, pod *corev1.Pod, container *corev
 }
 
 // nextLogAttempt is one more than the highest attempt that left a log, plain or rotated, in the directory.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go calcRestartCountByLogDir
 func nextLogAttempt(dir string) uint32 {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -11,8 +11,6 @@ import (
 )
 
 // metrics count starts of pods and containers, under upstream's names.
-//
-// Upstream: pkg/kubelet/metrics/metrics.go StartedPodsTotal and those after it.
 type metrics struct {
 	pods, podErrors             prometheus.Counter
 	containers, containerErrors *prometheus.CounterVec

@@ -72,7 +72,7 @@ func (r *Runtime) podDir(pod *corev1.Pod) string {
 	return filepath.Join(r.opts.RootDir, "pods", string(pod.UID))
 }
 
-// readShared reads so much of a file that containers may have written to, and nothing that they put in its place.
+// readShared reads at most limit bytes of a file that containers may write to. It follows no link and does not block on a pipe.
 func readShared(file string, limit int) ([]byte, error) {
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

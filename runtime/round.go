@@ -28,6 +28,10 @@ type syncRound struct {
 	in       Inputs
 	result   *SyncResult
 	stopped  map[string]bool // IDs of containers that this sync ended
+	config   *runtimeapi.PodSandboxConfig
+	handler  string          // runtime handler of the pod's class
+	secrets  []corev1.Secret // for pulls
+	leave    func()          // gives up the pod's turn to start, before what takes long
 	started  []string        // IDs of containers
 	failed   []error         // of containers that did not start; the others go on
 	slow     bool            // a pull or a postStart hook took time, in which much may have happened
@@ -71,27 +75,27 @@ func (s *syncRound) saveAllocation(ctx context.Context) error {
 
 // makeAndStart is steps 5 and 6.
 func (s *syncRound) makeAndStart(ctx context.Context) error {
-	handler, err := s.runtime.opts.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName)
-	if err != nil {
+	var err error
+	if s.handler, err = s.runtime.opts.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName); err != nil {
 		return s.sandboxFailed(ctx, fmt.Errorf("failed to create sandbox for pod %q: %w", spec.ReferenceName(s.pod), err))
 	}
-	config, err := s.runtime.generatePodSandboxConfig(s.pod, s.actions.Attempt, handler)
-	if err != nil {
+	if s.config, err = s.runtime.generatePodSandboxConfig(s.pod, s.actions.Attempt, s.handler); err != nil {
 		return s.sandboxFailed(ctx, err)
 	}
-	leave := func() {} // gives up the turn that a new pod has to start
+	leave := func() {}
 	if s.actions.CreateSandbox != "" {
 		if leave, err = s.runtime.starts.enter(ctx); err != nil {
 			return err
 		}
 		defer leave()
-		sandbox, err := s.runtime.createPodSandbox(ctx, s.pod, config, handler, s.actions.CreateSandbox)
+		sandbox, err := s.runtime.createPodSandbox(ctx, s.pod, s.config, s.handler, s.actions.CreateSandbox)
 		if s.runtime.metrics.sandbox(ctx, err); err != nil {
 			return s.sandboxFailed(ctx, err)
 		}
 		s.observed, s.actions.SandboxID = s.observed.WithSandbox(sandbox, s.observed.ObservedAt), sandbox.GetId()
 	}
-	return s.start(ctx, config, handler, func() { s.slow = true; leave() })
+	s.leave = func() { s.slow = true; leave() }
+	return s.start(ctx)
 }
 
 // read tells the cache of the containers that were started. Mostly an event has done so; if not, each is asked for. If a pull or a
@@ -209,16 +213,13 @@ func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {
 }
 
 // start is step 6. One container's failure keeps none of the others from starting, unless they wait for it.
-func (s *syncRound) start(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string, leave func()) error {
-	secrets := s.in.PullSecrets(ctx, s.pod)
+func (s *syncRound) start(ctx context.Context) error {
+	s.secrets = s.in.PullSecrets(ctx, s.pod)
 	for _, action := range s.actions.Start {
 		if s.backingOff(ctx, action) {
 			continue
 		}
-		id, err := s.runtime.startContainer(ctx, startJob{
-			Start: action, pod: s.pod, observed: s.observed, sandbox: config, sandboxID: s.actions.SandboxID,
-			handler: handler, podIPs: s.observed.IPs, secrets: secrets, in: s.in, leave: leave,
-		})
+		id, err := s.runtime.startContainer(ctx, startJob{action, s})
 		s.runtime.metrics.container(action.Kind, err)
 		if id != "" {
 			s.started = append(s.started, id)

@@ -175,8 +175,7 @@ func (in Inputs) lastState(s *corev1.ContainerStatus, previous *cri.ContainerSta
 	}
 }
 
-// applyWaiting makes a container waiting that could not be started, with the reason; if it had ended, its end becomes its last
-// state.
+// applyWaiting makes a container that could not be started waiting, with the reason. If it ran before, its end becomes its last state.
 func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container, k kind) {
 	why, failed := in.Waiting[spec.Name]
 	if !failed || s.State.Running != nil || in.Terminating {

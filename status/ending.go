@@ -8,8 +8,6 @@ import (
 )
 
 // reasonUnknown is the reason of an end that neither the kubelet nor the runtime saw, code 137 its exit code.
-//
-// Upstream: pkg/kubelet/container/runtime.go ContainerReasonStatusUnknown.
 const reasonUnknown = "ContainerStatusUnknown"
 
 const (

@@ -11,8 +11,6 @@ import (
 )
 
 // metrics tell how long pods and their statuses take, under upstream's names.
-//
-// Upstream: pkg/kubelet/metrics/metrics.go PodStatusSyncDuration, PodStartSLIDuration and those near them.
 type metrics struct {
 	synced, total, sli prometheus.Histogram
 	terminated         *prometheus.CounterVec
@@ -66,7 +64,7 @@ type startup struct {
 	pulled  time.Time     // the latest end of a pull
 }
 
-// Pulled notes that an image of the pod was pulled, so that the time does not count as the kubelet's own.
+// Pulled records the time of a pull for the pod, which does not count as the kubelet's own.
 func (m *Manager) Pulled(pod types.UID, began, ended time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -11,8 +11,6 @@ import (
 
 // setPodResources sets the resources that the pod as a whole was allocated and has: its cgroup's while it runs, else the
 // allocated ones.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go convertToAPIPodLevelResourcesStatus.
 func (in Inputs) setPodResources(s *corev1.PodStatus) {
 	options := resourcehelper.PodResourcesOptions{}
 	s.AllocatedResources = resourcehelper.PodRequests(in.Pod, options)

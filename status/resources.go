@@ -11,8 +11,6 @@ import (
 )
 
 // The least that cgroups can express. Of a request for less the runtime's answer does not tell how much it was.
-//
-// Upstream: pkg/kubelet/cm/helpers_linux.go MinShares and MinMilliCPULimit.
 const (
 	minShares        = 2
 	minMilliCPULimit = 10

@@ -8,8 +8,6 @@ import (
 
 // QOSClass is the pod's quality of service class: the one in its status when the apiserver has set it, else the one that
 // its requests and limits of CPU and memory make it.
-//
-// Upstream: pkg/apis/core/v1/helper/qos/qos.go GetPodQOS
 func QOSClass(pod *corev1.Pod) corev1.PodQOSClass {
 	if pod.Status.QOSClass != "" {
 		return pod.Status.QOSClass

@@ -16,8 +16,6 @@ func RestartPolicy(pod *corev1.Pod, container *corev1.Container) corev1.RestartP
 
 // Restarts tells whether a container that ended with this code is started again. The container's restart rules decide,
 // then its restart policy, then the pod's.
-//
-// Upstream: pkg/api/v1/pod/util.go ContainerShouldRestart
 func Restarts(pod *corev1.Pod, container *corev1.Container, exitCode int32) bool {
 	if MatchingRule(container, exitCode) != "" {
 		return true

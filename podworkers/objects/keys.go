@@ -14,8 +14,6 @@ import (
 )
 
 // newKey makes a private key of one of the API's types, as PEM, and an empty certificate request that proves it.
-//
-// Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go generateKeyAndProof.
 func newKey(kind string) (key, proof []byte, err error) {
 	var private crypto.Signer
 	switch kind {

@@ -92,7 +92,7 @@ func (p patient) WatchWithContext(ctx context.Context, opts metav1.ListOptions) 
 	})
 }
 
-// IsWatchListSemanticsUnSupported passes on what the reflector wants to know of a client.
+// IsWatchListSemanticsUnSupported answers for the wrapped client.
 func (p patient) IsWatchListSemanticsUnSupported() bool {
 	return watchlist.DoesClientNotSupportWatchListSemantics(p.ListerWatcherWithContext)
 }
@@ -131,8 +131,6 @@ func (o *object) tell() {
 }
 
 // immutable tells whether an object is marked immutable, so that it cannot change until it is deleted.
-//
-// Upstream: pkg/kubelet/util/manager/watch_based_manager.go isImmutable.
 func immutable(value any) bool {
 	switch v := value.(type) {
 	case *corev1.Secret:

@@ -9,8 +9,6 @@ import (
 )
 
 // references lists the Secrets and ConfigMaps that the pod refers to, each once.
-//
-// Upstream: pkg/api/v1/pod/util.go VisitPodSecretNames and VisitPodConfigmapNames.
 func references(pod *corev1.Pod) []key {
 	var keys []key
 	add := func(kind, name string) {

@@ -9,8 +9,6 @@ import (
 
 // metrics count probes, under upstream's names. They stand on /metrics/probes, apart
 // from the others: there are as many of them as there are probes.
-//
-// Upstream: pkg/kubelet/prober/prober_manager.go ProberResults and ProberDuration.
 type metrics struct {
 	results  *prometheus.CounterVec
 	duration *prometheus.HistogramVec

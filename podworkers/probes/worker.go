@@ -33,8 +33,6 @@ type worker struct {
 
 // run probes until ctx ends. After a restart of the kubelet the first probe waits a random part of its period, so that the
 // probes of all pods do not come at once.
-//
-// Upstream: pkg/kubelet/prober/worker.go run.
 func (w *worker) run(ctx context.Context) {
 	period := time.Duration(cmp.Or(max(w.probe.PeriodSeconds, 0), 10)) * time.Second
 	var first time.Duration

@@ -23,8 +23,6 @@ type containerResources struct {
 
 // Message is what the event of a resize says: what happened, the resources of the pod's containers, the version of the
 // pod that asked for them, and what went wrong.
-//
-// Upstream: pkg/kubelet/events/resize.go podResizeMessage
 func Message(what string, pod *corev1.Pod, generation int64, problem string) string {
 	list := func(containers []corev1.Container) (out []containerResources) {
 		for i := range containers {

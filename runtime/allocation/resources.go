@@ -48,8 +48,8 @@ func (r Resources) Apply(pod *corev1.Pod) (*corev1.Pod, bool) {
 	return pod, changed
 }
 
-// lag adds to the actuated resources what a new allocation leaves behind: of whatever changes, the value until now.
-// Entries that are there stay, since they tell what was really done.
+// lag returns the actuated resources as a new allocation makes them: with the value before of whatever changes. Entries that are
+// there stay, since they say what was really done.
 func (r Resources) lag(before, after Resources) Resources {
 	if r.Pod == nil && !equality.Semantic.DeepEqual(before.Pod, after.Pod) {
 		if r.Pod = before.Pod.DeepCopy(); r.Pod == nil {

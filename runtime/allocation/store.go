@@ -39,7 +39,7 @@ type Store struct {
 	mu      sync.Mutex
 	pods    map[types.UID]*record
 	earlier map[types.UID]earlier // what the files had at the start, until the pods come
-	lost    error                 // why what was for several pods could not be read, until that was told
+	lost    error                 // why a file about several pods could not be read, until Recall returned it
 	dirty   map[types.UID]bool    // pods whose files are to be written
 	idle    chan struct{}         // closed when the goroutine that does so ends; nil if none runs
 }
@@ -91,9 +91,8 @@ func New(podsDir string) *Store {
 	return s
 }
 
-// Recall returns the pod with the resources it was given earlier, by this kubelet or the one before it. A pod never
-// seen comes back as it is. With an error too, which is told once: something that was recorded is then lost, and the spec
-// counts in its place.
+// Recall returns the pod with the resources it was given earlier, by this kubelet or the one before it, or as it is if it is new. An
+// error, which is returned once, says that a record is lost; the spec then counts in its place.
 func (s *Store) Recall(pod *corev1.Pod) (*corev1.Pod, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +109,7 @@ func (s *Store) Recall(pod *corev1.Pod) (*corev1.Pod, error) {
 	}
 	allocated, differs := s.pods[pod.UID].Allocated.Apply(pod)
 	if !differs {
-		s.pods[pod.UID].pending = nil // what the pod asked for before, it asks for no more
+		s.pods[pod.UID].pending = nil // the pod no longer asks for what it waited for
 	}
 	return allocated, err
 }
@@ -139,7 +138,7 @@ func (s *Store) Allocate(pod *corev1.Pod) error {
 		r = newRecord()
 		r.Allocated = next
 		s.pods[pod.UID] = r
-		// A pod's first record is worth no sync: after a crash of the machine nothing of the pod runs.
+		// The first record need not survive a crash of the machine, after which nothing of the pod runs.
 		s.changed(pod.UID, r, false)
 		return nil
 	}
@@ -260,7 +259,7 @@ func (s *Store) records() map[types.UID]*record {
 	return all
 }
 
-// changed has the pod's file written. Callers hold mu.
+// changed makes the goroutine write the pod's file. Callers hold mu.
 func (s *Store) changed(uid types.UID, r *record, sync bool) {
 	r.version++
 	r.sync = r.sync || sync
@@ -311,7 +310,7 @@ func (s *Store) writeRecord(uid types.UID, r *record) {
 	r.wake()
 }
 
-// wake lets those go on that wait for an attempt to write the file.
+// wake wakes the callers that wait for an attempt to write the file.
 func (r *record) wake() {
 	close(r.tried)
 	r.tried = make(chan struct{})
@@ -322,7 +321,7 @@ func (s *Store) Forget(uid types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.pods[uid]; r != nil {
-		r.saved = r.version // waiting for it has no purpose any more
+		r.saved = r.version // a worker that waits for the file goes on
 		r.wake()
 	}
 	delete(s.pods, uid)

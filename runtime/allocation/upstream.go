@@ -100,8 +100,8 @@ func (e stateEntry) resources() Resources {
 	return Resources{Pod: e.PodLevelResources, Containers: e.ContainerResources}
 }
 
-// readState reads such a file, and tells when it was written. Its checksum is left to its owner: what a power loss left
-// of it is no JSON.
+// readState reads such a file, and tells when it was written. The checksum is not checked: a file that a power loss cut short is no
+// valid JSON.
 func readState(path string) (map[types.UID]stateEntry, time.Time, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -91,7 +91,7 @@ func TestWriteUpstream(t *testing.T) {
 	must(t, s.Allocate(podOf("1", "2")))
 	must(t, s.SetDevices("u", []byte(`"a device"`)))
 	must(t, s.Allocate(podOf("1", "3")))
-	must(t, s.Settle(t.Context(), "u"))
+	must(t, s.Save(t.Context(), "u"))
 	must(t, s.WriteUpstream())
 	for name, want := range map[string]string{allocatedFile: "3", actuatedFile: "2"} {
 		entries, _, err := readState(filepath.Join(root, name))

@@ -24,8 +24,6 @@ const killWait = 5 * time.Second
 
 // RemovePod kills whatever still runs in the pod's cgroup and removes it from every hierarchy. A pod without a
 // cgroup is no error. The class need not be known: after a restart only the UID is.
-//
-// Upstream: pkg/kubelet/cm/pod_container_manager_linux.go Destroy
 func (m *Manager) RemovePod(uid types.UID) error {
 	if !m.options.PerQOS {
 		return nil

@@ -20,8 +20,6 @@ type Reservation struct {
 }
 
 // enforce limits the cgroup of a reservation, which must be there: the kubelet makes no cgroups for what it does not start.
-//
-// Upstream: pkg/kubelet/cm/node_container_manager_linux.go enforceExistingCgroup
 func (m *Manager) enforce(r Reservation) error {
 	n := m.ofOthers(r.Cgroup)
 	for _, controller := range m.controllers() {

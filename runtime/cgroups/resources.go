@@ -24,8 +24,6 @@ const (
 
 // MilliCPUToShares converts a CPU amount in thousandths of a core to cgroup v1 cpu.shares.
 // Zero becomes the kernel's minimum, 2, and never the kernel's default of 1024.
-//
-// Upstream: pkg/kubelet/cm/helpers_linux.go MilliCPUToShares
 func MilliCPUToShares(milli int64) uint64 {
 	return uint64(min(max(milli*sharesPerCPU/1000, minShares), maxShares))
 }

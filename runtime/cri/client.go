@@ -1,5 +1,5 @@
-// Package cri is the only door to the container runtime: the connection, with one interceptor for deadlines, metrics
-// and trace spans, and the types in which everything else sees what the runtime says of pods.
+// Package cri connects to the container runtime, with one interceptor for deadlines, metrics and trace spans, and has the types in
+// which all other packages see what the runtime says of pods.
 package cri
 
 import (

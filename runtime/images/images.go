@@ -1,5 +1,5 @@
-// Package images makes sure that the images of containers and image volumes are on the node: pull policies, pull
-// secrets, limits on pulls, back-off after failures, and who may use an image that somebody else's secret pulled.
+// Package images makes sure that the images of containers and image volumes are on the node: pull policies, pull secrets, limits on
+// pulls, back-off after failures, and which pods may use an image that was pulled with another pod's secret.
 package images
 
 import (

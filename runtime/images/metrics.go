@@ -6,8 +6,6 @@ import (
 )
 
 // newPullDuration times pulls.
-//
-// Upstream: pkg/kubelet/metrics/metrics.go ImagePullDuration
 func newPullDuration(registerer prometheus.Registerer) *prometheus.HistogramVec {
 	return promauto.With(registerer).NewHistogramVec(prometheus.HistogramOpts{
 		Name: "kubelet_image_pull_duration_seconds", Help: "Seconds that pulling an image took, by its size.",

@@ -28,8 +28,6 @@ const (
 
 // readPluginConfig reads a CredentialProviderConfig from a file, or from the .json, .yaml and .yml files of a directory in the order of their
 // names. The error names every problem with its file and provider.
-//
-// Upstream: pkg/credentialprovider/plugin/config.go readCredentialProviderConfig, validateCredentialProviderConfig
 func readPluginConfig(path, binDir string) ([]credentialconfig.CredentialProvider, error) {
 	files, err := pluginConfigFiles(path)
 	if err != nil {

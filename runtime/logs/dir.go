@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dir is an open directory of logs. Its methods take names of files in it, never paths, and follow no links.
+// dir is an open directory of logs. Its methods take names of files in it, never paths, and follow no links, which os.Root would
+// follow within the directory.
 type dir struct{ file *os.File }
 
 // openDir opens the directory at a path below root, component by component.
@@ -82,7 +83,7 @@ func (d *dir) remove(name string) error {
 	return nil
 }
 
-// rename overwrites nothing: two rotations in one second must not cost the first.
+// rename overwrites nothing: of two rotations in one second the second fails.
 func (d *dir) rename(from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(d.fd(), to, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil {
@@ -109,9 +110,7 @@ func (d *dir) open(name string, flags int, mode uint32) (*os.File, error) {
 	return f, nil
 }
 
-// compress turns a file into one with .gz at its end. There is always one of them that is whole.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go compressLog
+// compress replaces a file by a compressed one with .gz at its end. The file stays until that is complete.
 func (d *dir) compress(ctx context.Context, name string) error {
 	if err := d.compressed(ctx, name); err != nil {
 		return fmt.Errorf("compress %s: %w", name, err)
@@ -144,7 +143,7 @@ func (d *dir) compressed(ctx context.Context, name string) error {
 	return nil
 }
 
-// gzipTo stops between two blocks when ctx ends: the kubelet need not wait for a large log.
+// gzipTo stops between two blocks when ctx ends, so that the kubelet need not wait for a large log.
 func gzipTo(ctx context.Context, to io.Writer, from io.Reader) error {
 	w := gzip.NewWriter(to)
 	block := make([]byte, 64<<10)

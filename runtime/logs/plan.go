@@ -5,11 +5,8 @@ import (
 	"strings"
 )
 
-// plan says which of a directory's files, being rotated logs of name, stay and which go before one more rotation:
-// what a rotation that was cut short left, and the oldest above maxFiles. The log itself and the one that it becomes
-// are two of maxFiles. Both lists are sorted, oldest first.
-//
-// Upstream: pkg/kubelet/logs/container_log_manager.go filterUnusedLogs, removeExcessLogs
+// plan says which rotated logs of name stay and which are removed before one more rotation: what an interrupted rotation left, and
+// the oldest above maxFiles. The log itself and the one that it becomes are two of maxFiles. Both lists are sorted, oldest first.
 func plan(entries []string, name string, maxFiles int) (keep, remove []string) {
 	for _, entry := range entries {
 		suffix, ours := strings.CutPrefix(entry, name+".")

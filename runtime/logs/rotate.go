@@ -42,7 +42,7 @@ type Rotator struct {
 	mu sync.Mutex // guards MaxSize and MaxFiles
 }
 
-// Reconfigure sets the limits, which the next look goes by. A negative size turns the rotation off.
+// Reconfigure sets the limits from the next check on. A negative size turns the rotation off.
 func (r *Rotator) Reconfigure(maxSize int64, maxFiles int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -60,8 +60,7 @@ func New(options Options) *Rotator {
 	return &Rotator{Options: options, paths: map[string]string{}}
 }
 
-// Run looks at the logs every Interval until ctx ends. No event tells that a file has grown but one for every write,
-// which costs more than to look.
+// Run checks the logs every Interval until ctx ends. Events of the file system would come with every write and cost more.
 func (r *Rotator) Run(ctx context.Context) {
 	tick := time.NewTicker(r.Interval)
 	defer tick.Stop()
@@ -77,7 +76,7 @@ func (r *Rotator) Run(ctx context.Context) {
 	}
 }
 
-// RotateLogs looks at every running container's log once. It must not be called twice at once.
+// RotateLogs checks every running container's log once. Calls must not overlap.
 func (r *Rotator) RotateLogs(ctx context.Context) error {
 	if size, _ := r.limits(); size < 0 {
 		return nil
@@ -132,7 +131,7 @@ func (r *Rotator) findPaths(ctx context.Context, containers []*runtimeapi.Contai
 		if err != nil || !filepath.IsLocal(path) {
 			klog.FromContext(ctx).V(2).Info("A container's log is not in the log directory and is not rotated",
 				"containerID", id, "path", answer.GetStatus().GetLogPath())
-			continue // somebody else's container, or from before the setting changed
+			continue // not a pod's container, or made before podLogsDir changed
 		}
 		r.paths[id] = path
 	}
@@ -152,7 +151,7 @@ func (r *Rotator) check(ctx context.Context, id, path string) error {
 	name := filepath.Base(path)
 	size, err := d.size(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Somebody moved it away, a kubelet that was killed between rename and reopen perhaps.
+		// It was moved away, for instance by a kubelet that was killed between rename and reopen.
 		if err := r.reopen(ctx, id); err != nil {
 			return err
 		}
@@ -181,8 +180,8 @@ const (
 	tmpSuffix       = ".tmp"
 )
 
-// rotate makes room, compresses the logs of earlier rotations and renames the newest. That one is not compressed yet:
-// until it opens the new file the runtime writes to it, and who follows the log reads it to its end.
+// rotate makes room, compresses the logs of earlier rotations and renames the newest. That one is not compressed yet, since the
+// runtime may still write to it and a reader follow it.
 func (r *Rotator) rotate(ctx context.Context, d *dir, id, name string) error {
 	entries, err := d.names()
 	if err != nil {
@@ -190,7 +189,7 @@ func (r *Rotator) rotate(ctx context.Context, d *dir, id, name string) error {
 	}
 	_, files := r.limits()
 	keep, remove := plan(entries, name, files)
-	var errs []error // none is a reason to let the log grow
+	var errs []error // the log is rotated all the same
 	for _, old := range remove {
 		errs = append(errs, d.remove(old))
 	}
@@ -204,7 +203,7 @@ func (r *Rotator) rotate(ctx context.Context, d *dir, id, name string) error {
 		return errors.Join(append(errs, err)...)
 	}
 	if err := r.reopen(ctx, id); err != nil {
-		// The container goes on writing to the file, so it gets its name back and its turn the next time.
+		// The container goes on writing to the file, which gets its name back and is rotated the next time.
 		errs = append(errs, err, d.rename(rotated, name))
 	}
 	return errors.Join(errs...)

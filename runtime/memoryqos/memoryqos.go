@@ -21,8 +21,6 @@ type Settings struct {
 }
 
 // Unified are the files of a container's cgroup and what goes into them.
-//
-// Upstream: pkg/kubelet/kuberuntime/kuberuntime_container_linux.go generateLinuxContainerResources
 func (q Settings) Unified(class corev1.PodQOSClass, request, limit int64) map[string]string {
 	out := map[string]string{"memory.min": "0", "memory.low": "0"}
 	if request != 0 && q.Tiered {

@@ -19,8 +19,6 @@ var ErrNotFound = errors.New("RuntimeClass not found")
 const syncWait = time.Second
 
 // Lookup knows the RuntimeClasses of the cluster.
-//
-// Upstream: pkg/kubelet/runtimeclass/runtimeclass_manager.go Manager
 type Lookup struct {
 	classes    cache.Store
 	controller cache.Controller // nil without an apiserver

@@ -68,8 +68,6 @@ func (n *Node) policyDNS(pod *corev1.Pod, host *runtimeapi.DNSConfig) (*runtimea
 
 // ParseResolvConf reads nameserver, search and options lines: nameservers add up, the last search line and the last
 // value of an option win. A nameserver that is no address is left out, as resolvers do.
-//
-// Upstream: pkg/kubelet/network/dns/dns.go ParseResolvConf
 func ParseResolvConf(from io.Reader) (*runtimeapi.DNSConfig, error) {
 	content, err := io.ReadAll(io.LimitReader(from, maxResolvConf+1))
 	if err != nil {

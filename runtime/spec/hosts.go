@@ -20,8 +20,6 @@ const (
 )
 
 // HostsFile is the content of the pod's /etc/hosts. node is the node's own file, which pods in its network get.
-//
-// Upstream: pkg/kubelet/kubelet_pods.go managedHostsFileContent, nodeHostsFileContent
 func (n *Node) HostsFile(pod *corev1.Pod, podIPs []string, node []byte) ([]byte, error) {
 	host, domain, err := hostname(pod, n.ClusterDomain)
 	if err != nil {

@@ -10,8 +10,6 @@ import (
 )
 
 // PodLogsDirectory is a pod's log directory, <podLogsDir>/<namespace>_<name>_<uid>.
-//
-// Upstream: pkg/kubelet/kuberuntime/helpers.go BuildPodLogsDirectory
 func PodLogsDirectory(podLogsDir, namespace, name string, uid types.UID) string {
 	return filepath.Join(podLogsDir, strings.Join([]string{namespace, name, string(uid)}, "_"))
 }

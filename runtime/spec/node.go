@@ -34,10 +34,10 @@ type Node struct {
 type Machine struct {
 	Unified         bool     // cgroup v2
 	SwapLimit       bool     // cgroups limit swap
-	SELinux         bool     // files have labels; without them a request to relabel is noise
+	SELinux         bool     // files have labels, and mounts are relabelled
 	Memory          int64    // bytes
 	HugePageSizes   []string // as the kernel names them: "2MB"
-	ThermalThrottle []string // files that tell a container when the machine is hot, and so what others do
+	ThermalThrottle []string // files that tell when the machine is hot, and so what other containers do
 }
 
 // Warning is an event for the pod: its configuration is not quite what it asks for.

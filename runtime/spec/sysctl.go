@@ -27,8 +27,6 @@ var safeSysctls = []string{
 
 // CheckSysctls returns upstream's admission message (reason SysctlForbidden) for a pod that asks for a kernel
 // parameter that is neither safe nor allowed, or that belongs to a namespace the pod shares with the node.
-//
-// Upstream: pkg/kubelet/sysctl/allowlist.go Admit
 func CheckSysctls(pod *corev1.Pod, allowedUnsafe []string) error {
 	if pod.Spec.SecurityContext == nil {
 		return nil
