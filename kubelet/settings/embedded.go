@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/pflag"
-
-	"minikubelet/runtime/criserver"
 )
 
 // Embedded is the runtime endpoint that stands for a CRI server in the kubelet's own process.
@@ -14,19 +12,6 @@ const Embedded = "embedded"
 
 // maxSocketPath is what the kernel takes, 108, without the zero at the end.
 const maxSocketPath = 107
-
-// embeddedFlags are the flags of the embedded runtime.
-type embeddedFlags struct {
-	set     *pflag.FlagSet
-	options criserver.Options
-}
-
-func (f *embeddedFlags) flags() *pflag.FlagSet {
-	f.set = pflag.NewFlagSet(Embedded, pflag.ContinueOnError)
-	f.set.StringVar(&f.options.State, "runtime-state-dir", "/run/minikubelet", "embedded runtime: directory of its socket, cri.sock, and of mounts and namespaces; empty after a reboot")
-	f.options.AddFlags(f.set, "embedded runtime: ")
-	return f.set
-}
 
 // IsEmbedded tells whether the kubelet is its own runtime.
 func (s *Settings) IsEmbedded() bool { return s.ContainerRuntimeEndpoint == Embedded }
@@ -41,25 +26,24 @@ func (s *Settings) RuntimeSocket() string {
 
 // completeEmbedded gives the embedded runtime what the kubelet's other settings say, and refuses its flags where there
 // is none.
-func (s *Settings) completeEmbedded(f *embeddedFlags) (errs []error) {
+func (s *Settings) completeEmbedded(flags *pflag.FlagSet) (errs []error) {
 	if !s.IsEmbedded() {
-		f.set.VisitAll(func(flag *pflag.Flag) {
+		flags.VisitAll(func(flag *pflag.Flag) {
 			if flag.Changed {
 				errs = append(errs, fmt.Errorf("--%s: needs --container-runtime-endpoint=%s", flag.Name, Embedded))
 			}
 		})
 		return errs
 	}
-	if !filepath.IsAbs(f.options.State) {
-		return []error{fmt.Errorf("--runtime-state-dir: %q is not an absolute path", f.options.State)}
+	dir := s.Embedded.State
+	if !filepath.IsAbs(dir) {
+		return []error{fmt.Errorf("--runtime-state-dir: %q is not an absolute path", dir)}
 	}
-	s.Embedded = f.options
-	s.Embedded.Root = filepath.Join(s.RootDir, "cri")
-	s.Embedded.State = filepath.Join(f.options.State, "cri")
+	s.Embedded.Root, s.Embedded.State = filepath.Join(s.RootDir, "cri"), filepath.Join(dir, "cri")
 	s.Embedded.CgroupManager = s.CgroupDriver
 	s.Embedded.StreamAddress = "127.0.0.1:0" // the kubelet's server is what others connect to
 	if socket := s.RuntimeSocket(); len(socket)-len("unix://") > maxSocketPath {
-		errs = append(errs, fmt.Errorf("--runtime-state-dir: %q is too long for a socket in it", f.options.State))
+		errs = append(errs, fmt.Errorf("--runtime-state-dir: %q is too long for a socket in it", dir))
 	}
 	return errs
 }

@@ -14,55 +14,51 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
-// flags are the command line. Those that can stand in a configuration file as well are in the table.
+// flags are the command line. Those that can stand in a configuration file as well are in the table; most others set a field
+// of the settings.
 type flags struct {
-	set                          *pflag.FlagSet
-	config, configDir            string
-	kubeconfig                   string
-	bootstrapKubeconfig, certDir string
-	hostnameOverride             string
-	nodeIP                       string
-	rootDir                      string
-	nodeLabels                   flagText
-	cloudProvider                string
-	runtimeCgroups               string
-	pluginConfig, pluginDir      string
-	embedded                     embeddedFlags
-	version                      string
-	timeline, step, chaos        string
-	debugHold                    bool
-	idle                         map[string]string // flags without effect, with what holds in their place
+	*Settings
+	set, embedded    *pflag.FlagSet
+	hostnameOverride string
+	nodeIP           string
+	nodeLabels       flagText
+	cloudProvider    string
+	version          string
+	idle             map[string]string // flags without effect, with what holds in their place
 }
 
 func newFlags(out io.Writer) *flags {
-	f := &flags{set: pflag.NewFlagSet("kubelet", pflag.ContinueOnError)}
+	f := &flags{Settings: &Settings{Version: Version, Flags: map[string]string{}}, set: pflag.NewFlagSet("kubelet", pflag.ContinueOnError)}
 	f.set.SetOutput(out)
 	f.set.StringVar(&f.config, "config", "", "configuration file: KubeletConfiguration, "+apiVersion)
 	f.set.StringVar(&f.configDir, "config-dir", "", "directory of drop-ins (*.conf) laid over the configuration file in the order of their names")
-	f.set.StringVar(&f.bootstrapKubeconfig, "bootstrap-kubeconfig", "", "file that leads to a first client certificate when --kubeconfig is not there; it is then written")
-	f.set.StringVar(&f.certDir, "cert-dir", "", "directory of the certificates that the kubelet is signed; pki below --root-dir by default")
-	f.set.StringVar(&f.kubeconfig, "kubeconfig", "", "file that leads to the apiserver; without it the kubelet runs standalone")
+	f.set.StringVar(&f.BootstrapKubeconfig, "bootstrap-kubeconfig", "", "file that leads to a first client certificate when --kubeconfig is not there; it is then written")
+	f.set.StringVar(&f.CertDir, "cert-dir", "", "directory of the certificates that the kubelet is signed; pki below --root-dir by default")
+	f.set.StringVar(&f.Kubeconfig, "kubeconfig", "", "file that leads to the apiserver; without it the kubelet runs standalone")
 	f.set.StringVar(&f.hostnameOverride, "hostname-override", "", "the node's name; the machine's by default")
 	f.set.StringVar(&f.nodeIP, "node-ip", "", "the node's address, or one of each family separated by a comma; 0.0.0.0 or :: for one of that family that the machine has")
-	f.set.StringVar(&f.rootDir, "root-dir", "/var/lib/kubelet", "directory of pods' files")
+	f.set.StringVar(&f.RootDir, "root-dir", "/var/lib/kubelet", "directory of pods' files")
 	f.nodeLabels = flagText{kind: "pairs", many: true}
 	f.set.Var(&f.nodeLabels, "node-labels", "labels to register the node with: key=value,key=value")
 	f.set.StringVar(&f.cloudProvider, "cloud-provider", "", "external: the cluster's cloud controller initialises the node and finds its addresses")
-	f.set.StringVar(&f.runtimeCgroups, "runtime-cgroups", "", "cgroup that the container runtime runs in, for statistics")
-	f.set.StringVar(&f.pluginConfig, "image-credential-provider-config", "", "configuration of the programs that provide credentials for images: a file, or a directory of them")
-	f.set.StringVar(&f.pluginDir, "image-credential-provider-bin-dir", "", "directory of those programs")
+	f.set.StringVar(&f.RuntimeCgroups, "runtime-cgroups", "", "cgroup that the container runtime runs in, for statistics")
+	f.set.StringVar(&f.CredentialProviderConfig, "image-credential-provider-config", "", "configuration of the programs that provide credentials for images: a file, or a directory of them")
+	f.set.StringVar(&f.CredentialProviderBinDir, "image-credential-provider-bin-dir", "", "directory of those programs")
 	f.set.StringVar(&f.version, "version", "", "print the version, with =raw all of it; =VERSION: report this version, which may differ behind the patch number only")
 	f.set.Lookup("version").NoOptDefVal = "true"
-	f.set.StringVar(&f.timeline, "timeline", "", "show what is done for each pod, live, on a page on loopback whose link is logged: a port, or a loopback address and a port; without a value, any port")
+	f.set.StringVar(&f.Timeline, "timeline", "", "show what is done for each pod, live, on a page on loopback whose link is logged: a port, or a loopback address and a port; without a value, any port")
 	f.set.Lookup("timeline").NoOptDefVal = "0"
-	f.set.StringVar(&f.step, "step", "", "for lessons, with --timeline: hold steps until they are released on its page or with Enter: STEP, STEP@POD or STEP@NAMESPACE/POD, separated by commas, where STEP is a CRI method or a step of a pod, as in CreateContainer@default/web")
-	f.set.StringVar(&f.chaos, "chaos", "", "for lessons: let calls to the runtime fail, wait or hang: METHOD=KIND:PROBABILITY, separated by commas, where KIND is error, delay(DURATION) or hang, as in RunPodSandbox=error:0.3")
-	f.set.BoolVar(&f.debugHold, "debug-hold", false, "for debuggers: while one holds the kubelet a process beside it renews the node's lease, so that the cluster keeps the node's pods; calls to the runtime get an hour")
+	f.set.StringVar(&f.Step, "step", "", "for lessons, with --timeline: hold steps until they are released on its page or with Enter: STEP, STEP@POD or STEP@NAMESPACE/POD, separated by commas, where STEP is a CRI method or a step of a pod, as in CreateContainer@default/web")
+	f.set.StringVar(&f.Chaos, "chaos", "", "for lessons: let calls to the runtime fail, wait or hang: METHOD=KIND:PROBABILITY, separated by commas, where KIND is error, delay(DURATION) or hang, as in RunPodSandbox=error:0.3")
+	f.set.BoolVar(&f.DebugHold, "debug-hold", false, "for debuggers: while one holds the kubelet a process beside it renews the node's lease, so that the cluster keeps the node's pods; calls to the runtime get an hour")
 	f.set.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 	})
 	f.idle = addIdleFlags(f.set)
-	f.set.AddFlagSet(f.embedded.flags())
+	f.embedded = pflag.NewFlagSet(Embedded, pflag.ContinueOnError)
+	f.embedded.StringVar(&f.Embedded.State, "runtime-state-dir", "/run/minikubelet", "embedded runtime: directory of its socket, cri.sock, and of mounts and namespaces; empty after a reboot")
+	f.Embedded.AddFlags(f.embedded, "embedded runtime: ")
+	f.set.AddFlagSet(f.embedded)
 	for _, field := range fieldsWithFlag() {
 		shorthand := ""
 		if len(field.Flag) == 1 {

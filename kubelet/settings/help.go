@@ -33,7 +33,7 @@ func (f *flags) help(out io.Writer) {
 		case slices.ContainsFunc(table, func(field Field) bool { return field.Flag == flag.Name }):
 		case f.idle[flag.Name] != "":
 			groups[idle] = append(groups[idle], f.line(flag.Name, ""))
-		case f.embedded.set.Lookup(flag.Name) != nil:
+		case f.embedded.Lookup(flag.Name) != nil:
 			groups[embedded] = append(groups[embedded], f.line(flag.Name, defaultNote(flag.DefValue)))
 		default:
 			groups[order[0]] = append(groups[order[0]], f.line(flag.Name, defaultNote(flag.DefValue)))

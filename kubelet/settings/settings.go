@@ -2,16 +2,19 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"minikubelet/runtime/criserver"
@@ -97,25 +100,20 @@ func readAll(args []string, out io.Writer) (*Settings, error) {
 	if err != nil {
 		return nil, errors.Join(append(wrong, err)...)
 	}
-	s := &Settings{
-		KubeletConfiguration: *c, Kubeconfig: f.kubeconfig, RootDir: f.rootDir,
-		BootstrapKubeconfig: f.bootstrapKubeconfig, CertDir: f.certDir, RuntimeCgroups: f.runtimeCgroups,
-		CredentialProviderConfig: f.pluginConfig, CredentialProviderBinDir: f.pluginDir,
-		Timeline: f.timeline, Step: f.step, Chaos: f.chaos, DebugHold: f.debugHold, NodeLabels: labels(f.nodeLabels.text), Version: Version, Flags: map[string]string{}, Warnings: append(f.idleWarnings(), g.warnings...),
-	}
-	f.set.VisitAll(func(f *pflag.Flag) { s.Flags[f.Name] = f.Value.String() })
-	if err := errors.Join(append(wrong, s.complete(f))...); err != nil {
+	f.KubeletConfiguration, f.NodeLabels, f.args = *c, labels(f.nodeLabels.text), args
+	f.Warnings = append(f.idleWarnings(), g.warnings...)
+	f.set.VisitAll(func(flag *pflag.Flag) { f.Flags[flag.Name] = flag.Value.String() })
+	if err := errors.Join(append(wrong, f.complete())...); err != nil {
 		return nil, err
 	}
-	s.args, s.config, s.configDir = args, f.config, f.configDir
-	return s, nil
+	return f.Settings, nil
 }
 
 // debugHoldTimeout is how long a call to the runtime may take with --debug-hold: the time goes on while nothing runs.
 const debugHoldTimeout = time.Hour
 
-// complete works out the node's name and addresses.
-func (s *Settings) complete(f *flags) error {
+// complete works out the node's name and addresses, and checks what belongs together.
+func (f *flags) complete() error {
 	name := f.hostnameOverride
 	if name == "" {
 		host, err := os.Hostname()
@@ -124,19 +122,25 @@ func (s *Settings) complete(f *flags) error {
 		}
 		name = host
 	}
-	if s.CertDir == "" {
-		s.CertDir = filepath.Join(s.RootDir, "pki")
-	}
+	s := f.Settings
 	s.NodeName = strings.ToLower(strings.TrimSpace(name))
+	s.CertDir = cmp.Or(s.CertDir, filepath.Join(s.RootDir, "pki"))
+	s.ExternalCloud = f.cloudProvider == "external"
 	var errs []error
-	if s.NodeIPs, errs = parseNodeIPs(f.nodeIP); s.RunOnce && !s.Standalone() {
-		errs = append(errs, errors.New("--runonce: runs the pods of file and URL without an apiserver; leave out --kubeconfig"))
+	s.NodeIPs, errs = parseNodeIPs(f.nodeIP)
+	refuse := func(bad bool, text string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(text, args...))
+		}
 	}
-	if s.BootstrapKubeconfig != "" && s.Standalone() {
-		errs = append(errs, errors.New("--bootstrap-kubeconfig: needs --kubeconfig, the file to write"))
-	}
-	if f.step != "" && f.timeline == "" {
-		errs = append(errs, errors.New("--step: needs --timeline, whose page shows and releases what is held"))
+	refuse(s.RunOnce && !s.Standalone(), "--runonce: runs the pods of file and URL without an apiserver; leave out --kubeconfig")
+	refuse(s.BootstrapKubeconfig != "" && s.Standalone(), "--bootstrap-kubeconfig: needs --kubeconfig, the file to write")
+	refuse(s.Step != "" && s.Timeline == "", "--step: needs --timeline, whose page shows and releases what is held")
+	refuse(!s.ExternalCloud && f.cloudProvider != "", "--cloud-provider: %q: must be external or empty; providers in the kubelet were removed upstream in 1.31", f.cloudProvider)
+	refuse((s.CredentialProviderConfig == "") != (s.CredentialProviderBinDir == ""), "--image-credential-provider-config and --image-credential-provider-bin-dir need each other")
+	refuse(!filepath.IsAbs(s.RootDir), "--root-dir: %q is not an absolute path", s.RootDir)
+	for _, problem := range validation.IsDNS1123Subdomain(s.NodeName) {
+		refuse(true, "the node's name %q (--hostname-override): %s", s.NodeName, problem)
 	}
 	if s.DebugHold {
 		s.RuntimeRequestTimeout.Duration = max(s.RuntimeRequestTimeout.Duration, debugHoldTimeout)
@@ -150,18 +154,7 @@ func (s *Settings) complete(f *flags) error {
 			s.Warnings = append(s.Warnings, warning)
 		}
 	}
-	if s.ExternalCloud = f.cloudProvider == "external"; !s.ExternalCloud && f.cloudProvider != "" {
-		errs = append(errs, fmt.Errorf("--cloud-provider: %q: must be external or empty; providers in the kubelet were removed upstream in 1.31", f.cloudProvider))
-	}
-	if (s.CredentialProviderConfig == "") != (s.CredentialProviderBinDir == "") {
-		errs = append(errs, errors.New("--image-credential-provider-config and --image-credential-provider-bin-dir need each other"))
-	}
-	if !filepath.IsAbs(s.RootDir) {
-		errs = append(errs, fmt.Errorf("--root-dir: %q is not an absolute path", s.RootDir))
-	}
-	errs = append(errs, validateNodeName(s.NodeName)...)
-	errs = append(errs, s.completeEmbedded(&f.embedded)...)
-	return errors.Join(append(errs, validateNodeLabels(s.NodeLabels)...)...)
+	return errors.Join(slices.Concat(errs, s.completeEmbedded(f.embedded), validateNodeLabels(s.NodeLabels))...)
 }
 
 // parseNodeIPs reads --node-ip.

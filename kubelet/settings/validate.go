@@ -294,14 +294,6 @@ func ContainerLogMaxSize(c *kubeletconfig.KubeletConfiguration) (int64, error) {
 	return q.Value(), nil
 }
 
-func validateNodeName(name string) []error {
-	var errs []error
-	for _, problem := range validation.IsDNS1123Subdomain(name) {
-		errs = append(errs, fmt.Errorf("the node's name %q (--hostname-override): %s", name, problem))
-	}
-	return errs
-}
-
 func validateNodeLabels(labels map[string]string) []error {
 	var errs []error
 	for key, value := range labels {
