@@ -141,7 +141,7 @@ func TestGreedyHealth(t *testing.T) {
 	refused := make(chan struct{}, many)
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	for range many {
-		conn, err := dialer.Dial("tcp", h.Addr())
+		conn, err := dialer.Dial("tcp", h.Addr().String())
 		if err != nil {
 			refused <- struct{}{}
 			continue
@@ -154,7 +154,7 @@ func TestGreedyHealth(t *testing.T) {
 		defer conn.Close()
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	answer, err := client.Get("http://" + h.Addr() + "/healthz")
+	answer, err := client.Get("http://" + h.Addr().String() + "/healthz")
 	must(t, err)
 	must(t, answer.Body.Close())
 	select {

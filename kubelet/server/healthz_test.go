@@ -30,7 +30,7 @@ func TestHealthz(t *testing.T) {
 	get := func(path string) (int, string) {
 		t.Helper()
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-		r, err := client.Get("http://" + h.Addr() + path)
+		r, err := client.Get("http://" + h.Addr().String() + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +60,7 @@ func TestHealthz(t *testing.T) {
 			t.Errorf("GET %s with syncloop %v: %d %q, want %d %q", tt.path, tt.loop, code, body, tt.code, tt.body)
 		}
 	}
-	if _, err := ListenHealthz(h.Addr(), nil); err == nil || !strings.Contains(err.Error(), "healthzPort") {
+	if _, err := ListenHealthz(h.Addr().String(), nil); err == nil || !strings.Contains(err.Error(), "healthzPort") {
 		t.Errorf("binding a taken address: %v, want an error that names healthzPort", err)
 	}
 }

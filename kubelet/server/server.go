@@ -83,13 +83,22 @@ type Server struct {
 	logs, commands, forwards, requests *shares // of what is under way
 	stopped                            context.Context
 
-	secure, readOnly *listener
+	secure, readOnly *Port
 }
 
-// listener is one open port.
-type listener struct {
+// Port is one open port, with what answers on it.
+type Port struct {
 	net.Listener
 	server *http.Server
+}
+
+// Run serves until ctx ends.
+func (p *Port) Run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { _ = p.server.Close() })
+	defer stop()
+	if err := p.server.Serve(p.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		klog.FromContext(ctx).Error(err, "Server stopped", "address", p.Addr())
+	}
 }
 
 // Listen opens the ports, so that one that is taken is found out at once, and makes what cannot fail later.
@@ -136,12 +145,12 @@ func (s *Server) address(port int32) string {
 
 // listen makes a server of HTTP/1.1 only: its connections can all be taken over for streams, and one request at a
 // time on each makes the bounds above hold.
-func listen(address, setting string, handler http.Handler) (*listener, error) {
+func listen(address, setting string, handler http.Handler) (*Port, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for requests (address, %s): %w", setting, err)
 	}
-	return &listener{
+	return &Port{
 		Listener: guard(l),
 		server: &http.Server{
 			Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -158,7 +167,7 @@ func (s *Server) Run(ctx context.Context) {
 	s.stopped = ctx
 	var ports sync.WaitGroup
 	var inside sync.RWMutex // held for reading by each request
-	for _, l := range []*listener{s.secure, s.readOnly} {
+	for _, l := range []*Port{s.secure, s.readOnly} {
 		if l == nil {
 			continue
 		}
@@ -171,13 +180,7 @@ func (s *Server) Run(ctx context.Context) {
 			}
 		})
 		l.server.BaseContext = func(net.Listener) context.Context { return ctx }
-		ports.Go(func() {
-			stop := context.AfterFunc(ctx, func() { _ = l.server.Close() })
-			defer stop()
-			if err := l.server.Serve(l.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-				klog.FromContext(ctx).Error(err, "Server stopped", "address", l.Addr())
-			}
-		})
+		ports.Go(func() { l.Run(ctx) })
 	}
 	ports.Wait()
 	inside.Lock()

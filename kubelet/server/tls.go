@@ -151,10 +151,3 @@ func writePrivate(path string, data []byte) error {
 }
 
 const maxCertificateFile = 1 << 20
-
-// stamp tells versions of a file apart.
-type stamp struct {
-	modified time.Time
-	size     int64
-	inode    os.FileInfo
-}
