@@ -85,24 +85,29 @@ func bootstrapKey(path string) (pem []byte, signer crypto.Signer, err error) {
 		return nil, nil, fmt.Errorf("make --cert-dir: %w", err)
 	}
 	if pem, err = os.ReadFile(path); err == nil {
-		if key, err := keyutil.ParsePrivateKeyPEM(pem); err == nil {
-			if signer, ok := key.(crypto.Signer); ok {
-				return pem, signer, nil
-			}
+		if signer, err := parseSigner(pem); err == nil {
+			return pem, signer, nil
 		}
 	}
-	if pem, err = keyutil.MakeEllipticPrivateKeyPEM(); err != nil {
-		return nil, nil, fmt.Errorf("make a private key: %w", err)
+	if pem, err = keyutil.MakeEllipticPrivateKeyPEM(); err == nil {
+		signer, err = parseSigner(pem)
 	}
-	key, err := keyutil.ParsePrivateKeyPEM(pem)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a private key: %w", err)
 	}
+	return pem, signer, writePrivate(path, pem)
+}
+
+func parseSigner(pem []byte) (crypto.Signer, error) {
+	key, err := keyutil.ParsePrivateKeyPEM(pem)
+	if err != nil {
+		return nil, err
+	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, nil, fmt.Errorf("make a private key: %T cannot sign", key)
+		return nil, fmt.Errorf("%T cannot sign", key)
 	}
-	return pem, signer, writePrivate(path, pem)
+	return signer, nil
 }
 
 // awaitServer returns when the apiserver answers, whatever it answers. Nothing announces that it does.

@@ -227,7 +227,7 @@ func (c *Client) start(ctx context.Context, o Options, config *rest.Config) erro
 	}
 	log.Info("The client certificate is chosen", "certificate", first.file, "until", first.Leaf.NotAfter, "insteadOf", others)
 	if first.given {
-		if err := c.store.write(config.CertData, config.KeyData); err != nil {
+		if _, err := c.store.write(config.CertData, config.KeyData); err != nil {
 			log.Error(err, "The kubeconfig's client certificate is not kept")
 		}
 	}

@@ -66,13 +66,18 @@ func stillValid(path string, now time.Time) error {
 	if _, err := transport.TLSConfigFor(t); err != nil {
 		return fmt.Errorf("read the certificates of kubeconfig %s: %w", path, err)
 	}
-	certs, err := certutil.ParseCertsPEM(t.TLS.CertData)
+	return unexpired("the client certificate of kubeconfig "+path, t.TLS.CertData, now)
+}
+
+// unexpired tells why certificates are not valid any more.
+func unexpired(what string, pem []byte, now time.Time) error {
+	certs, err := certutil.ParseCertsPEM(pem)
 	if err != nil {
-		return fmt.Errorf("read the client certificate of kubeconfig %s: %w", path, err)
+		return fmt.Errorf("read %s: %w", what, err)
 	}
 	for _, c := range certs {
 		if now.After(c.NotAfter) {
-			return fmt.Errorf("the client certificate of kubeconfig %s expired at %v", path, c.NotAfter)
+			return fmt.Errorf("%s expired at %v", what, c.NotAfter)
 		}
 	}
 	return nil

@@ -87,16 +87,7 @@ func compatible(have, want *certificatesv1.CertificateSigningRequest, now time.T
 	if len(have.Status.Certificate) == 0 {
 		return nil
 	}
-	certs, err := certutil.ParseCertsPEM(have.Status.Certificate)
-	if err != nil {
-		return fmt.Errorf("read the certificate of certificate signing request %s: %w", have.Name, err)
-	}
-	for _, c := range certs {
-		if now.After(c.NotAfter) {
-			return fmt.Errorf("the certificate of certificate signing request %s expired at %v", have.Name, c.NotAfter)
-		}
-	}
-	return nil
+	return unexpired("the certificate of certificate signing request "+have.Name, have.Status.Certificate, now)
 }
 
 func parseRequest(data []byte) (*x509.CertificateRequest, error) {

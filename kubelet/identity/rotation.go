@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/keyutil"
 	"k8s.io/klog/v2"
@@ -28,7 +29,7 @@ const (
 	maxSleep     = 10 * time.Minute // a machine that was suspended has lost time
 )
 
-// rotation has certificates of one kind replaced before they expire.
+// rotation replaces certificates of one kind before they expire.
 //
 // Upstream: k8s.io/client-go/util/certificate/certificate_manager.go manager
 type rotation struct {
@@ -102,25 +103,9 @@ func rotationDeadline(c *x509.Certificate) time.Time {
 
 // covers tells whether a certificate has all the names that are wanted.
 func covers(c *x509.Certificate, want *x509.CertificateRequest) bool {
-	if c.Subject.CommonName != want.Subject.CommonName {
-		return false
-	}
-	for _, o := range want.Subject.Organization {
-		if !slices.Contains(c.Subject.Organization, o) {
-			return false
-		}
-	}
-	for _, name := range want.DNSNames {
-		if !slices.Contains(c.DNSNames, name) {
-			return false
-		}
-	}
-	for _, ip := range want.IPAddresses {
-		if !slices.ContainsFunc(c.IPAddresses, ip.Equal) {
-			return false
-		}
-	}
-	return true
+	missing := func(ip net.IP) bool { return !slices.ContainsFunc(c.IPAddresses, ip.Equal) }
+	return c.Subject.CommonName == want.Subject.CommonName && sets.New(c.Subject.Organization...).HasAll(want.Subject.Organization...) &&
+		sets.New(c.DNSNames...).HasAll(want.DNSNames...) && !slices.ContainsFunc(want.IPAddresses, missing)
 }
 
 // sameRequest compares the names that are asked for.
@@ -177,7 +162,7 @@ func serverAnswered(err error) bool {
 	return !apierrors.IsUnexpectedServerError(err) && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err))
 }
 
-// askNow has a certificate asked for at once, whatever there is.
+// askNow asks for a certificate at once, whatever there is.
 func (r *rotation) askNow() {
 	r.force.Store(true)
 	select {

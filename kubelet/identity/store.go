@@ -86,24 +86,20 @@ func (s *store) load(ctx context.Context) (have []kept, err error) {
 
 // update keeps a certificate that goes with the key; connections made from now on show it.
 func (s *store) update(cert, key []byte) (*tls.Certificate, error) {
+	c, err := s.write(cert, key)
+	if err == nil {
+		s.set(c)
+	}
+	return c, err
+}
+
+// write keeps a certificate and its key, for the next start.
+func (s *store) write(cert, key []byte) (*tls.Certificate, error) {
 	c, file, err := join(cert, key)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.keep(file); err != nil {
-		return nil, err
-	}
-	s.set(c)
-	return c, nil
-}
-
-// write keeps a certificate and its key, for the next start.
-func (s *store) write(cert, key []byte) error {
-	_, file, err := join(cert, key)
-	if err != nil {
-		return err
-	}
-	return s.keep(file)
+	return c, s.keep(file)
 }
 
 // join puts a certificate, without what may stand between its parts, and its key into one file.
