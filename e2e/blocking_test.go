@@ -14,17 +14,19 @@ const loopTurn = "(*minikubelet/syncloop.Loop).syncLoopIteration"
 
 // loopParts are the functions behind the fields and interfaces through which the loop, or who has one of its locks, calls others.
 var loopParts = map[string][]string{
-	"(minikubelet/podworkers.NodeFacts).Allocatable": {"(*minikubelet/kubelet/node.Node).Allocatable"},
-	"(minikubelet/podworkers.NodeFacts).Node":        {"(*minikubelet/kubelet/node.Node).Node"},
-	"(minikubelet/status.listener).tell's l":         {"(*minikubelet/kubelet/local.Local).Changed"},
-	"minikubelet/syncloop.Options.Allocatable":       {"(*minikubelet/kubelet/devices.Manager).Allocatable"},
-	"minikubelet/syncloop.Options.CheckSysctls":      {"minikubelet/runtime/spec.CheckSysctls"},
-	"minikubelet/syncloop.Options.Pressure":          {"(*minikubelet/kubelet/eviction.Manager).Pressure"},
-	"minikubelet/syncloop.Options.ShuttingDown":      {"(*minikubelet/kubelet/shutdown.Manager).ShuttingDown"},
+	"(minikubelet/podworkers.NodeFacts).Allocatable":  {"(*minikubelet/kubelet/node.Node).Allocatable"},
+	"(minikubelet/podworkers.NodeFacts).Node":         {"(*minikubelet/kubelet/node.Node).Node"},
+	"(*minikubelet/runtime/pleg.Cache).retain's tell": {"(*minikubelet/runtime/pleg.PLEG).tell"},
+	"(minikubelet/status.listener).tell's l":          {"(*minikubelet/kubelet/local.Local).Changed"},
+	"minikubelet/syncloop.Options.Allocatable":        {"(*minikubelet/kubelet/devices.Manager).Allocatable"},
+	"minikubelet/syncloop.Options.CheckSysctls":       {"minikubelet/runtime/spec.CheckSysctls"},
+	"minikubelet/syncloop.Options.Pressure":           {"(*minikubelet/kubelet/eviction.Manager).Pressure"},
+	"minikubelet/syncloop.Options.ShuttingDown":       {"(*minikubelet/kubelet/shutdown.Manager).ShuttingDown"},
 	// Parameters, which get literals that compare and change what they are given.
 	"(minikubelet/runtime/allocation.Resources).Apply's list": nil,
 	"(*minikubelet/runtime/allocation.Store).change's edit":   nil,
-	"(*minikubelet/runtime/pleg.Cache).update's change":       nil,
+	"minikubelet/runtime/pleg.join's age":                     nil,
+	"minikubelet/runtime/pleg.join's id":                      nil,
 	"(*minikubelet/status.Manager).edit's change":             nil,
 }
 
