@@ -78,11 +78,7 @@ func (s *Server) destroyPause(ctx context.Context, sb *sandbox) error {
 	if err := s.end(ctx, sb.pause); err != nil {
 		return fmt.Errorf("end pause process: %w", err)
 	}
-	err := unmount(sb.pauseRoot())
-	if err == nil {
-		err = trees.RemoveMounted(sb.pauseDir())
-	}
-	if err != nil {
+	if err := trees.RemoveMounted(sb.pauseDir()); err != nil {
 		return fmt.Errorf("remove files of pause process: %w", err)
 	}
 	sb.pause = nil

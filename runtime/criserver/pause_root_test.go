@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"minikubelet/runtime/criserver/trees"
 )
 
 // TestPauseRootsWhileProcessesStart: the root file system of a pause process can be made read-only though other processes
@@ -36,7 +38,7 @@ func TestPauseRootsWhileProcessesStart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "rootfs")
 	for range 300 {
 		err := makePauseRoot(dir)
-		if err := unmount(dir); err != nil {
+		if err := trees.Detach(dir); err != nil {
 			t.Fatal(err)
 		}
 		if err != nil {

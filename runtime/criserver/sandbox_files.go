@@ -100,10 +100,6 @@ func (sb *sandbox) shm() string {
 
 // removeFiles unmounts and removes what does not survive a reboot anyway.
 func (sb *sandbox) removeFiles() error {
-	// The mount that is there nearly always, without a look at the list of all mounts.
-	if err := unmount(sb.shmDir()); err != nil {
-		return err
-	}
 	if err := trees.RemoveMounted(sb.stateDir); err != nil {
 		return fmt.Errorf("remove files of sandbox: %w", err)
 	}

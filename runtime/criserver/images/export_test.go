@@ -14,15 +14,6 @@ func SetTimeouts(t *testing.T) {
 	t.Cleanup(func() { stallTimeout, describeTimeout = stall, describe })
 }
 
-// MountOld mounts a snapshot as on kernels that cannot take layers one by one.
-func (s *Store) MountOld(key string) error {
-	snap := s.snapshots[key]
-	if err := forgetVolatile(s.snapshotPath(key)); err != nil {
-		return err
-	}
-	return mountOld(s.snapshotPath(key), s.lowerDirs(snap.Chains), snap.Mount)
-}
-
 // Pulling is how many callers wait for pulls.
 func (s *Store) Pulling() int {
 	s.flights.mu.Lock()

@@ -57,7 +57,7 @@ func TestMountForAUserNamespace(t *testing.T) {
 	if uid, gid := owners(t, filepath.Join(plain, "low")); uid != 1 || gid != 2 {
 		t.Errorf("to others it belongs to %d:%d", uid, gid)
 	}
-	if exists(filepath.Join(root, "snapshots", "c1", "mapped")) {
+	if exists(filepath.Join(root, "snapshots", "c1", "lower")) {
 		t.Error("the mounts of single layers are left")
 	}
 	if err := s.Unmount("c1", dir); err != nil {

@@ -139,19 +139,9 @@ func TestMountOfManyLayers(t *testing.T) {
 	if got := read(t, dir, "top"); got != fmt.Sprint(n-1) || len(names(t, dir)) != n+1 {
 		t.Errorf("top layer is %s of %d files", got, len(names(t, dir)))
 	}
-	// The way of older kernels, over the same snapshot's directories.
-	if err := unix.Unmount(dir, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.MountOld("c1"); err != nil {
-		t.Fatal(err)
-	}
-	if got := read(t, dir, "top"); got != fmt.Sprint(n-1) || len(names(t, dir)) != n+1 {
-		t.Errorf("on an older kernel the top layer is %s of %d files", got, len(names(t, dir)))
-	}
 }
 
-// TestMountBelowALongPath: the new mount API takes 256 characters at most.
+// TestMountBelowALongPath: a path that is longer than an option may be, with characters that options give a meaning.
 func TestMountBelowALongPath(t *testing.T) {
 	registry := newServer(t)
 	root := filepath.Join(t.TempDir(), strings.Repeat("long/", 60), "images,with:odd\\names")

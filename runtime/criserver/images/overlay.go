@@ -14,139 +14,111 @@ import (
 	"minikubelet/runtime/criserver/trees"
 )
 
-// mountOverlay mounts a snapshot's layers, upper and work directories at dir. The lower directories come topmost first.
-//
-// The options of mount(2) have room for one page, about 40 layers. Kernels since 6.7 take the layers one by one; on older
-// ones they are named by short links relative to the working directory, which is enough for all 500.
-func mountOverlay(snapshot string, lower []string, dir string) error {
-	if err := forgetVolatile(snapshot); err != nil {
-		return err
-	}
-	failure := mountNew(snapshot, lower, dir)
-	if errors.Is(failure, unix.ENOSYS) || errors.Is(failure, unix.EINVAL) {
-		if err := mountOld(snapshot, lower, dir); err != nil {
-			return errors.Join(failure, err)
-		}
-		return nil
-	}
-	return failure
+// Owner says which user namespace the files of a mounted image belong to. Nil leaves them to the owners that the image
+// gives them.
+type Owner struct {
+	UserNS string // the namespace's file
+	// OnMachine returns the machine's IDs of a user and a group of the namespace.
+	OnMachine func(uid, gid int) (int, int, error)
 }
 
-// forgetVolatile removes the mark of an earlier volatile mount, by which the kernel asks whether somebody has made up for
-// what it did not write.
-func forgetVolatile(snapshot string) error {
-	if err := trees.Remove(filepath.Join(snapshot, "work", "work", "incompat")); err != nil {
+// mountOverlay mounts the upper directory of a snapshot over layers, the topmost of which comes first.
+//
+// The options of mount(2) have room for one page, which is about 40 paths. So each layer gets a short name in a directory,
+// relative to which the kernel reads the options: that is enough for 500. With an owner the name is a mount that shows the
+// layer's files as the user namespace sees them; the upper directory needs none, since what is written there has the
+// machine's IDs. The overlay keeps what it was made of, so the names go once it is mounted.
+func mountOverlay(snapshot string, layers []string, dir string, owner *Owner) (err error) {
+	lower := filepath.Join(snapshot, "lower")
+	// A name may be left by a server that was killed. The directory "incompat" is of an earlier volatile mount: by it the
+	// kernel asks whether somebody has made up for what was not written to the disk.
+	if err := errors.Join(trees.RemoveMounted(lower), trees.Remove(filepath.Join(snapshot, "work", "work", "incompat"))); err != nil {
 		return fmt.Errorf("mount a writable layer again: %w", err)
 	}
-	return nil
-}
-
-// mountNew uses fsopen(2) and its family.
-func mountNew(snapshot string, lower []string, dir string) error {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("open overlayfs: %w", err)
-	}
-	defer unix.Close(fs)
-	// An index would tie the upper directory to these very lower ones; not every kernel has the option.
-	_ = unix.FsconfigSetString(fs, "index", "off")
-	// Containers need not wait for the disk, nor all others when one goes: to unmount an overlay is otherwise to write out
-	// all of the file system that its upper directory is on. No container lives on when the machine goes down, so nobody
-	// would ever look for what did not get to the disk. Kernels since 5.10 have it.
-	_ = unix.FsconfigSetFlag(fs, "volatile")
-	options := make([][2]string, 0, len(lower)+3)
-	for _, layer := range lower {
-		options = append(options, [2]string{"lowerdir+", layer})
-	}
-	options = append(options, [2]string{"upperdir", filepath.Join(snapshot, "upper")}, [2]string{"workdir", filepath.Join(snapshot, "work")},
-		[2]string{"source", "overlay"})
-	for _, option := range options {
-		if err := unix.FsconfigSetString(fs, option[0], option[1]); err != nil { // EINVAL too for more than 256 characters
-			return fmt.Errorf("set %s to %s: %w%s", option[0], option[1], err, kernelMessages(fs))
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return fmt.Errorf("make the overlay: %w%s", err, kernelMessages(fs))
-	}
-	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("make the overlay's mount: %w", err)
-	}
-	defer unix.Close(mount)
-	if err := unix.MoveMount(mount, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("mount at %s: %w", dir, err)
-	}
-	return nil
-}
-
-// kernelMessages reads what the kernel says beyond the error number.
-func kernelMessages(fs int) string {
-	var all strings.Builder
-	buffer := make([]byte, 1024)
-	for range 8 {
-		n, err := unix.Read(fs, buffer)
-		if err != nil || n <= 0 {
-			break
-		}
-		fmt.Fprintf(&all, " (%s)", strings.TrimSpace(string(buffer[:n])))
-	}
-	return all.String()
-}
-
-// mountOld uses mount(2) on a thread of its own, which has its own working directory and ends with it.
-func mountOld(snapshot string, lower []string, dir string) error {
-	links := filepath.Join(snapshot, "lower")
-	if err := errors.Join(trees.Remove(links), os.Mkdir(links, 0o700)); err != nil {
+	if err := os.Mkdir(lower, 0o700); err != nil {
 		return err
 	}
-	names := make([]string, len(lower))
-	for i, layer := range lower {
+	defer func() { err = errors.Join(err, trees.RemoveMounted(lower)) }()
+	show := os.Symlink
+	if owner != nil {
+		userns, err := os.Open(owner.UserNS)
+		if err != nil {
+			return fmt.Errorf("open user namespace: %w", err)
+		}
+		defer userns.Close()
+		show = func(layer, name string) error { return mountMapped(layer, name, int(userns.Fd())) }
+	}
+	names := make([]string, len(layers))
+	for i, layer := range layers {
 		names[i] = strconv.Itoa(i)
-		if err := os.Symlink(layer, filepath.Join(links, names[i])); err != nil {
+		if err := show(layer, filepath.Join(lower, names[i])); err != nil {
 			return err
 		}
 	}
-	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=../upper,workdir=../work"
 	result := make(chan error)
-	namespaces.OnThread(func() {
-		result <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return fmt.Errorf("give a thread its own directory: %w", err)
-			}
-			if err := unix.Chdir(links); err != nil {
-				return err
-			}
-			err := unix.Mount("overlay", dir, "overlay", 0, options+",index=off")
-			if errors.Is(err, unix.EINVAL) {
-				err = unix.Mount("overlay", dir, "overlay", 0, options)
-			}
-			if err != nil {
-				return fmt.Errorf("mount overlay of %d layers at %s: %w", len(lower), dir, err)
-			}
-			return nil
-		}()
-	})
+	namespaces.OnThread(func() { result <- mountIn(lower, names, dir) })
 	return <-result
 }
 
-// isOverlay tells whether an overlay is mounted at dir, and not only somewhere above it.
-func isOverlay(dir string) (bool, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return false, nil
+// mountIn changes the working directory of its thread, which must end with it.
+func mountIn(lower string, names []string, dir string) error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("give a thread its own directory: %w", err)
+	}
+	if err := unix.Chdir(lower); err != nil {
+		return fmt.Errorf("change to %s: %w", lower, err)
+	}
+	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=../upper,workdir=../work"
+	var err error
+	// Without an index the upper directory is not tied to these very lower ones. A volatile overlay does not write out
+	// the whole file system of its upper directory when it is unmounted, for which other containers would have to wait;
+	// what does not get to the disk is not missed, since no container outlives the machine. Kernels before 5.10 do not
+	// know volatile, and not all have the index.
+	for _, extra := range []string{",index=off,volatile", ",index=off", ""} {
+		if err = unix.Mount("overlay", dir, "overlay", 0, options+extra); !errors.Is(err, unix.EINVAL) {
+			break
 		}
-		return false, fmt.Errorf("look at %s: %w", dir, err)
 	}
-	if fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
-		return false, nil
+	if err != nil {
+		return fmt.Errorf("mount overlay of %d layers at %s (the kernel's log may say why): %w", len(names), dir, err)
 	}
-	var at, above unix.Stat_t
-	if err := unix.Stat(dir, &at); err != nil {
-		return false, err
+	return nil
+}
+
+// mountMapped mounts a directory read-only, with its owners as a user namespace sees them.
+func mountMapped(source, target string, userns int) error {
+	if err := os.Mkdir(target, 0o700); err != nil {
+		return err
 	}
-	if err := unix.Stat(filepath.Dir(dir), &above); err != nil {
-		return false, err
+	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open layer: %w", err)
 	}
-	return at.Dev != above.Dev, nil
+	defer unix.Close(tree)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(userns)}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return fmt.Errorf("map the owners of a layer: %w", err)
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount a layer with mapped owners: %w", err)
+	}
+	return nil
+}
+
+// CanMap tries whether the kernel can show images to a user namespace: layers with mapped owners, and an overlay of them.
+func (s *Store) CanMap(owner *Owner) error {
+	dir, err := os.MkdirTemp(s.path("tmp"), "probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = trees.RemoveMounted(dir) }() // or the next start does
+	for _, name := range []string{"layer", "upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := mountOverlay(dir, []string{filepath.Join(dir, "layer")}, filepath.Join(dir, "merged"), owner); err != nil {
+		return fmt.Errorf("mount an image for a user namespace: %w", err)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -69,4 +70,14 @@ func (s *Store) sweepLayers(chains []string) error {
 		failures = append(failures, trees.Remove(trash))
 	}
 	return errors.Join(failures...)
+}
+
+// trash moves a directory out of the way at once; its removal may take a while, and Open goes on with it.
+func (s *Store) trash(dir string) (string, error) {
+	// A name of its own and no directory: making one costs more than all the rest of this.
+	trash := s.path("tmp", "trash-"+rand.Text())
+	if err := os.Rename(dir, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	return trash, nil
 }

@@ -3,9 +3,7 @@
 package namespaces
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -177,15 +175,6 @@ func Namespaced(name string) string {
 
 // Unpin lets go of the namespaces. What is not there is no error.
 func Unpin(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("let go of namespaces: %w", err)
-	}
-	for _, entry := range entries { // what stays mounted is found below
-		_ = unix.Unmount(filepath.Join(dir, entry.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	}
 	if err := trees.RemoveMounted(dir); err != nil {
 		return fmt.Errorf("let go of namespaces: %w", err)
 	}

@@ -24,7 +24,7 @@ const (
 	maxDepth = 32
 	// batch is how many names of a directory are read at a time.
 	batch = 1024
-	// unmountTries is how often the mounts are read again before Unmount gives up.
+	// unmountTries is how many mounts over one another are taken away, and how often the list of mounts is read again.
 	unmountTries = 8
 )
 
@@ -57,14 +57,37 @@ func RemoveMounted(path string) error {
 	if !errors.Is(err, ErrMounted) {
 		return err
 	}
-	if err := Unmount(path); err != nil {
+	// Most mounts are directly in the directory. They are found without the list of all mounts, which is long.
+	entries, _ := os.ReadDir(path)
+	for _, entry := range entries {
+		_ = Detach(filepath.Join(path, entry.Name())) // the removal fails if it stays mounted
+	}
+	if err := Remove(path); !errors.Is(err, ErrMounted) {
+		return err
+	}
+	if err := unmountAll(path); err != nil {
 		return err
 	}
 	return Remove(path)
 }
 
-// Unmount detaches everything that is mounted at or below a directory, and returns nil only when nothing is any more.
-func Unmount(dir string) error {
+// Detach unmounts everything that is mounted at a path, at once and also while processes use it. It is no error if
+// nothing is mounted there.
+func Detach(path string) error {
+	for range unmountTries {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+			return nil
+		case err != nil:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+	return fmt.Errorf("unmount %s: %w", path, ErrMounted)
+}
+
+// unmountAll detaches everything that is mounted at or below a directory, and returns nil only when nothing is any more.
+func unmountAll(dir string) error {
 	above, err := filepath.EvalSymlinks(filepath.Dir(dir)) // as the kernel lists it
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -72,7 +95,7 @@ func Unmount(dir string) error {
 		return fmt.Errorf("unmount %s: %w", dir, err)
 	}
 	dir = filepath.Join(above, filepath.Base(dir))
-	var failed []error
+	var failed error
 	for range unmountTries {
 		found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 		if err != nil {
@@ -83,12 +106,10 @@ func Unmount(dir string) error {
 		}
 		failed = nil
 		for _, mount := range slices.Backward(found) { // the newest first: it may be on an older one
-			if err := unix.Unmount(mount.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				failed = append(failed, fmt.Errorf("unmount %s: %w", mount.Mountpoint, err))
-			}
+			failed = errors.Join(failed, Detach(mount.Mountpoint))
 		}
 	}
-	return errors.Join(append(failed, fmt.Errorf("unmount %s: %w", dir, ErrMounted))...)
+	return errors.Join(failed, fmt.Errorf("unmount %s: %w", dir, ErrMounted))
 }
 
 // remover removes one tree.

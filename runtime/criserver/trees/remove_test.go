@@ -103,7 +103,7 @@ func TestRemoveLinks(t *testing.T) {
 }
 
 // TestRemoveMounted: nothing is deleted through a mount, be it of the same file system, at the top or deep down, of a
-// directory or a file; and Unmount finds them all, also several over one another.
+// directory or a file; and RemoveMounted finds them all, also several over one another.
 func TestRemoveMounted(t *testing.T) {
 	needRoot(t)
 	for name, at := range map[string]string{"at the top": "", "below": "a/b", "deep": "a/b/c/d/e/f/g/h", "a file": "file"} {
@@ -122,7 +122,7 @@ func TestRemoveMounted(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			t.Cleanup(func() { _ = trees.Unmount(dir) })
+			t.Cleanup(func() { _ = trees.RemoveMounted(dir) })
 			for range 2 {
 				if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
 					t.Fatal(err)
