@@ -81,16 +81,9 @@ func LoadRegistries(path string) (map[string]images.Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read registry configuration: %w", err)
 	}
-	var hosts map[string]struct {
-		Mirrors  []string `json:"mirrors"`
-		Insecure bool     `json:"insecure"`
-	}
-	if err := yaml.UnmarshalStrict(data, &hosts); err != nil {
+	var registries map[string]images.Registry
+	if err := yaml.UnmarshalStrict(data, &registries); err != nil {
 		return nil, fmt.Errorf("read registry configuration %s: %w", path, err)
-	}
-	registries := map[string]images.Registry{}
-	for host, how := range hosts {
-		registries[host] = images.Registry{Mirrors: how.Mirrors, Insecure: how.Insecure}
 	}
 	return registries, nil
 }

@@ -16,10 +16,10 @@ func SetTimeouts(t *testing.T) {
 
 // Pulling is how many callers wait for pulls.
 func (s *Store) Pulling() int {
-	s.flights.mu.Lock()
-	defer s.flights.mu.Unlock()
+	s.pulls.mu.Lock()
+	defer s.pulls.mu.Unlock()
 	n := 0
-	for _, f := range s.flights.flying {
+	for _, f := range s.pulls.flying {
 		n += f.callers
 	}
 	return n

@@ -10,7 +10,7 @@ import (
 
 // inheritAll gives directories that a layer only implies (an entry for tmp/file, none for tmp) the owner and mode that
 // the layers below have for them. In overlayfs the topmost layer's attributes count: /tmp would else become 0755.
-func (s *Store) inheritAll(dir string, implied []string, parents []layerSpec) error {
+func (s *Store) inheritAll(dir string, implied []string, parents []string) error {
 	t, err := openTree(dir)
 	if err != nil {
 		return err
@@ -20,7 +20,7 @@ func (s *Store) inheritAll(dir string, implied []string, parents []layerSpec) er
 		if len(implied) == 0 {
 			break
 		}
-		if implied, err = t.inherit(implied, s.layerFS(parent.chain)); err != nil {
+		if implied, err = t.inherit(implied, s.layerFS(parent)); err != nil {
 			return err
 		}
 	}

@@ -26,41 +26,32 @@ type layer struct {
 	Opaque bool   `json:"opaque,omitempty"` // its root hides all layers below, which overlayfs does not do by itself
 }
 
-// layerSpec is a layer that an image needs.
-type layerSpec struct {
-	chain  string
-	diffID v1.Hash
-	open   func(context.Context) (io.ReadCloser, error) // compressed or not
-}
-
 // parallelLayers of one image are downloaded and unpacked at the same time.
 const parallelLayers = 3
 
 func (s *Store) layerFS(chain string) string { return s.path("layers", chain, "fs") }
 
-// ensureLayers makes all layers of an image, the lowest first in specs. The caller has claimed them.
-func (s *Store) ensureLayers(ctx context.Context, image string, specs []layerSpec) error {
-	caller, budget := ctx, s.newBudget()
+// ensureLayers makes the layers of an image that are missing. The caller has claimed them.
+func (s *Store) ensureLayers(ctx context.Context, image string, r *record, open func(ctx context.Context, n int) (io.ReadCloser, error)) error {
+	caller, b := ctx, s.newBudget()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLayers)
-	done := make([]chan struct{}, len(specs)) // closed when the layer is in its place
-	for i := range specs {
-		done[i] = make(chan struct{})
-	}
-	for i, spec := range specs {
+	below := make(chan struct{}) // closed when the layer below is in its place; the lowest has none
+	close(below)
+	for n, diffID := range r.config.RootFS.DiffIDs {
 		if ctx.Err() != nil {
 			break
 		}
+		under, done := below, make(chan struct{})
+		below = done
+		// Layers are started from the lowest up, so that none waits for one that is not started yet.
 		group.Go(func() error {
-			var below <-chan struct{}
-			if i > 0 {
-				below = done[i-1]
+			job := layerJob{Store: s, image: image, chain: r.Chains[n], diffID: diffID, parents: r.Chains[:n], below: under, budget: b}
+			if err := job.ensure(ctx, func(ctx context.Context) (io.ReadCloser, error) { return open(ctx, n) }); err != nil {
+				return fmt.Errorf("layer %d of %d, %s: %w", n+1, len(r.Chains), diffID, err)
 			}
-			if err := s.ensureLayer(ctx, image, specs[:i], spec, below, budget); err != nil {
-				return fmt.Errorf("layer %d of %d, %s: %w", i+1, len(specs), spec.diffID, err)
-			}
-			close(done[i])
-			s.report(ctx, Event{Image: image, Layer: spec.diffID.String(), Phase: Ready})
+			close(done)
+			s.report(ctx, Event{Image: image, Layer: diffID.String(), Phase: Ready})
 			return nil
 		})
 	}
@@ -70,23 +61,33 @@ func (s *Store) ensureLayers(ctx context.Context, image string, specs []layerSpe
 	return context.Cause(caller)
 }
 
-// ensureLayer unpacks a layer unless it is there, and moves it to its place after the one below. Layers are started from
-// the lowest up, so that what is waited for is never behind.
-func (s *Store) ensureLayer(ctx context.Context, image string, parents []layerSpec, spec layerSpec, below <-chan struct{}, b *budget) error {
-	unlock, err := s.busy.lock(ctx, spec.chain)
+// layerJob makes one layer of an image.
+type layerJob struct {
+	*Store
+	image   string // for events
+	chain   string
+	diffID  v1.Hash
+	parents []string        // chain IDs of the layers below, the lowest first
+	below   <-chan struct{} // closed when they are in their places
+	budget  *budget
+}
+
+// ensure unpacks the layer unless it is there, and moves it to its place after the one below.
+func (j *layerJob) ensure(ctx context.Context, open func(context.Context) (io.ReadCloser, error)) error {
+	unlock, err := j.busy.lock(ctx, j.chain)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if s.hasLayer(ctx, spec) {
-		return b.count(s.layerBytes(spec.chain))
+	if l, known := j.layer(ctx, j.chain); known {
+		return j.budget.count(int64(l.Bytes))
 	}
-	content, err := spec.open(ctx)
+	content, err := open(ctx)
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	temp, err := os.MkdirTemp(s.path("tmp"), "layer-")
+	temp, err := os.MkdirTemp(j.path("tmp"), "layer-")
 	if err != nil {
 		return err
 	}
@@ -95,59 +96,56 @@ func (s *Store) ensureLayer(ctx context.Context, image string, parents []layerSp
 			klog.FromContext(ctx).Error(err, "Could not delete a layer that was not finished; the next start tries again")
 		}
 	}()
-	// Few at a time: each may need the memory of a large window, and of many names.
-	select {
-	case s.unpacks <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	s.report(ctx, Event{Image: image, Layer: spec.diffID.String(), Phase: Unpacking})
-	started := time.Now()
-	unpacked, implied, err := s.unpackLayer(ctx, content, filepath.Join(temp, "fs"), spec.diffID, b)
-	<-s.unpacks
+	l, implied, err := j.unpack(ctx, content, filepath.Join(temp, "fs"))
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
-	if below != nil {
-		select {
-		case <-below:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	select {
+	case <-j.below:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	if err := s.inheritAll(filepath.Join(temp, "fs"), implied, parents); err != nil {
+	if err := j.inheritAll(filepath.Join(temp, "fs"), implied, j.parents); err != nil {
 		return fmt.Errorf("give directories the attributes they have below: %w", err)
 	}
-	if err := s.place(temp, spec.chain, unpacked); err != nil {
-		return err
-	}
-	klog.FromContext(ctx).V(2).Info("Unpacked layer", "diffID", spec.diffID, "bytes", unpacked.Bytes, "inodes", unpacked.Inodes,
-		"seconds", time.Since(started).Seconds())
-	return nil
+	return j.place(temp, j.chain, l)
 }
 
-// hasLayer tells whether the layer is there; the caller holds its lock.
-func (s *Store) hasLayer(ctx context.Context, spec layerSpec) bool {
+// unpack waits for its turn: few layers of all images are unpacked at the same time, since each may need the memory of a
+// large window, and of many names.
+func (j *layerJob) unpack(ctx context.Context, content io.Reader, dir string) (layer, []string, error) {
+	select {
+	case j.unpacks <- struct{}{}:
+	case <-ctx.Done():
+		return layer{}, nil, context.Cause(ctx)
+	}
+	defer func() { <-j.unpacks }()
+	j.report(ctx, Event{Image: j.image, Layer: j.diffID.String(), Phase: Unpacking})
+	started := time.Now()
+	l, implied, err := j.unpackLayer(ctx, content, dir, j.diffID, j.budget)
+	if err == nil {
+		klog.FromContext(ctx).V(2).Info("Unpacked layer", "diffID", j.diffID, "bytes", l.Bytes, "inodes", l.Inodes, "seconds", time.Since(started).Seconds())
+	}
+	return l, implied, err
+}
+
+// layer returns a layer that is there; the caller holds its lock.
+func (s *Store) layer(ctx context.Context, chain string) (layer, bool) {
 	s.mu.Lock()
-	_, known := s.layers[spec.chain]
+	l, known := s.layers[chain]
 	s.mu.Unlock()
 	if !known {
-		return false
+		return layer{}, false
 	}
-	if _, err := os.Lstat(s.layerFS(spec.chain)); err != nil {
-		klog.FromContext(ctx).Error(err, "A layer was deleted by someone else, making it again", "chainID", spec.chain)
-		return false
+	if _, err := os.Lstat(s.layerFS(chain)); err != nil {
+		klog.FromContext(ctx).Error(err, "A layer was deleted by someone else, making it again", "chainID", chain)
+		return layer{}, false
 	}
-	return true
+	return l, true
 }
 
-func (s *Store) layerBytes(chain string) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return int64(s.layers[chain].Bytes)
-}
-
-// unpackLayer unpacks and checks that the content was what the image's config says.
+// unpackLayer unpacks and checks that the content was what the image's config says. It returns the directories that the
+// layer only implies, too.
 func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, diffID v1.Hash, b *budget) (layer, []string, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return layer{}, nil, err
@@ -156,28 +154,14 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 	if err != nil {
 		return layer{}, nil, err
 	}
-	stream, err := decompress(&contextReader{ctx, content})
+	l, implied, err := unpackTar(ctx, content, dir, s.options.Limits, b, hasher)
 	if err != nil {
-		return layer{}, nil, err
-	}
-	defer stream.Close()
-	limited := bounded.NewReader(io.TeeReader(stream, hasher), s.options.Limits.UnpackedBytes)
-	u, err := newUnpacker(dir, s.options.Limits, b)
-	if err != nil {
-		return layer{}, nil, err
-	}
-	defer u.close()
-	if err := u.unpack(limited); err != nil {
-		return layer{}, nil, err
-	}
-	if _, err := io.Copy(io.Discard, limited); err != nil { // what follows the end of the tar is hashed too
 		return layer{}, nil, err
 	}
 	if got := fmt.Sprintf("%x", hasher.Sum(nil)); got != diffID.Hex {
 		return layer{}, nil, fmt.Errorf("content has diffID %s, not %s", got, diffID.Hex)
 	}
-	implied := u.impliedDirs()
-	l := layer{DiffID: diffID.String(), Bytes: u.bytes, Inodes: u.inodes + uint64(len(implied)), Opaque: isOpaque(int(u.tree.dir.Fd()))}
+	l.DiffID = diffID.String()
 	return l, implied, nil
 }
 
@@ -193,7 +177,7 @@ func (s *Store) place(temp, chain string, l layer) error {
 	if err := os.Chmod(temp, 0o700); err != nil {
 		return err
 	}
-	if err := trees.Remove(s.path("layers", chain)); err != nil { // see hasLayer
+	if err := trees.Remove(s.path("layers", chain)); err != nil { // what is left of one that was deleted: see layer
 		return err
 	}
 	if err := os.Rename(temp, s.path("layers", chain)); err != nil {
@@ -220,36 +204,4 @@ func (s *Store) readLayer(chain string) (layer, error) {
 		err = errors.New("fs is not a directory")
 	}
 	return l, err
-}
-
-// usedLayers has the layers of images, snapshots and work in flight; s.mu must be held once the store is open.
-func (s *Store) usedLayers() map[string]bool {
-	used := map[string]bool{}
-	for _, r := range s.images {
-		for _, chain := range r.Chains {
-			used[chain] = true
-		}
-	}
-	for _, snap := range s.snapshots {
-		for _, chain := range snap.Chains {
-			used[chain] = true
-		}
-	}
-	for name := range s.claims {
-		used[name] = true
-	}
-	return used
-}
-
-// contextReader ends reading when the work is not wanted any more.
-type contextReader struct {
-	ctx   context.Context
-	inner io.Reader
-}
-
-func (r *contextReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.inner.Read(p)
 }

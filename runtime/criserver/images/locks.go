@@ -8,45 +8,40 @@ import (
 // locks is a mutex for each key, which can be waited for with a context.
 type locks struct {
 	mu   sync.Mutex
-	held map[string]*keyLock
-}
-
-type keyLock struct {
-	holder chan struct{} // holds one element while someone holds the key
-	users  int           // the holder and those who wait
+	held map[string]chan struct{} // closed when the key is free again
 }
 
 // lock returns the function that unlocks.
 func (l *locks) lock(ctx context.Context, key string) (func(), error) {
-	l.mu.Lock()
-	k := l.held[key]
-	if k == nil {
-		if l.held == nil {
-			l.held = map[string]*keyLock{}
+	for {
+		l.mu.Lock()
+		free := l.held[key]
+		if free == nil {
+			break
 		}
-		k = &keyLock{holder: make(chan struct{}, 1)}
-		l.held[key] = k
+		l.mu.Unlock()
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	k.users++
-	l.mu.Unlock()
-	select {
-	case k.holder <- struct{}{}:
-		return func() { <-k.holder; l.leave(key, k) }, nil
-	case <-ctx.Done():
-		l.leave(key, k)
-		return nil, context.Cause(ctx)
-	}
-}
-
-func (l *locks) leave(key string, k *keyLock) {
-	l.mu.Lock()
 	defer l.mu.Unlock()
-	if k.users--; k.users == 0 {
-		delete(l.held, key)
+	if l.held == nil {
+		l.held = map[string]chan struct{}{}
 	}
+	free := make(chan struct{})
+	l.held[key] = free
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.held, key)
+		close(free)
+	}, nil
 }
 
-// flights lets callers who want the same thing share the work. It ends early only when all of them have gone.
+// flights lets callers who want the same thing share the work. It ends early only when all of them have gone, which is
+// what x/sync/singleflight cannot do.
 type flights struct {
 	mu     sync.Mutex
 	flying map[string]*flight
@@ -68,7 +63,14 @@ func (f *flights) do(ctx context.Context, key string, fn func(context.Context) (
 		if f.flying == nil {
 			f.flying = map[string]*flight{}
 		}
-		fl = f.start(ctx, key, fn)
+		work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		fl = &flight{done: make(chan struct{}), cancel: cancel}
+		f.flying[key] = fl
+		go func() {
+			defer close(fl.done)
+			fl.id, fl.err = fn(work)
+			f.leave(key, fl, 0)
+		}()
 	}
 	fl.callers++
 	f.mu.Unlock()
@@ -77,35 +79,24 @@ func (f *flights) do(ctx context.Context, key string, fn func(context.Context) (
 		return fl.id, fl.err
 	case <-ctx.Done():
 	}
-	f.mu.Lock()
-	last := fl.callers == 1
-	if fl.callers--; last {
-		fl.cancel()
-		if f.flying[key] == fl { // the next caller starts anew
-			delete(f.flying, key)
-		}
-	}
-	f.mu.Unlock()
-	if last {
+	if f.leave(key, fl, 1) {
 		<-fl.done // nothing goes on behind the back of the last caller
 	}
 	return "", context.Cause(ctx)
 }
 
-// start must be called with f.mu held.
-func (f *flights) start(ctx context.Context, key string, fn func(context.Context) (string, error)) *flight {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	fl := &flight{done: make(chan struct{}), cancel: cancel}
-	f.flying[key] = fl
-	go func() {
-		defer cancel()
-		fl.id, fl.err = fn(ctx)
-		f.mu.Lock()
-		if f.flying[key] == fl {
-			delete(f.flying, key)
-		}
-		f.mu.Unlock()
-		close(fl.done)
-	}()
-	return fl
+// leave takes callers away from a flight. The last one, or the work itself when it is done, ends it: the next caller
+// starts anew.
+func (f *flights) leave(key string, fl *flight, callers int) (ended bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fl.callers -= callers
+	if callers > 0 && fl.callers > 0 {
+		return false
+	}
+	fl.cancel()
+	if f.flying[key] == fl {
+		delete(f.flying, key)
+	}
+	return true
 }

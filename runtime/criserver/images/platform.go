@@ -4,25 +4,12 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// parsePlatform reads os/architecture[/variant].
-func parsePlatform(s string) (v1.Platform, error) {
-	if s == "" {
-		return v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}, nil
-	}
-	p, err := v1.ParsePlatform(s)
-	if err != nil || p.OS == "" || p.Architecture == "" {
-		return v1.Platform{}, fmt.Errorf("platform %q is not os/architecture[/variant]", s)
-	}
-	return *p, nil
-}
 
 // fits tells whether an image for a platform runs here, or with another variant of this architecture. Unlike containerd, this
 // leaves out 32-bit images on 64-bit machines: not all of those run them, and an error of the pull says why.

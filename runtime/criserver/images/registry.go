@@ -1,25 +1,16 @@
 package images
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/netip"
 	"net/url"
 	"path"
 	"strings"
-	"time"
 
-	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"minikubelet/runtime/criserver/bounded"
 )
 
 // endpoint is a server to pull from: a registry, or a mirror of it.
@@ -30,16 +21,19 @@ type endpoint struct {
 }
 
 // endpoints returns where the images of a registry are, in the order to try.
-func (s *Store) endpoints(host string) []endpoint {
+func (s *Store) endpoints(host string) ([]endpoint, error) {
 	registry := s.registry(host)
 	var all []endpoint
-	for _, mirror := range registry.Mirrors {
-		e, err := s.mirror(mirror)
-		if err == nil && e.host != host { // checked by Open
+	for _, address := range registry.Mirrors {
+		e, err := s.mirror(address)
+		if err != nil {
+			return nil, err
+		}
+		if e.host != host {
 			all = append(all, e)
 		}
 	}
-	return append(all, endpoint{host: host, insecure: registry.Insecure})
+	return append(all, endpoint{host: host, insecure: registry.Insecure}), nil
 }
 
 func (s *Store) registry(host string) Registry {
@@ -62,127 +56,22 @@ func (s *Store) mirror(address string) (endpoint, error) {
 	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
 		return endpoint{}, fmt.Errorf("mirror %q is not host[:port]: %w", address, err)
 	}
-	insecure := scheme == "http" || scheme == "" && s.registry(host).Insecure
-	return endpoint{host: host, insecure: insecure, mirror: true}, nil
+	return endpoint{host: host, insecure: scheme == "http" || scheme == "" && s.registry(host).Insecure, mirror: true}, nil
 }
 
+// checkRegistries finds mistakes in the configuration at start rather than at the first pull.
 func (s *Store) checkRegistries() error {
-	for host, registry := range s.options.Registries {
+	for host := range s.options.Registries {
 		if host != "*" {
 			if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
 				return fmt.Errorf("registry %q is not host[:port]: %w", host, err)
 			}
 		}
-		for _, mirror := range registry.Mirrors {
-			if _, err := s.mirror(mirror); err != nil {
-				return fmt.Errorf("registry %q: %w", host, err)
-			}
+		if _, err := s.endpoints(host); err != nil {
+			return fmt.Errorf("registry %q: %w", host, err)
 		}
 	}
 	return nil
-}
-
-// newTransport waits for bodies as long as bytes come (see blobs.go), but not for servers that say nothing at all.
-func newTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout = 30 * time.Second
-	t.MaxConnsPerHost = 16
-	t.MaxResponseHeaderBytes = 256 << 10
-	return t
-}
-
-// session is one repository at one endpoint, with the credentials of one pull.
-type session struct {
-	repository name.Repository
-	transport  http.RoundTripper // adds the credentials, for this registry only
-	client     *http.Client      // follows redirects, as blobs need
-}
-
-// dial logs in at the endpoint.
-func (s *Store) dial(ctx context.Context, e endpoint, named reference.Named, auth *runtimeapi.AuthConfig) (*session, error) {
-	var options []name.Option
-	if e.insecure {
-		options = append(options, name.Insecure)
-	}
-	registry, err := name.NewRegistry(e.host, options...)
-	if err != nil {
-		return nil, err
-	}
-	credentials, err := credentialsFor(e, auth)
-	if err != nil {
-		return nil, fmt.Errorf("read the credentials: %w", err)
-	}
-	repository := registry.Repo(reference.Path(named))
-	guarded := &guard{inner: s.http, insecure: e.insecure, limit: s.options.Limits.ManifestBytes}
-	retrying := transport.NewRetry(guarded, transport.WithRetryStatusCodes(http.StatusBadGateway, http.StatusServiceUnavailable,
-		http.StatusGatewayTimeout))
-	authorized, err := transport.NewWithContext(ctx, registry, credentials, retrying, []string{repository.Scope(transport.PullScope)})
-	if err != nil {
-		return nil, classify(err)
-	}
-	return &session{repository: repository, transport: authorized, client: &http.Client{Transport: authorized, CheckRedirect: checkRedirect}}, nil
-}
-
-// url is the address of a blob; the transport corrects the scheme.
-func (s *session) url(digest string) string {
-	return fmt.Sprintf("%s://%s/v2/%s/blobs/%s", s.repository.Scheme(), s.repository.RegistryStr(), s.repository.RepositoryStr(), digest)
-}
-
-// guard stands between go-containerregistry and the network: it sends nothing in clear text unless that was asked for,
-// and cuts off answers that should be small.
-type guard struct {
-	inner    http.RoundTripper
-	insecure bool
-	limit    int64
-}
-
-// blobKey marks the context of requests whose answer the caller bounds itself.
-type blobKey struct{}
-
-// RoundTrip implements http.RoundTripper.
-func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
-	if request.URL.Scheme != "https" && !g.insecure && !isLoopback(request.URL.Hostname()) {
-		return nil, fmt.Errorf("%s does not answer by HTTPS, and is not configured as insecure", request.URL.Host)
-	}
-	response, err := g.inner.RoundTrip(request)
-	if err == nil && request.Context().Value(blobKey{}) == nil {
-		response.Body = struct {
-			io.Reader
-			io.Closer
-		}{bounded.NewReader(response.Body, g.limit), response.Body}
-	}
-	return response, err
-}
-
-// isLoopback tells whether a host is this machine without asking anyone.
-func isLoopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && address.IsLoopback()
-}
-
-// checkRedirect keeps a public registry from making this machine ask for addresses of its own network, such as the
-// metadata service of a cloud.
-func checkRedirect(request *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errors.New("more than 10 redirects")
-	}
-	first := via[0].URL
-	if request.URL.Hostname() == first.Hostname() || isPrivate(first.Hostname()) {
-		return nil
-	}
-	if isPrivate(request.URL.Hostname()) {
-		return fmt.Errorf("%s redirects to the private address %s", first.Host, request.URL.Host)
-	}
-	return nil
-}
-
-func isPrivate(host string) bool {
-	address, err := netip.ParseAddr(host)
-	if err != nil {
-		return host == "localhost"
-	}
-	address = address.Unmap()
-	return address.IsPrivate() || address.IsLoopback() || address.IsLinkLocalUnicast() || address.IsUnspecified()
 }
 
 // credentialsFor gives the pull's credentials to the server they are for: the one they name, else the registry itself
@@ -244,19 +133,4 @@ func dockerHub(host string) string {
 		return name.DefaultRegistry
 	}
 	return host
-}
-
-// classify turns a registry's answer into one of this package's errors.
-func classify(err error) error {
-	answer, ok := errors.AsType[*transport.Error](err)
-	if !ok {
-		return err
-	}
-	switch answer.StatusCode {
-	case http.StatusNotFound:
-		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w: %w", ErrUnauthorized, err)
-	}
-	return err
 }

@@ -51,7 +51,7 @@ func (s *Store) makeSnapshot(key, imageID, mount string, owner *Owner) (snapshot
 		s.mu.Unlock()
 		return snapshot{}, ErrNotFound
 	}
-	release := s.claimLocked(r.Chains)
+	release := s.claim(r.Chains)
 	s.mu.Unlock()
 	defer release()
 	snap := snapshot{Image: imageID, Mount: mount, Chains: r.Chains, Boot: s.boot}

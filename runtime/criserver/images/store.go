@@ -14,18 +14,18 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
+	"runtime"
 	"strings"
 	"sync"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -46,8 +46,8 @@ type Options struct {
 
 // Registry says how to reach one registry.
 type Registry struct {
-	Mirrors  []string // tried first, in order: host[:port], or http://host[:port] for plain HTTP
-	Insecure bool     // plain HTTP when HTTPS does not answer
+	Mirrors  []string `json:"mirrors"`  // tried first, in order: host[:port], or http://host[:port] for plain HTTP
+	Insecure bool     `json:"insecure"` // plain HTTP when HTTPS does not answer
 }
 
 // Limits bound what an image may cost. Zero values mean the defaults.
@@ -68,30 +68,13 @@ type Limits struct {
 const maxLayers = 500
 
 func (l Limits) withDefaults() Limits {
-	set := func(value *int64, otherwise int64) {
-		if *value <= 0 {
-			*value = otherwise
-		}
+	return Limits{
+		ManifestBytes: cmp.Or(l.ManifestBytes, 4<<20), ConfigBytes: cmp.Or(l.ConfigBytes, 8<<20),
+		CompressedBytes: cmp.Or(l.CompressedBytes, 16<<30), UnpackedBytes: cmp.Or(l.UnpackedBytes, 64<<30),
+		ImageBytes: cmp.Or(l.ImageBytes, 128<<30), FreeBytes: cmp.Or(l.FreeBytes, 1<<30),
+		LayerEntries: cmp.Or(l.LayerEntries, 4_000_000), NameBytes: cmp.Or(l.NameBytes, 128<<20),
+		Unpacks: cmp.Or(l.Unpacks, 3), Layers: min(cmp.Or(l.Layers, maxLayers), maxLayers),
 	}
-	set(&l.ManifestBytes, 4<<20)
-	set(&l.ConfigBytes, 8<<20)
-	set(&l.CompressedBytes, 16<<30)
-	set(&l.UnpackedBytes, 64<<30)
-	set(&l.ImageBytes, 128<<30)
-	set(&l.FreeBytes, 1<<30)
-	if l.NameBytes <= 0 {
-		l.NameBytes = 128 << 20
-	}
-	if l.Unpacks <= 0 {
-		l.Unpacks = 3
-	}
-	if l.LayerEntries <= 0 {
-		l.LayerEntries = 4_000_000
-	}
-	if l.Layers <= 0 || l.Layers > maxLayers {
-		l.Layers = maxLayers
-	}
-	return l
 }
 
 // Errors that callers tell apart with errors.Is.
@@ -101,76 +84,45 @@ var (
 	ErrUnauthorized     = errors.New("not authorized")
 )
 
-// Image is one image of the store. It is a copy; what Config points to is shared and must not be changed.
-type Image struct {
-	ID      string   // digest of the config, "sha256:..."
-	Tags    []string // "docker.io/library/busybox:1"
-	Digests []string // "docker.io/library/busybox@sha256:...", by which it was pulled
-	Size    uint64   // bytes on disk: unpacked layers and config
-	Config  v1.ConfigFile
-	User    string // of the config: name or number, perhaps with a group
-}
-
 // Store keeps images. Its methods may be called at the same time.
 type Store struct {
 	options  Options
 	platform v1.Platform
 	order    platforms.MatchComparer // of the platforms that run here, the best first
+	boot     string                  // which boot of the machine this is
 	lock     *os.File
 	http     *http.Transport
-	flights  flights
-	busy     locks         // one holder per layer, blob and snapshot
-	unpacks  chan struct{} // holds one element for each layer that is being unpacked
-
-	boot     string          // which boot of the machine this is
-	commits  sync.Mutex      // held while records are written
-	settling sync.WaitGroup  // see settle
-	disk     *diskusage.Disk // of snapshots
+	pulls    flights
+	busy     locks           // one holder for each layer, download and snapshot
+	unpacks  chan struct{}   // holds one element for each layer that is being unpacked
+	disk     *diskusage.Disk // measures snapshots
 	stop     func()          // ends its measurements
+
+	commits  sync.Mutex     // held while records are written
+	syncs    sync.Mutex     // held while all of the store is written to the disk
+	settling sync.WaitGroup // see settle
 
 	mu        sync.Mutex
 	images    map[string]*record  // by ID
+	leaving   map[string]*record  // by ID: removed images of which not all could be deleted yet
 	layers    map[string]layer    // by chain ID
 	snapshots map[string]snapshot // by key
-	claims    map[string]int      // chain IDs and blob names that work in flight needs
+	claims    map[string]int      // chain IDs of layers that work in flight needs
+	trash     []string            // directories that could not be deleted yet
 }
 
 // Open takes over the directory: it deletes half-done work, sets records it cannot use aside, and imports archives. A
 // second Open of the same directory fails until the first store is closed.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Limits = o.Limits.withDefaults()
-	s := &Store{options: o, images: map[string]*record{}, layers: map[string]layer{}, snapshots: map[string]snapshot{},
-		claims: map[string]int{}, unpacks: make(chan struct{}, o.Limits.Unpacks)}
-	if o.Root == "" {
-		return nil, errors.New("open image store: no root directory is given")
-	}
-	var err error
-	if s.options.Root, err = filepath.Abs(o.Root); err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
-	}
-	if s.platform, err = parsePlatform(o.Platform); err != nil {
-		return nil, err
-	}
-	s.order = platforms.Only(specOf(s.platform))
-	if err := s.checkRegistries(); err != nil {
-		return nil, err
-	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, fmt.Errorf("read the machine's boot ID: %w", err)
-	}
+	s := &Store{options: o, images: map[string]*record{}, leaving: map[string]*record{}, layers: map[string]layer{},
+		snapshots: map[string]snapshot{}, claims: map[string]int{}, unpacks: make(chan struct{}, o.Limits.Unpacks), http: newTransport()}
 	measuring, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.disk, s.stop = diskusage.NewDisk(measuring), stop
-	s.boot = strings.TrimSpace(string(boot))
-	s.http = newTransport()
-	if err := s.openRoot(ctx); err != nil {
-		return nil, fmt.Errorf("open image store %s: %w", o.Root, err)
-	}
-	if err := s.load(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("read image store %s: %w", o.Root, err), s.Close())
-	}
-	if err := s.importArchives(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("import image archives from %s: %w", o.ArchiveDir, err), s.Close())
+	for _, step := range []func(context.Context) error{s.configure, s.openRoot, s.load, s.importArchives} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("open image store %s: %w", o.Root, err), s.Close())
+		}
 	}
 	return s, nil
 }
@@ -180,7 +132,33 @@ func (s *Store) Close() error {
 	s.stop()
 	s.settling.Wait()
 	s.http.CloseIdleConnections()
+	if s.lock == nil {
+		return nil // Open failed before it had the directory
+	}
 	return s.lock.Close()
+}
+
+// configure checks the options and finds out what the machine is.
+func (s *Store) configure(context.Context) error {
+	if s.options.Root == "" {
+		return errors.New("no root directory is given")
+	}
+	var err error
+	if s.options.Root, err = filepath.Abs(s.options.Root); err != nil {
+		return err
+	}
+	text := cmp.Or(s.options.Platform, runtime.GOOS+"/"+runtime.GOARCH)
+	platform, err := v1.ParsePlatform(text)
+	if err != nil || platform.OS == "" || platform.Architecture == "" {
+		return fmt.Errorf("platform %q is not os/architecture[/variant]", text)
+	}
+	s.platform, s.order = *platform, platforms.Only(specOf(*platform))
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("read the machine's boot ID: %w", err)
+	}
+	s.boot = strings.TrimSpace(string(boot))
+	return s.checkRegistries()
 }
 
 // openRoot makes the directories, and locks them against a second store.
@@ -205,10 +183,7 @@ func (s *Store) openRoot(ctx context.Context) error {
 	if err := trees.RemoveMounted(s.path("tmp")); err != nil { // perhaps a container has made a file immutable: no reason not to start
 		klog.FromContext(ctx).Error(err, "Could not delete what was left half done")
 	}
-	if err := os.MkdirAll(s.path("tmp"), 0o700); err != nil {
-		return errors.Join(err, lock.Close())
-	}
-	return nil
+	return os.MkdirAll(s.path("tmp"), 0o700)
 }
 
 func (s *Store) path(elements ...string) string {
@@ -239,102 +214,4 @@ func (s *Store) load(ctx context.Context) error {
 		klog.FromContext(ctx).Error(err, "Could not delete old downloads")
 	}
 	return nil
-}
-
-// Image finds an image by its ID ("sha256:..."), a tag or a digest ("name@sha256:..."), or the first digits of its ID.
-func (s *Store) Image(ref string) (*Image, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.find(ref); r != nil {
-		return s.show(r), true
-	}
-	return nil, false
-}
-
-// List returns all images, by ID.
-func (s *Store) List() []*Image {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]*Image, 0, len(s.images))
-	for _, r := range s.images {
-		list = append(list, s.show(r))
-	}
-	slices.SortFunc(list, func(a, b *Image) int { return strings.Compare(a.ID, b.ID) })
-	return list
-}
-
-// minPrefix is the fewest digits that stand for an ID, so that hardly any name does.
-const minPrefix = 6
-
-// find looks an image up; s.mu must be held.
-func (s *Store) find(ref string) *record {
-	if r := s.images[ref]; r != nil {
-		return r
-	}
-	if named, err := parseReference(ref); err == nil {
-		name := named.String()
-		for _, r := range s.images {
-			if slices.Contains(r.Tags, name) || slices.Contains(r.Digests, name) {
-				return r
-			}
-		}
-	}
-	digits := strings.TrimPrefix(ref, "sha256:")
-	if len(digits) < minPrefix {
-		return nil
-	}
-	var found *record
-	for id, r := range s.images {
-		if strings.HasPrefix(id, "sha256:"+digits) {
-			if found != nil {
-				return nil // ambiguous
-			}
-			found = r
-		}
-	}
-	return found
-}
-
-// show makes what callers see of a record; s.mu must be held.
-func (s *Store) show(r *record) *Image {
-	image := &Image{ID: r.ID, Tags: slices.Clone(r.Tags), Digests: slices.Clone(r.Digests), Config: r.config,
-		User: r.config.Config.User, Size: uint64(len(r.Config))}
-	for _, chain := range r.Chains {
-		image.Size += s.layers[chain].Bytes
-	}
-	return image
-}
-
-// Usage returns what the layers and downloads take on the disk.
-func (s *Store) Usage(ctx context.Context) (bytes, inodes uint64, err error) {
-	s.mu.Lock()
-	for _, l := range s.layers {
-		bytes += l.Bytes
-		inodes += l.Inodes
-	}
-	s.mu.Unlock()
-	for _, dir := range []string{"blobs", "images"} {
-		u, err := diskusage.Now(ctx, s.path(dir)) // as many files as there are images
-		if err != nil {
-			return 0, 0, err
-		}
-		bytes, inodes = bytes+uint64(u.Bytes), inodes+uint64(u.Inodes)
-	}
-	return bytes, inodes, nil
-}
-
-// parseReference normalises a name as docker does: the default registry, "latest" if it has neither tag nor digest, and
-// no tag if it has a digest.
-func parseReference(ref string) (reference.Named, error) {
-	if strings.HasPrefix(ref, "sha256:") {
-		return nil, fmt.Errorf("%w %q: this is the ID of an image, which no registry knows", ErrInvalidReference, ref)
-	}
-	if len(ref) > 4096 {
-		return nil, fmt.Errorf("%w of %d characters", ErrInvalidReference, len(ref))
-	}
-	named, err := reference.ParseDockerRef(ref)
-	if err != nil {
-		return nil, fmt.Errorf("%w %q: %w", ErrInvalidReference, ref, err)
-	}
-	return named, nil
 }

@@ -1,10 +1,14 @@
 package images
 
 import (
+	"archive/tar"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,23 +18,19 @@ import (
 
 // tree writes below one directory and nowhere else. Each parent directory is opened by openat2, which follows no
 // symbolic link and does not leave the directory; what is then done is done to one name in it, without following either.
+// os.Root follows links inside the directory, where a layer's links mean something in the container only.
 type tree struct {
 	dir     *os.File
-	implied map[string]bool // directories made because something is in them
-	names   int             // bytes that the names in implied take
+	entries int // of the tar, and directories that they imply
+
+	// When the directories were modified, as the layer says. It is set last, since each file made in a directory changes
+	// it. It is zero for directories that no entry describes and that were made because something is in them.
+	dirs      map[string]time.Time
+	nameBytes int // of memory that the names in dirs take
 
 	// The parent opened last: the entries of a layer come by directory.
 	parentName string
 	parent     int // -1 for none
-}
-
-// attributes of a file, in the order in which they must be set.
-type attributes struct {
-	uid, gid int
-	mode     uint32 // with setuid, setgid and sticky bits
-	symlink  bool   // has no mode
-	xattrs   map[string]string
-	modified time.Time
 }
 
 func openTree(dir string) (*tree, error) {
@@ -38,7 +38,7 @@ func openTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{dir: f, implied: map[string]bool{".": true}, parent: -1}, nil
+	return &tree{dir: f, dirs: map[string]time.Time{".": {}}, parent: -1}, nil
 }
 
 func (t *tree) close() {
@@ -51,6 +51,11 @@ func (t *tree) forget() {
 		unix.Close(t.parent)
 	}
 	t.parent = -1
+}
+
+func (t *tree) noteDir(name string, modified time.Time) {
+	t.dirs[name] = modified
+	t.nameBytes += nameCost + len(name)
 }
 
 // open opens a directory.
@@ -80,8 +85,8 @@ func (t *tree) openOrMake(name string) (int, error) {
 	} else if err != nil {
 		return -1, fmt.Errorf("make directory %q: %w", shorten(name), err)
 	}
-	t.implied[name] = true
-	t.names += nameCost + len(name)
+	t.entries++
+	t.noteDir(name, time.Time{})
 	return t.open(name)
 }
 
@@ -182,14 +187,6 @@ func (t *tree) createFile(name string) (*os.File, error) {
 	return f, err
 }
 
-func (t *tree) symlink(target, name string) error {
-	return t.replace(name, func(parent int, base string) error { return unix.Symlinkat(target, parent, base) })
-}
-
-func (t *tree) mknod(name string, kind uint32, device uint64) error {
-	return t.replace(name, func(parent int, base string) error { return unix.Mknodat(parent, base, kind|0o600, int(device)) })
-}
-
 // link gives a file of this layer another name. A file that only a layer below has cannot get one.
 func (t *tree) link(target, name string) error {
 	from, err := t.open(path.Dir(target))
@@ -231,42 +228,59 @@ func (t *tree) makeOpaque(dir string) error {
 	return unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0)
 }
 
-// set gives a file its attributes: first the owner, since a change of it drops setuid bits and capabilities.
-func (t *tree) set(name string, a attributes) error {
+// set gives a file the attributes of its header that a file system can hold: first the owner, since a change of it drops
+// setuid bits and capabilities.
+func (t *tree) set(name string, header *tar.Header) error {
+	const maxID = 1<<32 - 2 // the one above means "leave it" to chown
+	if header.Uid < 0 || header.Uid > maxID || header.Gid < 0 || header.Gid > maxID {
+		return fmt.Errorf("owner %d:%d", header.Uid, header.Gid)
+	}
 	parent, base, err := t.in(name)
 	if err != nil {
 		return err
 	}
-	if err := unix.Fchownat(parent, base, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(parent, base, header.Uid, header.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("chown: %w", err)
 	}
-	if !a.symlink {
-		if err := unix.Fchmodat(parent, base, a.mode, 0); err != nil {
+	if header.Typeflag != tar.TypeSymlink { // which has no mode
+		if err := unix.Fchmodat(parent, base, uint32(header.Mode&0o7777), 0); err != nil {
 			return fmt.Errorf("chmod: %w", err)
 		}
 	}
-	for name, value := range a.xattrs {
+	for key, value := range header.PAXRecords {
+		name, ok := strings.CutPrefix(key, xattrRecord)
+		if !ok || !keepXattr(name) {
+			continue
+		}
 		err := unix.Lsetxattr(procPath(parent, base), name, []byte(value), 0)
 		if err != nil && (name == "security.capability" || !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM)) {
 			return fmt.Errorf("set %s: %w", shorten(name), err)
 		}
 	}
-	return setTimeIn(parent, base, a.modified)
+	return setTime(parent, base, header.ModTime)
 }
 
-func (t *tree) setTime(name string, at time.Time) error {
-	if name == "." {
-		return setTimeIn(int(t.dir.Fd()), ".", at)
+// finishDirs sets the times of directories, and returns those that no entry describes.
+func (t *tree) finishDirs() (implied []string, err error) {
+	for _, name := range slices.Sorted(maps.Keys(t.dirs)) {
+		if t.dirs[name].IsZero() {
+			implied = append(implied, name)
+			continue
+		}
+		dir, err := t.open(name)
+		if err != nil {
+			continue // a later entry replaced it or a directory above it
+		}
+		err = setTime(dir, ".", t.dirs[name])
+		unix.Close(dir)
+		if err != nil {
+			return nil, fmt.Errorf("directory %q: %w", shorten(name), err)
+		}
 	}
-	parent, err := t.open(path.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer unix.Close(parent)
-	return setTimeIn(parent, path.Base(name), at)
+	return implied, nil
 }
 
-func setTimeIn(parent int, base string, at time.Time) error {
+func setTime(parent int, base string, at time.Time) error {
 	spec, err := unix.TimeToTimespec(at)
 	if err != nil || at.IsZero() {
 		spec = unix.Timespec{} // a time no file system has

@@ -2,16 +2,17 @@ package images
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
 // How layers say that something of a layer below is gone, and how overlayfs does.
@@ -26,32 +27,42 @@ const (
 
 // unpacker turns one layer's tar into a directory that overlayfs takes as a lower one.
 type unpacker struct {
-	tree    *tree
-	limits  Limits
-	buffer  []byte
-	entries int
-	bytes   uint64 // of files, in whole blocks, without holes
-	size    int64  // of files, as the headers say
-	inodes  uint64
-	times   map[string]time.Time // of directories, set when nothing is added to them any more
-	names   int                  // bytes that the names in times take
-	budget  *budget
+	tree   *tree
+	limits Limits
+	budget *budget
+	buffer []byte
+	bytes  uint64 // of files, in whole blocks, without holes
+	size   int64  // of files, as the headers say
+	inodes uint64
 }
 
 const blockSize = 4096
 
-func newUnpacker(dir string, limits Limits, b *budget) (*unpacker, error) {
+// unpackTar unpacks a tar, compressed or not, into a directory. All of the uncompressed tar is also written to a hasher:
+// what follows its end, too. It returns what the files take, and the directories that no entry describes, only entries
+// below them.
+func unpackTar(ctx context.Context, content io.Reader, dir string, limits Limits, b *budget, hasher io.Writer) (layer, []string, error) {
+	stream, err := decompress(&contextReader{ctx, content})
+	if err != nil {
+		return layer{}, nil, err
+	}
+	defer stream.Close()
 	t, err := openTree(dir)
 	if err != nil {
-		return nil, err
+		return layer{}, nil, err
 	}
-	return &unpacker{tree: t, limits: limits, budget: b, buffer: make([]byte, 128<<10), times: map[string]time.Time{}}, nil
+	defer t.close()
+	u := &unpacker{tree: t, limits: limits, budget: b, buffer: make([]byte, 128<<10)}
+	limited := bounded.NewReader(io.TeeReader(stream, hasher), limits.UnpackedBytes)
+	if err := u.unpack(limited); err != nil {
+		return layer{}, nil, err
+	}
+	if _, err := io.Copy(io.Discard, limited); err != nil {
+		return layer{}, nil, err
+	}
+	implied, err := t.finishDirs()
+	return layer{Bytes: u.bytes, Inodes: u.inodes + uint64(len(implied)), Opaque: isOpaque(int(t.dir.Fd()))}, implied, err
 }
-
-func (u *unpacker) close() { u.tree.close() }
-
-// impliedDirs are directories that no entry describes, only entries below them.
-func (u *unpacker) impliedDirs() []string { return slices.Sorted(maps.Keys(u.tree.implied)) }
 
 // unpack reads a tar to its end. Nothing of it can have an effect outside the directory: see tree.
 func (u *unpacker) unpack(r io.Reader) error {
@@ -59,19 +70,19 @@ func (u *unpacker) unpack(r io.Reader) error {
 	for {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
-			return u.setTimes()
+			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read tar after %d entries: %w", u.entries, err)
+			return fmt.Errorf("read tar after %d entries: %w", u.tree.entries, err)
 		}
-		u.entries++
+		u.tree.entries++
 		if err := u.entry(header, reader); err != nil {
 			return fmt.Errorf("entry %q: %w", shorten(header.Name), err)
 		}
-		if u.entries+len(u.tree.implied) > u.limits.LayerEntries {
+		if u.tree.entries > u.limits.LayerEntries {
 			return fmt.Errorf("more than %d entries", u.limits.LayerEntries)
 		}
-		if u.names+u.tree.names > u.limits.NameBytes {
+		if u.tree.nameBytes > u.limits.NameBytes {
 			return fmt.Errorf("the names of the directories take more than %d bytes of memory", u.limits.NameBytes)
 		}
 	}
@@ -101,16 +112,7 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	if err := u.budget.spend(blockSize); err != nil { // about what an inode and a name take
 		return err
 	}
-	if err := u.create(name, header, content); err != nil {
-		return err
-	}
-	delete(u.tree.implied, name)
-	delete(u.times, name)
-	if header.Typeflag == tar.TypeDir {
-		u.times[name] = header.ModTime
-		u.names += nameCost + len(name)
-	}
-	return nil
+	return u.create(name, header, content)
 }
 
 // whiteout hides what layers below have by this name. What this layer has by it stays, before or after in the tar.
@@ -123,17 +125,16 @@ func (u *unpacker) whiteout(dir, base string) error {
 }
 
 // create makes what the header says, in place of what has the name.
-func (u *unpacker) create(name string, header *tar.Header, content io.Reader) error {
-	attributes, err := readAttributes(header)
-	if err != nil {
-		return err
-	}
+func (u *unpacker) create(name string, header *tar.Header, content io.Reader) (err error) {
 	if name == "." && header.Typeflag != tar.TypeDir {
 		return errors.New("the root of a layer must be a directory")
 	}
+	delete(u.tree.dirs, name)
 	switch header.Typeflag {
 	case tar.TypeDir:
-		err = u.tree.mkdir(name)
+		if err = u.tree.mkdir(name); err == nil {
+			u.tree.noteDir(name, header.ModTime)
+		}
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		err = u.file(name, header, content)
 	case tar.TypeSymlink:
@@ -149,7 +150,7 @@ func (u *unpacker) create(name string, header *tar.Header, content io.Reader) er
 		return err
 	}
 	u.inodes++
-	return u.tree.set(name, attributes)
+	return u.tree.set(name, header)
 }
 
 func (u *unpacker) file(name string, header *tar.Header, content io.Reader) error {
@@ -175,7 +176,7 @@ func (u *unpacker) symlink(name, target string) error {
 	if target == "" || len(target) >= unix.PathMax || strings.ContainsRune(target, 0) {
 		return fmt.Errorf("symbolic link to %q", shorten(target))
 	}
-	return u.tree.symlink(target, name)
+	return u.tree.replace(name, func(parent int, base string) error { return unix.Symlinkat(target, parent, base) })
 }
 
 func (u *unpacker) link(name, target string) error {
@@ -201,36 +202,9 @@ func (u *unpacker) node(name string, header *tar.Header) error {
 	if header.Typeflag != tar.TypeFifo {
 		device = unix.Mkdev(uint32(header.Devmajor), uint32(header.Devminor))
 	}
-	return u.tree.mknod(name, kinds[header.Typeflag], device)
-}
-
-// setTimes comes last, as each file made in a directory changes it.
-func (u *unpacker) setTimes() error {
-	for name, at := range u.times {
-		if err := u.tree.setTime(name, at); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("set the time of %q: %w", shorten(name), err)
-		}
-	}
-	return nil
-}
-
-// readAttributes takes of a header what a file system can hold.
-func readAttributes(header *tar.Header) (attributes, error) {
-	const maxID = 1<<32 - 2 // the one above means "leave it" to chown
-	if header.Uid < 0 || header.Uid > maxID || header.Gid < 0 || header.Gid > maxID {
-		return attributes{}, fmt.Errorf("owner %d:%d", header.Uid, header.Gid)
-	}
-	a := attributes{uid: header.Uid, gid: header.Gid, mode: uint32(header.Mode & 0o7777), modified: header.ModTime,
-		symlink: header.Typeflag == tar.TypeSymlink}
-	for key, value := range header.PAXRecords {
-		if name, ok := strings.CutPrefix(key, xattrRecord); ok && keepXattr(name) {
-			if a.xattrs == nil {
-				a.xattrs = map[string]string{}
-			}
-			a.xattrs[name] = value
-		}
-	}
-	return a, nil
+	return u.tree.replace(name, func(parent int, base string) error {
+		return unix.Mknodat(parent, base, kinds[header.Typeflag]|0o600, int(device))
+	})
 }
 
 // keepXattr leaves out everything that speaks to the kernel rather than to the container: above all trusted.overlay.*,

@@ -1,0 +1,216 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/runtime/criserver/bounded"
+)
+
+// session is one repository at one endpoint, with the credentials of one pull.
+type session struct {
+	repository name.Repository
+	transport  http.RoundTripper // adds the credentials, for this registry only
+}
+
+// dial logs in at the endpoint.
+func (s *Store) dial(ctx context.Context, e endpoint, named reference.Named, auth *runtimeapi.AuthConfig) (*session, error) {
+	var options []name.Option
+	if e.insecure {
+		options = append(options, name.Insecure)
+	}
+	registry, err := name.NewRegistry(e.host, options...)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := credentialsFor(e, auth)
+	if err != nil {
+		return nil, fmt.Errorf("read the credentials: %w", err)
+	}
+	repository := registry.Repo(reference.Path(named))
+	guarded := &guard{inner: s.http, insecure: e.insecure, limit: s.options.Limits.ManifestBytes}
+	retrying := transport.NewRetry(guarded, transport.WithRetryStatusCodes(http.StatusBadGateway, http.StatusServiceUnavailable,
+		http.StatusGatewayTimeout))
+	authorized, err := transport.NewWithContext(ctx, registry, credentials, retrying, []string{repository.Scope(transport.PullScope)})
+	if err != nil {
+		return nil, classify(err)
+	}
+	return &session{repository, authorized}, nil
+}
+
+// top reads the manifest or index that a reference means.
+func (s *session) top(ctx context.Context, named reference.Named) (*remote.Descriptor, error) {
+	switch n := named.(type) {
+	case reference.Digested:
+		return s.get(ctx, s.repository.Digest(n.Digest().String()))
+	case reference.Tagged:
+		return s.get(ctx, s.repository.Tag(n.Tag()))
+	}
+	return s.get(ctx, s.repository.Tag("latest"))
+}
+
+// manifest implements source.
+func (s *session) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
+	d, err := s.get(ctx, s.repository.Digest(digest.String()))
+	if err != nil {
+		return nil, err
+	}
+	return d.Manifest, nil
+}
+
+func (s *session) get(ctx context.Context, ref name.Reference) (*remote.Descriptor, error) {
+	d, err := remote.Get(ref, remote.WithContext(ctx), remote.WithTransport(s.transport))
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", ref.Identifier(), classify(err))
+	}
+	return d, nil
+}
+
+// blob implements source.
+func (s *session) blob(ctx context.Context, want v1.Descriptor) (io.ReadCloser, error) {
+	body, _, err := s.blobFrom(ctx, want, 0)
+	return body, err
+}
+
+// blobFrom asks for a blob from an offset on. The answer may begin at 0 nevertheless.
+func (s *session) blobFrom(ctx context.Context, want v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	// The transport corrects the scheme.
+	address := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", s.repository.Scheme(), s.repository.RegistryStr(), s.repository.RepositoryStr(), want.Digest)
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, blobKey{}, true), http.MethodGet, address, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	request.Header.Set("Accept-Encoding", "identity") // the digest is of the content as it is
+	if offset > 0 {
+		request.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, want.Size-1))
+	}
+	client := &http.Client{Transport: s.transport, CheckRedirect: checkRedirect}
+	response, err := client.Do(request)
+	if err != nil {
+		if failed, ok := errors.AsType[*url.Error](err); ok { // where it was redirected to may be signed in the query
+			failed.URL, _, _ = strings.Cut(failed.URL, "?")
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return nil, 0, err
+	}
+	if err := checkAnswer(response, offset); err != nil {
+		response.Body.Close()
+		return nil, 0, err
+	}
+	if response.StatusCode == http.StatusOK {
+		offset = 0
+	}
+	return response.Body, offset, nil
+}
+
+// checkAnswer takes a whole blob, or exactly the range asked for.
+func checkAnswer(response *http.Response, offset int64) error {
+	if err := transport.CheckError(response, http.StatusOK, http.StatusPartialContent); err != nil {
+		return classify(err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return nil
+	}
+	var start int64
+	if _, err := fmt.Sscanf(response.Header.Get("Content-Range"), "bytes %d-", &start); err != nil || start != offset || offset == 0 {
+		return fmt.Errorf("the registry sent the range %q where bytes from %d were asked for", response.Header.Get("Content-Range"), offset)
+	}
+	return nil
+}
+
+// classify turns a registry's answer into one of this package's errors.
+func classify(err error) error {
+	answer, ok := errors.AsType[*transport.Error](err)
+	if !ok {
+		return err
+	}
+	switch answer.StatusCode {
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Errorf("%w: %w", ErrUnauthorized, err)
+	}
+	return err
+}
+
+// newTransport waits for bodies as long as bytes come (see blobs.go), but not for servers that say nothing at all.
+func newTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = 30 * time.Second
+	t.MaxConnsPerHost = 16
+	t.MaxResponseHeaderBytes = 256 << 10
+	return t
+}
+
+// guard stands between go-containerregistry and the network: it sends nothing in clear text unless that was asked for,
+// and cuts off answers that should be small.
+type guard struct {
+	inner    http.RoundTripper
+	insecure bool
+	limit    int64
+}
+
+// blobKey marks the context of requests whose answer the caller bounds itself.
+type blobKey struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme != "https" && !g.insecure && !isLoopback(request.URL.Hostname()) {
+		return nil, fmt.Errorf("%s does not answer by HTTPS, and is not configured as insecure", request.URL.Host)
+	}
+	response, err := g.inner.RoundTrip(request)
+	if err == nil && request.Context().Value(blobKey{}) == nil {
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{bounded.NewReader(response.Body, g.limit), response.Body}
+	}
+	return response, err
+}
+
+// isLoopback tells whether a host is this machine without asking anyone.
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+// checkRedirect keeps a public registry from making this machine ask for addresses of its own network, such as the
+// metadata service of a cloud.
+func checkRedirect(request *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("more than 10 redirects")
+	}
+	first := via[0].URL
+	if request.URL.Hostname() == first.Hostname() || isPrivate(first.Hostname()) {
+		return nil
+	}
+	if isPrivate(request.URL.Hostname()) {
+		return fmt.Errorf("%s redirects to the private address %s", first.Host, request.URL.Host)
+	}
+	return nil
+}
+
+func isPrivate(host string) bool {
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return host == "localhost"
+	}
+	address = address.Unmap()
+	return address.IsPrivate() || address.IsLoopback() || address.IsLinkLocalUnicast() || address.IsUnspecified()
+}
