@@ -3,6 +3,7 @@ package diskusage
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -40,7 +41,7 @@ type Disk struct {
 // directory is what is known of one.
 type directory struct {
 	usage Usage         // the last that is complete; At is zero if there is none
-	sofar space         // counted by the walk that runs
+	sofar Usage         // counted by the walk that runs
 	err   error         // of the last walk
 	took  time.Duration // by the last walk
 	ended time.Time     // when that was
@@ -65,7 +66,7 @@ func (d *Disk) Usage(ctx context.Context, dir string, maxAge time.Duration) (Usa
 		d.known[dir] = k
 	}
 	k.asked = now
-	d.forget(now)
+	maps.DeleteFunc(d.known, func(_ string, other *directory) bool { return other.done == nil && now.Sub(other.asked) > forgetTime })
 	if k.done == nil && (k.ended.IsZero() || now.Sub(k.ended) >= max(maxAge, restFactor*k.took)) {
 		k.done = make(chan struct{})
 		go d.measure(dir, k)
@@ -84,32 +85,26 @@ func (d *Disk) Usage(ctx context.Context, dir string, maxAge time.Duration) (Usa
 	case k.done == nil && k.err != nil:
 		return Usage{}, k.err
 	case k.usage.At.IsZero():
-		return Usage{Bytes: k.sofar.bytes, Inodes: k.sofar.inodes, At: time.Now()}, ErrNotMeasured
+		k.sofar.At = time.Now()
+		return k.sofar, ErrNotMeasured
 	}
 	return k.usage, nil
-}
-
-// forget drops what nobody has asked for of late. Callers hold mu.
-func (d *Disk) forget(now time.Time) {
-	for dir, k := range d.known {
-		if k.done == nil && now.Sub(k.asked) > forgetTime {
-			delete(d.known, dir)
-		}
-	}
 }
 
 // measure walks once. It begins among the quick ones, and waits for the slow ones before it when it takes long.
 func (d *Disk) measure(dir string, k *directory) {
 	lane := d.quick
-	if !d.enter(lane) {
-		d.end(k, space{}, d.ctx.Err(), 0)
+	select {
+	case lane <- struct{}{}:
+	case <-d.ctx.Done():
+		d.end(k, Usage{}, d.ctx.Err(), 0)
 		return
 	}
 	defer func() { <-lane }()
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
 	start, waited, enough := time.Now(), time.Duration(0), false
-	sum, err := diskUsage(ctx, dir, func(sofar space) {
+	sum, err := diskUsage(ctx, dir, func(sofar Usage) {
 		d.mu.Lock()
 		k.sofar = sofar
 		d.mu.Unlock()
@@ -128,30 +123,19 @@ func (d *Disk) measure(dir string, k *directory) {
 		waited = time.Since(before)
 	})
 	if enough && errors.Is(err, context.Canceled) && d.ctx.Err() == nil {
-		klog.FromContext(d.ctx).Info("A directory has too many files to count them all; what was counted is taken for all", "directory", dir, "files", sum.inodes)
+		klog.FromContext(d.ctx).Info("A directory has too many files to count them all; what was counted is taken for all", "directory", dir, "files", sum.Inodes)
 		err = nil
 	}
 	d.end(k, sum, err, time.Since(start)-waited)
 }
 
-// enter waits for a place in a lane, and tells whether it got one.
-func (d *Disk) enter(lane chan struct{}) bool {
-	select {
-	case lane <- struct{}{}:
-		return true
-	case <-d.ctx.Done():
-		return false
-	}
-}
-
 // end takes the result of a walk.
-func (d *Disk) end(k *directory, sum space, err error, took time.Duration) {
+func (d *Disk) end(k *directory, sum Usage, err error, took time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := time.Now()
-	k.err, k.took, k.ended, k.sofar = err, took, now, space{}
+	k.err, k.took, k.ended, k.sofar = err, took, time.Now(), Usage{}
 	if err == nil {
-		k.usage = Usage{Bytes: sum.bytes, Inodes: sum.inodes, At: now}
+		k.usage, k.usage.At = sum, k.ended
 	}
 	close(k.done)
 	k.done = nil

@@ -19,41 +19,39 @@ var errMoved = errors.New("a directory was moved while it was measured")
 // maxLinked bounds the files with several names that are remembered, so that each counts once.
 const maxLinked = 1 << 20
 
-// space is what files take.
-type space struct{ bytes, inodes int64 }
-
 // diskUsage adds up what the files below a directory take, on its filesystem. Whose files they are may change them
 // meanwhile in any way: no link is followed, and as only the directory being read is open, and each is opened from the
 // one above it, no tree is too deep and no path too long. progress is called now and then with what was counted so far.
 //
 // Upstream: pkg/volume/util/fs/fs.go DiskUsage.
-func diskUsage(ctx context.Context, root string, progress func(space)) (space, error) {
-	var most space
+func diskUsage(ctx context.Context, root string, progress func(Usage)) (Usage, error) {
+	var most Usage
 	for range maxTries {
 		w := &walk{linked: map[inode]bool{}, progress: progress}
 		err := w.run(ctx, root)
 		switch {
 		case errors.Is(err, errMoved):
-			most = space{max(most.bytes, w.sum.bytes), max(most.inodes, w.sum.inodes)}
+			most = Usage{Bytes: max(most.Bytes, w.sum.Bytes), Inodes: max(most.Inodes, w.sum.Inodes)}
 			continue
 		case errors.Is(err, fs.ErrNotExist):
-			return space{}, nil // not made yet, or removed by now
+			return Usage{}, nil // not made yet, or removed by now
 		case err != nil:
 			return w.sum, fmt.Errorf("measure %s: %w", root, err)
 		}
 		return w.sum, nil
 	}
-	return most, nil // all that was counted was there
+	return most, nil
 }
 
 // Now measures a directory at once, for one that is known to be small.
 func Now(ctx context.Context, dir string) (Usage, error) {
-	sum, err := diskUsage(ctx, dir, nil)
-	return Usage{Bytes: sum.bytes, Inodes: sum.inodes, At: time.Now()}, err
+	usage, err := diskUsage(ctx, dir, nil)
+	usage.At = time.Now()
+	return usage, err
 }
 
-// maxTries is how often a tree is read whose directories are moved about. Who does that all the time cannot get
-// around being measured by it.
+// maxTries is how often a tree is read whose directories are moved about meanwhile. Then the most that was counted is
+// taken, so that a container that moves directories all the time is measured nevertheless.
 const maxTries = 3
 
 // inode is a file or directory, whatever it is called.
@@ -66,12 +64,12 @@ type level struct {
 }
 
 type walk struct {
-	sum    space
+	sum    Usage
 	dev    uint64
 	linked map[inode]bool
 	levels []level
 
-	progress func(space) // may be nil
+	progress func(Usage) // may be nil
 }
 
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
@@ -200,5 +198,6 @@ func (w *walk) count(st *unix.Stat_t) {
 			bytes /= int64(st.Nlink)
 		}
 	}
-	w.sum = space{w.sum.bytes + bytes, w.sum.inodes + 1}
+	w.sum.Bytes += bytes
+	w.sum.Inodes++
 }

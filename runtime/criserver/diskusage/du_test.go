@@ -52,13 +52,13 @@ func TestDiskUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := diskUsage(t.Context(), root, nil)
-	if want := du(t, root); err != nil || got.bytes != want {
-		t.Errorf("%d bytes, %v; du says %d", got.bytes, err, want)
+	if want := du(t, root); err != nil || got.Bytes != want {
+		t.Errorf("%d bytes, %v; du says %d", got.Bytes, err, want)
 	}
-	if got.inodes != 11 { // root d e z, a b c y, link dirlink fifo
-		t.Errorf("%d inodes", got.inodes)
+	if got.Inodes != 11 { // root d e z, a b c y, link dirlink fifo
+		t.Errorf("%d inodes", got.Inodes)
 	}
-	if got, err := diskUsage(t.Context(), filepath.Join(root, "none"), nil); err != nil || got != (space{}) {
+	if got, err := diskUsage(t.Context(), filepath.Join(root, "none"), nil); err != nil || got != (Usage{}) {
 		t.Errorf("of nothing: %v, %v", got, err)
 	}
 	if _, err := diskUsage(t.Context(), filepath.Join(root, "dirlink"), nil); err == nil {
@@ -96,8 +96,8 @@ func TestDiskUsageDeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := diskUsage(t.Context(), root, nil)
-	if err != nil || got.inodes != depth+1 {
-		t.Errorf("%d directories, %v", got.inodes, err)
+	if err != nil || got.Inodes != depth+1 {
+		t.Errorf("%d directories, %v", got.Inodes, err)
 	}
 }
 
