@@ -2,7 +2,6 @@ package criserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -22,7 +21,7 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 	}
 	id, err := s.images.Pull(ctx, ref, r.GetAuth())
 	if err != nil {
-		return nil, fmt.Errorf("pull image %q: %w", ref, err)
+		return nil, err
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: id}, nil
 }
@@ -93,8 +92,8 @@ func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageReque
 	if ref == "" {
 		return nil, fmt.Errorf("%w: no image to remove", oci.ErrInvalid)
 	}
-	if err := s.images.Remove(ctx, ref); err != nil && !errors.Is(err, images.ErrNotFound) {
-		return nil, fmt.Errorf("remove image %q: %w", ref, err)
+	if err := s.images.Remove(ctx, ref); err != nil {
+		return nil, err
 	}
 	return &runtimeapi.RemoveImageResponse{}, nil
 }

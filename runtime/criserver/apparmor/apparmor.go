@@ -106,8 +106,8 @@ func (h *Host) isLoaded(name string) (bool, error) {
 	return false, lines.Err()
 }
 
-// loadDefault loads the default profile unless the kernel has it. It may have been removed by whoever reloads profiles,
-// so the kernel is asked each time.
+// loadDefault loads the default profile unless the kernel has it. A reload of all profiles removes it, so the
+// kernel is asked each time.
 func (h *Host) loadDefault(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

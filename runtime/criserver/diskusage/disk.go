@@ -28,8 +28,8 @@ const (
 )
 
 // Disk measures directories in the background and remembers what it found. Those that take long are measured one at a
-// time, so that a container with millions of files neither holds up the others nor keeps the node busy: meanwhile its
-// last usage counts, which has its time.
+// time, so that a container with millions of files neither holds up the others nor keeps the node busy. Meanwhile its
+// last usage counts.
 type Disk struct {
 	ctx         context.Context //nolint:containedctx // a measurement outlives the question that it is made for
 	quick, slow chan struct{}   // a value for each walk that runs
@@ -45,7 +45,7 @@ type directory struct {
 	err   error         // of the last walk
 	took  time.Duration // by the last walk
 	ended time.Time     // when that was
-	asked time.Time     // when somebody last asked
+	asked time.Time     // when its usage was last asked for
 	done  chan struct{} // closed when the walk that runs ends; nil if none does
 }
 

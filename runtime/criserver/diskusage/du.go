@@ -1,4 +1,4 @@
-// Package diskusage tells what directories take on the disk: one walker, in the background, for all who ask.
+// Package diskusage measures what directories take on the disk, in the background.
 package diskusage
 
 import (
@@ -19,9 +19,9 @@ var errMoved = errors.New("a directory was moved while it was measured")
 // maxLinked bounds the files with several names that are remembered, so that each counts once.
 const maxLinked = 1 << 20
 
-// diskUsage adds up what the files below a directory take, on its filesystem. Whose files they are may change them
-// meanwhile in any way: no link is followed, and as only the directory being read is open, and each is opened from the
-// one above it, no tree is too deep and no path too long. progress is called now and then with what was counted so far.
+// diskUsage adds up what the files below a directory take, on its filesystem. Their owner may change them
+// meanwhile in any way: no link is followed. Only the directory being read is open, and each is opened from the one above
+// it, so no tree is too deep and no path too long. progress is called now and then with what was counted so far.
 //
 // Upstream: pkg/volume/util/fs/fs.go DiskUsage.
 func diskUsage(ctx context.Context, root string, progress func(Usage)) (Usage, error) {

@@ -24,8 +24,8 @@ type imported struct {
 	Images []string `json:"images"`
 }
 
-// importArchives imports what is new in the archive directory. A broken archive is a log line, not a failure: whoever
-// needs its images will say so.
+// importArchives imports what is new in the archive directory. A broken archive is a log line, not a failure: only
+// pods that need its images fail.
 func (s *Store) importArchives(ctx context.Context) error {
 	if s.options.ArchiveDir == "" {
 		return nil

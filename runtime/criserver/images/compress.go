@@ -11,7 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow is what `zstd --ultra -22` needs; more would be somebody's attempt on the memory.
+// maxWindow is what `zstd --ultra -22` needs. A layer that asks for more is refused, since it would take as much memory.
 const maxWindow = 128 << 20
 
 var (

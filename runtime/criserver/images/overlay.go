@@ -30,8 +30,8 @@ type Owner struct {
 // machine's IDs. The overlay keeps what it was made of, so the names go once it is mounted.
 func mountOverlay(snapshot string, layers []string, dir string, owner *Owner) (err error) {
 	lower := filepath.Join(snapshot, "lower")
-	// A name may be left by a server that was killed. The directory "incompat" is of an earlier volatile mount: by it the
-	// kernel asks whether somebody has made up for what was not written to the disk.
+	// A server that was killed may have left names. The kernel refuses a writable layer with the directory "incompat",
+	// which an earlier volatile mount has left, since not all of the layer may be on the disk.
 	if err := errors.Join(trees.RemoveMounted(lower), trees.Remove(filepath.Join(snapshot, "work", "work", "incompat"))); err != nil {
 		return fmt.Errorf("mount a writable layer again: %w", err)
 	}

@@ -107,8 +107,8 @@ func (s *ContainerState) check() error {
 	return nil
 }
 
-// Process names a container's first process and its conmon. A PID alone may be somebody
-// else's by the time a new server looks, so each comes with its start time.
+// Process names a container's first process and its conmon. By the time a new server looks,
+// a PID may belong to another process, so each comes with its start time.
 type Process struct {
 	PID         int    `json:"pid,omitempty"`
 	Start       uint64 `json:"start,omitempty"` // field 22 of /proc/PID/stat

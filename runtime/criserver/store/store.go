@@ -142,7 +142,7 @@ func Load[C, S any](parent string) ([]Loaded[C, S], error) {
 	return found, nil
 }
 
-// Restore gives a record whose configuration was lost one that was found elsewhere. It counts also when it cannot be
+// Restore gives a record whose configuration was lost one that was found in another record. It counts also when it cannot be
 // written, as on a full disk; then the next start looks for it again.
 func (l *Loaded[C, S]) Restore(config C) error {
 	l.Config, l.ConfigError = config, nil
@@ -156,7 +156,7 @@ func (l *Loaded[C, S]) Restore(config C) error {
 func (l *Loaded[C, S]) Assume(state S) { l.state.Store(&state) }
 
 // readJSON reads a file that an earlier server wrote. One that is no JSON is renamed, so that
-// somebody can look at it and the next start does not stumble again.
+// people can look at it and the next start does not read it again.
 func readJSON(path string, into any) error {
 	data, err := bounded.ReadFile(path, maxFile)
 	if err != nil && !errors.Is(err, bounded.ErrTooLong) {

@@ -67,7 +67,7 @@ type conn struct {
 	ctx      context.Context
 	gone     context.CancelCauseFunc
 
-	reading sync.Mutex // held by who reads
+	reading sync.Mutex // held while the connection is read
 	mu      sync.Mutex
 	closed  bool
 }
@@ -125,7 +125,7 @@ func (c *conn) Close() error {
 	c.closed = true
 	c.gone(ErrGone)
 	_ = c.CloseWrite()
-	_ = c.TCPConn.SetReadDeadline(time.Unix(1, 0)) // wakes who reads now
+	_ = c.TCPConn.SetReadDeadline(time.Unix(1, 0)) // ends a read that waits
 	c.listener.closing.Go(c.finish)
 	return nil
 }

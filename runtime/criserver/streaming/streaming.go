@@ -1,5 +1,5 @@
 // Package streaming serves what exec, attach and port-forward of the CRI answer with: URLs on
-// the loopback interface that work once, for whoever connects in time.
+// the loopback interface that work once, for the first client that connects in time.
 package streaming
 
 import (
@@ -30,8 +30,8 @@ type Server struct {
 // idle is how long a connection may say nothing.
 const idle = 4 * time.Hour
 
-// New listens on an address, which must be a loopback one: the URLs are known to whoever may
-// call the CRI, but what goes over them is not encrypted.
+// New listens on an address, which must be a loopback one: only clients that may call the CRI
+// know the URLs, but what goes over them is not encrypted.
 func New(address string, runtime Runtime) (*Server, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

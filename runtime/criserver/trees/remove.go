@@ -115,7 +115,7 @@ func unmountAll(dir string) error {
 // remover removes one tree.
 type remover struct {
 	top    int    // the tree's uppermost directory, once it is open
-	prefix string // of the names that deep directories get in it, which nobody can guess
+	prefix string // of the names that deep directories get in it; random, so that no tree has such a name
 	moved  int
 }
 
