@@ -19,12 +19,13 @@ import (
 // maxDevices bounds how many devices a directory may mean.
 const maxDevices = 4096
 
-// Devices looks up the devices that a container asks for, and, for a privileged one, all of the
-// machine's. A directory means all devices in it.
+// Devices looks up the devices that a container asks for, after, for a privileged one, all of the
+// machine's. A directory means all devices in it. A privileged container has all access.
 func Devices(wanted []*runtimeapi.Device, privileged bool) (devices []specs.LinuxDevice, access []string, err error) {
 	if privileged {
-		devices, err = devicesBelow("/dev", "/dev")
-		return devices, nil, err
+		if devices, err = devicesBelow("/dev", "/dev"); err != nil {
+			return nil, nil, err
+		}
 	}
 	for _, device := range wanted {
 		if err := checkAccess(device.GetPermissions()); err != nil {
@@ -41,8 +42,14 @@ func Devices(wanted []*runtimeapi.Device, privileged bool) (devices []specs.Linu
 		if err != nil {
 			return nil, nil, err
 		}
-		devices = append(devices, found...)
-		access = append(access, slices.Repeat([]string{device.GetPermissions()}, len(found))...)
+		for _, one := range found {
+			if privileged {
+				devices = slices.DeleteFunc(devices, func(d specs.LinuxDevice) bool { return d.Path == one.Path })
+			} else {
+				access = append(access, device.GetPermissions())
+			}
+			devices = append(devices, one)
+		}
 	}
 	return devices, access, nil
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -321,4 +322,19 @@ func FuzzGenerate(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestPrivilegedDevices: a privileged container has the machine's devices, and in the place of one of these what it asks for.
+func TestPrivilegedDevices(t *testing.T) {
+	devices, access, err := oci.Devices([]*runtimeapi.Device{{HostPath: "/dev/null", ContainerPath: "/dev/full", Permissions: "r"}}, true)
+	if err != nil || len(access) > 0 {
+		t.Fatalf("access %v, %v", access, err)
+	}
+	minors := map[string][]int64{}
+	for _, d := range devices {
+		minors[d.Path] = append(minors[d.Path], d.Minor)
+	}
+	if !slices.Equal(minors["/dev/full"], []int64{3}) || !slices.Equal(minors["/dev/zero"], []int64{5}) {
+		t.Errorf("devices: %v", minors)
+	}
 }
