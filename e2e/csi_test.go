@@ -43,13 +43,18 @@ func newDriver(ctx testContext, t *testing.T, s *stack.Stack, name string, spec 
 	return d
 }
 
-// newClaim makes a bound claim and its volume.
+// newClaim makes a bound claim and its volume, of a file system.
 func newClaim(ctx testContext, t *testing.T, s *stack.Stack, name string, source corev1.PersistentVolumeSource, mode corev1.PersistentVolumeAccessMode) {
+	t.Helper()
+	newClaimOf(ctx, t, s, name, source, mode, corev1.PersistentVolumeFilesystem)
+}
+
+func newClaimOf(ctx testContext, t *testing.T, s *stack.Stack, name string, source corev1.PersistentVolumeSource, mode corev1.PersistentVolumeAccessMode, what corev1.PersistentVolumeMode) {
 	t.Helper()
 	core := s.Client.CoreV1()
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Mi")}
 	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeSpec{
-		Capacity: size, AccessModes: []corev1.PersistentVolumeAccessMode{mode}, PersistentVolumeSource: source,
+		Capacity: size, AccessModes: []corev1.PersistentVolumeAccessMode{mode}, VolumeMode: &what, PersistentVolumeSource: source,
 		PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 		ClaimRef:                      &corev1.ObjectReference{Namespace: corev1.NamespaceDefault, Name: name},
 	}}
@@ -63,7 +68,7 @@ func newClaim(ctx testContext, t *testing.T, s *stack.Stack, name string, source
 	}
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: corev1.NamespaceDefault}, Spec: corev1.PersistentVolumeClaimSpec{
 		AccessModes: []corev1.PersistentVolumeAccessMode{mode}, Resources: corev1.VolumeResourceRequirements{Requests: size},
-		VolumeName: name, StorageClassName: new(""),
+		VolumeName: name, StorageClassName: new(""), VolumeMode: &what,
 	}}
 	if _, err := core.PersistentVolumeClaims(corev1.NamespaceDefault).Create(ctx, claim, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)

@@ -75,12 +75,25 @@ func asksForDevices(pod *corev1.Pod) bool {
 	})
 }
 
-// Assigned returns what device plugins give the container.
+// Assigned returns what device plugins give the container, and the devices of its block volumes.
 func (in podInputs) Assigned(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (*runtimeapi.ContainerConfig, error) {
-	if in.opts.Devices == nil {
-		return nil, nil
+	blocks, err := in.opts.Volumes.ContainerDevices(pod, c)
+	if err != nil {
+		return nil, err
 	}
-	return in.opts.Devices.Assigned(ctx, pod, c)
+	var given *runtimeapi.ContainerConfig
+	if in.opts.Devices != nil {
+		if given, err = in.opts.Devices.Assigned(ctx, pod, c); err != nil {
+			return nil, err
+		}
+	}
+	if len(blocks) == 0 {
+		return given, nil
+	}
+	return &runtimeapi.ContainerConfig{
+		Envs: given.GetEnvs(), Mounts: given.GetMounts(), Annotations: given.GetAnnotations(), CDIDevices: given.GetCDIDevices(),
+		Devices: slices.Concat(blocks, given.GetDevices()),
+	}, nil
 }
 
 // deviceHealth tells how the devices of the pod's containers are, by name.

@@ -159,7 +159,7 @@ func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod, observed *cr
 	end(err)
 	if err != nil {
 		if ctx.Err() == nil {
-			w.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", err.Error())
+			w.opts.Events.Event(pod, corev1.EventTypeWarning, w.opts.Volumes.Reason(err), err.Error())
 		}
 		return fmt.Errorf("mount volumes: %w", err)
 	}

@@ -256,7 +256,6 @@ func TestUnsupported(t *testing.T) {
 		"spec.resourceClaims": func(p *corev1.Pod) { p.Spec.ResourceClaims = make([]corev1.PodResourceClaim, 1) },
 		"spec.os.name":        func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} },
 		"resources.claims":    func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Claims = make([]corev1.ResourceClaim, 1) },
-		"volumeDevices":       func(p *corev1.Pod) { p.Spec.Containers[0].VolumeDevices = make([]corev1.VolumeDevice, 1) },
 		"restartPolicyRules": func(p *corev1.Pod) {
 			p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: "Other"}}
 		},

@@ -23,9 +23,6 @@ func Unsupported(pod *corev1.Pod) error {
 		if len(container.Resources.Claims) > 0 {
 			return fmt.Errorf("%s: resources.claims: dynamic resource allocation is not supported (left out by decision)", field)
 		}
-		if len(container.VolumeDevices) > 0 {
-			return fmt.Errorf("%s: volumeDevices: raw block volumes are not supported", field)
-		}
 		for _, rule := range container.RestartPolicyRules {
 			switch rule.Action {
 			case corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers:

@@ -29,7 +29,9 @@ type Driver struct {
 
 	Name, NodeID string
 	// Dir holds the volumes' directories, by handle.
-	Dir          string
+	Dir string
+	// Device is the path of the device that all block volumes are.
+	Device       string
 	Capabilities []csiapi.NodeServiceCapability_RPC_Type
 	Topology     map[string]string
 	MaxVolumes   int64
@@ -160,6 +162,9 @@ func (d *Driver) NodeStageVolume(_ context.Context, r *csiapi.NodeStageVolumeReq
 	if err := d.record("Stage", r.GetVolumeId(), r); err != nil {
 		return nil, err
 	}
+	if r.GetVolumeCapability().GetBlock() != nil {
+		return &csiapi.NodeStageVolumeResponse{}, nil
+	}
 	return &csiapi.NodeStageVolumeResponse{}, d.mount(d.data(r.GetVolumeId()), r.GetStagingTargetPath(), false)
 }
 
@@ -177,6 +182,9 @@ func (d *Driver) NodePublishVolume(ctx context.Context, r *csiapi.NodePublishVol
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
+	}
+	if r.GetVolumeCapability().GetBlock() != nil {
+		return &csiapi.NodePublishVolumeResponse{}, d.bindDevice(r.GetTargetPath())
 	}
 	source := r.GetStagingTargetPath()
 	if source == "" {

@@ -45,8 +45,8 @@ func TestBrokenRecords(t *testing.T) {
 					t.Fatal(err)
 				}
 				w.mount(r)
-				if got := w.Standing("1", "data"); got != mounted.Dir {
-					t.Errorf("the volume stands at %q", got)
+				if got, ok := w.Standing("1", "data"); !ok || got.Dir != mounted.Dir {
+					t.Errorf("the volume stands at %q", got.Dir)
 				}
 				w.unmount(mounted, "1")
 				w.wantNothingLeft()

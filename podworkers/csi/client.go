@@ -117,13 +117,17 @@ func (c capabilities) accessMode(mode corev1.PersistentVolumeAccessMode) csiapi.
 
 // capability is how the volume is to be used.
 func (c capabilities) capability(r *Request) *csiapi.VolumeCapability {
+	mode := &csiapi.VolumeCapability_AccessMode{Mode: c.accessMode(r.AccessMode)}
+	if r.Block {
+		return &csiapi.VolumeCapability{AccessType: &csiapi.VolumeCapability_Block{Block: &csiapi.VolumeCapability_BlockVolume{}}, AccessMode: mode}
+	}
 	mount := &csiapi.VolumeCapability_MountVolume{FsType: r.FSType, MountFlags: r.MountOptions}
 	if c.mountGroup() && r.FSGroup != nil {
 		mount.VolumeMountGroup = strconv.FormatInt(*r.FSGroup, 10)
 	}
 	return &csiapi.VolumeCapability{
 		AccessType: &csiapi.VolumeCapability_Mount{Mount: mount},
-		AccessMode: &csiapi.VolumeCapability_AccessMode{Mode: c.accessMode(r.AccessMode)},
+		AccessMode: mode,
 	}
 }
 

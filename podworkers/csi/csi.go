@@ -84,7 +84,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	drivers map[string]driver               // registered ones, by name
-	staged  map[volumeID]bool               // those that this kubelet staged
+	staged  map[volumeID]string             // where this kubelet staged them
 	inUse   map[volumeID]bool               // persistent ones that are mounted
 	wanted  map[volumeID]map[types.UID]bool // those that pods want to be, by pod
 }
@@ -103,7 +103,7 @@ func (v volumeID) unique() corev1.UniqueVolumeName {
 func New(opts Options) *Manager {
 	m := &Manager{
 		opts: opts, objects: &driverObjects{watch: opts.Drivers}, locks: locks{held: map[volumeID]*lock{}},
-		drivers: map[string]driver{}, staged: map[volumeID]bool{}, inUse: map[volumeID]bool{}, wanted: map[volumeID]map[types.UID]bool{},
+		drivers: map[string]driver{}, staged: map[volumeID]string{}, inUse: map[volumeID]bool{}, wanted: map[volumeID]map[types.UID]bool{},
 	}
 	left, err := m.leftovers()
 	if err != nil {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -21,7 +23,7 @@ import (
 // Upstream: pkg/volume/csi/csi_plugin.go volDataKey and volDataFileName.
 const dataFile = "vol_data.json"
 
-// data is the content of a dataFile. That of a staged volume has driver and handle only.
+// data is the content of a dataFile. That of a staged volume has nothing of a pod.
 type data struct {
 	SpecVolumeID string                        `json:"specVolID,omitempty"`
 	Handle       string                        `json:"volumeHandle"`
@@ -31,6 +33,16 @@ type data struct {
 	Lifecycle    storagev1.VolumeLifecycleMode `json:"volumeLifecycleMode,omitempty"`
 	// Volume is what the pod calls the volume, a key of ours: it finds the volume when neither driver nor claim can be asked.
 	Volume string `json:"podVolume,omitempty"`
+	// ReadOnly is how the pod has a block volume, a key of ours. Upstream reads texts only.
+	ReadOnly bool `json:"podReadOnly,omitempty,string"`
+}
+
+// record is what data files say of the request's volume, without what is the pod's.
+func (m *Manager) record(r *Request) data {
+	return data{
+		SpecVolumeID: r.Name, Handle: r.Handle, Driver: r.Driver, NodeName: m.opts.NodeName,
+		AttachmentID: m.attachmentName(r.id()), Lifecycle: r.Lifecycle,
+	}
 }
 
 func (d data) id() volumeID { return volumeID{d.Driver, d.Handle} }
@@ -97,17 +109,26 @@ func (d data) save(dir string) error {
 // unknownUsers tells whether a pod has a volume whose record is broken, and that has not been mounted again since.
 func (m *Manager) unknownUsers() (bool, error) {
 	files, err := filepath.Glob(filepath.Join(m.podsDir(), "*", "volumes", "kubernetes.io~csi", "*", dataFile+broken))
-	return len(files) > 0, err
+	_, unknown, unread := m.blockUsers()
+	return len(files) > 0 || unknown, errors.Join(err, unread)
 }
 
-// published lists the volumes of pods by the directory that their mount and data file are in.
+// published lists the volumes of pods by their directory or, for block volumes, their link: both are in that of the pod.
 func (m *Manager) published() (map[string]data, error) {
-	return loadAll(filepath.Join(m.podsDir(), "*", "volumes", "kubernetes.io~csi", "*", dataFile))
+	all, err := loadAll(filepath.Join(m.podsDir(), "*", "volumes", "kubernetes.io~csi", "*", dataFile))
+	blocks, _, unread := m.blockUsers()
+	maps.Copy(all, blocks)
+	return all, errors.Join(err, unread)
 }
 
-// stagings lists the staged volumes by the directory that their mount and data file are in.
+// stagings lists what is on the node, with users or without, by the directory of a data file.
 func (m *Manager) stagings() (map[string]data, error) {
-	return loadAll(filepath.Join(m.pluginDir(), "*", "*", dataFile))
+	all, err := loadAll(filepath.Join(m.pluginDir(), "*", "*", dataFile))
+	blocks, unread := m.blockRecords()
+	for _, records := range blocks {
+		maps.Copy(all, records)
+	}
+	return all, errors.Join(err, unread)
 }
 
 // loadAll reads all data files that there are. With an error too it returns those that can be read.
@@ -132,23 +153,24 @@ func loadAll(pattern string) (map[string]data, error) {
 	return all, errors.Join(errs...)
 }
 
-// Standing returns where a volume stands that an earlier kubelet had a driver publish to a pod, by the pod's name of it;
-// "" for nowhere.
-func (m *Manager) Standing(pod types.UID, volume string) string {
+// Standing returns a volume that an earlier kubelet had a driver publish to a pod, by the pod's name of it. ok is false if it
+// does not stand.
+func (m *Manager) Standing(pod types.UID, volume string) (mounted Mounted, ok bool) {
 	found, err := loadAll(filepath.Join(m.podsDir(), string(pod), "volumes", "kubernetes.io~csi", "*", dataFile))
 	if err != nil {
-		return ""
+		return Mounted{}, false
 	}
 	for dir, d := range found {
 		if d.Volume != volume && (d.Volume != "" || d.Lifecycle != storagev1.VolumeLifecycleEphemeral || d.SpecVolumeID != volume) {
 			continue
 		}
 		at := filepath.Join(dir, "mount")
+		var fs unix.Statfs_t
 		if mounted, err := mountinfo.Mounted(at); err == nil && mounted {
-			return at
+			return Mounted{Dir: at, ReadOnly: unix.Statfs(at, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0}, true
 		}
 	}
-	return ""
+	return m.standingBlock(pod, volume)
 }
 
 // leftovers are the persistent volumes that are mounted by what stands on disk; with an error too those that are known.

@@ -40,7 +40,7 @@ func (m *Manager) Expand(ctx context.Context, r *Request, size int64) error {
 		VolumeCapability: can.capability(r), Secrets: secrets,
 	}
 	if can.stage() {
-		request.StagingTargetPath = m.staging(r.id())
+		request.StagingTargetPath = m.paths(r).staging
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -18,7 +18,9 @@ import (
 
 // Mounted is a volume that stands.
 type Mounted struct {
-	Dir string
+	// Dir has its files. A block volume has none, but a link to its device.
+	Dir, Device string
+	ReadOnly    bool
 	// Ownership says that its files are to be given to the pod's fsGroup.
 	Ownership bool
 	// Republish says that the driver wants to be asked again from time to time.
@@ -65,22 +67,29 @@ func (m *Manager) mountLocked(ctx context.Context, r *Request, object *storagev1
 		return Mounted{}, err
 	}
 	defer conn.Close()
-	staging := ""
 	if !r.ephemeral() {
 		m.mu.Lock()
 		m.inUse[r.id()] = true
 		m.mu.Unlock()
 		if can.stage() {
-			staging = m.staging(r.id())
 			if err := m.stage(ctx, conn, can, r, attachment); err != nil {
 				return Mounted{}, err
 			}
 		}
 	}
-	if err := m.publish(ctx, conn, can, r, object, staging, attachment); err != nil {
+	if err := m.publish(ctx, conn, can, r, object, attachment); err != nil {
 		return Mounted{}, err
 	}
-	return Mounted{Dir: m.target(r), Ownership: r.wantsOwnership(object, can), Republish: object != nil && isTrue(object.Spec.RequiresRepublish), Expands: can.expand()}, nil
+	mounted := Mounted{
+		ReadOnly: r.ReadOnly, Ownership: r.wantsOwnership(object, can),
+		Republish: object != nil && isTrue(object.Spec.RequiresRepublish), Expands: can.expand(),
+	}
+	if r.Block {
+		mounted.Device = m.blockLink(string(r.Pod.UID), r.Name)
+	} else {
+		mounted.Dir = m.target(r)
+	}
+	return mounted, nil
 }
 
 // want notes that a pod wants a volume, which is then not detached until Release.
@@ -118,37 +127,37 @@ func (m *Manager) exclusive(r *Request) error {
 // Upstream: pkg/volume/csi/csi_attacher.go MountDevice.
 func (m *Manager) stage(ctx context.Context, conn *connection, can capabilities, r *Request, attachment map[string]string) error {
 	m.mu.Lock()
-	staged := m.staged[r.id()]
+	_, staged := m.staged[r.id()]
 	m.mu.Unlock()
 	if staged {
 		return nil
 	}
-	dir := m.staging(r.id())
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	at := m.paths(r)
+	if err := makeDirs(at.staging, at.stagingRecord); err != nil {
 		return err
 	}
 	secrets, err := m.secret(ctx, r.StageSecret, "NodeStageSecretRef")
 	if err != nil {
 		return err
 	}
-	left := hasData(filepath.Dir(dir)) // by a kubelet before this one
-	if err := (data{Handle: r.Handle, Driver: r.Driver}).save(filepath.Dir(dir)); err != nil {
+	left := hasData(at.stagingRecord) // by a kubelet before this one
+	if err := m.record(r).save(at.stagingRecord); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err = conn.NodeStageVolume(limited, &csiapi.NodeStageVolumeRequest{
-		VolumeId: r.Handle, PublishContext: attachment, StagingTargetPath: dir, VolumeCapability: can.capability(r),
+		VolumeId: r.Handle, PublishContext: attachment, StagingTargetPath: at.staging, VolumeCapability: can.capability(r),
 		Secrets: secrets, VolumeContext: r.Attributes,
 	})
 	if err != nil {
 		if isFinal(err) && !left {
-			err = errors.Join(err, removeMount(dir))
+			err = errors.Join(err, m.forgetStaged(r, at))
 		}
 		return fmt.Errorf("stage the volume on the node: %w", err)
 	}
 	m.mu.Lock()
-	m.staged[r.id()] = true
+	m.staged[r.id()] = at.staging
 	m.mu.Unlock()
 	return nil
 }
@@ -156,38 +165,72 @@ func (m *Manager) stage(ctx context.Context, conn *connection, can capabilities,
 // publish has the driver give the volume to the pod.
 //
 // Upstream: pkg/volume/csi/csi_mounter.go SetUpAt.
-func (m *Manager) publish(ctx context.Context, conn *connection, can capabilities, r *Request, object *storagev1.CSIDriver, staging string, attachment map[string]string) error {
-	target := m.target(r)
-	dir := filepath.Dir(target)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+func (m *Manager) publish(ctx context.Context, conn *connection, can capabilities, r *Request, object *storagev1.CSIDriver, attachment map[string]string) error {
+	at := m.paths(r)
+	if err := makeDirs(filepath.Dir(at.target), at.record); err != nil {
 		return err
 	}
 	attributes, secrets, err := m.context(ctx, r, object)
 	if err != nil {
 		return err
 	}
-	left := hasData(dir)
-	record := data{
-		SpecVolumeID: r.Name, Handle: r.Handle, Driver: r.Driver, NodeName: m.opts.NodeName,
-		AttachmentID: m.attachmentName(r.id()), Lifecycle: r.Lifecycle, Volume: r.Volume,
+	left := hasData(at.record)
+	record := m.record(r)
+	record.Volume = r.Volume
+	if r.Block {
+		record.ReadOnly = r.ReadOnly
+		if _, err := os.Lstat(m.blockLink(string(r.Pod.UID), r.Name)); err == nil {
+			left = true // its record is broken
+		}
+		if err := m.linkBlock(r, at); err != nil {
+			return err
+		}
 	}
-	if err := record.save(dir); err != nil {
+	if err := record.save(at.record); err != nil {
 		return err
+	}
+	staging := ""
+	if can.stage() && !r.ephemeral() {
+		staging = at.staging
 	}
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err = conn.NodePublishVolume(limited, &csiapi.NodePublishVolumeRequest{
-		VolumeId: r.Handle, PublishContext: attachment, StagingTargetPath: staging, TargetPath: target,
+		VolumeId: r.Handle, PublishContext: attachment, StagingTargetPath: staging, TargetPath: at.target,
 		VolumeCapability: can.capability(r), Readonly: r.ReadOnly, Secrets: secrets, VolumeContext: attributes,
 	})
-	if err == nil {
+	switch {
+	case err == nil && r.Block:
+		return CheckDevice(at.target)
+	case err == nil:
 		return nil
 	}
 	// Only what certainly is not mounted is forgotten; a pod that has the volume goes on with it.
 	if isFinal(err) && !left && !r.Remount {
-		err = errors.Join(err, removeMount(target))
+		if r.Block {
+			err = errors.Join(err, m.forgetPublished(string(r.Pod.UID), r.Name))
+		} else {
+			err = errors.Join(err, removeMount(at.target))
+		}
 	}
 	return fmt.Errorf("publish the volume to the pod: %w", err)
+}
+
+func makeDirs(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetStaged removes what tells of a volume that certainly is not staged.
+func (m *Manager) forgetStaged(r *Request, at paths) error {
+	if r.Block {
+		return m.forgetBlock(r.Name)
+	}
+	return removeMount(at.staging)
 }
 
 func hasData(dir string) bool {

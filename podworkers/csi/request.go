@@ -36,6 +36,8 @@ type Request struct {
 	PublishSecret *corev1.SecretReference
 	ExpandSecret  *corev1.SecretReference
 	FSGroup       *int64
+	// Block asks for the device itself instead of a file system.
+	Block bool
 	// Remount has a volume that stands published again.
 	Remount bool
 }
@@ -49,6 +51,7 @@ func Persistent(pod *corev1.Pod, pv *corev1.PersistentVolume, readOnly bool) *Re
 		AccessMode: corev1.ReadWriteOnce, AccessModes: pv.Spec.AccessModes,
 		StageSecret: source.NodeStageSecretRef, PublishSecret: source.NodePublishSecretRef, ExpandSecret: source.NodeExpandSecretRef, FSGroup: podinfo.FSGroup(pod),
 	}
+	r.Block = pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock
 	if len(pv.Spec.AccessModes) > 0 {
 		r.AccessMode = pv.Spec.AccessModes[0]
 	}
@@ -93,6 +96,9 @@ func (r *Request) ephemeral() bool { return r.Lifecycle == storagev1.VolumeLifec
 //
 // Upstream: pkg/volume/csi/csi_mounter.go getTargetPath.
 func (m *Manager) target(r *Request) string {
+	if r.Block {
+		return m.blockDir("publish", r.Name, string(r.Pod.UID))
+	}
 	return filepath.Join(m.podsDir(), string(r.Pod.UID), "volumes", "kubernetes.io~csi", strings.ReplaceAll(r.Name, "/", "~"), "mount")
 }
 
@@ -124,7 +130,7 @@ func (r *Request) check(object *storagev1.CSIDriver) error {
 //
 // Upstream: pkg/volume/csi/csi_mounter.go supportsFSGroup and getFSGroupPolicy.
 func (r *Request) wantsOwnership(object *storagev1.CSIDriver, can capabilities) bool {
-	if r.FSGroup == nil || r.ReadOnly || can.mountGroup() {
+	if r.FSGroup == nil || r.ReadOnly || r.Block || can.mountGroup() {
 		return false
 	}
 	policy := storagev1.ReadWriteOnceWithFSTypeFSGroupPolicy

@@ -139,6 +139,9 @@ func (m *Manager) unstageUnused(ctx context.Context, v volumeID) error {
 			return err
 		}
 	}
+	if err := m.unstageBlocks(ctx, v); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	delete(m.staged, v)
 	delete(m.inUse, v)

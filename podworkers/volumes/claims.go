@@ -32,6 +32,9 @@ type Claims interface {
 type place struct {
 	dir      string
 	readOnly bool
+	// device is the link to the device of a block volume, which has no dir. held keeps the device open.
+	device string
+	held   *os.File
 	// relabel lets the runtime set SELinux labels.
 	relabel bool
 	// provisional says that an earlier kubelet mounted the volume, and that this one has not yet.
@@ -60,6 +63,9 @@ func (m *Manager) put(uid types.UID, name string, p place) {
 	if m.places[uid] == nil {
 		m.places[uid] = map[string]place{}
 	}
+	if held := m.places[uid][name].held; held != p.held {
+		held.Close()
+	}
 	m.places[uid][name] = p
 }
 
@@ -74,6 +80,9 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 	pv, readOnly, err := m.claimed(ctx, pod, v)
 	if err != nil {
 		return err
+	}
+	if isBlock(pv) { // part: block volumes, podworkers/volumes/block.go
+		return m.mapBlock(ctx, pod, v, pv, readOnly)
 	}
 	switch source := pv.Spec.PersistentVolumeSource; {
 	case source.CSI != nil:
@@ -107,8 +116,8 @@ func (m *Manager) claimed(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 	if err != nil {
 		return nil, false, fmt.Errorf("error processing PVC %s/%s: %w", pod.Namespace, name, err)
 	}
-	if pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode != corev1.PersistentVolumeFilesystem {
-		return nil, false, fmt.Errorf("volume %s has volumeMode %s; this kubelet mounts file systems only", v.Name, *pv.Spec.VolumeMode)
+	if err := checkMode(pod, v.Name, pv); err != nil {
+		return nil, false, err
 	}
 	return pv, readOnly, nil
 }
@@ -182,7 +191,7 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 			return fmt.Errorf("applyFSGroup failed for vol %s: %w", r.Handle, err)
 		}
 	}
-	p := place{dir: mounted.Dir, readOnly: r.ReadOnly, relabel: !r.ReadOnly, request: r}
+	p := place{dir: mounted.Dir, device: mounted.Device, readOnly: r.ReadOnly, relabel: !r.ReadOnly, request: r}
 	if mounted.Republish {
 		p.csi, p.next = r, time.Now().Add(republishPeriod)
 	}
@@ -192,8 +201,7 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 			return fmt.Errorf("MountVolume.Setup failed while expanding volume: %w", err)
 		}
 	}
-	m.put(pod.UID, v.Name, p)
-	return nil
+	return m.hold(pod.UID, v.Name, p)
 }
 
 // mountLocal binds a directory of the node to the pod's.

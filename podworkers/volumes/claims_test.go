@@ -89,7 +89,7 @@ func TestClaims(t *testing.T) {
 		"no volume":        {func(c *cluster) { c.volume.Name = "other" }, "failed to fetch PV pv"},
 		"volume unbound":   {func(c *cluster) { c.volume.Spec.ClaimRef = nil }, "nil pv.Spec.ClaimRef"},
 		"of another claim": {func(c *cluster) { c.volume.Spec.ClaimRef.UID = "x" }, "does not point to claim.UID"},
-		"block":            {func(c *cluster) { c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock) }, "volumeMode Block"},
+		"block":            {func(c *cluster) { c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock) }, "no block volumes of kind hostPath"},
 		"here":             {func(c *cluster) { c.volume.Spec.NodeAffinity = zone("a") }, ""},
 		"elsewhere":        {func(c *cluster) { c.volume.Spec.NodeAffinity = zone("b") }, "node affinity"},
 		"of a kind that is not built": {func(c *cluster) {

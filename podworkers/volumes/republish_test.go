@@ -16,6 +16,17 @@ import (
 	"minikubelet/podworkers/objects/objectstest"
 )
 
+// drivers is what a kubelet that starts knows of CSI drivers: none is registered.
+func drivers(t *testing.T, client *fake.Clientset, root string) *csi.Manager {
+	c := csi.New(csi.Options{
+		RootDir: root, NodeName: "node", Drivers: objectstest.ListWatch(client, client.StorageV1().CSIDrivers(), fields.Everything()),
+		Nodes: client.CoreV1().Nodes(), CSINodes: client.StorageV1().CSINodes(), InUseChanged: func() {},
+		Node: func() (*corev1.Node, <-chan struct{}) { return &corev1.Node{}, nil },
+	})
+	go c.Run(t.Context())
+	return c
+}
+
 // TestRepublish needs root. A driver that does not answer when it is asked again holds up nothing: not the pod's worker, nor
 // the volume's end, after which it is asked nothing more. A kubelet that starts while the driver is away uses what stands.
 func TestRepublish(t *testing.T) {
@@ -36,16 +47,7 @@ func TestRepublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	drivers := func() *csi.Manager {
-		c := csi.New(csi.Options{
-			RootDir: root, NodeName: "node", Drivers: objectstest.ListWatch(client, client.StorageV1().CSIDrivers(), fields.Everything()),
-			Nodes: client.CoreV1().Nodes(), CSINodes: client.StorageV1().CSINodes(), InUseChanged: func() {},
-			Node: func() (*corev1.Node, <-chan struct{}) { return &corev1.Node{}, nil },
-		})
-		go c.Run(t.Context())
-		return c
-	}
-	m.opts.CSI = drivers()
+	m.opts.CSI = drivers(t, client, root)
 	if err := m.opts.CSI.Register(t.Context(), name, filepath.Join(root, "csi.sock"), []string{"1.0.0"}); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +76,7 @@ func TestRepublish(t *testing.T) {
 	}
 
 	again := New(m.opts)
-	again.opts.CSI = drivers() // with which no driver is registered yet
+	again.opts.CSI = drivers(t, client, root) // with which no driver is registered yet
 	if err := again.Mount(t.Context(), pod); err == nil {
 		t.Error("nothing says that the volume ever stood")
 	}

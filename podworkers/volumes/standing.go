@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -81,7 +80,11 @@ func (m *Manager) stands(pod *corev1.Pod, v *corev1.Volume) bool {
 		if _, ok := m.placed(pod.UID, v.Name); ok {
 			return true
 		}
-		return stood && m.opts.CSI != nil && m.opts.CSI.Standing(pod.UID, v.Name) != ""
+		if !stood || m.opts.CSI == nil {
+			return false
+		}
+		_, ok := m.opts.CSI.Standing(pod.UID, v.Name)
+		return ok
 	}
 	return stood
 }
@@ -114,7 +117,7 @@ func (m *Manager) refresh(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		return err
 	}
 	if kindOf(v) == "elsewhere" {
-		m.placeAsItIs(pod, v)
+		err = errors.Join(err, m.placeAsItIs(pod, v))
 	}
 	m.fellBehind(ctx, pod, v, err, time.Since(start))
 	return nil
@@ -162,11 +165,14 @@ func (m *Manager) fellBehind(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	}
 	klog.FromContext(ctx).Error(err, "Volume cannot be brought up to date, the pod goes on with it as it stands", "volume", v.Name)
 	if m.opts.Events != nil && !errors.Is(err, objects.ErrNotIssued) {
-		m.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", setUpFailed(v, err).Error())
+		m.opts.Events.Event(pod, corev1.EventTypeWarning, m.Reason(err), setUpFailed(v, err).Error())
 	}
 }
 
 func setUpFailed(v *corev1.Volume, err error) error {
+	if isMapping(err) {
+		return fmt.Errorf("MapVolume.MapPodDevice failed for volume %q : %w", v.Name, err)
+	}
 	return fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
 }
 
@@ -186,17 +192,15 @@ func (m *Manager) nextRefresh(uid types.UID) time.Time {
 }
 
 // placeAsItIs lets containers use a volume that a CSI driver published to the pod for an earlier kubelet.
-func (m *Manager) placeAsItIs(pod *corev1.Pod, v *corev1.Volume) {
+func (m *Manager) placeAsItIs(pod *corev1.Pod, v *corev1.Volume) error {
 	if _, ok := m.placed(pod.UID, v.Name); ok {
-		return
+		return nil
 	}
-	dir := m.opts.CSI.Standing(pod.UID, v.Name)
-	if dir == "" {
-		return
+	s, ok := m.opts.CSI.Standing(pod.UID, v.Name)
+	if !ok {
+		return nil
 	}
-	var fs unix.Statfs_t
-	readOnly := unix.Statfs(dir, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
-	m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly, provisional: true})
+	return m.hold(pod.UID, v.Name, place{dir: s.Dir, device: s.Device, readOnly: s.ReadOnly, relabel: !s.ReadOnly, provisional: true})
 }
 
 // complete tells whether writeAtomic has written all of a volume before.

@@ -12,8 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Unmount removes all volumes of a pod: first those of CSI drivers, by calling the driver, then everything that is mounted below
-// the pod's directory, then the files. No file is removed while something is still mounted, since it might be the host's.
+// Unmount removes all volumes of a pod: first block volumes, then those of CSI drivers, by calling the driver, then everything
+// that is mounted below the pod's directory, then the files. No file is removed while something is still mounted, since it might
+// be the host's.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForUnmount, then kubelet_volumes.go cleanupOrphanedPodDirs.
 func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
@@ -23,6 +24,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	if err := m.endRepublishing(ctx, uid); err != nil {
 		return err
 	}
+	m.letGo(uid)
 	if err := m.unmount(ctx, m.podDir(uid)); err != nil {
 		return err
 	}
@@ -40,6 +42,9 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 func (m *Manager) unmount(ctx context.Context, pod string) error {
 	if _, err := os.Lstat(pod); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err := m.unmapAll(ctx, pod); err != nil {
+		return err
 	}
 	for _, part := range []string{"volume-subpaths", "volumes"} {
 		below := filepath.Join(pod, part)
