@@ -28,7 +28,7 @@ var presets = map[string]string{
 	"conformance": "Conformance && " + undisturbed,
 	"all":         "(NodeConformance || Conformance) && " + undisturbed,
 	// Specs of the node suite that start the kubelet again: devices, PodResources, drop-ins, certificates.
-	"restarts": "Feature: containsAny {DevicePlugin, DeviceManager, PodResourcesAPI, KubeletConfigDropInDir} || (NodeConformance && Serial)",
+	"restarts": "(Feature: containsAny {DevicePlugin, DeviceManager, PodResourcesAPI, KubeletConfigDropInDir} || NodeConformance && Serial) && !Feature: containsAny OffByDefault",
 }
 
 const undisturbed = "!Serial && !Flaky && !Disruptive && (sig-node || sig-storage || sig-network)"
@@ -49,7 +49,7 @@ func main() {
 	flag.BoolVar(&f.node, "node", false, "run the node suite, which starts the kubelet and an apiserver itself")
 	flag.StringVar(&f.kubelet, "kubelet", "minikubelet", "which kubelet: minikubelet or upstream")
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI runtime to run pods with")
-	flag.StringVar(&f.label, "label", "node", "specs to run: node, conformance, all (both), or a ginkgo label filter")
+	flag.StringVar(&f.label, "label", "node", "specs to run: node, conformance, all (both), restarts (of the node suite), or a ginkgo label filter")
 	flag.StringVar(&f.focus, "focus", "", "run only specs whose name matches")
 	flag.StringVar(&f.subset, "subset", "", "run only the specs that this file names, one a line; their tags need not be named")
 	flag.StringVar(&f.skip, "skip", "", "leave out specs whose name matches")
