@@ -353,36 +353,43 @@ func TestReadWriteOncePod(t *testing.T) {
 	w.wantNothingLeft()
 }
 
-// TestAttach: a volume is mounted once the node's status says that it is in use and attached.
+// TestAttach: a volume is mounted, or mapped, once the node's status says that it is in use and attached. It needs root.
 func TestAttach(t *testing.T) {
-	r := Persistent(pod("1"), volume(corev1.ReadWriteOnce), false)
-	name := (&Manager{opts: Options{NodeName: "node"}}).attachmentName(r.id())
-	w := newWorld(t, &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: storagev1.VolumeAttachmentStatus{
-		Attached: true, AttachmentMetadata: map[string]string{"device": "sdx"},
-	}}) // and no CSIDriver: it might need to be attached
-	done := make(chan error)
-	go func() { _, err := w.Mount(t.Context(), r); done <- err }()
-	w.setNode(func(n *corev1.Node) { n.Status.VolumesAttached = []corev1.AttachedVolume{{Name: r.id().unique()}} })
-	select {
-	case err := <-done:
-		t.Fatalf("mounted before the volume was in use: %v", err)
-	case <-time.After(50 * time.Millisecond):
+	for _, r := range []*Request{Persistent(pod("1"), volume(corev1.ReadWriteOnce), false), block("1", false)} {
+		name := (&Manager{opts: Options{NodeName: "node"}}).attachmentName(r.id())
+		w := newWorld(t, &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: storagev1.VolumeAttachmentStatus{
+			Attached: true, AttachmentMetadata: map[string]string{"device": "sdx"},
+		}}) // and no CSIDriver: it might need to be attached
+		w.driver.Device = newDevice(t)
+		done := make(chan error)
+		go func() { _, err := w.Mount(t.Context(), r); done <- err }()
+		w.setNode(func(n *corev1.Node) { n.Status.VolumesAttached = []corev1.AttachedVolume{{Name: r.id().unique()}} })
+		select {
+		case err := <-done:
+			t.Fatalf("mounted before the volume was in use: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		w.setNode(func(n *corev1.Node) { n.Status.VolumesInUse = w.VolumesInUse() })
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if got := csitest.Requests[*csiapi.NodeStageVolumeRequest](w.driver)[0].GetPublishContext()["device"]; got != "sdx" {
+			t.Errorf("the driver is told of device %q", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		w.setNode(func(n *corev1.Node) { n.Status.VolumesAttached = nil })
+		if _, err := w.Mount(ctx, r); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled while it waits: %v", err)
+		}
+		if r.Block {
+			w.unmap(Mounted{Device: w.blockLink("1", r.Name)})
+			w.wantNoBlockLeft()
+			continue
+		}
+		w.unmount(Mounted{Dir: w.target(r)}, "1")
+		w.wantNothingLeft()
 	}
-	w.setNode(func(n *corev1.Node) { n.Status.VolumesInUse = w.VolumesInUse() })
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	if got := csitest.Requests[*csiapi.NodeStageVolumeRequest](w.driver)[0].GetPublishContext()["device"]; got != "sdx" {
-		t.Errorf("the driver is told of device %q", got)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	w.setNode(func(n *corev1.Node) { n.Status.VolumesAttached = nil })
-	if _, err := w.Mount(ctx, r); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled while it waits: %v", err)
-	}
-	w.unmount(Mounted{Dir: w.target(r)}, "1")
-	w.wantNothingLeft()
 }
 
 // TestInline: a volume for one pod alone, which gets to know the pod, its tokens and a secret, and is never staged.
