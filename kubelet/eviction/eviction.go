@@ -91,7 +91,6 @@ type Options struct {
 type Manager struct {
 	Options
 	observer  observer
-	gauge     gauge
 	limits    atomic.Pointer[limits]
 	changed   chan struct{} // limits were set; capacity 1
 	isolate   bool
@@ -106,7 +105,7 @@ type Manager struct {
 // New returns a Manager; Run starts it.
 func New(o Options) *Manager {
 	m := &Manager{
-		Options: o, gauge: gauge{o}, changed: make(chan struct{}, 1), isolate: *o.Settings.LocalStorageCapacityIsolation,
+		Options: o, changed: make(chan struct{}, 1), isolate: *o.Settings.LocalStorageCapacityIsolation,
 		observer: observer{cri: o.CRI, machine: o.Machine, nodeFs: o.PodsDir, podMemory: o.PodsMemory},
 		tracker:  tracker{seen: map[corev1.NodeConditionType]time.Time{}},
 		evicted:  map[types.UID]bool{},
@@ -272,7 +271,7 @@ func (m *Manager) evictOne(ctx context.Context, pods []*corev1.Pod, t settings.E
 		klog.FromContext(ctx).Error(nil, "Eviction: the node is short of a resource, but there is no pod to evict", "signal", t.Signal)
 		return nil
 	}
-	used := m.gauge.usages(ctx, pods, meanings[t.Signal].condition == corev1.NodeDiskPressure)
+	used := m.usages(ctx, pods, meanings[t.Signal].condition == corev1.NodeDiskPressure)
 	if ctx.Err() != nil {
 		return nil
 	}

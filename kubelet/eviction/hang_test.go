@@ -43,7 +43,7 @@ func TestHungRuntime(t *testing.T) {
 		w.memory = map[types.UID]int64{"modest": 400 << 10, "greedy": 300 << 10}
 		w.observer.imageFs, w.observer.containerFs = "", ""
 		w.observer.cri = &cri.Client{Runtime: hung{}, Images: hung{}}
-		w.gauge.CRI = w.observer.cri
+		w.CRI = w.observer.cri
 		go w.Run(t.Context())
 		w.want(5*time.Second, "")
 		w.free(99)

@@ -98,7 +98,7 @@ func (m *Manager) enforceLimits(ctx context.Context, places *observer) {
 		klog.FromContext(ctx).Error(err, "Eviction: a filesystem cannot be observed")
 		return
 	}
-	used := m.gauge.usages(ctx, due, true)
+	used := m.usages(ctx, due, true)
 	for _, pod := range due {
 		u := used[pod.UID]
 		if u == nil || ctx.Err() != nil {

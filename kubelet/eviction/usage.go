@@ -19,23 +19,18 @@ import (
 	"minikubelet/runtime/criserver/diskusage"
 )
 
-// gauge measures what pods use.
-type gauge struct {
-	Options
-}
-
 // usages measures pods: memory and processes always, files if disk is set, since that takes a walk over all of them.
 // A pod whose files cannot be measured is logged and left out. Without an answer of the runtime, which may be what
 // suffers, cgroups and files tell enough to choose by.
 //
 // Upstream: pkg/kubelet/stats/cri_stats_provider.go ListPodStats.
-func (g *gauge) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usages {
+func (m *Manager) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usages {
 	request := &runtimeapi.ListContainerStatsRequest{}
 	if len(pods) == 1 {
 		request.Filter = &runtimeapi.ContainerStatsFilter{LabelSelector: map[string]string{kubelettypes.KubernetesPodUIDLabel: string(pods[0].UID)}}
 	}
 	asking, cancel := context.WithTimeout(ctx, runtimePatience)
-	answer, err := g.CRI.Runtime.ListContainerStats(asking, request)
+	answer, err := m.CRI.Runtime.ListContainerStats(asking, request)
 	cancel()
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Eviction: the runtime does not tell what containers use")
@@ -51,23 +46,23 @@ func (g *gauge) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usage
 	}
 	out := usages{}
 	for _, pod := range pods {
-		out[pod.UID] = g.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
+		out[pod.UID] = m.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
 	}
 	if disk {
-		g.addFiles(ctx, pods, out)
+		m.addFiles(ctx, pods, out)
 	}
 	return out
 }
 
 // addFiles measures the files of pods. A pod whose files cannot be measured is left out; of one whose files take longer
 // than a look does, what is known so far counts.
-func (g *gauge) addFiles(ctx context.Context, pods []*corev1.Pod, out usages) {
+func (m *Manager) addFiles(ctx context.Context, pods []*corev1.Pod, out usages) {
 	waiting, cancel := context.WithTimeout(ctx, filesPatience)
 	defer cancel()
 	errs := make([]error, len(pods))
 	var all sync.WaitGroup
 	for i, pod := range pods {
-		all.Go(func() { errs[i] = g.files(waiting, pod, out[pod.UID]) })
+		all.Go(func() { errs[i] = m.files(waiting, pod, out[pod.UID]) })
 	}
 	all.Wait()
 	for i, pod := range pods {
@@ -87,7 +82,7 @@ const (
 )
 
 // fromStats takes over the runtime's figures; the pod's own cgroup has those of the pod.
-func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.ContainerStats) *podUsage {
+func (m *Manager) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.ContainerStats) *podUsage {
 	u := &podUsage{volumes: map[string]space{}}
 	for container := range podinfo.AllContainers(pod) {
 		s := stats(container.Name)
@@ -98,8 +93,8 @@ func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.C
 		u.memory += c.memory
 		u.containers = append(u.containers, c)
 	}
-	if g.PodUsage != nil {
-		if memory, processes, err := g.PodUsage(pod); err == nil {
+	if m.PodUsage != nil {
+		if memory, processes, err := m.PodUsage(pod); err == nil {
 			u.memory, u.processes = memory, processes
 		}
 	}
@@ -107,12 +102,12 @@ func (g *gauge) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.C
 }
 
 // files measures the pod's logs, and those of its volumes that are on the node's disk.
-func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *podUsage) error {
-	logs := filepath.Join(g.PodLogsDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+func (m *Manager) files(ctx context.Context, pod *corev1.Pod, u *podUsage) error {
+	logs := filepath.Join(m.PodLogsDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 	var errs []error
 	var late error
 	add := func(into *space, path ...string) {
-		used, err := g.Disk.Usage(ctx, filepath.Join(path...), filesAge)
+		used, err := m.Disk.Usage(ctx, filepath.Join(path...), filesAge)
 		*into = space{used.Bytes, used.Inodes}
 		if errors.Is(err, diskusage.ErrNotMeasured) {
 			late = err
@@ -123,7 +118,7 @@ func (g *gauge) files(ctx context.Context, pod *corev1.Pod, u *podUsage) error {
 	for i := range u.containers {
 		add(&u.containers[i].logs, logs, u.containers[i].name)
 	}
-	dir := filepath.Join(g.PodsDir, string(pod.UID))
+	dir := filepath.Join(m.PodsDir, string(pod.UID))
 	for i := range pod.Spec.Volumes {
 		plugin := ""
 		switch v := &pod.Spec.Volumes[i]; {

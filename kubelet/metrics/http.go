@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // The values of the label server_type.
@@ -41,7 +42,7 @@ func NewHTTP(registerer prometheus.Registerer) *HTTP {
 func (h *HTTP) Wrap(serverType string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := bucket(r.URL.Path)
-		labels := []string{method(r.Method), path, serverType, strconv.FormatBool(longRunning[path])}
+		labels := []string{method(r.Method), path, serverType, strconv.FormatBool(longRunning.Has(path))}
 		h.requests.WithLabelValues(labels...).Inc()
 		inFlight, start := h.inFlight.WithLabelValues(labels...), time.Now()
 		inFlight.Inc()
@@ -55,18 +56,10 @@ func (h *HTTP) Wrap(serverType string, next http.Handler) http.Handler {
 
 // Labels come from these lists, so that no client can make up new ones.
 var (
-	paths       = set("healthz", "pods", "stats", "metrics", "metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics/slis", "run", "exec", "attach", "portForward", "containerLogs", "configz", "runningpods", "logs", "checkpoint", "debug", "statusz", "flagz")
-	methods     = set("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE")
-	longRunning = set("exec", "attach", "portForward", "debug")
+	paths       = sets.New("healthz", "pods", "stats", "metrics", "metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics/slis", "run", "exec", "attach", "portForward", "containerLogs", "configz", "runningpods", "logs", "checkpoint", "debug", "statusz", "flagz")
+	methods     = sets.New("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE")
+	longRunning = sets.New("exec", "attach", "portForward", "debug")
 )
-
-func set(names ...string) map[string]bool {
-	out := map[string]bool{}
-	for _, name := range names {
-		out[name] = true
-	}
-	return out
-}
 
 // bucket is the first part of a path, two for those below /metrics.
 func bucket(path string) string {
@@ -75,14 +68,14 @@ func bucket(path string) string {
 	if root == "metrics" && len(parts) > 1 {
 		root += "/" + parts[1]
 	}
-	if !paths[root] {
+	if !paths.Has(root) {
 		return "other"
 	}
 	return root
 }
 
 func method(name string) string {
-	if !methods[name] {
+	if !methods.Has(name) {
 		return "other"
 	}
 	return name
