@@ -142,7 +142,7 @@ func (s *Server) publish(sb *sandbox, c *container) error {
 	return nil
 }
 
-// containerConfig is what is remembered of the container for ever.
+// containerConfig is what the record keeps of how the container was made.
 func (s *Server) containerConfig(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig, image *images.Image) (store.ContainerConfig, error) {
 	record := store.ContainerConfig{
 		Name: name, SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),

@@ -212,7 +212,7 @@ func (s *Server) end(ctx context.Context, t *task) error {
 
 // killMakers kills the programs that are making a sandbox or container and waits for their end: conmon and the OCI
 // runtime, which have its ID as an argument, and CNI plugins, which have it in their environment. They live on when the
-// server is killed, and what they do after it was undone would stay for ever.
+// server is killed, and no later call would undo what they do after this one.
 func killMakers(ctx context.Context, id string) error {
 	for {
 		makers, err := makersOf(id)

@@ -53,7 +53,7 @@ func (sb *sandbox) hostNetwork() bool {
 }
 func (sb *sandbox) hostIPC() bool { return sb.options().GetIpc() == runtimeapi.NamespaceMode_NODE }
 
-// kinds are the namespaces that the pod has of its own. As everywhere, one in the host's network
+// kinds are the namespaces that the pod has of its own. As in other runtimes, one in the host's network
 // has the host's name too.
 func (sb *sandbox) kinds() []string {
 	var kinds []string

@@ -19,7 +19,7 @@ import (
 
 const (
 	maxResolvConf = 64 << 10
-	shmSize       = 64 << 20 // as everywhere
+	shmSize       = 64 << 20 // the size in other runtimes
 )
 
 func (sb *sandbox) hostnameFile() string { return filepath.Join(sb.Dir(), "hostname") }

@@ -30,7 +30,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	wasReady := sb.ready()
 	sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	sb.ops.Unlock()
-	// 2. Kill its containers, at once: those that are to end in their own way were stopped before.
+	// 2. Kill its containers without a grace period: the kubelet has called StopContainer for those that need one.
 	s.step(ctx, "StopPodSandbox 2")
 	containers := s.containersOf(sb.ID)
 	group := errgroup.Group{}

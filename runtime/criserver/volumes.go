@@ -174,8 +174,7 @@ func pin(root, sub, target string) (string, error) {
 	return target, nil
 }
 
-// prepareMounts makes what is not there of the host's side, as everywhere, and checks that
-// mounts can be propagated as asked.
+// prepareMounts makes host paths that are missing, as other runtimes do, and checks that mounts can be propagated as asked.
 func prepareMounts(mounts []*runtimeapi.Mount) error {
 	for _, mount := range mounts {
 		path := mount.GetHostPath()

@@ -59,7 +59,7 @@ type Pod struct {
 }
 
 // Plugins are the CNI plugins and the network that pods are connected to: the first
-// configuration in the directory, as everywhere.
+// configuration in the directory, as other runtimes take it.
 type Plugins struct {
 	confDir  string
 	binDirs  []string

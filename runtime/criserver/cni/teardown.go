@@ -72,7 +72,7 @@ type attachment struct {
 }
 
 // attachmentsOf finds what to disconnect a pod from: what was written down before it was connected, else what libcni keeps,
-// else, when both are lost, the network of today. There is none only without any network configuration.
+// else, when both are lost, the network that is configured now. There is none only without any network configuration.
 func (p *Plugins) attachmentsOf(ctx context.Context, pod Pod) []attachment {
 	conf := pod.runtimeConf()
 	written, list, err := p.readAttached(pod.SandboxID)

@@ -96,7 +96,7 @@ func IDMappings(asked []*runtimeapi.IDMapping) []specs.LinuxIDMapping {
 	return translated
 }
 
-// ttyGroup is the group of terminals everywhere. A user namespace may not have it.
+// ttyGroup is the group of terminals in every distribution. A user namespace may not have it.
 const ttyGroup = 5
 
 func terminalOptions(c Container) []string {

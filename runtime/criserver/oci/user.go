@@ -50,7 +50,7 @@ func readInRoot(rootfs, name string) ([]byte, error) {
 		return nil, fmt.Errorf("open /%s of image: %w", name, err)
 	}
 	defer handle.Close()
-	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() { // reading a FIFO would take for ever
+	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() { // reading a FIFO would not end
 		return nil, invalid("/%s of the image is no regular file", name)
 	}
 	file, err := pathrs.Reopen(handle, os.O_RDONLY)
