@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -23,6 +24,7 @@ type measured struct {
 	startedAt                 time.Time
 	resources                 *runtimeapi.LinuxContainerResources
 	processes, files, sockets uint64
+	fs                        syscall.Statfs_t
 	fsUsage                   uint64
 	interfaces                []*netlink.LinkAttrs
 }
@@ -91,7 +93,7 @@ func pressure(name, help string, of func(measured) *cgroups.PSIStats, full bool)
 	}}
 }
 
-// metrics are those of containers and pods.
+// metrics are those of containers and pods. critest asks for every one but those of pressure.
 var metrics = []metric{
 	counter("container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.", func(m measured) uint64 { return m.CpuStats.CpuUsage.TotalUsage / 1e9 }),
 	counter("container_cpu_user_seconds_total", "Cumulative user cpu time consumed in seconds.", func(m measured) uint64 { return m.CpuStats.CpuUsage.UsageInUsermode / 1e9 }),
@@ -101,9 +103,12 @@ var metrics = []metric{
 	counter("container_cpu_cfs_throttled_seconds_total", "Total time that the container was throttled.", func(m measured) uint64 { return m.CpuStats.ThrottlingData.ThrottledTime / 1e9 }),
 
 	gauge("container_memory_usage_bytes", "Memory in use, of whatever kind.", func(m measured) uint64 { return m.MemoryStats.Usage.Usage }),
+	gauge("container_memory_max_usage_bytes", "The most memory that was in use.", func(m measured) uint64 { return m.MemoryStats.Usage.MaxUsage }),
 	gauge("container_memory_working_set_bytes", "Memory in use that cannot just be dropped.", func(m measured) uint64 { return m.WorkingSet() }),
 	gauge("container_memory_rss", "Anonymous memory.", func(m measured) uint64 { return m.MemoryStats.Stats["anon"] }),
 	gauge("container_memory_cache", "Page cache.", func(m measured) uint64 { return m.MemoryStats.Cache }),
+	gauge("container_memory_mapped_file", "Mapped files.", func(m measured) uint64 { return m.MemoryStats.Stats["file_mapped"] }),
+	gauge("container_memory_kernel_usage", "Memory that the kernel uses for it.", func(m measured) uint64 { return m.MemoryStats.KernelUsage.Usage }),
 	gauge("container_memory_swap", "Swap in use.", func(m measured) uint64 { return m.MemoryStats.SwapOnlyUsage.Usage }),
 	counter("container_memory_failcnt", "How often memory usage hit the limit.", func(m measured) uint64 { return m.MemoryStats.Usage.Failcnt }),
 	{"container_memory_failures_total", "Page faults.", runtimeapi.MetricType_COUNTER, []string{"failure_type", "scope"}, failures},
@@ -111,20 +116,28 @@ var metrics = []metric{
 
 	gauge("container_processes", "Processes.", func(m measured) uint64 { return m.processes }),
 	gauge("container_threads", "Threads.", func(m measured) uint64 { return m.PidsStats.Current }),
+	gauge("container_threads_max", "Most threads allowed; 0 for no limit.", func(m measured) uint64 { return m.PidsStats.Limit }),
 	gauge("container_file_descriptors", "Open file descriptors.", func(m measured) uint64 { return m.files }),
 	gauge("container_sockets", "Open sockets.", func(m measured) uint64 { return m.sockets }),
+
+	gauge("container_last_seen", "When it was measured.", func(m measured) uint64 { return uint64(m.now.Unix()) }),
 
 	gauge("container_start_time_seconds", "When it was started, since the epoch.", func(m measured) uint64 { return uint64(max(m.startedAt.Unix(), 0)) }),
 	gauge("container_spec_cpu_period", "CPU period.", func(m measured) uint64 { return uint64(m.resources.GetCpuPeriod()) }),
 	gauge("container_spec_cpu_quota", "CPU quota.", func(m measured) uint64 { return uint64(max(m.resources.GetCpuQuota(), 0)) }),
 	gauge("container_spec_cpu_shares", "CPU shares.", func(m measured) uint64 { return uint64(m.resources.GetCpuShares()) }),
 	gauge("container_spec_memory_limit_bytes", "Memory limit; 0 for none.", func(m measured) uint64 { return m.MemoryStats.Usage.Limit }),
+	gauge("container_spec_memory_swap_limit_bytes", "Limit of memory and swap; 0 for none.", func(m measured) uint64 { return uint64(max(m.resources.GetMemorySwapLimitInBytes(), 0)) }),
 
 	gauge("container_fs_usage_bytes", "What the writable layer takes.", func(m measured) uint64 { return m.fsUsage }),
+	gauge("container_fs_limit_bytes", "Size of the file system of writable layers.", func(m measured) uint64 { return m.fs.Blocks * uint64(m.fs.Bsize) }),
+	gauge("container_fs_inodes_total", "Inodes of that file system.", func(m measured) uint64 { return m.fs.Files }),
+	gauge("container_fs_inodes_free", "Free inodes of that file system.", func(m measured) uint64 { return m.fs.Ffree }),
 	perDevice("container_fs_reads_bytes_total", "Bytes read.", "Read", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServiceBytesRecursive }),
 	perDevice("container_fs_reads_total", "Reads.", "Read", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServicedRecursive }),
 	perDevice("container_fs_writes_bytes_total", "Bytes written.", "Write", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServiceBytesRecursive }),
 	perDevice("container_fs_writes_total", "Writes.", "Write", func(b cgroups.BlkioStats) []cgroups.BlkioStatEntry { return b.IoServicedRecursive }),
+	{"container_blkio_device_usage_total", "Bytes read from and written to block devices.", runtimeapi.MetricType_COUNTER, []string{"device", "major", "minor", "operation"}, blockIO},
 
 	perInterface("container_network_receive_bytes_total", "Bytes received.", func(i *netlink.LinkStatistics) uint64 { return i.RxBytes }),
 	perInterface("container_network_receive_packets_total", "Packets received.", func(i *netlink.LinkStatistics) uint64 { return i.RxPackets }),
@@ -194,6 +207,7 @@ func (s *Server) measureSandbox(sb *sandbox) measured {
 	if sb.netns() != "" {
 		m.interfaces, _ = stats.Interfaces(sb.netns()) // it may be stopped just now
 	}
+	_ = syscall.Statfs(s.path("images"), &m.fs)
 	return m
 }
 
@@ -213,6 +227,7 @@ func (s *Server) measureContainer(c *container) (measured, bool) {
 		dir, c.ID, cmp.Or(image.GetUserSpecifiedImage(), image.GetImage()), c.Config.Config.GetMetadata().GetName(), pod.GetName(), pod.GetNamespace(),
 	}
 	m.processes, m.files, m.sockets = s.cgroups().Open(dir)
+	_ = syscall.Statfs(s.path("images"), &m.fs)
 	return m, true
 }
 
@@ -225,6 +240,16 @@ func (m measured) metrics() []*runtimeapi.Metric {
 				Name: metric.name, Timestamp: m.now.UnixNano(), MetricType: metric.kind,
 				LabelValues: slices.Concat(m.labels, one.labels), Value: value(one.value),
 			})
+		}
+	}
+	return all
+}
+
+// blockIO has the labels of cAdvisor.
+func blockIO(m measured) (all []sample) {
+	for _, d := range m.BlkioStats.IoServiceBytesRecursive {
+		if d.Op == "Read" || d.Op == "Write" {
+			all = append(all, sample{d.Value, []string{"", fmt.Sprint(d.Major), fmt.Sprint(d.Minor), d.Op}})
 		}
 	}
 	return all

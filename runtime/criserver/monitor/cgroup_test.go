@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/opencontainers/cgroups"
@@ -20,8 +21,8 @@ func TestRemoveCgroup(t *testing.T) {
 	if !cgroups.IsCgroup2UnifiedMode() {
 		root += "/pids"
 	}
-	dir, err := os.MkdirTemp(root, "remove-")
-	if err != nil {
+	dir := filepath.Join(root, "remove-"+strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.Remove(dir) })

@@ -67,6 +67,7 @@ func (c Cgroups) Read(path string) (Usage, error) {
 		if read, err := manager.Stats(&cgroups.StatsOptions{Controllers: cgroups.CPU | cgroups.Memory | cgroups.Pids | cgroups.IO}); err == nil {
 			u.Stats = *read
 		}
+		memory.KernelUsage.Usage = memory.Stats["kernel"]
 		memory.Usage.Failcnt, _ = fscommon.GetValueByKey(dir, "memory.events", "max")
 	} else {
 		for controller, group := range map[string]interface {
@@ -74,7 +75,7 @@ func (c Cgroups) Read(path string) (Usage, error) {
 		}{"cpu": &fs.CpuGroup{}, "cpuacct": &fs.CpuacctGroup{}, "memory": &fs.MemoryGroup{}, "pids": &fs.PidsGroup{}, "blkio": &fs.BlkioGroup{}} {
 			_ = group.GetStats(c.dir(controller, path), &u.Stats)
 		}
-		for v2, v1 := range map[string]string{"anon": "rss", "inactive_file": "inactive_file", "pgfault": "pgfault", "pgmajfault": "pgmajfault"} {
+		for v2, v1 := range map[string]string{"anon": "rss", "file_mapped": "mapped_file", "inactive_file": "inactive_file", "pgfault": "pgfault", "pgmajfault": "pgmajfault"} {
 			memory.Stats[v2] = memory.Stats["total_"+v1]
 		}
 		memory.Cache, memory.SwapOnlyUsage.Usage = memory.Stats["total_cache"], memory.Stats["total_swap"]

@@ -80,7 +80,7 @@ func check(t *testing.T, u stats.Usage, want map[string]uint64) {
 	got := map[string]uint64{
 		"cpu": cpu.TotalUsage, "user": cpu.UsageInUsermode, "system": cpu.UsageInKernelmode, "periods": throttled.Periods, "throttled periods": throttled.ThrottledPeriods,
 		"throttled": throttled.ThrottledTime, "memory": memory.Usage.Usage, "working set": u.WorkingSet(), "rss": memory.Stats["anon"], "cache": memory.Cache,
-		"swap": memory.SwapOnlyUsage.Usage, "limit": memory.Usage.Limit,
+		"mapped": memory.Stats["file_mapped"], "kernel": memory.KernelUsage.Usage, "swap": memory.SwapOnlyUsage.Usage, "limit": memory.Usage.Limit,
 		"failures": memory.Usage.Failcnt, "faults": memory.Stats["pgfault"], "major faults": memory.Stats["pgmajfault"], "kills": u.OOMKills,
 		"threads": u.PidsStats.Current, "most threads": u.PidsStats.Limit,
 	}
