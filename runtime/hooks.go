@@ -29,33 +29,31 @@ var hookClient = httpget.Client(hookTimeout)
 // runHook runs a postStart or preStop hook and returns, with an error, the message for the container's status.
 //
 // Upstream: pkg/kubelet/lifecycle/handlers.go Run
-func (r *Runtime) runHook(ctx context.Context, pod *corev1.Pod, container *corev1.Container, id string, podIPs []string, hook *corev1.LifecycleHandler) (string, error) {
+func (r *Runtime) runHook(ctx context.Context, pod *corev1.Pod, container *corev1.Container, id string, podIPs []string, hook *corev1.LifecycleHandler) (message string, err error) {
+	var what, output string
 	switch {
 	case hook.Exec != nil:
-		output, code, err := r.ExecInContainer(ctx, id, hook.Exec.Command, 0)
-		if err == nil && code != 0 {
+		what = fmt.Sprintf("Exec lifecycle hook (%v)", hook.Exec.Command)
+		out, code, execErr := r.ExecInContainer(ctx, id, hook.Exec.Command, 0)
+		if err = execErr; err == nil && code != 0 {
 			err = fmt.Errorf("command '%s' exited with %d", strings.Join(hook.Exec.Command, " "), code)
 		}
-		if err != nil {
-			return fmt.Sprintf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %v, message: %q",
-				hook.Exec.Command, container.Name, spec.ReferenceName(pod), err, output), err
-		}
+		output = fmt.Sprintf(", message: %q", out)
 	case hook.HTTPGet != nil:
-		if err := r.httpHook(ctx, pod, container, podIPs, hook.HTTPGet); err != nil {
-			return fmt.Sprintf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %v",
-				hook.HTTPGet.Path, container.Name, spec.ReferenceName(pod), err), err
-		}
+		what = fmt.Sprintf("HTTP lifecycle hook (%s)", hook.HTTPGet.Path)
+		err = r.httpHook(ctx, pod, container, podIPs, hook.HTTPGet)
 	case hook.Sleep != nil:
-		if err := sleepHook(ctx, cri.Seconds(hook.Sleep.Seconds)); err != nil {
-			return fmt.Sprintf("Sleep lifecycle hook (%d) for Container %q in Pod %q failed - error: %v",
-				hook.Sleep.Seconds, container.Name, spec.ReferenceName(pod), err), err
-		}
+		what = fmt.Sprintf("Sleep lifecycle hook (%d)", hook.Sleep.Seconds)
+		err = sleepHook(ctx, cri.Seconds(hook.Sleep.Seconds))
 	default:
 		// tcpSocket is in the API for compatibility alone and fails at run time.
 		err := fmt.Errorf("invalid handler: %v", hook)
 		return fmt.Sprintf("Cannot run handler: %v", err), err
 	}
-	return "", nil
+	if err == nil {
+		return "", nil
+	}
+	return fmt.Sprintf("%s for Container %q in Pod %q failed - error: %v%s", what, container.Name, spec.ReferenceName(pod), err, output), err
 }
 
 func sleepHook(ctx context.Context, d time.Duration) error {

@@ -24,7 +24,7 @@ func (r *Runtime) imageMounts(ctx context.Context, job startJob) ([]*runtimeapi.
 			return nil, err
 		}
 		out = append(out, &runtimeapi.Mount{
-			ContainerPath: mount.MountPath, Readonly: true, SelinuxRelabel: r.opts.Node.Machine.SELinux, ImageSubPath: mount.SubPath,
+			ContainerPath: mount.MountPath, Readonly: true, SelinuxRelabel: r.opts.Node.Kernel.SELinux, ImageSubPath: mount.SubPath,
 			Image: &runtimeapi.ImageSpec{
 				Image: ref, UserSpecifiedImage: source.Reference, RuntimeHandler: job.handler, Annotations: job.pod.Annotations,
 			},

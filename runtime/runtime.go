@@ -143,7 +143,7 @@ func New(options Options) *Runtime {
 	node.PodLogsDir = cmp.Or(node.PodLogsDir, "/var/log/pods")
 	node.SeccompDir = cmp.Or(node.SeccompDir, filepath.Join(options.RootDir, "seccomp"))
 	node.CPUCFSQuotaPeriod = cmp.Or(node.CPUCFSQuotaPeriod, 100*time.Millisecond)
-	node.Machine = readMachine()
+	node.Kernel = readKernel()
 	if options.Handler == nil {
 		options.Handler = func(string) (none corev1.NodeRuntimeHandlerFeatures) { return none }
 	}

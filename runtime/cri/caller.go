@@ -20,38 +20,30 @@ import (
 //
 // Upstream: pkg/kubelet/kuberuntime/instrumented_services.go
 type caller struct {
-	timeout  time.Duration
-	total    *prometheus.CounterVec
-	failed   *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-
+	timeout       time.Duration
+	total, failed *prometheus.CounterVec
+	duration      *prometheus.HistogramVec
 	sandbox       *prometheus.HistogramVec // RunPodSandbox, by the class's handler
 	sandboxFailed *prometheus.CounterVec
 }
 
 func newCaller(timeout time.Duration, registerer prometheus.Registerer) *caller {
-	labels, f := []string{"operation_type"}, promauto.With(registerer)
+	f := promauto.With(registerer)
+	counter := func(name, help, label string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_" + name, Help: help}, []string{label})
+	}
+	histogram := func(name, help, label string, buckets []float64) *prometheus.HistogramVec {
+		return f.NewHistogramVec(prometheus.HistogramOpts{Name: "kubelet_" + name, Help: help, Buckets: buckets}, []string{label})
+	}
+	const operation, handler = "operation_type", "runtime_handler"
 	return &caller{
 		timeout: timeout,
-		total: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "kubelet_runtime_operations_total",
-			Help: "Calls to the container runtime.",
-		}, labels),
-		failed: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "kubelet_runtime_operations_errors_total",
-			Help: "Calls to the container runtime that failed.",
-		}, labels),
-		duration: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "kubelet_runtime_operations_duration_seconds",
-			Help:    "Seconds that calls to the container runtime took.",
-			Buckets: prometheus.ExponentialBuckets(.005, 2.5, 14),
-		}, labels),
-		sandbox: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "kubelet_run_podsandbox_duration_seconds", Help: "Seconds that starting a sandbox took.", Buckets: prometheus.DefBuckets,
-		}, []string{"runtime_handler"}),
-		sandboxFailed: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "kubelet_run_podsandbox_errors_total", Help: "Sandboxes that failed to start.",
-		}, []string{"runtime_handler"}),
+		total:   counter("runtime_operations_total", "Calls to the container runtime.", operation),
+		failed:  counter("runtime_operations_errors_total", "Calls to the container runtime that failed.", operation),
+		duration: histogram("runtime_operations_duration_seconds", "Seconds that calls to the container runtime took.", operation,
+			prometheus.ExponentialBuckets(.005, 2.5, 14)),
+		sandbox:       histogram("run_podsandbox_duration_seconds", "Seconds that starting a sandbox took.", handler, prometheus.DefBuckets),
+		sandboxFailed: counter("run_podsandbox_errors_total", "Sandboxes that failed to start.", handler),
 	}
 }
 

@@ -2,6 +2,7 @@ package images
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -36,8 +37,8 @@ const (
 	pluginAnswerLimit = 1 << 20     // bytes of a plugin's answer, and of what it says on standard error
 )
 
-// PluginOptions say where the credential plugins are. ServiceAccount and Token serve plugins that get a token of the pod's service account;
-// without an apiserver they are nil, and such plugins are run without a token, or not at all if they require one.
+// PluginOptions say where the credential plugins are. ServiceAccount and Token serve plugins that get a token of the pod's service
+// account; without an apiserver they are nil, and such plugins are run without a token, or not at all if they require one.
 type PluginOptions struct {
 	ConfigPath     string // --image-credential-provider-config: a file, or a directory of them
 	BinDir         string // --image-credential-provider-bin-dir
@@ -48,7 +49,7 @@ type PluginOptions struct {
 }
 
 // Plugins ask programs for the credentials of images: those of cloud providers' registries, which change too often for a secret.
-// It is a part beside pulls, which ask it after the pod's own secrets. Safe for concurrent use.
+// Safe for concurrent use.
 //
 // Upstream: pkg/credentialprovider/plugin/plugin.go
 type Plugins struct {
@@ -93,8 +94,8 @@ func NewPlugins(options PluginOptions) (*Plugins, error) {
 	}, nil
 }
 
-// Lookup returns the credentials that the plugins have for a repository ("registry.example/team/app", no tag), in the order of the configuration,
-// for each those of the most specific location first. A plugin that fails is logged and has none.
+// Lookup returns the credentials that the plugins have for a repository without tag, in the order of the configuration, for each
+// those of the most specific location first. A plugin that fails is logged and has none.
 func (p *Plugins) Lookup(ctx context.Context, pod *corev1.Pod, repository string) (found []Credential) {
 	for i := range p.list {
 		plugin := &p.list[i]
@@ -151,7 +152,7 @@ type accountFacts struct {
 	source      kubeletconfig.ImagePullCredentials
 }
 
-// account returns what the plugin is told of the pod's service account, nothing if it wants none; nil if the plugin is not for this pod.
+// account returns what the plugin is told of the pod's service account, which may be nothing; nil if the plugin is not for this pod.
 func (p *Plugins) account(ctx context.Context, plugin *credentialconfig.CredentialProvider, pod *corev1.Pod) (*accountFacts, error) {
 	wants, name := plugin.TokenAttributes, pod.Spec.ServiceAccountName
 	without := &accountFacts{source: kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}}
@@ -258,11 +259,7 @@ func (p *Plugins) run(ctx context.Context, plugin *credentialconfig.CredentialPr
 	default:
 		return nil, fmt.Errorf("the plugin did not return a valid cacheKeyType: %q", response.CacheKeyType)
 	}
-	keep := plugin.DefaultCacheDuration.Duration
-	if response.CacheDuration != nil {
-		keep = response.CacheDuration.Duration
-	}
-	if keep > 0 {
+	if keep := cmp.Or(response.CacheDuration, plugin.DefaultCacheDuration).Duration; keep > 0 {
 		p.mu.Lock()
 		p.cache[key] = pluginAnswer{response.Auth, began.Add(keep)}
 		p.mu.Unlock()
@@ -270,7 +267,8 @@ func (p *Plugins) run(ctx context.Context, plugin *credentialconfig.CredentialPr
 	return response.Auth, nil
 }
 
-// exec runs the program: the request on its standard input, the answer from its standard output. Errors have none of the answer, which may hold credentials.
+// exec runs the program: the request on its standard input, the answer from its standard output. Errors do not quote the answer,
+// which may hold credentials.
 func (p *Plugins) exec(ctx context.Context, plugin *credentialconfig.CredentialProvider, repository string, account *accountFacts) (*credentialprovider.CredentialProviderResponse, error) {
 	request, err := json.Marshal(credentialprovider.CredentialProviderRequest{
 		TypeMeta: metav1.TypeMeta{APIVersion: plugin.APIVersion, Kind: "CredentialProviderRequest"},

@@ -14,7 +14,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// Versions of the plugins' configuration and of what is said to plugins. Those before v1 have fewer fields and the same meaning.
+// Versions of the plugins' configuration and of the requests to plugins. Those before v1 have fewer fields, of the same meaning.
 var (
 	pluginConfigVersions  = []string{"kubelet.config.k8s.io/v1", "kubelet.config.k8s.io/v1beta1", "kubelet.config.k8s.io/v1alpha1"}
 	pluginRequestVersions = []string{pluginV1, "credentialprovider.kubelet.k8s.io/v1beta1", "credentialprovider.kubelet.k8s.io/v1alpha1"}
@@ -26,8 +26,8 @@ const (
 	pluginConfigLimit = 1 << 20 // bytes of one file
 )
 
-// readPluginConfig reads a CredentialProviderConfig from a file, or from the .json, .yaml and .yml files of a directory in the order of their
-// names. The error names every problem with its file and provider.
+// readPluginConfig reads a CredentialProviderConfig from a file, or from the .json, .yaml and .yml files of a directory in the order
+// of their names. The error names every problem with its file and provider.
 func readPluginConfig(path, binDir string) ([]credentialconfig.CredentialProvider, error) {
 	files, err := pluginConfigFiles(path)
 	if err != nil {

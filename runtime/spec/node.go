@@ -27,11 +27,11 @@ type Node struct {
 	SingleProcessOOMKill *bool               // singleProcessOOMKill; nil means false on cgroup v2, true on v1
 	MemoryQoS            *memoryqos.Settings // part: memory QoS, runtime/memoryqos
 
-	Machine Machine
+	Kernel Kernel
 }
 
-// Machine is what the kernel can do and has.
-type Machine struct {
+// Kernel is what the kernel of the node can do and has.
+type Kernel struct {
 	Unified         bool     // cgroup v2
 	SwapLimit       bool     // cgroups limit swap
 	SELinux         bool     // files have labels, and mounts are relabelled

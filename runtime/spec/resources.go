@@ -36,7 +36,7 @@ func (n *Node) linuxResources(cpuRequest *resource.Quantity, cpuLimit, memoryLim
 		out.CpuPeriod = n.CPUCFSQuotaPeriod.Microseconds()
 		out.CpuQuota = cgroups.MilliCPUToQuota(cpuLimit.MilliValue(), n.CPUCFSQuotaPeriod)
 	}
-	if n.Machine.Unified {
+	if n.Kernel.Unified {
 		out.Unified = map[string]string{}
 		if !ptr.Deref(n.SingleProcessOOMKill, false) {
 			out.Unified["memory.oom.group"] = "1"
@@ -61,16 +61,16 @@ func (n *Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) 
 		}
 	}
 	out := n.linuxResources(request, cpu, memory)
-	out.OomScoreAdj = oomScoreAdj(pod, container, n.Machine.Memory)
+	out.OomScoreAdj = oomScoreAdj(pod, container, n.Kernel.Memory)
 	out.HugepageLimits = n.hugepageLimits(pod, container)
 	switch {
-	case !n.Machine.SwapLimit:
-	case n.Machine.Unified:
-		out.Unified["memory.swap.max"] = strconv.FormatInt(swapLimit(pod, container, n.Swap, n.Machine.Memory), 10)
+	case !n.Kernel.SwapLimit:
+	case n.Kernel.Unified:
+		out.Unified["memory.swap.max"] = strconv.FormatInt(swapLimit(pod, container, n.Swap, n.Kernel.Memory), 10)
 	default: // memory plus swap may be no more than memory
 		out.MemorySwapLimitInBytes = out.MemoryLimitInBytes
 	}
-	if n.Machine.Unified && n.MemoryQoS != nil {
+	if n.Kernel.Unified && n.MemoryQoS != nil {
 		// The pod's limit does not count here.
 		request, limit := container.Resources.Requests.Memory().Value(), container.Resources.Limits.Memory().Value()
 		maps.Copy(out.Unified, n.MemoryQoS.Unified(podinfo.QOSClass(pod), request, limit))
@@ -121,7 +121,7 @@ func (n *Node) hugepageLimits(pod *corev1.Pod, container *corev1.Container) []*r
 	}
 	add(container.Resources.Limits)
 	var out []*runtimeapi.HugepageLimit
-	for _, size := range n.Machine.HugePageSizes {
+	for _, size := range n.Kernel.HugePageSizes {
 		out = append(out, &runtimeapi.HugepageLimit{PageSize: size, Limit: wanted[size]})
 	}
 	return out

@@ -80,7 +80,7 @@ func (n *Node) containerSecurity(pod *corev1.Pod, container *corev1.Container, u
 		out.RunAsUser, out.RunAsUsername = int64Value(user.UID), user.Name
 	}
 	if ptr.Deref(sc.ProcMount, "") != corev1.UnmaskedProcMount {
-		out.MaskedPaths, out.ReadonlyPaths = slices.Concat(maskedPaths, n.Machine.ThermalThrottle), readonlyPaths
+		out.MaskedPaths, out.ReadonlyPaths = slices.Concat(maskedPaths, n.Kernel.ThermalThrottle), readonlyPaths
 	}
 	var err error
 	if out.SupplementalGroups, out.SupplementalGroupsPolicy, err = supplementalGroups(pod); err != nil {

@@ -21,7 +21,7 @@ import (
 func testNode() *Node {
 	return &Node{
 		PodLogsDir: "/logs", SeccompDir: "/root/seccomp", ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"},
-		CPUCFSQuota: true, CPUCFSQuotaPeriod: 100 * time.Millisecond, SeccompDefault: true, Machine: Machine{Memory: 16 << 30},
+		CPUCFSQuota: true, CPUCFSQuotaPeriod: 100 * time.Millisecond, SeccompDefault: true, Kernel: Kernel{Memory: 16 << 30},
 	}
 }
 
@@ -347,7 +347,7 @@ func TestContainerSecurity(t *testing.T) {
 
 func TestContainerResources(t *testing.T) {
 	n := testNode()
-	n.SingleProcessOOMKill, n.Machine.SwapLimit = new(false), true
+	n.SingleProcessOOMKill, n.Kernel.SwapLimit = new(false), true
 	pod := podtest.Pod("s:s c:a", "")
 	a, s := &pod.Spec.Containers[0], &pod.Spec.InitContainers[0]
 	a.Resources = corev1.ResourceRequirements{
@@ -362,7 +362,7 @@ func TestContainerResources(t *testing.T) {
 	if got := n.ContainerResources(pod, s); got.OomScoreAdj != 750 {
 		t.Errorf("a sidecar dies before what it serves: %v", got)
 	}
-	n.Machine.Unified = true
+	n.Kernel.Unified = true
 	if got := n.ContainerResources(pod, a); got.Unified["memory.swap.max"] != "0" || got.Unified["memory.oom.group"] != "1" || got.MemorySwapLimitInBytes != 0 {
 		t.Errorf("v2: %v", got)
 	}
@@ -428,7 +428,7 @@ func TestMemoryQoSOnV2Alone(t *testing.T) {
 		Requests: corev1.ResourceList{"memory": resource.MustParse("10Mi")}, Limits: corev1.ResourceList{"memory": resource.MustParse("20Mi")},
 	}
 	for unified, want := range map[bool]string{false: "", true: fmt.Sprint(19 << 20)} {
-		n.Machine.Unified = unified
+		n.Kernel.Unified = unified
 		if got := n.ContainerResources(pod, &pod.Spec.Containers[0]).Unified["memory.high"]; got != want {
 			t.Errorf("cgroup v2 %v: memory.high %q, want %q", unified, got, want)
 		}

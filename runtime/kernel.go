@@ -10,9 +10,9 @@ import (
 	"minikubelet/runtime/spec"
 )
 
-// readMachine asks the kernel what it can do and has. What it does not tell stays zero.
-func readMachine() spec.Machine {
-	m := spec.Machine{Unified: libcgroups.IsCgroup2UnifiedMode(), HugePageSizes: libcgroups.HugePageSizes()}
+// readKernel asks the kernel what it can do and has. What it does not tell stays zero.
+func readKernel() spec.Kernel {
+	m := spec.Kernel{Unified: libcgroups.IsCgroup2UnifiedMode(), HugePageSizes: libcgroups.HugePageSizes()}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
 		m.Memory = int64(info.Totalram) * int64(info.Unit)
