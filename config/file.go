@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
@@ -37,6 +39,14 @@ type fileState struct {
 // unchanged tells whether the file is as it was.
 func (s fileState) unchanged(now os.FileInfo) bool {
 	return s.info != nil && s.info.Size() == now.Size() && s.info.ModTime().Equal(now.ModTime()) && inode(s.info) == inode(now)
+}
+
+// inode tells files apart that were put in each other's place.
+func inode(info os.FileInfo) any {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return [3]int64{int64(s.Dev), int64(s.Ino), s.Ctim.Nano()}
+	}
+	return nil
 }
 
 // watchFiles is the file source. It reads the directory when inotify tells of a change, and every FileCheckFrequency.
@@ -142,7 +152,7 @@ func (f *files) list() ([]string, error) {
 
 // read returns the file's state, the one before if the file has not changed or is bad.
 func (f *files) read(path string, before fileState) (fileState, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|openNonblock, 0)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO does not wait for a writer
 	if err != nil {
 		return before, err
 	}

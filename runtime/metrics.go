@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -42,10 +43,7 @@ func (m *metrics) sandbox(ctx context.Context, err error) {
 
 // container counts an attempt to start a container; the code is the failure's reason.
 func (m *metrics) container(kind plan.Kind, err error) {
-	label := map[plan.Kind]string{plan.Init: "init_container", plan.Ephemeral: "ephemeral_container"}[kind]
-	if label == "" {
-		label = "container"
-	}
+	label := strings.ReplaceAll(string(kind), " ", "_")
 	m.containers.WithLabelValues(label).Inc()
 	if failed, ok := errors.AsType[*containerError](err); ok {
 		m.containerErrors.WithLabelValues(label, failed.Reason).Inc()

@@ -93,10 +93,7 @@ func mirrorOf(static *corev1.Pod, node *corev1.Node) *corev1.Pod {
 	mirror.UID, mirror.ResourceVersion = "", ""
 	mirror.Status = corev1.PodStatus{}
 	mirror.Annotations[podinfo.MirrorAnnotation] = static.Annotations[podinfo.HashAnnotation]
-	controller := true
-	mirror.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID, Controller: &controller,
-	}}
+	mirror.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID, Controller: new(true)}}
 	return mirror
 }
 

@@ -187,22 +187,20 @@ func timesOf(now time.Time, s *certificatesv1.PodCertificateRequestStatus) (refr
 // the present one.
 func (c *certificates) ask(ctx context.Context, pod *corev1.Pod, volume string, index int, have *credential) error {
 	now := c.opts.Clock.Now()
-	if have.asked != nil || have.refused != nil || have.chain != nil && now.Before(have.askAt()) {
+	due := have.asked == nil && have.refused == nil && (have.chain == nil || !now.Before(have.askAt()))
+	if !due {
 		return nil
 	}
 	made, err := c.request(ctx, pod, volume, index)
-	switch {
-	case err == nil:
-		have.asked = made
-		return nil
-	case have.chain == nil:
-		err = fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
-	default:
+	if err != nil {
+		have.again = now.Add(askAgain)
+		if have.chain == nil {
+			return fmt.Errorf("%w: ask for it: %w", ErrNotIssued, err)
+		}
 		klog.FromContext(ctx).Error(err, "Certificate could not be renewed, the old one serves on", "pod", klog.KObj(pod), "volume", volume)
-		err = nil
 	}
-	have.again = now.Add(askAgain)
-	return err
+	have.asked = made
+	return nil
 }
 
 // request makes a key and a request for a certificate of it.

@@ -32,12 +32,9 @@ func SubIDs(ctx context.Context) (Range, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // it may ask a directory service
 	defer cancel()
 	users, err := exec.CommandContext(ctx, program, owner).Output()
-	if err != nil {
-		return Range{}, fmt.Errorf("user namespaces: subordinate user IDs of %s: %w", owner, err)
-	}
-	groups, err := exec.CommandContext(ctx, program, "-g", owner).Output()
-	if err != nil {
-		return Range{}, fmt.Errorf("user namespaces: subordinate group IDs of %s: %w", owner, err)
+	groups, groupsErr := exec.CommandContext(ctx, program, "-g", owner).Output()
+	if err = errors.Join(err, groupsErr); err != nil {
+		return Range{}, fmt.Errorf("user namespaces: subordinate IDs of %s: %w", owner, err)
 	}
 	if string(users) != string(groups) {
 		return Range{}, fmt.Errorf("user namespaces: the subordinate user and group IDs of %s differ", owner)
