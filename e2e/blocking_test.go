@@ -17,7 +17,7 @@ var loopParts = map[string][]string{
 	"(minikubelet/podworkers.NodeFacts).Allocatable":  {"(*minikubelet/kubelet/node.Node).Allocatable"},
 	"(minikubelet/podworkers.NodeFacts).Node":         {"(*minikubelet/kubelet/node.Node).Node"},
 	"(*minikubelet/runtime/pleg.Cache).retain's tell": {"(*minikubelet/runtime/pleg.PLEG).tell"},
-	"(minikubelet/status.listener).tell's l":          {"(*minikubelet/kubelet/local.Local).Changed"},
+	"minikubelet/status.Manager.onChange":             {"(*minikubelet/kubelet/local.Local).Changed"},
 	"minikubelet/syncloop.Options.Allocatable":        {"(*minikubelet/kubelet/devices.Manager).Allocatable"},
 	"minikubelet/syncloop.Options.CheckSysctls":       {"minikubelet/runtime/spec.CheckSysctls"},
 	"minikubelet/syncloop.Options.Pressure":           {"(*minikubelet/kubelet/eviction.Manager).Pressure"},

@@ -56,9 +56,17 @@ func (m *Manager) readUpstream() ([]string, error) {
 // WriteUpstream records for Kubernetes' kubelet which pods have which devices, without which it gives them to others. Call it
 // when Run has returned.
 func (m *Manager) WriteUpstream() error {
+	entries, registered, err := m.upstreamEntries()
+	if err != nil {
+		return err
+	}
+	return checkpoint.Write(m.upstreamFile(), entries, registered)
+}
+
+// upstreamEntries are what Kubernetes' kubelet records of pods with devices, and of plugins.
+func (m *Manager) upstreamEntries() (entries []checkpoint.PodDevicesEntry, registered map[string][]string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var entries []checkpoint.PodDevicesEntry
 	for uid, containers := range m.pods {
 		for container, resources := range containers {
 			for name, g := range resources {
@@ -67,7 +75,7 @@ func (m *Manager) WriteUpstream() error {
 				}
 				response, err := proto.Marshal(g.Response)
 				if err != nil {
-					return fmt.Errorf("record the devices of pod %s for Kubernetes' kubelet: %w", uid, err)
+					return nil, nil, fmt.Errorf("record the devices of pod %s for Kubernetes' kubelet: %w", uid, err)
 				}
 				entries = append(entries, checkpoint.PodDevicesEntry{
 					PodUID: string(uid), ContainerName: container, ResourceName: name, DeviceIDs: g.perNUMA(), AllocResp: response,
@@ -75,13 +83,13 @@ func (m *Manager) WriteUpstream() error {
 			}
 		}
 	}
-	registered := map[string][]string{}
+	registered = map[string][]string{}
 	for name, r := range m.resources {
 		if !r.expired() {
 			registered[name] = r.healthy()
 		}
 	}
-	return checkpoint.Write(m.upstreamFile(), entries, registered)
+	return entries, registered, nil
 }
 
 func (g *grant) perNUMA() checkpoint.DevicesPerNUMA {
