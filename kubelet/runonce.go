@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // runOnceLimit is how long RunOnce waits for its pods, image pulls included.
@@ -23,7 +24,14 @@ func (k *Kubelet) RunOnce(ctx context.Context, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, runOnceLimit)
 	ran := make(chan error, 1)
 	go func() { ran <- k.Run(ctx) }()
-	report := k.awaitPods(ctx)
+	var report onceReport
+	_ = wait.PollUntilContextCancel(ctx, 200*time.Millisecond, false, func(context.Context) (bool, error) {
+		report = k.reportPods(false)
+		return report.done, nil
+	})
+	if !report.done {
+		report = k.reportPods(true)
+	}
 	cancel()
 	if err := <-ran; err != nil {
 		return err
@@ -39,22 +47,6 @@ type onceReport struct {
 	lines  []string
 	failed []error
 	done   bool
-}
-
-// awaitPods looks at the statuses until every pod runs or ended, or ctx ends.
-func (k *Kubelet) awaitPods(ctx context.Context) onceReport {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return k.reportPods(true)
-		case <-tick.C:
-			if r := k.reportPods(false); r.done {
-				return r
-			}
-		}
-	}
 }
 
 func (k *Kubelet) reportPods(final bool) onceReport {

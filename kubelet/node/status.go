@@ -5,6 +5,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -174,28 +175,18 @@ func setCondition(s *corev1.NodeStatus, c corev1.NodeCondition, now time.Time) {
 	s.Conditions = append(s.Conditions, c)
 }
 
-// events tell of the conditions that changed.
+// events tell of the conditions of the kubelet's that changed. Their names are the conditions' reasons, said of the node:
+// KubeletHasDiskPressure is NodeHasDiskPressure.
 func (n *Node) events(before, after *corev1.NodeStatus) {
-	names := map[corev1.NodeConditionType][2]string{ // when true, when false
-		corev1.NodeReady:          {"NodeReady", "NodeNotReady"},
-		corev1.NodeMemoryPressure: {"NodeHasInsufficientMemory", "NodeHasSufficientMemory"},
-		corev1.NodeDiskPressure:   {"NodeHasDiskPressure", "NodeHasNoDiskPressure"},
-		corev1.NodePIDPressure:    {"NodeHasInsufficientPID", "NodeHasSufficientPID"},
-	}
 	for _, c := range after.Conditions {
-		reasons, ours := names[c.Type]
+		name, ours := strings.CutPrefix(c.Reason, "Kubelet")
 		i := slices.IndexFunc(before.Conditions, func(b corev1.NodeCondition) bool { return b.Type == c.Type })
-		known := i >= 0
-		if !ours || known && before.Conditions[i].Status == c.Status {
-			continue
+		isNew := i < 0
+		switch {
+		case !ours, !isNew && before.Conditions[i].Status == c.Status:
+		case isNew && c.Type == corev1.NodeReady && c.Status == corev1.ConditionFalse: // a new node that is not ready yet is no news
+		default:
+			n.event("Node" + name)
 		}
-		if !known && c.Type == corev1.NodeReady && c.Status == corev1.ConditionFalse {
-			continue // a new node that is not ready yet is no news
-		}
-		reason := reasons[1]
-		if c.Status == corev1.ConditionTrue {
-			reason = reasons[0]
-		}
-		n.event(reason)
 	}
 }
