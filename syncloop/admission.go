@@ -16,6 +16,8 @@ import (
 // Rejection is why the node does not take a pod, in upstream's words.
 type Rejection struct{ Reason, Message string }
 
+func (r *Rejection) why() string { return r.Reason + ": " + r.Message }
+
 // AdmissionInput is all that Admit looks at.
 type AdmissionInput struct {
 	Pod *corev1.Pod

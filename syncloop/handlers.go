@@ -84,12 +84,15 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, r
 		return pod, nil
 	}
 	ctx, end := cri.Step(ctx, "admission", pod)
-	defer func() {
-		if rejection != nil {
-			cri.Because(ctx, rejection.Reason+": "+rejection.Message)
-		}
-		end(nil)
-	}()
+	defer end(nil)
+	if given, rejection = l.decide(ctx, pod); rejection != nil {
+		cri.Because(ctx, rejection.why())
+	}
+	return given, rejection
+}
+
+// decide is admit without the step.
+func (l *Loop) decide(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, rejection *Rejection) {
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", pod.UID)
 	given, err := l.Allocation.Recall(pod)
 	if err != nil {
@@ -221,7 +224,8 @@ func (l *Loop) HandlePodRemoves(ctx context.Context, pods []*corev1.Pod) {
 			continue
 		}
 		delete(l.given, pod.UID)
-		for _, kept := range []map[types.UID]bool{l.resizes, l.recalled, l.refused, l.waiting} {
+		delete(l.refused, pod.UID)
+		for _, kept := range []map[types.UID]bool{l.resizes, l.recalled, l.waiting} {
 			delete(kept, pod.UID)
 		}
 		l.Workers.Removed(pod.UID)

@@ -73,11 +73,11 @@ type Loop struct {
 	given    map[types.UID]*corev1.Pod // the pods that the node took, with the resources that they were given
 
 	// What parts keep in mind.
-	resizes    map[types.UID]bool // pods that ask for other resources than they were given
-	refused    map[types.UID]bool // static pods that find no room on the node
-	waiting    map[types.UID]bool // pods that the node took and that wait until others have ended
-	room       chan types.UID     // those of them that need wait no more
-	recalled   map[types.UID]bool // static pods that ran before the kubelet, of which their mirrors will tell more
+	resizes    map[types.UID]bool   // pods that ask for other resources than they were given
+	refused    map[types.UID]string // static pods that find no room on the node, with why
+	waiting    map[types.UID]bool   // pods that the node took and that wait until others have ended
+	room       chan types.UID       // those of them that need wait no more
+	recalled   map[types.UID]bool   // static pods that ran before the kubelet, of which their mirrors will tell more
 	lastResize time.Time
 	lastGC     time.Time
 
@@ -91,7 +91,7 @@ func New(opts Options) *Loop {
 	}
 	return &Loop{
 		Options: opts, metrics: newMetrics(opts.Registerer), given: map[types.UID]*corev1.Pod{}, room: make(chan types.UID),
-		resizes: map[types.UID]bool{}, recalled: map[types.UID]bool{}, refused: map[types.UID]bool{}, waiting: map[types.UID]bool{},
+		resizes: map[types.UID]bool{}, recalled: map[types.UID]bool{}, refused: map[types.UID]string{}, waiting: map[types.UID]bool{},
 	}
 }
 

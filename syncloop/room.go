@@ -13,6 +13,7 @@ import (
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
+	"minikubelet/runtime/cri"
 	"minikubelet/status"
 )
 
@@ -51,7 +52,7 @@ func (l *Loop) makeRoom(ctx context.Context, in AdmissionInput, rejection *Rejec
 			},
 		}})
 		if podinfo.IsStatic(victim) {
-			l.refused[victim.UID] = true // no controller makes it again
+			l.refused[victim.UID] = "" // no controller makes it again
 		}
 	}
 	l.waiting[in.Pod.UID] = true
@@ -113,12 +114,13 @@ func (l *Loop) waitsForRoom(u podworkers.Update) bool {
 func (l *Loop) noteRefused(pod *corev1.Pod, r *Rejection) {
 	full := strings.HasPrefix(r.Reason, "OutOf") || r.Reason == "NodePorts" || r.Reason == unexpectedAdmission
 	if full && podinfo.IsStatic(pod) {
-		l.refused[pod.UID] = true
+		l.refused[pod.UID] = r.why()
 	}
 }
 
 // admitRefused tries static pods again that were refused because the node was full, the most important first. Pods of the
-// apiserver are replaced by their controllers; no controller replaces a static one.
+// apiserver are replaced by their controllers; no controller replaces a static one. A try is a step only if it ends otherwise
+// than the one before.
 func (l *Loop) admitRefused(ctx context.Context) {
 	var refused []*corev1.Pod
 	for uid := range l.refused {
@@ -133,10 +135,15 @@ func (l *Loop) admitRefused(ctx context.Context) {
 		return strings.Compare(podinfo.FullName(a), podinfo.FullName(b))
 	})
 	for _, pod := range refused {
-		given, rejection := l.admit(ctx, pod)
+		given, rejection := l.decide(ctx, pod)
 		if rejection != nil {
+			if why := rejection.why(); why != l.refused[pod.UID] {
+				l.refused[pod.UID] = why
+				cri.Mark(ctx, "admission", pod, why)
+			}
 			continue
 		}
+		cri.Mark(ctx, "admission", pod, "there is room for it now")
 		klog.FromContext(ctx).Info("There is room for a static pod that was refused", "pod", klog.KObj(pod), "podUID", pod.UID)
 		delete(l.refused, pod.UID)
 		if !l.waiting[pod.UID] {

@@ -1,10 +1,16 @@
 package syncloop
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace/noop"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -122,11 +128,24 @@ func TestPreemptAndGo(t *testing.T) {
 	}
 }
 
-// TestRefusedStaticPod: a static pod that found no room starts when there is some, whatever took the room away.
+// TestRefusedStaticPod: a static pod that found no room starts when there is some, whatever took the room away. It is tried every
+// two seconds, and only what comes out otherwise than before is recorded as a step.
 func TestRefusedStaticPod(t *testing.T) {
+	steps := tracetest.NewSpanRecorder()
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(steps)))
+	defer otel.SetTracerProvider(noop.NewTracerProvider())
+	admissions := func() (n int) {
+		for _, step := range steps.Ended() {
+			if step.Name() == "admission" && slices.Contains(step.Attributes(), attribute.String("k8s.pod.uid", "static")) {
+				n++
+			}
+		}
+		return n
+	}
 	for name, restart := range map[string]corev1.RestartPolicy{"always": corev1.RestartPolicyAlways, "never": corev1.RestartPolicyNever} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				steps.Reset()
 				b := newBench(t, newFake(), t.TempDir(), nil)
 				b.node.allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 				b.start(b.PLEG.Run, b.Config.Run, b.Run)
@@ -140,12 +159,18 @@ func TestRefusedStaticPod(t *testing.T) {
 				if s, _ := b.Status.Get("static"); s.Phase != corev1.PodFailed || s.Reason != "UnexpectedAdmissionError" {
 					t.Errorf("the static pod is %s, %s", s.Phase, s.Reason)
 				}
+				if n := admissions(); n != 1 {
+					t.Errorf("its refusal is recorded %d times", n)
+				}
 				wantMetrics(t, b.registry, `kubelet_admission_rejections_total{reason="UnexpectedAdmissionError"} 1`)
 				b.inTurn(func() { b.HandlePodRemoves(b.ctx, []*corev1.Pod{holder}) })
 				b.wait(2 * housekeepingPeriod)
 				b.wantRunning("static", true)
 				if s, _ := b.Status.Get("static"); s.Phase != corev1.PodRunning || s.Reason != "" {
 					t.Errorf("then it is %s, %s", s.Phase, s.Reason)
+				}
+				if n := admissions(); n != 2 {
+					t.Errorf("with its admission there are %d steps", n)
 				}
 			})
 		})
