@@ -18,7 +18,7 @@ var layers = []struct {
 	of    string
 	allow []string
 }{
-	{"cmd/crid", []string{"runtime/criserver/..."}},
+	{"cmd/crid", []string{"runtime/criserver/...", "kubelet/tracing/otlp"}},
 	{"cmd/...", []string{"kubelet/..."}},
 	{"e2e/...", []string{"..."}},
 	{"examples/minimal", []string{
@@ -29,6 +29,8 @@ var layers = []struct {
 	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
 	{"kubelet/timeline/story", nil},
 	{"kubelet/devices", []string{"kubelet/devices/checkpoint"}},
+	{"kubelet/tracing/otlp", nil},
+	{"kubelet/tracing", []string{"kubelet/tracing/otlp"}},
 	{"kubelet/hold", []string{"kubelet/client"}},
 	{"kubelet/local", []string{"kubelet/server", "kubelet/timeline/story"}},
 	{"kubelet/identity", []string{"kubelet/client"}},

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
+	"minikubelet/kubelet/tracing/otlp"
 	"minikubelet/runtime/criserver"
 )
 
@@ -25,7 +26,7 @@ func main() {
 }
 
 func run(args []string) error {
-	options, address, err := parse(args)
+	s, err := parse(args)
 	if errors.Is(err, pflag.ErrHelp) {
 		return nil
 	} else if err != nil {
@@ -38,12 +39,23 @@ func run(args []string) error {
 	defer stop()
 	// Users of containers read resolv.conf and hostname, whatever umask the server was started with.
 	syscall.Umask(0o022)
-	listener, release, err := criserver.Listen(address)
+	if s.spans != nil {
+		host, err := os.Hostname()
+		if err != nil {
+			return err
+		}
+		provider, err := otlp.Use(ctx, "crid", host, s.spans, nil)
+		if err != nil {
+			return err
+		}
+		defer otlp.Stop(provider)
+	}
+	listener, release, err := criserver.Listen(s.address)
 	if err != nil {
 		return err
 	}
 	defer release()
-	server, err := criserver.New(ctx, options)
+	server, err := criserver.New(ctx, s.Options)
 	if err != nil {
 		return err
 	}

@@ -5,27 +5,19 @@ package tracing
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
-	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"k8s.io/client-go/rest"
 	componenttracing "k8s.io/component-base/tracing"
 	tracingapi "k8s.io/component-base/tracing/api/v1"
-	"k8s.io/klog/v2"
-)
+	"k8s.io/utils/ptr"
 
-// stopTimeout is how long the last spans may take to be sent.
-const stopTimeout = 3 * time.Second
+	"minikubelet/kubelet/tracing/otlp"
+)
 
 // Tracing is where spans go. All methods of a nil Tracing do nothing.
 type Tracing struct {
@@ -34,57 +26,20 @@ type Tracing struct {
 }
 
 // New returns nil where nothing is configured and no watcher wants the spans (nil for none). It does not connect: a
-// collector may be started later. What of the program asks OpenTelemetry for a tracer gets this one.
-//
-// Upstream: cmd/kubelet/app/server.go newTracerProvider.
+// collector may be started later.
 func New(ctx context.Context, config *tracingapi.TracingConfiguration, node string, watcher sdktrace.SpanProcessor) (*Tracing, error) {
 	if config == nil && watcher == nil {
 		return nil, nil
 	}
-	attributes := resource.WithAttributes(attribute.String("service.name", "kubelet"), attribute.String("host.name", node))
-	from, err := resource.New(ctx, attributes)
-	if err != nil {
-		return nil, fmt.Errorf("prepare tracing: %w", err)
-	}
-	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(from)}
-	sampler := sdktrace.NeverSample()
+	var to *otlp.Collector
 	if config != nil {
-		exporter, err := newExporter(ctx, config)
-		if err != nil {
-			return nil, fmt.Errorf("prepare tracing: %w", err)
-		}
-		options = append(options, sdktrace.WithBatcher(exporter))
-		if rate := config.SamplingRatePerMillion; rate != nil && *rate > 0 {
-			sampler = sdktrace.TraceIDRatioBased(float64(*rate) / 1e6)
-		}
+		to = &otlp.Collector{Endpoint: ptr.Deref(config.Endpoint, ""), PerMillion: ptr.Deref(config.SamplingRatePerMillion, 0)}
 	}
-	sampler = sdktrace.ParentBased(sampler)
-	if watcher != nil {
-		options, sampler = append(options, sdktrace.WithSpanProcessor(watcher)), recordAll{sampler}
+	provider, err := otlp.Use(ctx, "kubelet", node, to, watcher)
+	if err != nil {
+		return nil, err
 	}
-	provider := sdktrace.NewTracerProvider(append(options, sdktrace.WithSampler(sampler))...)
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { klog.FromContext(ctx).Error(err, "Spans could not be sent") }))
-	otel.SetTracerProvider(provider)
 	return &Tracing{provider, config != nil}, nil
-}
-
-func newExporter(ctx context.Context, config *tracingapi.TracingConfiguration) (*otlptrace.Exporter, error) {
-	options := []otlptracegrpc.Option{otlptracegrpc.WithInsecure()}
-	if config.Endpoint != nil {
-		options = append(options, otlptracegrpc.WithEndpoint(*config.Endpoint))
-	}
-	return otlptracegrpc.New(ctx, options...)
-}
-
-// recordAll has spans recorded for the watcher that are not for the collector.
-type recordAll struct{ sdktrace.Sampler }
-
-func (s recordAll) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
-	result := s.Sampler.ShouldSample(p)
-	if result.Decision == sdktrace.Drop {
-		result.Decision = sdktrace.RecordOnly
-	}
-	return result
 }
 
 // Calls are options for a gRPC connection: each call on it has a span and carries its context.
@@ -115,14 +70,9 @@ func (t *Tracing) Handler(next http.Handler) http.Handler {
 	)
 }
 
-// Stop sends what was not sent yet. A collector that cannot be reached does not keep the kubelet from ending.
+// Stop sends what was not sent yet.
 func (t *Tracing) Stop() {
-	if t == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	if err := t.provider.Shutdown(ctx); err != nil {
-		klog.Background().Error(err, "The last spans could not be sent")
+	if t != nil {
+		otlp.Stop(t.provider)
 	}
 }

@@ -62,7 +62,7 @@ func toStatus(err error) error {
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	begin := time.Now()
 	var response any
-	err := traced(ctx, info.FullMethod, func(ctx context.Context) (err error) {
+	err := s.traced(ctx, info.FullMethod, func(ctx context.Context) (err error) {
 		response, err = handler(ctx, request)
 		return err
 	})

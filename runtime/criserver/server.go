@@ -71,6 +71,8 @@ type Options struct {
 	StreamAddress  string
 	// Images configures the image store but for its directory.
 	Images images.Options
+	// Traces has a call whose caller sends no trace, such as crictl's, begin one.
+	Traces bool
 	// Step, if there is one, is called before each step of what makes and removes sandboxes and containers. Tests end the
 	// process there; no flag sets it.
 	Step func(name string)

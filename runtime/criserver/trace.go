@@ -70,13 +70,14 @@ func (t *track) close() {
 	}
 }
 
-// traced answers a call within a trace span, if its caller sent the one that it belongs to.
-func traced(ctx context.Context, method string, answer func(context.Context) error) error {
+// traced answers a call within a trace span, if its caller sent the one that it belongs to, or such calls begin traces.
+func (s *Server) traced(ctx context.Context, method string, answer func(context.Context) error) error {
 	parent := metadata.ValueFromIncomingContext(ctx, "traceparent")
-	if len(parent) == 0 {
+	if len(parent) > 0 {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent[0]})
+	} else if !s.options.Traces {
 		return answer(ctx)
 	}
-	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent[0]})
 	ctx, span := otel.Tracer("minikubelet").Start(ctx, strings.TrimPrefix(method, "/"), trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
 	steps := &track{}
