@@ -47,6 +47,7 @@ func TestPreemption(t *testing.T) {
 	if !strings.Contains(event(ctx, t, holder.Name, "Preempting"), "Preempted in order to admit critical pod") {
 		t.Error("no event tells of it")
 	}
+	told(ctx, t, holder.Namespace+"/"+holder.Name, "Preempting")
 	removeFile(t, file)
 	if err := s.WaitPodGone(ctx, "default", full); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -139,7 +140,16 @@ func storyCases(configMap string) map[string]storyCase {
 			runs("tail /dev/zero")(p)
 			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}
 		}},
-		"command":    {"CommandMissing", []string{"not in the image", "/no/such/program"}, first(func(c *corev1.Container) { c.Command = []string{"/no/such/program"} })},
+		"command":        {"CommandMissing", []string{"not in the image", "/no/such/program"}, first(func(c *corev1.Container) { c.Command = []string{"/no/such/program"} })},
+		"image-limit":    {"ImageRateLimit", []string{"no more images"}, image("story/limited:1", corev1.PullIfNotPresent)},
+		"image-platform": {"ImagePlatform", []string{"this machine's architecture"}, image("story/elsewhere:1", corev1.PullIfNotPresent)},
+		"architecture": {"WrongArchitecture", []string{"/data/program"}, func(p *corev1.Pod) {
+			volumed(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}, "")(p)
+			p.Spec.Containers[0].Command = []string{"/data/program"}
+			c := shell("first", "echo no program >/data/program && chmod +x /data/program")
+			c.VolumeMounts = p.Spec.Containers[0].VolumeMounts
+			p.Spec.InitContainers = []corev1.Container{c}
+		}},
 		"permission": {"CommandDenied", []string{"may not be executed"}, first(func(c *corev1.Container) { c.Command = []string{"/etc"} })},
 		"liveness": {"LivenessProbe", []string{"GET /nothing, port 81", "names port 8080"}, first(func(c *corev1.Container) {
 			c.Ports = []corev1.ContainerPort{{ContainerPort: 8080}}
@@ -172,14 +182,20 @@ func storyCases(configMap string) map[string]storyCase {
 		"hostpath":      {"HostPathMissing", []string{"/no/such/dir"}, volumed(hostPath("/no/such/dir", corev1.HostPathDirectory), "")},
 		"hostpath-type": {"HostPathType", []string{"/proc/version on the node is not a directory"}, volumed(hostPath("/proc/version", corev1.HostPathDirectory), "")},
 		"claim":         {"ClaimMissing", []string{"PersistentVolumeClaim no-such"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "no-such"}}, "")},
+		"claim-unbound": {"ClaimUnbound", []string{"has no volume yet"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: configMap}}, "")},
+		"claim-deleted": {"ClaimDeleted", []string{"is being deleted"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: configMap + "-going"}}, "")},
 		"csi":           {"DriverMissing", []string{"no CSIDriver object for the driver no.such.driver"}, volumed(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: "no.such.driver"}}, "")},
 		"nfs":           {"VolumeUnsupported", []string{"nfs"}, volumed(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "127.0.0.1", Path: "/"}}, "")},
 		"cpu":           {"OutOfcpu", []string{"asks for 1000000m"}, requests(corev1.ResourceCPU, "1000")},
 		"memory":        {"OutOfmemory", []string{"not enough memory left"}, requests(corev1.ResourceMemory, "1000Ti")},
-		"selector":      {"NodeAffinity", []string{"node's labels"}, podSpec(func(p *corev1.PodSpec) { p.NodeSelector = map[string]string{"no": "such-label"} })},
-		"os":            {"PodOSNotSupported", []string{"operating system"}, podSpec(func(p *corev1.PodSpec) { p.OS = &corev1.PodOS{Name: corev1.Windows} })},
-		"sysctl":        {"SysctlForbidden", []string{"kernel.msgmax", "--allowed-unsafe-sysctls"}, podSpec(unsafe)},
-		"deadline":      {"DeadlineExceeded", []string{"activeDeadlineSeconds"}, podSpec(func(p *corev1.PodSpec) { p.ActiveDeadlineSeconds = new(int64(1)) })},
+		"critical": {"UnexpectedAdmissionError", []string{"could not be given to it"}, func(p *corev1.Pod) {
+			requests(corev1.ResourceCPU, "1000")(p)
+			p.Spec.PriorityClassName = "system-node-critical"
+		}},
+		"selector": {"NodeAffinity", []string{"node's labels"}, podSpec(func(p *corev1.PodSpec) { p.NodeSelector = map[string]string{"no": "such-label"} })},
+		"os":       {"PodOSNotSupported", []string{"operating system"}, podSpec(func(p *corev1.PodSpec) { p.OS = &corev1.PodOS{Name: corev1.Windows} })},
+		"sysctl":   {"SysctlForbidden", []string{"kernel.msgmax", "--allowed-unsafe-sysctls"}, podSpec(unsafe)},
+		"deadline": {"DeadlineExceeded", []string{"activeDeadlineSeconds"}, podSpec(func(p *corev1.PodSpec) { p.ActiveDeadlineSeconds = new(int64(1)) })},
 		"claims": {"Unsupported", []string{"spec.resourceClaims"}, podSpec(func(p *corev1.PodSpec) {
 			p.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: new("no-such")}}
 		})},
@@ -195,16 +211,47 @@ func TestExplain(t *testing.T) {
 	ctx, s := node(t)
 	prefix := podName(t)
 	s.Registry.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		locked := strings.Contains(r.URL.Path, "/story/locked/")
-		if locked {
+		switch {
+		case strings.Contains(r.URL.Path, "/story/locked/"):
 			w.Header().Set("WWW-Authenticate", `Basic realm="locked"`)
 			w.WriteHeader(http.StatusUnauthorized)
+		case strings.Contains(r.URL.Path, "/story/limited/"):
+			w.WriteHeader(http.StatusTooManyRequests)
+			fmt.Fprint(w, `{"errors": [{"code": "TOOMANYREQUESTS", "message": "You have reached your pull rate limit."}]}`)
+		case strings.Contains(r.URL.Path, "/story/elsewhere/manifests/"):
+			index := `{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json",
+				"digest": "sha256:` + strings.Repeat("0", 64) + `", "size": 2, "platform": {"architecture": "s390x", "os": "linux"}}]}`
+			w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+			w.Header().Set("Docker-Content-Digest", fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(index))))
+			w.Header().Set("Content-Length", fmt.Sprint(len(index)))
+			if r.Method == http.MethodGet {
+				fmt.Fprint(w, index)
+			}
+		default:
+			return false
 		}
-		return locked
+		return true
 	})
 	defer s.Registry.Intercept(nil)
 	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: prefix, Namespace: corev1.NamespaceDefault}, Data: map[string]string{"here": "yes"}}
 	if _, err := s.Client.CoreV1().ConfigMaps(configMap.Namespace).Create(ctx, configMap, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	claims := s.Client.CoreV1().PersistentVolumeClaims(corev1.NamespaceDefault)
+	for name, finalizers := range map[string][]string{prefix: nil, prefix + "-going": {"example.com/keep"}} {
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: finalizers}, Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: new(""),
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Mi")}},
+		}}
+		if _, err := claims.Create(ctx, claim, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = claims.Delete(context.WithoutCancel(ctx), name, metav1.DeleteOptions{})
+			_, _ = claims.Patch(context.WithoutCancel(ctx), name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+		})
+	}
+	if err := claims.Delete(ctx, prefix+"-going", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	cases := storyCases(prefix)
@@ -246,6 +293,21 @@ func TestExplainAdmission(t *testing.T) {
 	port(second)
 	create(ctx, t, second)
 	told(ctx, t, second.Name, "NodePorts")
+
+	taint := func(patch string) {
+		t.Helper()
+		if _, err := s.Client.CoreV1().Nodes().Patch(context.WithoutCancel(ctx), s.NodeName, types.MergePatchType, []byte(`{"spec":{"taints":[`+patch+`]}}`), metav1.PatchOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	taint(`{"key":"example.com/away","effect":"NoExecute"}`)
+	var away *corev1.Pod
+	eventually(ctx, t, "the kubelet knows of the taint", func() bool {
+		away = create(ctx, t, newPod(t))
+		return until(ctx, t, away, "taken or refused", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed || p.Status.StartTime != nil }).Status.Reason == "TaintToleration"
+	})
+	told(ctx, t, away.Name, "TaintToleration")
+	taint("")
 
 	slow := newPod(t)
 	slow.Spec.TerminationGracePeriodSeconds = new(int64(60))
@@ -294,12 +356,35 @@ func TestExplainRuntimeClass(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := s.Client.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
-			ObjectMeta: metav1.ObjectMeta{Name: made.Name, UID: made.UID}, Target: corev1.ObjectReference{Kind: "Node", Name: s.NodeName},
-		}, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		bind(ctx, t, made)
 		t.Log(told(ctx, t, pod.Name, cause).Answer)
+	}
+}
+
+// TestExplainServiceAccount: an account that went away after the apiserver let the pod in.
+func TestExplainServiceAccount(t *testing.T) {
+	ctx, s := node(t)
+	pod := newPod(t)
+	accounts := s.Client.CoreV1().ServiceAccounts(pod.Namespace)
+	if _, err := accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: pod.Name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod.Spec.ServiceAccountName, pod.Spec.NodeName = pod.Name, ""
+	made := create(ctx, t, pod)
+	if err := accounts.Delete(ctx, pod.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	bind(ctx, t, made)
+	t.Log(told(ctx, t, pod.Name, "ServiceAccountMissing").Answer)
+}
+
+// bind has the node get a pod that was made without one.
+func bind(ctx context.Context, t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	if err := shared.Client.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, UID: pod.UID}, Target: corev1.ObjectReference{Kind: "Node", Name: shared.NodeName},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -354,6 +439,11 @@ func TestLocalCommands(t *testing.T) {
 	if out, err := ask(ctx, "explain", "pod", name); err != nil || !strings.Contains(out, "The kubelet took it from file.") {
 		t.Errorf("kubelet explain: %v\n%s", err, out)
 	}
+	lonely := filepath.Join(shared.ManifestDir(), name+"-lonely.yaml")
+	write(t, lonely, fmt.Sprintf(manifest, name+"-lonely", "red")+"    volumeMounts: [{name: data, mountPath: /data}]\n  volumes: [{name: data, configMap: {name: no-such}}]\n")
+	defer func() { _ = os.Remove(lonely) }()
+	told(ctx, t, name+"-lonely", "NoAPIServer")
+	removeFile(t, lonely)
 	if out, err := ask(ctx, "stop", name, "--grace-period=1"); err != nil || !strings.Contains(out, "has ended") {
 		t.Errorf("kubelet stop: %v\n%s", err, out)
 	}
