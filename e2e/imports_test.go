@@ -29,6 +29,7 @@ var layers = []struct {
 	{"kubelet/server", []string{"kubelet/server/...", "kubelet/settings", "runtime/cri"}},
 	{"kubelet/timeline/story", nil},
 	{"kubelet/devices", []string{"kubelet/devices/checkpoint"}},
+	{"kubelet/timeline", []string{"kubelet/timeline/story"}},
 	{"kubelet/tracing/otlp", nil},
 	{"kubelet/tracing", []string{"kubelet/tracing/otlp"}},
 	{"kubelet/hold", []string{"kubelet/client"}},

@@ -412,8 +412,11 @@ func TestLocalCommands(t *testing.T) {
 	if kubelet != nil {
 		stopKubelet(t)
 	}
-	startKubelet(ctx, t, stack.KubeletOptions{Standalone: true})
+	startKubelet(ctx, t, stack.KubeletOptions{Standalone: true, Args: []string{"--debug-hold"}})
 	defer stopKubelet(t)
+	if !strings.Contains(kubelet.Log(), "--debug-hold: calls to the runtime may take an hour; there is no apiserver, and so no lease to renew") {
+		t.Error("the log does not say what --debug-hold does without an apiserver")
+	}
 	name := podName(t)
 	following, cancel := context.WithCancel(ctx)
 	defer cancel()

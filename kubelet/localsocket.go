@@ -3,6 +3,7 @@ package kubelet
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,7 +45,7 @@ func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
 	if err := socket.Listen(local.Options{
 		RootDir: s.RootDir, Pods: c.podsWithStatus,
 		Server: server.NewLocal(ctx, server.Options{Settings: s, CRI: b.cri, Pods: c.podsWithStatus, Observed: c.cache.Get}),
-		Story:  func(pod *corev1.Pod) story.Story { return tell(b, c, pod) },
+		Story:  func(pod *corev1.Pod) story.Story { return tell(b, c, pod) }, Summaries: func() []story.Summary { return summaries(b, c) },
 		Stop: func(pod *corev1.Pod, gracePeriod *int64) <-chan struct{} {
 			c.fail(pod, gracePeriod, "Stopped", "Stopped on the node by kubelet stop", nil)
 			return c.workers.Cleaned(pod.UID)
@@ -54,6 +55,15 @@ func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
 		return nil
 	}
 	return []func(context.Context){socket.Run}
+}
+
+// summaries are a line of each pod, by name.
+func summaries(b *base, c *core) (all []story.Summary) {
+	for _, pod := range c.podsWithStatus() {
+		all = append(all, story.Summarize(pod, tell(b, c, pod)))
+	}
+	slices.SortFunc(all, func(a, b story.Summary) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID)) })
+	return all
 }
 
 // tell tells a pod's story from what is known of it now.

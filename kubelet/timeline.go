@@ -9,11 +9,11 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/timeline"
+	"minikubelet/kubelet/timeline/story"
 )
 
 // timelineFile is the file below the root directory that has the link of the timeline's page.
@@ -42,7 +42,7 @@ func newTimeline(ctx context.Context, s *settings.Settings) (t *timelinePart, er
 	}
 	t.recorder = timeline.NewRecorder()
 	t.steps.Use(ctx, t.recorder)
-	t.page, err = timeline.Listen(timeline.Options{Listen: s.Timeline, Recorder: t.recorder, Steps: t.steps, Chaos: t.chaos})
+	t.page, err = timeline.Listen(s.Timeline, t.recorder, t.steps, t.chaos)
 	return t, err
 }
 
@@ -55,18 +55,14 @@ func (t *timelinePart) watcher() sdktrace.SpanProcessor {
 }
 
 // first is what calls to the runtime pass through before their deadlines begin, calls is what they pass through afterwards.
-func (t *timelinePart) first() []grpc.DialOption {
-	if t.steps == nil {
-		return nil
-	}
-	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(t.steps.Unary)}
-}
+func (t *timelinePart) first() []grpc.DialOption { return through(t.steps != nil, t.steps.Unary) }
+func (t *timelinePart) calls() []grpc.DialOption { return through(t.chaos != nil, t.chaos.Unary) }
 
-func (t *timelinePart) calls() []grpc.DialOption {
-	if t.chaos == nil {
+func through(on bool, unary grpc.UnaryClientInterceptor) []grpc.DialOption {
+	if !on {
 		return nil
 	}
-	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(t.chaos.Unary)}
+	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(unary)}
 }
 
 // run serves the page until ctx ends.
@@ -84,8 +80,7 @@ func (t *timelinePart) run(b *base, c *core) func(context.Context) {
 			go t.steps.Terminal(os.Stdin, os.Stderr) // ends with the process: nothing interrupts a read of a terminal
 		}
 		t.page.Run(ctx, timeline.Facts{
-			Node: b.settings.NodeName, Version: b.settings.Version, Pods: c.podsWithStatus,
-			Sentence: func(pod *corev1.Pod) string { return tell(b, c, pod).Sentence() },
+			Node: b.settings.NodeName, Version: b.settings.Version, Pods: func() []story.Summary { return summaries(b, c) },
 			Channels: c.channels, Workers: c.mailboxes, Writes: c.status.Unwritten,
 		})
 	}

@@ -29,20 +29,23 @@ func logs(ctx context.Context, a *asker) error {
 	}
 	query := url.Values{}
 	for name, on := range map[string]bool{"follow": a.follow, "previous": a.previous, "timestamps": a.timestamps} {
-		if on {
-			query.Set(name, "true")
-		}
+		query.Set(name, strconv.FormatBool(on))
 	}
 	if a.tail >= 0 {
 		query.Set("tailLines", strconv.FormatInt(a.tail, 10))
 	}
-	body, err := a.Do(ctx, http.MethodGet, query, "containerLogs", pod.Namespace, pod.Name, container)
+	return a.print(ctx, http.MethodGet, query, "containerLogs", pod.Namespace, pod.Name, container)
+}
+
+// print prints what is answered to a request.
+func (a *asker) print(ctx context.Context, method string, query url.Values, path ...string) error {
+	body, err := a.Do(ctx, method, query, path...)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
 	if _, err := io.Copy(a.out, body); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("read the log: %w", err)
+		return fmt.Errorf("read the kubelet's answer: %w", err)
 	}
 	return nil
 }
@@ -57,13 +60,7 @@ func stopPod(ctx context.Context, a *asker) error {
 	if a.grace >= 0 {
 		query.Set("gracePeriod", strconv.FormatInt(a.grace, 10))
 	}
-	body, err := a.Do(ctx, http.MethodPost, query, "stop", pod.Namespace, pod.Name)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	_, err = io.Copy(a.out, body)
-	return err
+	return a.print(ctx, http.MethodPost, query, "stop", pod.Namespace, pod.Name)
 }
 
 // exitStatus is a command's that ended with an error of its own, which this program passes on.
@@ -115,40 +112,35 @@ func execute(ctx context.Context, a *asker) error {
 }
 
 // rawTerminal hands every key to the command, and tells of the terminal's size.
-func rawTerminal(ctx context.Context) (restore func(), sizes remotecommand.TerminalSizeQueue, err error) {
+func rawTerminal(ctx context.Context) (restore func(), sizes terminalSizes, err error) {
 	in := int(os.Stdin.Fd())
-	if !term.IsTerminal(in) {
-		return nil, nil, errors.New("exec: --tty needs a terminal as standard input")
-	}
 	before, err := term.MakeRaw(in)
 	if err != nil {
-		return nil, nil, fmt.Errorf("set the terminal up: %w", err)
+		return nil, nil, fmt.Errorf("exec: --tty needs a terminal as standard input: %w", err)
 	}
 	changed := make(chan os.Signal, 1)
 	changed <- syscall.SIGWINCH // the size that it has now
 	signal.Notify(changed, syscall.SIGWINCH)
-	return func() {
+	restore = func() {
 		signal.Stop(changed)
 		_ = term.Restore(in, before)
-	}, &terminalSizes{ctx, changed}, nil
+	}
+	return restore, func() *remotecommand.TerminalSize {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+		width, height, err := term.GetSize(int(os.Stdout.Fd()))
+		if err != nil {
+			return nil
+		}
+		return &remotecommand.TerminalSize{Width: uint16(width), Height: uint16(height)}
+	}, nil
 }
 
-// terminalSizes tells the terminal's size whenever it has changed. It carries the context because the interface has none.
-type terminalSizes struct {
-	ctx     context.Context
-	changed <-chan os.Signal
-}
+// terminalSizes waits until the terminal has another size, and tells it.
+type terminalSizes func() *remotecommand.TerminalSize
 
 // Next implements remotecommand.TerminalSizeQueue.
-func (s *terminalSizes) Next() *remotecommand.TerminalSize {
-	select {
-	case <-s.ctx.Done():
-		return nil
-	case <-s.changed:
-	}
-	width, height, err := term.GetSize(int(os.Stdout.Fd()))
-	if err != nil {
-		return nil
-	}
-	return &remotecommand.TerminalSize{Width: uint16(width), Height: uint16(height)}
-}
+func (next terminalSizes) Next() *remotecommand.TerminalSize { return next() }

@@ -32,34 +32,26 @@ type Options struct {
 }
 
 // Start starts the helper, which is there when Start returns: a debugger may hold this process from then on. The helper ends with
-// ctx or with this process. A kubelet that cannot have one says so. wait says so when it has ended before ctx did.
-func Start(ctx context.Context, o Options) (wait func(context.Context)) {
-	logger := klog.FromContext(ctx)
-	failed := func(err error) func(context.Context) {
-		logger.Error(err, "Nothing will renew the node's lease while a debugger holds the kubelet")
-		return func(context.Context) {}
-	}
+// ctx or with this process. wait says so when it has ended before ctx did.
+func Start(ctx context.Context, o Options) (wait func(context.Context), err error) {
 	program, err := os.Executable()
 	if err != nil {
-		return failed(err)
+		return nil, err
 	}
 	helper := exec.CommandContext(ctx, program, Command, "-kubeconfig="+o.Kubeconfig, "-node="+o.Node, "-duration="+o.Duration.String())
 	helper.Stderr = os.Stderr
 	// Its input ends with this process, however that ends, and the helper with it.
-	input, err := helper.StdinPipe()
-	if err != nil {
-		return failed(err)
+	if _, err := helper.StdinPipe(); err != nil {
+		return nil, err
 	}
 	if err := helper.Start(); err != nil {
-		return failed(errors.Join(err, input.Close()))
+		return nil, err
 	}
-	logger.Info("WARNING: --debug-hold: the node stays Ready in its cluster even while a debugger holds the kubelet and nobody looks after its pods")
 	return func(ctx context.Context) {
-		err := helper.Wait()
-		if ctx.Err() == nil {
-			logger.Error(err, "What renews the node's lease while a debugger holds the kubelet has ended")
+		if err := helper.Wait(); ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "What renews the node's lease while a debugger holds the kubelet has ended")
 		}
-	}
+	}, nil
 }
 
 // Main is the helper: it renews the lease until its input ends.
@@ -72,10 +64,10 @@ func Main(args []string, input io.Reader) error {
 	if err := set.Parse(args); err != nil {
 		return err
 	}
-	if o.Duration <= 0 {
-		return errors.New(Command + ": -duration must be positive")
-	}
 	config, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	if err == nil && o.Duration <= 0 {
+		err = errors.New("-duration must be positive")
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", Command, err)
 	}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,15 +18,6 @@ import (
 	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/timeline/story"
 )
-
-// ErrNotFound is the kubelet's answer that there is no such pod, or nothing of the kind that is asked for.
-var ErrNotFound = errors.New("not found")
-
-// notFound is such an answer in the kubelet's words.
-type notFound string
-
-func (e notFound) Error() string      { return string(e) }
-func (notFound) Is(target error) bool { return target == ErrNotFound }
 
 // Client talks to a kubelet on this machine.
 type Client struct {
@@ -58,32 +50,18 @@ func (c *Client) Do(ctx context.Context, method string, query url.Values, path .
 		return nil, err
 	}
 	answer, err := (&http.Client{Transport: c.Transport}).Do(r)
-	if err != nil {
-		return nil, c.explain(err)
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("no kubelet answers on %s: see that one runs, and name its --root-dir", c.path)
+	case err != nil:
+		return nil, fmt.Errorf("ask the kubelet on %s, which only root may: %w", c.path, err)
 	}
 	if answer.StatusCode == http.StatusOK {
 		return answer.Body, nil
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
-	if err != nil {
-		return nil, err
-	}
-	if answer.StatusCode == http.StatusNotFound {
-		return nil, notFound(strings.TrimSpace(string(text)))
-	}
-	return nil, errors.New(strings.TrimSpace(string(text)))
-}
-
-// explain says what a failed connection means.
-func (c *Client) explain(err error) error {
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no kubelet answers on %s: see that one runs, and name its --root-dir", c.path)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%s may be opened by root only", c.path)
-	}
-	return fmt.Errorf("ask the kubelet on %s: %w", c.path, err)
+	return nil, cmp.Or(err, errors.New(strings.TrimSpace(string(text))))
 }
 
 // Pods returns the pods on the node.
@@ -105,24 +83,19 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 		return nil, err
 	}
 	var found *corev1.Pod
-	var elsewhere []string
+	text := fmt.Sprintf("pod %s/%s is not on this node", namespace, short)
 	for i := range pods {
 		p := &pods[i]
 		switch {
 		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(p)):
 		case p.Namespace != namespace:
-			elsewhere = append(elsewhere, p.Namespace+"/"+p.Name)
-		case p.Name == short:
-			return p, nil
-		default:
+			text += fmt.Sprintf(", but %s/%s is", p.Namespace, p.Name)
+		case found == nil || p.Name == short:
 			found = p
 		}
 	}
-	if found == nil && len(elsewhere) > 0 {
-		return nil, fmt.Errorf("pod %s/%s is not on this node, but %s is", namespace, short, strings.Join(elsewhere, ", "))
-	}
 	if found == nil {
-		return nil, fmt.Errorf("pod %s/%s is not on this node", namespace, short)
+		return nil, errors.New(text)
 	}
 	return found, nil
 }
@@ -133,23 +106,25 @@ func (c *Client) Story(ctx context.Context, pod *corev1.Pod) (story.Story, error
 	return s, c.get(ctx, &s, "story", pod.Namespace, pod.Name)
 }
 
-// Watch calls on for each pod, and again whenever something about it is different, until ctx ends or the kubelet does.
-func (c *Client) Watch(ctx context.Context, on func(Summary)) error {
+// Watch calls on with a line of each pod, and again whenever something about one is different, until ctx or the kubelet ends or on
+// wants no more.
+func (c *Client) Watch(ctx context.Context, on func([]story.Summary) (more bool)) error {
 	body, err := c.Do(ctx, http.MethodGet, nil, "watch")
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	for in := json.NewDecoder(body); ; {
-		var line Summary
-		switch err := in.Decode(&line); {
-		case ctx.Err() != nil:
+	in := json.NewDecoder(body)
+	for more := true; more; {
+		var lines []story.Summary
+		if err := in.Decode(&lines); ctx.Err() != nil {
 			return nil
-		case err != nil:
+		} else if err != nil {
 			return fmt.Errorf("the kubelet tells no more of its pods: %w", err)
 		}
-		on(line)
+		more = on(lines)
 	}
+	return nil
 }
 
 func (c *Client) get(ctx context.Context, into any, path ...string) error {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +45,9 @@ func (r *Events) Record(e *corev1.Event) {
 	}
 	took := story.Event{
 		First: at, Last: at, Count: 1, Warning: e.Type == corev1.EventTypeWarning, Reason: e.Reason, Message: e.Message,
-		Container: containerIn(e.InvolvedObject.FieldPath),
+	}
+	if _, name, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok { // spec.containers{name}
+		took.Container = strings.TrimSuffix(name, "}")
 	}
 	list := r.byPod[uid]
 	if i := slices.IndexFunc(list, func(o story.Event) bool {
@@ -57,20 +60,9 @@ func (r *Events) Record(e *corev1.Event) {
 	}
 	r.byPod[uid] = append(list, took)
 	if len(r.byPod) > maxPods {
-		r.dropOldest()
+		last := func(uid types.UID) time.Time { return r.byPod[uid][len(r.byPod[uid])-1].Last }
+		delete(r.byPod, slices.MinFunc(slices.Collect(maps.Keys(r.byPod)), func(a, b types.UID) int { return last(a).Compare(last(b)) }))
 	}
-}
-
-// dropOldest forgets the pod whose last event is the oldest. The caller holds the lock.
-func (r *Events) dropOldest() {
-	var oldest types.UID
-	var at time.Time
-	for uid, list := range r.byPod {
-		if last := list[len(list)-1].Last; oldest == "" || last.Before(at) {
-			oldest, at = uid, last
-		}
-	}
-	delete(r.byPod, oldest)
 }
 
 // Of returns a pod's events, the oldest first.
@@ -80,11 +72,54 @@ func (r *Events) Of(uid types.UID) []story.Event {
 	return slices.Clone(r.byPod[uid])
 }
 
-// containerIn is the name in spec.containers{name}.
-func containerIn(fieldPath string) string {
-	_, name, ok := strings.Cut(fieldPath, "{")
-	if !ok {
-		return ""
+// Pulls knows how far the images are that are being pulled. Only a runtime in the same process tells.
+type Pulls struct {
+	mu      sync.Mutex
+	layers  map[string]map[string]story.Pull // by image, by layer
+	told    time.Time
+	changed func()
+}
+
+// NewPulls knows of no pull. changed is called now and then as they go on, and must not block.
+func NewPulls(changed func()) *Pulls {
+	return &Pulls{layers: map[string]map[string]story.Pull{}, changed: changed}
+}
+
+// often is how often a pull that goes on is told of at most.
+const often = 500 * time.Millisecond
+
+// Progress says how far a layer is.
+func (p *Pulls) Progress(image, layer string, done, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.layers[image] == nil {
+		p.layers[image] = map[string]story.Pull{}
 	}
-	return strings.TrimSuffix(name, "}")
+	p.layers[image][layer] = story.Pull{Done: done, Total: total}
+	if time.Since(p.told) >= often {
+		p.told = time.Now()
+		p.changed()
+	}
+}
+
+// Ended says that an image is there, or is begun with anew.
+func (p *Pulls) Ended(image string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.layers, image)
+}
+
+// All returns the pulls, the layers of an image added up.
+func (p *Pulls) All() []story.Pull {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []story.Pull
+	for _, image := range slices.Sorted(maps.Keys(p.layers)) {
+		sum := story.Pull{Image: image}
+		for _, l := range p.layers[image] {
+			sum.Done, sum.Total = sum.Done+l.Done, sum.Total+l.Total
+		}
+		all = append(all, sum)
+	}
+	return all
 }

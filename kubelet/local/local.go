@@ -8,20 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
@@ -40,8 +38,9 @@ type Options struct {
 	Server *server.Local
 	// Pods returns the pods that should run here, with their newest status.
 	Pods func() []*corev1.Pod
-	// Story returns what is to be told of a pod.
-	Story func(*corev1.Pod) story.Story
+	// Story returns what is to be told of a pod, Summaries a line of each, by name.
+	Story     func(*corev1.Pod) story.Story
+	Summaries func() []story.Summary
 	// Stop ends a pod on this node. The channel is closed when nothing of it runs any more.
 	Stop func(pod *corev1.Pod, gracePeriod *int64) <-chan struct{}
 }
@@ -59,29 +58,30 @@ type Local struct {
 func New() *Local { return &Local{changed: make(chan struct{})} }
 
 // Listen opens the socket. A socket that a kubelet left behind is replaced, one that answers is not.
-func (l *Local) Listen(o Options) error {
+func (l *Local) Listen(o Options) (err error) {
 	l.Options = o
 	path := Path(o.RootDir)
-	// The directory keeps others out from the start; the socket's own mode is set only after it is there.
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("open the local socket: %w", err)
-	}
-	if err := os.Chmod(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("open the local socket: %w", err)
-	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open the local socket: %w", err)
+		}
+	}()
 	if conn, err := net.Dial("unix", path); err == nil {
 		_ = conn.Close()
-		return fmt.Errorf("open the local socket: another kubelet answers on %s", path)
+		return fmt.Errorf("another kubelet answers on %s", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("open the local socket: %w", err)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	var err error
+	// The directory keeps others out from the start; the socket's own mode is set only after it is there.
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Chmod(filepath.Dir(path), 0o700)); err != nil {
+		return err
+	}
 	if l.listener, err = net.Listen("unix", path); err != nil {
-		return fmt.Errorf("open the local socket: %w", err)
+		return err
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("open the local socket: %w", err), l.listener.Close())
+		return errors.Join(err, l.listener.Close())
 	}
 	o.Server.Handle("GET /story/{namespace}/{pod}", false, l.getStory)
 	o.Server.Handle("GET /watch", true, l.watch)
@@ -114,17 +114,15 @@ func (l *Local) Run(ctx context.Context) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	if err := s.Serve(l.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := s.Serve(l.listener); !errors.Is(err, http.ErrServerClosed) {
 		klog.FromContext(ctx).Error(err, "The local socket is closed")
 	}
 }
 
 func (l *Local) pod(r *http.Request) (*corev1.Pod, error) {
-	namespace, name := r.PathValue("namespace"), r.PathValue("pod")
-	for _, pod := range l.Pods() {
-		if pod.Namespace == namespace && pod.Name == name {
-			return pod, nil
-		}
+	pods, namespace, name := l.Pods(), r.PathValue("namespace"), r.PathValue("pod")
+	if i := slices.IndexFunc(pods, func(p *corev1.Pod) bool { return p.Namespace == namespace && p.Name == name }); i >= 0 {
+		return pods[i], nil
 	}
 	return nil, server.Error(http.StatusNotFound, fmt.Sprintf("pod %s/%s is not on this node", namespace, name))
 }
@@ -138,65 +136,25 @@ func (l *Local) getStory(w http.ResponseWriter, r *http.Request) error {
 	return json.NewEncoder(w).Encode(l.Story(pod))
 }
 
-// Summary is a pod in one line.
-type Summary struct {
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"`
-	UID       types.UID `json:"uid"`
-	State     string    `json:"state"`
-	Ready     int       `json:"ready"` // how many containers are
-	Of        int       `json:"of"`
-	Restarts  int32     `json:"restarts"`
-	IP        string    `json:"ip,omitempty"`
-	Created   time.Time `json:"created"`
-	Cause     string    `json:"cause,omitempty"`
-	Answer    string    `json:"answer,omitempty"`
-	Progress  string    `json:"progress,omitempty"`
-	// Gone says that the pod is not on the node any more; all else is as it was last.
-	Gone bool `json:"gone,omitempty"`
-}
-
-// Summarize makes a line of a pod and its story.
-func Summarize(pod *corev1.Pod, s story.Story) Summary {
-	line := Summary{
-		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, State: s.State, IP: pod.Status.PodIP, Of: len(pod.Spec.Containers),
-		Created: pod.CreationTimestamp.Time, Cause: s.Cause, Answer: s.Answer, Progress: s.Progress,
-	}
-	if line.Created.IsZero() && pod.Status.StartTime != nil {
-		line.Created = pod.Status.StartTime.Time
-	}
-	for i := range pod.Status.ContainerStatuses {
-		c := &pod.Status.ContainerStatuses[i]
-		if line.Restarts += c.RestartCount; c.Ready {
-			line.Ready++
-		}
-	}
-	return line
-}
-
 const (
 	together = 100 * time.Millisecond // in which changes are told of together
 	again    = time.Second            // when what is under way is told of again
 )
 
-// watch sends a line for each pod, and another one whenever it has become different.
+// watch sends a line of each pod, all at once, and again whenever one has become different.
 func (l *Local) watch(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
-	out := json.NewEncoder(w)
-	told := map[types.UID]Summary{}
-	for {
-		next := l.next()
-		lines, working := l.lines()
-		for _, line := range difference(told, lines) {
-			if err := out.Encode(line); err != nil {
+	var told []story.Summary
+	for first := true; ; first = false {
+		next, lines := l.next(), l.Summaries()
+		if first || !slices.Equal(told, lines) {
+			if err := errors.Join(json.NewEncoder(w).Encode(lines), http.NewResponseController(w).Flush()); err != nil {
 				return err
 			}
-		}
-		if err := http.NewResponseController(w).Flush(); err != nil {
-			return err
+			told = lines
 		}
 		var timer <-chan time.Time
-		if working {
+		if slices.ContainsFunc(lines, func(line story.Summary) bool { return line.Progress != "" }) {
 			timer = time.After(again)
 		}
 		select {
@@ -204,47 +162,9 @@ func (l *Local) watch(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		case <-timer:
 		case <-next:
-			select {
-			case <-r.Context().Done():
-				return nil
-			case <-time.After(together):
-			}
+			time.Sleep(together)
 		}
 	}
-}
-
-// lines are all pods by name, and whether the kubelet is at work for one.
-func (l *Local) lines() (lines []Summary, working bool) {
-	for _, pod := range l.Pods() {
-		line := Summarize(pod, l.Story(pod))
-		working = working || line.Progress != ""
-		lines = append(lines, line)
-	}
-	slices.SortFunc(lines, func(a, b Summary) int {
-		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
-	})
-	return lines, working
-}
-
-// difference returns what is new since it was told, and notes that it is told.
-func difference(told map[types.UID]Summary, now []Summary) []Summary {
-	var changes []Summary
-	here := map[types.UID]bool{}
-	for _, line := range now {
-		here[line.UID] = true
-		if before, known := told[line.UID]; !known || !reflect.DeepEqual(before, line) {
-			changes = append(changes, line)
-		}
-		told[line.UID] = line
-	}
-	for uid, line := range told {
-		if !here[uid] {
-			line.Gone = true
-			changes = append(changes, line)
-			delete(told, uid)
-		}
-	}
-	return changes
 }
 
 // stop ends a static pod until its manifest changes. A pod of the apiserver is deleted there, or its controller would not know.
@@ -271,6 +191,6 @@ func (l *Local) stop(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	_, err = fmt.Fprintf(w, "pod %s/%s has ended; it starts again when its manifest changes or the kubelet starts (remove it from the %s to keep it from that)\n",
-		pod.Namespace, pod.Name, map[string]string{"file": "directory of manifests", "http": "manifests of the URL"}[pod.Annotations["kubernetes.io/config.source"]])
+		pod.Namespace, pod.Name, map[string]string{"file": "directory of manifests", "http": "manifests of the URL"}[pod.Annotations[podinfo.SourceAnnotation]])
 	return err
 }

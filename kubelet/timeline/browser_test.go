@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,10 +21,10 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/kubelet/timeline/story"
 )
 
 // node is a page with what it shows.
@@ -31,7 +32,7 @@ type node struct {
 	*Page
 	provider *sdktrace.TracerProvider
 	mu       sync.Mutex
-	pods     []*corev1.Pod
+	pods     []story.Summary
 	channels []Channel
 	workers  []Worker
 	writes   map[types.UID]time.Time
@@ -41,7 +42,7 @@ func newNode(t *testing.T, steps *StepMode, chaos *Chaos) *node {
 	t.Helper()
 	r := NewRecorder()
 	steps.Use(t.Context(), r)
-	page, err := Listen(Options{Listen: "0", Recorder: r, Steps: steps, Chaos: chaos})
+	page, err := Listen("0", r, steps, chaos)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +51,8 @@ func newNode(t *testing.T, steps *StepMode, chaos *Chaos) *node {
 	var runs sync.WaitGroup
 	runs.Go(func() {
 		page.Run(ctx, Facts{
-			Node: "node-1", Version: "v1.2.3", Sentence: func(pod *corev1.Pod) string { return "It is " + strings.ToLower(string(pod.Status.Phase)) + "." },
-			Pods:     func() []*corev1.Pod { n.mu.Lock(); defer n.mu.Unlock(); return n.pods },
+			Node: "node-1", Version: "v1.2.3",
+			Pods:     func() []story.Summary { n.mu.Lock(); defer n.mu.Unlock(); return slices.Clone(n.pods) },
 			Channels: func() []Channel { n.mu.Lock(); defer n.mu.Unlock(); return n.channels },
 			Workers:  func() []Worker { n.mu.Lock(); defer n.mu.Unlock(); return n.workers },
 			Writes:   func() map[types.UID]time.Time { n.mu.Lock(); defer n.mu.Unlock(); return n.writes },
@@ -67,24 +68,14 @@ func (n *node) set(change func()) {
 	change()
 }
 
-func newPod(name string, phase corev1.PodPhase, waits string) *corev1.Pod {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name)}}
-	pod.Spec.Containers = []corev1.Container{{Name: "main"}}
-	status := corev1.ContainerStatus{Name: "main"}
-	if waits != "" {
-		status.State.Waiting = &corev1.ContainerStateWaiting{Reason: waits}
-	} else {
-		status.State.Running = &corev1.ContainerStateRunning{}
-		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-	}
-	pod.Status.Phase, pod.Status.ContainerStatuses = phase, []corev1.ContainerStatus{status}
-	return pod
+func newPod(name, state string) story.Summary {
+	return story.Summary{UID: types.UID("uid-" + name), Name: "default/" + name, State: state, Of: 1, Answer: "It is " + strings.ToLower(state) + "."}
 }
 
 // start records what the start of a pod has: steps on both sides of the socket, one after another from a time on.
-func (n *node) start(ctx context.Context, pod *corev1.Pod, at time.Time, failure string) {
+func (n *node) start(ctx context.Context, pod story.Summary, at time.Time, failure string) {
 	tr, rpc := n.provider.Tracer(tracer), n.provider.Tracer("rpc")
-	of := trace.WithAttributes(attribute.String("k8s.pod.uid", string(pod.UID)), attribute.String("k8s.pod", pod.Namespace+"/"+pod.Name))
+	of := trace.WithAttributes(attribute.String("k8s.pod.uid", string(pod.UID)), attribute.String("k8s.pod", pod.Name))
 	step := func(ctx context.Context, t trace.Tracer, from, to int, name string, more ...trace.SpanStartOption) (context.Context, func(error)) {
 		ctx, span := t.Start(ctx, name, append(more, of, trace.WithTimestamp(at.Add(time.Duration(from)*time.Millisecond)))...)
 		return ctx, func(err error) {
@@ -205,10 +196,10 @@ const rows = `[...document.querySelectorAll(".row")]`
 // TestPage: what happens appears, and every control does what it says.
 func TestPage(t *testing.T) {
 	n := newNode(t, nil, nil)
-	web, bad := newPod("web", corev1.PodRunning, ""), newPod("bad", corev1.PodPending, "ImagePullBackOff")
-	evil := newPod(`<img src=x onerror=alert(1)>`, corev1.PodRunning, "")
+	web, bad := newPod("web", "Ready"), newPod("bad", "Pending (main: ImagePullBackOff)")
+	evil := newPod(`<img src=x onerror=alert(1)>`, "Ready")
 	n.set(func() {
-		n.pods = []*corev1.Pod{web, bad, evil}
+		n.pods = []story.Summary{web, bad, evil}
 		n.channels = []Channel{{"updates", 1, 50}}
 		n.workers = []Worker{{Pod: "uid-web", Phase: "syncing", Mail: true}}
 		n.writes = map[types.UID]time.Time{"uid-bad": time.Now()}
@@ -221,7 +212,7 @@ func TestPage(t *testing.T) {
 	t.Log("live")
 	n.start(t.Context(), bad, base.Add(time.Second), "no such image")
 	until(ctx, t, "new steps appear", `document.getElementById("count").textContent === "28 steps"`)
-	n.set(func() { n.pods = append(n.pods, newPod("late", corev1.PodPending, "ContainerCreating")) })
+	n.set(func() { n.pods = append(n.pods, newPod("late", "Pending (main: ContainerCreating)")) })
 	until(ctx, t, "a new pod appears", `document.getElementById("pod-list").textContent.includes("default/late")`)
 	openCtx, open := n.provider.Tracer(tracer).Start(t.Context(), "pullImage", trace.WithAttributes(attribute.String("k8s.pod.uid", "uid-late"), attribute.String("k8s.pod", "default/late")))
 	_ = openCtx
@@ -254,7 +245,7 @@ func TestPage(t *testing.T) {
 
 	t.Log("one pod and one step")
 	do(ctx, t, chromedp.Click(`a[title="default/web"]`))
-	until(ctx, t, "one pod's steps, as a tree", rows+`.length === 14 && document.querySelector("#about h2").textContent === "default/webReady" && document.querySelector("#about p").textContent === "It is running."`)
+	until(ctx, t, "one pod's steps, as a tree", rows+`.length === 14 && document.querySelector("#about h2").textContent === "default/webReady" && document.querySelector("#about p").textContent === "It is ready."`)
 	do(ctx, t, chromedp.Evaluate[chromedp.Void](rows+`.find((r) => r.textContent.startsWith("createPodSandbox")).scrollIntoView()`),
 		chromedp.Click(`//div[contains(@class,"row")][contains(., "createPodSandbox")]`))
 	until(ctx, t, "the step with its reason, its change and its source", `(() => { const d = document.getElementById("detail").textContent;
@@ -318,7 +309,7 @@ func TestHeldOnPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := newNode(t, steps, chaos)
-	n.set(func() { n.pods = []*corev1.Pod{newPod("web", corev1.PodPending, "ContainerCreating")} })
+	n.set(func() { n.pods = []story.Summary{newPod("web", "Pending (main: ContainerCreating)")} })
 	n.start(t.Context(), n.pods[0], time.Now(), "")
 	ctx := n.browser(t)
 	until(ctx, t, "both modes are loud", `!document.getElementById("modes").hidden && document.getElementById("modes").textContent.includes("--step=CreateContainer@web --chaos=RunPodSandbox=error:0.3")`)
@@ -341,7 +332,7 @@ func TestManySteps(t *testing.T) {
 	n := newNode(t, nil, nil)
 	base := time.Now().Add(-time.Hour)
 	for i := range 100 {
-		pod := newPod(fmt.Sprintf("pod-%03d", i), corev1.PodRunning, "")
+		pod := newPod(fmt.Sprintf("pod-%03d", i), "Ready")
 		n.pods = append(n.pods, pod)
 		for k := range 7 {
 			n.start(t.Context(), pod, base.Add(time.Duration(i)*time.Second+time.Duration(k)*7*time.Minute), "")
@@ -435,7 +426,7 @@ func TestGuard(t *testing.T) {
 		}
 	}
 	for listen, want := range map[string]string{"10.0.0.1:80": "on loopback only", "x": "want a port", "127.0.0.1:99999": "want a port", "example.com:1": "on loopback only"} {
-		if _, err := Listen(Options{Listen: listen}); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "--timeline: ") {
+		if _, err := Listen(listen, nil, nil, nil); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "--timeline: ") {
 			t.Errorf("%s: %v, want one with %q", listen, err, want)
 		}
 	}

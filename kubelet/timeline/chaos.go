@@ -89,15 +89,15 @@ func (c *Chaos) Unary(ctx context.Context, method string, request, reply any, co
 		}
 		klog.FromContext(ctx).Info("CHAOS: a call is tampered with", "method", name, "how", rule.kind, "delay", rule.delay)
 		trace.SpanFromContext(ctx).AddEvent("chaos: " + name + ": " + rule.kind)
-		switch rule.kind {
-		case "error":
+		if rule.kind == "error" {
 			return status.Errorf(codes.Internal, "chaos: %s was made to fail", name)
-		case "hang":
-			<-ctx.Done()
-			return status.FromContextError(ctx.Err()).Err()
+		}
+		var over <-chan time.Time // never, for one that hangs
+		if rule.kind == "delay" {
+			over = time.After(rule.delay)
 		}
 		select {
-		case <-time.After(rule.delay):
+		case <-over:
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
 		}

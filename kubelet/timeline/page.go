@@ -1,6 +1,7 @@
 package timeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -13,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,19 +37,10 @@ const (
 	maxBody     = 64 << 10 // bytes of a request
 )
 
-// Options are what a page is made of. Steps and Chaos are nil if they are off.
-type Options struct {
-	// Listen is PORT or ADDRESS:PORT, on loopback; port 0 for any.
-	Listen   string
-	Recorder *Recorder
-	Steps    *StepMode
-	Chaos    *Chaos
-}
-
 // Page serves the timeline on loopback, to those who know its token.
 type Page struct {
 	recorder *Recorder
-	steps    *StepMode
+	steps    *StepMode // nil if it is off, as chaos
 	chaos    *Chaos
 	facts    Facts
 	listener net.Listener
@@ -56,18 +49,18 @@ type Page struct {
 	streams  chan struct{} // has an element for each page that looks
 }
 
-// Listen opens the page's port.
-func Listen(o Options) (*Page, error) {
-	address := o.Listen
+// Listen opens the page's port: PORT or ADDRESS:PORT, on loopback; port 0 for any. steps and chaos are nil if they are off.
+func Listen(listen string, recorder *Recorder, steps *StepMode, chaos *Chaos) (*Page, error) {
+	address := listen
 	if !strings.Contains(address, ":") {
 		address = net.JoinHostPort("127.0.0.1", address)
 	}
 	host, port, err := net.SplitHostPort(address)
 	if _, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil {
-		return nil, fmt.Errorf("--timeline: %q: want a port, or a loopback address with one", o.Listen)
+		return nil, fmt.Errorf("--timeline: %q: want a port, or a loopback address with one", listen)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("--timeline: %q: the page is served on loopback only", o.Listen)
+		return nil, fmt.Errorf("--timeline: %q: the page is served on loopback only", listen)
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -76,7 +69,7 @@ func Listen(o Options) (*Page, error) {
 	token := rand.Text()
 	sum := sha256.Sum256([]byte(token))
 	return &Page{
-		recorder: o.Recorder, steps: o.Steps, chaos: o.Chaos, listener: listener, token: token,
+		recorder: recorder, steps: steps, chaos: chaos, listener: listener, token: token,
 		// Cookies are one host's, whatever the port: each start has a name of its own.
 		cookie: "timeline-" + hex.EncodeToString(sum[:4]), streams: make(chan struct{}, maxStreams),
 	}, nil
@@ -117,17 +110,20 @@ func (p *Page) handler() http.Handler {
 	return p.guard(http.NewCrossOriginProtection().Handler(mux))
 }
 
+// headers go with every answer.
+var headers = map[string]string{
+	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+	"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+	"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+}
+
 // guard lets only requests for a loopback host with the token or its cookie pass. A name that leads to loopback is refused: it
 // may be another site's.
 func (p *Page) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		header := w.Header()
-		header.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("Referrer-Policy", "no-referrer")
-		header.Set("Cross-Origin-Opener-Policy", "same-origin")
-		header.Set("Cross-Origin-Resource-Policy", "same-origin")
-		header.Set("Cache-Control", "no-store")
+		for name, value := range headers {
+			w.Header().Set(name, value)
+		}
 		host := r.Host
 		if name, _, err := net.SplitHostPort(host); err == nil {
 			host = name
@@ -147,11 +143,10 @@ func (p *Page) guard(next http.Handler) http.Handler {
 
 func (p *Page) authorized(r *http.Request) bool {
 	given := r.URL.Query().Get("token")
-	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		given = bearer
-	} else if cookie, err := r.Cookie(p.cookie); err == nil && given == "" {
+	if cookie, err := r.Cookie(p.cookie); err == nil && given == "" {
 		given = cookie.Value
 	}
+	given = cmp.Or(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), given)
 	return subtle.ConstantTimeCompare([]byte(given), []byte(p.token)) == 1
 }
 
@@ -166,15 +161,11 @@ func (p *Page) index(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, assets, "page/index.html")
 }
 
-// brief is a step as the stream has it: without what is shown when it is chosen.
-func (s *Step) brief() Step {
-	short := *s
-	short.What = titles()[s.Name]
-	short.Before, short.After, short.Attributes = "", "", nil
-	if n := len(s.Notes); n > 1 {
-		short.Notes = s.Notes[n-1:]
-	}
-	return short
+// shorten leaves of a step what the stream has: not what is shown when it is chosen.
+func (s *Step) shorten() {
+	s.What = titles()[s.Name]
+	s.Before, s.After, s.Attributes = "", "", nil
+	s.Notes = s.Notes[max(0, len(s.Notes)-1):]
 }
 
 // events is the stream: steps that began or changed, and the state when it is another one.
@@ -189,27 +180,30 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{})
 	w.Header().Set("Content-Type", "text/event-stream")
-	bell, stop := p.recorder.Subscribe()
-	defer stop()
+	send := func(event string, data any) error {
+		text, err := json.Marshal(data)
+		_ = control.SetWriteDeadline(time.Now().Add(30 * time.Second)) // a page that reads nothing is given up
+		_, wrong := fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, text)
+		return errors.Join(err, wrong)
+	}
 	tick := time.NewTicker(statePeriod)
 	defer tick.Stop()
 	after, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
-	last, err := "", p.send(w, "", "hello", time.Now())
+	last, err := "", send("hello", time.Now())
 	for err == nil {
+		bell := p.recorder.Bell()
 		var steps []Step
 		for steps, after = p.recorder.Since(after, batch); len(steps) > 0 && err == nil; steps, after = p.recorder.Since(after, batch) {
 			for i := range steps {
-				steps[i] = steps[i].brief()
+				steps[i].shorten()
 			}
-			err = p.send(w, strconv.FormatUint(after, 10), "steps", steps)
+			fmt.Fprintf(w, "id: %d\n", after)
+			err = send("steps", steps)
 		}
 		if now, _ := json.Marshal(p.state()); string(now) != last && err == nil {
-			last, err = string(now), p.send(w, "", "state", json.RawMessage(now))
+			last, err = string(now), send("state", json.RawMessage(now))
 		}
-		if err == nil {
-			_ = control.SetWriteDeadline(time.Now().Add(30 * time.Second))
-			err = control.Flush()
-		}
+		err = errors.Join(err, control.Flush())
 		select {
 		case <-r.Context().Done():
 			return
@@ -220,46 +214,21 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (p *Page) send(w http.ResponseWriter, id, event string, data any) error {
-	text, err := json.Marshal(data)
-	if err != nil {
-		return err
-	}
-	if id != "" {
-		id = "id: " + id + "\n"
-	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(30 * time.Second)) // a page that reads nothing is given up
-	_, err = fmt.Fprintf(w, "%sevent: %s\ndata: %s\n\n", id, event, text)
-	return err
-}
-
-// find returns a step of those that are kept, and all of its pod.
-func (p *Page) find(pod types.UID, id string) (*Step, []Step) {
-	steps := p.recorder.Steps(pod)
-	for i := range steps {
-		if steps[i].ID.String() == id {
-			return &steps[i], steps
-		}
-	}
-	return nil, steps
-}
-
 // step sends all that is known of one step, with its source.
 func (p *Page) step(w http.ResponseWriter, r *http.Request) {
-	step, steps := p.find(types.UID(r.URL.Query().Get("pod")), r.URL.Query().Get("id"))
-	if step == nil {
+	steps := p.recorder.Steps(types.UID(r.URL.Query().Get("pod")))
+	at := slices.IndexFunc(steps, func(s Step) bool { return s.ID.String() == r.URL.Query().Get("id") })
+	if at < 0 {
 		http.Error(w, "the step is not kept any more", http.StatusNotFound)
 		return
 	}
+	step := steps[at]
 	step.What = titles()[step.Name]
-	code := locate(step, steps)
+	code := locate(&step, steps)
 	if step.Upstream = code.Upstream; step.Function == "" {
 		step.Function, step.File = code.Function, code.File
 	}
-	reply(w, struct {
-		Step *Step   `json:"step"`
-		Code *source `json:"code,omitempty"`
-	}{step, code})
+	reply(w, map[string]any{"step": step, "code": code})
 }
 
 // release lets a held step go on.
@@ -282,4 +251,47 @@ func (p *Page) release(w http.ResponseWriter, r *http.Request) {
 func reply(w http.ResponseWriter, data any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(data)
+}
+
+// exported returns the steps that a request asks for: those of one pod, of the node, or all.
+func (p *Page) exported(r *http.Request) []Step {
+	if r.URL.Query().Has("pod") {
+		return p.recorder.Steps(types.UID(r.URL.Query().Get("pod")))
+	}
+	steps := p.recorder.Steps("")
+	for uid := range p.recorder.Pods() {
+		steps = append(steps, p.recorder.Steps(uid)...)
+	}
+	return steps
+}
+
+// export sends steps as JSON.
+func (p *Page) export(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Disposition", `attachment; filename="steps.json"`)
+	reply(w, p.exported(r))
+}
+
+// perfetto sends steps in the format that Perfetto and Chrome's tracing read: a process for each pod, a thread for each step that
+// is part of none, with those that are part of it.
+func (p *Page) perfetto(w http.ResponseWriter, r *http.Request) {
+	groups, lines := map[types.UID]int{}, map[string]int{}
+	var events []map[string]any
+	for _, s := range p.exported(r) {
+		key := fmt.Sprint(s.Trace, s.Runtime)
+		lines[key] = cmp.Or(lines[key], len(lines)+1)
+		if groups[s.Pod] == 0 {
+			groups[s.Pod] = len(groups) + 1
+			events = append(events, map[string]any{"name": "process_name", "ph": "M", "pid": groups[s.Pod], "args": map[string]any{"name": cmp.Or(s.PodName, "node")}})
+		}
+		end := s.End
+		if s.Running() {
+			end = time.Now()
+		}
+		events = append(events, map[string]any{ // times are in microseconds
+			"name": s.Name, "ph": "X", "ts": s.Start.UnixMicro(), "dur": max(end.Sub(s.Start).Microseconds(), 1), "pid": groups[s.Pod], "tid": lines[key],
+			"args": map[string]any{"why": s.Why, "error": s.Error, "container": s.Container, "function": s.Function},
+		})
+	}
+	w.Header().Set("Content-Disposition", `attachment; filename="perfetto.json"`)
+	reply(w, map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
 }

@@ -1,7 +1,9 @@
 package timeline
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -31,14 +33,13 @@ type Recorder struct {
 	change uint64
 	pods   map[types.UID]*history
 	open   map[trace.SpanID]*openStep
-	bells  map[chan struct{}]bool
-	calls  map[string]*Calls
+	bell   chan struct{}                // closed at the next change; nil if nobody waits for it
 	hold   func(context.Context, *Step) // step mode; nil for none
 }
 
 // history is what is kept of one pod.
 type history struct {
-	Pod
+	name   string  // NAMESPACE/NAME
 	steps  []*Step // by their beginning
 	bytes  int
 	change uint64 // of the last step that changed
@@ -53,9 +54,7 @@ type openStep struct {
 
 // NewRecorder returns a recorder without any step.
 func NewRecorder() *Recorder {
-	return &Recorder{
-		pods: map[types.UID]*history{}, open: map[trace.SpanID]*openStep{}, bells: map[chan struct{}]bool{}, calls: map[string]*Calls{},
-	}
+	return &Recorder{pods: map[types.UID]*history{}, open: map[trace.SpanID]*openStep{}}
 }
 
 // OnStart records a step that begins. It is called by the goroutine that does the step.
@@ -93,12 +92,10 @@ func (r *Recorder) begin(step *Step, span sdktrace.ReadOnlySpan) {
 	pod := r.pods[step.Pod]
 	if pod == nil {
 		r.makeRoom()
-		pod = &history{Pod: Pod{UID: step.Pod, Name: step.PodName}}
+		pod = &history{}
 		r.pods[step.Pod] = pod
 	}
-	if pod.Name == "" {
-		pod.Name = step.PodName
-	}
+	pod.name = cmp.Or(pod.name, step.PodName)
 	pod.steps = append(pod.steps, step)
 	pod.bytes += step.size()
 	r.changed(step)
@@ -109,16 +106,9 @@ func (r *Recorder) makeRoom() {
 	if len(r.pods) < maxPods {
 		return
 	}
-	var oldest *history
-	for uid, pod := range r.pods {
-		if uid != "" && (oldest == nil || pod.change < oldest.change) {
-			oldest = pod
-		}
-	}
-	for _, step := range oldest.steps {
-		step.dropped = true
-	}
-	delete(r.pods, oldest.UID)
+	pods := slices.DeleteFunc(slices.Collect(maps.Keys(r.pods)), func(uid types.UID) bool { return uid == "" })
+	oldest := slices.MinFunc(pods, func(a, b types.UID) int { return cmp.Compare(r.pods[a].change, r.pods[b].change) })
+	delete(r.pods, oldest)
 }
 
 // changed numbers a change, forgets the pod's first steps if there are too many, and tells who listens. Callers hold mu.
@@ -129,16 +119,12 @@ func (r *Recorder) changed(step *Step) {
 		pod.change = r.change
 		for len(pod.steps) > maxSteps || pod.bytes > maxBytes && len(pod.steps) > 1 {
 			pod.bytes -= pod.steps[0].size()
-			pod.steps[0].dropped = true
-			pod.steps[0] = nil
-			pod.steps = pod.steps[1:]
+			pod.steps[0], pod.steps = nil, pod.steps[1:]
 		}
 	}
-	for bell := range r.bells {
-		select {
-		case bell <- struct{}{}:
-		default:
-		}
+	if r.bell != nil {
+		close(r.bell)
+		r.bell = nil
 	}
 }
 
@@ -146,28 +132,17 @@ func (r *Recorder) changed(step *Step) {
 func (r *Recorder) OnEnd(span sdktrace.ReadOnlySpan) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	of := r.open[span.SpanContext().SpanID()]
-	if of == nil {
-		return
-	}
-	delete(r.open, of.step.ID)
-	r.update(of.step, func() {
-		of.step.read(span)
-		of.step.End = span.EndTime()
-		if s := span.Status(); s.Code == codes.Error {
-			of.step.Error = cut(s.Description)
-		}
-	})
-	if of.step.Method != "" && !of.step.Runtime {
-		r.count(of.step)
+	if of := r.open[span.SpanContext().SpanID()]; of != nil {
+		delete(r.open, of.step.ID)
+		r.update(of.step, span)
 	}
 }
 
-// update changes a step. Callers hold mu.
-func (r *Recorder) update(step *Step, change func()) {
+// update reads a step anew. Callers hold mu.
+func (r *Recorder) update(step *Step, span sdktrace.ReadOnlySpan) {
 	before := step.size()
-	change()
-	if pod := r.pods[step.Pod]; pod != nil && !step.dropped {
+	step.read(span)
+	if pod := r.pods[step.Pod]; pod != nil && slices.Contains(pod.steps, step) {
 		pod.bytes += step.size() - before
 	}
 	r.changed(step)
@@ -176,9 +151,9 @@ func (r *Recorder) update(step *Step, change func()) {
 // refresh reads what steps that go on have noted since. Callers hold mu.
 func (r *Recorder) refresh() {
 	for _, of := range r.open {
-		if events := of.span.Events(); len(events) != of.notes {
-			of.notes = len(events)
-			r.update(of.step, func() { of.step.read(of.span) })
+		if n := len(of.span.Events()); n != of.notes {
+			of.notes = n
+			r.update(of.step, of.span)
 		}
 	}
 }
@@ -193,10 +168,10 @@ func (r *Recorder) of(span trace.SpanID) Step {
 	return Step{}
 }
 
-// Shutdown does nothing: steps stay readable until the process ends.
+// Shutdown and ForceFlush do nothing: steps are readable at once, and until the process ends.
 func (r *Recorder) Shutdown(context.Context) error { return nil }
 
-// ForceFlush does nothing: steps are readable at once.
+// ForceFlush is Shutdown.
 func (r *Recorder) ForceFlush(context.Context) error { return nil }
 
 // Steps returns what is kept of a pod's steps, or of the node's for "", by their beginning.
@@ -204,28 +179,25 @@ func (r *Recorder) Steps(pod types.UID) []Step {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refresh()
-	h := r.pods[pod]
-	if h == nil {
-		return nil
-	}
-	steps := make([]Step, len(h.steps))
-	for i, step := range h.steps {
-		steps[i] = *step
+	var steps []Step
+	if h := r.pods[pod]; h != nil {
+		for _, step := range h.steps {
+			steps = append(steps, *step)
+		}
 	}
 	return steps
 }
 
-// Pods returns the pods that have steps; the node is none of them.
-func (r *Recorder) Pods() []Pod {
+// Pods returns the pods that have steps, with their names; the node is none of them.
+func (r *Recorder) Pods() map[types.UID]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pods := make([]Pod, 0, len(r.pods))
-	for _, pod := range r.pods {
-		if pod.UID != "" {
-			pods = append(pods, pod.Pod)
+	pods := map[types.UID]string{}
+	for uid, pod := range r.pods {
+		if uid != "" {
+			pods[uid] = pod.name
 		}
 	}
-	slices.SortFunc(pods, func(a, b Pod) int { return strings.Compare(a.Name+string(a.UID), b.Name+string(b.UID)) })
 	return pods
 }
 
@@ -237,16 +209,13 @@ func (r *Recorder) Since(change uint64, limit int) (steps []Step, next uint64) {
 	r.refresh()
 	var found []*Step
 	for _, pod := range r.pods {
-		if pod.change <= change {
-			continue
-		}
 		for _, step := range pod.steps {
 			if step.Change > change {
 				found = append(found, step)
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *Step) int { return int(int64(a.Change) - int64(b.Change)) })
+	slices.SortFunc(found, func(a, b *Step) int { return cmp.Compare(a.Change, b.Change) })
 	next = r.change
 	if len(found) > limit {
 		found = found[:limit]
@@ -258,64 +227,52 @@ func (r *Recorder) Since(change uint64, limit int) (steps []Step, next uint64) {
 	return steps, next
 }
 
-// Subscribe returns a bell that rings, once for any number of them, after steps began or changed: Since then has them. stop
-// ends that.
-func (r *Recorder) Subscribe() (bell <-chan struct{}, stop func()) {
-	rings := make(chan struct{}, 1)
+// Bell returns a channel that is closed when steps begin or change: Since then has them.
+func (r *Recorder) Bell() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.bells[rings] = true
-	return rings, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.bells, rings)
+	if r.bell == nil {
+		r.bell = make(chan struct{})
 	}
+	return r.bell
 }
 
 // read takes from a span what the step has not at its beginning.
 func (s *Step) read(span sdktrace.ReadOnlySpan) {
-	s.Attributes = nil
+	s.Attributes, s.End = nil, span.EndTime()
+	if status := span.Status(); status.Code == codes.Error {
+		s.Error = cut(status.Description)
+	}
 	for _, a := range span.Attributes() {
 		s.set(string(a.Key), a.Value)
 	}
-	events := span.Events()
-	events = events[max(0, len(events)-maxNotes):]
 	s.Notes = nil
-	for _, e := range events {
-		if e.Name == "exception" || e.Name == "message" { // the error has its own place; messages are those of a call
-			continue
+	events := span.Events()
+	for _, e := range events[max(0, len(events)-maxNotes):] {
+		if e.Name != "exception" && e.Name != "message" { // the error has its own place; messages are those of a call
+			s.Notes = append(s.Notes, Note{At: e.Time, Text: cut(e.Name)})
 		}
-		s.Notes = append(s.Notes, Note{At: e.Time, Text: cut(e.Name)})
 	}
 }
 
+// texts are the attributes of a span that are a step's own fields.
+var texts = map[string]func(*Step) *string{
+	"k8s.pod": func(s *Step) *string { return &s.PodName }, "k8s.container.name": func(s *Step) *string { return &s.Container },
+	"step.why": func(s *Step) *string { return &s.Why }, "step.before": func(s *Step) *string { return &s.Before }, "step.after": func(s *Step) *string { return &s.After },
+	"code.function.name": func(s *Step) *string { return &s.Function }, "code.file.path": func(s *Step) *string { return &s.File },
+}
+
 func (s *Step) set(key string, value attribute.Value) {
-	switch key {
-	case "k8s.pod.uid":
+	group, _, _ := strings.Cut(key, ".")
+	switch field := texts[key]; {
+	case field != nil:
+		*field(s) = cut(value.AsString())
+	case key == "k8s.pod.uid":
 		s.Pod = types.UID(value.AsString())
-	case "k8s.pod":
-		s.PodName = cut(value.AsString())
-	case "k8s.container.name":
-		s.Container = cut(value.AsString())
-	case "step.why":
-		s.Why = cut(value.AsString())
-	case "step.before":
-		s.Before = cut(value.AsString())
-	case "step.after":
-		s.After = cut(value.AsString())
-	case "code.function.name":
-		s.Function = value.AsString()
-	case "code.file.path":
-		s.File = value.AsString()
-	case "code.line.number":
+	case key == "code.line.number":
 		s.Line = int(value.AsInt64())
-	case "k8s.pod.name", "k8s.namespace.name":
-	default:
-		for _, prefix := range []string{"rpc.", "network.", "server.", "client."} {
-			if strings.HasPrefix(key, prefix) && !strings.Contains(key, "status_code") {
-				return
-			}
-		}
+	case key == "k8s.pod.name" || key == "k8s.namespace.name":
+	case !slices.Contains([]string{"rpc", "network", "server", "client"}, group) || strings.Contains(key, "status_code"):
 		s.Attributes = append(s.Attributes, Attribute{key, cut(value.String())})
 	}
 }

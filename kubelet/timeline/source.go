@@ -10,6 +10,7 @@ import (
 	"path"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -46,29 +47,24 @@ var sourceRoot = func() string {
 // locate finds the function that does a step: its own, the runtime's method that answers a call, or that of the step which it is
 // part of.
 func locate(step *Step, steps []Step) *source {
-	code := &source{Function: step.Function, File: step.File, Line: step.Line}
-	client := "" // upstream's, of a call
-	if step.Method != "" && step.Function == "" {
-		client = "staging/src/k8s.io/cri-client/pkg/remote_runtime.go " + step.Method
-		if strings.Contains(step.Name, "ImageService") {
-			client = strings.Replace(client, "runtime.go", "image.go", 1)
+	of := step
+	for of.Function == "" && !(of.Runtime && of.Method != "") {
+		at := slices.IndexFunc(steps, func(s Step) bool { return s.ID == of.Parent })
+		if at < 0 {
+			return &source{}
 		}
+		of = &steps[at]
 	}
-	for of := step; code.Function == ""; {
-		if of.Runtime && of.Method != "" {
-			code.Function, client = criserver+".(*Server)."+of.Method, ""
-			break
-		}
-		parent := parentOf(of, steps)
-		if parent == nil {
-			return code
-		}
-		of = parent
-		code.Function, code.File, code.Line = of.Function, of.File, of.Line
+	code := &source{Function: of.Function, File: of.File, Line: of.Line}
+	if of.Function == "" {
+		code.Function = criserver + ".(*Server)." + of.Method
 	}
 	code.read()
-	if client != "" {
-		code.Upstream = client
+	if step.Method != "" && !step.Runtime { // upstream's client
+		code.Upstream = "staging/src/k8s.io/cri-client/pkg/remote_runtime.go " + step.Method
+		if strings.Contains(step.Name, "ImageService") {
+			code.Upstream = strings.Replace(code.Upstream, "runtime.go", "image.go", 1)
+		}
 	}
 	return code
 }
@@ -91,15 +87,6 @@ var titles = sync.OnceValue(func() map[string]string {
 	return all
 })
 
-func parentOf(step *Step, steps []Step) *Step {
-	for i := range steps {
-		if steps[i].ID == step.Parent {
-			return &steps[i]
-		}
-	}
-	return nil
-}
-
 var closure = regexp.MustCompile(`(\.func\d+|\.gowrap\d+|-range\d+|\.\d+|-fm)+$`)
 
 // read finds the function's text and what its comment says of upstream.
@@ -116,17 +103,12 @@ func (c *source) read() {
 		return
 	}
 	for file, text := range files(dir+pkg, c.File) {
-		at := begins.FindStringIndex(text)
-		if at == nil {
-			continue
+		if at := begins.FindStringIndex(text); at != nil {
+			function, _, _ := strings.Cut(text[at[0]:], "\n}\n")
+			c.File, c.First, c.Text = file, strings.Count(text[:at[0]], "\n")+1, function+"\n}"
+			c.Upstream = upstream(c.Text[:at[1]-at[0]], text[:at[0]], text)
+			return
 		}
-		end := strings.Index(text[at[0]:], "\n}\n")
-		if end < 0 {
-			continue
-		}
-		c.File, c.First, c.Text = file, strings.Count(text[:at[0]], "\n")+1, text[at[0]:at[0]+end+2]
-		c.Upstream = upstream(c.Text[:at[1]-at[0]], text[:at[0]], text)
-		return
 	}
 }
 

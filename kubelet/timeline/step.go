@@ -43,8 +43,6 @@ type Step struct {
 	Notes      []Note      `json:"notes,omitempty"`
 	// Change grows whenever a step begins or changes; no two steps have the same.
 	Change uint64 `json:"change"`
-
-	dropped bool // the recorder keeps it no more
 }
 
 // Attribute is what else is known of a step.
@@ -57,12 +55,6 @@ type Attribute struct {
 type Note struct {
 	At   time.Time `json:"at"`
 	Text string    `json:"text"`
-}
-
-// Pod is a pod that has steps.
-type Pod struct {
-	UID  types.UID `json:"uid"`
-	Name string    `json:"name"` // NAMESPACE/NAME
 }
 
 // Running tells whether the step goes on.

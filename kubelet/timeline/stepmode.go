@@ -2,11 +2,11 @@ package timeline
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -29,12 +29,13 @@ var holdable = []string{"syncPod", "mountVolumes", "createPodSandbox", "startCon
 
 // StepMode holds chosen steps until they are released: a breakpoint without a debugger. Its methods do nothing on nil.
 type StepMode struct {
+	text     string
 	rules    []holdRule
 	recorder *Recorder
 	logger   klog.Logger
 	mu       sync.Mutex
 	last     int
-	held     map[int]*heldStep
+	held     map[int]*Held
 }
 
 // holdRule is one of --step: what, and of which pod ("" for all).
@@ -52,6 +53,8 @@ type Held struct {
 	Request string `json:"request,omitempty"`
 	// Edit is what of it can be changed; nil for nothing.
 	Edit *Edit `json:"edit,omitempty"`
+
+	released chan *Edit // given what to send instead, nil for the request as it is
 }
 
 // Edit is what a container is created with. When it changes a request, what is nil stays as it is.
@@ -61,20 +64,15 @@ type Edit struct {
 	Env     []string `json:"env"` // NAME=VALUE
 }
 
-type heldStep struct {
-	Held
-	released chan *Edit // closed, or given what to send instead
-}
-
 // ParseStep reads --step: NAME or NAME@POD or NAME@NAMESPACE/POD, separated by commas, where NAME is a step's or a CRI method's.
 // It returns nil for "".
 func ParseStep(text string) (*StepMode, error) {
 	if text == "" {
 		return nil, nil
 	}
-	s := &StepMode{held: map[int]*heldStep{}}
-	for word := range strings.SplitSeq(text, ",") {
-		name, pod, at := strings.Cut(strings.TrimSpace(word), "@")
+	s := &StepMode{text: strings.ReplaceAll(text, " ", ""), held: map[int]*Held{}}
+	for word := range strings.SplitSeq(s.text, ",") {
+		name, pod, at := strings.Cut(word, "@")
 		if name == "" || at && pod == "" || strings.Count(pod, "/") > 1 {
 			return nil, fmt.Errorf("--step: %q: want STEP, STEP@POD or STEP@NAMESPACE/POD, as in CreateContainer@default/web", word)
 		}
@@ -93,13 +91,7 @@ func isMethod(name string) bool {
 }
 
 // String is what --step was given.
-func (s *StepMode) String() string {
-	words := make([]string, len(s.rules))
-	for i, rule := range s.rules {
-		words[i] = strings.TrimSuffix(rule.name+"@"+rule.pod, "@")
-	}
-	return strings.Join(words, ",")
-}
+func (s *StepMode) String() string { return s.text }
 
 // Use has the steps of the recorder held from now on.
 func (s *StepMode) Use(ctx context.Context, recorder *Recorder) {
@@ -108,7 +100,7 @@ func (s *StepMode) Use(ctx context.Context, recorder *Recorder) {
 	}
 	s.recorder, s.logger = recorder, klog.FromContext(ctx)
 	recorder.hold = s.holdStep
-	s.logger.Info("STEP MODE: steps wait until they are released, on the timeline's page, or with Enter (the first), a number (that one) or all, if the kubelet's input is a terminal", "step", s.String())
+	s.logger.Info("STEP MODE: steps wait until they are released, on the timeline's page, or with Enter (the first), a number (that one) or all, if the kubelet's input is a terminal", "step", s.text)
 }
 
 func (s *StepMode) wants(name, pod string) bool {
@@ -140,34 +132,33 @@ func (s *StepMode) Unary(ctx context.Context, method string, request, reply any,
 	if err != nil {
 		return err
 	}
-	if edit != nil && is {
-		changed := proto.Clone(create).(*runtimeapi.CreateContainerRequest)
-		edit.apply(changed.Config)
+	if edit != nil {
+		create = proto.CloneOf(create)
+		edit.apply(create.Config)
 		trace.SpanFromContext(ctx).AddEvent("step mode: the request was changed")
-		request = changed
+		request = create
 	}
 	return invoke(ctx, method, request, reply, conn, options...)
 }
 
 // wait returns when the step is released, with what to send instead if that was said, or when its context ends.
-func (s *StepMode) wait(ctx context.Context, held Held) (*Edit, error) {
-	step := &heldStep{Held: held, released: make(chan *Edit, 1)}
+func (s *StepMode) wait(ctx context.Context, step Held) (*Edit, error) {
+	step.released, step.Since = make(chan *Edit, 1), time.Now()
 	s.mu.Lock()
 	s.last++
-	step.ID, step.Since = s.last, time.Now()
-	s.held[step.ID] = step
+	step.ID = s.last
+	s.held[step.ID] = &step
 	s.mu.Unlock()
-	s.logger.Info("STEP MODE: a step is held", "id", step.ID, "step", step.Name, "pod", step.PodName, "containerName", step.Container)
-	defer func() {
+	logger := s.logger.WithValues("id", step.ID, "step", step.Name, "pod", step.PodName)
+	logger.Info("STEP MODE: a step is held", "containerName", step.Container)
+	select {
+	case edit := <-step.released:
+		logger.Info("STEP MODE: the step is released", "changed", edit != nil)
+		return edit, nil
+	case <-ctx.Done():
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.held, step.ID)
-	}()
-	select {
-	case edit := <-step.released:
-		s.logger.Info("STEP MODE: the step is released", "id", step.ID, "step", step.Name, "pod", step.PodName, "changed", edit != nil)
-		return edit, nil
-	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
@@ -180,10 +171,9 @@ func (s *StepMode) Held() []Held {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []Held
-	for _, step := range s.held {
-		all = append(all, step.Held)
+	for _, id := range slices.Sorted(maps.Keys(s.held)) {
+		all = append(all, *s.held[id])
 	}
-	slices.SortFunc(all, func(a, b Held) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
@@ -214,23 +204,21 @@ func (s *StepMode) Release(id int, edit *Edit) error {
 func (s *StepMode) Terminal(in io.Reader, out io.Writer) {
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		held, line := s.Held(), strings.TrimSpace(lines.Text())
-		var which []int
-		for _, h := range held {
-			which = append(which, h.ID)
-		}
-		if n, err := strconv.Atoi(line); err == nil {
-			which = []int{n}
-		} else if line == "" && len(which) > 1 {
-			which = which[:1]
-		} else if line != "" && line != "all" {
+		id, err := strconv.Atoi(line)
+		switch {
+		case err == nil:
+			held = []Held{{ID: id}}
+		case line == "":
+			held = held[:min(len(held), 1)]
+		case line != "all":
 			fmt.Fprintln(out, "Enter releases the first step, a number that one, all those that are held")
 			continue
 		}
-		if len(which) == 0 {
+		if len(held) == 0 {
 			fmt.Fprintln(out, "no step is held")
 		}
-		for _, id := range which {
-			if err := s.Release(id, nil); err != nil {
+		for _, step := range held {
+			if err := s.Release(step.ID, nil); err != nil {
 				fmt.Fprintln(out, err)
 			}
 		}
@@ -262,10 +250,9 @@ func (e *Edit) apply(c *runtimeapi.ContainerConfig) {
 	if e.Args != nil {
 		c.Args = e.Args
 	}
-	if e.Env == nil {
-		return
+	if e.Env != nil {
+		c.Envs = nil
 	}
-	c.Envs = nil
 	for _, kv := range e.Env {
 		name, value, _ := strings.Cut(kv, "=")
 		c.Envs = append(c.Envs, &runtimeapi.KeyValue{Key: name, Value: []byte(value)})
@@ -278,9 +265,9 @@ func show(request any) string {
 	if !ok {
 		return ""
 	}
-	if pull, is := message.(*runtimeapi.PullImageRequest); is && pull.Auth != nil {
-		without := proto.Clone(pull).(*runtimeapi.PullImageRequest)
-		without.Auth, message = nil, without
+	if pull, is := message.(*runtimeapi.PullImageRequest); is {
+		pull = proto.CloneOf(pull)
+		pull.Auth, message = nil, pull
 	}
 	text := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Format(message)
 	return text[:min(len(text), maxBody)]

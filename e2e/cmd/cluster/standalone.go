@@ -12,6 +12,7 @@ import (
 
 	"minikubelet/e2e/stack"
 	"minikubelet/kubelet/local"
+	"minikubelet/kubelet/timeline/story"
 )
 
 // runStandalone runs the kubelet alone: it is its own runtime, and its pods are the manifests in examples/static.
@@ -23,6 +24,7 @@ func runStandalone(ctx context.Context, f flags) error {
 	start := func(s *stack.Stack) (*stack.Kubelet, error) {
 		// Without a client authority a token opens the kubelet's server.
 		config := map[string]any{"authentication": nil}
+		_ = os.Remove(timelineLink(s)) // that of a kubelet which was killed leads nowhere
 		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config, Args: append([]string{"--timeline"}, strings.Fields(f.args)...)})
 		if err == nil && f.env != "" {
 			err = writeEnv(f.env, s, k)
@@ -32,7 +34,18 @@ func runStandalone(ctx context.Context, f flags) error {
 	if f.env != "" {
 		defer os.Remove(f.env)
 	}
-	return onStack(ctx, f, o, start, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
+	again := func(s *stack.Stack) (*stack.Kubelet, error) {
+		k, err := start(s)
+		if err != nil {
+			return nil, err
+		}
+		link, err := forwardTimeline(ctx, s, k)
+		if err == nil {
+			fmt.Printf("\n  each step, from now on: %s\n\n", link)
+		}
+		return k, err
+	}
+	return onStack(ctx, f, o, again, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
 		k, err := start(s)
 		if err != nil {
 			return nil, err
@@ -55,10 +68,12 @@ func writeEnv(file string, s *stack.Stack, k *stack.Kubelet) error {
 	return os.WriteFile(file, []byte(text), 0o600)
 }
 
+func timelineLink(s *stack.Stack) string { return filepath.Join(s.RootDir(), "timeline-link") }
+
 // forwardTimeline makes the timeline's page reachable from the host, and returns its link there.
 func forwardTimeline(ctx context.Context, s *stack.Stack, k *stack.Kubelet) (string, error) {
 	for {
-		text, err := os.ReadFile(filepath.Join(s.RootDir(), "timeline-link"))
+		text, err := os.ReadFile(timelineLink(s))
 		if err == nil {
 			link, err := url.Parse(strings.TrimSpace(string(text)))
 			if err != nil {
@@ -101,11 +116,11 @@ func showStandalone(s *stack.Stack, k *stack.Kubelet, timeline, env string) {
 // watchStandalone prints the changes of the pods and why those wait that are not Ready, and closes ready once the awaited
 // ones are.
 func watchStandalone(ctx context.Context, s *stack.Stack, say sayer, await []string, ready chan<- struct{}) {
-	follow(ctx, s, func(l local.Summary) {
-		key := podKey(l.Namespace, l.Name)
+	follow(ctx, s, func(l story.Summary) {
+		key := keyOf(l)
 		isReady := l.State == "Ready"
 		say("%s %s", key, describe(l))
-		if isReady && l.Name == "hello-"+s.NodeName {
+		if isReady && l.Name == "default/hello-"+s.NodeName {
 			say("try: nsenter --net=%s curl http://%s:8080", s.NetnsPath(), l.IP)
 		}
 		if await = without(await, key, isReady); len(await) == 0 && ready != nil {
@@ -118,9 +133,9 @@ func watchStandalone(ctx context.Context, s *stack.Stack, say sayer, await []str
 
 // tellWhy prints why pods wait, beside what the apiserver tells of them.
 func tellWhy(ctx context.Context, s *stack.Stack, say sayer) {
-	follow(ctx, s, func(l local.Summary) {
+	follow(ctx, s, func(l story.Summary) {
 		if l.Answer != "" && l.State != "Ready" {
-			say("%s %s", podKey(l.Namespace, l.Name), cmp.Or(l.Progress, l.Answer))
+			say("%s %s", keyOf(l), cmp.Or(l.Progress, l.Answer))
 		}
 	})
 }
@@ -130,22 +145,24 @@ const progressEvery = 5 * time.Second
 
 // follow calls tell for each pod that is another than before, as the kubelet's local socket tells it, and now and then for
 // one that a pull goes on for.
-func follow(ctx context.Context, s *stack.Stack, tell func(local.Summary)) {
+func follow(ctx context.Context, s *stack.Stack, tell func(story.Summary)) {
 	client := local.NewClient(s.RootDir())
 	seen, progressed := map[string]string{}, map[string]time.Time{}
 	for ctx.Err() == nil {
-		_ = client.Watch(ctx, func(l local.Summary) { // an error says that it is starting, or has ended
-			key := l.Namespace + "/" + l.Name
-			text := l.State + l.Cause + l.IP
-			going := l.Progress != "" && time.Since(progressed[key]) >= progressEvery
-			if seen[key] == text && !going || l.Gone || l.Cause == "Starting" {
-				return
+		_ = client.Watch(ctx, func(lines []story.Summary) bool { // an error says that it is starting, or has ended
+			for _, l := range lines {
+				text := l.State + l.Cause + l.IP
+				going := l.Progress != "" && time.Since(progressed[l.Name]) >= progressEvery
+				if seen[l.Name] == text && !going || l.Cause == "Starting" {
+					continue
+				}
+				seen[l.Name] = text
+				if l.Progress != "" {
+					progressed[l.Name] = time.Now()
+				}
+				tell(l)
 			}
-			seen[key] = text
-			if l.Progress != "" {
-				progressed[key] = time.Now()
-			}
-			tell(l)
+			return true
 		})
 		select {
 		case <-ctx.Done():
@@ -154,8 +171,13 @@ func follow(ctx context.Context, s *stack.Stack, tell func(local.Summary)) {
 	}
 }
 
+func keyOf(l story.Summary) string {
+	namespace, name, _ := strings.Cut(l.Name, "/")
+	return podKey(namespace, name)
+}
+
 // describe says how a pod is, and why.
-func describe(l local.Summary) string {
+func describe(l story.Summary) string {
 	if l.State == "Ready" {
 		return "Ready at " + l.IP
 	}

@@ -1,6 +1,6 @@
 // The chosen step: why, how long, what it changed, and where in the source.
 
-import { $, clock, h, replace, took } from "./dom.js";
+import { $, clock, h, link, replace, took } from "./dom.js";
 import { end, of } from "./store.js";
 
 let asked = 0;
@@ -54,13 +54,6 @@ function show(step, { step: full, code, gone }, close) {
 
 const short = (name) => name.replace(/^.*\//, "").replace(/(\.func\d+|\.\d+)+$/, "");
 
-// link is the permalink with other values.
-export function link(values) {
-  const at = new URLSearchParams(location.hash.slice(1));
-  for (const [key, value] of Object.entries(values)) value ? at.set(key, value) : at.delete(key);
-  return `#${at}`;
-}
-
 // change shows what a step changed: the lines that only one side has are marked.
 function change(before, after) {
   if (!after && !before) return null;
@@ -77,4 +70,3 @@ function source(code) {
     return h(number === code.line ? "mark" : "span", { class: comment ? "comment" : null }, h("b", {}, String(number).padStart(4)), ` ${text}\n`);
   }));
 }
-

@@ -24,11 +24,7 @@ export function took(ms) {
   return s < 3600 ? two(`${m} min`, `${s % 60} s`) : two(`${Math.floor(m / 60)} h`, `${m % 60} min`);
 }
 
-export function clock(ms, fine) {
-  const d = new Date(ms);
-  const two = (n) => String(n).padStart(2, "0");
-  return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}${fine ? "." + String(d.getMilliseconds()).padStart(3, "0") : ""}`;
-}
+export const clock = (ms, fine) => new Date(ms).toLocaleTimeString("en-GB", fine ? { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 } : {});
 
 // replace puts children into an element unless what it shows is the same: a key says what.
 export function replace(e, key, make) {
@@ -42,4 +38,11 @@ export function replace(e, key, make) {
 export function debounce(ms, f) {
   let timer;
   return (...args) => { clearTimeout(timer); timer = setTimeout(f, ms, ...args); };
+}
+
+// link is the permalink with other values.
+export function link(values) {
+  const at = new URLSearchParams(location.hash.slice(1));
+  for (const [key, value] of Object.entries(values)) value ? at.set(key, value) : at.delete(key);
+  return `#${at}`;
 }

@@ -1,30 +1,29 @@
 // What stands beside the steps: the pods, what is said of one, the loop, workers, calls and status writes, and what is held.
 
-import { $, clock, h, replace, took } from "./dom.js";
+import { $, clock, h, link, replace, took } from "./dom.js";
 import { store } from "./store.js";
-import { link } from "./detail.js";
 
 const nameOf = (uid) => store.state?.pods.find((p) => p.uid === uid)?.name ?? uid;
+
+export const phase = (p) => p.state.replace(/ .*/, "");
 
 // look is a pod's state in one word, for its colour.
 export function look(p) {
   if (p.gone) return "gone";
-  if (p.phase === "Failed" || /BackOff|Err|Invalid|Unsupported|OOM/.test(p.reason ?? "")) return "failed";
-  if (p.phase === "Succeeded") return "done";
-  return p.ready ? "ready" : "waiting";
+  if (phase(p) === "Failed" || /BackOff|Err|Invalid|Unsupported|OOM/.test(p.state)) return "failed";
+  if (phase(p) === "Succeeded") return "done";
+  return phase(p) === "Ready" ? "ready" : "waiting";
 }
-
-const word = (p) => (p.gone ? "gone" : p.ready && !p.reason ? "Ready" : p.reason || (p.phase === "Running" ? "not ready" : p.phase));
 
 export function pods(filter) {
   const { pods } = store.state;
-  const phases = [...new Set(pods.map((p) => p.phase))].sort();
+  const phases = [...new Set(pods.map(phase))].sort();
   replace($("phase"), phases.join(), () => [h("option", { value: "" }, "all phases"), ...phases.map((p) => h("option", { value: p }, p))]);
   $("phase").value = filter.phase;
   const find = filter.find.toLowerCase();
-  const shown = pods.filter((p) => (!find || p.name.toLowerCase().includes(find)) && (!filter.phase || p.phase === filter.phase));
+  const shown = pods.filter((p) => (!find || p.name.toLowerCase().includes(find)) && (!filter.phase || phase(p) === filter.phase));
   const entries = [["*", "All steps", pods.length === 1 ? "1 pod" : `${pods.length} pods`, "all"], ["", "The node", "", "all"],
-    ...shown.map((p) => [p.uid, p.name, `${word(p)}${p.restarts ? `, ${p.restarts} restart${p.restarts > 1 ? "s" : ""}` : ""}`, look(p)])];
+    ...shown.map((p) => [p.uid, p.name, `${p.state}${p.restarts ? `, ${p.restarts} restart${p.restarts > 1 ? "s" : ""}` : ""}`, look(p)])];
   const key = JSON.stringify([entries, filter.pod]);
   replace($("pod-list"), key, () => entries.map(([uid, name, text, state]) => h("li", {}, h("a", {
     href: link({ pod: uid || "node", step: "", view: "", under: "" }), "aria-current": uid === filter.pod ? "true" : null, "data-focus": uid || "node", title: name,
@@ -36,9 +35,9 @@ export function about(filter) {
   const p = store.state.pods.find((p) => p.uid === filter.pod);
   const title = filter.pod === "*" ? "All steps" : filter.pod === "" ? "The node" : p?.name ?? "A pod that is not kept any more";
   replace($("about"), JSON.stringify([title, p]), () => [
-    h("h2", {}, title, p && h("span", { class: `chip ${look(p)}` }, word(p))),
-    p?.sentence && h("p", {}, p.sentence),
-    p && !p.gone && h("p", { class: "small" }, `${p.started} of ${p.count} containers run, ${p.restarts} restarts, from ${p.source}, ${p.uid}`),
+    h("h2", {}, title, p && h("span", { class: `chip ${look(p)}` }, p.state)),
+    p && !p.gone && h("p", {}, p.answer || p.progress || `The pod is ${p.state}.`),
+    p && !p.gone && h("p", { class: "small" }, `${p.ready} of ${p.of} containers are ready, ${p.restarts} restarts, from ${p.source}, ${p.uid}`),
   ].filter(Boolean));
 }
 
@@ -48,11 +47,21 @@ const tables = {
     store.state.channels.map((c) => [c.name, c.waiting, c.capacity]), "The loop has told nothing yet."],
   workers: () => ["A goroutine for each pod, with its mailbox", ["pod", "phase", "now", "mailbox"],
     store.state.workers.map((w) => [podLink(w.pod), w.phase, doing(w.pod), w.mail ? "an update" : w.rings ? "a reason for another step" : "empty"]), "There are no workers."],
-  calls: () => ["Calls to the container runtime", ["method", "#in flight", "#calls", "#failed", "#median", "#most", "#last"],
-    store.state.calls.map((c) => [c.method, c.open, c.count, c.failed, ...(c.count ? [c.median, c.most, c.last].map(took) : ["", "", ""])]), "Nothing was called yet."],
+  calls: () => ["Calls to the container runtime, of the steps that are kept", ["method", "#in flight", "#calls", "#failed", "#median", "#most", "#last"],
+    calls(), "Nothing was called yet."],
   writes: () => ["Statuses that the apiserver does not have yet", ["pod", "now", "#since"],
-    store.state.writes.map((w) => [podLink(w.pod), doing(w.pod, "writeStatus"), clock(Date.parse(w.since), true)]), "Everything is written."],
+    Object.entries(store.state.writes ?? {}).map(([pod, since]) => [podLink(pod), doing(pod, "writeStatus"), clock(Date.parse(since), true)]), "Everything is written."],
 };
+
+// calls are how those of each method went, as the kubelet saw it.
+function calls() {
+  const all = [...store.pods.values()].flatMap((p) => p.steps).filter((s) => s.method && !s.runtime);
+  return Object.entries(Object.groupBy(all, (s) => s.method)).sort().map(([method, of]) => {
+    const ended = of.filter((s) => s.to !== null).sort((a, b) => a.to - b.to), last = ended.map((s) => s.to - s.from), sorted = last.toSorted((a, b) => a - b);
+    const times = ended.length ? [sorted[sorted.length >> 1], sorted.at(-1), last.at(-1)].map(took) : ["", "", ""];
+    return [method, of.length - ended.length, ended.length, ended.filter((s) => s.error).length, ...times];
+  });
+}
 
 // doing is the step of a pod that goes on: the first, or the one of a name.
 function doing(uid, name) {

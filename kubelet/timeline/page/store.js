@@ -6,13 +6,12 @@ export const store = {
   pods: new Map(), // UID ("" for the node) -> {steps: [by start], byID}
   state: null,
   skew: 0, // the kubelet's clock minus ours, in ms
-  version: 0, // grows with every change
   live: "connecting",
 };
 
 const listeners = [];
 export const onChange = (f) => listeners.push(f);
-const changed = () => { store.version++; listeners.forEach((f) => f()); };
+const changed = () => listeners.forEach((f) => f());
 
 export const now = () => Date.now() + store.skew;
 
@@ -22,13 +21,13 @@ export function of(pod) {
   return p;
 }
 
+// find returns a step of any pod.
+export function find(id) {
+  for (const p of store.pods.values()) if (p.byID.has(id)) return p.byID.get(id);
+}
+
 function take(raw) {
-  const none = /^0*$/;
-  const step = {
-    ...raw, pod: raw.pod ?? "", parent: none.test(raw.parent) ? null : raw.parent,
-    from: Date.parse(raw.start), micro: fraction(raw.start), to: raw.end ? Date.parse(raw.end) + fraction(raw.end) : null,
-  };
-  step.from += step.micro;
+  const step = { ...raw, pod: raw.pod ?? "", parent: /^0*$/.test(raw.parent) ? null : raw.parent, from: ms(raw.start), to: raw.end ? ms(raw.end) : null };
   step.text = [step.name, step.what, step.podName, step.container, step.why, step.error, step.function].join(" ").toLowerCase();
   const pod = of(step.pod);
   const before = pod.byID.get(step.id);
@@ -43,11 +42,8 @@ function take(raw) {
   if (pod.steps.length > maxOfPod) pod.byID.delete(pod.steps.shift().id);
 }
 
-// fraction is what of a time is below a millisecond, in ms.
-function fraction(text) {
-  const digits = /\.(\d+)/.exec(text)?.[1] ?? "";
-  return Number("0." + (digits.slice(3) || "0"));
-}
+// ms is a time in milliseconds, with its fraction.
+const ms = (text) => Date.parse(text) + Number("0." + (/\.\d{3}(\d+)/.exec(text)?.[1] ?? "0"));
 
 export const end = (step) => step.to ?? now();
 
@@ -69,7 +65,7 @@ export function connect() {
   });
   source.addEventListener("state", (e) => {
     const state = JSON.parse(e.data);
-    for (const key of ["pods", "channels", "workers", "calls", "writes", "held", "modes"]) state[key] ??= [];
+    for (const key of ["pods", "channels", "workers", "held", "modes"]) state[key] ??= [];
     if (waiting) {
       waiting.state = state;
       // What is held is shown all the same: it waits for somebody.

@@ -4,16 +4,13 @@ import { $, h, took } from "./dom.js";
 import { end, of, store } from "./store.js";
 
 const rowHeight = 26;
-const longGap = 250; // ms without any step that are drawn as a gap of fixed width
 
 let list = []; // {step, depth}
 let scale = null; // of one pod's view
 let traces = null; // of the view of all: each step's place is within its own trace
 let chosen = null; // ID
 let follow = true;
-let onOpen = () => {};
 
-export const setOpen = (f) => (onOpen = f);
 export const current = () => list.find((r) => r.step.id === chosen)?.step;
 
 // select says which steps are shown: of a pod, or of all with "*".
@@ -31,7 +28,7 @@ export function select(filter) {
     list = tree(steps, filter.under).filter((r) => keep(r.step));
   }
   scale = all ? null : makeScale(list.map((r) => r.step));
-  traces = all ? rangesOf(steps) : null;
+  traces = all ? new Map(Object.entries(Object.groupBy(steps, (s) => s.trace)).map(([trace, of]) => [trace, makeScale(of, Infinity)])) : null;
   return { shown: list.length, total };
 }
 
@@ -50,25 +47,11 @@ function tree(steps, under) {
   return rows;
 }
 
-function rangesOf(steps) {
-  const ranges = new Map();
-  for (const s of steps) {
-    const r = ranges.get(s.trace);
-    if (!r) ranges.set(s.trace, { from: s.from, to: end(s) });
-    else { r.from = Math.min(r.from, s.from); r.to = Math.max(r.to, end(s)); }
-  }
-  return ranges;
-}
+// place is where a time of a step is drawn, 0..1: in the pod's time, or in that of its own trace.
+const place = (step, t) => (scale ?? traces.get(step.trace)).x(t);
 
-// place is where a time of a step is drawn, 0..1.
-function place(step, t) {
-  if (scale) return scale.x(t);
-  const r = traces.get(step.trace);
-  return (t - r.from) / Math.max(r.to - r.from, 0.001);
-}
-
-// makeScale maps times to 0..1. Time in which nothing happened for long takes a fixed part.
-function makeScale(steps) {
+// makeScale maps times to 0..1. Time in which nothing happened for longer than a gap takes a fixed part.
+function makeScale(steps, longGap = 250) {
   const spans = steps.map((s) => [s.from, Math.max(end(s), s.from + 0.05)]).sort((a, b) => a[0] - b[0]);
   if (!spans.length) return null;
   const parts = [];
@@ -181,7 +164,8 @@ export function move(by) {
   choose(list[to].step.id, true);
 }
 
-export function listen() {
+// listen has open called with the step that is clicked at.
+export function listen(open) {
   const box = $("steps");
   box.addEventListener("scroll", () => {
     follow = box.scrollTop + box.clientHeight >= list.length * rowHeight - 2 * rowHeight;
@@ -192,7 +176,7 @@ export function listen() {
     const i = Math.floor((e.clientY - $("rows").getBoundingClientRect().top) / rowHeight);
     if (!list[i]) return;
     choose(list[i].step.id);
-    onOpen(list[i].step);
+    open(list[i].step);
   });
   new ResizeObserver(drawRows).observe(box);
 }

@@ -21,8 +21,7 @@ const (
 // pod's life. nil means that there is nothing to explain.
 func (t teller) answer() *answer {
 	for _, ask := range []func() *answer{
-		t.terminating, t.ended, t.runtimeAway, t.waitsForName, t.unsupported, t.network, t.volumes, t.sandbox,
-		t.containers, t.readinessGates, t.stepUnderWay, t.notBegun, t.restarted,
+		t.terminating, t.ended, t.notBegun, t.containers, t.readinessGates, t.stepUnderWay, t.starting, t.restarted,
 	} {
 		if a := ask(); a != nil {
 			return a
@@ -36,38 +35,28 @@ func (t teller) terminating() *answer {
 	if t.Pod.DeletionTimestamp == nil {
 		return nil
 	}
-	running := t.runningNames()
-	var ends time.Time // when the grace period is over
-	if g := t.Pod.DeletionGracePeriodSeconds; g != nil {
-		ends = t.Pod.DeletionTimestamp.Time
-	}
-	failed := t.last("", "FailedKillPod", "FailedUnMount", "FailedRemoveContainers", "FailedPreStopHook")
-	switch {
-	case len(running) == 0 && len(t.Pod.Finalizers) > 0 && t.over():
+	running := t.running()
+	left := t.Pod.DeletionTimestamp.Sub(t.Now).Round(time.Second) // of the grace period
+	if len(running) == 0 && len(t.Pod.Finalizers) > 0 {
 		return &answer{"Finalizers", fmt.Sprintf("The pod has ended and is kept by its finalizers: %s.", strings.Join(t.Pod.Finalizers, ", ")),
 			"Whoever put them there removes them when its work is done; see whether it runs."}
-	case failed != nil && failed.Reason == "FailedUnMount":
-		return &answer{"UnmountFails", "The pod has ended, but a volume of it cannot be unmounted: " + firstLine(failed.Message) + ".",
-			"See what uses the volume on the node; the kubelet tries again by itself."}
-	case failed != nil && failed.Reason == "FailedKillPod":
-		m := explain(failed.Message, "KillFails", sandboxes)
-		return &answer{m.cause, "The pod is to end, but cannot be stopped: " + m.because + ".", m.remedy}
-	case len(running) > 0 && !ends.IsZero() && ends.After(t.Now):
-		return &answer{"GracePeriod", fmt.Sprintf("The pod was deleted, and %s may use its grace period, which ends in %s.",
-			names(running, "container"), ends.Sub(t.Now).Round(time.Second)),
-			"A program that ends on SIGTERM ends sooner; deleting with a shorter grace period does so now."}
-	case len(running) > 0:
-		return &answer{"Stopping", fmt.Sprintf("The pod was deleted, and %s is being killed.", names(running, "container")), ""}
 	}
-	return &answer{"CleaningUp", "The pod has ended, and what it had on the node is being removed.", ""}
+	if e := t.last("", "FailedKillPod", "FailedUnMount", "FailedRemoveContainers", "FailedPreStopHook"); e != nil {
+		if a := endings.find(e.Reason + ": " + e.Message); a != nil {
+			return a
+		}
+	}
+	switch {
+	case len(running) == 0:
+		return &answer{"CleaningUp", "The pod has ended, and what it had on the node is being removed.", ""}
+	case left > 0 && t.Pod.DeletionGracePeriodSeconds != nil:
+		return &answer{"GracePeriod", fmt.Sprintf("The pod was deleted, and %s may use its grace period, which ends in %s.", names(running), left),
+			"A program that ends on SIGTERM ends sooner; deleting with a shorter grace period does so now."}
+	}
+	return &answer{"Stopping", fmt.Sprintf("The pod was deleted, and %s is being killed.", names(running)), ""}
 }
 
-// over tells whether every container that began has ended.
-func (t teller) over() bool {
-	return !slices.ContainsFunc(t.statuses(), func(c corev1.ContainerStatus) bool { return c.State.Running != nil })
-}
-
-func (t teller) runningNames() []string {
+func (t teller) running() []string {
 	var running []string
 	for _, c := range t.statuses() {
 		if c.State.Running != nil {
@@ -77,56 +66,49 @@ func (t teller) runningNames() []string {
 	return running
 }
 
+// names are containers as the subject of a sentence.
+func names(containers []string) string {
+	if len(containers) == 1 {
+		return "container " + containers[0]
+	}
+	return "each of the containers " + strings.Join(containers, ", ")
+}
+
 // ended is why a pod is over.
 func (t teller) ended() *answer {
 	s := &t.Pod.Status
-	switch s.Phase {
-	case corev1.PodSucceeded:
+	switch {
+	case s.Phase == corev1.PodSucceeded:
 		return &answer{"Completed", "The pod has done its work: all its containers ended with success and are not to be started again.", ""}
-	case corev1.PodFailed:
-	default:
+	case s.Phase != corev1.PodFailed:
 		return nil
-	}
-	if s.Reason != "" {
+	case s.Reason != "":
 		return t.verdict()
 	}
 	for _, c := range t.statuses() {
 		if end := c.State.Terminated; end != nil && end.ExitCode != 0 {
-			why := t.end(c.Name, end)
-			what := "container"
-			if t.isInit(c.Name) {
-				what = "init container"
-			}
-			return &answer{why.cause, fmt.Sprintf("The pod has failed: its %s %s %s, and its restart policy is %s.",
-				what, c.Name, why.text, t.Pod.Spec.RestartPolicy), why.remedy}
+			why, name := t.end(c.Name, end), t.named(c.Name)
+			return &answer{why.cause, fmt.Sprintf("The pod has failed: its %s %s, and its restart policy is %s.",
+				strings.ToLower(name[:1])+name[1:], why.text, t.Pod.Spec.RestartPolicy), why.remedy}
 		}
 	}
 	return &answer{"Failed", "The pod has failed.", ""}
 }
 
-// runtimeAway is a runtime that does not answer. Nothing that the pod waits for can happen meanwhile.
-func (t teller) runtimeAway() *answer {
-	away := strings.Contains(t.Trouble, "container runtime is down") || strings.Contains(t.Trouble, "container runtime not ready")
-	if !away || t.begun() {
-		return nil
+// verdict is why the node refused the pod, or ended it.
+func (t teller) verdict() *answer {
+	reason, message := t.Pod.Status.Reason, t.Pod.Status.Message
+	did := "The node ended the pod"
+	if refused, ok := strings.CutPrefix(message, "Pod was rejected: "); ok {
+		did, message = "The node did not take the pod", refused
 	}
-	m := explain(t.Trouble, "RuntimeAway", sandboxes)
-	return &answer{m.cause, "The pod cannot start, since " + m.because + " (" + firstLine(t.Trouble) + ").", m.remedy}
-}
-
-// waitsForName is a static pod whose predecessor still ends.
-func (t teller) waitsForName() *answer {
-	for _, c := range t.statuses() {
-		if w := c.State.Waiting; w != nil && strings.Contains(w.Message, "which has the same name, to end") {
-			return &answer{"NameInUse", "The pod waits for another one of its name to end: " + w.Message + ".",
-				"It begins by itself when that one's grace period is over."}
-		}
+	a := verdicts.find(reason + ": " + message)
+	if a == nil {
+		return &answer{reason, fmt.Sprintf("%s (%s): %s.", did, reason, firstLine(message)), ""}
 	}
-	return nil
+	a.text = did + ", because " + a.text + "."
+	return a
 }
-
-// progressed are the events that show that a pod has a sandbox and volumes.
-var progressed = []string{"Pulling", "Pulled", "Created", "Started"}
 
 // begun tells whether a container was ever made, so that what is before that is not what the pod waits for.
 func (t teller) begun() bool {
@@ -136,61 +118,35 @@ func (t teller) begun() bool {
 	})
 }
 
-// unsupported is a field that this kubelet refuses.
-func (t teller) unsupported() *answer {
-	e := t.last("", "FailedValidation")
-	if e == nil || t.begun() {
+// notBegun is what keeps the first container of a pod from being made: the node's trouble, a pod of the same name, or what its
+// newest event says, if that does not show that it goes on.
+func (t teller) notBegun() *answer {
+	if t.begun() {
 		return nil
 	}
-	_, why, _ := strings.Cut(e.Message, ": ")
-	return &answer{"Unsupported", "The pod asks for what this kubelet does not do: " + firstLine(why) + ".", "Take the field out, or have the pod run on another node."}
-}
-
-// network is a node whose network plugin is not there.
-func (t teller) network() *answer {
-	if !strings.Contains(t.Trouble, "network not ready") || t.begun() || t.Pod.Spec.HostNetwork {
-		return nil
+	said := []string{"Trouble: " + t.Trouble}
+	for _, c := range t.statuses() {
+		said = append(said, c.State.Waiting.Reason+": "+c.State.Waiting.Message)
 	}
-	return &answer{"NetworkNotReady", "The pod waits for the node's network: " + firstLine(t.Trouble) + ".",
-		"Install or repair the network plugin (its configuration is usually in /etc/cni/net.d). Pods with hostNetwork do not wait."}
-}
-
-// volumes is a volume that cannot be mounted.
-func (t teller) volumes() *answer {
-	e := t.standing(append([]string{"FailedCreatePodSandBox"}, progressed...), "FailedMount", "FailedMapVolume", "FailedAttachVolume")
-	if e == nil || t.begun() {
-		return nil
+	tries := ""
+	if e := t.last("", "FailedValidation", "FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedPodSandBoxStatus", "Pulling", "Pulled", "Created", "Started"); e != nil {
+		said = append(said, e.Reason+": "+e.Message)
+		if e.Count > 1 {
+			tries = fmt.Sprintf(" (tried %d times)", e.Count)
+		}
 	}
-	m := explain(e.Message, "MountFails", inputs)
-	volume := ""
-	if _, after, ok := strings.Cut(e.Message, `for volume "`); ok {
-		volume, _, _ = strings.Cut(after, `"`)
-		volume = " " + volume
+	for _, message := range said {
+		if a := beginnings.find(message, "{tries}", tries); a != nil && (a.cause != "NetworkNotReady" || !t.Pod.Spec.HostNetwork) {
+			return a
+		}
 	}
-	return &answer{m.cause, fmt.Sprintf("The pod waits for its volume%s: %s%s.", volume, m.because, tries(e)), m.remedy}
-}
-
-// sandbox is a pod's sandbox that cannot be made.
-func (t teller) sandbox() *answer {
-	e := t.standing(progressed, "FailedCreatePodSandBox", "FailedPodSandBoxStatus")
-	if e == nil || t.begun() {
-		return nil
-	}
-	m := explain(e.Message, "SandboxFails", sandboxes)
-	return &answer{m.cause, fmt.Sprintf("The pod's sandbox, in which its containers would run, cannot be made: %s%s.", m.because, tries(e)), m.remedy}
-}
-
-func tries(e *Event) string {
-	if e.Count < 2 {
-		return ""
-	}
-	return fmt.Sprintf(" (tried %d times)", e.Count)
+	return nil
 }
 
 // readinessGates keep a pod whose containers are all ready from being so.
 func (t teller) readinessGates() *answer {
 	c := t.readiness()
-	if c == nil || c.Status == corev1.ConditionTrue || c.Reason != "ReadinessGatesNotReady" {
+	if c.Reason != "ReadinessGatesNotReady" || t.isReady() {
 		return nil
 	}
 	return &answer{"ReadinessGates", "All containers are ready, but a readiness gate is not: " + firstLine(c.Message) + ".",
@@ -199,32 +155,27 @@ func (t teller) readinessGates() *answer {
 
 // stepUnderWay is what the kubelet does just now, if it takes long.
 func (t teller) stepUnderWay() *answer {
-	if t.isReady() {
-		return nil
-	}
-	if now := t.progress(); now != "" {
+	if now := t.progress(); now != "" && !t.isReady() {
 		return &answer{"Working", "The kubelet is at work for the pod: " + now + ".", ""}
 	}
 	return nil
 }
 
-// notBegun is a pod of which the kubelet has not told anything yet.
-func (t teller) notBegun() *answer {
-	if t.Pod.Status.Phase != corev1.PodRunning && !t.begun() {
-		text := "The pod was seen, and its start is under way."
-		if t.Trouble != "" {
-			text = "The pod was seen; the node is not ready: " + firstLine(t.Trouble) + "."
-		}
-		return &answer{"Starting", text, ""}
+// starting is a pod of which the kubelet has not told anything yet.
+func (t teller) starting() *answer {
+	switch {
+	case t.Pod.Status.Phase == corev1.PodRunning || t.begun():
+		return nil
+	case t.Trouble != "":
+		return &answer{"Starting", "The pod was seen; the node is not ready: " + firstLine(t.Trouble) + ".", ""}
 	}
-	return nil
+	return &answer{"Starting", "The pod was seen, and its start is under way.", ""}
 }
 
 // restarted is why a container of a pod that is well had to be started again.
 func (t teller) restarted() *answer {
 	for _, c := range t.statuses() {
-		if end := c.LastTerminationState.Terminated; c.RestartCount > 0 && end != nil {
-			why := t.end(c.Name, end)
+		if why := t.restartOf(&c); why != nil {
 			return &answer{why.cause, fmt.Sprintf("Container %s runs now; it was started again (%s) because it %s.", c.Name, times(c.RestartCount), why.text), why.remedy}
 		}
 	}
@@ -236,12 +187,4 @@ func times(n int32) string {
 		return "once"
 	}
 	return fmt.Sprintf("%d times", n)
-}
-
-// names puts several of a kind into a sentence that has them as its subject.
-func names(list []string, what string) string {
-	if len(list) == 1 {
-		return what + " " + list[0]
-	}
-	return "each of the " + what + "s " + strings.Join(list, ", ")
 }

@@ -5,31 +5,16 @@ import (
 	"strings"
 )
 
-// meaning says what a message of the kubelet, the runtime or a registry tells, and what to do about it. In because and
-// remedy, $1 and so on are what the pattern's groups matched.
-type meaning struct {
-	cause           string
-	pattern         string
-	because, remedy string
-}
+// meaning is what a message of the kubelet, the runtime or a registry tells, and what to do about it. In all but the pattern, $1 and
+// so on are what the pattern's groups matched, and words in braces are facts that the caller of find knows. {message} is the
+// message without the reason that it begins with, as in "FailedMount: ...", and {why:TABLES} what those tables make of it: the
+// cause and the remedy are theirs too then, if one knows it.
+type meaning struct{ cause, pattern, text, remedy string }
 
 // table holds meanings with their patterns ready for use. The first that matches counts.
 type table []struct {
 	meaning
 	*regexp.Regexp
-}
-
-// find returns the meaning of a message with its sentences filled in, nil if the table does not know it.
-func (t table) find(message string) *meaning {
-	for _, m := range t {
-		at := m.FindStringSubmatchIndex(message)
-		if at == nil {
-			continue
-		}
-		fill := func(template string) string { return string(m.ExpandString(nil, template, message, at)) }
-		return &meaning{cause: m.cause, because: fill(m.because), remedy: fill(m.remedy)}
-	}
-	return nil
 }
 
 func compile(meanings []meaning) table {
@@ -40,33 +25,137 @@ func compile(meanings []meaning) table {
 	return compiled
 }
 
+var (
+	byName   = map[string]table{"inputs": inputs, "sandboxes": sandboxes, "images": images, "starts": starts}
+	delegate = regexp.MustCompile(`\{why:([a-z,]+)\}`)
+)
+
+// find returns what a message tells, nil if the table does not know it. facts are words in braces, each with what it stands for.
+func (t table) find(message string, facts ...string) *answer {
+	for _, m := range t {
+		at := m.FindStringSubmatchIndex(message)
+		if at == nil {
+			continue
+		}
+		_, plain, _ := strings.Cut(message, ": ")
+		facts := strings.NewReplacer(append(facts, "{message}", firstLine(plain))...)
+		fill := func(template string) string {
+			return facts.Replace(string(m.ExpandString(nil, template, message, at)))
+		}
+		a := &answer{fill(m.cause), fill(m.text), fill(m.remedy)}
+		if why := delegate.FindStringSubmatch(m.text); why != nil {
+			told := &answer{a.cause, firstLine(plain), ""}
+			for name := range strings.SplitSeq(why[1], ",") {
+				if known := byName[name].find(message); known != nil {
+					told = known
+					break
+				}
+			}
+			a.cause, a.text, a.remedy = told.cause, strings.Replace(a.text, why[0], told.text, 1), told.remedy
+		}
+		return a
+	}
+	return nil
+}
+
+// firstLine keeps a sentence readable.
+func firstLine(message string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
+	line = strings.TrimSuffix(line, ".")
+	const most = 300
+	if len(line) > most {
+		line = strings.ToValidUTF8(line[:most], "") + "..."
+	}
+	return line
+}
+
+// beginnings are why a pod does not begin: what keeps the node from being ready, what its containers wait for, its events.
+var beginnings = compile([]meaning{
+	{"RuntimeAway", `^Trouble: .*container runtime (is down|not ready)`, "The pod cannot start, since {why:sandboxes} ({message}).", ""},
+	{"NetworkNotReady", `^Trouble: .*network not ready`, "The pod waits for the node's network: {message}.", "Install or repair the network plugin (its configuration is usually in /etc/cni/net.d). Pods with hostNetwork do not wait."},
+	{"NameInUse", `^ContainerCreating: .*which has the same name, to end`, "The pod waits for another one of its name to end: {message}.", "It begins by itself when that one's grace period is over."},
+	{"Unsupported", `^FailedValidation: [^:]*: (.*)`, "The pod asks for what this kubelet does not do: $1.", "Take the field out, or have the pod run on another node."},
+	{"MountFails", `^Failed(Mount|MapVolume|AttachVolume): .*for volume "([^"]*)"`, "The pod waits for its volume $2: {why:inputs}{tries}.", ""},
+	{"MountFails", `^Failed(Mount|MapVolume|AttachVolume): `, "The pod waits for its volume: {why:inputs}{tries}.", ""},
+	{"SandboxFails", `^Failed(CreatePodSandBox|PodSandBoxStatus): `, "The pod's sandbox, in which its containers would run, cannot be made: {why:sandboxes}{tries}.", ""},
+})
+
+// endings are why a pod that is to end does not.
+var endings = compile([]meaning{
+	{"UnmountFails", `^FailedUnMount: `, "The pod has ended, but a volume of it cannot be unmounted: {message}.", "See what uses the volume on the node; the kubelet tries again by itself."},
+	{"KillFails", `^FailedKillPod: `, "The pod is to end, but cannot be stopped: {why:sandboxes}.", ""},
+})
+
+// delays are why a container does not start, by the reason and the message of its status.
+var delays = compile([]meaning{
+	{"ImagePull", `^ImagePullBackOff: `, "{what} waits for its image {image}: {why:images}; the kubelet waits longer after each try.", ""},
+	{"ImagePull", `^(ErrImagePull|RegistryUnavailable|ImageInspectError): `, "{what} waits for its image {image}: {why:images}.", ""},
+	{"ImageNeverPull", `^ErrImageNeverPull: `, "{what} may not have its image {image} pulled (imagePullPolicy: Never), and the node does not have it.", "Bring the image to the node, or let it be pulled: imagePullPolicy: IfNotPresent."},
+	{"ImageName", `^InvalidImageName: `, `{what} has the image name "{image}", which is not one.`, "A name is [host[:port]/]path[:tag], its path in lower case."},
+	{"ImageSignature", `^SignatureValidationFailed: `, "{what} may not have its image {image}, whose signature the runtime does not accept.", "Sign the image, or correct the runtime's policy."},
+	{"CreateContainerConfigError", `^CreateContainerConfigError: `, "{what} cannot be made: {why:inputs,starts}.", ""},
+	{"CreateContainerError", `^CreateContainerError: `, "{what} cannot be made: {why:inputs,starts}.", ""},
+	{"RunContainerError", `^RunContainerError: `, "{what} cannot be started: {why:starts}{program}.", ""},
+	{"PostStartHook", `^PostStartHookError: `, "{what} is ended each time it has started, because its postStart hook fails{hook}.", "Correct the hook: it runs beside the container's program, perhaps before that is ready."},
+})
+
+const itsLog = "Look at its log: kubelet logs -p, or kubectl logs -p."
+
+// ends are how a container ended, by the reason, exit code and message of its status.
+var ends = compile([]meaning{
+	{"OOMKilled", `^OOMKilled `, "used more memory than its limit{limit} allows and was killed (OOMKilled)", "Raise resources.limits.memory, or have the program use less."},
+	{"RunContainerError", `^(\w*StartError|ContainerCannotRun) `, "could not be started: {why:starts}{program}", ""},
+	{"Completed", `^\w* 0: `, "ended with success (exit code 0)", "A container that is to go on running must not end; one that is to end needs the restart policy OnFailure or Never."},
+	{"ExitCode", `^\w* 126: `, "ended with exit code 126: its shell could not execute a command{words}", itsLog},
+	{"ExitCode", `^\w* 127: `, "ended with exit code 127: its shell did not find a command{words}", itsLog},
+	{"Signal", `^\w* (129|1[345]\d): `, "was ended by signal {signal} (exit code $1){words}", "Look at its log, and at who sent the signal: the node, a probe, or the program itself."},
+	{"ExitCode", `^\w* (-?\d+): `, "ended with exit code $1{words}", itsLog},
+})
+
+// verdicts are why a node refuses a pod, or ends one on its own account, by the reason and the message of its status.
+var verdicts = compile([]meaning{
+	{"OutOfpods", `^OutOfpods: (?:.*used: (\d+), capacity: (\d+))?`, "it has as many pods as it takes: $1 of $2", "End other pods, or raise maxPods."},
+	{"OutOfcpu", `^OutOfcpu: .*requested: (\d+), used: (\d+), capacity: (\d+)`, "it has not enough cpu left: it asks for ${1}m, others have ${2}m of ${3}m", moreRoom},
+	{"OutOf$1", `^OutOf(\S+): .*requested: (\d+), used: (\d+), capacity: (\d+)`, "it has not enough $1 left: it asks for $2, others have $3 of $4", moreRoom},
+	{"OutOf$1", `^OutOf(\S+): `, "it has not enough $1 left", moreRoom},
+	{"Evicted", `^Evicted: .*had condition: \[([^\]]+)\]`, "it is short of resources ($1)", "Wait until the condition has passed; the pod has to be created anew. Critical pods come in all the same."},
+	{"Evicted", `^Evicted: .*low on resource: ([^.\s]+)\.`, "it was low on $1 (eviction): {message}", "Give pods that matter a request of $1 that covers what they use, or a higher priority; free $1 on the node."},
+	{"EvictedOwnLimit", `^Evicted: .*exceed`, "it used more local storage than its limit (eviction): {message}", "Raise the limit (ephemeral-storage, or the emptyDir's sizeLimit), or have it write less."},
+	{"NodePorts", `^NodePorts: `, "a host port that it asks for is another pod's already", "Use another hostPort, or none and a Service."},
+	{"NodeAffinity", `^NodeAffinity: `, "its node selector or required node affinity does not match the node's labels", "Label the node, or correct the selector; the pod has to be created anew."},
+	{"NodeName", `^NodeName: `, "it is meant for another node", "Correct spec.nodeName, or leave it out and let the scheduler choose."},
+	{"TaintToleration", `^TaintToleration: `, "the node has a taint with effect NoExecute that it does not tolerate", "Add a toleration, or remove the taint from the node."},
+	{"PodOSNotSupported", `^PodOSNotSupported: `, "its field spec.os names another operating system than the node has", "Correct spec.os.name, or have it run on a node of that system."},
+	{"PodOSSelectorNodeLabelDoesNotMatch", `^PodOSSelectorNodeLabelDoesNotMatch: `, "its node selector asks for another operating system", "Correct the label kubernetes.io/os in nodeSelector."},
+	{"SysctlForbidden", `^SysctlForbidden: (?:forbidden sysctl: )?(.*)`, "it sets a sysctl that this node does not allow: $1", "Allow it with --allowed-unsafe-sysctls if it is namespaced, or take it out of the pod."},
+	{"AppArmor", `^AppArmor: `, "it asks for an AppArmor profile, which the node cannot give: {message}", "Take the profile out, or use a node that has AppArmor."},
+	{"NodeShutdown", `^NodeShutdown: `, "the node is shutting down", "It has to be created anew, here after the node has come back, or elsewhere."},
+	{"Terminated", `^Terminated: `, "the node was shut down, and it was ended in good time before that", "Its controller creates it anew elsewhere; without one, create it again."},
+	{"Preempting", `^Preempting: `, "a pod of higher priority needed its room", "Its controller creates it anew elsewhere; give it a higher priority class if it must stay."},
+	{"DeadlineExceeded", `^DeadlineExceeded: `, "it ran longer than activeDeadlineSeconds allows", "Raise activeDeadlineSeconds, or make its work shorter."},
+	{"UnexpectedAdmissionError", `^UnexpectedAdmissionError: `, "something that it needs could not be given to it: {message}", "See the kubelet's log, and the device plugin's if it asks for devices."},
+	{"Stopped", `^Stopped: `, "it was stopped on this node by hand (kubelet stop)", "It starts again when its manifest changes or the kubelet is started."},
+})
+
+const moreRoom = "Lower resources.requests, end other pods, or use a larger node. The pod has to be created anew."
+
 // inputs are what messages say of the things that volumes and environment variables are made of.
 var inputs = compile([]meaning{
-	{"ConfigMapMissing", `configmap "([^"]+)" not found`, `the ConfigMap $1 does not exist`,
-		`Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
-	{"SecretMissing", `secret "([^"]+)" not found`, `the Secret $1 does not exist`,
-		`Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
-	{"KeyMissing", `couldn't find key (\S+) in (ConfigMap|Secret) (\S+)`, `the $2 $3 has no key $1`,
-		`Add the key, correct its name in the pod, or mark the reference as optional.`},
-	{"KeyMissing", `(configmap|secret)?\S* ?references non-existent key: (\S+)`, `a volume asks for the key $2, which its source does not have`,
-		`Add the key to the source, correct items in the pod, or mark the volume as optional.`},
-	{"NoAPIServer", `there is no apiserver to ask`, `the pod refers to something in the cluster, and this kubelet runs without an apiserver`,
-		`Use volumes that need none (hostPath, emptyDir, image), or start the kubelet with --kubeconfig.`},
+	{"ConfigMapMissing", `configmap "([^"]+)" not found`, `the ConfigMap $1 does not exist`, `Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
+	{"SecretMissing", `secret "([^"]+)" not found`, `the Secret $1 does not exist`, `Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
+	{"KeyMissing", `couldn't find key (\S+) in (ConfigMap|Secret) (\S+)`, `the $2 $3 has no key $1`, `Add the key, correct its name in the pod, or mark the reference as optional.`},
+	{"KeyMissing", `(configmap|secret)?\S* ?references non-existent key: (\S+)`, `a volume asks for the key $2, which its source does not have`, `Add the key to the source, correct items in the pod, or mark the volume as optional.`},
+	{"NoAPIServer", `there is no apiserver to ask`, `the pod refers to something in the cluster, and this kubelet runs without an apiserver`, `Use volumes that need none (hostPath, emptyDir, image), or start the kubelet with --kubeconfig.`},
 	{"NotAuthorized", `no relationship found between node`, `the apiserver does not let this node read what the pod refers to, perhaps because it has not yet seen that the pod is bound here`,
 		`It passes within seconds; if it does not, look at the node's identity and the cluster's authorization.`},
 	{"ServiceAccountMissing", `serviceaccounts? "([^"]+)" not found`, `the service account $1 does not exist`, `Create it, or name another in spec.serviceAccountName.`},
-	{"HostPathMissing", `hostPath type check failed: (\S+) does not exist`, `$1, which a hostPath volume names, does not exist on the node`,
-		`Make it on the node, or use the type DirectoryOrCreate or FileOrCreate.`},
-	{"HostPathType", `hostPath type check failed: (\S+) is not (a[^,;]*)`, `$1 on the node is not $2, as the hostPath volume's type says`,
-		`Correct the volume's type or path.`},
+	{"HostPathMissing", `hostPath type check failed: (\S+) does not exist`, `$1, which a hostPath volume names, does not exist on the node`, `Make it on the node, or use the type DirectoryOrCreate or FileOrCreate.`},
+	{"HostPathType", `hostPath type check failed: (\S+) is not (a[^,;]*)`, `$1 on the node is not $2, as the hostPath volume's type says`, `Correct the volume's type or path.`},
 	{"ClaimMissing", `persistentvolumeclaims? "([^"]+)" not found`, `the PersistentVolumeClaim $1 does not exist`, `Create the claim, or correct claimName.`},
-	{"ClaimUnbound", `PVC is not bound|PVC has empty`, `its PersistentVolumeClaim has no volume yet`,
-		`See kubectl describe pvc: a storage class or a matching PersistentVolume may be missing.`},
+	{"ClaimUnbound", `PVC is not bound|PVC has empty`, `its PersistentVolumeClaim has no volume yet`, `See kubectl describe pvc: a storage class or a matching PersistentVolume may be missing.`},
 	{"ClaimDeleted", `PVC is being deleted`, `its PersistentVolumeClaim is being deleted`, `Use another claim, or wait until it is gone and create it again.`},
-	{"DriverMissing", `driver name (\S+) not found in the list of registered CSI drivers`, `the CSI driver $1 is not on this node`,
-		`See that the driver's node plugin runs here (it is usually a DaemonSet), or correct the driver's name.`},
-	{"DriverMissing", `not supported by driver (\S+) \(no CSIDriver object\)`, `the cluster has no CSIDriver object for the driver $1`,
-		`Install the driver, or correct its name.`},
+	{"DriverMissing", `driver name (\S+) not found in the list of registered CSI drivers`, `the CSI driver $1 is not on this node`, `See that the driver's node plugin runs here (it is usually a DaemonSet), or correct the driver's name.`},
+	{"DriverMissing", `not supported by driver (\S+) \(no CSIDriver object\)`, `the cluster has no CSIDriver object for the driver $1`, `Install the driver, or correct its name.`},
 	{"NotAttached", `is not attached for volume attachment|waiting for the volume to be attached`, `its volume is not attached to this node yet`,
 		`That is the attach controller's and the CSI driver's work: see kubectl get volumeattachments.`},
 	{"VolumeInUse", `ReadWriteOncePod access mode and is already in use`, `its volume may be used by one pod at a time, and another one has it`, `Wait for that pod's end, or delete it.`},
@@ -77,16 +166,13 @@ var inputs = compile([]meaning{
 
 // sandboxes are what messages say of a sandbox that cannot be made.
 var sandboxes = compile([]meaning{
-	{"RuntimeClassMissing", `failed to get RuntimeClass "([^"]+)": RuntimeClass not found`, `the RuntimeClass $1 does not exist`,
-		`Create it, or correct runtimeClassName in the pod; the pod goes on by itself then.`},
+	{"RuntimeClassMissing", `failed to get RuntimeClass "([^"]+)": RuntimeClass not found`, `the RuntimeClass $1 does not exist`, `Create it, or correct runtimeClassName in the pod; the pod goes on by itself then.`},
 	{"HandlerMissing", `(?:unknown|no) (?:handler|runtime)(?: for)? "([^"]+)"|runtime handler "?([^" ]+)"? not`, `the container runtime has no handler $1$2, which the RuntimeClass names`,
 		`Configure the handler in the runtime, or correct the RuntimeClass.`},
 	{"AddressesExhausted", `no IP addresses available`, `the node has no address left for pods`, `Delete pods, or give the node a larger range.`},
-	{"NetworkPlugin", `plugin type="?([^" ]+)"? failed[^:]*: (.*)`, `the network plugin $1 cannot connect it: $2`,
-		`Look at the plugin's configuration, usually in /etc/cni/net.d, and at its own logs.`},
+	{"NetworkPlugin", `plugin type="?([^" ]+)"? failed[^:]*: (.*)`, `the network plugin $1 cannot connect it: $2`, `Look at the plugin's configuration, usually in /etc/cni/net.d, and at its own logs.`},
 	{"NetworkPlugin", `(cni .*not initialized|network is not ready.*)`, `the node's network is not ready: $1`, `Install or repair the cluster's network plugin.`},
-	{"RuntimeAway", `connection refused|error while dialing|no such file or directory.*\.sock|Unavailable`, `the container runtime does not answer`,
-		`Start it, and see its log; the kubelet goes on by itself then.`},
+	{"RuntimeAway", `connection refused|error while dialing|no such file or directory.*\.sock|Unavailable`, `the container runtime does not answer`, `Start it, and see its log; the kubelet goes on by itself then.`},
 	{"RuntimeHangs", `DeadlineExceeded|deadline exceeded`, `the container runtime did not answer in time`, `See the runtime's log and the node's load.`},
 	{"NodeDiskFull", `no space left on device`, `the node's disk is full`, `Free space on the node.`},
 })
@@ -115,24 +201,3 @@ var starts = compile([]meaning{
 	{"MemoryTooLow", `memory limit too low|OOM-killed`, `its memory limit is too low even to start it`, `Raise resources.limits.memory.`},
 	{"ProfileMissing", `(seccomp|apparmor)[^:]*profile`, `its $1 profile cannot be used`, `Put the profile on the node, or correct its name.`},
 })
-
-// explain says what a message means by the given tables, and else what it says itself.
-func explain(message, fallback string, tables ...table) *meaning {
-	for _, t := range tables {
-		if m := t.find(message); m != nil {
-			return m
-		}
-	}
-	return &meaning{cause: fallback, because: firstLine(message)}
-}
-
-// firstLine keeps a sentence readable.
-func firstLine(message string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
-	line = strings.TrimSuffix(line, ".")
-	const most = 300
-	if len(line) > most {
-		line = strings.ToValidUTF8(line[:most], "") + "..."
-	}
-	return line
-}

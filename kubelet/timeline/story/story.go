@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -74,6 +75,7 @@ type Story struct {
 type Line struct {
 	At   time.Time `json:"at"`
 	Text string    `json:"text"`
+	late bool      // after all else of its second
 }
 
 // Tell tells the story of a pod.
@@ -83,20 +85,18 @@ func Tell(in Input) Story {
 	if a := t.answer(); a != nil {
 		s.Cause, s.Answer, s.Remedy = a.cause, a.text, a.remedy
 	}
-	for _, text := range []*string{&s.State, &s.Answer, &s.Remedy, &s.Progress} {
-		*text = harmless(*text)
-	}
+	texts := []*string{&s.State, &s.Answer, &s.Remedy, &s.Progress}
 	for i := range s.Life {
-		s.Life[i].Text = harmless(s.Life[i].Text)
+		texts = append(texts, &s.Life[i].Text)
+	}
+	for _, text := range texts {
+		*text = harmless(*text)
 	}
 	return s
 }
 
 // harmless writes control characters as Go does, for a terminal would obey them: a probe's output is in an event's message.
 func harmless(text string) string {
-	if !strings.ContainsFunc(text, unicode.IsControl) {
-		return text
-	}
 	var b strings.Builder
 	for _, r := range text {
 		if quoted := strconv.QuoteRune(r); unicode.IsControl(r) && r != '\n' {
@@ -108,28 +108,56 @@ func harmless(text string) string {
 	return b.String()
 }
 
-// Sentence is the answer in one sentence, or how the pod is if there is nothing to explain.
-func (s Story) Sentence() string { return cmp.Or(s.Answer, "The pod is "+s.State+".") }
-
 // Write writes the story for people.
 func (s Story) Write(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n", s.Pod, s.State)
-	if s.Progress != "" {
-		fmt.Fprintf(&b, "\nNow: %s\n", s.Progress)
+	text := s.Pod + ": " + s.State + "\n"
+	for _, part := range [][2]string{{"Now", s.Progress}, {"Why", s.Answer}, {"What to do", s.Remedy}} {
+		if part[1] != "" {
+			text += fmt.Sprintf("\n%s: %s\n", part[0], part[1])
+		}
 	}
-	if s.Answer != "" {
-		fmt.Fprintf(&b, "\nWhy: %s\n", s.Answer)
-	}
-	if s.Remedy != "" {
-		fmt.Fprintf(&b, "\nWhat to do: %s\n", s.Remedy)
-	}
-	b.WriteString("\nIts life so far:\n")
+	text += "\nIts life so far:\n"
 	for _, l := range s.Life {
-		fmt.Fprintf(&b, "  %s  %s\n", l.At.Local().Format("15:04:05"), l.Text)
+		text += fmt.Sprintf("  %s  %s\n", l.At.Local().Format("15:04:05"), l.Text)
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, text)
 	return err
+}
+
+// Summary is a pod in one line.
+type Summary struct {
+	UID      types.UID `json:"uid"`
+	Name     string    `json:"name"` // NAMESPACE/NAME
+	State    string    `json:"state"`
+	Ready    int       `json:"ready"` // how many containers are
+	Of       int       `json:"of"`
+	Restarts int32     `json:"restarts"`
+	IP       string    `json:"ip,omitempty"`
+	Source   string    `json:"source,omitempty"`
+	Created  time.Time `json:"created,omitzero"`
+	Cause    string    `json:"cause,omitempty"`
+	Answer   string    `json:"answer,omitempty"`
+	Progress string    `json:"progress,omitempty"`
+	// Gone says that the pod is not on the node any more.
+	Gone bool `json:"gone,omitempty"`
+}
+
+// Summarize makes a line of a pod and its story.
+func Summarize(pod *corev1.Pod, s Story) Summary {
+	line := Summary{
+		Name: s.Pod, UID: pod.UID, State: s.State, IP: pod.Status.PodIP, Of: len(pod.Spec.Containers), Created: pod.CreationTimestamp.Time,
+		Source: cmp.Or(pod.Annotations[podinfo.SourceAnnotation], "api"), Cause: s.Cause, Answer: s.Answer, Progress: s.Progress,
+	}
+	if line.Created.IsZero() && pod.Status.StartTime != nil {
+		line.Created = pod.Status.StartTime.Time
+	}
+	for i := range pod.Status.ContainerStatuses {
+		c := &pod.Status.ContainerStatuses[i]
+		if line.Restarts += c.RestartCount; c.Ready {
+			line.Ready++
+		}
+	}
+	return line
 }
 
 // teller looks at the input.
@@ -167,39 +195,28 @@ func (t teller) statuses() []corev1.ContainerStatus {
 }
 
 func (t teller) container(name string) *corev1.Container {
-	for _, list := range [][]corev1.Container{t.Pod.Spec.InitContainers, t.Pod.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
-		}
+	all := slices.Concat(t.Pod.Spec.InitContainers, t.Pod.Spec.Containers)
+	if i := slices.IndexFunc(all, func(c corev1.Container) bool { return c.Name == name }); i >= 0 {
+		return &all[i]
 	}
 	return &corev1.Container{Name: name}
 }
 
 // isInit tells whether the container has to end before others start, so not for sidecars.
 func (t teller) isInit(name string) bool {
-	for i := range t.Pod.Spec.InitContainers {
-		if c := &t.Pod.Spec.InitContainers[i]; c.Name == name {
-			return !podinfo.IsSidecar(c)
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name && !podinfo.IsSidecar(&c) })
 }
 
-func (t teller) isReady() bool {
-	c := t.readiness()
-	return c != nil && c.Status == corev1.ConditionTrue
-}
+func (t teller) isReady() bool { return t.readiness().Status == corev1.ConditionTrue }
 
-// readiness is the pod's condition Ready.
-func (t teller) readiness() *corev1.PodCondition {
-	for i := range t.Pod.Status.Conditions {
-		if c := &t.Pod.Status.Conditions[i]; c.Type == corev1.PodReady {
+// readiness is the pod's condition Ready, an empty one if it has none.
+func (t teller) readiness() corev1.PodCondition {
+	for _, c := range t.Pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
 			return c
 		}
 	}
-	return nil
+	return corev1.PodCondition{}
 }
 
 // last is the newest event with one of the reasons, nil if there is none. container "" is for those of all.
@@ -207,60 +224,32 @@ func (t teller) last(container string, reasons ...string) *Event {
 	var newest *Event
 	for i := range t.Events {
 		e := &t.Events[i]
-		if container != "" && e.Container != container {
-			continue
-		}
-		for _, reason := range reasons {
-			if e.Reason == reason && (newest == nil || !e.Last.Before(newest.Last)) {
-				newest = e
-			}
+		if (container == "" || e.Container == container) && slices.Contains(reasons, e.Reason) && (newest == nil || !e.Last.Before(newest.Last)) {
+			newest = e
 		}
 	}
 	return newest
 }
 
-// standing is the newest event with one of the reasons if nothing came after it that shows that it is over.
-func (t teller) standing(over []string, reasons ...string) *Event {
-	e := t.last("", reasons...)
-	if e == nil {
-		return nil
-	}
-	if after := t.last("", over...); after != nil && after.Last.After(e.Last) {
-		return nil
-	}
-	return e
-}
-
 // progress is what takes long: a pull, or the step that is under way.
 func (t teller) progress() string {
 	for _, c := range t.statuses() {
-		if c.State.Waiting == nil {
-			continue
-		}
-		pulling := t.last(c.Name, "Pulling")
-		ended := t.last(c.Name, "Pulled", "Failed", "BackOff", "Created")
-		if pulling == nil || ended != nil && !ended.Last.Before(pulling.Last) {
+		e := t.last(c.Name, "Pulling", "Pulled", "Failed", "BackOff", "Created")
+		if c.State.Waiting == nil || e == nil || e.Reason != "Pulling" {
 			continue
 		}
 		image, fetched := t.container(c.Name).Image, ""
 		if i := slices.IndexFunc(t.Pulls, func(p Pull) bool { return p.Total > 0 && sameImage(p.Image, image) }); i >= 0 {
 			fetched = fmt.Sprintf(", %s of %s", size(t.Pulls[i].Done), size(t.Pulls[i].Total))
 		}
-		return fmt.Sprintf("pulling image %s for container %s%s, for %s so far", image, c.Name, fetched, t.ago(pulling.Last))
+		return fmt.Sprintf("pulling image %s for container %s%s, for %s so far", image, c.Name, fetched, t.ago(e.Last))
 	}
 	for _, s := range slices.Backward(t.Steps) {
 		if s.Running && t.Now.Sub(s.Began) >= time.Second {
-			return fmt.Sprintf("%s, for %s so far%s", s.Name, t.ago(s.Began), because(s.Why))
+			return strings.TrimSuffix(fmt.Sprintf("%s, for %s so far, because %s", s.Name, t.ago(s.Began), s.Why), ", because ")
 		}
 	}
 	return ""
-}
-
-func because(why string) string {
-	if why == "" {
-		return ""
-	}
-	return ", because " + why
 }
 
 // sameImage tells whether a pod's image is the full name that a runtime calls it by.

@@ -227,7 +227,7 @@ func TestLife(t *testing.T) {
 		lines = append(lines, l.Text)
 	}
 	want := []string{"The pod was created.", "Container image is present.", "Container app was made.", "Container app was started.",
-		"Container image is present. For the 22nd time.", "The pod is Ready, at 10.0.0.2."}
+		"Container image is present. By then 22 times.", "The pod is Ready, at 10.0.0.2."}
 	if !slices.Equal(lines, want) {
 		t.Errorf("life:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
