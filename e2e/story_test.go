@@ -146,6 +146,7 @@ func storyCases(configMap string) map[string]storyCase {
 		"architecture": {"WrongArchitecture", []string{"/data/program"}, func(p *corev1.Pod) {
 			volumed(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}, "")(p)
 			p.Spec.Containers[0].Command = []string{"/data/program"}
+			p.Spec.Containers[0].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
 			c := shell("first", "echo no program >/data/program && chmod +x /data/program")
 			c.VolumeMounts = p.Spec.Containers[0].VolumeMounts
 			p.Spec.InitContainers = []corev1.Container{c}
@@ -294,21 +295,6 @@ func TestExplainAdmission(t *testing.T) {
 	create(ctx, t, second)
 	told(ctx, t, second.Name, "NodePorts")
 
-	taint := func(patch string) {
-		t.Helper()
-		if _, err := s.Client.CoreV1().Nodes().Patch(context.WithoutCancel(ctx), s.NodeName, types.MergePatchType, []byte(`{"spec":{"taints":[`+patch+`]}}`), metav1.PatchOptions{}); err != nil {
-			t.Error(err)
-		}
-	}
-	taint(`{"key":"example.com/away","effect":"NoExecute"}`)
-	var away *corev1.Pod
-	eventually(ctx, t, "the kubelet knows of the taint", func() bool {
-		away = create(ctx, t, newPod(t))
-		return until(ctx, t, away, "taken or refused", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed || p.Status.StartTime != nil }).Status.Reason == "TaintToleration"
-	})
-	told(ctx, t, away.Name, "TaintToleration")
-	taint("")
-
 	slow := newPod(t)
 	slow.Spec.TerminationGracePeriodSeconds = new(int64(60))
 	slow.Spec.Containers[0] = shell("app", "trap '' TERM; while true; do sleep 1; done")
@@ -330,6 +316,28 @@ func TestExplainAdmission(t *testing.T) {
 	if _, err := s.Client.CoreV1().Pods(kept.Namespace).Patch(ctx, kept.Name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestExplainTaint: a taint keeps a pod from the node. The controller that would delete it at the same moment is stopped meanwhile.
+func TestExplainTaint(t *testing.T) {
+	ctx, s := node(t)
+	stopComponent(ctx, t, stack.ControllerManager)
+	taint := func(patch string) {
+		t.Helper()
+		if _, err := s.Client.CoreV1().Nodes().Patch(context.WithoutCancel(ctx), s.NodeName, types.MergePatchType, []byte(`{"spec":{"taints":[`+patch+`]}}`), metav1.PatchOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	taint(`{"key":"example.com/away","effect":"NoExecute"}`)
+	defer taint("")
+	var away *corev1.Pod
+	eventually(ctx, t, "the kubelet knows of the taint", func() bool {
+		away = create(ctx, t, newPod(t))
+		return until(ctx, t, away, "taken or refused", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed || p.Status.StartTime != nil }).Status.Reason == "TaintToleration"
+	})
+	told(ctx, t, away.Name, "TaintToleration")
+	taint("")
+	startComponent(ctx, t, stack.ControllerManager)
 }
 
 // TestExplainRuntimeClass: a class that went away after the apiserver let the pod in, and one whose handler is not there.

@@ -109,6 +109,8 @@ var ends = compile([]meaning{
 	{"ExitCode", `^\w* 126: `, "ended with exit code 126: its shell could not execute a command{words}", itsLog},
 	{"ExitCode", `^\w* 127: `, "ended with exit code 127: its shell did not find a command{words}", itsLog},
 	{"Signal", `^\w* (129|1[345]\d): `, "was ended by signal {signal} (exit code $1){words}", "Look at its log, and at who sent the signal: the node, a probe, or the program itself."},
+	{"ExitCode", `^\w* 255: .*exec format error`, "could not be started: {why:starts}{program}", ""},
+	{"ExitCode", `^\w* 255: `, "ended with exit code 255{words}", itsLog + " If that says \"exec format error\", its program is for another machine, or a script without #!."},
 	{"ExitCode", `^\w* (-?\d+): `, "ended with exit code $1{words}", itsLog},
 })
 

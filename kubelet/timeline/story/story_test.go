@@ -150,6 +150,8 @@ func TestTell(t *testing.T) {
 		{"CommandDenied", "may not be executed", input(crashed("StartError", 128, `exec: "/web": permission denied`))},
 		{"WrongArchitecture", "another architecture", input(crashed("StartError", 128, `exec /web: exec format error`))},
 		{"ExitCode", `exit code 3; its last words: "no luck", and does so again and again (restarted 3 times); the kubelet waits 40s`, input(crashed("Error", 3, "no luck"))},
+		{"WrongArchitecture", "another architecture", input(crashed("Error", 255, "exec /web: exec format error"))},
+		{"ExitCode", `If that says "exec format error"`, input(crashed("Error", 255, ""))},
 		{"Signal", "signal 11, segmentation fault", input(crashed("Error", 139, ""))},
 		{"Completed", "ended with success", input(crashed("Completed", 0, ""))},
 		{"OOMKilled", "limit of 16Mi", input(limit, crashed("OOMKilled", 137, ""))},
