@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,11 +19,14 @@ import (
 func (r *run) kills(ctx context.Context) error {
 	if r.cri == nil {
 		for i := range 3 {
-			start := time.Now()
+			start, fault := time.Now(), fmt.Sprintf("kill -9, number %d", i+1)
+			if !r.wanted(fault) {
+				continue
+			}
 			if err := r.restartKubelet(ctx, nil); err != nil {
 				return err
 			}
-			if err := r.judge(ctx, fmt.Sprintf("kill -9, number %d", i+1), start); err != nil {
+			if err := r.judge(ctx, fault, start); err != nil {
 				return err
 			}
 		}
@@ -174,7 +178,7 @@ func isContent(path string) bool {
 		return parts[3] == "kubernetes.io~empty-dir"
 	}
 	last := parts[len(parts)-1]
-	return strings.Contains(path, "/layers/") && last == "fs" || strings.Contains(path, "/snapshots/") && (last == "fs" || last == "diff" || last == "work")
+	return strings.Contains(path, "/layers/") && last == "fs" || strings.Contains(path, "/snapshots/") && slices.Contains([]string{"fs", "diff", "upper", "work"}, last)
 }
 
 // eachFile damages one file of each sort at a time, and starts the kubelet with it.

@@ -130,7 +130,7 @@ func (r *run) stages() []func(context.Context) error {
 	if r.cri != nil {
 		stages = append(stages, r.podCalls, r.nodeCalls)
 	}
-	return append(stages, r.requests, r.leaks)
+	return append(stages, r.requests, r.clocks, r.leaks)
 }
 
 // prepare starts the proxies, the kubelet and the pods.

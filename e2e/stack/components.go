@@ -160,12 +160,12 @@ func (s *Stack) startControlPlane(ctx context.Context) error {
 }
 
 func (s *Stack) controlPlaneComponents() error {
-	serving, err := s.ca.issue("apiserver", pkix.Name{CommonName: "kube-apiserver"}, NodeIP, "127.0.0.1", "10.96.0.1",
+	serving, err := s.ca.issueFor(longAgo(), time.Now().Add(24*time.Hour), "apiserver", pkix.Name{CommonName: "kube-apiserver"}, NodeIP, "127.0.0.1", "10.96.0.1",
 		"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 	if err != nil {
 		return err
 	}
-	toKubelet, err := s.ca.issue("apiserver-kubelet", pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:masters"}})
+	toKubelet, err := s.ca.issueFor(longAgo(), time.Now().Add(24*time.Hour), "apiserver-kubelet", pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:masters"}})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // What a proxy before the apiserver and a test of what stays behind need to know of the stack.
@@ -14,7 +15,7 @@ func (s *Stack) AuthorityPath() string { return s.ca.path() }
 
 // ServingPair issues a certificate for a server at the node's address.
 func (s *Stack) ServingPair(name string) (KeyPair, error) {
-	return s.ca.issue(name, pkix.Name{CommonName: name}, NodeIP, "127.0.0.1")
+	return s.ca.issueFor(longAgo(), time.Now().Add(24*time.Hour), name, pkix.Name{CommonName: name}, NodeIP, "127.0.0.1")
 }
 
 // NodePair issues a client certificate of the node.

@@ -48,6 +48,7 @@ type flags struct {
 	runtime     string
 	concurrency int
 	burst       int // so many pods at once, on both runtimes
+	burstRounds int
 	rounds      int
 	timeout     time.Duration
 
@@ -69,7 +70,8 @@ func main() {
 	flag.StringVar(&f.otherArgs, "other-args", "", "flags of the other, as in --timeline; without -other the other is this build with them")
 	flag.StringVar(&f.runtime, "runtime", stack.Containerd, "CRI server below the kubelets: containerd, or embedded for this kubelet alone")
 	flag.IntVar(&f.concurrency, "concurrency", 16, "how many pods the floor starts at once")
-	flag.IntVar(&f.burst, "burst", 0, "measure the start and the deletion of so many pods at once too, on containerd and on the embedded runtime, for instance 500")
+	flag.IntVar(&f.burst, "burst", 500, "measure the start and the deletion of so many pods at once too, on containerd and on the embedded runtime; 0 for not")
+	flag.IntVar(&f.burstRounds, "burst-rounds", 1, "how often that is measured")
 	flag.IntVar(&f.rounds, "rounds", 3, "how often each is measured with each number of pods")
 	flag.DurationVar(&f.timeout, "timeout", 5*time.Minute, "limit for one number of pods to become Ready, and to go")
 	flag.Parse()
@@ -81,8 +83,8 @@ func main() {
 		}
 		f.counts = append(f.counts, n)
 	}
-	if f.rounds < 1 {
-		fmt.Fprintf(os.Stderr, "bench: -rounds: %d is not positive\n", f.rounds)
+	if f.rounds < 1 || f.burstRounds < 1 {
+		fmt.Fprintf(os.Stderr, "bench: -rounds %d, -burst-rounds %d: both must be positive\n", f.rounds, f.burstRounds)
 		os.Exit(2)
 	}
 	f.contenders, f.runtimes = f.withOther(list(*contenders)), list(*runtimes)
@@ -139,7 +141,7 @@ func run(ctx context.Context, f flags) error {
 
 // compareBursts measures many pods at once on each runtime. Upstream's kubelet has no embedded one.
 func compareBursts(ctx context.Context, f flags) error {
-	f.counts, f.timeout = []int{f.burst}, max(f.timeout, 15*time.Minute)
+	f.counts, f.rounds, f.timeout = []int{f.burst}, f.burstRounds, max(f.timeout, 15*time.Minute)
 	for runtime, contenders := range map[string][]string{stack.Containerd: {upstream, ours}, stack.Embedded: {ours}} {
 		f.runtime, f.contenders = runtime, f.withOther(contenders)
 		if err := compareKubelets(ctx, f); err != nil {
