@@ -8,7 +8,7 @@ import (
 
 // TestYAML: the configuration that is logged can be read as a file, and has no secrets in it; the settings keep theirs.
 func TestYAML(t *testing.T) {
-	s, err := load(t, "eventBurst: 101\nstaticPodURL: http://me:secret@127.0.0.1/?key=secret\nstaticPodURLHeader: {X-Key: [secret]}\n")
+	s, err := load(t, "eventBurst: 101\nstaticPodURL: http://me:secret@127.0.0.1/?key=secret\nstaticPodURLHeader: {X-Key: [secret], X-Other: [secret too]}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -17,6 +17,9 @@ func TestYAML(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in the configuration", want)
 		}
+	}
+	if header := s.Masked().StaticPodURLHeader; header["X-Key"][0] != Mask || header["X-Other"][0] != "secret too" {
+		t.Errorf("who may ask for the configuration sees %q", header)
 	}
 	if strings.Contains(text, "secret") {
 		t.Errorf("a secret is in the configuration:\n%s", text)
