@@ -83,6 +83,11 @@ func Run(ctx context.Context, o Options) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if o.Long { // the apiserver is away for longer than the controller waits before it says of a node's pods that they are not ready
+		if err := s.Reflag(ctx, stack.ControllerManager, "--node-monitor-grace-period=10m"); err != nil {
+			return nil, err
+		}
+	}
 	r := &run{Options: o, s: s, bound: 2 * time.Minute}
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
