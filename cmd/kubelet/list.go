@@ -114,13 +114,12 @@ const (
 
 // picture is the screen's content: the table, and below it why pods wait.
 func picture(lines []story.Summary, now time.Time, width, height int) string {
-	text := table(lines, now) + "\n"
+	rows := strings.Split(table(lines, now), "\n")
 	for _, l := range lines {
 		if about := cmp.Or(l.Progress, l.Answer); about != "" {
-			text += l.Name + ": " + about + "\n"
+			rows = append(rows, l.Name+": "+about)
 		}
 	}
-	rows := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	rows = rows[:min(len(rows), max(height-1, 1))]
 	for i, row := range rows {
 		if runes := []rune(row); len(runes) > width {

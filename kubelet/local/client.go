@@ -83,19 +83,19 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 		return nil, err
 	}
 	var found *corev1.Pod
-	text := fmt.Sprintf("pod %s/%s is not on this node", namespace, short)
+	answer := []string{fmt.Sprintf("pod %s/%s is not on this node", namespace, short)}
 	for i := range pods {
 		p := &pods[i]
 		switch {
 		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(p)):
 		case p.Namespace != namespace:
-			text += fmt.Sprintf(", but %s/%s is", p.Namespace, p.Name)
+			answer = append(answer, fmt.Sprintf("but %s/%s is", p.Namespace, p.Name))
 		case found == nil || p.Name == short:
 			found = p
 		}
 	}
 	if found == nil {
-		return nil, errors.New(text)
+		return nil, errors.New(strings.Join(answer, ", "))
 	}
 	return found, nil
 }

@@ -15,7 +15,9 @@ const Mask = "<masked>"
 var credential = regexp.MustCompile(`(?i)auth|cookie|key|password|secret|session|signature|token`)
 
 // Masked is the configuration without the secrets in it: who asks for static pods at a URL, and what for.
-func (s *Settings) Masked() *kubeletconfig.KubeletConfiguration { return s.masked(credential.MatchString) }
+func (s *Settings) Masked() *kubeletconfig.KubeletConfiguration {
+	return s.masked(credential.MatchString)
+}
 
 func (s *Settings) masked(header func(name string) bool) *kubeletconfig.KubeletConfiguration {
 	c := s.DeepCopy()

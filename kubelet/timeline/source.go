@@ -48,7 +48,7 @@ var sourceRoot = func() string {
 // part of.
 func locate(step *Step, steps []Step) *source {
 	of := step
-	for of.Function == "" && !(of.Runtime && of.Method != "") {
+	for of.Function == "" && (!of.Runtime || of.Method == "") {
 		at := slices.IndexFunc(steps, func(s Step) bool { return s.ID == of.Parent })
 		if at < 0 {
 			return &source{}

@@ -13,7 +13,7 @@ import (
 	"os"
 
 	"github.com/google/renameio/v2"
-	"k8s.io/apimachinery/pkg/util/dump"
+	"k8s.io/utils/dump"
 )
 
 // File is its name in the directory of device plugins.

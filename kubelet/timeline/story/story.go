@@ -110,17 +110,18 @@ func harmless(text string) string {
 
 // Write writes the story for people.
 func (s Story) Write(w io.Writer) error {
-	text := s.Pod + ": " + s.State + "\n"
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s: %s\n", s.Pod, s.State)
 	for _, part := range [][2]string{{"Now", s.Progress}, {"Why", s.Answer}, {"What to do", s.Remedy}} {
 		if part[1] != "" {
-			text += fmt.Sprintf("\n%s: %s\n", part[0], part[1])
+			fmt.Fprintf(&text, "\n%s: %s\n", part[0], part[1])
 		}
 	}
-	text += "\nIts life so far:\n"
+	text.WriteString("\nIts life so far:\n")
 	for _, l := range s.Life {
-		text += fmt.Sprintf("  %s  %s\n", l.At.Local().Format("15:04:05"), l.Text)
+		fmt.Fprintf(&text, "  %s  %s\n", l.At.Local().Format("15:04:05"), l.Text)
 	}
-	_, err := io.WriteString(w, text)
+	_, err := io.WriteString(w, text.String())
 	return err
 }
 
