@@ -30,7 +30,7 @@ type crashFloor struct {
 	attempt     uint32
 	fingerprint string // of what makes counting start anew when it changes
 	end         string // the container whose end was last asked about
-	endSeen     time.Time
+	ended       time.Time
 }
 
 // SetCrashLoopMax changes the longest back-off of a crashing container, for the next question; 0 is the default.
@@ -56,7 +56,8 @@ func crashDelay(n uint32, longest time.Duration) time.Duration {
 }
 
 // wait returns the back-off that applies to starting the container again after last, and when it ends. It counts from
-// the container's end, but at the latest from when that was first seen: a clock that is set back puts ends far ahead.
+// the container's end, but at the latest from when that was first seen: a clock that was set back puts ends far ahead. From
+// then on it goes by at, which is from time.Now, and so by the clock that is never set.
 func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cri.ContainerStatus, at time.Time) (time.Duration, time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +68,7 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 	}
 	now := crashFloor{fingerprint: spec.Hash(container) + "/" + container.Resources.String()}
 	floor, known := floors[container.Name]
-	now.end, now.endSeen = floor.end, floor.endSeen
+	now.end, now.ended = floor.end, floor.ended
 	if last == nil {
 		floors[container.Name] = now
 		return 0, time.Time{}
@@ -81,15 +82,12 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 	case !known:
 		floor = now
 	}
-	if floor.end != last.ID || floor.endSeen.IsZero() {
-		floor.end, floor.endSeen = last.ID, at
+	if floor.end != last.ID || floor.ended.IsZero() {
+		floor.end, floor.ended = last.ID, at.Add(-max(0, at.Sub(last.FinishedAt)))
 	}
 	floors[container.Name] = floor
 	delay := crashDelay(last.Attempt-min(floor.attempt, last.Attempt), c.longest)
-	if last.FinishedAt.After(floor.endSeen) {
-		return delay, floor.endSeen.Add(delay)
-	}
-	return delay, last.FinishedAt.Add(delay)
+	return delay, floor.ended.Add(delay)
 }
 
 // begin makes counting start at the first instance of a container that the runtime has no record of: after a reboot its number

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -52,4 +53,22 @@ func TestCrashLoop(t *testing.T) {
 	step("numbered from the logs", nil, 0)
 	c.begin(pod.UID, container, 7)
 	step("its first end", &cri.ContainerStatus{State: cri.Exited, Attempt: 7, FinishedAt: at, Hash: spec.Hash(container)}, 0)
+}
+
+// TestCrashLoopClock: how long a container waits does not follow a clock that is set while it waits, and at the most all of
+// the back-off is left of one that was set back before.
+func TestCrashLoopClock(t *testing.T) {
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
+	container := &pod.Spec.Containers[0]
+	now := time.Now()
+	for _, finished := range []time.Duration{-3 * time.Second, time.Hour} {
+		last := &cri.ContainerStatus{State: cri.Exited, Attempt: 1, FinishedAt: now.Round(0).Add(finished), Hash: spec.Hash(container)}
+		_, until := newCrashLoops(crashLoopMax).wait(pod, container, last, now)
+		if want := now.Add(crashLoopBase + min(finished, 0)); until.Sub(want).Abs() > time.Millisecond {
+			t.Errorf("ended %v from now: until %v, want %v", finished, until, want)
+		}
+		if !strings.Contains(until.String(), " m=") {
+			t.Errorf("ended %v from now: %v goes by the clock on the wall", finished, until)
+		}
+	}
 }
