@@ -112,7 +112,7 @@ create() {
   esac
   sed -E "s/^( *)- role: .*/&\n\1  image: $(sed 's/[&/]/\\&/g' <<<"$image")/" "${CONFIG:-$(dirname "$0")/cluster.yaml}" |
     sed -E "/^ *- role: ($roles)\$/{n; s/image: .*/image: minikubelet\/$cluster/}" >"$files/cluster.yaml"
-  [ -z "$dlv" ] || sed -Ei "0,/^( *)image: minikubelet.*/s//&\n\1extraPortMappings: [{containerPort: 2345, hostPort: 2345, listenAddress: 127.0.0.1}]/" "$files/cluster.yaml"
+  [ -z "$dlv" ] || sed -Ei "0,/^( *)image: minikubelet\/$cluster\$/s//&\n\1extraPortMappings: [{containerPort: 2345, hostPort: 2345, listenAddress: 127.0.0.1}]/" "$files/cluster.yaml"
   if ! "$KIND" create cluster --name "$cluster" --config "$files/cluster.yaml" --retain; then
     for node in $(nodes --filter "label=io.x-k8s.kind.cluster=$cluster"); do
       echo "$node:" >&2

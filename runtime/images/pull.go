@@ -84,6 +84,8 @@ func flightKey(image string, credentials []Credential) string {
 }
 
 // pull waits for its turn and pulls.
+//
+// Upstream: pkg/kubelet/images/puller.go, pkg/kubelet/kuberuntime/kuberuntime_image.go PullImage
 func (m *Manager) pull(ctx context.Context, r Request, image string, credentials []Credential) (result pullResult) {
 	ctx, end := cri.Step(ctx, "pullImage", r.Pod, cri.Why(image+" is not here, or is asked for with each start"))
 	defer func() { end(result.err) }()

@@ -147,7 +147,6 @@ var inputs = compile([]meaning{
 	{"SecretMissing", `secret "([^"]+)" not found`, `the Secret $1 does not exist`, `Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
 	{"KeyMissing", `couldn't find key (\S+) in (ConfigMap|Secret) (\S+)`, `the $2 $3 has no key $1`, `Add the key, correct its name in the pod, or mark the reference as optional.`},
 	{"KeyMissing", `(configmap|secret)?\S* ?references non-existent key: (\S+)`, `a volume asks for the key $2, which its source does not have`, `Add the key to the source, correct items in the pod, or mark the volume as optional.`},
-	{"NoAPIServer", `there is no apiserver to ask`, `the pod refers to something in the cluster, and this kubelet runs without an apiserver`, `Use volumes that need none (hostPath, emptyDir, image), or start the kubelet with --kubeconfig.`},
 	{"NotAuthorized", `no relationship found between node`, `the apiserver does not let this node read what the pod refers to, perhaps because it has not yet seen that the pod is bound here`,
 		`It passes within seconds; if it does not, look at the node's identity and the cluster's authorization.`},
 	{"ServiceAccountMissing", `serviceaccounts? "([^"]+)" not found`, `the service account $1 does not exist`, `Create it, or name another in spec.serviceAccountName.`},

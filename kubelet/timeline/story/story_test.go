@@ -110,7 +110,6 @@ func TestTell(t *testing.T) {
 		{"SecretMissing", "the Secret a does not exist", input(event("FailedMount", setUp+`secret "a" not found`))},
 		{"KeyMissing", "has no key k", input(waits("CreateContainerConfigError", "couldn't find key k in Secret default/a"))},
 		{"KeyMissing", "asks for the key k", input(event("FailedMount", setUp+`configmap references non-existent key: k`))},
-		{"NoAPIServer", "without an apiserver", input(event("FailedMount", setUp+`read configmap default/a: there is no apiserver to ask`))},
 		{"NotAuthorized", "does not let this node", input(event("FailedMount", setUp+`secrets "a" is forbidden: User "system:node:n" cannot get resource: no relationship found between node 'n' and this object`))},
 		{"ServiceAccountMissing", "service account a", input(event("FailedMount", setUp+`failed to fetch token: serviceaccounts "a" not found`))},
 		{"HostPathMissing", "/data, which a hostPath volume names", input(event("FailedMount", setUp+`hostPath type check failed: /data does not exist`))},
