@@ -96,8 +96,8 @@ func TestMetricNames(t *testing.T) {
 			t.Errorf("%s is missing, and not listed", name)
 		}
 	}
-	for name := range reasons {
-		if !theirs[name] {
+	for name, reason := range reasons {
+		if !theirs[name] && !strings.HasPrefix(reason, sometimes) {
 			t.Errorf("%s is listed as missing, but upstream has none", name)
 		}
 	}
@@ -110,6 +110,9 @@ func TestMetricNames(t *testing.T) {
 	}
 	t.Logf("upstream shows %d, %d of them are here, %d are listed as missing; %d are only here", len(theirs), both, len(reasons), more)
 }
+
+// sometimes begins the reason of a group that upstream shows in some runs and not in others.
+const sometimes = "sometimes upstream: "
 
 // missingMetrics reads lines of PATH NAME, each group below its reason: a line of ##.
 func missingMetrics(t *testing.T) map[string]string {
