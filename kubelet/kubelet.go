@@ -116,8 +116,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	b.embedded.onEnd(fail)
 	klog.FromContext(ctx).Info("Kubelet runs", "version", b.settings.Version, "node", b.settings.NodeName, "standalone", b.settings.Standalone())
 	parts.Wait()
+	// Nothing changes any more. Kubernetes' kubelet, if it is started next, reads these files instead of this one's records.
 	if err := errors.Join(k.core.runtime.Allocation().WriteUpstream(), k.core.devices.WriteUpstream()); err != nil {
-		klog.FromContext(ctx).Error(err, "Kubernetes' kubelet will not know in this one's place what pods have")
+		klog.FromContext(ctx).Error(err, "Recording for Kubernetes' kubelet what pods have failed")
 	}
 	err := b.close()
 	if cause := context.Cause(ctx); errors.Is(cause, identity.ErrExpired) || errors.Is(cause, errEmbeddedEnded) {

@@ -20,7 +20,7 @@ import (
 type Devices interface {
 	// Allocate assigns devices to all containers of a pod; the error is the reason to refuse the pod.
 	Allocate(ctx context.Context, pod *corev1.Pod) error
-	// Assigned returns what a container that is about to be created gets with its devices.
+	// Assigned returns what a container that is about to be created gets with its devices; the caller may change it.
 	Assigned(ctx context.Context, pod *corev1.Pod, container *corev1.Container) (*runtimeapi.ContainerConfig, error)
 	// Health tells how a container's devices are.
 	Health(pod types.UID, container string) []corev1.ResourceStatus
@@ -81,19 +81,14 @@ func (in podInputs) Assigned(ctx context.Context, pod *corev1.Pod, c *corev1.Con
 	if err != nil {
 		return nil, err
 	}
-	var given *runtimeapi.ContainerConfig
+	given := &runtimeapi.ContainerConfig{}
 	if in.opts.Devices != nil {
 		if given, err = in.opts.Devices.Assigned(ctx, pod, c); err != nil {
 			return nil, err
 		}
 	}
-	if len(blocks) == 0 {
-		return given, nil
-	}
-	return &runtimeapi.ContainerConfig{
-		Envs: given.GetEnvs(), Mounts: given.GetMounts(), Annotations: given.GetAnnotations(), CDIDevices: given.GetCDIDevices(),
-		Devices: slices.Concat(blocks, given.GetDevices()),
-	}, nil
+	given.Devices = append(blocks, given.Devices...)
+	return given, nil
 }
 
 // deviceHealth tells how the devices of the pod's containers are, by name.

@@ -21,7 +21,7 @@ func (noDevices) Allocate(context.Context, *corev1.Pod) error {
 }
 
 func (noDevices) Assigned(context.Context, *corev1.Pod, *corev1.Container) (*runtimeapi.ContainerConfig, error) {
-	return nil, nil
+	return &runtimeapi.ContainerConfig{}, nil
 }
 
 func (noDevices) Health(types.UID, string) []corev1.ResourceStatus { return nil }

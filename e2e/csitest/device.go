@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"testing"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -42,6 +44,27 @@ func NewDevice(file string) (device string, free func() error, err error) {
 			return "", nil, err
 		}
 	}
+}
+
+// TestDevice is a block device of a test, which holds a file that begins with content. It needs root.
+func TestDevice(t testing.TB, content string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "disk")
+	text := make([]byte, 64<<10)
+	copy(text, content)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	device, free, err := NewDevice(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := free(); err != nil {
+			t.Error(err)
+		}
+	})
+	return device
 }
 
 func freeDevice(device string) error {

@@ -38,8 +38,9 @@ type Options struct {
 	Server *server.Local
 	// Pods returns the pods that should run here, with their newest status.
 	Pods func() []*corev1.Pod
-	// Story returns what is to be told of a pod, Summaries a line of each, by name.
-	Story     func(*corev1.Pod) story.Story
+	// Story returns one pod's story.
+	Story func(*corev1.Pod) story.Story
+	// Summaries returns one line for each pod, sorted by name.
 	Summaries func() []story.Summary
 	// Stop ends a pod on this node. The channel is closed when nothing of it runs any more.
 	Stop func(pod *corev1.Pod, gracePeriod *int64) <-chan struct{}

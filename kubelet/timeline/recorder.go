@@ -33,7 +33,7 @@ type Recorder struct {
 	change uint64
 	pods   map[types.UID]*history
 	open   map[trace.SpanID]*openStep
-	bell   chan struct{}                // closed at the next change; nil if nobody waits for it
+	bell   chan struct{}                // closed at the next change, which wakes the readers; nil while no reader waits
 	hold   func(context.Context, *Step) // step mode; nil for none
 }
 

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	csiapi "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
@@ -191,11 +190,8 @@ func (m *Manager) unpublishBlock(ctx context.Context, conn *connection, v volume
 	if err := ReleaseMapped(m.blockDir(name, "dev", pod)); err != nil {
 		return err
 	}
-	target := m.blockDir("publish", name, pod)
-	limited, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if _, err := conn.NodeUnpublishVolume(limited, &csiapi.NodeUnpublishVolumeRequest{VolumeId: v.handle, TargetPath: target}); err != nil {
-		return fmt.Errorf("take volume %s of driver %s from the pod: %w", v.handle, v.driver, err)
+	if err := conn.unpublish(ctx, v, m.blockDir("publish", name, pod)); err != nil {
+		return err
 	}
 	return m.forgetPublished(pod, name)
 }
@@ -257,10 +253,8 @@ func (m *Manager) unstageBlock(ctx context.Context, name string, v volumeID) err
 	}
 	staging := m.blockDir("staging", name)
 	if _, err := os.Lstat(staging); err == nil && can.stage() {
-		limited, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		if _, err := conn.NodeUnstageVolume(limited, &csiapi.NodeUnstageVolumeRequest{VolumeId: v.handle, StagingTargetPath: staging}); err != nil {
-			return fmt.Errorf("take volume %s of driver %s off the node: %w", v.handle, v.driver, err)
+		if err := conn.unstage(ctx, v, staging); err != nil {
+			return err
 		}
 	}
 	return m.forgetBlock(name)

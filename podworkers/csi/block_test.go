@@ -18,32 +18,11 @@ import (
 
 const content = "the content of the device"
 
-// newDevice is a block device of a test, which needs root.
-func newDevice(t *testing.T) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "disk")
-	text := make([]byte, 64<<10)
-	copy(text, content)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	device, free, err := csitest.NewDevice(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := free(); err != nil {
-			t.Error(err)
-		}
-	})
-	return device
-}
-
 // newBlockWorld is a world whose driver has a device.
 func newBlockWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t, object(nil))
-	w.driver.Device = newDevice(t)
+	w.driver.Device = csitest.TestDevice(t, content)
 	return w
 }
 

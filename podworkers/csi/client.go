@@ -46,6 +46,26 @@ func (c *connection) info(ctx context.Context) (*csiapi.NodeGetInfoResponse, err
 	return info, nil
 }
 
+// unpublish takes a volume from a pod.
+func (c *connection) unpublish(ctx context.Context, v volumeID, target string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.NodeUnpublishVolume(ctx, &csiapi.NodeUnpublishVolumeRequest{VolumeId: v.handle, TargetPath: target}); err != nil {
+		return fmt.Errorf("take volume %s of driver %s from the pod: %w", v.handle, v.driver, err)
+	}
+	return nil
+}
+
+// unstage takes a volume off the node.
+func (c *connection) unstage(ctx context.Context, v volumeID, staging string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.NodeUnstageVolume(ctx, &csiapi.NodeUnstageVolumeRequest{VolumeId: v.handle, StagingTargetPath: staging}); err != nil {
+		return fmt.Errorf("take volume %s of driver %s off the node: %w", v.handle, v.driver, err)
+	}
+	return nil
+}
+
 // capabilities are what a driver says that it can.
 type capabilities map[csiapi.NodeServiceCapability_RPC_Type]bool
 

@@ -360,7 +360,7 @@ func TestAttach(t *testing.T) {
 		w := newWorld(t, &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: storagev1.VolumeAttachmentStatus{
 			Attached: true, AttachmentMetadata: map[string]string{"device": "sdx"},
 		}}) // and no CSIDriver: it might need to be attached
-		w.driver.Device = newDevice(t)
+		w.driver.Device = csitest.TestDevice(t, content)
 		done := make(chan error)
 		go func() { _, err := w.Mount(t.Context(), r); done <- err }()
 		w.setNode(func(n *corev1.Node) { n.Status.VolumesAttached = []corev1.AttachedVolume{{Name: r.id().unique()}} })

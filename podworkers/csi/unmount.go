@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	csiapi "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/moby/sys/mountinfo"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -40,10 +39,8 @@ func (m *Manager) Unmount(ctx context.Context, dir string) error {
 	}
 	defer conn.Close()
 	target := filepath.Join(dir, "mount")
-	limited, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if _, err := conn.NodeUnpublishVolume(limited, &csiapi.NodeUnpublishVolumeRequest{VolumeId: d.Handle, TargetPath: target}); err != nil {
-		return fmt.Errorf("take volume %s of driver %s from the pod: %w", d.Handle, d.Driver, err)
+	if err := conn.unpublish(ctx, d.id(), target); err != nil {
+		return err
 	}
 	if err := removeMount(target); err != nil {
 		return err
@@ -169,10 +166,8 @@ func (m *Manager) unstageFrom(ctx context.Context, v volumeID, dir string) error
 	}
 	defer conn.Close()
 	if can.stage() {
-		limited, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		if _, err := conn.NodeUnstageVolume(limited, &csiapi.NodeUnstageVolumeRequest{VolumeId: v.handle, StagingTargetPath: dir}); err != nil {
-			return fmt.Errorf("take volume %s of driver %s off the node: %w", v.handle, v.driver, err)
+		if err := conn.unstage(ctx, v, dir); err != nil {
+			return err
 		}
 	}
 	if err := removeMount(dir); err != nil {

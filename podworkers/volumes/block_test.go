@@ -19,25 +19,6 @@ import (
 	"minikubelet/e2e/csitest"
 )
 
-// newDevice is a block device, which needs root.
-func newDevice(t *testing.T) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(file, make([]byte, 64<<10), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	device, free, err := csitest.NewDevice(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := free(); err != nil {
-			t.Error(err)
-		}
-	})
-	return device
-}
-
 // blockPod is a pod whose container c has the claim's device.
 func blockPod(readOnly bool) (*corev1.Pod, *corev1.Container) {
 	pod := claimPod(readOnly)
@@ -92,7 +73,7 @@ func TestBlockMode(t *testing.T) {
 // TestLocalBlock needs root. A pod has a device of the node and keeps it open until its volumes are gone; a kubelet that starts
 // makes links good that lead elsewhere.
 func TestLocalBlock(t *testing.T) {
-	device := newDevice(t)
+	device := csitest.TestDevice(t, "")
 	c := bound(corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: device}})
 	c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
 	m, dir := withClaims(t, c)
@@ -161,7 +142,7 @@ func TestLocalBlockOfUpstream(t *testing.T) {
 	precious := links + "/mounted/precious"
 	for _, err := range []error{
 		os.MkdirAll(links+"/mounted", 0o750), os.MkdirAll(mapped, 0o750), os.WriteFile(mapped+"/uid-1", nil, 0o640), os.Symlink("/dev/x", links+"/pv"),
-		unix.Mount(newDevice(t), mapped+"/uid-1", "", unix.MS_BIND, ""),
+		unix.Mount(csitest.TestDevice(t, ""), mapped+"/uid-1", "", unix.MS_BIND, ""),
 		unix.Mount("tmpfs", links+"/mounted", "tmpfs", 0, ""), os.WriteFile(precious, []byte("p"), 0o600),
 	} {
 		if err != nil {
@@ -208,7 +189,7 @@ func TestStandingBlock(t *testing.T) {
 	c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
 	m, root := withClaims(t, c)
 	m.opts.PodsDir = root + "/pods"
-	driver := &csitest.Driver{Name: name, NodeID: "n", Dir: t.TempDir(), Device: newDevice(t)}
+	driver := &csitest.Driver{Name: name, NodeID: "n", Dir: t.TempDir(), Device: csitest.TestDevice(t, "")}
 	stop, err := driver.Serve(root + "/csi.sock")
 	if err != nil {
 		t.Fatal(err)
