@@ -67,8 +67,20 @@ func setClock(pid int, seconds int64) error {
 	})
 }
 
-// clockFunction finds the function in a process.
+// clockFunction finds the function in a process. A process that becomes another program has no vDSO for a moment, and nothing
+// tells when the kernel has mapped it: so one that has none is asked for a second.
 func clockFunction(pid int, mem io.ReaderAt) (int64, error) {
+	for range 1000 {
+		if at, err := findClockFunction(pid, mem); at != 0 || err != nil {
+			return at, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return 0, errors.New("it has no vDSO")
+}
+
+// findClockFunction returns 0 if the process has no vDSO.
+func findClockFunction(pid int, mem io.ReaderAt) (int64, error) {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return 0, err
@@ -91,8 +103,9 @@ func clockFunction(pid int, mem io.ReaderAt) (int64, error) {
 				return from + int64(symbol.Value), nil
 			}
 		}
+		return 0, errors.New("its vDSO has no clock_gettime")
 	}
-	return 0, errors.New("it has no vDSO")
+	return 0, nil
 }
 
 // atRest stops the process, none of whose threads is then between two addresses, for as long as do takes.
