@@ -22,9 +22,9 @@ func holdLease(ctx context.Context, b *base) []func(context.Context) {
 	}
 	wait, err := hold.Start(ctx, hold.Options{Kubeconfig: s.Kubeconfig, Node: s.NodeName, Duration: time.Duration(s.NodeLeaseDurationSeconds) * time.Second})
 	if err != nil {
-		logger.Error(err, "Nothing will renew the node's lease while a debugger holds the kubelet")
+		logger.Error(err, "The node's lease is not renewed while a debugger holds the kubelet")
 		return nil
 	}
-	logger.Info("WARNING: --debug-hold: the node stays Ready in its cluster even while a debugger holds the kubelet and nobody looks after its pods")
+	logger.Info("WARNING: --debug-hold: the node stays Ready in its cluster even while a debugger holds the kubelet and its pods are not synced")
 	return []func(context.Context){wait}
 }

@@ -60,7 +60,7 @@ func run(args []string) error {
 		return err
 	}
 	if !*s.EnableProfilingHandler {
-		runtime.MemProfileRate = 0 // nobody could read what it notes
+		runtime.MemProfileRate = 0 // no handler serves the heap profile
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

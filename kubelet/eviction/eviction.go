@@ -261,7 +261,7 @@ func (m *Manager) reclaim(ctx context.Context, signal string, disks layout, thre
 	if len(observed.met(thresholds, true)) > 0 {
 		return false
 	}
-	log.Info("Eviction: removing what nobody uses was enough")
+	log.Info("Eviction: removing unused containers and images was enough")
 	return true
 }
 

@@ -27,7 +27,7 @@ type route struct {
 	handler     func(http.ResponseWriter, *http.Request) error
 }
 
-// nodesProxy is the subresource of whatever has none of its own, and stands in for the finer ones.
+// nodesProxy is the subresource of paths that have none of their own. Who may use it may use the finer ones too.
 const nodesProxy = "proxy"
 
 // routes are all that the server answers.

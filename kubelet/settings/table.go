@@ -47,7 +47,7 @@ func fieldsWithFlag() []Field {
 }
 
 const (
-	noManager  = "left out by decision: CPUs, memory and NUMA nodes are nobody's alone here"
+	noManager  = "left out by decision: no pod gets CPUs, memory or NUMA nodes of its own here"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
 )
 
@@ -79,7 +79,7 @@ var table = []Field{
 	{Path: "enableServer", Support: Supported, Default: true, Flag: "enable-server", Usage: "answer requests on --port"},
 	{Path: "address", Support: Supported, Default: "0.0.0.0", Flag: "address", Usage: "address of the kubelet's server", Note: "without an apiserver the loopback address counts instead"},
 	{Path: "port", Support: Supported, Default: 10250, Flag: "port", Usage: "port of the kubelet's server"},
-	{Path: "readOnlyPort", Support: Supported, Flag: "read-only-port", Usage: "port for the metrics, stats and pods without authentication; 0 for none", Note: "no port unless one is given: it asks nobody who they are"},
+	{Path: "readOnlyPort", Support: Supported, Flag: "read-only-port", Usage: "port for the metrics, stats and pods without authentication; 0 for none", Note: "no port unless one is given: it answers without authentication"},
 	{Path: "tlsCertFile", Support: Supported, Flag: "tls-cert-file", Usage: "certificate of the kubelet's server", Note: "read again when it changes; without it a self-signed certificate is made in pki below --root-dir"},
 	{Path: "tlsPrivateKeyFile", Support: Supported, Flag: "tls-private-key-file", Usage: "key of --tls-cert-file"},
 	{Path: "tlsCipherSuites", Support: Supported, Flag: "tls-cipher-suites", Usage: "cipher suites of TLS 1.2; by default those of Go's that authenticate what they encrypt: no CBC", Note: "all names that upstream takes; a warning names those that Go calls insecure"},

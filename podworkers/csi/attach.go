@@ -17,7 +17,7 @@ import (
 const attachTimeout = 2*time.Minute + 3*time.Second
 
 // attached waits until the volume is attached to the node, and returns what its controller has to say to the driver.
-// The node's status must say first that the volume is in use: from then on nobody detaches it. That it is attached
+// The node's status must say first that the volume is in use: from then on the controller does not detach it. That it is attached
 // stands in the node's status as well, which is watched.
 //
 // Upstream: pkg/volume/util/operationexecutor/operation_generator.go GenerateVerifyControllerAttachedVolumeFunc and

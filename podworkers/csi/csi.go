@@ -157,7 +157,7 @@ type locks struct {
 }
 
 type lock struct {
-	free  chan struct{} // holds one token while nobody has the lock
+	free  chan struct{} // holds one token while the lock is free
 	users int
 }
 

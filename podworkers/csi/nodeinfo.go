@@ -23,7 +23,7 @@ import (
 // nodeIDAnnotation holds, as JSON, what each driver calls the node.
 const nodeIDAnnotation = "csi.volume.kubernetes.io/nodeid"
 
-// attempts is how often a change of the node's objects is tried before whoever wanted it is told of the failure.
+// attempts is how often a change of the node's objects is tried before it is given up with an error.
 //
 // Upstream: pkg/volume/csi/nodeinfomanager/nodeinfomanager.go updateBackoff.
 var attempts = wait.Backoff{Steps: 4, Duration: 10 * time.Millisecond, Factor: 5, Jitter: 0.1}

@@ -183,7 +183,7 @@ func (m *Manager) context(ctx context.Context, r *Request, object *storagev1.CSI
 
 // tokens are the tokens of the pod's service account that the driver asks for, as JSON by audience.
 func (m *Manager) tokens(ctx context.Context, r *Request, object *storagev1.CSIDriver) (string, error) {
-	token := m.opts.NewToken // whoever is told once has no use for one that is kept fresh
+	token := m.opts.NewToken // a driver that is told once gets one with its whole life before it
 	if isTrue(object.Spec.RequiresRepublish) {
 		token = m.opts.CachedToken
 	}

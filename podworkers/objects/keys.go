@@ -45,7 +45,7 @@ func newKey(kind string) (key, proof []byte, err error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), proof, nil
 }
 
-// onlyCertificates drops whatever stands between and in a signer's certificates but these.
+// onlyCertificates drops what a signer wrote between its certificates, and their PEM headers.
 func onlyCertificates(chain string) []byte {
 	out := &bytes.Buffer{}
 	for block, rest := pem.Decode([]byte(chain)); block != nil; block, rest = pem.Decode(rest) {

@@ -48,7 +48,7 @@ func (r Resources) Apply(pod *corev1.Pod) (*corev1.Pod, bool) {
 	return pod, changed
 }
 
-// lag returns the actuated resources as a new allocation makes them: with the value before of whatever changes. Entries that are
+// lag returns the actuated resources as a new allocation makes them: with the value before of what changes. Entries that are
 // there stay, since they say what was really done.
 func (r Resources) lag(before, after Resources) Resources {
 	if r.Pod == nil && !equality.Semantic.DeepEqual(before.Pod, after.Pod) {
