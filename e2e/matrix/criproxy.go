@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func (p *CRIProxy) handle(_ any, kubelet grpc.ServerStream) error {
 		return status.Error(codes.Unknown, "a fault was injected before the call, after a while")
 	case Hanging:
 		fault.wait(ctx, forever)
-		return status.FromContextError(context.Canceled).Err()
+		return unanswered(kubelet.Context())
 	case AnswerLost: // the runtime does what was asked, and the kubelet never hears of it
 		go func() { // a stream ends by itself only with the runtime
 			fault.wait(ctx, forever)
@@ -110,7 +111,7 @@ func (p *CRIProxy) handle(_ any, kubelet grpc.ServerStream) error {
 		}()
 		_ = p.pass(ctx, full, request, subject, nobody)
 		<-ctx.Done()
-		return status.FromContextError(context.Canceled).Err()
+		return unanswered(kubelet.Context())
 	case Cut: // the runtime has the call when the connection goes
 		timer := time.AfterFunc(fault.Delay, p.CutConnections)
 		defer timer.Stop()
@@ -119,6 +120,11 @@ func (p *CRIProxy) handle(_ any, kubelet grpc.ServerStream) error {
 		return status.Error(codes.Unavailable, "a fault cut the connection")
 	}
 	return status.Error(codes.Internal, "unknown kind of fault "+string(fault.Kind))
+}
+
+// unanswered is how a call ends that got no answer: its time was over, which this side may see first, or the fault was healed.
+func unanswered(call context.Context) error {
+	return status.FromContextError(cmp.Or(call.Err(), context.Canceled)).Err()
 }
 
 // pass asks the runtime and sends on what it answers, one message or a stream of them.
