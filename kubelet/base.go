@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"minikubelet/kubelet/local"
 	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/tracing"
@@ -25,7 +26,7 @@ type base struct {
 	events   *events
 	embedded *embedded // nil with a runtime of its own process
 	cri      *cri.Client
-	local    *localParts // part: local socket, kubelet/local
+	local    *local.Local // part: local socket, kubelet/local
 }
 
 // newBase prepares the process and its directories, and connects to the apiserver and the runtime.
@@ -48,13 +49,13 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	if b.timeline, err = newTimeline(ctx, s); err != nil {
 		return nil, err
 	}
-	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName, b.timeline.watcher()); err != nil {
+	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName, b.timeline.watcher); err != nil {
 		return nil, err
 	}
 	if b.api, err = newAPIClients(ctx, s, opts.Registry, b.tracing); err != nil {
 		return nil, err
 	}
-	b.local = newLocalParts(b) // part: local socket, kubelet/local
+	b.local = newLocal(b) // part: local socket, kubelet/local
 	if s.IsEmbedded() {
 		if b.embedded, err = startEmbedded(ctx, s.Embedded, s.RuntimeSocket()); err != nil {
 			return nil, err
@@ -62,7 +63,7 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	}
 	b.cri, err = cri.Dial(cri.Options{
 		Endpoint: s.RuntimeSocket(), ImageEndpoint: s.ImageServiceEndpoint,
-		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry, Calls: append(b.tracing.Calls(), b.timeline.calls()...), First: b.timeline.first(),
+		Timeout: s.RuntimeRequestTimeout.Duration, Registerer: opts.Registry, Calls: append(b.tracing.Calls(), b.timeline.calls...), First: b.timeline.first,
 	})
 	if err != nil {
 		return nil, errors.Join(err, b.embedded.stop())

@@ -15,24 +15,17 @@ import (
 	"minikubelet/runtime/criserver/images"
 )
 
-// localParts are what the local socket tells from.
-type localParts struct {
-	socket *local.Local
-	events *local.Events
-	pulls  *local.Pulls
-}
-
-// newLocalParts makes them before anything else, so that nothing is missed. The embedded runtime says how far its pulls are.
-func newLocalParts(b *base) *localParts {
-	socket := local.New()
-	l := &localParts{socket: socket, events: local.NewEvents(socket.Changed), pulls: local.NewPulls(socket.Changed)}
-	b.events.queue.StartEventWatcher(l.events.Record)
+// newLocal makes what the local socket tells from before anything else, so that nothing is missed. The embedded runtime says how
+// far its pulls are.
+func newLocal(b *base) *local.Local {
+	l := local.New()
+	b.events.queue.StartEventWatcher(l.Record)
 	b.settings.Embedded.Images.Progress = func(e images.Event) {
 		switch {
-		case e.Layer == "" && (e.Phase == images.Resolving || e.Phase == images.Ready):
-			l.pulls.Ended(e.Image)
+		case e.Layer == "":
+			l.Pulled(e.Image)
 		case e.Phase == images.Downloading:
-			l.pulls.Progress(e.Image, e.Layer, e.Done, e.Total)
+			l.Pulling(e.Image, e.Layer, e.Done, e.Total)
 		}
 	}
 	return l
@@ -40,7 +33,7 @@ func newLocalParts(b *base) *localParts {
 
 // openLocal opens the local socket, and returns what answers on it. A kubelet that cannot have one says so and runs without.
 func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
-	socket, s := b.local.socket, b.settings
+	socket, s := b.local, b.settings
 	c.status.OnChange(socket.Changed)
 	if err := socket.Listen(local.Options{
 		RootDir: s.RootDir, Pods: c.podsWithStatus,
@@ -60,7 +53,7 @@ func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
 // summaries are a line of each pod, by name.
 func summaries(b *base, c *core) (all []story.Summary) {
 	for _, pod := range c.podsWithStatus() {
-		all = append(all, story.Summarize(pod, tell(b, c, pod)))
+		all = append(all, tell(b, c, pod).Summary)
 	}
 	slices.SortFunc(all, func(a, b story.Summary) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID)) })
 	return all
@@ -68,19 +61,14 @@ func summaries(b *base, c *core) (all []story.Summary) {
 
 // tell tells a pod's story from what is known of it now.
 func tell(b *base, c *core, pod *corev1.Pod) story.Story {
-	in := story.Input{Pod: pod, Events: b.local.events.Of(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.pulls.All(), Now: time.Now()}
+	in := story.Input{Pod: pod, Events: b.local.Events(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.Pulls(), Now: time.Now()}
 	if recorder := b.timeline.recorder; recorder != nil { // part: timeline, kubelet/timeline
 		for _, step := range recorder.Steps(pod.UID) {
-			in.Steps = append(in.Steps, story.Step{
-				Name: cmp.Or(step.Method, step.Name), Why: step.Why, Error: step.Error, Began: step.Start,
-				Took: step.End.Sub(step.Start), Running: step.End.IsZero(),
-			})
+			in.Steps = append(in.Steps, step.Step)
 		}
 		for _, held := range b.timeline.steps.Held() {
 			if held.Pod == pod.UID {
-				in.Steps = append(in.Steps, story.Step{
-					Name: held.Name, Why: "step mode holds it until it is released on the timeline's page", Began: held.Since, Running: true,
-				})
+				in.Steps = append(in.Steps, held.Step.Step)
 			}
 		}
 	}

@@ -13,7 +13,6 @@ import (
 
 	"minikubelet/kubelet/settings"
 	"minikubelet/kubelet/timeline"
-	"minikubelet/kubelet/timeline/story"
 )
 
 // timelineFile is the file below the root directory that has the link of the timeline's page.
@@ -22,47 +21,35 @@ const timelineFile = "timeline-link"
 // timelinePart is the timeline, or what is on of it. All of its fields may be nil.
 type timelinePart struct {
 	recorder *timeline.Recorder
+	watcher  sdktrace.SpanProcessor // the recorder, which wants the spans
 	page     *timeline.Page
 	steps    *timeline.StepMode
-	chaos    *timeline.Chaos
+	// Calls to the runtime pass through first before their deadlines begin, and through calls afterwards.
+	first, calls []grpc.DialOption
 }
 
 // newTimeline makes what --timeline, --step and --chaos ask for.
 func newTimeline(ctx context.Context, s *settings.Settings) (t *timelinePart, err error) {
 	t = &timelinePart{}
-	if t.steps, err = timeline.ParseStep(s.Step); err != nil {
+	chaos, err := timeline.ParseChaos(s.Chaos)
+	if err != nil {
 		return nil, err
 	}
-	if t.chaos, err = timeline.ParseChaos(s.Chaos); err != nil {
-		return nil, err
+	if chaos != nil {
+		chaos.Warn(ctx)
+		t.calls = []grpc.DialOption{grpc.WithChainUnaryInterceptor(chaos.Unary)}
 	}
-	t.chaos.Warn(ctx)
-	if s.Timeline == "" {
-		return t, nil
+	if t.steps, err = timeline.ParseStep(s.Step); err != nil || s.Timeline == "" {
+		return t, err
 	}
 	t.recorder = timeline.NewRecorder()
-	t.steps.Use(ctx, t.recorder)
-	t.page, err = timeline.Listen(s.Timeline, t.recorder, t.steps, t.chaos)
+	t.watcher = t.recorder
+	if t.steps != nil {
+		t.steps.Use(ctx, t.recorder)
+		t.first = []grpc.DialOption{grpc.WithChainUnaryInterceptor(t.steps.Unary)}
+	}
+	t.page, err = timeline.Listen(s.Timeline, t.recorder, t.steps, chaos)
 	return t, err
-}
-
-// watcher is who wants the spans; nil for no timeline.
-func (t *timelinePart) watcher() sdktrace.SpanProcessor {
-	if t.recorder == nil {
-		return nil
-	}
-	return t.recorder
-}
-
-// first is what calls to the runtime pass through before their deadlines begin, calls is what they pass through afterwards.
-func (t *timelinePart) first() []grpc.DialOption { return through(t.steps != nil, t.steps.Unary) }
-func (t *timelinePart) calls() []grpc.DialOption { return through(t.chaos != nil, t.chaos.Unary) }
-
-func through(on bool, unary grpc.UnaryClientInterceptor) []grpc.DialOption {
-	if !on {
-		return nil
-	}
-	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(unary)}
 }
 
 // run serves the page until ctx ends.
@@ -79,9 +66,12 @@ func (t *timelinePart) run(b *base, c *core) func(context.Context) {
 		if _, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS); err == nil && t.steps != nil {
 			go t.steps.Terminal(os.Stdin, os.Stderr) // ends with the process: nothing interrupts a read of a terminal
 		}
-		t.page.Run(ctx, timeline.Facts{
-			Node: b.settings.NodeName, Version: b.settings.Version, Pods: func() []story.Summary { return summaries(b, c) },
-			Channels: c.channels, Workers: c.mailboxes, Writes: c.status.Unwritten,
+		t.page.Run(ctx, func() timeline.State {
+			state := timeline.State{Node: b.settings.NodeName, Version: b.settings.Version, Pods: summaries(b, c), Channels: c.channels(), Writes: c.status.Unwritten()}
+			for _, m := range c.workers.Mailboxes() {
+				state.Workers = append(state.Workers, timeline.Worker{Pod: m.UID, Phase: m.Phase.String(), Mail: m.Mail, Rings: m.Rings})
+			}
+			return state
 		})
 	}
 }
@@ -94,12 +84,4 @@ func (c *core) channels() []timeline.Channel {
 		{Name: "results of probes", Waiting: len(c.probes.Results()), Capacity: cap(c.probes.Results())},
 		{Name: "pods whose Secrets, ConfigMaps or node changed", Waiting: len(c.resync), Capacity: cap(c.resync)},
 	}
-}
-
-func (c *core) mailboxes() []timeline.Worker {
-	var all []timeline.Worker
-	for _, m := range c.workers.Mailboxes() {
-		all = append(all, timeline.Worker{Pod: m.UID, Phase: m.Phase.String(), Mail: m.Mail, Rings: m.Rings})
-	}
-	return all
 }

@@ -3,10 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -156,16 +157,7 @@ func explain(ctx context.Context, a *asker) error {
 	if err != nil {
 		return err
 	}
-	told, err := a.Story(ctx, pod)
-	if err != nil {
-		return err
-	}
-	if a.output == "" {
-		return told.Write(a.out)
-	}
-	out := json.NewEncoder(a.out)
-	out.SetIndent("", "  ")
-	return out.Encode(told)
+	return a.print(ctx, http.MethodGet, url.Values{"output": {a.output}}, "story", pod.Namespace, pod.Name)
 }
 
 // help lists the commands.

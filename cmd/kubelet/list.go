@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -47,31 +46,16 @@ func watch(ctx context.Context, a *asker) error {
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return a.Watch(ctx, differences(a.out))
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var pods atomic.Pointer[[]story.Summary]
 	fmt.Fprint(file, enterScreen)
 	defer fmt.Fprint(file, leaveScreen)
-	told := make(chan error, 1)
-	go func() {
-		told <- a.Watch(ctx, func(lines []story.Summary) bool { pods.Store(&lines); return true })
-	}()
-	tick := time.NewTicker(redraw)
-	defer tick.Stop()
-	for {
-		if lines := pods.Load(); lines != nil {
-			width, height, err := term.GetSize(int(file.Fd()))
-			if err != nil || width == 0 || height == 0 { // a serial line does not know its size
-				width, height = 80, 24
-			}
-			fmt.Fprint(file, picture(*lines, time.Now(), width, height))
+	return a.Watch(ctx, func(lines []story.Summary) bool {
+		width, height, err := term.GetSize(int(file.Fd()))
+		if err != nil || width == 0 || height == 0 { // a serial line does not know its size
+			width, height = 80, 24
 		}
-		select {
-		case err := <-told:
-			return err
-		case <-tick.C:
-		}
-	}
+		fmt.Fprint(file, picture(lines, time.Now(), width, height))
+		return true
+	})
 }
 
 // differences returns what prints a line for each pod that is another than before.
@@ -104,7 +88,6 @@ func differences(out io.Writer) func([]story.Summary) bool {
 }
 
 const (
-	redraw      = 200 * time.Millisecond
 	enterScreen = "\x1b[?1049h\x1b[?25l" // the alternate screen, without a cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
 	home        = "\x1b[H"

@@ -64,13 +64,6 @@ func (c *Client) Do(ctx context.Context, method string, query url.Values, path .
 	return nil, cmp.Or(err, errors.New(strings.TrimSpace(string(text))))
 }
 
-// Pods returns the pods on the node.
-func (c *Client) Pods(ctx context.Context) ([]corev1.Pod, error) {
-	var list corev1.PodList
-	err := c.get(ctx, &list, "pods")
-	return list.Items, err
-}
-
 // Find returns the pod called NAME or NAMESPACE/NAME. A static pod is found by its manifest's name too, without the node's
 // at its end.
 func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
@@ -78,14 +71,19 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 	if !ok {
 		namespace, short = corev1.NamespaceDefault, name
 	}
-	pods, err := c.Pods(ctx)
+	body, err := c.Do(ctx, http.MethodGet, nil, "pods")
 	if err != nil {
 		return nil, err
 	}
+	defer body.Close()
+	var pods corev1.PodList
+	if err := json.NewDecoder(body).Decode(&pods); err != nil {
+		return nil, fmt.Errorf("read the kubelet's answer: %w", err)
+	}
 	var found *corev1.Pod
 	answer := []string{fmt.Sprintf("pod %s/%s is not on this node", namespace, short)}
-	for i := range pods {
-		p := &pods[i]
+	for i := range pods.Items {
+		p := &pods.Items[i]
 		switch {
 		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(p)):
 		case p.Namespace != namespace:
@@ -100,14 +98,8 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 	return found, nil
 }
 
-// Story returns what is told of a pod.
-func (c *Client) Story(ctx context.Context, pod *corev1.Pod) (story.Story, error) {
-	var s story.Story
-	return s, c.get(ctx, &s, "story", pod.Namespace, pod.Name)
-}
-
-// Watch calls on with a line of each pod, and again whenever something about one is different, until ctx or the kubelet ends or on
-// wants no more.
+// Watch calls on with a line of each pod, and again after each change and each second, until ctx or the kubelet ends or on wants no
+// more.
 func (c *Client) Watch(ctx context.Context, on func([]story.Summary) (more bool)) error {
 	body, err := c.Do(ctx, http.MethodGet, nil, "watch")
 	if err != nil {
@@ -123,18 +115,6 @@ func (c *Client) Watch(ctx context.Context, on func([]story.Summary) (more bool)
 			return fmt.Errorf("the kubelet tells no more of its pods: %w", err)
 		}
 		more = on(lines)
-	}
-	return nil
-}
-
-func (c *Client) get(ctx context.Context, into any, path ...string) error {
-	body, err := c.Do(ctx, http.MethodGet, nil, path...)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	if err := json.NewDecoder(body).Decode(into); err != nil {
-		return fmt.Errorf("read the kubelet's answer: %w", err)
 	}
 	return nil
 }

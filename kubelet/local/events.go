@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,27 +17,15 @@ const (
 	maxPods   = 500 // that events are kept of, those that had one last
 )
 
-// Events remembers what was last told of each pod. Without an apiserver there is no other place for it, and with one an
-// event stays for an hour only.
-type Events struct {
-	mu      sync.Mutex
-	byPod   map[types.UID][]story.Event
-	changed func()
-}
-
-// NewEvents remembers nothing yet. changed is called after each event and must not block.
-func NewEvents(changed func()) *Events {
-	return &Events{byPod: map[types.UID][]story.Event{}, changed: changed}
-}
-
-// Record takes an event. One that came before is counted.
-func (r *Events) Record(e *corev1.Event) {
+// Record takes an event of a pod; one that came before is counted. Without an apiserver there is no other place for events, and
+// with one they stay for an hour only.
+func (l *Local) Record(e *corev1.Event) {
 	if e.InvolvedObject.Kind != "Pod" {
 		return
 	}
-	defer r.changed()
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer l.Changed()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	uid, at := e.InvolvedObject.UID, e.LastTimestamp.Time
 	if at.IsZero() {
 		at = time.Now()
@@ -49,7 +36,7 @@ func (r *Events) Record(e *corev1.Event) {
 	if _, name, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok { // spec.containers{name}
 		took.Container = strings.TrimSuffix(name, "}")
 	}
-	list := r.byPod[uid]
+	list := l.events[uid]
 	if i := slices.IndexFunc(list, func(o story.Event) bool {
 		return o.Reason == took.Reason && o.Message == took.Message && o.Container == took.Container
 	}); i >= 0 {
@@ -58,66 +45,46 @@ func (r *Events) Record(e *corev1.Event) {
 	} else if len(list) >= maxEvents {
 		list = slices.Delete(list, 0, 1)
 	}
-	r.byPod[uid] = append(list, took)
-	if len(r.byPod) > maxPods {
-		last := func(uid types.UID) time.Time { return r.byPod[uid][len(r.byPod[uid])-1].Last }
-		delete(r.byPod, slices.MinFunc(slices.Collect(maps.Keys(r.byPod)), func(a, b types.UID) int { return last(a).Compare(last(b)) }))
+	l.events[uid] = append(list, took)
+	if len(l.events) > maxPods {
+		last := func(uid types.UID) time.Time { return l.events[uid][len(l.events[uid])-1].Last }
+		delete(l.events, slices.MinFunc(slices.Collect(maps.Keys(l.events)), func(a, b types.UID) int { return last(a).Compare(last(b)) }))
 	}
 }
 
-// Of returns a pod's events, the oldest first.
-func (r *Events) Of(uid types.UID) []story.Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.byPod[uid])
+// Events returns a pod's events, the oldest first.
+func (l *Local) Events(uid types.UID) []story.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.events[uid])
 }
 
-// Pulls knows how far the images are that are being pulled. Only a runtime in the same process tells.
-type Pulls struct {
-	mu      sync.Mutex
-	layers  map[string]map[string]story.Pull // by image, by layer
-	told    time.Time
-	changed func()
-}
-
-// NewPulls knows of no pull. changed is called now and then as they go on, and must not block.
-func NewPulls(changed func()) *Pulls {
-	return &Pulls{layers: map[string]map[string]story.Pull{}, changed: changed}
-}
-
-// often is how often a pull that goes on is told of at most.
-const often = 500 * time.Millisecond
-
-// Progress says how far a layer is.
-func (p *Pulls) Progress(image, layer string, done, total int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.layers[image] == nil {
-		p.layers[image] = map[string]story.Pull{}
+// Pulling says how far a layer of an image is that is being pulled. Only a runtime in the same process tells.
+func (l *Local) Pulling(image, layer string, done, total int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.layers[image] == nil {
+		l.layers[image] = map[string]story.Pull{}
 	}
-	p.layers[image][layer] = story.Pull{Done: done, Total: total}
-	if time.Since(p.told) >= often {
-		p.told = time.Now()
-		p.changed()
-	}
+	l.layers[image][layer] = story.Pull{Done: done, Total: total}
 }
 
-// Ended says that an image is there, or is begun with anew.
-func (p *Pulls) Ended(image string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.layers, image)
+// Pulled says that an image is there, or is begun with anew.
+func (l *Local) Pulled(image string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.layers, image)
 }
 
-// All returns the pulls, the layers of an image added up.
-func (p *Pulls) All() []story.Pull {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// Pulls returns the images that are being pulled, the layers of each added up.
+func (l *Local) Pulls() []story.Pull {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var all []story.Pull
-	for _, image := range slices.Sorted(maps.Keys(p.layers)) {
+	for image, layers := range l.layers {
 		sum := story.Pull{Image: image}
-		for _, l := range p.layers[image] {
-			sum.Done, sum.Total = sum.Done+l.Done, sum.Total+l.Total
+		for _, layer := range layers {
+			sum.Done, sum.Total = sum.Done+layer.Done, sum.Total+layer.Total
 		}
 		all = append(all, sum)
 	}

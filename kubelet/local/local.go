@@ -20,6 +20,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
@@ -53,10 +54,14 @@ type Local struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
+	events  map[types.UID][]story.Event
+	layers  map[string]map[string]story.Pull // by image, by layer
 }
 
-// New returns a Local that takes Changed at once; clients can connect after Listen.
-func New() *Local { return &Local{changed: make(chan struct{})} }
+// New returns a Local that is told of events, pulls and changes at once; clients can connect after Listen.
+func New() *Local {
+	return &Local{changed: make(chan struct{}), events: map[types.UID][]story.Event{}, layers: map[string]map[string]story.Pull{}}
+}
 
 // Listen opens the socket. A socket that a kubelet left behind is replaced, one that answers is not.
 func (l *Local) Listen(o Options) (err error) {
@@ -90,11 +95,8 @@ func (l *Local) Listen(o Options) (err error) {
 	return nil
 }
 
-// Changed says that something about a pod may be other than before. It never blocks, and does nothing on nil.
+// Changed says that something about a pod may be other than before. It never blocks.
 func (l *Local) Changed() {
-	if l == nil {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	close(l.changed)
@@ -133,35 +135,33 @@ func (l *Local) getStory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	told := l.Story(pod)
+	if r.URL.Query().Get("output") == "" {
+		return told.Write(w)
+	}
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(l.Story(pod))
+	out := json.NewEncoder(w)
+	out.SetIndent("", "  ")
+	return out.Encode(told)
 }
 
 const (
 	together = 100 * time.Millisecond // in which changes are told of together
-	again    = time.Second            // when what is under way is told of again
+	again    = time.Second            // when all is told again, since pulls go on and pods age without a change
 )
 
-// watch sends a line of each pod, all at once, and again whenever one has become different.
+// watch sends a line of each pod, all at once, and again after each change and after a while.
 func (l *Local) watch(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
-	var told []story.Summary
-	for first := true; ; first = false {
-		next, lines := l.next(), l.Summaries()
-		if first || !slices.Equal(told, lines) {
-			if err := errors.Join(json.NewEncoder(w).Encode(lines), http.NewResponseController(w).Flush()); err != nil {
-				return err
-			}
-			told = lines
-		}
-		var timer <-chan time.Time
-		if slices.ContainsFunc(lines, func(line story.Summary) bool { return line.Progress != "" }) {
-			timer = time.After(again)
+	for {
+		next := l.next()
+		if err := errors.Join(json.NewEncoder(w).Encode(l.Summaries()), http.NewResponseController(w).Flush()); err != nil {
+			return err
 		}
 		select {
 		case <-r.Context().Done():
 			return nil
-		case <-timer:
+		case <-time.After(again):
 		case <-next:
 			time.Sleep(together)
 		}

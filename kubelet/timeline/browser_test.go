@@ -41,7 +41,9 @@ type node struct {
 func newNode(t *testing.T, steps *StepMode, chaos *Chaos) *node {
 	t.Helper()
 	r := NewRecorder()
-	steps.Use(t.Context(), r)
+	if steps != nil {
+		steps.Use(t.Context(), r)
+	}
 	page, err := Listen("0", r, steps, chaos)
 	if err != nil {
 		t.Fatal(err)
@@ -50,12 +52,10 @@ func newNode(t *testing.T, steps *StepMode, chaos *Chaos) *node {
 	ctx, cancel := context.WithCancel(t.Context())
 	var runs sync.WaitGroup
 	runs.Go(func() {
-		page.Run(ctx, Facts{
-			Node: "node-1", Version: "v1.2.3",
-			Pods:     func() []story.Summary { n.mu.Lock(); defer n.mu.Unlock(); return slices.Clone(n.pods) },
-			Channels: func() []Channel { n.mu.Lock(); defer n.mu.Unlock(); return n.channels },
-			Workers:  func() []Worker { n.mu.Lock(); defer n.mu.Unlock(); return n.workers },
-			Writes:   func() map[types.UID]time.Time { n.mu.Lock(); defer n.mu.Unlock(); return n.writes },
+		page.Run(ctx, func() State {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return State{Node: "node-1", Version: "v1.2.3", Pods: slices.Clone(n.pods), Channels: n.channels, Workers: n.workers, Writes: n.writes}
 		})
 	})
 	t.Cleanup(func() { cancel(); runs.Wait() })
@@ -285,7 +285,7 @@ func TestPage(t *testing.T) {
 	js(ctx, t, `new Promise((done) => setTimeout(done, 700))`)
 	until(ctx, t, "nothing new while paused", `timeline.store.pods.get("uid-<img src=x onerror=alert(1)>") === undefined`)
 	do(ctx, t, chromedp.Click("#pause"))
-	until(ctx, t, "then all of it", `timeline.store.pods.get("uid-<img src=x onerror=alert(1)>").steps.length === 14 && timeline.store.pods.get("uid-late").steps[0].to !== null`)
+	until(ctx, t, "then all of it", `timeline.store.pods.get("uid-<img src=x onerror=alert(1)>")?.steps.length === 14 && timeline.store.pods.get("uid-late").steps[0].to !== null`)
 	js(ctx, t, `document.documentElement.dataset.theme = ""`)
 	press(ctx, t, "t")
 	until(ctx, t, "the other theme", `document.documentElement.dataset.theme === "dark" && localStorage.getItem("theme") === "dark"`)

@@ -75,9 +75,7 @@ func (c *Chaos) String() string { return c.text }
 
 // Warn says in the log what is going to happen.
 func (c *Chaos) Warn(ctx context.Context) {
-	if c != nil {
-		klog.FromContext(ctx).Info("CHAOS: calls to the container runtime are made to fail, wait or hang", "chaos", c.text)
-	}
+	klog.FromContext(ctx).Info("CHAOS: calls to the container runtime are made to fail, wait or hang", "chaos", c.text)
 }
 
 // Unary does to a call what the rules say. A call that hangs does so until its deadline.

@@ -42,7 +42,7 @@ type Page struct {
 	recorder *Recorder
 	steps    *StepMode // nil if it is off, as chaos
 	chaos    *Chaos
-	facts    Facts
+	now      func() State
 	listener net.Listener
 	token    string
 	cookie   string
@@ -80,9 +80,10 @@ func (p *Page) Link() string {
 	return "http://" + p.listener.Addr().String() + "/?token=" + url.QueryEscape(p.token)
 }
 
-// Run serves until ctx ends.
-func (p *Page) Run(ctx context.Context, facts Facts) {
-	p.facts = facts
+// Run serves until ctx ends. now is called from goroutines of the page, a few times a second while a browser has it open, and
+// must not wait.
+func (p *Page) Run(ctx context.Context, now func() State) {
+	p.now = now
 	logger := klog.FromContext(ctx)
 	server := &http.Server{
 		Handler: p.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,

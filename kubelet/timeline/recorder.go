@@ -14,6 +14,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"k8s.io/apimachinery/pkg/types"
+
+	"minikubelet/kubelet/timeline/story"
 )
 
 // What a recorder keeps at most: at 100 pods less than 7 MiB.
@@ -33,8 +35,8 @@ type Recorder struct {
 	change uint64
 	pods   map[types.UID]*history
 	open   map[trace.SpanID]*openStep
-	bell   chan struct{}                // closed at the next change, which wakes the readers; nil while no reader waits
-	hold   func(context.Context, *Step) // step mode; nil for none
+	bell   chan struct{}               // closed at the next change, which wakes the readers; nil while no reader waits
+	hold   func(context.Context, Step) // step mode; nil for none
 }
 
 // history is what is kept of one pod.
@@ -60,7 +62,7 @@ func NewRecorder() *Recorder {
 // OnStart records a step that begins. It is called by the goroutine that does the step.
 func (r *Recorder) OnStart(parent context.Context, span sdktrace.ReadWriteSpan) {
 	step := &Step{
-		ID: span.SpanContext().SpanID(), Parent: span.Parent().SpanID(), Trace: span.SpanContext().TraceID(), Name: span.Name(), Start: span.StartTime(),
+		ID: span.SpanContext().SpanID(), Parent: span.Parent().SpanID(), Trace: span.SpanContext().TraceID(), Step: story.Step{Name: span.Name(), Start: span.StartTime()},
 	}
 	if strings.HasPrefix(step.Name, "runtime.v1.") { // a call's: PACKAGE.SERVICE/METHOD
 		step.Method = path.Base(step.Name)
@@ -71,9 +73,10 @@ func (r *Recorder) OnStart(parent context.Context, span sdktrace.ReadWriteSpan) 
 	if len(r.open) < maxOpen {
 		r.begin(step, span)
 	}
+	begun := *step
 	r.mu.Unlock()
 	if r.hold != nil {
-		r.hold(parent, step)
+		r.hold(parent, begun)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"embed"
 	"io"
-	"iter"
 	"os"
 	"path"
 	"regexp"
@@ -124,35 +123,28 @@ func upstream(comment, above, file string) string {
 	return ""
 }
 
-// files are the path and text of the files that a function may be in: the one that is known, or those of its package. They are
+// files are the texts, by path, of the files that a function may be in: the one that is known, or those of its package. They are
 // unpacked each time, which takes some ten milliseconds, and not kept. A program without the archive that was built where its
 // source is finds the file there.
-func files(dir, file string) iter.Seq2[string, string] {
-	return func(yield func(string, string) bool) {
-		packed, err := archive.Open("source/source.tar.gz")
-		if err != nil {
-			if text, err := os.ReadFile(path.Join(sourceRoot, strings.TrimPrefix(file, module))); err == nil && sourceRoot != "" && file != "" {
-				yield(file, string(text))
-			}
-			return
+func files(dir, file string) map[string]string {
+	found := map[string]string{}
+	packed, err := archive.Open("source/source.tar.gz")
+	if err != nil {
+		if text, err := os.ReadFile(path.Join(sourceRoot, strings.TrimPrefix(file, module))); err == nil && sourceRoot != "" && file != "" {
+			found[file] = string(text)
 		}
-		unzipped, err := gzip.NewReader(packed)
-		if err != nil {
-			return
+		return found
+	}
+	unzipped, err := gzip.NewReader(packed)
+	for files := tar.NewReader(unzipped); err == nil; {
+		var header *tar.Header
+		if header, err = files.Next(); err != nil {
+			break
 		}
-		for packed := tar.NewReader(unzipped); ; {
-			header, err := packed.Next()
-			if err != nil {
-				return
-			}
-			name := module + header.Name
-			if name != file && (file != "" || path.Dir(name) != dir) {
-				continue
-			}
-			text, err := io.ReadAll(packed)
-			if err != nil || !yield(name, string(text)) {
-				return
-			}
+		if name := module + header.Name; name == file || file == "" && path.Dir(name) == dir {
+			text, _ := io.ReadAll(files)
+			found[name] = string(text)
 		}
 	}
+	return found
 }

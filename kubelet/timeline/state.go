@@ -11,15 +11,17 @@ import (
 	"minikubelet/kubelet/timeline/story"
 )
 
-// Facts is what the page shows besides steps. Each function is called from the page's goroutines, a few times a second while
-// a browser has the page open, and must not wait.
-type Facts struct {
-	Node, Version string
-	Pods          func() []story.Summary // those that should run
-	Channels      func() []Channel
-	Workers       func() []Worker
+// State is what the page shows besides steps. Held and Modes are the page's own.
+type State struct {
+	Node     string          `json:"node"`
+	Version  string          `json:"version"`
+	Pods     []story.Summary `json:"pods"` // those that should run; the page adds those of which only steps are left
+	Channels []Channel       `json:"channels"`
+	Workers  []Worker        `json:"workers"`
 	// Writes are the pods whose status is not in the apiserver yet, with the time since when.
-	Writes func() map[types.UID]time.Time
+	Writes map[types.UID]time.Time `json:"writes"`
+	Held   []Held                  `json:"held"`
+	Modes  []string                `json:"modes"` // what of --step and --chaos is on
 }
 
 // Channel is one that the sync loop reads from.
@@ -37,24 +39,10 @@ type Worker struct {
 	Rings bool      `json:"rings"` // there is a reason for another step
 }
 
-// state is what the page shows besides steps, as it is sent.
-type state struct {
-	Node     string                  `json:"node"`
-	Version  string                  `json:"version"`
-	Pods     []story.Summary         `json:"pods"` // those of which only steps are left too
-	Channels []Channel               `json:"channels"`
-	Workers  []Worker                `json:"workers"`
-	Writes   map[types.UID]time.Time `json:"writes"`
-	Held     []Held                  `json:"held"`
-	Modes    []string                `json:"modes"` // what of --step and --chaos is on
-}
-
-// state collects what is true now.
-func (p *Page) state() state {
-	f := p.facts
-	s := state{
-		Node: f.Node, Version: f.Version, Pods: f.Pods(), Channels: f.Channels(), Workers: f.Workers(), Writes: f.Writes(), Held: p.steps.Held(),
-	}
+// state is what is true now, as it is sent.
+func (p *Page) state() State {
+	s := p.now()
+	s.Held = p.steps.Held()
 	slices.SortFunc(s.Workers, func(a, b Worker) int { return cmp.Compare(a.Pod, b.Pod) })
 	gone := p.recorder.Pods()
 	for _, pod := range s.Pods {

@@ -8,10 +8,13 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"k8s.io/apimachinery/pkg/types"
+
+	"minikubelet/kubelet/timeline/story"
 )
 
 // Step is something that was done, or is being done, for a pod or for the node: one span.
 type Step struct {
+	story.Step
 	ID     trace.SpanID  `json:"id"`
 	Parent trace.SpanID  `json:"parent"` // zero for none
 	Trace  trace.TraceID `json:"trace"`
@@ -19,18 +22,12 @@ type Step struct {
 	Pod       types.UID `json:"pod,omitempty"`
 	PodName   string    `json:"podName,omitempty"` // NAMESPACE/NAME
 	Container string    `json:"container,omitempty"`
-	Name      string    `json:"name"`
 	// Method is the CRI method of a call, on either side of the socket.
 	Method string `json:"method,omitempty"`
 	// Runtime says that the step is the embedded runtime's: the other side of the socket.
-	Runtime bool      `json:"runtime,omitempty"`
-	Start   time.Time `json:"start"`
-	End     time.Time `json:"end,omitzero"` // zero while it goes on
-	Error   string    `json:"error,omitempty"`
+	Runtime bool `json:"runtime,omitempty"`
 	// What is what a numbered step of the runtime does, in the words of its source; only the page knows it.
 	What string `json:"what,omitempty"`
-	// Why is the reason for the step: the planner's, or that of what woke the worker.
-	Why string `json:"why,omitempty"`
 	// Function, File and Line say where it is done; Upstream is the file and function that play the part upstream.
 	Function string `json:"function,omitempty"`
 	File     string `json:"file,omitempty"`
@@ -56,9 +53,6 @@ type Note struct {
 	At   time.Time `json:"at"`
 	Text string    `json:"text"`
 }
-
-// Running tells whether the step goes on.
-func (s *Step) Running() bool { return s.End.IsZero() }
 
 // size is about how much memory the step takes. Names are constants of the program, or shared by a pod's steps.
 func (s *Step) size() int {

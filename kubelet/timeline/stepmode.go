@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 )
@@ -41,14 +40,10 @@ type StepMode struct {
 // holdRule is one of --step: what, and of which pod ("" for all).
 type holdRule struct{ name, pod string }
 
-// Held is a step that waits to be released.
+// Held is a step that waits to be released, since its Start.
 type Held struct {
-	ID        int       `json:"id"`
-	Name      string    `json:"name"`
-	Pod       types.UID `json:"pod,omitempty"`
-	PodName   string    `json:"podName,omitempty"`
-	Container string    `json:"container,omitempty"`
-	Since     time.Time `json:"since"`
+	Step
+	ID int `json:"id"` // what it is released by
 	// Request is what is about to be sent to the runtime, as JSON, without credentials.
 	Request string `json:"request,omitempty"`
 	// Edit is what of it can be changed; nil for nothing.
@@ -95,9 +90,6 @@ func (s *StepMode) String() string { return s.text }
 
 // Use has the steps of the recorder held from now on.
 func (s *StepMode) Use(ctx context.Context, recorder *Recorder) {
-	if s == nil {
-		return
-	}
 	s.recorder, s.logger = recorder, klog.FromContext(ctx)
 	recorder.hold = s.holdStep
 	s.logger.Info("STEP MODE: steps wait until they are released, on the timeline's page, or with Enter (the first), a number (that one) or all, if the kubelet's input is a terminal", "step", s.text)
@@ -110,9 +102,9 @@ func (s *StepMode) wants(name, pod string) bool {
 }
 
 // holdStep holds a step that begins; calls are held by Unary, which has the request.
-func (s *StepMode) holdStep(ctx context.Context, step *Step) {
+func (s *StepMode) holdStep(ctx context.Context, step Step) {
 	if step.Method == "" && s.wants(step.Name, step.PodName) {
-		_, _ = s.wait(ctx, Held{Name: step.Name, Pod: step.Pod, PodName: step.PodName, Container: step.Container})
+		_, _ = s.wait(ctx, Held{Step: step})
 	}
 }
 
@@ -123,7 +115,8 @@ func (s *StepMode) Unary(ctx context.Context, method string, request, reply any,
 	if !s.wants(name, of.PodName) {
 		return invoke(ctx, method, request, reply, conn, options...)
 	}
-	held := Held{Name: name, Pod: of.Pod, PodName: of.PodName, Container: of.Container, Request: show(request)}
+	held := Held{Step: of, Request: show(request)}
+	held.Name = name
 	create, is := request.(*runtimeapi.CreateContainerRequest)
 	if is {
 		held.Edit = editable(create.GetConfig())
@@ -143,7 +136,7 @@ func (s *StepMode) Unary(ctx context.Context, method string, request, reply any,
 
 // wait returns when the step is released, with what to send instead if that was said, or when its context ends.
 func (s *StepMode) wait(ctx context.Context, step Held) (*Edit, error) {
-	step.released, step.Since = make(chan *Edit, 1), time.Now()
+	step.released, step.Start, step.Why = make(chan *Edit, 1), time.Now(), "step mode holds it until it is released on the timeline's page"
 	s.mu.Lock()
 	s.last++
 	step.ID = s.last

@@ -1,6 +1,6 @@
 // The page: what is shown follows the address (its part after #), so that each view is a link.
 
-import { $, debounce, h, link, replace } from "./dom.js";
+import { $, h, link, replace } from "./dom.js";
 import { connect, find, of, onChange, pause, paused, store } from "./store.js";
 import * as waterfall from "./waterfall.js";
 import * as panels from "./panels.js";
@@ -84,7 +84,7 @@ let told = new Map();
 function tell() {
   const pods = store.state?.pods ?? [];
   const news = pods.filter((p) => told.size && told.get(p.uid) !== panels.look(p)).slice(0, 3);
-  if (news.length) $("say").textContent = news.map((p) => `${p.name}: ${panels.look(p)}`).join(", ");
+  if (news.length) $("say").textContent = news.map((p) => `${p.pod}: ${panels.look(p)}`).join(", ");
   told = new Map(pods.map((p) => [p.uid, panels.look(p)]));
 }
 
@@ -143,7 +143,7 @@ function onKey(e) {
 try { if (localStorage.getItem("theme")) setTheme(localStorage.getItem("theme")); } catch { /* the system's then */ }
 addEventListener("hashchange", readAddress);
 addEventListener("keydown", onKey);
-$("search").addEventListener("input", debounce(80, () => go({ q: $("search").value, step: "" }, true)));
+$("search").addEventListener("input", () => go({ q: $("search").value, step: "" }, true));
 for (const id of ["side", "phase"]) $(id).addEventListener("change", () => go({ [id]: $(id).value }, true));
 for (const id of ["errors", "open"]) $(id).addEventListener("change", () => go({ [id]: $(id).checked ? "1" : "" }, true));
 $("find-pod").addEventListener("input", () => { filter.find = $("find-pod").value; render(); });

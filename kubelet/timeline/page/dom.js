@@ -35,11 +35,6 @@ export function replace(e, key, make) {
   if (focused) e.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
 }
 
-export function debounce(ms, f) {
-  let timer;
-  return (...args) => { clearTimeout(timer); timer = setTimeout(f, ms, ...args); };
-}
-
 // link is the permalink with other values.
 export function link(values) {
   const at = new URLSearchParams(location.hash.slice(1));

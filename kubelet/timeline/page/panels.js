@@ -3,7 +3,7 @@
 import { $, clock, h, link, replace, took } from "./dom.js";
 import { store } from "./store.js";
 
-const nameOf = (uid) => store.state?.pods.find((p) => p.uid === uid)?.name ?? uid;
+const nameOf = (uid) => store.state?.pods.find((p) => p.uid === uid)?.pod ?? uid;
 
 export const phase = (p) => p.state.replace(/ .*/, "");
 
@@ -21,9 +21,9 @@ export function pods(filter) {
   replace($("phase"), phases.join(), () => [h("option", { value: "" }, "all phases"), ...phases.map((p) => h("option", { value: p }, p))]);
   $("phase").value = filter.phase;
   const find = filter.find.toLowerCase();
-  const shown = pods.filter((p) => (!find || p.name.toLowerCase().includes(find)) && (!filter.phase || phase(p) === filter.phase));
+  const shown = pods.filter((p) => (!find || p.pod.toLowerCase().includes(find)) && (!filter.phase || phase(p) === filter.phase));
   const entries = [["*", "All steps", pods.length === 1 ? "1 pod" : `${pods.length} pods`, "all"], ["", "The node", "", "all"],
-    ...shown.map((p) => [p.uid, p.name, `${p.state}${p.restarts ? `, ${p.restarts} restart${p.restarts > 1 ? "s" : ""}` : ""}`, look(p)])];
+    ...shown.map((p) => [p.uid, p.pod, `${p.state}${p.restarts ? `, ${p.restarts} restart${p.restarts > 1 ? "s" : ""}` : ""}`, look(p)])];
   const key = JSON.stringify([entries, filter.pod]);
   replace($("pod-list"), key, () => entries.map(([uid, name, text, state]) => h("li", {}, h("a", {
     href: link({ pod: uid || "node", step: "", view: "", under: "" }), "aria-current": uid === filter.pod ? "true" : null, "data-focus": uid || "node", title: name,
@@ -33,7 +33,7 @@ export function pods(filter) {
 // about says how the pod is.
 export function about(filter) {
   const p = store.state.pods.find((p) => p.uid === filter.pod);
-  const title = filter.pod === "*" ? "All steps" : filter.pod === "" ? "The node" : p?.name ?? "A pod that is not kept any more";
+  const title = filter.pod === "*" ? "All steps" : filter.pod === "" ? "The node" : p?.pod ?? "A pod that is not kept any more";
   replace($("about"), JSON.stringify([title, p]), () => [
     h("h2", {}, title, p && h("span", { class: `chip ${look(p)}` }, p.state)),
     p && !p.gone && h("p", {}, p.answer || p.progress || `The pod is ${p.state}.`),
@@ -111,7 +111,7 @@ function card(one) {
     problem.textContent = response.ok ? "" : await response.text();
   };
   return h("form", { "data-id": one.id, onsubmit: send },
-    h("p", {}, h("strong", {}, one.name), " is held: ", one.podName || "the node", one.container ? `, ${one.container}` : "", ` since ${clock(Date.parse(one.since))} `,
+    h("p", {}, h("strong", {}, one.name), " is held: ", one.podName || "the node", one.container ? `, ${one.container}` : "", ` since ${clock(Date.parse(one.start))} `,
       h("button", { class: "primary" }, "Release")),
     area("command", one.edit?.command ?? []), area("args", one.edit?.args ?? []), area("env", one.edit?.env ?? []), problem,
     one.request && h("details", {}, h("summary", {}, "The request"), h("pre", { tabindex: 0 }, one.request)));

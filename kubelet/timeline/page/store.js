@@ -47,53 +47,36 @@ const ms = (text) => Date.parse(text) + Number("0." + (/\.\d{3}(\d+)/.exec(text)
 
 export const end = (step) => step.to ?? now();
 
-// connect follows the stream. While paused, what comes is kept and shown afterwards.
-let waiting = null;
+let source = null, still = false;
 
+// connect follows the stream, which begins with all that the kubelet keeps.
 export function connect() {
-  const source = new EventSource("/events");
+  source?.close();
+  source = new EventSource("/events");
   const live = (text) => { if (store.live !== text) { store.live = text; changed(); } };
   source.addEventListener("hello", (e) => { store.skew = Date.parse(JSON.parse(e.data)) - Date.now(); live("live"); });
   source.addEventListener("steps", (e) => {
-    const steps = JSON.parse(e.data);
-    if (waiting) {
-      for (const s of steps) waiting.set(s.id, s);
-      return;
-    }
-    steps.forEach(take);
+    if (still) return;
+    JSON.parse(e.data).forEach(take);
     changed();
   });
   source.addEventListener("state", (e) => {
     const state = JSON.parse(e.data);
     for (const key of ["pods", "channels", "workers", "held", "modes"]) state[key] ??= [];
-    if (waiting) {
-      waiting.state = state;
-      // What is held is shown all the same: it waits for somebody.
-      if (store.state) { store.state.held = state.held; changed(); }
-      return;
-    }
-    setState(state);
+    // While the page stands still, what is held is shown all the same: it waits for somebody.
+    store.state = still && store.state ? { ...store.state, held: state.held } : state;
+    const known = new Set(store.state.pods.map((p) => p.uid));
+    for (const uid of store.pods.keys()) if (uid && !known.has(uid)) store.pods.delete(uid);
     changed();
   });
   source.onerror = () => live(source.readyState === EventSource.CLOSED ? "ended: open the link of the kubelet's last start" : "lost, trying again");
 }
 
-function setState(state) {
-  store.state = state;
-  const known = new Set(state.pods.map((p) => p.uid));
-  for (const uid of store.pods.keys()) if (uid && !known.has(uid)) store.pods.delete(uid);
-}
+export const paused = () => still;
 
-export const paused = () => waiting !== null;
-
+// pause lets the page stand still, or go on with what it missed.
 export function pause(on) {
-  if (on === paused()) return;
-  if (on) {
-    waiting = new Map();
-  } else {
-    waiting.forEach(take);
-    if (waiting.state) setState(waiting.state);
-    waiting = null;
-  }
+  still = on;
+  if (!on) connect();
   changed();
 }

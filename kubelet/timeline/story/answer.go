@@ -19,7 +19,7 @@ const (
 
 // answer asks one question after another; the first that has an answer is the reason for all that comes after it in a
 // pod's life. nil means that there is nothing to explain.
-func (t teller) answer() *answer {
+func (t Input) answer() *answer {
 	for _, ask := range []func() *answer{
 		t.terminating, t.ended, t.notBegun, t.containers, t.readinessGates, t.stepUnderWay, t.starting, t.restarted,
 	} {
@@ -31,7 +31,7 @@ func (t teller) answer() *answer {
 }
 
 // terminating is why a deleted pod is still there.
-func (t teller) terminating() *answer {
+func (t Input) terminating() *answer {
 	if t.Pod.DeletionTimestamp == nil {
 		return nil
 	}
@@ -56,7 +56,7 @@ func (t teller) terminating() *answer {
 	return &answer{"Stopping", fmt.Sprintf("The pod was deleted, and %s is being killed.", names(running)), ""}
 }
 
-func (t teller) running() []string {
+func (t Input) running() []string {
 	var running []string
 	for _, c := range t.statuses() {
 		if c.State.Running != nil {
@@ -75,7 +75,7 @@ func names(containers []string) string {
 }
 
 // ended is why a pod is over.
-func (t teller) ended() *answer {
+func (t Input) ended() *answer {
 	s := &t.Pod.Status
 	switch {
 	case s.Phase == corev1.PodSucceeded:
@@ -96,7 +96,7 @@ func (t teller) ended() *answer {
 }
 
 // verdict is why the node refused the pod, or ended it.
-func (t teller) verdict() *answer {
+func (t Input) verdict() *answer {
 	reason, message := t.Pod.Status.Reason, t.Pod.Status.Message
 	did := "The node ended the pod"
 	if refused, ok := strings.CutPrefix(message, "Pod was rejected: "); ok {
@@ -111,7 +111,7 @@ func (t teller) verdict() *answer {
 }
 
 // begun tells whether a container was ever made, so that what is before that is not what the pod waits for.
-func (t teller) begun() bool {
+func (t Input) begun() bool {
 	return slices.ContainsFunc(t.statuses(), func(c corev1.ContainerStatus) bool {
 		w := c.State.Waiting
 		return w == nil || w.Reason != containerCreating && w.Reason != podInitializing
@@ -120,7 +120,7 @@ func (t teller) begun() bool {
 
 // notBegun is what keeps the first container of a pod from being made: the node's trouble, a pod of the same name, or what its
 // newest event says, if that does not show that it goes on.
-func (t teller) notBegun() *answer {
+func (t Input) notBegun() *answer {
 	if t.begun() {
 		return nil
 	}
@@ -144,7 +144,7 @@ func (t teller) notBegun() *answer {
 }
 
 // readinessGates keep a pod whose containers are all ready from being so.
-func (t teller) readinessGates() *answer {
+func (t Input) readinessGates() *answer {
 	c := t.readiness()
 	if c.Reason != "ReadinessGatesNotReady" || t.isReady() {
 		return nil
@@ -154,7 +154,7 @@ func (t teller) readinessGates() *answer {
 }
 
 // stepUnderWay is what the kubelet does just now, if it takes long.
-func (t teller) stepUnderWay() *answer {
+func (t Input) stepUnderWay() *answer {
 	if now := t.progress(); now != "" && !t.isReady() {
 		return &answer{"Working", "The kubelet is at work for the pod: " + now + ".", ""}
 	}
@@ -162,7 +162,7 @@ func (t teller) stepUnderWay() *answer {
 }
 
 // starting is a pod of which the kubelet has not told anything yet.
-func (t teller) starting() *answer {
+func (t Input) starting() *answer {
 	switch {
 	case t.Pod.Status.Phase == corev1.PodRunning || t.begun():
 		return nil
@@ -173,7 +173,7 @@ func (t teller) starting() *answer {
 }
 
 // restarted is why a container of a pod that is well had to be started again.
-func (t teller) restarted() *answer {
+func (t Input) restarted() *answer {
 	for _, c := range t.statuses() {
 		if why := t.restartOf(&c); why != nil {
 			return &answer{why.cause, fmt.Sprintf("Container %s runs now; it was started again (%s) because it %s.", c.Name, times(c.RestartCount), why.text), why.remedy}

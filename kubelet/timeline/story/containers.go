@@ -11,7 +11,7 @@ import (
 )
 
 // containers is the first container that keeps the pod from being ready, in the order in which they start.
-func (t teller) containers() *answer {
+func (t Input) containers() *answer {
 	if t.isReady() {
 		return nil
 	}
@@ -38,7 +38,7 @@ func (t teller) containers() *answer {
 }
 
 // named is the container as the subject of a sentence.
-func (t teller) named(container string) string {
+func (t Input) named(container string) string {
 	if t.isInit(container) {
 		return "Init container " + container
 	}
@@ -46,7 +46,7 @@ func (t teller) named(container string) string {
 }
 
 // waiting is why a container does not start. nil means that it merely has not been its turn.
-func (t teller) waiting(c *corev1.ContainerStatus) *answer {
+func (t Input) waiting(c *corev1.ContainerStatus) *answer {
 	w, end := c.State.Waiting, c.LastTerminationState.Terminated
 	reason := w.Reason
 	switch {
@@ -69,7 +69,7 @@ func (t teller) waiting(c *corev1.ContainerStatus) *answer {
 }
 
 // crashLoop is a container that ends again and again.
-func (t teller) crashLoop(c *corev1.ContainerStatus) *answer {
+func (t Input) crashLoop(c *corev1.ContainerStatus) *answer {
 	wait := ""
 	if _, after, ok := strings.Cut(c.State.Waiting.Message, "back-off "); ok {
 		wait, _, _ = strings.Cut(after, " ")
@@ -83,12 +83,12 @@ func (t teller) crashLoop(c *corev1.ContainerStatus) *answer {
 }
 
 // about tells whether an event, nil for none, belongs to a container's end: it says why it was killed before that ends.
-func (t teller) about(e *Event, end *corev1.ContainerStateTerminated) bool {
+func (t Input) about(e *Event, end *corev1.ContainerStateTerminated) bool {
 	return e != nil && e.Last.Sub(end.FinishedAt.Time).Abs() < time.Minute
 }
 
 // end says how a container ended: "ended with exit code 3" and the like.
-func (t teller) end(name string, end *corev1.ContainerStateTerminated) answer {
+func (t Input) end(name string, end *corev1.ContainerStateTerminated) answer {
 	spec := t.container(name)
 	if kill := t.last(name, "Killing"); t.about(kill, end) {
 		for kind, probe := range map[string]*corev1.Probe{"Liveness": spec.LivenessProbe, "Startup": spec.StartupProbe} {
@@ -117,7 +117,7 @@ func program(c *corev1.Container) string {
 }
 
 // unready is why a running container is not ready.
-func (t teller) unready(c *corev1.ContainerStatus) *answer {
+func (t Input) unready(c *corev1.ContainerStatus) *answer {
 	spec := t.container(c.Name)
 	kind, probe := "Readiness", spec.ReadinessProbe
 	if spec.StartupProbe != nil && (c.Started == nil || !*c.Started) {
@@ -139,7 +139,7 @@ func (t teller) unready(c *corev1.ContainerStatus) *answer {
 }
 
 // restartOf is why a container was started again, nil if it was not.
-func (t teller) restartOf(c *corev1.ContainerStatus) *answer {
+func (t Input) restartOf(c *corev1.ContainerStatus) *answer {
 	end := c.LastTerminationState.Terminated
 	if c.RestartCount == 0 || end == nil {
 		return nil
@@ -149,7 +149,7 @@ func (t teller) restartOf(c *corev1.ContainerStatus) *answer {
 }
 
 // found is what a probe found when it failed last, "" if it has not.
-func (t teller) found(container, kind string) string {
+func (t Input) found(container, kind string) string {
 	for _, e := range slices.Backward(t.Events) {
 		_, found, ok := strings.Cut(e.Message, kind+" probe ")
 		if !ok || e.Container != container || e.Reason != "Unhealthy" {
@@ -188,7 +188,7 @@ func looks(h corev1.ProbeHandler) (what string, port int32) {
 }
 
 // probeRemedy compares the probe's port with those that the container names.
-func (t teller) probeRemedy(container string, p *corev1.Probe) string {
+func (t Input) probeRemedy(container string, p *corev1.Probe) string {
 	if p == nil {
 		return ""
 	}

@@ -3,6 +3,7 @@ package story
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 
 // life is what happened to the pod, in the order of time: its events, and what its status says of times. The status's times have
 // no fractions of a second: what late says comes after all else of its second.
-func (t teller) life() []Line {
+func (t Input) life() []Line {
 	var lines []Line
 	add := func(late bool, at time.Time, format string, args ...any) {
 		if !at.IsZero() {
@@ -38,7 +39,7 @@ func (t teller) life() []Line {
 	}
 	for _, s := range t.Steps {
 		if s.Error != "" {
-			add(false, s.Began.Add(s.Took), "%s failed: %s", s.Name, firstLine(s.Error))
+			add(false, s.End, "%s failed: %s", path.Base(s.Name), firstLine(s.Error))
 		}
 	}
 	for _, c := range t.statuses() {

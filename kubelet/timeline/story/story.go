@@ -6,11 +6,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -50,25 +51,43 @@ type Pull struct {
 
 // Step is something that the kubelet did, or does.
 type Step struct {
-	Name, Why, Error string
-	Began            time.Time
-	Took             time.Duration
-	Running          bool
+	Name string `json:"name"` // of a call PACKAGE.SERVICE/METHOD
+	// Why is the reason for the step: the planner's, or that of what woke the worker.
+	Why   string    `json:"why,omitempty"`
+	Error string    `json:"error,omitempty"`
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end,omitzero"` // zero while it goes on
+}
+
+// Running tells whether the step goes on.
+func (s *Step) Running() bool { return s.End.IsZero() }
+
+// Summary is what is told of a pod in one line.
+type Summary struct {
+	UID      types.UID `json:"uid"`
+	Name     string    `json:"pod"` // NAMESPACE/NAME
+	State    string    `json:"state"`
+	Ready    int       `json:"ready"` // how many containers are
+	Of       int       `json:"of"`
+	Restarts int32     `json:"restarts"`
+	IP       string    `json:"ip,omitempty"`
+	Source   string    `json:"source,omitempty"`
+	Created  time.Time `json:"created,omitzero"`
+	// Cause names what Answer tells, for programs; "" if there is nothing to tell.
+	Cause string `json:"cause,omitempty"`
+	// Answer is why the pod does not run, is not ready, or was restarted, Remedy what can be done, "" if nothing has to be.
+	Answer string `json:"answer,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+	// Progress is what takes long just now.
+	Progress string `json:"progress,omitempty"`
+	// Gone says that the pod is not on the node any more.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // Story is what is told of a pod.
 type Story struct {
-	Pod   string `json:"pod"`
-	State string `json:"state"`
-	// Cause names what Answer tells, for programs; "" if there is nothing to tell.
-	Cause string `json:"cause,omitempty"`
-	// Answer is why the pod does not run, is not ready, or was restarted.
-	Answer string `json:"answer,omitempty"`
-	// Remedy is what can be done, "" if nothing has to be.
-	Remedy string `json:"remedy,omitempty"`
-	// Progress is what takes long just now.
-	Progress string `json:"progress,omitempty"`
-	Life     []Line `json:"life"`
+	Summary
+	Life []Line `json:"life"`
 }
 
 // Line is one sentence of the pod's life.
@@ -80,9 +99,21 @@ type Line struct {
 
 // Tell tells the story of a pod.
 func Tell(in Input) Story {
-	t := teller{in}
-	s := Story{Pod: in.Pod.Namespace + "/" + in.Pod.Name, State: t.state(), Progress: t.progress(), Life: t.life()}
-	if a := t.answer(); a != nil {
+	pod := in.Pod
+	s := Story{Life: in.life(), Summary: Summary{
+		UID: pod.UID, Name: pod.Namespace + "/" + pod.Name, State: in.state(), Progress: in.progress(), IP: pod.Status.PodIP, Of: len(pod.Spec.Containers),
+		Source: cmp.Or(pod.Annotations[podinfo.SourceAnnotation], "api"), Created: pod.CreationTimestamp.Time,
+	}}
+	if s.Created.IsZero() && pod.Status.StartTime != nil {
+		s.Created = pod.Status.StartTime.Time
+	}
+	for i := range pod.Status.ContainerStatuses {
+		c := &pod.Status.ContainerStatuses[i]
+		if s.Restarts += c.RestartCount; c.Ready {
+			s.Ready++
+		}
+	}
+	if a := in.answer(); a != nil {
 		s.Cause, s.Answer, s.Remedy = a.cause, a.text, a.remedy
 	}
 	texts := []*string{&s.State, &s.Answer, &s.Remedy, &s.Progress}
@@ -95,23 +126,17 @@ func Tell(in Input) Story {
 	return s
 }
 
+var control = regexp.MustCompile(`[^\P{Cc}\n]`)
+
 // harmless writes control characters as Go does, for a terminal would obey them: a probe's output is in an event's message.
 func harmless(text string) string {
-	var b strings.Builder
-	for _, r := range text {
-		if quoted := strconv.QuoteRune(r); unicode.IsControl(r) && r != '\n' {
-			b.WriteString(quoted[1 : len(quoted)-1])
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
+	return control.ReplaceAllStringFunc(text, func(c string) string { return strings.Trim(strconv.Quote(c), `"`) })
 }
 
 // Write writes the story for people.
 func (s Story) Write(w io.Writer) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %s\n", s.Pod, s.State)
+	fmt.Fprintf(&text, "%s: %s\n", s.Name, s.State)
 	for _, part := range [][2]string{{"Now", s.Progress}, {"Why", s.Answer}, {"What to do", s.Remedy}} {
 		if part[1] != "" {
 			fmt.Fprintf(&text, "\n%s: %s\n", part[0], part[1])
@@ -125,47 +150,8 @@ func (s Story) Write(w io.Writer) error {
 	return err
 }
 
-// Summary is a pod in one line.
-type Summary struct {
-	UID      types.UID `json:"uid"`
-	Name     string    `json:"name"` // NAMESPACE/NAME
-	State    string    `json:"state"`
-	Ready    int       `json:"ready"` // how many containers are
-	Of       int       `json:"of"`
-	Restarts int32     `json:"restarts"`
-	IP       string    `json:"ip,omitempty"`
-	Source   string    `json:"source,omitempty"`
-	Created  time.Time `json:"created,omitzero"`
-	Cause    string    `json:"cause,omitempty"`
-	Answer   string    `json:"answer,omitempty"`
-	Progress string    `json:"progress,omitempty"`
-	// Gone says that the pod is not on the node any more.
-	Gone bool `json:"gone,omitempty"`
-}
-
-// Summarize makes a line of a pod and its story.
-func Summarize(pod *corev1.Pod, s Story) Summary {
-	line := Summary{
-		Name: s.Pod, UID: pod.UID, State: s.State, IP: pod.Status.PodIP, Of: len(pod.Spec.Containers), Created: pod.CreationTimestamp.Time,
-		Source: cmp.Or(pod.Annotations[podinfo.SourceAnnotation], "api"), Cause: s.Cause, Answer: s.Answer, Progress: s.Progress,
-	}
-	if line.Created.IsZero() && pod.Status.StartTime != nil {
-		line.Created = pod.Status.StartTime.Time
-	}
-	for i := range pod.Status.ContainerStatuses {
-		c := &pod.Status.ContainerStatuses[i]
-		if line.Restarts += c.RestartCount; c.Ready {
-			line.Ready++
-		}
-	}
-	return line
-}
-
-// teller looks at the input.
-type teller struct{ Input }
-
 // state is the pod's phase in a word or two, as lists of pods show it.
-func (t teller) state() string {
+func (t Input) state() string {
 	s := &t.Pod.Status
 	switch {
 	case t.Pod.DeletionTimestamp != nil:
@@ -190,28 +176,24 @@ func (t teller) state() string {
 }
 
 // statuses are those of all containers, init containers first.
-func (t teller) statuses() []corev1.ContainerStatus {
+func (t Input) statuses() []corev1.ContainerStatus {
 	s := &t.Pod.Status
 	return slices.Concat(s.InitContainerStatuses, s.ContainerStatuses)
 }
 
-func (t teller) container(name string) *corev1.Container {
-	all := slices.Concat(t.Pod.Spec.InitContainers, t.Pod.Spec.Containers)
-	if i := slices.IndexFunc(all, func(c corev1.Container) bool { return c.Name == name }); i >= 0 {
-		return &all[i]
-	}
-	return &corev1.Container{Name: name}
+func (t Input) container(name string) *corev1.Container {
+	return cmp.Or(podinfo.Container(t.Pod, name), &corev1.Container{Name: name})
 }
 
 // isInit tells whether the container has to end before others start, so not for sidecars.
-func (t teller) isInit(name string) bool {
-	return slices.ContainsFunc(t.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name && !podinfo.IsSidecar(&c) })
+func (t Input) isInit(name string) bool {
+	return podinfo.IsInit(t.Pod, name) && !podinfo.IsSidecar(t.container(name))
 }
 
-func (t teller) isReady() bool { return t.readiness().Status == corev1.ConditionTrue }
+func (t Input) isReady() bool { return t.readiness().Status == corev1.ConditionTrue }
 
 // readiness is the pod's condition Ready, an empty one if it has none.
-func (t teller) readiness() corev1.PodCondition {
+func (t Input) readiness() corev1.PodCondition {
 	for _, c := range t.Pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
 			return c
@@ -221,7 +203,7 @@ func (t teller) readiness() corev1.PodCondition {
 }
 
 // last is the newest event with one of the reasons, nil if there is none. container "" is for those of all.
-func (t teller) last(container string, reasons ...string) *Event {
+func (t Input) last(container string, reasons ...string) *Event {
 	var newest *Event
 	for i := range t.Events {
 		e := &t.Events[i]
@@ -233,7 +215,7 @@ func (t teller) last(container string, reasons ...string) *Event {
 }
 
 // progress is what takes long: a pull, or the step that is under way.
-func (t teller) progress() string {
+func (t Input) progress() string {
 	for _, c := range t.statuses() {
 		e := t.last(c.Name, "Pulling", "Pulled", "Failed", "BackOff", "Created")
 		if c.State.Waiting == nil || e == nil || e.Reason != "Pulling" {
@@ -246,8 +228,8 @@ func (t teller) progress() string {
 		return fmt.Sprintf("pulling image %s for container %s%s, for %s so far", image, c.Name, fetched, t.ago(e.Last))
 	}
 	for _, s := range slices.Backward(t.Steps) {
-		if s.Running && t.Now.Sub(s.Began) >= time.Second {
-			return strings.TrimSuffix(fmt.Sprintf("%s, for %s so far, because %s", s.Name, t.ago(s.Began), s.Why), ", because ")
+		if s.Running() && t.Now.Sub(s.Start) >= time.Second {
+			return strings.TrimSuffix(fmt.Sprintf("%s, for %s so far, because %s", path.Base(s.Name), t.ago(s.Start), s.Why), ", because ")
 		}
 	}
 	return ""
@@ -259,7 +241,7 @@ func sameImage(full, image string) bool {
 }
 
 // ago is how long ago something was, in whole seconds.
-func (t teller) ago(at time.Time) time.Duration { return t.Now.Sub(at).Round(time.Second) }
+func (t Input) ago(at time.Time) time.Duration { return t.Now.Sub(at).Round(time.Second) }
 
 // size is a number of bytes for people.
 func size(n int64) string {

@@ -204,7 +204,7 @@ func TestTell(t *testing.T) {
 			in.Pulls = []Pull{{"docker.io/shop/web:1", 20 << 20, 40 << 20}}
 		})},
 		{"Working", "RunPodSandbox, for 12s so far, because the pod has no sandbox", input(func(in *Input) {
-			in.Steps = []Step{{Name: "RunPodSandbox", Why: "the pod has no sandbox", Began: now.Add(-12 * time.Second), Running: true}}
+			in.Steps = []Step{{Name: "RunPodSandbox", Why: "the pod has no sandbox", Start: now.Add(-12 * time.Second)}}
 		})},
 	} {
 		s := Tell(tc.in)
