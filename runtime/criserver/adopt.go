@@ -128,7 +128,7 @@ func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, container
 	}
 	logger.Error(l.StateError, "The state of a sandbox is lost; it is found out from its namespaces", "sandbox", l.ID)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
-	sb.tryUpdate(ctx, func(state *store.SandboxState) {
+	tryUpdate(ctx, sb.Record, func(state *store.SandboxState) {
 		state.Phase, state.Network = store.SandboxStopped, !sb.hostNetwork()
 		if sb.pinned() {
 			state.Phase = store.SandboxReady
@@ -162,7 +162,7 @@ func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
 	}
 	if sb.ready() && (!sb.pinned() || sb.pause != nil && sb.pause.conmon == nil) {
 		logger.Info("A sandbox has lost its namespaces, as after a reboot", "sandbox", sb.ID)
-		sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
+		tryUpdate(ctx, sb.Record, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	}
 	s.sandboxes.Add(sb.ID, sb)
 }

@@ -21,10 +21,9 @@ import (
 type container struct {
 	*store.Record[store.ContainerConfig, store.ContainerState]
 
-	ops       sync.Mutex // held by what changes the container, but not while waiting for its end
-	destroyed bool       // guarded by ops: nothing of it is left
-	task      *task
-	cpu       cpuSample
+	ops  sync.Mutex // held by what changes the container, but not while waiting for its end
+	task *task
+	cpu  cpuSample
 }
 
 // containerName is the name by which a container is reserved.
@@ -58,7 +57,7 @@ func (s *Server) watchContainer(c *container) {
 func (s *Server) recordExit(c *container, exit monitor.Exit) {
 	// The cgroup is there until the runtime is told to delete the container.
 	oom := exit.OOM || s.oomKilled(c)
-	err := c.Update(func(state *store.ContainerState) {
+	tryUpdate(s.stopped, c.Record, func(state *store.ContainerState) {
 		if state.Phase == store.ContainerExited {
 			return
 		}
@@ -72,9 +71,6 @@ func (s *Server) recordExit(c *container, exit monitor.Exit) {
 			state.Reason = "Error"
 		}
 	})
-	if err != nil {
-		klog.FromContext(s.stopped).Error(err, "Could not write down the end of a container", "container", c.ID)
-	}
 	klog.FromContext(s.stopped).V(2).Info("Container ended", "container", c.ID, "exitCode", exit.Code, "reason", c.State().Reason)
 	s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, c.ID, c.Config.SandboxID)
 }
@@ -168,22 +164,27 @@ func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, stream 
 }
 
 func (s *Server) listContainers(filter *runtimeapi.ContainerFilter) []*runtimeapi.Container {
+	var items []*runtimeapi.Container
+	for _, c := range s.matchingContainers(filter) {
+		config := c.Config.Config
+		items = append(items, &runtimeapi.Container{
+			Id: c.ID, PodSandboxId: c.Config.SandboxID, Metadata: config.GetMetadata(), Image: config.GetImage(), ImageRef: c.Config.ImageRef,
+			ImageId: c.Config.ImageID, State: containerStates[c.State().Phase], CreatedAt: c.Config.CreatedAt.UnixNano(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
+		})
+	}
+	return items
+}
+
+// matchingContainers are the containers that match a filter, the newest first.
+func (s *Server) matchingContainers(filter *runtimeapi.ContainerFilter) []*container {
 	sandboxID := filter.GetPodSandboxId()
 	if sb, ok, _ := s.sandboxes.Get(sandboxID); ok {
 		sandboxID = sb.ID
 	}
-	var items []*runtimeapi.Container
-	for _, c := range withID(s.containers, filter.GetId()) {
-		config, state := c.Config.Config, containerStates[c.State().Phase]
-		if filter.GetState() != nil && filter.GetState().GetState() != state ||
-			sandboxID != "" && sandboxID != c.Config.SandboxID || !hasLabels(config.GetLabels(), filter.GetLabelSelector()) {
-			continue
-		}
-		items = append(items, &runtimeapi.Container{
-			Id: c.ID, PodSandboxId: c.Config.SandboxID, Metadata: config.GetMetadata(), Image: config.GetImage(), ImageRef: c.Config.ImageRef,
-			ImageId: c.Config.ImageID, State: state, CreatedAt: c.Config.CreatedAt.UnixNano(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
-		})
-	}
-	slices.SortFunc(items, func(a, b *runtimeapi.Container) int { return int(b.CreatedAt - a.CreatedAt) })
-	return items
+	found := slices.DeleteFunc(withID(s.containers, filter.GetId()), func(c *container) bool {
+		return filter.GetState() != nil && filter.GetState().GetState() != containerStates[c.State().Phase] ||
+			sandboxID != "" && sandboxID != c.Config.SandboxID || !hasLabels(c.Config.Config.GetLabels(), filter.GetLabelSelector())
+	})
+	slices.SortFunc(found, func(a, b *container) int { return b.Config.CreatedAt.Compare(a.Config.CreatedAt) })
+	return found
 }

@@ -32,9 +32,6 @@ import (
 func (s *Server) destroySandbox(ctx context.Context, sb *sandbox) error {
 	sb.ops.Lock()
 	defer sb.ops.Unlock()
-	if sb.destroyed {
-		return nil
-	}
 	if err := s.takeDown(ctx, sb); err != nil {
 		return err
 	}
@@ -46,7 +43,6 @@ func (s *Server) destroySandbox(ctx context.Context, sb *sandbox) error {
 	if err := sb.Remove(); err != nil {
 		return err
 	}
-	sb.destroyed = true
 	if _, visible, _ := s.sandboxes.Get(sb.ID); visible {
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, sb.ID, sb.ID)
 	}
@@ -85,7 +81,7 @@ func (s *Server) destroyPause(ctx context.Context, sb *sandbox) error {
 	if sb.State().Pause == (store.Process{}) {
 		return nil
 	}
-	sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Pause = store.Process{} })
+	tryUpdate(ctx, sb.Record, func(state *store.SandboxState) { state.Pause = store.Process{} })
 	return nil
 }
 
@@ -97,9 +93,6 @@ func (s *Server) destroyContainer(ctx context.Context, c *container) error {
 	}
 	c.ops.Lock()
 	defer c.ops.Unlock()
-	if c.destroyed {
-		return nil
-	}
 	s.step(ctx, "destroy container: mounts")
 	if err := s.unmountAll(c); err != nil {
 		return err
@@ -113,7 +106,6 @@ func (s *Server) destroyContainer(ctx context.Context, c *container) error {
 	if err := c.Remove(); err != nil {
 		return err
 	}
-	c.destroyed = true
 	_, visible, _ := s.containers.Get(c.ID)
 	s.containers.Delete(c.ID)
 	s.unmade.Delete(c.ID)
@@ -166,11 +158,11 @@ func (s *Server) undoContainer(ctx context.Context, c *container) error {
 	return fmt.Errorf("take back container %s, which is tried again with its sandbox: %w", c.ID, err)
 }
 
-// tryUpdate changes the record on the way to the sandbox's end. A disk that is full is logged and does not hold up the end: what
-// the record tells of too much is undone once more.
-func (sb *sandbox) tryUpdate(ctx context.Context, change func(*store.SandboxState)) {
-	if err := sb.Update(change); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not write down what became of a sandbox", "sandbox", sb.ID)
+// tryUpdate writes down what became of a sandbox or container. A disk that is full is logged and holds nothing up: what the
+// record tells of too much is undone once more.
+func tryUpdate[C, S any](ctx context.Context, record *store.Record[C, S], change func(*S)) {
+	if err := record.Update(change); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not write down what became of a sandbox or container")
 	}
 }
 
@@ -187,7 +179,7 @@ func (s *Server) end(ctx context.Context, t *task) error {
 		}
 		return t.delete(ctx)
 	}
-	if t.hasEnded() {
+	if t.ended.Err() != nil {
 		return nil
 	}
 	// No watch records its end. All that is still making it must go first.
@@ -214,45 +206,31 @@ func (s *Server) end(ctx context.Context, t *task) error {
 // runtime, which have its ID as an argument, and CNI plugins, which have it in their environment. They live on when the
 // server is killed, and no later call would undo what they do after this one.
 func killMakers(ctx context.Context, id string) error {
-	for {
-		makers, err := makersOf(id)
-		if err != nil || len(makers) == 0 {
-			return err
+	for found := true; found; {
+		found = false
+		processes, err := procfs.AllProcs()
+		if err != nil {
+			return fmt.Errorf("list processes: %w", err)
 		}
-		for _, maker := range makers {
-			err := maker.Signal(syscall.SIGKILL)
-			if err == nil {
-				err = maker.Wait(ctx)
+		for _, process := range processes {
+			maker, err := monitor.Open(process.PID, 0)
+			if err != nil {
+				continue // it has ended
+			}
+			// Looked at after opening, since the PID of one that has ended is given to another.
+			if makes(process, id) {
+				found = true
+				if err = maker.Signal(syscall.SIGKILL); err == nil {
+					err = maker.Wait(ctx)
+				}
 			}
 			maker.Close()
 			if err != nil && !errors.Is(err, os.ErrProcessDone) {
-				return fmt.Errorf("end process %d, which makes %s: %w", maker.PID, id, err)
+				return fmt.Errorf("end process %d, which makes %s: %w", process.PID, id, err)
 			}
 		}
 	}
-}
-
-func makersOf(id string) ([]*monitor.Handle, error) {
-	processes, err := procfs.AllProcs()
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	var makers []*monitor.Handle
-	for _, process := range processes {
-		if !makes(process, id) {
-			continue
-		}
-		handle, err := monitor.Open(process.PID, 0)
-		if err != nil {
-			continue // it has ended
-		}
-		if !makes(process, id) { // the PID was given to another
-			handle.Close()
-			continue
-		}
-		makers = append(makers, handle)
-	}
-	return makers, nil
+	return nil
 }
 
 func makes(process procfs.Proc, id string) bool {

@@ -79,7 +79,7 @@ type streams struct{ *Server }
 // Exec runs a command for a client of the streaming server.
 func (s streams) Exec(ctx context.Context, id string, command []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	code, err := s.execIn(ctx, id, monitor.Exec{
-		Command: command, Stdin: in, Stdout: writer(out), Stderr: writer(errOut), TTY: tty, Resize: sizes(ctx, resize), Hangup: streaming.ErrGone,
+		Command: command, Stdin: in, Stdout: writer(out), Stderr: writer(errOut), TTY: tty, Resize: resize, Hangup: streaming.ErrGone,
 	})
 	if err == nil && code != 0 {
 		err = utilexec.CodeExitError{Err: fmt.Errorf("command ended with exit code %d", code), Code: int(code)}
@@ -95,7 +95,7 @@ func (s streams) Attach(ctx context.Context, id string, in io.Reader, out, errOu
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	return monitor.Attach(ctx, c.task.bundle, monitor.Streams{Stdin: in, Stdout: writer(out), Stderr: writer(errOut), Resize: sizes(ctx, resize)})
+	return monitor.Attach(ctx, c.task.bundle, monitor.Streams{Stdin: in, Stdout: writer(out), Stderr: writer(errOut), Resize: resize})
 }
 
 // writer is nil for a client without that stream: an interface of a nil WriteCloser would not be.
@@ -104,23 +104,4 @@ func writer(w io.WriteCloser) io.Writer {
 		return nil
 	}
 	return w
-}
-
-// sizes translates sizes of terminals until there are no more.
-func sizes(ctx context.Context, from <-chan remotecommand.TerminalSize) <-chan monitor.Size {
-	if from == nil {
-		return nil
-	}
-	to := make(chan monitor.Size)
-	go func() {
-		defer close(to)
-		for size := range from {
-			select {
-			case to <- monitor.Size{Width: size.Width, Height: size.Height}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return to
 }

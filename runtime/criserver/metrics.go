@@ -178,57 +178,34 @@ func (s *Server) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRe
 	})
 }
 
-func (s *Server) podMetrics(ctx context.Context) []*runtimeapi.PodSandboxMetrics {
-	ready := slices.DeleteFunc(s.sandboxes.All(), func(sb *sandbox) bool { return !sb.ready() })
-	var containers []*container
-	for _, sb := range ready {
-		containers = append(containers, s.containersOf(sb.ID)...)
-	}
-	disk := s.diskUsages(ctx, containers)
-	var pods []*runtimeapi.PodSandboxMetrics
-	for _, sb := range ready {
-		pod := &runtimeapi.PodSandboxMetrics{PodSandboxId: sb.ID, Metrics: s.measureSandbox(sb).metrics()}
+func (s *Server) podMetrics(ctx context.Context) (pods []*runtimeapi.PodSandboxMetrics) {
+	running, disk := s.runningSandboxes(ctx, nil)
+	for _, sb := range running {
+		metadata := sb.Config.Config.GetMetadata()
+		m := s.measured(s.podUsage(sb), s.podCgroup(sb), sb.ID, "", "", metadata.GetName(), metadata.GetNamespace())
+		m.startedAt, m.resources, m.interfaces = sb.Config.CreatedAt, sb.State().Resources, sb.interfaces()
+		pod := &runtimeapi.PodSandboxMetrics{PodSandboxId: sb.ID, Metrics: m.metrics()}
 		for _, c := range s.containersOf(sb.ID) {
-			if m, ok := s.measureContainer(c); ok {
-				m.fsUsage = uint64(disk[c.ID].Bytes)
-				pod.ContainerMetrics = append(pod.ContainerMetrics, &runtimeapi.ContainerMetrics{ContainerId: c.ID, Metrics: m.metrics()})
+			dir, image := oci.CgroupDir(c.Config.CgroupsPath), c.Config.Config.GetImage()
+			usage, err := s.cgroups().Read(dir)
+			if err != nil {
+				continue // it has ended
 			}
+			m := s.measured(usage, dir, c.ID, cmp.Or(image.GetUserSpecifiedImage(), image.GetImage()), c.Config.Config.GetMetadata().GetName(), metadata.GetName(), metadata.GetNamespace())
+			m.startedAt, m.resources, m.fsUsage = c.State().StartedAt, c.State().Resources, uint64(disk[c.ID].Bytes)
+			m.processes, m.files, m.sockets = s.cgroups().Open(dir)
+			pod.ContainerMetrics = append(pod.ContainerMetrics, &runtimeapi.ContainerMetrics{ContainerId: c.ID, Metrics: m.metrics()})
 		}
 		pods = append(pods, pod)
 	}
 	return pods
 }
 
-func (s *Server) measureSandbox(sb *sandbox) measured {
-	pod := sb.Config.Config.GetMetadata()
-	m := measured{
-		Usage: s.podUsage(sb), labels: []string{s.podCgroup(sb), sb.ID, "", "", pod.GetName(), pod.GetNamespace()}, now: time.Now(), startedAt: sb.Config.CreatedAt, resources: sb.State().Resources,
-	}
-	if sb.netns() != "" {
-		m.interfaces, _ = stats.Interfaces(sb.netns()) // it may be stopped just now
-	}
+// measured is what containers and pods have in common, with the values of metricLabels.
+func (s *Server) measured(usage stats.Usage, labels ...string) measured {
+	m := measured{Usage: usage, labels: labels, now: time.Now()}
 	_ = syscall.Statfs(s.path("images"), &m.fs)
 	return m
-}
-
-// measureContainer measures a container; not one that has ended.
-func (s *Server) measureContainer(c *container) (measured, bool) {
-	dir := oci.CgroupDir(c.Config.CgroupsPath)
-	usage, err := s.cgroups().Read(dir)
-	if err != nil {
-		return measured{}, false
-	}
-	pod, image := c.Config.SandboxConfig.GetMetadata(), c.Config.Config.GetImage()
-	m := measured{
-		Usage: usage, now: time.Now(),
-		startedAt: c.State().StartedAt, resources: c.State().Resources,
-	}
-	m.labels = []string{
-		dir, c.ID, cmp.Or(image.GetUserSpecifiedImage(), image.GetImage()), c.Config.Config.GetMetadata().GetName(), pod.GetName(), pod.GetNamespace(),
-	}
-	m.processes, m.files, m.sockets = s.cgroups().Open(dir)
-	_ = syscall.Statfs(s.path("images"), &m.fs)
-	return m, true
 }
 
 // metrics are the values of all metrics.

@@ -72,7 +72,7 @@ func (s *Server) watchPause(sb *sandbox) {
 			return
 		}
 		klog.FromContext(s.stopped).Info("The pause process of a sandbox ended", "sandbox", sb.ID)
-		sb.tryUpdate(s.stopped, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
+		tryUpdate(s.stopped, sb.Record, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, sb.ID, sb.ID)
 	})
 }

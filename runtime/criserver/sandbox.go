@@ -13,6 +13,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/labels"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/cni"
@@ -25,9 +26,8 @@ import (
 type sandbox struct {
 	*store.Record[store.SandboxConfig, store.SandboxState]
 
-	ops       sync.Mutex // held by what changes the sandbox
-	destroyed bool       // guarded by ops: nothing of it is left
-	pause     *task      // guarded by ops; nil without a pause process
+	ops   sync.Mutex // held by what changes the sandbox
+	pause *task      // guarded by ops; nil without a pause process
 	// stateDir holds what does not survive a reboot.
 	stateDir string
 	cpu      cpuSample
@@ -181,7 +181,7 @@ func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 		return err
 	}
 	if sb.known() {
-		sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Network = false })
+		tryUpdate(ctx, sb.Record, func(state *store.SandboxState) { state.Network = false })
 	}
 	return nil
 }
@@ -259,17 +259,23 @@ func inPieces[T any](items []T, send func([]T) error) error {
 
 func (s *Server) listSandboxes(filter *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
 	var items []*runtimeapi.PodSandbox
-	for _, sb := range withID(s.sandboxes, filter.GetId()) {
-		if filter.GetState() != nil && filter.GetState().GetState() != sb.state() || !hasLabels(sb.Config.Config.GetLabels(), filter.GetLabelSelector()) {
-			continue
-		}
+	for _, sb := range s.matchingSandboxes(filter) {
+		config := sb.Config.Config
 		items = append(items, &runtimeapi.PodSandbox{
-			Id: sb.ID, Metadata: sb.Config.Config.GetMetadata(), State: sb.state(), CreatedAt: sb.Config.CreatedAt.UnixNano(),
-			Labels: sb.Config.Config.GetLabels(), Annotations: sb.Config.Config.GetAnnotations(), RuntimeHandler: sb.Config.RuntimeHandler,
+			Id: sb.ID, Metadata: config.GetMetadata(), State: sb.state(), CreatedAt: sb.Config.CreatedAt.UnixNano(),
+			Labels: config.GetLabels(), Annotations: config.GetAnnotations(), RuntimeHandler: sb.Config.RuntimeHandler,
 		})
 	}
-	slices.SortFunc(items, func(a, b *runtimeapi.PodSandbox) int { return int(b.CreatedAt - a.CreatedAt) })
 	return items
+}
+
+// matchingSandboxes are the sandboxes that match a filter, the newest first.
+func (s *Server) matchingSandboxes(filter *runtimeapi.PodSandboxFilter) []*sandbox {
+	found := slices.DeleteFunc(withID(s.sandboxes, filter.GetId()), func(sb *sandbox) bool {
+		return filter.GetState() != nil && filter.GetState().GetState() != sb.state() || !hasLabels(sb.Config.Config.GetLabels(), filter.GetLabelSelector())
+	})
+	slices.SortFunc(found, func(a, b *sandbox) int { return b.Config.CreatedAt.Compare(a.Config.CreatedAt) })
+	return found
 }
 
 // withID is the object of that ID, or of which that is a beginning; all for none.
@@ -283,21 +289,11 @@ func withID[T any](index *store.Index[T], id string) []T {
 	return nil
 }
 
-func hasLabels(labels, wanted map[string]string) bool {
-	for key, want := range wanted {
-		if value, ok := labels[key]; !ok || value != want {
-			return false
-		}
-	}
-	return true
+func hasLabels(has, wanted map[string]string) bool {
+	return labels.SelectorFromSet(wanted).Matches(labels.Set(has))
 }
 
 // pinned tells whether the sandbox's namespaces are still there.
 func (sb *sandbox) pinned() bool {
-	for _, kind := range sb.kinds() {
-		if !namespaces.Pinned(sb.namespaceDir(), kind) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(sb.kinds(), func(kind string) bool { return !namespaces.Pinned(sb.namespaceDir(), kind) })
 }

@@ -30,15 +30,12 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if err := c.task.runtime.Start(work, c.ID, c.task.init); err != nil {
 		return nil, s.startFailed(work, c, err)
 	}
-	err = c.Update(func(state *store.ContainerState) {
+	tryUpdate(ctx, c.Record, func(state *store.ContainerState) {
 		state.StartedAt = started
 		if state.Phase == store.ContainerCreated { // and not ended already
 			state.Phase = store.ContainerRunning
 		}
 	})
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Could not write down the start of a container", "container", c.ID)
-	}
 	klog.FromContext(ctx).V(2).Info("Started container", "container", c.ID)
 	s.emit(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, c.ID, c.Config.SandboxID)
 	return &runtimeapi.StartContainerResponse{}, nil
@@ -46,15 +43,12 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 
 // startFailed ends the container, with the reason for all to see in its status.
 func (s *Server) startFailed(ctx context.Context, c *container, reason error) error {
-	update := c.Update(func(state *store.ContainerState) {
+	tryUpdate(ctx, c.Record, func(state *store.ContainerState) {
 		state.Phase, state.ExitCode, state.FinishedAt = store.ContainerExited, 128, time.Now()
 		state.Reason, state.Message = "StartError", reason.Error()
 	})
 	if err := s.end(ctx, c.task); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not end a container that did not start", "container", c.ID)
-	}
-	if update != nil {
-		klog.FromContext(ctx).Error(update, "Could not write down why a container did not start", "container", c.ID)
 	}
 	return fmt.Errorf("start container %s: %w", c.ID, reason)
 }

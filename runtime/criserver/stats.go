@@ -2,7 +2,7 @@ package criserver
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,12 +41,7 @@ func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest,
 }
 
 func (s *Server) listContainerStats(ctx context.Context, filter *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
-	var found []*container
-	for _, item := range s.listContainers(&runtimeapi.ContainerFilter{Id: filter.GetId(), PodSandboxId: filter.GetPodSandboxId(), LabelSelector: filter.GetLabelSelector()}) {
-		if c, ok, _ := s.containers.Get(item.Id); ok {
-			found = append(found, c)
-		}
-	}
+	found := s.matchingContainers(&runtimeapi.ContainerFilter{Id: filter.GetId(), PodSandboxId: filter.GetPodSandboxId(), LabelSelector: filter.GetLabelSelector()})
 	disk := s.diskUsages(ctx, found)
 	var items []*runtimeapi.ContainerStats
 	for _, c := range found {
@@ -134,11 +129,7 @@ func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxSt
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.sandboxStats(sb, s.diskUsages(ctx, s.containersOf(sb.ID)))
-	if err != nil {
-		return nil, fmt.Errorf("measure pod sandbox %s: %w", sb.ID, err)
-	}
-	return &runtimeapi.PodSandboxStatsResponse{Stats: result}, nil
+	return &runtimeapi.PodSandboxStatsResponse{Stats: s.sandboxStats(sb, s.diskUsages(ctx, s.containersOf(sb.ID)))}, nil
 }
 
 // ListPodSandboxStats measures the pods that match a filter.
@@ -154,25 +145,22 @@ func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsReques
 }
 
 func (s *Server) listSandboxStats(ctx context.Context, filter *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
-	var found []*sandbox
-	var containers []*container
-	for _, item := range s.listSandboxes(&runtimeapi.PodSandboxFilter{Id: filter.GetId(), LabelSelector: filter.GetLabelSelector()}) {
-		sb, ok, _ := s.sandboxes.Get(item.Id)
-		if ok && sb.ready() {
-			found, containers = append(found, sb), append(containers, s.containersOf(sb.ID)...)
-		}
-	}
-	disk := s.diskUsages(ctx, containers)
 	var items []*runtimeapi.PodSandboxStats
+	found, disk := s.runningSandboxes(ctx, &runtimeapi.PodSandboxFilter{Id: filter.GetId(), LabelSelector: filter.GetLabelSelector()})
 	for _, sb := range found {
-		result, err := s.sandboxStats(sb, disk)
-		if err != nil { // it may be stopped just now
-			klog.FromContext(ctx).V(4).Info("Could not measure sandbox", "sandbox", sb.ID, "err", err)
-			continue
-		}
-		items = append(items, result)
+		items = append(items, s.sandboxStats(sb, disk))
 	}
 	return items
+}
+
+// runningSandboxes are the sandboxes that run and match a filter, and what their containers take on the disk.
+func (s *Server) runningSandboxes(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*sandbox, map[string]diskusage.Usage) {
+	found := slices.DeleteFunc(s.matchingSandboxes(filter), func(sb *sandbox) bool { return !sb.ready() })
+	var containers []*container
+	for _, sb := range found {
+		containers = append(containers, s.containersOf(sb.ID)...)
+	}
+	return found, s.diskUsages(ctx, containers)
 }
 
 // podCgroup is the directory of the cgroup that the kubelet made for a pod; "" if it named none.
@@ -208,29 +196,34 @@ func (s *Server) podUsage(sb *sandbox) stats.Usage {
 	return sum
 }
 
-func (s *Server) sandboxStats(sb *sandbox, disk map[string]diskusage.Usage) (*runtimeapi.PodSandboxStats, error) {
+func (s *Server) sandboxStats(sb *sandbox, disk map[string]diskusage.Usage) *runtimeapi.PodSandboxStats {
 	config, now := sb.Config.Config, time.Now()
 	usage := s.podUsage(sb)
 	linux := &runtimeapi.LinuxPodSandboxStats{
-		Cpu: cpuUsage(&sb.cpu, now, usage), Memory: memoryUsage(now, usage), Io: ioUsage(now, usage),
+		Cpu: cpuUsage(&sb.cpu, now, usage), Memory: memoryUsage(now, usage), Io: ioUsage(now, usage), Network: networkUsage(now, sb.interfaces()),
 		Process: &runtimeapi.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(usage.PidsStats.Current)},
-	}
-	if sb.netns() != "" && sb.ready() {
-		interfaces, err := stats.Interfaces(sb.netns())
-		if err != nil {
-			return nil, err
-		}
-		linux.Network = networkUsage(now, interfaces)
 	}
 	for _, c := range s.containersOf(sb.ID) {
 		linux.Containers = append(linux.Containers, s.containerStats(c, disk))
 	}
 	return &runtimeapi.PodSandboxStats{Linux: linux, Attributes: &runtimeapi.PodSandboxAttributes{
 		Id: sb.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
-	}}, nil
+	}}
+}
+
+// interfaces are those of the pod's own network; none of one that is being stopped.
+func (sb *sandbox) interfaces() []*netlink.LinkAttrs {
+	if sb.hostNetwork() || !sb.ready() {
+		return nil
+	}
+	interfaces, _ := stats.Interfaces(sb.netns())
+	return interfaces
 }
 
 func networkUsage(now time.Time, interfaces []*netlink.LinkAttrs) *runtimeapi.NetworkUsage {
+	if len(interfaces) == 0 {
+		return nil
+	}
 	usage := &runtimeapi.NetworkUsage{Timestamp: now.UnixNano()}
 	for _, i := range interfaces {
 		is := i.Statistics

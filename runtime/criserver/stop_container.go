@@ -34,7 +34,7 @@ func inSeconds(n int64) time.Duration {
 }
 
 func (c *container) stop(ctx context.Context, grace time.Duration) error {
-	if c.task.hasEnded() {
+	if c.task.ended.Err() != nil {
 		return nil
 	}
 	// One that was never started could not understand.
@@ -49,7 +49,7 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {
-		case <-c.task.exited:
+		case <-c.task.ended.Done():
 			return nil // its cgroup goes in a moment; StopPodSandbox waits for that
 		case <-ctx.Done():
 			return ctx.Err()

@@ -28,7 +28,7 @@ func (s *Server) stopSandbox(ctx context.Context, sb *sandbox) error {
 	s.step(ctx, "StopPodSandbox 1")
 	sb.ops.Lock()
 	wasReady := sb.ready()
-	sb.tryUpdate(ctx, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
+	tryUpdate(ctx, sb.Record, func(state *store.SandboxState) { state.Phase = store.SandboxStopped })
 	sb.ops.Unlock()
 	// 2. Kill its containers without a grace period: the kubelet has called StopContainer for those that need one.
 	s.step(ctx, "StopPodSandbox 2")

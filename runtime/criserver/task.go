@@ -28,16 +28,17 @@ type task struct {
 	runtime *monitor.Runtime
 	ownPIDs bool // it ends with its first process
 
-	init    *monitor.Handle // its first process
-	conmon  *monitor.Handle
-	watched atomic.Bool   // its end will be recorded: see watch
-	exited  chan struct{} // closed once its end is known and recorded
-	ended   sync.Once     // closes exited
-	deletes sync.Mutex    // held while the OCI runtime deletes it
+	init     *monitor.Handle // its first process
+	conmon   *monitor.Handle
+	watched  atomic.Bool     // its end will be recorded: see watch
+	ended    context.Context // done once its end is known and recorded
+	setEnded context.CancelFunc
+	deletes  sync.Mutex // held while the OCI runtime deletes it
 }
 
 func newTask(id, bundle string, runtime *monitor.Runtime, ownPIDs bool) *task {
-	return &task{id: id, bundle: bundle, runtime: runtime, ownPIDs: ownPIDs, exited: make(chan struct{})}
+	ended, setEnded := context.WithCancel(context.Background())
+	return &task{id: id, bundle: bundle, runtime: runtime, ownPIDs: ownPIDs, ended: ended, setEnded: setEnded}
 }
 
 // writeSpec puts the specification into the bundle.
@@ -93,23 +94,13 @@ func (t *task) signal(signal syscall.Signal) error {
 	return nil
 }
 
-// hasEnded tells whether the end of the task is known.
-func (t *task) hasEnded() bool {
-	select {
-	case <-t.exited:
-		return true
-	default:
-		return false
-	}
-}
-
 // kill ends the task now and waits for that.
 func (t *task) kill(ctx context.Context) error {
 	if err := t.signal(syscall.SIGKILL); err != nil {
 		return err
 	}
 	select {
-	case <-t.exited:
+	case <-t.ended.Done():
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the end of %s: %w", t.id, ctx.Err())
@@ -170,9 +161,4 @@ func (t *task) delete(ctx context.Context) error {
 func (t *task) release() {
 	t.init.Close()
 	t.conmon.Close()
-}
-
-// setEnded tells those who wait for the task that it has ended.
-func (t *task) setEnded() {
-	t.ended.Do(func() { close(t.exited) })
 }

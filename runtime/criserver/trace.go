@@ -18,9 +18,8 @@ import (
 // track is a series of steps of which one ends when the next begins. A call has one, and each of its goroutines that takes steps
 // of its own.
 type track struct {
-	mu     sync.Mutex
-	span   trace.Span // of the step that goes on; nil for none
-	closed bool       // the call was answered: what goes on without it has no spans
+	mu   sync.Mutex
+	span trace.Span // of the step that goes on; nil for none
 }
 
 type trackKey struct{}
@@ -51,7 +50,8 @@ func (t *track) next(ctx context.Context, name string) {
 		t.span.End()
 		t.span = nil
 	}
-	if t.closed || strings.HasSuffix(name, " end") {
+	// What goes on after the call was answered has no spans.
+	if !trace.SpanFromContext(ctx).IsRecording() || strings.HasSuffix(name, " end") {
 		return
 	}
 	pc, file, line, _ := runtime.Caller(2)
@@ -60,14 +60,6 @@ func (t *track) next(ctx context.Context, name string) {
 		attribute.String("code.function.name", function), attribute.Int("code.line.number", line),
 		attribute.String("code.file.path", path.Join("minikubelet/runtime/criserver", path.Base(file))),
 	))
-}
-
-func (t *track) close() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed = true; t.span != nil {
-		t.span.End()
-	}
 }
 
 // traced answers a call within a trace span, if its caller sent the one that it belongs to, or such calls begin traces.
@@ -79,12 +71,12 @@ func (s *Server) traced(ctx context.Context, method string, answer func(context.
 		return answer(ctx)
 	}
 	ctx, span := otel.Tracer("minikubelet").Start(ctx, strings.TrimPrefix(method, "/"), trace.WithSpanKind(trace.SpanKindServer))
-	defer span.End()
 	steps := &track{}
 	err := answer(context.WithValue(ctx, trackKey{}, steps))
-	steps.close()
+	steps.next(ctx, "answer end")
 	if err != nil {
 		span.SetStatus(codes.Error, err.Error())
 	}
+	span.End()
 	return err
 }

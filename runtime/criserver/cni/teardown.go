@@ -20,17 +20,10 @@ import (
 // only after the last one: the configuration may change, and the server end, in between.
 const attachedFile = "attached.json"
 
-// attached is what attachedFile has.
-type attached struct {
-	Config         []byte         `json:"config"` // of the network
-	Args           [][2]string    `json:"args"`
-	CapabilityArgs map[string]any `json:"capabilityArgs,omitempty"`
-}
-
 // remember writes down how a pod is about to be connected.
 func (p *Plugins) remember(network *libcni.NetworkConfigList, pod Pod) error {
 	conf := pod.runtimeConf()
-	data, err := json.Marshal(attached{Config: network.Bytes, Args: conf.Args, CapabilityArgs: conf.CapabilityArgs})
+	data, err := json.Marshal(libcni.NetworkAttachment{Config: network.Bytes, CniArgs: conf.Args, CapabilityArgs: conf.CapabilityArgs})
 	if err == nil {
 		err = os.MkdirAll(p.podDir(pod.SandboxID), 0o700)
 	}
@@ -54,9 +47,9 @@ func (p *Plugins) Connected(id string) bool {
 // Teardown disconnects a pod. One that is not connected is no error. NetNS may be empty when the namespace is gone, and
 // all but SandboxID when no more is known of the pod.
 func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {
-	for _, a := range p.attachmentsOf(ctx, pod) {
-		if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, a.list, a.conf); err != nil {
-			return fmt.Errorf("remove pod from network %s: %w", a.list.Name, err)
+	if network, conf := p.attached(ctx, pod); network != nil {
+		if err := p.forPod(pod.SandboxID).DelNetworkList(ctx, network, conf); err != nil {
+			return fmt.Errorf("remove pod from network %s: %w", network.Name, err)
 		}
 	}
 	if err := trees.Remove(p.podDir(pod.SandboxID)); err != nil {
@@ -65,73 +58,44 @@ func (p *Plugins) Teardown(ctx context.Context, pod Pod) error {
 	return nil
 }
 
-// attachment is one network that a pod is, or may be, connected to.
-type attachment struct {
-	list *libcni.NetworkConfigList
-	conf *libcni.RuntimeConf
-}
-
-// attachmentsOf finds what to disconnect a pod from: what was written down before it was connected, else what libcni keeps,
+// attached finds what to disconnect a pod from: what was written down before it was connected, else what libcni keeps,
 // else, when both are lost, the network that is configured now. There is none only without any network configuration.
-func (p *Plugins) attachmentsOf(ctx context.Context, pod Pod) []attachment {
+func (p *Plugins) attached(ctx context.Context, pod Pod) (*libcni.NetworkConfigList, *libcni.RuntimeConf) {
 	conf := pod.runtimeConf()
-	written, list, err := p.readAttached(pod.SandboxID)
+	var note libcni.NetworkAttachment
+	data, err := bounded.ReadFile(filepath.Join(p.podDir(pod.SandboxID), attachedFile), maxConfig+maxOutput)
 	if err == nil {
-		conf.Args, conf.CapabilityArgs = written.Args, written.CapabilityArgs
-		return []attachment{{list, conf}}
+		err = json.Unmarshal(data, &note)
+	}
+	cached, cacheErr := p.forPod(pod.SandboxID).GetCachedAttachments(pod.SandboxID)
+	lost := []error{err, cacheErr}
+	for _, a := range append([]*libcni.NetworkAttachment{&note}, cached...) {
+		network, err := libcni.NetworkConfFromBytes(a.Config)
+		if err == nil {
+			if conf.CapabilityArgs = a.CapabilityArgs; a.CniArgs != nil {
+				conf.Args = a.CniArgs
+			}
+			return network, conf
+		}
+		lost = append(lost, err)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		klog.FromContext(ctx).Error(err, "How a pod was connected is lost; it is disconnected by what else is known", "sandbox", pod.SandboxID)
+		klog.FromContext(ctx).Error(errors.Join(lost...), "How a pod was connected is lost; it is disconnected from today's network", "sandbox", pod.SandboxID)
 	}
-	if cached := p.cached(ctx, pod); len(cached) > 0 {
-		return cached
-	}
-	if network, _ := p.networkFor(pod); network != nil {
-		return []attachment{{network, conf}}
-	}
-	return nil
-}
-
-// readAttached reads what remember wrote.
-func (p *Plugins) readAttached(id string) (written attached, list *libcni.NetworkConfigList, err error) {
-	path := filepath.Join(p.podDir(id), attachedFile)
-	data, err := bounded.ReadFile(path, maxConfig+maxOutput)
-	if err != nil {
-		return written, nil, err
-	}
-	if err = json.Unmarshal(data, &written); err == nil {
-		list, err = libcni.NetworkConfFromBytes(written.Config)
-	}
-	if err != nil {
-		return written, nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return written, list, nil
-}
-
-// cached are the attachments that libcni keeps.
-func (p *Plugins) cached(ctx context.Context, pod Pod) (found []attachment) {
-	cached, err := p.forPod(pod.SandboxID).GetCachedAttachments(pod.SandboxID)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		klog.FromContext(ctx).Error(err, "Could not look up networks of a pod", "sandbox", pod.SandboxID)
-	}
-	for _, a := range cached {
-		list, err := libcni.NetworkConfFromBytes(a.Config)
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "The cache of CNI has a network without a configuration", "sandbox", pod.SandboxID)
-			continue
-		}
-		found = append(found, attachment{list, &libcni.RuntimeConf{ContainerID: pod.SandboxID, NetNS: pod.NetNS, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs}})
-	}
-	return found
+	network, _ := p.networkFor(pod)
+	return network, conf
 }
 
 // Addresses are those that a pod was given, as far as the cache tells.
-func (p *Plugins) Addresses(ctx context.Context, sandboxID string) (ips []string) {
-	for _, a := range p.cached(ctx, Pod{SandboxID: sandboxID}) {
-		if result, err := p.forPod(sandboxID).GetNetworkListCachedResult(a.list, a.conf); err == nil && result != nil {
-			found, _ := addresses(result)
-			ips = append(ips, found...)
-		}
+func (p *Plugins) Addresses(ctx context.Context, sandboxID string) []string {
+	network, conf := p.attached(ctx, Pod{SandboxID: sandboxID})
+	if network == nil {
+		return nil
 	}
+	result, err := p.forPod(sandboxID).GetNetworkListCachedResult(network, conf)
+	if err != nil || result == nil {
+		return nil
+	}
+	ips, _ := addresses(result)
 	return ips
 }

@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
 // ErrTimeout is returned by Exec when it had to kill the command.
@@ -36,7 +38,7 @@ type Exec struct {
 }
 
 // Size is one of a terminal.
-type Size struct{ Width, Height uint16 }
+type Size = remotecommand.TerminalSize
 
 // execution is a command that the runtime's program runs in a container.
 type execution struct {
@@ -160,40 +162,38 @@ func (x *execution) destroy() {
 	_ = os.RemoveAll(x.dir)
 }
 
-// killTree kills a process, its descendants and its session (each exec has its own), until no
-// new ones turn up.
+// killTree kills a process, its descendants and its session (each exec has its own), until no new ones turn up.
 func killTree(root int) {
 	killed := map[int]bool{}
 	for range 100 {
-		more := false
-		for _, pid := range family(root, killed) {
-			if !killed[pid] {
-				killed[pid], more = true, true
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
-		}
-		if !more {
+		found := family(root, killed)
+		if len(found) == 0 {
 			return
+		}
+		for _, pid := range found {
+			killed[pid] = true
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
 }
 
-// family finds a process, all that descend from it or from one of the dead, and its session.
-func family(root int, dead map[int]bool) []int {
-	processes := map[int]procfs.ProcStat{}
-	all, _ := procfs.AllProcs()
-	for _, process := range all {
+// family finds a process, its session, and all that descend from these or from the dead, but none of the dead.
+func family(root int, dead map[int]bool) (members []int) {
+	children := map[int][]int{}
+	var next []int
+	processes, _ := procfs.AllProcs()
+	for _, process := range processes {
 		if stat, err := process.Stat(); err == nil {
-			processes[process.PID] = stat
+			children[stat.PPID] = append(children[stat.PPID], stat.PID)
+			if stat.PID == root || stat.Session == root || dead[stat.PPID] {
+				next = append(next, stat.PID)
+			}
 		}
 	}
-	var members []int
-	for pid := range processes {
-		for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = processes[p].PPID, depth+1 {
-			if p == root || dead[p] || processes[p].Session == root {
-				members = append(members, pid)
-				break
-			}
+	for ; len(next) > 0; next = next[1:] {
+		if pid := next[0]; !dead[pid] && !slices.Contains(members, pid) {
+			members = append(members, pid)
+			next = append(next, children[pid]...)
 		}
 	}
 	return members

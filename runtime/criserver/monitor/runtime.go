@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +20,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"minikubelet/runtime/criserver/bounded"
 )
@@ -125,22 +126,17 @@ func (r *Runtime) Update(ctx context.Context, id string, resources *specs.LinuxR
 
 // versionPattern reads 1.5.3, 1.4.0-rc.2, 1.20 and, of packages, 1.3.6~rc1+ds1. What follows a plus sign, or is a
 // package's own count as in 1.3.6-0ubuntu1, comes after the release.
-var versionPattern = regexp.MustCompile(`(?m)^(runc|crun|youki) version (\d+)\.(\d+)(?:\.(\d+))?([-~.]?(?:rc|alpha|beta|pre|dev)[-.~]?\d*)?`)
+var versionPattern = regexp.MustCompile(`(?m)^(runc|crun|youki) version (\d+\.\d+)(\.\d+)?([-~.]?(?:rc|alpha|beta|pre|dev)[-.~]?\d*)?`)
 
 // oldest are the releases without known ways out of a container, but for those that take a container which was
 // checkpointed and is restored, which this server does not do:
 //
 //	runc CVE-2025-31133, -52565, -52881 and CVE-2026-41579; left aside: CVE-2026-119101
 //	crun CVE-2025-24965 and CVE-2026-47766; left aside: CVE-2026-115520
-var oldest = map[string][]release{
-	"runc": {{1, 3, 6}, {1, 4, 3}, {1, 5, 0}},
-	"crun": {{1, 28, 0}},
+var oldest = map[string][]string{
+	"runc": {"1.3.6", "1.4.3", "1.5.0"},
+	"crun": {"1.28.0"},
 }
-
-// release is major version, minor version, patch.
-type release [3]int
-
-func (r release) String() string { return fmt.Sprintf("%d.%d.%d", r[0], r[1], r[2]) }
 
 // Check asks the program for its version and refuses one that is known to be unsafe. The first
 // of several safe releases count for their minor version only.
@@ -160,30 +156,21 @@ func checkVersion(out string) (string, error) {
 		first, _, _ := strings.Cut(out, "\n")
 		return strings.TrimSpace(first), nil // another runtime: its user knows
 	}
-	name, candidate := match[1], match[5]
-	var v release
-	for i := range v {
-		v[i], _ = strconv.Atoi(match[i+2])
-	}
-	text := name + " " + v.String() + candidate
+	name, minor, release, candidate := match[1], match[2], match[2]+cmp.Or(match[3], ".0"), match[4]
+	text := name + " " + release + candidate
 	safe := oldest[name]
-	for i, s := range safe {
-		if i < len(safe)-1 && (v[0] != s[0] || v[1] != s[1]) {
-			continue
-		}
-		// A release candidate comes before the release.
-		if order := slices.Compare(v[:], s[:]); order > 0 || order == 0 && candidate == "" {
-			return text, nil
-		}
-	}
 	if len(safe) == 0 {
 		return text, nil
 	}
-	var names []string
-	for _, s := range safe {
-		names = append(names, s.String())
+	least := safe[len(safe)-1]
+	if i := slices.IndexFunc(safe, func(s string) bool { return strings.HasPrefix(s, minor+".") }); i >= 0 {
+		least = safe[i]
 	}
-	return text, fmt.Errorf("%s has known ways out of a container: use one of %s or newer", text, strings.Join(names, ", "))
+	// A release candidate comes before the release.
+	if order, err := version.MustParseGeneric(least).Compare(release); err != nil || order > 0 || order == 0 && candidate != "" {
+		return text, fmt.Errorf("%s has known ways out of a container: use one of %s or newer", text, strings.Join(safe, ", "))
+	}
+	return text, nil
 }
 
 // Start lets the first process of a created container go. That of runc waits until its FIFO is read, which needs no
