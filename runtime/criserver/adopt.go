@@ -28,36 +28,76 @@ type (
 	loadedContainer = store.Loaded[store.ContainerConfig, store.ContainerState]
 )
 
-// adopt takes over what an earlier server left: what runs goes on, what was made half is
-// removed, and what ended meanwhile is recorded with the exit code that conmon wrote.
+// adopt takes over what an earlier server left: what runs goes on, what was made half or is unknown is
+// removed, and what ended meanwhile is recorded with the exit code that conmon wrote. What cannot be removed does not keep the
+// server from starting.
 func (s *Server) adopt(ctx context.Context) error {
 	// 1. Read the records. What cannot be read is set aside, and found again elsewhere if possible.
 	sandboxes, err := store.Load[store.SandboxConfig, store.SandboxState](s.path("sandboxes"))
 	if err != nil {
-		return fmt.Errorf("read records of sandboxes: %w", err)
+		return err
 	}
 	containers, err := store.Load[store.ContainerConfig, store.ContainerState](s.path("containers"))
 	if err != nil {
-		return fmt.Errorf("read records of containers: %w", err)
+		return err
 	}
-	sandboxes = slices.DeleteFunc(sandboxes, func(l loadedSandbox) bool { return !store.ValidID(l.ID) })
-	containers = slices.DeleteFunc(containers, func(l loadedContainer) bool { return !store.ValidID(l.ID) })
 	for i := range containers {
 		s.recoverContainer(ctx, &containers[i])
 	}
 	for i := range sandboxes {
 		s.recoverSandbox(ctx, &sandboxes[i], containers)
 	}
-	// 2. Take over sandboxes, then their containers.
-	for _, l := range sandboxes {
+	// 2. Take over sandboxes. Those that no record tells of have a state directory, or CNI plugins know them.
+	for _, l := range withUnrecorded(sandboxes, s.path("sandboxes"), slices.Concat(names(ctx, s.state("sandboxes")), names(ctx, s.path("cni")))) {
 		s.adoptSandbox(ctx, l)
 	}
-	for _, l := range containers {
+	// 3. Take over containers. Others have a state directory, or OCI runtimes, which know pause processes too, or the image
+	// store know them.
+	ids := names(ctx, s.state("containers"))
+	for _, runtime := range s.runtimes {
+		ids = append(ids, names(ctx, runtime.Root)...)
+	}
+	for _, key := range s.images.Snapshots("") {
+		id, _, _ := strings.Cut(key, "-")
+		ids = append(ids, id)
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { _, isSandbox, _ := s.sandboxes.Get(id); return isSandbox })
+	for _, l := range withUnrecorded(containers, s.path("containers"), ids) {
 		s.adoptContainer(ctx, l)
 	}
-	// 3. Remove what no record tells of. What cannot be removed does not keep the server from starting.
-	s.destroyLeftovers(ctx)
+	// 4. Remove the files of execs, whose callers have gone with the earlier server.
+	for _, name := range names(ctx, s.state("tmp")) {
+		path := s.state("tmp", name)
+		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Minute {
+			if err := trees.Remove(path); err != nil {
+				klog.FromContext(ctx).Error(err, "Could not remove what an exec has left")
+			}
+		}
+	}
 	return nil
+}
+
+// withUnrecorded adds to records, of those that have valid IDs, lost ones for the IDs among names that have none, as when the
+// machine lost power before a record was on the disk.
+func withUnrecorded[C, S any](records []store.Loaded[C, S], parent string, names []string) []store.Loaded[C, S] {
+	for _, name := range names {
+		if !slices.ContainsFunc(records, func(l store.Loaded[C, S]) bool { return l.ID == name }) {
+			records = append(records, store.Loaded[C, S]{Record: store.Attach[C, S](parent, name), ConfigError: errNotFound})
+		}
+	}
+	return slices.DeleteFunc(records, func(l store.Loaded[C, S]) bool { return !store.ValidID(l.ID) })
+}
+
+// names lists a directory, which need not be there.
+func names(ctx context.Context, dir string) (all []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(ctx).Error(err, "Could not look for what unknown pods have left")
+	}
+	for _, entry := range entries {
+		all = append(all, entry.Name())
+	}
+	return all
 }
 
 // recoverContainer finds a lost record in the annotations of the container's OCI specification.
@@ -227,59 +267,6 @@ func (s *Server) askRuntime(ctx context.Context, c *container) error {
 				state.StartedAt = info.ModTime()
 			}
 		}
-	})
-}
-
-// destroyLeftovers destroys the sandboxes and containers that no record tells of, as when the machine lost power before the
-// record was on the disk: those that have a state directory, and those that CNI plugins, OCI runtimes and the image store know.
-func (s *Server) destroyLeftovers(ctx context.Context) {
-	for _, id := range s.unknown(slices.Concat(names(ctx, s.state("sandboxes")), names(ctx, s.path("cni")))) {
-		record := store.Attach[store.SandboxConfig, store.SandboxState](s.path("sandboxes"), id)
-		discard(ctx, id, s.undoSandbox(ctx, &sandbox{Record: record, stateDir: s.state("sandboxes", id)}))
-	}
-	ids := names(ctx, s.state("containers"))
-	for _, runtime := range s.runtimes {
-		ids = append(ids, names(ctx, runtime.Root)...)
-	}
-	for _, key := range s.images.Snapshots("") {
-		id, _, _ := strings.Cut(key, "-")
-		ids = append(ids, id)
-	}
-	for _, id := range s.unknown(ids) {
-		record := store.Attach[store.ContainerConfig, store.ContainerState](s.path("containers"), id)
-		discard(ctx, id, s.undoContainer(ctx, &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[""], false)}))
-	}
-	// The callers of an earlier server's execs have gone with it.
-	for _, name := range names(ctx, s.state("tmp")) {
-		path := s.state("tmp", name)
-		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Minute {
-			if err := trees.Remove(path); err != nil {
-				klog.FromContext(ctx).Error(err, "Could not remove what an exec has left")
-			}
-		}
-	}
-}
-
-// names lists a directory, which need not be there.
-func names(ctx context.Context, dir string) (all []string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		klog.FromContext(ctx).Error(err, "Could not look for what unknown pods have left")
-	}
-	for _, entry := range entries {
-		all = append(all, entry.Name())
-	}
-	return all
-}
-
-// unknown are those of the names that are IDs of nothing that was taken over or could not be taken back.
-func (s *Server) unknown(all []string) []string {
-	slices.Sort(all)
-	return slices.DeleteFunc(slices.Compact(all), func(id string) bool {
-		_, isSandbox, _ := s.sandboxes.Get(id)
-		_, isContainer, _ := s.containers.Get(id)
-		_, isUnmade, _ := s.unmade.Get(id)
-		return !store.ValidID(id) || isSandbox || isContainer || isUnmade
 	})
 }
 

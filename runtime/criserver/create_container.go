@@ -142,33 +142,6 @@ func (s *Server) publish(sb *sandbox, c *container) error {
 	return nil
 }
 
-// containerConfig is what the record keeps of how the container was made.
-func (s *Server) containerConfig(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig, image *images.Image) (store.ContainerConfig, error) {
-	record := store.ContainerConfig{
-		Name: name, SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),
-		ImageID: image.ID, ImageRef: image.ID, StopSignal: stopSignal(config, image),
-		OwnPIDs: pidMode(config) == runtimeapi.NamespaceMode_CONTAINER,
-	}
-	if len(image.Digests) > 0 {
-		record.ImageRef = image.Digests[0] // the image can be pulled again by it
-	}
-	var err error
-	runtime := s.runtimes[sb.Config.RuntimeHandler]
-	if record.CgroupsPath, err = oci.CgroupsPath(s.cgroupParent(sb), id, runtime.Systemd); err != nil {
-		return record, err
-	}
-	if dir, path := sb.Config.Config.GetLogDirectory(), config.GetLogPath(); dir != "" && path != "" {
-		if !filepath.IsLocal(path) {
-			return record, fmt.Errorf("%w: log path %q leads out of the pod's log directory", oci.ErrInvalid, path)
-		}
-		record.LogPath = filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(record.LogPath), 0o755); err != nil {
-			return record, fmt.Errorf("make log directory: %w", err)
-		}
-	}
-	return record, nil
-}
-
 // newContainer writes the record of a container, unless something that it needs is missing.
 func (s *Server) newContainer(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig) (*container, *images.Image, error) {
 	image, ok := s.images.Image(config.GetImage().GetImage())
@@ -178,14 +151,32 @@ func (s *Server) newContainer(sb *sandbox, id, name string, config *runtimeapi.C
 	if !sb.ready() {
 		return nil, nil, fmt.Errorf("pod sandbox %s is not ready: %w", sb.ID, errPrecondition)
 	}
-	full, err := s.containerConfig(sb, id, name, config, image)
-	if err != nil {
+	full := store.ContainerConfig{
+		Name: name, SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),
+		ImageID: image.ID, ImageRef: image.ID, StopSignal: stopSignal(config, image),
+		OwnPIDs: pidMode(config) == runtimeapi.NamespaceMode_CONTAINER,
+	}
+	if len(image.Digests) > 0 {
+		full.ImageRef = image.Digests[0] // the image can be pulled again by it
+	}
+	var err error
+	runtime := s.runtimes[sb.Config.RuntimeHandler]
+	if full.CgroupsPath, err = oci.CgroupsPath(s.cgroupParent(sb), id, runtime.Systemd); err != nil {
 		return nil, nil, err
+	}
+	if dir, path := sb.Config.Config.GetLogDirectory(), config.GetLogPath(); dir != "" && path != "" {
+		if !filepath.IsLocal(path) {
+			return nil, nil, fmt.Errorf("%w: log path %q leads out of the pod's log directory", oci.ErrInvalid, path)
+		}
+		full.LogPath = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(full.LogPath), 0o755); err != nil {
+			return nil, nil, fmt.Errorf("make log directory: %w", err)
+		}
 	}
 	state := store.ContainerState{Phase: store.ContainerCreating, Resources: config.GetLinux().GetResources()}
 	record, err := store.Create(s.path("containers"), id, full, state)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &container{Record: record, task: newTask(id, s.state("containers", id), s.runtimes[sb.Config.RuntimeHandler], full.OwnPIDs)}, image, nil
+	return &container{Record: record, task: newTask(id, s.state("containers", id), runtime, full.OwnPIDs)}, image, nil
 }

@@ -36,8 +36,8 @@ func (s *Server) destroySandbox(ctx context.Context, sb *sandbox) error {
 		return err
 	}
 	s.step(ctx, "destroy sandbox: files")
-	if err := sb.removeFiles(); err != nil {
-		return err
+	if err := trees.RemoveMounted(sb.stateDir); err != nil {
+		return fmt.Errorf("remove files of sandbox: %w", err)
 	}
 	s.step(ctx, "destroy sandbox: record")
 	if err := sb.Remove(); err != nil {

@@ -61,11 +61,9 @@ func toStatus(err error) error {
 // unary runs around every method: it logs it and translates its error.
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	begin := time.Now()
-	var response any
-	err := s.traced(ctx, info.FullMethod, func(ctx context.Context) (err error) {
-		response, err = handler(ctx, request)
-		return err
-	})
+	ctx, end := s.traced(ctx, info.FullMethod)
+	response, err := handler(ctx, request)
+	end(err)
 	s.logCall(ctx, info.FullMethod, begin, err)
 	return response, toStatus(err)
 }

@@ -109,7 +109,10 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 			err = errors.Join(err, s.undoSandbox(ctx, sb))
 		}
 	}()
-	if err := sb.makeStateDir(); err != nil {
+	if err := os.Mkdir(sb.stateDir, 0o700); err != nil {
+		return "", fmt.Errorf("make directory of sandbox: %w", err)
+	}
+	if err := sb.letPodPass(sb.stateDir); err != nil {
 		return "", err
 	}
 
@@ -172,7 +175,8 @@ func (s *Server) furnish(ctx context.Context, sb *sandbox) error {
 	}
 	// 7. Start a process to hold a PID namespace, if there is to be one.
 	s.step(ctx, "RunPodSandbox 7")
-	if !sb.Config.Pause {
+	// One PID namespace for the pod is the CRI's zero value. Kubelets ask for it where a pod does.
+	if s.options.Pause != PauseAlways && sb.options().GetPid() != runtimeapi.NamespaceMode_POD {
 		return nil
 	}
 	err := s.startPause(ctx, sb)
@@ -196,23 +200,12 @@ func (s *Server) existingSandbox(ctx context.Context, name, owner string) (made 
 // newSandbox writes the record of a sandbox.
 func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest) (*sandbox, error) {
 	config := store.SandboxConfig{Name: name, Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler(), CreatedAt: time.Now()}
-	options := r.GetConfig().GetLinux().GetSecurityContext().GetNamespaceOptions()
-	// One PID namespace for the pod is the CRI's zero value. Kubelets ask for it where a pod does.
-	config.Pause = s.options.Pause == PauseAlways || options.GetPid() == runtimeapi.NamespaceMode_POD
 	state := store.SandboxState{Phase: store.SandboxCreating, Resources: r.GetConfig().GetLinux().GetResources()}
 	record, err := store.Create(s.path("sandboxes"), id, config, state)
 	if err != nil {
 		return nil, err
 	}
 	return &sandbox{Record: record, stateDir: s.state("sandboxes", id)}, nil
-}
-
-// makeStateDir makes the directory of what does not survive a reboot.
-func (sb *sandbox) makeStateDir() error {
-	if err := os.Mkdir(sb.stateDir, 0o700); err != nil {
-		return fmt.Errorf("make directory of sandbox: %w", err)
-	}
-	return sb.letPodPass(sb.stateDir)
 }
 
 // connect has CNI plugins connect the pod. That they may hold something of it is written down first.

@@ -14,7 +14,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/oci"
-	"minikubelet/runtime/criserver/trees"
 )
 
 const (
@@ -96,12 +95,4 @@ func (sb *sandbox) shm() string {
 		return "/dev/shm"
 	}
 	return sb.shmDir()
-}
-
-// removeFiles unmounts and removes what does not survive a reboot anyway.
-func (sb *sandbox) removeFiles() error {
-	if err := trees.RemoveMounted(sb.stateDir); err != nil {
-		return fmt.Errorf("remove files of sandbox: %w", err)
-	}
-	return nil
 }

@@ -116,7 +116,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		s.options.CgroupParent = map[string]string{Cgroupfs: "/crid", Systemd: "crid.slice"}[o.CgroupManager]
 	}
 	s.stopped, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	for _, dir := range []string{o.Root, o.State, s.path("sandboxes"), s.path("containers"), s.state("sandboxes"), s.state("containers"), s.state("tmp")} {
+	for _, dir := range []string{o.Root, s.path("sandboxes"), s.path("containers"), s.state("sandboxes"), s.state("containers"), s.state("tmp")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make directories of the CRI server: %w", err)
 		}
@@ -205,7 +205,6 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	runtimeapi.RegisterRuntimeServiceServer(server, s)
 	runtimeapi.RegisterImageServiceServer(server, s)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.cni.Watch(ctx) })
 	group.Go(s.streams.Serve)
 	group.Go(func() error {
 		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {

@@ -62,21 +62,22 @@ func (t *track) next(ctx context.Context, name string) {
 	))
 }
 
-// traced answers a call within a trace span, if its caller sent the one that it belongs to, or such calls begin traces.
-func (s *Server) traced(ctx context.Context, method string, answer func(context.Context) error) error {
-	parent := metadata.ValueFromIncomingContext(ctx, "traceparent")
-	if len(parent) > 0 {
+// traced gives a call a trace span, if its caller sent the one that it belongs to, or such calls begin traces. The function
+// that it returns ends it.
+func (s *Server) traced(ctx context.Context, method string) (context.Context, func(error)) {
+	if parent := metadata.ValueFromIncomingContext(ctx, "traceparent"); len(parent) > 0 {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent[0]})
 	} else if !s.options.Traces {
-		return answer(ctx)
+		return ctx, func(error) {}
 	}
 	ctx, span := otel.Tracer("minikubelet").Start(ctx, strings.TrimPrefix(method, "/"), trace.WithSpanKind(trace.SpanKindServer))
 	steps := &track{}
-	err := answer(context.WithValue(ctx, trackKey{}, steps))
-	steps.next(ctx, "answer end")
-	if err != nil {
-		span.SetStatus(codes.Error, err.Error())
+	ctx = context.WithValue(ctx, trackKey{}, steps)
+	return ctx, func(err error) {
+		steps.next(ctx, "answer end")
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
 	}
-	span.End()
-	return err
 }

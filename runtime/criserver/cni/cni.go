@@ -9,18 +9,14 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/fsnotify/fsnotify"
-	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/bounded"
 )
@@ -58,24 +54,17 @@ type Pod struct {
 	Ingress, Egress      int64 // bits a second, 0 for no limit
 }
 
-// Plugins are the CNI plugins and the network that pods are connected to: the first
-// configuration in the directory, as other runtimes take it.
+// Plugins are the CNI plugins and the network that pods are connected to: the first valid
+// configuration in the directory, as other runtimes take it. It is read whenever it is needed.
 type Plugins struct {
 	confDir  string
 	binDirs  []string
 	cacheDir string
-
-	mu      sync.RWMutex
-	network *libcni.NetworkConfigList
-	plain   *libcni.NetworkConfigList // network, without plugins that do nothing for most pods
-	problem error
 }
 
-// New reads the configuration; there may be none yet.
+// New makes no use of the directories yet.
 func New(confDir string, binDirs []string, cacheDir string) *Plugins {
-	p := &Plugins{confDir: confDir, binDirs: binDirs, cacheDir: cacheDir}
-	p.Reload()
-	return p
+	return &Plugins{confDir: confDir, binDirs: binDirs, cacheDir: cacheDir}
 }
 
 // forPod has a cache for each pod: with one for all libcni would read that of every pod to
@@ -84,54 +73,14 @@ func (p *Plugins) forPod(id string) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(p.binDirs, filepath.Join(p.cacheDir, id), &boundedExec{})
 }
 
-// Watch reads the configuration again whenever its directory changes, until ctx ends.
-func (p *Plugins) Watch(ctx context.Context) error {
-	if err := os.MkdirAll(p.confDir, 0o755); err != nil {
-		return fmt.Errorf("make directory of CNI configuration: %w", err)
-	}
-	watcher, err := fsnotify.NewWatcher()
-	if err == nil {
-		defer watcher.Close()
-		err = watcher.Add(p.confDir)
-	}
+// load reads the first valid configuration in the order of file names.
+func (p *Plugins) load() (*libcni.NetworkConfigList, error) {
+	files, err := libcni.ConfFiles(p.confDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
-		return fmt.Errorf("watch CNI configuration: %w", err)
-	}
-	p.Reload() // what came before the watch
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-watcher.Errors:
-			klog.FromContext(ctx).Error(err, "Watching CNI configuration")
-			p.Reload()
-		case event := <-watcher.Events:
-			if !event.Has(fsnotify.Chmod) {
-				p.Reload()
-			}
-		}
-	}
-}
-
-// Reload reads the first valid configuration in the order of file names.
-func (p *Plugins) Reload() {
-	network, err := load(p.confDir)
-	var simple *libcni.NetworkConfigList
-	if err == nil {
-		simple, err = plain(network)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.network, p.plain, p.problem = network, simple, err
-}
-
-func load(dir string) (*libcni.NetworkConfigList, error) {
-	files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
-	if err != nil {
-		return nil, fmt.Errorf("%w: read %s: %w", ErrNotReady, dir, err)
+		return nil, fmt.Errorf("%w: read %s: %w", ErrNotReady, p.confDir, err)
 	}
 	slices.Sort(files)
-	problems := []error{fmt.Errorf("%w in %s", ErrNotReady, dir)}
+	problems := []error{fmt.Errorf("%w in %s", ErrNotReady, p.confDir)}
 	for _, file := range files {
 		list, err := loadFile(file)
 		if err == nil {
@@ -176,13 +125,13 @@ func listOfOne(plugin []byte) ([]byte, error) {
 
 // Configured is nil when there is a network configuration. It runs no plugin.
 func (p *Plugins) Configured() error {
-	_, err := p.current()
+	_, err := p.load()
 	return err
 }
 
 // Status is nil when pods can be connected.
 func (p *Plugins) Status(ctx context.Context) error {
-	network, err := p.current()
+	network, err := p.load()
 	if err != nil {
 		return err
 	}
@@ -192,12 +141,6 @@ func (p *Plugins) Status(ctx context.Context) error {
 		}
 	}
 	return p.forPod("").GetStatusNetworkList(ctx, network) // asks only plugins of CNI 1.1
-}
-
-func (p *Plugins) current() (*libcni.NetworkConfigList, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.network, p.problem
 }
 
 // Setup connects a pod and returns its addresses, the primary one first. On error the caller is

@@ -43,7 +43,6 @@ func TestPlugins(t *testing.T) {
 	}
 	configure(t, conf, "00-broken.conflist", "{")
 	configure(t, conf, "10-net.conflist", network)
-	p.Reload()
 	if err := p.Configured(); err != nil { // it is for Setup to find the plugin missing
 		t.Error(err)
 	}
@@ -73,7 +72,6 @@ func TestPlugins(t *testing.T) {
 	}
 	// What was connected is disconnected by the configuration of then.
 	configure(t, conf, "10-net.conflist", strings.Replace(network, `"net"`, `"other"`, 1))
-	p.Reload()
 	if err := p.Teardown(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}

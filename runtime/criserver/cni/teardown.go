@@ -75,7 +75,7 @@ func (p *Plugins) attached(ctx context.Context, pod Pod) (*libcni.NetworkConfigL
 			if conf.CapabilityArgs = a.CapabilityArgs; a.CniArgs != nil {
 				conf.Args = a.CniArgs
 			}
-			return network, conf
+			return needed(network, conf), conf
 		}
 		lost = append(lost, err)
 	}

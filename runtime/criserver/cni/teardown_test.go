@@ -106,7 +106,6 @@ func TestTeardownByWhatIsLeft(t *testing.T) {
 			}
 			tc.damage(t, cache)
 			configure(t, conf, "10-net.conflist", other)
-			p.Reload()
 			if err := p.Teardown(t.Context(), Pod{SandboxID: "abc"}); err != nil {
 				t.Error(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -42,11 +43,14 @@ type Size = remotecommand.TerminalSize
 
 // execution is a command that the runtime's program runs in a container.
 type execution struct {
-	cmd   *exec.Cmd
-	dir   string // of its PID file and the runtime's log
-	group string // its cgroup; "" without one
-	done  chan struct{}
-	err   error // of the program, once done is closed
+	cmd          *exec.Cmd
+	dir          string        // of its PID file and the runtime's log
+	group        string        // its cgroup; "" without one
+	ours, theirs []*os.File    // ends of pipes, or of a terminal
+	hungUp       chan struct{} // closed with our ends
+	output       sync.WaitGroup
+	done         chan struct{} // closed at the program's end
+	err          error         // of the program then
 }
 
 // Exec runs a command in a container until it ends, and returns its exit code. When ctx ends
@@ -55,21 +59,12 @@ type execution struct {
 // When the cause of that is e.Hangup, the client has gone and the command is left alone: its terminal hangs up, or
 // its pipes close, as ssh does it. One that ends neither by that nor by itself runs as long as its container.
 func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
-	x, err := r.prepare(e)
-	if err != nil {
-		return 0, err
-	}
-	stdio, err := e.connect(x.cmd)
-	if err != nil {
+	x := &execution{hungUp: make(chan struct{}), done: make(chan struct{})}
+	if err := x.start(r, e); err != nil {
+		x.hangUp()
 		x.destroy()
 		return 0, err
 	}
-	if err := x.cmd.Start(); err != nil {
-		stdio.hangUp()
-		x.destroy()
-		return 0, fmt.Errorf("start %s exec: %w", r.Name(), err)
-	}
-	stdio.started()
 	go func() {
 		defer close(x.done)
 		x.err = x.cmd.Wait()
@@ -78,30 +73,28 @@ func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 	case <-x.done:
 	case <-ctx.Done():
 		if e.Hangup != nil && errors.Is(context.Cause(ctx), e.Hangup) {
-			stdio.hangUp()
+			x.hangUp()
 			go func() { <-x.done; x.destroy() }()
 			return 0, e.Hangup
 		}
 		x.kill()
 	}
-	stdio.drain()
+	x.drain()
 	defer x.destroy()
 	if ctx.Err() != nil {
 		return 0, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
 	}
-	return r.execResult(x)
+	return x.result(r)
 }
 
-// prepare makes the directory and the cgroup of a command.
-func (r *Runtime) prepare(e Exec) (*execution, error) {
-	dir, err := os.MkdirTemp(e.TempDir, "exec-")
-	if err != nil {
-		return nil, fmt.Errorf("make directory for exec: %w", err)
+// start makes the directory, the cgroup and the stdio of a command and starts the runtime's program.
+func (x *execution) start(r *Runtime, e Exec) (err error) {
+	if x.dir, err = os.MkdirTemp(e.TempDir, "exec-"); err != nil {
+		return fmt.Errorf("make directory for exec: %w", err)
 	}
-	x := &execution{dir: dir, done: make(chan struct{})}
-	args := append(r.arguments(dir), "exec", "--pid-file", filepath.Join(dir, pidFile))
+	args := append(r.arguments(x.dir), "exec", "--pid-file", filepath.Join(x.dir, pidFile))
 	if e.Cgroup != "" {
-		name := "/" + filepath.Base(dir)
+		name := "/" + filepath.Base(x.dir)
 		if os.Mkdir(e.Cgroup+name, 0o755) == nil {
 			x.group = e.Cgroup + name
 			if e.Controller != "" {
@@ -115,11 +108,18 @@ func (r *Runtime) prepare(e Exec) (*execution, error) {
 	}
 	x.cmd = exec.Command(r.Path, append(append(args, e.ID), e.Command...)...)
 	x.cmd.Env = environment()
-	return x, nil
+	if err = x.connect(e); err == nil {
+		err = x.cmd.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("start %s exec: %w", r.Name(), err)
+	}
+	closeAll(x.theirs)
+	return nil
 }
 
-// execResult tells a command that failed from one that could not be run.
-func (r *Runtime) execResult(x *execution) (int32, error) {
+// result tells a command that failed from one that could not be run.
+func (x *execution) result(r *Runtime) (int32, error) {
 	code := x.cmd.ProcessState.ExitCode()
 	if code < 0 || x.err != nil && code == 0 {
 		return 0, fmt.Errorf("%s exec: %w", r.Name(), x.err)

@@ -5,46 +5,56 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// stdio is what connects a command's input and output with a client's.
-type stdio struct {
-	ours, theirs []*os.File // ends of pipes, or of a terminal
-	stop         chan struct{}
-	output       sync.WaitGroup
-}
-
-// connect gives the command its stdio.
-func (e *Exec) connect(cmd *exec.Cmd) (*stdio, error) {
-	s := &stdio{stop: make(chan struct{})}
-	connect := e.pipes
+// connect gives the command its stdio: a terminal, or a pipe for each of the client's streams.
+func (x *execution) connect(e Exec) error {
 	if e.TTY {
-		connect = e.terminal
+		return x.connectTerminal(e)
 	}
-	if err := connect(cmd, s); err != nil {
-		s.hangUp()
-		return nil, err
+	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if e.Stdin != nil {
+		read, write, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		x.ours, x.theirs, x.cmd.Stdin = append(x.ours, write), append(x.theirs, read), read
+		// Exec does not wait for this: a client may keep its end open long after the command has ended.
+		go func() {
+			_, _ = io.Copy(write, e.Stdin)
+			_ = write.Close()
+		}()
 	}
-	return s, nil
+	return errors.Join(x.outputPipe(e.Stdout, &x.cmd.Stdout), x.outputPipe(e.Stderr, &x.cmd.Stderr))
 }
 
-// terminal connects the command with a terminal, which is runc's own: it hears of changes of size and passes them on.
-func (e *Exec) terminal(cmd *exec.Cmd, s *stdio) error {
+func (x *execution) outputPipe(to io.Writer, file *io.Writer) error {
+	if to == nil {
+		return nil
+	}
+	read, write, err := os.Pipe()
+	if err == nil {
+		x.ours, x.theirs, *file = append(x.ours, read), append(x.theirs, write), write
+		x.copyOutput(to, read)
+	}
+	return err
+}
+
+// connectTerminal connects the command with a terminal, which is runc's own: it hears of changes of size and passes them on.
+func (x *execution) connectTerminal(e Exec) error {
 	master, slave, err := openPTY()
 	if err != nil {
 		return err
 	}
-	s.ours, s.theirs = append(s.ours, master), append(s.theirs, slave)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	s.copyOutput(e.Stdout, master) // ends with EIO
+	x.ours, x.theirs = append(x.ours, master), append(x.theirs, slave)
+	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = slave, slave, slave
+	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	x.copyOutput(e.Stdout, master) // ends with EIO
 	if e.Stdin != nil {
 		go func() { _, _ = io.Copy(master, e.Stdin) }()
 	}
@@ -56,7 +66,7 @@ func (e *Exec) terminal(cmd *exec.Cmd, s *stdio) error {
 					return
 				}
 				resize(master, size)
-			case <-s.stop:
+			case <-x.hungUp:
 				return
 			}
 		}
@@ -64,77 +74,40 @@ func (e *Exec) terminal(cmd *exec.Cmd, s *stdio) error {
 	return nil
 }
 
-// pipes connects the command with a pipe for each of the client's streams. Exec does not wait for the goroutine that copies
-// stdin: a client may keep its end open long after the command has ended.
-func (e *Exec) pipes(cmd *exec.Cmd, s *stdio) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if e.Stdin != nil {
-		read, write, err := os.Pipe()
-		if err != nil {
-			return fmt.Errorf("make pipe for exec: %w", err)
-		}
-		s.ours, s.theirs = append(s.ours, write), append(s.theirs, read)
-		cmd.Stdin = read
-		go func() {
-			_, _ = io.Copy(write, e.Stdin)
-			_ = write.Close()
-		}()
-	}
-	for _, out := range []struct {
-		to   io.Writer
-		file *io.Writer
-	}{{e.Stdout, &cmd.Stdout}, {e.Stderr, &cmd.Stderr}} {
-		if out.to == nil {
-			continue
-		}
-		read, write, err := os.Pipe()
-		if err != nil {
-			return fmt.Errorf("make pipe for exec: %w", err)
-		}
-		s.ours, s.theirs = append(s.ours, read), append(s.theirs, write)
-		*out.file = write
-		s.copyOutput(out.to, read)
-	}
-	return nil
-}
-
 // copyOutput copies to a client, if there is one, until the command has closed its end or the client takes no more.
 // The command finds out at its next write.
-func (s *stdio) copyOutput(to io.Writer, from *os.File) {
+func (x *execution) copyOutput(to io.Writer, from *os.File) {
 	if to == nil {
 		to = io.Discard
 	}
-	s.output.Go(func() {
+	x.output.Go(func() {
 		_, _ = io.Copy(to, from)
 		_ = from.Close()
 	})
 }
 
-// started closes what the command has inherited.
-func (s *stdio) started() {
-	for _, file := range s.theirs {
+func closeAll(files []*os.File) {
+	for _, file := range files {
 		_ = file.Close()
 	}
 }
 
 // drain waits for the rest of an ended command's output, and hangs up. Children of it may hold its end open.
-func (s *stdio) drain() {
+func (x *execution) drain() {
 	copied := make(chan struct{})
-	go func() { defer close(copied); s.output.Wait() }()
+	go func() { defer close(copied); x.output.Wait() }()
 	select {
 	case <-copied:
 	case <-time.After(drain):
 	}
-	s.hangUp()
+	x.hangUp()
 }
 
 // hangUp closes everything.
-func (s *stdio) hangUp() {
-	close(s.stop)
-	s.started()
-	for _, file := range s.ours {
-		_ = file.Close()
-	}
+func (x *execution) hangUp() {
+	close(x.hungUp)
+	closeAll(x.theirs)
+	closeAll(x.ours)
 }
 
 // resize goes around File.Fd, which would make the terminal block: see openPTY.

@@ -52,25 +52,25 @@ func Pin(o Options) error {
 // pinHere turns the calling thread into a member of new namespaces. They exist as long as the
 // thread or the bind mount does.
 func pinHere(o Options) error {
-	if o.Users != nil {
-		if err := pinInUserNamespace(o); err != nil {
-			return err
+	if o.Users == nil {
+		if err := unix.Unshare(o.flags()); err != nil {
+			return fmt.Errorf("make namespaces %s: %w", strings.Join(o.Kinds, ", "), err)
 		}
-		for _, kind := range o.Kinds {
-			if kind == User {
-				continue // the thread keeps the rights it has
-			}
-			if err := join(Path(o.Dir, kind)); err != nil {
-				return err
-			}
+		if err := o.pin("/proc/thread-self/ns"); err != nil {
+			return err
 		}
 		return prepare(o)
 	}
-	if err := unix.Unshare(o.flags()); err != nil {
-		return fmt.Errorf("make namespaces %s: %w", strings.Join(o.Kinds, ", "), err)
-	}
-	if err := o.pin("/proc/thread-self/ns"); err != nil {
+	if err := pinInUserNamespace(o); err != nil {
 		return err
+	}
+	for _, kind := range o.Kinds {
+		if kind == User {
+			continue // the thread keeps the rights it has
+		}
+		if err := join(Path(o.Dir, kind)); err != nil {
+			return err
+		}
 	}
 	return prepare(o)
 }
@@ -124,20 +124,10 @@ func prepare(o Options) error {
 // setSysctl writes below /proc/sys, which shows each thread the values of its own namespaces.
 func setSysctl(name, value string) error {
 	path, err := SysctlPath(name)
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0)
 	}
-	root, err := os.OpenRoot("/proc/sys")
 	if err != nil {
-		return err
-	}
-	defer root.Close()
-	file, err := root.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("set sysctl %s: %w", name, err)
-	}
-	defer file.Close()
-	if _, err := file.WriteString(value); err != nil {
 		return fmt.Errorf("set sysctl %s to %q: %w", name, value, err)
 	}
 	return nil
@@ -191,11 +181,11 @@ func Pinned(dir, kind string) bool {
 func Do(path string, fn func() error) error {
 	result := make(chan error, 1)
 	OnThread(func() {
-		if err := join(path); err != nil {
-			result <- err
-			return
+		err := join(path)
+		if err == nil {
+			err = fn()
 		}
-		result <- fn()
+		result <- err
 	})
 	return <-result
 }

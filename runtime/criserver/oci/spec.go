@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -123,16 +122,10 @@ func Generate(c Container, m Machine) (*specs.Spec, error) {
 
 // validate refuses what is too large or not supported at all.
 func validate(c Container) error {
-	config := c.Config
-	counts := map[string]int{
-		"command": len(config.GetCommand()), "args": len(config.GetArgs()), "envs": len(config.GetEnvs()),
-		"mounts": len(config.GetMounts()), "devices": len(c.Devices), "CDI devices": len(config.GetCDIDevices()), "environment of the image": len(c.Image.Env),
-		"entrypoint of the image": len(c.Image.Entrypoint), "command of the image": len(c.Image.Cmd),
-	}
-	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		if counts[what] > maxStrings {
-			return invalid("%d %s are too many", counts[what], what)
-		}
+	config, image := c.Config, c.Image
+	if count := len(config.GetCommand()) + len(config.GetArgs()) + len(config.GetEnvs()) + len(config.GetMounts()) + len(c.Devices) +
+		len(config.GetCDIDevices()) + len(image.Env) + len(image.Entrypoint) + len(image.Cmd); count > maxStrings {
+		return invalid("%d arguments, variables, mounts and devices are too many", count)
 	}
 	if c.Config.GetLinux().GetSecurityContext().GetPrivileged() && !c.Sandbox.GetLinux().GetSecurityContext().GetPrivileged() {
 		return invalid("a privileged container needs a privileged sandbox")

@@ -13,7 +13,6 @@ type SandboxConfig struct {
 	Config         *runtimeapi.PodSandboxConfig `json:"config"`
 	RuntimeHandler string                       `json:"runtimeHandler,omitempty"`
 	CreatedAt      time.Time                    `json:"createdAt"`
-	Pause          bool                         `json:"pause,omitempty"` // a process holds the namespaces
 }
 
 func (c *SandboxConfig) check() error {
