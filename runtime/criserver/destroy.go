@@ -179,7 +179,7 @@ func (s *Server) end(ctx context.Context, t *task) error {
 		}
 		return t.delete(ctx)
 	}
-	if t.ended.Err() != nil {
+	if t.hasEnded() {
 		return nil
 	}
 	// No watch records its end. All that is still making it must go first.

@@ -34,7 +34,7 @@ func inSeconds(n int64) time.Duration {
 }
 
 func (c *container) stop(ctx context.Context, grace time.Duration) error {
-	if c.task.ended.Err() != nil {
+	if c.task.hasEnded() {
 		return nil
 	}
 	// One that was never started could not understand.

@@ -94,6 +94,8 @@ func (t *task) signal(signal syscall.Signal) error {
 	return nil
 }
 
+func (t *task) hasEnded() bool { return t.ended.Err() != nil }
+
 // kill ends the task now and waits for that.
 func (t *task) kill(ctx context.Context) error {
 	if err := t.signal(syscall.SIGKILL); err != nil {
