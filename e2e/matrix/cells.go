@@ -110,8 +110,9 @@ func (r *run) podCell(ctx context.Context, call podCall, kind Kind, name string,
 	subject, hits := NewSubject(name), 0
 	step := func(step string, do func() error) error {
 		injected := r.cri.Inject(Fault{Kind: kind, Method: call.method, Subject: subject, Times: 1, Delay: faultDelay})
-		heal := time.AfterFunc(3*requestTimeout, injected.Heal) // a pull has no time limit, and so may hang until then
-		defer func() { heal.Stop(); hits += injected.Hits(); injected.Heal() }()
+		ended := make(chan struct{})
+		go injected.healAfter(3*requestTimeout, ended) // a pull has no time limit, and so may hang until then
+		defer func() { close(ended); hits += injected.Hits(); injected.Heal() }()
 		armed(step, injected)
 		if err := do(); err != nil {
 			return fmt.Errorf("%s: %w", step, err)

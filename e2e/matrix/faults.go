@@ -78,6 +78,20 @@ func (i *Injection) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
+// healAfter heals the fault d after the first call met it, if ended is not closed before.
+func (i *Injection) healAfter(d time.Duration, ended <-chan struct{}) {
+	select {
+	case <-i.first:
+	case <-ended:
+		return
+	}
+	select {
+	case <-time.After(d):
+		i.Heal()
+	case <-ended:
+	}
+}
+
 // faults are those in force.
 type faults struct {
 	mu       sync.Mutex
