@@ -3,6 +3,7 @@ package bounded
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,15 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	return content, nil
+}
+
+// ReadJSON reads a file that should not be large into a value.
+func ReadJSON(path string, limit int64, into any) error {
+	content, err := ReadFile(path, limit)
+	if err == nil {
+		err = json.Unmarshal(content, into)
+	}
+	return err
 }
 
 // ReadAll is io.ReadAll of what should end within the limit.

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,8 @@ const maxArchiveFiles = 100_000
 // each file. Neither has bounds.
 type archive struct {
 	*os.Root
-	unpacked      string // the directory of a tar's files; "" for an archive that is a directory itself
-	manifestBytes int64  // of one manifest or index
+	unpacked string // the directory of a tar's files; "" for an archive that is a directory itself
+	limits   Limits
 }
 
 // openArchive opens a directory, or a tar, which is unpacked into the store first as a layer is: with its bounds.
@@ -38,7 +39,7 @@ func (s *Store) openArchive(ctx context.Context, name string) (*archive, error) 
 	if err != nil {
 		return nil, err
 	}
-	a, dir := &archive{manifestBytes: s.options.Limits.ManifestBytes}, name
+	a, dir := &archive{limits: s.options.Limits}, name
 	if !info.IsDir() {
 		if dir, err = os.MkdirTemp(s.path("tmp"), "archive-"); err != nil {
 			return nil, err
@@ -78,24 +79,28 @@ func (a *archive) read(name string, limit int64) ([]byte, error) {
 	return content, nil
 }
 
-// blob implements source, for the layout of the OCI. A layer's own digest is not looked at: what it is unpacked to must
-// have the digest that the image's config says.
-func (a *archive) blob(_ context.Context, want v1.Descriptor) (io.ReadCloser, error) {
-	return a.open(path.Join("blobs", want.Digest.Algorithm, want.Digest.Hex))
+func (a *archive) readJSON(name string, into any) error {
+	content, err := a.read(name, a.limits.ManifestBytes)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(content, into); err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	return nil
 }
 
+// blob is the file of a layer, a manifest or a config in the layout of the OCI.
+func blob(digest v1.Hash) string { return path.Join("blobs", digest.Algorithm, digest.Hex) }
+
 // manifest implements source.
-func (a *archive) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) {
-	f, err := a.blob(ctx, v1.Descriptor{Digest: digest})
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := readVerified(f, digest, a.manifestBytes)
-	if err != nil {
-		return nil, fmt.Errorf("read blob %s: %w", digest, err)
-	}
-	return content, nil
+func (a *archive) manifest(_ context.Context, digest v1.Hash) ([]byte, error) {
+	return a.read(blob(digest), a.limits.ManifestBytes)
+}
+
+// config implements source.
+func (a *archive) config(_ context.Context, want v1.Descriptor) ([]byte, error) {
+	return a.read(blob(want.Digest), a.limits.ConfigBytes)
 }
 
 // Close also removes what was unpacked.

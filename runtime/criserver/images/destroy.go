@@ -62,7 +62,7 @@ func (s *Store) destroyImage(id string) error {
 
 // sweepLayers deletes those of the layers that nothing needs.
 func (s *Store) sweepLayers(chains []string) error {
-	var trashed []string
+	var trash []string
 	var failures []error
 	s.mu.Lock()
 	used := s.usedLayers()
@@ -72,16 +72,16 @@ func (s *Store) sweepLayers(chains []string) error {
 		}
 		// Under the mutex, so that no work in flight claims the layer between the look and the rename. The name is one of
 		// its own and not in a new directory, which would cost more than all the rest of this.
-		trash := s.path("tmp", "trash-"+rand.Text())
-		if err := os.Rename(s.path("layers", chain), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		dir := s.path("tmp", "trash-"+rand.Text())
+		if err := os.Rename(s.path("layers", chain), dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failures = append(failures, err)
 			continue
 		}
 		delete(s.layers, chain)
-		trashed = append(trashed, trash)
+		trash = append(trash, dir)
 	}
 	s.mu.Unlock()
-	return errors.Join(append(failures, s.empty(trashed))...)
+	return errors.Join(append(failures, s.empty(trash))...)
 }
 
 // empty deletes directories that were moved out of the way. Those that it cannot delete are left to the next removal of
@@ -102,19 +102,18 @@ func (s *Store) empty(trash []string) error {
 // usedLayers has the layers of images, snapshots and work in flight; s.mu must be held once the store is open.
 func (s *Store) usedLayers() map[string]bool {
 	used := map[string]bool{}
-	for _, r := range s.images {
-		for _, chain := range r.Chains {
+	use := func(chains []string) {
+		for _, chain := range chains {
 			used[chain] = true
 		}
+	}
+	for _, r := range s.images {
+		use(r.Chains)
 	}
 	for _, snap := range s.snapshots {
-		for _, chain := range snap.Chains {
-			used[chain] = true
-		}
+		use(snap.Chains)
 	}
-	for chain := range s.claims {
-		used[chain] = true
-	}
+	use(slices.Collect(maps.Keys(s.claims)))
 	return used
 }
 

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ var stallTimeout = time.Minute
 var (
 	errStalled = errors.New("no data came for too long")
 	errTooMuch = errors.New("the registry sends more than the manifest says")
+	errOther   = errors.New("the registry sent content with another digest")
 )
 
 // download is a blob on its way into a file. What is written to it comes from the registry.
@@ -64,42 +66,40 @@ func (s *Store) fetchBlob(ctx context.Context, from *session, want v1.Descriptor
 	if err == nil {
 		_, err = d.file.Seek(0, io.SeekStart)
 	}
-	if err != nil {
-		d.file.Close()
-		return nil, fmt.Errorf("download %s: %w", want.Digest, err)
+	if err == nil {
+		return d.file, nil
 	}
-	return d.file, nil
+	d.file.Close()
+	if errors.Is(err, errOther) || errors.Is(err, unix.ENOSPC) { // else the next try can go on with it
+		err = errors.Join(err, os.Remove(d.file.Name()))
+	}
+	return nil, fmt.Errorf("download %s: %w", want.Digest, err)
 }
 
-// fetch asks for what is missing until the file has the right digest, as long as that brings something. After an error
-// the file can be gone on with, or is gone.
+// fetch goes on with what is there, and begins anew if that does not belong to the blob.
 func (d *download) fetch(ctx context.Context, from *session) (err error) {
 	if d.done, err = io.Copy(d.hasher, io.LimitReader(d.file, d.want.Size+1)); err != nil {
 		return fmt.Errorf("read what is there: %w", err)
 	}
-	if d.done > d.want.Size {
-		if err := d.restart(); err != nil {
+	if d.done > 0 && d.done <= d.want.Size {
+		if err := d.complete(ctx, from); !errors.Is(err, errOther) {
 			return err
 		}
+		klog.FromContext(ctx).Info("What was downloaded earlier is not part of the blob", "digest", d.want.Digest)
 	}
-	resumed, futile := d.done > 0, 0
-	for try := 1; ; try++ {
+	if err := d.restart(); err != nil {
+		return err
+	}
+	return d.complete(ctx, from)
+}
+
+// complete asks for what is missing as long as that brings something, and checks the digest.
+func (d *download) complete(ctx context.Context, from *session) error {
+	for futile, try := 0, 1; d.done < d.want.Size; try++ {
 		before := d.done
 		err := d.request(ctx, from)
-		switch {
-		case err == nil && fmt.Sprintf("%x", d.hasher.Sum(nil)) == d.want.Digest.Hex:
-			return nil
-		case err == nil && resumed:
-			klog.FromContext(ctx).Info("What was downloaded earlier is not part of the blob", "digest", d.want.Digest)
-			resumed = false
-			if err := d.restart(); err != nil {
-				return err
-			}
-			continue
-		case err == nil:
-			return errors.Join(errors.New("the registry sent content with another digest"), os.Remove(d.file.Name()))
-		case errors.Is(err, unix.ENOSPC): // other files need the space more than the next try
-			return errors.Join(err, os.Remove(d.file.Name()))
+		if err == nil {
+			break
 		}
 		futile++
 		if d.done != before {
@@ -114,6 +114,10 @@ func (d *download) fetch(ctx context.Context, from *session) (err error) {
 		case <-ctx.Done():
 		}
 	}
+	if checkDigest(d.hasher, d.want.Digest) != nil {
+		return errOther
+	}
+	return nil
 }
 
 // restart forgets all that was downloaded.
@@ -129,34 +133,31 @@ func isFinal(err error) bool {
 	if answer, ok := errors.AsType[*transport.Error](err); ok {
 		return answer.StatusCode < 500 && answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusRequestTimeout
 	}
-	return errors.Is(err, unix.EDQUOT) || errors.Is(err, errTooMuch)
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, errTooMuch)
 }
 
-// request asks once for what is missing, if anything is, and takes what comes.
+// request asks once for what is missing, and takes what comes.
 func (d *download) request(ctx context.Context, from *session) error {
-	if d.done == d.want.Size {
-		return nil
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d.stalled = time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
 	defer d.stalled.Stop()
-	body, offset, err := from.blobFrom(ctx, d.want, d.done)
+	body, offset, err := from.blob(ctx, d.want, d.done)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	if offset != d.done { // the registry does not know ranges
+	if offset != d.done {
 		if err := d.restart(); err != nil {
 			return err
 		}
 	}
 	_, err = io.Copy(d, body)
-	switch {
-	case err == nil && d.done < d.want.Size:
-		return io.ErrUnexpectedEOF
-	case err != nil && ctx.Err() != nil:
-		return context.Cause(ctx)
+	if err == nil && d.done < d.want.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		err = cmp.Or(context.Cause(ctx), err)
 	}
 	return err
 }

@@ -14,17 +14,6 @@ func SetTimeouts(t *testing.T) {
 	t.Cleanup(func() { stallTimeout, describeTimeout = stall, describe })
 }
 
-// Pulling is how many callers wait for pulls.
-func (s *Store) Pulling() int {
-	s.pulls.mu.Lock()
-	defer s.pulls.mu.Unlock()
-	n := 0
-	for _, f := range s.pulls.flying {
-		n += f.callers
-	}
-	return n
-}
-
 // UnmountAll unmounts all snapshots.
 func (s *Store) UnmountAll() error {
 	s.mu.Lock()

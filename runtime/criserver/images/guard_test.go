@@ -68,12 +68,26 @@ func TestCheckRedirect(t *testing.T) {
 	} {
 		from, _ := url.Parse(c.from)
 		to, _ := url.Parse(c.to)
-		err := checkRedirect(&http.Request{URL: to}, []*http.Request{{URL: from}})
-		if (err == nil) != c.allowed {
-			t.Errorf("from %s to %s: %v", c.from, c.to, err)
+		between := &http.Request{URL: &url.URL{Scheme: "https", Host: "between.example"}, Response: &http.Response{Request: &http.Request{URL: from}}}
+		for _, sender := range []*http.Request{{URL: from}, between} {
+			err := checkRedirect(&http.Request{URL: to, Response: &http.Response{Request: sender}})
+			if (err == nil) != c.allowed {
+				t.Errorf("from %s to %s: %v", c.from, c.to, err)
+			}
 		}
 	}
-	if err := checkRedirect(&http.Request{URL: &url.URL{}}, make([]*http.Request, 10)); err == nil {
-		t.Error("redirects have no end")
+}
+
+// TestRedirectIntoTheNetwork: not even the description of an image is fetched from where a public registry has no business.
+func TestRedirectIntoTheNetwork(t *testing.T) {
+	g := &guard{inner: redirecting("https://169.254.169.254/token"), limit: 100}
+	if _, err := (&http.Client{Transport: g}).Get("https://registry.example/v2/"); err == nil || !strings.Contains(err.Error(), "private address") {
+		t.Error(err)
 	}
+}
+
+type redirecting string
+
+func (r redirecting) RoundTrip(request *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {string(r)}}, Body: http.NoBody, Request: request}, nil
 }

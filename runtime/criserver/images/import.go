@@ -7,26 +7,108 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/criserver/bounded"
 )
 
-const (
-	maxArchiveImages = 1_000 // in one archive
-	nameAnnotation   = "io.containerd.image.name"
-	refAnnotation    = "org.opencontainers.image.ref.name"
-)
+// imported is what came of an archive, so that the next Open need not read it again.
+type imported struct {
+	Stamp  string   `json:"stamp"` // size and time
+	Images []string `json:"images"`
+}
 
-// importer reads one archive.
-type importer struct {
-	*Store
-	files *archive
-	base  string // names images that have no name of their own
-	ids   []string
+// importArchives imports what is new in the archive directory. A broken archive is a log line, not a failure: only
+// pods that need its images fail.
+func (s *Store) importArchives(ctx context.Context) error {
+	if s.options.ArchiveDir == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(s.options.ArchiveDir)
+	if err != nil {
+		return err
+	}
+	var before map[string]imported // if it cannot be read, archives are only read once more
+	_ = bounded.ReadJSON(s.path("imports.json"), 64<<20, &before)
+	after := map[string]imported{}
+	for _, entry := range entries {
+		path := filepath.Join(s.options.ArchiveDir, entry.Name())
+		logger := klog.LoggerWithValues(klog.FromContext(ctx), "archive", path)
+		stamp, ok := archiveStamp(path)
+		if !ok {
+			logger.V(2).Info("Not an image archive")
+			continue
+		}
+		if old := before[entry.Name()]; old.Stamp == stamp && s.hasAll(old.Images) {
+			after[entry.Name()] = old
+			continue
+		}
+		ids, err := s.importArchive(klog.NewContext(ctx, logger), path)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			logger.Error(err, "Could not import all of an image archive", "imported", len(ids))
+			continue
+		}
+		after[entry.Name()] = imported{Stamp: stamp, Images: ids}
+	}
+	content, err := json.Marshal(after)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.path("imports.json"), content, false); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not write down which archives were imported; the next start reads them again")
+	}
+	return nil
+}
+
+func (s *Store) hasAll(ids []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if s.images[id] == nil {
+			return false
+		}
+	}
+	return len(ids) > 0
+}
+
+// archiveStamp tells whether a path may be an archive, and something that changes with it.
+func archiveStamp(path string) (string, bool) {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		info, err = os.Stat(filepath.Join(path, "index.json"))
+	} else if archiveBase(path) == filepath.Base(path) {
+		return "", false
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return "", false
+	}
+	return fmt.Sprintf("%d %d", info.Size(), info.ModTime().UnixNano()), true
+}
+
+// archiveBase is the name of an archive without what says that it is a tar.
+func archiveBase(path string) string {
+	name := filepath.Base(path)
+	for _, suffix := range []string{".tar", ".tar.gz", ".tgz", ".tar.zst"} {
+		name = strings.TrimSuffix(name, suffix)
+	}
+	return name
+}
+
+// archived is one image of an archive.
+type archived struct {
+	names  []string // that it has there
+	digest v1.Hash  // by which the names mean it; docker's archives have none
+	// read reads its config, and returns how to open its layers.
+	read func(context.Context) (*record, func(ctx context.Context, n int) (io.ReadCloser, error), error)
 }
 
 // importArchive imports all images of an archive that are for this platform.
@@ -36,122 +118,35 @@ func (s *Store) importArchive(ctx context.Context, path string) (ids []string, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, files.Close()) }()
-	i := &importer{Store: s, files: files, base: archiveBase(path)}
-	if i.base == "" {
-		i.base = filepath.Base(path)
+	var images []archived
+	if _, err = files.Stat("oci-layout"); err == nil {
+		images, err = s.ociImages(ctx, files, archiveBase(path))
+	} else if errors.Is(err, fs.ErrNotExist) {
+		images, err = s.dockerImages(files)
 	}
-	_, err = files.Stat("oci-layout")
-	switch {
-	case err == nil:
-		err = i.importOCI(ctx)
-	case errors.Is(err, fs.ErrNotExist):
-		err = i.importDocker(ctx)
-	}
-	return i.ids, err
-}
-
-// importOCI imports an image layout of the OCI.
-func (i *importer) importOCI(ctx context.Context) error {
-	var index v1.IndexManifest
-	if err := i.readJSON("index.json", &index); err != nil {
-		return err
-	}
-	if len(index.Manifests) > maxArchiveImages {
-		return fmt.Errorf("more than %d images", maxArchiveImages)
-	}
-	var failures []error
-	for _, d := range index.Manifests {
-		if d.Platform != nil && !i.runs(*d.Platform) {
-			klog.FromContext(ctx).V(2).Info("Skipped an image for another platform", "platform", d.Platform, "digest", d.Digest)
-			continue
-		}
-		if err := i.importDescriptor(ctx, d); err != nil {
-			failures = append(failures, fmt.Errorf("import %s: %w", d.Digest, err))
-		}
-	}
-	if len(i.ids) == 0 && len(failures) == 0 {
-		return fmt.Errorf("no image for %s", i.platform)
-	}
-	return errors.Join(failures...)
-}
-
-// importDescriptor imports the image for this platform of an entry of index.json.
-func (i *importer) importDescriptor(ctx context.Context, top v1.Descriptor) error {
-	content, err := i.files.manifest(ctx, top.Digest)
 	if err != nil {
-		return err
-	}
-	layers, r, err := i.describe(ctx, i.files, top, content)
-	if err != nil {
-		return err
-	}
-	return i.importImage(ctx, r, ociNames(top, i.base), top.Digest, func(ctx context.Context, n int) (io.ReadCloser, error) {
-		return i.files.blob(ctx, layers[n])
-	})
-}
-
-// ociNames are the names of an image in a layout: a whole one in either annotation, or only the tag. An image without
-// any is called like the file.
-func ociNames(d v1.Descriptor, base string) []string {
-	if name := d.Annotations[nameAnnotation]; name != "" {
-		return []string{name}
-	}
-	ref := d.Annotations[refAnnotation]
-	if strings.ContainsAny(ref, "/:") {
-		return []string{ref}
-	}
-	if ref == "" {
-		ref = "latest"
-	}
-	return []string{base + ":" + ref}
-}
-
-// importDocker imports what `docker save` writes.
-func (i *importer) importDocker(ctx context.Context) error {
-	var images []dockerImage
-	if err := i.readJSON("manifest.json", &images); errors.Is(err, fs.ErrNotExist) {
-		return errors.New("neither an OCI image layout nor a docker archive: it has no oci-layout and no manifest.json")
-	} else if err != nil {
-		return err
-	}
-	if len(images) > maxArchiveImages {
-		return fmt.Errorf("more than %d images", maxArchiveImages)
+		return nil, err
 	}
 	var failures []error
 	for _, image := range images {
-		if err := i.importDockerImage(ctx, image); err != nil {
-			failures = append(failures, fmt.Errorf("import %s: %w", image.RepoTags, err))
+		id, err := s.importImage(ctx, image)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("import %s: %w", image.names, err))
+			continue
 		}
+		ids = append(ids, id)
 	}
-	return errors.Join(failures...)
-}
-
-// dockerImage is an image in a docker archive's manifest.json.
-type dockerImage struct {
-	Config   string // the file's name, as for layers
-	RepoTags []string
-	Layers   []string
-}
-
-func (i *importer) importDockerImage(ctx context.Context, image dockerImage) error {
-	config, err := i.files.read(image.Config, i.options.Limits.ConfigBytes)
-	if err != nil {
-		return err
-	}
-	r, err := i.newRecord(config)
-	if err != nil {
-		return err
-	}
-	if err := i.checkConfig(r, len(image.Layers)); err != nil {
-		return err
-	}
-	return i.importImage(ctx, r, image.RepoTags, v1.Hash{}, func(_ context.Context, n int) (io.ReadCloser, error) { return i.files.open(image.Layers[n]) })
+	return ids, errors.Join(failures...)
 }
 
 // importImage installs an image under those of its names in the archive that are names with a tag.
-func (i *importer) importImage(ctx context.Context, r *record, names []string, digest v1.Hash, open func(context.Context, int) (io.ReadCloser, error)) error {
+func (s *Store) importImage(ctx context.Context, image archived) (id string, err error) {
+	r, open, err := image.read(ctx)
+	if err != nil {
+		return "", err
+	}
 	var tagged []reference.Named
-	for _, name := range names {
+	for _, name := range image.names {
 		named, err := parseReference(name)
 		if err != nil {
 			klog.FromContext(ctx).Info("Importing an image without the name that it has in the archive", "name", name, "err", err)
@@ -159,21 +154,79 @@ func (i *importer) importImage(ctx context.Context, r *record, names []string, d
 			tagged = append(tagged, named)
 		}
 	}
-	if err := i.install(ctx, r, tagged, digest, open); err != nil {
-		return err
+	if err := s.install(ctx, r, tagged, image.digest, open); err != nil {
+		return "", err
 	}
-	i.ids = append(i.ids, r.ID)
-	klog.FromContext(ctx).Info("Imported image", "names", names, "imageID", r.ID, "layers", len(r.Chains))
-	return nil
+	klog.FromContext(ctx).Info("Imported image", "names", image.names, "imageID", r.ID, "layers", len(r.Chains))
+	return r.ID, nil
 }
 
-func (i *importer) readJSON(name string, into any) error {
-	content, err := i.files.read(name, i.options.Limits.ManifestBytes)
-	if err != nil {
-		return err
+// ociImages are the images for this platform of an image layout of the OCI.
+func (s *Store) ociImages(ctx context.Context, files *archive, base string) (images []archived, err error) {
+	var index v1.IndexManifest
+	if err := files.readJSON("index.json", &index); err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(content, into); err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
+	for _, d := range index.Manifests {
+		if d.Platform != nil && !s.runs(*d.Platform) {
+			klog.FromContext(ctx).V(2).Info("Skipped an image for another platform", "platform", d.Platform, "digest", d.Digest)
+			continue
+		}
+		image := archived{names: []string{ociName(d, base)}, digest: d.Digest}
+		image.read = func(ctx context.Context) (*record, func(context.Context, int) (io.ReadCloser, error), error) {
+			layers, r, err := s.describe(ctx, files, d, nil)
+			// A layer's own digest is not looked at: what it is unpacked to must have the one that the config says.
+			return r, func(_ context.Context, n int) (io.ReadCloser, error) { return files.open(blob(layers[n].Digest)) }, err
+		}
+		images = append(images, image)
 	}
-	return nil
+	if len(images) == 0 {
+		return nil, fmt.Errorf("no image for %s", s.platform)
+	}
+	return images, nil
+}
+
+// ociName is the name of an image in a layout: a whole one in either annotation, or only the tag. An image without any is
+// called like the archive.
+func ociName(d v1.Descriptor, base string) string {
+	ref := d.Annotations["org.opencontainers.image.ref.name"]
+	switch name := d.Annotations["io.containerd.image.name"]; {
+	case name != "":
+		return name
+	case strings.ContainsAny(ref, "/:"):
+		return ref
+	case ref == "":
+		return base + ":latest"
+	}
+	return base + ":" + ref
+}
+
+// dockerImages are those of what `docker save` writes.
+func (s *Store) dockerImages(files *archive) (images []archived, err error) {
+	var manifest []struct {
+		Config   string // the file's name, as for layers
+		RepoTags []string
+		Layers   []string
+	}
+	if err := files.readJSON("manifest.json", &manifest); errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("neither an OCI image layout nor a docker archive: it has no oci-layout and no manifest.json")
+	} else if err != nil {
+		return nil, err
+	}
+	for _, m := range manifest {
+		image := archived{names: m.RepoTags}
+		image.read = func(context.Context) (*record, func(context.Context, int) (io.ReadCloser, error), error) {
+			config, err := files.read(m.Config, s.options.Limits.ConfigBytes)
+			if err != nil {
+				return nil, nil, err
+			}
+			r, err := s.newRecord(config)
+			if err == nil {
+				err = s.checkConfig(r, len(m.Layers))
+			}
+			return r, func(_ context.Context, n int) (io.ReadCloser, error) { return files.open(m.Layers[n]) }, err
+		}
+		images = append(images, image)
+	}
+	return images, nil
 }

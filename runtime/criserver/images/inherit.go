@@ -28,68 +28,49 @@ func (s *Store) inheritAll(dir string, implied []string, parents []string) error
 }
 
 // inherit takes what one layer has, and returns the names that are left for those further below.
-func (t *tree) inherit(names []string, dir string) ([]string, error) {
+func (t *tree) inherit(names []string, dir string) (left []string, err error) {
 	below, err := openTree(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer below.close()
-	var left []string
 	for _, name := range names {
 		fd, err := t.open(name)
 		if err != nil {
 			continue // a later entry replaced it
 		}
-		stat, found, err := below.lookup(name)
-		switch {
-		case err != nil || isOpaque(fd): // what is further below is hidden: the directory is new
-		case !found:
+		if stat, hidden := below.look(name); stat != nil && !isOpaque(fd) {
+			err = errors.Join(unix.Fchown(fd, int(stat.Uid), int(stat.Gid)), unix.Fchmod(fd, stat.Mode&0o7777),
+				unix.UtimesNanoAt(fd, ".", []unix.Timespec{stat.Mtim, stat.Mtim}, 0))
+		} else if !hidden && !isOpaque(fd) {
 			left = append(left, name)
-		default:
-			if err := copyAttributes(fd, stat); err != nil {
-				unix.Close(fd)
-				return nil, err
-			}
 		}
 		unix.Close(fd)
+		if err != nil {
+			return nil, err
+		}
 	}
 	return left, nil
 }
 
-func copyAttributes(fd int, from unix.Stat_t) error {
-	return errors.Join(unix.Fchown(fd, int(from.Uid), int(from.Gid)), unix.Fchmod(fd, from.Mode&0o7777),
-		unix.UtimesNanoAt(fd, ".", []unix.Timespec{from.Mtim, from.Mtim}, 0))
-}
-
-var errHidden = errors.New("a layer above has something else there")
-
-// lookup finds a directory of a layer. The error means that layers further below are hidden.
-func (t *tree) lookup(name string) (stat unix.Stat_t, found bool, err error) {
-	fd, err := t.open(name)
-	if errors.Is(err, unix.ENOENT) {
-		return stat, false, t.hides(path.Dir(name))
-	} else if err != nil {
-		return stat, false, errHidden
-	}
-	defer unix.Close(fd)
-	return stat, true, unix.Fstat(fd, &stat)
-}
-
-// hides tells whether a directory of this layer or one above it is opaque.
-func (t *tree) hides(name string) error {
-	for ; ; name = path.Dir(name) {
-		fd, err := t.open(name)
+// look finds a directory of a layer. If the layer has none of that name, hidden tells whether it hides those of the layers
+// further below: by an opaque directory above it, or by something else in its place or above it.
+func (t *tree) look(name string) (found *unix.Stat_t, hidden bool) {
+	for at := name; ; at = path.Dir(at) {
+		var stat unix.Stat_t
+		fd, err := t.open(at)
 		if err == nil {
-			opaque := isOpaque(fd)
+			err = unix.Fstat(fd, &stat)
+			hidden = isOpaque(fd)
 			unix.Close(fd)
-			if opaque {
-				return errHidden
-			}
-		} else if !errors.Is(err, unix.ENOENT) {
-			return errHidden
 		}
-		if name == "." {
-			return nil
+		switch {
+		case err == nil && at == name:
+			return &stat, false
+		case hidden || err != nil && !errors.Is(err, unix.ENOENT):
+			return nil, true
+		case at == ".":
+			return nil, false
 		}
 	}
 }

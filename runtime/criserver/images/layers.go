@@ -31,27 +31,34 @@ const parallelLayers = 3
 
 func (s *Store) layerFS(chain string) string { return s.path("layers", chain, "fs") }
 
-// ensureLayers makes the layers of an image that are missing. The caller has claimed them.
-func (s *Store) ensureLayers(ctx context.Context, image string, r *record, open func(ctx context.Context, n int) (io.ReadCloser, error)) error {
-	caller, b := ctx, s.newBudget()
-	group, ctx := errgroup.WithContext(ctx)
+// installation makes the layers of one image that are missing. The caller has claimed them.
+type installation struct {
+	*Store
+	*record
+	image  string                                                  // its name, for events
+	open   func(ctx context.Context, n int) (io.ReadCloser, error) // a layer, compressed or not
+	budget *budget
+}
+
+// ensureLayers makes several layers at the same time, and starts them from the lowest up, so that none waits for one that
+// is not started yet.
+func (i *installation) ensureLayers(caller context.Context) error {
+	group, ctx := errgroup.WithContext(caller)
 	group.SetLimit(parallelLayers)
 	below := make(chan struct{}) // closed when the layer below is in its place; the lowest has none
 	close(below)
-	for n, diffID := range r.config.RootFS.DiffIDs {
+	for n := range i.Chains {
 		if ctx.Err() != nil {
 			break
 		}
 		under, done := below, make(chan struct{})
 		below = done
-		// Layers are started from the lowest up, so that none waits for one that is not started yet.
 		group.Go(func() error {
-			job := layerJob{Store: s, image: image, chain: r.Chains[n], diffID: diffID, parents: r.Chains[:n], below: under, budget: b}
-			if err := job.ensure(ctx, func(ctx context.Context) (io.ReadCloser, error) { return open(ctx, n) }); err != nil {
-				return fmt.Errorf("layer %d of %d, %s: %w", n+1, len(r.Chains), diffID, err)
+			if err := i.ensureLayer(ctx, n, under); err != nil {
+				return fmt.Errorf("layer %d of %d, %s: %w", n+1, len(i.Chains), i.diffID(n), err)
 			}
 			close(done)
-			s.report(ctx, Event{Image: image, Layer: diffID.String(), Phase: Ready})
+			i.report(ctx, Event{Image: i.image, Layer: i.diffID(n).String(), Phase: Ready})
 			return nil
 		})
 	}
@@ -61,33 +68,25 @@ func (s *Store) ensureLayers(ctx context.Context, image string, r *record, open 
 	return context.Cause(caller)
 }
 
-// layerJob makes one layer of an image.
-type layerJob struct {
-	*Store
-	image   string // for events
-	chain   string
-	diffID  v1.Hash
-	parents []string        // chain IDs of the layers below, the lowest first
-	below   <-chan struct{} // closed when they are in their places
-	budget  *budget
-}
+func (i *installation) diffID(n int) v1.Hash { return i.config.RootFS.DiffIDs[n] }
 
-// ensure unpacks the layer unless it is there, and moves it to its place after the one below.
-func (j *layerJob) ensure(ctx context.Context, open func(context.Context) (io.ReadCloser, error)) error {
-	unlock, err := j.busy.lock(ctx, j.chain)
+// ensureLayer unpacks a layer unless it is there, and moves it to its place after the one below.
+func (i *installation) ensureLayer(ctx context.Context, n int, below <-chan struct{}) error {
+	chain := i.Chains[n]
+	unlock, err := i.busy.lock(ctx, chain)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if l, known := j.layer(ctx, j.chain); known {
-		return j.budget.count(int64(l.Bytes))
+	if l, known := i.layer(ctx, chain); known {
+		return i.budget.count(int64(l.Bytes))
 	}
-	content, err := open(ctx)
+	content, err := i.open(ctx, n)
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	temp, err := os.MkdirTemp(j.path("tmp"), "layer-")
+	temp, err := os.MkdirTemp(i.path("tmp"), "layer-")
 	if err != nil {
 		return err
 	}
@@ -96,37 +95,33 @@ func (j *layerJob) ensure(ctx context.Context, open func(context.Context) (io.Re
 			klog.FromContext(ctx).Error(err, "Could not delete a layer that was not finished; the next start tries again")
 		}
 	}()
-	l, implied, err := j.unpack(ctx, content, filepath.Join(temp, "fs"))
+	fs := filepath.Join(temp, "fs")
+	l, implied, err := i.unpack(ctx, n, content, fs)
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
 	select {
-	case <-j.below:
+	case <-below:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if err := j.inheritAll(filepath.Join(temp, "fs"), implied, j.parents); err != nil {
+	if err := i.inheritAll(fs, implied, i.Chains[:n]); err != nil {
 		return fmt.Errorf("give directories the attributes they have below: %w", err)
 	}
-	return j.place(temp, j.chain, l)
+	return i.place(temp, chain, l)
 }
 
 // unpack waits for its turn: few layers of all images are unpacked at the same time, since each may need the memory of a
 // large window, and of many names.
-func (j *layerJob) unpack(ctx context.Context, content io.Reader, dir string) (layer, []string, error) {
+func (i *installation) unpack(ctx context.Context, n int, content io.Reader, dir string) (layer, []string, error) {
 	select {
-	case j.unpacks <- struct{}{}:
+	case i.unpacks <- struct{}{}:
 	case <-ctx.Done():
 		return layer{}, nil, context.Cause(ctx)
 	}
-	defer func() { <-j.unpacks }()
-	j.report(ctx, Event{Image: j.image, Layer: j.diffID.String(), Phase: Unpacking})
-	started := time.Now()
-	l, implied, err := j.unpackLayer(ctx, content, dir, j.diffID, j.budget)
-	if err == nil {
-		klog.FromContext(ctx).V(2).Info("Unpacked layer", "diffID", j.diffID, "bytes", l.Bytes, "inodes", l.Inodes, "seconds", time.Since(started).Seconds())
-	}
-	return l, implied, err
+	defer func() { <-i.unpacks }()
+	i.report(ctx, Event{Image: i.image, Layer: i.diffID(n).String(), Phase: Unpacking})
+	return i.unpackLayer(ctx, content, dir, i.diffID(n), i.budget)
 }
 
 // layer returns a layer that is there; the caller holds its lock.
@@ -147,10 +142,11 @@ func (s *Store) layer(ctx context.Context, chain string) (layer, bool) {
 // unpackLayer unpacks and checks that the content was what the image's config says. It returns the directories that the
 // layer only implies, too.
 func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, diffID v1.Hash, b *budget) (layer, []string, error) {
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return layer{}, nil, err
-	}
+	started := time.Now()
 	hasher, err := v1.Hasher(diffID.Algorithm)
+	if err == nil {
+		err = os.Mkdir(dir, 0o755)
+	}
 	if err != nil {
 		return layer{}, nil, err
 	}
@@ -158,9 +154,10 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 	if err != nil {
 		return layer{}, nil, err
 	}
-	if got := fmt.Sprintf("%x", hasher.Sum(nil)); got != diffID.Hex {
-		return layer{}, nil, fmt.Errorf("content has diffID %s, not %s", got, diffID.Hex)
+	if err := checkDigest(hasher, diffID); err != nil {
+		return layer{}, nil, fmt.Errorf("check the diffID: %w", err)
 	}
+	klog.FromContext(ctx).V(2).Info("Unpacked layer", "diffID", diffID, "bytes", l.Bytes, "inodes", l.Inodes, "seconds", time.Since(started).Seconds())
 	l.DiffID = diffID.String()
 	return l, implied, nil
 }
@@ -168,19 +165,16 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 // place moves a finished layer where it is used.
 func (s *Store) place(temp, chain string, l layer) error {
 	content, err := json.Marshal(l)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(temp, "layer.json"), content, 0o600)
+	}
+	if err == nil {
+		err = trees.Remove(s.path("layers", chain)) // what is left of one that was deleted: see layer
+	}
+	if err == nil {
+		err = os.Rename(temp, s.path("layers", chain))
+	}
 	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(temp, "layer.json"), content, 0o600); err != nil {
-		return err
-	}
-	if err := os.Chmod(temp, 0o700); err != nil {
-		return err
-	}
-	if err := trees.Remove(s.path("layers", chain)); err != nil { // what is left of one that was deleted: see layer
-		return err
-	}
-	if err := os.Rename(temp, s.path("layers", chain)); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -191,12 +185,8 @@ func (s *Store) place(temp, chain string, l layer) error {
 
 // readLayer checks at start that a layer is there.
 func (s *Store) readLayer(chain string) (layer, error) {
-	content, err := bounded.ReadFile(s.path("layers", chain, "layer.json"), 64<<10)
-	if err != nil {
-		return layer{}, err
-	}
 	var l layer
-	if err := json.Unmarshal(content, &l); err != nil {
+	if err := bounded.ReadJSON(s.path("layers", chain, "layer.json"), 64<<10, &l); err != nil {
 		return layer{}, err
 	}
 	info, err := os.Lstat(s.layerFS(chain))

@@ -5,45 +5,50 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"hash"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"minikubelet/runtime/criserver/bounded"
 )
 
-// source is where the parts of an image are: a registry, or an archive in the layout of the OCI.
+// source is where the description of an image is: a registry, or an archive in the layout of the OCI. The caller checks the
+// digests.
 type source interface {
-	// manifest reads the manifest or index with a digest.
+	// manifest reads a manifest or an index.
 	manifest(ctx context.Context, digest v1.Hash) ([]byte, error)
-	// blob opens a config or a layer. The caller checks its size and digest.
-	blob(ctx context.Context, want v1.Descriptor) (io.ReadCloser, error)
+	// config reads an image's config.
+	config(ctx context.Context, want v1.Descriptor) ([]byte, error)
 }
 
 // maxIndexDepth is how many indexes may name one another before a manifest comes.
 const maxIndexDepth = 4
 
 // describe goes from a manifest or index to the manifest for this machine, and returns the layers that this names and
-// what the image's config says. The config is not read again when an image here has it.
-func (s *Store) describe(ctx context.Context, from source, top v1.Descriptor, content []byte) ([]v1.Descriptor, *record, error) {
-	mediaType := top.MediaType
+// what the image's config says. The content of the first is read unless it is known.
+func (s *Store) describe(ctx context.Context, from source, at v1.Descriptor, content []byte) ([]v1.Descriptor, *record, error) {
 	for range maxIndexDepth {
-		if !isIndex(mediaType, content) {
-			return s.describeManifest(ctx, from, mediaType, content)
+		if content == nil {
+			var err error
+			if content, err = from.manifest(ctx, at.Digest); err == nil {
+				err = verify(content, at.Digest)
+			}
+			if err != nil {
+				return nil, nil, fmt.Errorf("read manifest %s: %w", at.Digest, err)
+			}
 		}
-		chosen, err := s.choose(content)
-		if err != nil {
+		if !isIndex(at.MediaType, content) {
+			return s.describeManifest(ctx, from, at.MediaType, content)
+		}
+		var err error
+		if at, err = s.choose(content); err != nil {
 			return nil, nil, err
 		}
-		if content, err = from.manifest(ctx, chosen.Digest); err != nil {
-			return nil, nil, err
-		}
-		mediaType = chosen.MediaType
+		content = nil
 	}
 	return nil, nil, fmt.Errorf("indexes are nested more than %d deep", maxIndexDepth)
 }
 
+// describeManifest does not read the config again when an image here has it.
 func (s *Store) describeManifest(ctx context.Context, from source, mediaType types.MediaType, content []byte) ([]v1.Descriptor, *record, error) {
 	manifest, err := s.parseManifest(content, mediaType)
 	if err != nil {
@@ -53,17 +58,15 @@ func (s *Store) describeManifest(ctx context.Context, from source, mediaType typ
 	r := s.images[manifest.Config.Digest.String()]
 	s.mu.Unlock()
 	if r == nil {
-		body, err := from.blob(ctx, manifest.Config)
+		config, err := from.config(ctx, manifest.Config)
+		if err == nil {
+			err = verify(config, manifest.Config.Digest)
+		}
+		if err == nil {
+			r, err = s.newRecord(config)
+		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("read image config: %w", err)
-		}
-		defer body.Close()
-		config, err := readVerified(body, manifest.Config.Digest, s.options.Limits.ConfigBytes)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read image config: %w", err)
-		}
-		if r, err = s.newRecord(config); err != nil {
-			return nil, nil, err
 		}
 	}
 	return manifest.Layers, r, s.checkConfig(r, len(manifest.Layers))
@@ -106,18 +109,19 @@ func (s *Store) checkConfig(r *record, layers int) error {
 	return nil
 }
 
-// readVerified reads a small blob whole.
-func readVerified(r io.Reader, want v1.Hash, limit int64) ([]byte, error) {
+// verify compares content with the digest that it must have.
+func verify(content []byte, want v1.Hash) error {
 	hasher, err := v1.Hasher(want.Algorithm)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	content, err := bounded.ReadAll(io.TeeReader(r, hasher), limit)
-	if err != nil {
-		return nil, err
-	}
+	hasher.Write(content)
+	return checkDigest(hasher, want)
+}
+
+func checkDigest(hasher hash.Hash, want v1.Hash) error {
 	if got := fmt.Sprintf("%x", hasher.Sum(nil)); got != want.Hex {
-		return nil, fmt.Errorf("content has digest %s, not %s", got, want.Hex)
+		return fmt.Errorf("content has digest %s, not %s", got, want.Hex)
 	}
-	return content, nil
+	return nil
 }

@@ -2,7 +2,6 @@ package images
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,22 +14,14 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Pull brings an image here and returns its ID. It always asks a registry: what a name means may have changed, and the
-// credentials may not be good for it. Only what is missing is then downloaded. Equal pulls at the same time are one.
+// Pull brings an image here and returns its ID: from the first mirror that has it, else from the registry. One of them is
+// asked each time: what a name means may have changed, and the credentials may not be good for it. Only what is missing is
+// then downloaded, and what several pulls need at the same time once.
 func (s *Store) Pull(ctx context.Context, ref string, auth *runtimeapi.AuthConfig) (string, error) {
 	named, err := parseReference(ref)
 	if err != nil {
 		return "", err
 	}
-	// Pulls with other credentials are other pulls: an image is not shared with a caller who may not pull it.
-	secret := fmt.Sprintf("%q", []string{auth.GetUsername(), auth.GetPassword(), auth.GetAuth(), auth.GetServerAddress(),
-		auth.GetIdentityToken(), auth.GetRegistryToken()})
-	key := fmt.Sprintf("%s %x", named, sha256.Sum256([]byte(secret)))
-	return s.pulls.do(ctx, key, func(ctx context.Context) (string, error) { return s.pull(ctx, named, auth) })
-}
-
-// pull tries the mirrors, then the registry.
-func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeapi.AuthConfig) (string, error) {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "image", named.String())
 	ctx = klog.NewContext(ctx, logger)
 	started := time.Now()
@@ -102,16 +93,16 @@ func (s *Store) install(ctx context.Context, r *record, names []reference.Named,
 	release := s.claim(r.Chains)
 	s.mu.Unlock()
 	defer release()
-	image := r.ID
+	i := installation{Store: s, record: r, image: r.ID, open: open, budget: s.newBudget()}
 	if len(names) > 0 {
-		image = names[0].String()
+		i.image = names[0].String()
 	}
-	if err := s.ensureLayers(ctx, image, r, open); err != nil {
+	if err := i.ensureLayers(ctx); err != nil {
 		return err
 	}
 	if err := s.commit(ctx, r, names, digest); err != nil {
 		return err
 	}
-	s.report(ctx, Event{Image: image, Phase: Ready})
+	s.report(ctx, Event{Image: i.image, Phase: Ready})
 	return nil
 }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -227,43 +227,48 @@ func TestPullErrors(t *testing.T) {
 	}
 }
 
-func TestPullSharesEqualPulls(t *testing.T) {
+// TestEqualPullsShareLayers: pulls at the same time ask the registry each, since their credentials may differ, and download
+// and unpack each layer once.
+func TestEqualPullsShareLayers(t *testing.T) {
 	registry := newServer(t)
-	ref := registry.push(t, "app:1", imageOf(t, files(t, "a", "1"), files(t, "b", "2")))
-	entered, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	image := imageOf(t, files(t, "a", "1"), files(t, "b", "2"))
+	ref := registry.push(t, "app:1", image)
+	config, _ := image.ConfigName()
+	const pulls = 9
+	var described sync.WaitGroup // all pulls know what they need before any layer comes
+	described.Add(pulls)
+	var configs, layers, unpacked atomic.Int32
 	registry.onGet(func(_ http.ResponseWriter, r *http.Request) bool {
-		if strings.Contains(r.URL.Path, "/manifests/") {
-			once.Do(func() { close(entered) })
-			<-release
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/blobs/"+config.String()):
+			configs.Add(1)
+			described.Done()
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			layers.Add(1)
+			described.Wait()
 		}
 		return false
 	})
-	s := open(t, images.Options{})
+	s := open(t, images.Options{Progress: func(e images.Event) {
+		if e.Phase == images.Unpacking {
+			unpacked.Add(1)
+		}
+	}})
 	var group sync.WaitGroup
-	for range 8 {
+	for i := range pulls {
 		group.Go(func() {
-			if _, err := s.Pull(testContext(t), ref, nil); err != nil {
+			var auth *runtimeapi.AuthConfig
+			if i%2 == 0 {
+				auth = &runtimeapi.AuthConfig{Username: fmt.Sprint("u", i), Password: "p"}
+			}
+			if _, err := s.Pull(testContext(t), ref, auth); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	<-entered
-	group.Go(func() { // other credentials: a pull of its own
-		if _, err := s.Pull(testContext(t), ref, &runtimeapi.AuthConfig{Username: "u", Password: "p"}); err != nil {
-			t.Error(err)
-		}
-	})
-	for s.Pulling() < 9 {
-		runtime.Gosched()
-	}
-	close(release)
 	group.Wait()
-	if n := registry.count("GET", "/manifests/"); n != 2 {
-		t.Errorf("%d pulls, want one for each of the credentials", n)
-	}
-	if n := registry.count("GET", "/blobs/"); n > 4 { // each config is read by its own pull
-		t.Errorf("%d blobs read, want two layers and at most two configs", n)
+	if configs.Load() != pulls || layers.Load() != 2 || unpacked.Load() != 2 {
+		t.Errorf("%d pulls downloaded %d layers and unpacked %d, want each of the two once", configs.Load(), layers.Load(), unpacked.Load())
 	}
 }
 

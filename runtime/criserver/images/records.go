@@ -93,12 +93,8 @@ func (s *Store) loadRecords(ctx context.Context) error {
 
 // readRecord reads one file and checks that all it needs is there.
 func (s *Store) readRecord(file string) (*record, error) {
-	content, err := bounded.ReadFile(file, 2*s.options.Limits.ConfigBytes+1<<20) // more than one with the largest config takes
-	if err != nil {
-		return nil, err
-	}
 	var r record
-	if err := json.Unmarshal(content, &r); err != nil {
+	if err := bounded.ReadJSON(file, 2*s.options.Limits.ConfigBytes+1<<20, &r); err != nil { // more than one with the largest config takes
 		return nil, err
 	}
 	if r.Boot != "" && r.Boot != s.boot {

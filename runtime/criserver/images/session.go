@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 type session struct {
 	repository name.Repository
 	transport  http.RoundTripper // adds the credentials, for this registry only
+	limits     Limits
 }
 
 // dial logs in at the endpoint.
@@ -49,18 +51,23 @@ func (s *Store) dial(ctx context.Context, e endpoint, named reference.Named, aut
 	if err != nil {
 		return nil, classify(err)
 	}
-	return &session{repository, authorized}, nil
+	return &session{repository, authorized, s.options.Limits}, nil
 }
 
 // top reads the manifest or index that a reference means.
 func (s *session) top(ctx context.Context, named reference.Named) (*remote.Descriptor, error) {
-	switch n := named.(type) {
-	case reference.Digested:
+	if n, ok := named.(reference.Digested); ok {
 		return s.get(ctx, s.repository.Digest(n.Digest().String()))
-	case reference.Tagged:
-		return s.get(ctx, s.repository.Tag(n.Tag()))
 	}
-	return s.get(ctx, s.repository.Tag("latest"))
+	return s.get(ctx, s.repository.Tag(named.(reference.Tagged).Tag())) // see parseReference
+}
+
+func (s *session) get(ctx context.Context, ref name.Reference) (*remote.Descriptor, error) {
+	d, err := remote.Get(ref, remote.WithContext(ctx), remote.WithTransport(s.transport))
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", ref.Identifier(), classify(err))
+	}
+	return d, nil
 }
 
 // manifest implements source.
@@ -72,22 +79,18 @@ func (s *session) manifest(ctx context.Context, digest v1.Hash) ([]byte, error) 
 	return d.Manifest, nil
 }
 
-func (s *session) get(ctx context.Context, ref name.Reference) (*remote.Descriptor, error) {
-	d, err := remote.Get(ref, remote.WithContext(ctx), remote.WithTransport(s.transport))
+// config implements source.
+func (s *session) config(ctx context.Context, want v1.Descriptor) ([]byte, error) {
+	body, _, err := s.blob(ctx, want, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", ref.Identifier(), classify(err))
+		return nil, err
 	}
-	return d, nil
+	defer body.Close()
+	return bounded.ReadAll(body, s.limits.ConfigBytes)
 }
 
-// blob implements source.
-func (s *session) blob(ctx context.Context, want v1.Descriptor) (io.ReadCloser, error) {
-	body, _, err := s.blobFrom(ctx, want, 0)
-	return body, err
-}
-
-// blobFrom asks for a blob from an offset on. The answer may begin at 0 nevertheless.
-func (s *session) blobFrom(ctx context.Context, want v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+// blob asks for a blob from an offset on, and tells where the answer begins: at 0 if the registry does not know ranges.
+func (s *session) blob(ctx context.Context, want v1.Descriptor, offset int64) (body io.ReadCloser, from int64, err error) {
 	// The transport corrects the scheme.
 	address := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", s.repository.Scheme(), s.repository.RegistryStr(), s.repository.RepositoryStr(), want.Digest)
 	request, err := http.NewRequestWithContext(context.WithValue(ctx, blobKey{}, true), http.MethodGet, address, nil)
@@ -98,40 +101,25 @@ func (s *session) blobFrom(ctx context.Context, want v1.Descriptor, offset int64
 	if offset > 0 {
 		request.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, want.Size-1))
 	}
-	client := &http.Client{Transport: s.transport, CheckRedirect: checkRedirect}
-	response, err := client.Do(request)
+	response, err := (&http.Client{Transport: s.transport}).Do(request)
 	if err != nil {
 		if failed, ok := errors.AsType[*url.Error](err); ok { // where it was redirected to may be signed in the query
 			failed.URL, _, _ = strings.Cut(failed.URL, "?")
 		}
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+		return nil, 0, cmp.Or(context.Cause(ctx), err)
+	}
+	err = transport.CheckError(response, http.StatusOK, http.StatusPartialContent)
+	if err == nil && response.StatusCode == http.StatusPartialContent {
+		sent := response.Header.Get("Content-Range")
+		if _, failed := fmt.Sscanf(sent, "bytes %d-", &from); failed != nil || from != offset {
+			err = fmt.Errorf("the registry sent the range %q where bytes from %d were asked for", sent, offset)
 		}
-		return nil, 0, err
 	}
-	if err := checkAnswer(response, offset); err != nil {
+	if err != nil {
 		response.Body.Close()
-		return nil, 0, err
+		return nil, 0, classify(err)
 	}
-	if response.StatusCode == http.StatusOK {
-		offset = 0
-	}
-	return response.Body, offset, nil
-}
-
-// checkAnswer takes a whole blob, or exactly the range asked for.
-func checkAnswer(response *http.Response, offset int64) error {
-	if err := transport.CheckError(response, http.StatusOK, http.StatusPartialContent); err != nil {
-		return classify(err)
-	}
-	if response.StatusCode == http.StatusOK {
-		return nil
-	}
-	var start int64
-	if _, err := fmt.Sscanf(response.Header.Get("Content-Range"), "bytes %d-", &start); err != nil || start != offset || offset == 0 {
-		return fmt.Errorf("the registry sent the range %q where bytes from %d were asked for", response.Header.Get("Content-Range"), offset)
-	}
-	return nil
+	return response.Body, from, nil
 }
 
 // classify turns a registry's answer into one of this package's errors.
@@ -149,7 +137,7 @@ func classify(err error) error {
 	return err
 }
 
-// newTransport waits for bodies as long as bytes come (see blobs.go), but not for servers that say nothing at all.
+// newTransport waits for bodies as long as bytes come (see download.go), but not for servers that say nothing at all.
 func newTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = 30 * time.Second
@@ -159,7 +147,7 @@ func newTransport() *http.Transport {
 }
 
 // guard stands between go-containerregistry and the network: it sends nothing in clear text unless that was asked for,
-// and cuts off answers that should be small.
+// follows no redirect into this machine's own network, and cuts off answers that should be small.
 type guard struct {
 	inner    http.RoundTripper
 	insecure bool
@@ -173,6 +161,9 @@ type blobKey struct{}
 func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.URL.Scheme != "https" && !g.insecure && !isLoopback(request.URL.Hostname()) {
 		return nil, fmt.Errorf("%s does not answer by HTTPS, and is not configured as insecure", request.URL.Host)
+	}
+	if err := checkRedirect(request); err != nil {
+		return nil, err
 	}
 	response, err := g.inner.RoundTrip(request)
 	if err == nil && request.Context().Value(blobKey{}) == nil {
@@ -192,16 +183,14 @@ func isLoopback(host string) bool {
 
 // checkRedirect keeps a public registry from making this machine ask for addresses of its own network, such as the
 // metadata service of a cloud.
-func checkRedirect(request *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errors.New("more than 10 redirects")
+func checkRedirect(request *http.Request) error {
+	first := request
+	for first.Response != nil { // which sent here
+		first = first.Response.Request
 	}
-	first := via[0].URL
-	if request.URL.Hostname() == first.Hostname() || isPrivate(first.Hostname()) {
-		return nil
-	}
-	if isPrivate(request.URL.Hostname()) {
-		return fmt.Errorf("%s redirects to the private address %s", first.Host, request.URL.Host)
+	from, to := first.URL.Hostname(), request.URL.Hostname()
+	if from != to && isPrivate(to) && !isPrivate(from) {
+		return fmt.Errorf("%s redirects to the private address %s", first.URL.Host, request.URL.Host)
 	}
 	return nil
 }

@@ -146,12 +146,8 @@ func (s *Store) loadSnapshots(ctx context.Context) error {
 		if !validKey(d.Name()) {
 			continue // not ours
 		}
-		content, err := bounded.ReadFile(s.snapshotPath(d.Name(), "snapshot.json"), 1<<20)
 		var snap snapshot
-		if err == nil {
-			err = json.Unmarshal(content, &snap)
-		}
-		if err != nil { // only a loss of power does that, and then it is not mounted either
+		if err := bounded.ReadJSON(s.snapshotPath(d.Name(), "snapshot.json"), 1<<20, &snap); err != nil { // only a loss of power does that, and then it is not mounted either
 			klog.FromContext(ctx).Error(err, "A snapshot cannot be used again; Unmount removes it", "snapshot", d.Name())
 			snap = snapshot{}
 		}

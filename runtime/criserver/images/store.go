@@ -92,7 +92,6 @@ type Store struct {
 	boot     string                  // which boot of the machine this is
 	lock     *os.File
 	http     *http.Transport
-	pulls    flights
 	busy     locks           // one holder for each layer, download and snapshot
 	unpacks  chan struct{}   // holds one element for each layer that is being unpacked
 	disk     *diskusage.Disk // measures snapshots

@@ -2,6 +2,7 @@ package images
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ type unpacker struct {
 
 const blockSize = 4096
 
+var zeros [64 << 10]byte
+
 // unpackTar unpacks a tar, compressed or not, into a directory. All of the uncompressed tar is also written to a hasher:
 // what follows its end, too. It returns what the files take, and the directories that no entry describes, only entries
 // below them.
@@ -52,7 +55,7 @@ func unpackTar(ctx context.Context, content io.Reader, dir string, limits Limits
 		return layer{}, nil, err
 	}
 	defer t.close()
-	u := &unpacker{tree: t, limits: limits, budget: b, buffer: make([]byte, 128<<10)}
+	u := &unpacker{tree: t, limits: limits, budget: b, buffer: make([]byte, len(zeros))}
 	limited := bounded.NewReader(io.TeeReader(stream, hasher), limits.UnpackedBytes)
 	if err := u.unpack(limited); err != nil {
 		return layer{}, nil, err
@@ -153,7 +156,8 @@ func (u *unpacker) create(name string, header *tar.Header, content io.Reader) (e
 	return u.tree.set(name, header)
 }
 
-func (u *unpacker) file(name string, header *tar.Header, content io.Reader) error {
+// file writes a file, with a hole for each piece of it that is all zeros.
+func (u *unpacker) file(name string, header *tar.Header, content io.Reader) (err error) {
 	if header.Size < 0 || header.Size > u.limits.UnpackedBytes-u.size {
 		return fmt.Errorf("files of more than %d bytes", u.limits.UnpackedBytes)
 	}
@@ -162,13 +166,24 @@ func (u *unpacker) file(name string, header *tar.Header, content io.Reader) erro
 	if err != nil {
 		return err
 	}
-	w := &fileWriter{file: f, budget: u.budget}
-	_, err = io.CopyBuffer(w, content, u.buffer)
-	if err == nil {
-		err = w.finish()
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for at := int64(0); at < header.Size; {
+		piece := u.buffer[:min(header.Size-at, int64(len(u.buffer)))]
+		if _, err := io.ReadFull(content, piece); err != nil {
+			return err
+		}
+		at += int64(len(piece))
+		if bytes.Equal(piece, zeros[:len(piece)]) {
+			err = f.Truncate(at)
+		} else if err = u.budget.spend(int64(len(piece))); err == nil {
+			u.bytes += (uint64(len(piece)) + blockSize - 1) / blockSize * blockSize
+			_, err = f.WriteAt(piece, at-int64(len(piece)))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	u.bytes += (uint64(w.written) + blockSize - 1) / blockSize * blockSize
-	return errors.Join(err, f.Close())
+	return nil
 }
 
 // symlink keeps any target: it means something in the container only, and nothing here follows it.

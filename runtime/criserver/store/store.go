@@ -158,12 +158,9 @@ func (l *Loaded[C, S]) Assume(state S) { l.state.Store(&state) }
 // readJSON reads a file that an earlier server wrote. One that is no JSON is renamed, so that
 // people can look at it and the next start does not read it again.
 func readJSON(path string, into any) error {
-	data, err := bounded.ReadFile(path, maxFile)
-	if err != nil && !errors.Is(err, bounded.ErrTooLong) {
-		return err // the file may be good
-	}
-	if err == nil {
-		err = json.Unmarshal(data, into)
+	err := bounded.ReadJSON(path, maxFile, into)
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		return failed // the file may be good
 	}
 	if err == nil {
 		if checked, ok := into.(interface{ check() error }); ok {
