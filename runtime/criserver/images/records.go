@@ -11,9 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/bounded"
@@ -65,9 +67,7 @@ func (s *Store) loadRecords(ctx context.Context) error {
 	for _, f := range files {
 		file := s.path("images", f.Name())
 		if strings.HasPrefix(f.Name(), tempPrefix) {
-			if err := os.Remove(file); err != nil {
-				klog.FromContext(ctx).Error(err, "Could not delete a record that was not finished")
-			}
+			_ = os.Remove(file)
 		}
 		if !strings.HasSuffix(f.Name(), ".json") {
 			continue // *.corrupt is for people
@@ -157,14 +157,129 @@ func writeFile(name string, content []byte, durable bool) error {
 		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		err = errors.Join(err, os.Remove(f.Name()))
 	}
-	if !durable {
+	return err
+}
+
+// maxDigests is how many digests of one image are remembered, newest last: each registry it came from adds one.
+const maxDigests = 64
+
+// commit makes an image that is completely unpacked visible, and gives it names, which others then lose. The digest is
+// that by which the names mean the image; an archive of docker's has none. The layers must be claimed by the caller.
+func (s *Store) commit(ctx context.Context, r *record, names []reference.Named, digest v1.Hash) error {
+	s.commits.Lock()
+	defer s.commits.Unlock()
+	s.mu.Lock()
+	updated := *r
+	updated.Tags, updated.Digests, updated.Boot = nil, nil, s.boot // r may be of an image that was removed since
+	old := s.images[r.ID]
+	if old != nil {
+		updated = *old
+	}
+	for _, named := range names {
+		if tagged, ok := named.(reference.NamedTagged); ok {
+			updated.Tags = with(updated.Tags, tagged.String())
+		}
+		if digest.Hex != "" {
+			updated.Digests = with(updated.Digests, reference.TrimNamed(named).String()+"@"+digest.String())
+		}
+	}
+	changed := []*record{&updated}
+	for _, other := range s.images {
+		if left := without(other.Tags, updated.Tags); other.ID != r.ID && len(left) < len(other.Tags) {
+			loser := *other
+			loser.Tags = left
+			changed = append(changed, &loser)
+		}
+	}
+	s.mu.Unlock()
+	if old != nil && len(updated.Tags) == len(old.Tags) && len(updated.Digests) == len(old.Digests) {
 		return nil
 	}
-	dir, err := os.Open(filepath.Dir(name))
+	updated.Digests = updated.Digests[max(0, len(updated.Digests)-maxDigests):]
+	updated.Updated = time.Now()
+	for _, record := range changed {
+		if err := s.writeRecord(record); err != nil {
+			return err
+		}
+	}
+	s.settle(ctx)
+	for _, other := range changed[1:] {
+		klog.FromContext(ctx).Info("An image lost its name to a newer one", "imageID", other.ID, "newImageID", r.ID)
+	}
+	return nil
+}
+
+// with returns a list with an element.
+func with(list []string, element string) []string {
+	if slices.Contains(list, element) {
+		return list
+	}
+	return append(slices.Clone(list), element)
+}
+
+// without returns a new list.
+func without(list, elements []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(elements, s) })
+}
+
+// settle writes everything to the disk in the background, and then says so in the records. A pull does not wait for the
+// disk, which may take seconds: a process that is killed loses nothing of what it wrote, only a machine that stops does.
+func (s *Store) settle(ctx context.Context) {
+	s.settling.Go(func() {
+		s.syncs.Lock()
+		defer s.syncs.Unlock()
+		s.mu.Lock()
+		var unsettled []*record
+		for _, r := range s.images {
+			if r.Boot != "" {
+				unsettled = append(unsettled, r)
+			}
+		}
+		s.mu.Unlock()
+		if len(unsettled) == 0 {
+			return // the one before has done it
+		}
+		err := s.syncFilesystem()
+		if err == nil {
+			err = s.markSettled(unsettled)
+		}
+		if err == nil {
+			err = s.syncFilesystem() // the records' names
+		}
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Images could not be written to the disk; they will be lost if the machine stops now", "images", len(unsettled))
+		}
+	})
+}
+
+// markSettled leaves out records that have changed meanwhile: each change is followed by a call of settle.
+func (s *Store) markSettled(records []*record) error {
+	s.commits.Lock()
+	defer s.commits.Unlock()
+	for _, r := range records {
+		s.mu.Lock()
+		current := s.images[r.ID] == r
+		s.mu.Unlock()
+		if !current {
+			continue
+		}
+		settled := *r
+		settled.Boot = ""
+		if err := s.writeRecord(&settled); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncFilesystem is one call for thousands of files, where fsync of each would take minutes.
+func (s *Store) syncFilesystem() error {
+	dir, err := os.Open(s.options.Root)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	defer dir.Close()
+	return unix.Syncfs(int(dir.Fd()))
 }
