@@ -81,7 +81,11 @@ func TestCheckRedirect(t *testing.T) {
 // TestRedirectIntoTheNetwork: not even the description of an image is fetched from where a public registry has no business.
 func TestRedirectIntoTheNetwork(t *testing.T) {
 	g := &guard{inner: redirecting("https://169.254.169.254/token"), limit: 100}
-	if _, err := (&http.Client{Transport: g}).Get("https://registry.example/v2/"); err == nil || !strings.Contains(err.Error(), "private address") {
+	response, err := (&http.Client{Transport: g}).Get("https://registry.example/v2/")
+	if err == nil {
+		response.Body.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "private address") {
 		t.Error(err)
 	}
 }

@@ -142,10 +142,11 @@ func (s *Store) configure(context.Context) error {
 	if s.options.Root == "" {
 		return errors.New("no root directory is given")
 	}
-	var err error
-	if s.options.Root, err = filepath.Abs(s.options.Root); err != nil {
+	root, err := filepath.Abs(s.options.Root)
+	if err != nil {
 		return err
 	}
+	s.options.Root = root
 	text := cmp.Or(s.options.Platform, runtime.GOOS+"/"+runtime.GOARCH)
 	platform, err := v1.ParsePlatform(text)
 	if err != nil || platform.OS == "" || platform.Architecture == "" {
@@ -197,20 +198,17 @@ func (s *Store) load(ctx context.Context) error {
 	if err := s.loadRecords(ctx); err != nil {
 		return err
 	}
-	layers, err := os.ReadDir(s.path("layers"))
+	dirs, err := os.ReadDir(s.path("layers"))
 	if err != nil {
 		return err
 	}
-	chains := make([]string, len(layers))
-	for i, dir := range layers {
-		chains[i] = dir.Name()
+	var chains []string
+	for _, dir := range dirs {
+		chains = append(chains, dir.Name())
 	}
-	if err := s.sweepLayers(chains); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not delete all layers that no image needs; the next start tries again")
+	if err := errors.Join(s.sweepLayers(chains), s.sweepBlobs(downloadAge)); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not delete all layers and downloads that no image needs; the next start tries again")
 	}
 	s.settle(ctx) // what an earlier process could not
-	if err := s.sweepBlobs(downloadAge); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not delete old downloads")
-	}
 	return nil
 }

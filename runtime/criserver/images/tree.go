@@ -92,39 +92,35 @@ func (t *tree) openOrMake(name string) (int, error) {
 
 // mkdirIn makes a directory; in place of a whiteout one that hides those below.
 func mkdirIn(parent int, base string) error {
-	err := unix.Mkdirat(parent, base, 0o755)
-	whiteout := errors.Is(err, unix.EEXIST) && isWhiteout(parent, base)
+	stat := lstatIn(parent, base)
+	whiteout := stat.Mode&unix.S_IFMT == unix.S_IFCHR && stat.Rdev == 0
 	if whiteout {
-		if err = unix.Unlinkat(parent, base, 0); err == nil {
-			err = unix.Mkdirat(parent, base, 0o755)
+		if err := unix.Unlinkat(parent, base, 0); err != nil {
+			return err
 		}
 	}
-	if err != nil {
+	if err := unix.Mkdirat(parent, base, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Fchmodat(parent, base, 0o755, 0); err != nil { // whatever the umask is
-		return err
+	err := unix.Fchmodat(parent, base, 0o755, 0) // whatever the umask is
+	if err == nil && whiteout {
+		err = unix.Lsetxattr(procPath(parent, base), opaqueXattr, []byte("y"), 0)
 	}
-	if whiteout {
-		return unix.Lsetxattr(procPath(parent, base), opaqueXattr, []byte("y"), 0)
-	}
-	return nil
+	return err
 }
 
 // procPath is for calls that take no directory. base has one component, so the kernel follows nothing but the magic
 // link to the directory.
 func procPath(dir int, base string) string { return fmt.Sprintf("/proc/self/fd/%d/%s", dir, base) }
 
-func isWhiteout(parent int, base string) bool {
-	var stat unix.Stat_t
-	err := unix.Fstatat(parent, base, &stat, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFCHR && stat.Rdev == 0
+// lstatIn returns zeros if nothing is there.
+func lstatIn(parent int, base string) (stat unix.Stat_t) {
+	_ = unix.Fstatat(parent, base, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	return stat
 }
 
 func isDirectory(parent int, base string) bool {
-	var stat unix.Stat_t
-	err := unix.Fstatat(parent, base, &stat, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR
+	return lstatIn(parent, base).Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // in returns the directory that name is in, which stays open until the next call.
