@@ -19,10 +19,11 @@ const fetchTimeout = 2 * time.Minute
 // listener accepts connections and keeps them until they are closed for good.
 type listener struct {
 	*net.TCPListener
-	closing sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[string]*conn // by the client's address
+	mu      sync.Mutex
+	conns   map[string]*conn // by the client's address
+	closing int              // connections that finish is at work on
+	idle    sync.Cond        // of mu: closing is 0
 }
 
 // Accept implements net.Listener.
@@ -49,11 +50,13 @@ func (l *listener) find(address net.Addr) *conn {
 // abort closes all connections at once and waits until nothing is done for them any more.
 func (l *listener) abort() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, c := range l.conns {
 		_ = c.TCPConn.Close()
 	}
-	l.mu.Unlock()
-	l.closing.Wait()
+	for l.closing > 0 {
+		l.idle.Wait()
+	}
 }
 
 // conn is a client's connection. Its context ends with ErrGone when the client cannot be read from or written to any
@@ -126,7 +129,10 @@ func (c *conn) Close() error {
 	c.gone(ErrGone)
 	_ = c.CloseWrite()
 	_ = c.TCPConn.SetReadDeadline(time.Unix(1, 0)) // ends a read that waits
-	c.listener.closing.Go(c.finish)
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	c.listener.closing++
+	go c.finish()
 	return nil
 }
 
@@ -141,5 +147,8 @@ func (c *conn) finish() {
 	defer c.listener.mu.Unlock()
 	if address := c.RemoteAddr().String(); c.listener.conns[address] == c {
 		delete(c.listener.conns, address)
+	}
+	if c.listener.closing--; c.listener.closing == 0 {
+		c.listener.idle.Broadcast()
 	}
 }

@@ -45,6 +45,7 @@ func New(address string, runtime Runtime) (*Server, error) {
 		return nil, fmt.Errorf("listen for streams: %w", err)
 	}
 	l := &listener{TCPListener: inner.(*net.TCPListener), conns: map[string]*conn{}}
+	l.idle.L = &l.mu
 	config := streaming.DefaultConfig
 	config.StreamIdleTimeout = idle
 	config.Addr = l.Addr().String()
