@@ -61,7 +61,7 @@ func summaries(b *base, c *core) (all []story.Summary) {
 
 // tell tells a pod's story from what is known of it now.
 func tell(b *base, c *core, pod *corev1.Pod) story.Story {
-	in := story.Input{Pod: pod, Events: b.local.Events(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.Pulls(), Now: time.Now()}
+	in := story.Input{Pod: pod, Events: b.local.Events(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.Pulls(), Attaching: c.csi.Attaching(pod.UID), Now: time.Now()}
 	if recorder := b.timeline.recorder; recorder != nil { // part: timeline, kubelet/timeline
 		for _, step := range recorder.Steps(pod.UID) {
 			in.Steps = append(in.Steps, step.Step)

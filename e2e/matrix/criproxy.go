@@ -97,7 +97,7 @@ func (p *CRIProxy) handle(_ any, kubelet grpc.ServerStream) error {
 	nobody := func(any) error { return nil }
 	switch fault.Kind {
 	case Failing:
-		return status.Error(codes.Unknown, "a fault was injected before the call")
+		return status.Error(codes.Unknown, cmp.Or(fault.Message, "a fault was injected before the call"))
 	case FailingLate:
 		fault.wait(ctx, fault.Delay)
 		return status.Error(codes.Unknown, "a fault was injected before the call, after a while")

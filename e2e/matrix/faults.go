@@ -35,6 +35,7 @@ type Fault struct {
 	Subject *Subject
 	Times   int
 	Delay   time.Duration
+	Message string // of the error of Failing, by default one that says that it was injected
 }
 
 // Injection is a fault in force.

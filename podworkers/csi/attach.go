@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // attachTimeout is how long a pod waits for a volume to be attached before it tells of it and waits again.
@@ -22,7 +23,9 @@ const attachTimeout = 2*time.Minute + 3*time.Second
 //
 // Upstream: pkg/volume/util/operationexecutor/operation_generator.go GenerateVerifyControllerAttachedVolumeFunc and
 // pkg/volume/csi/csi_attacher.go WaitForAttach.
-func (m *Manager) attached(ctx context.Context, v volumeID) (map[string]string, error) {
+func (m *Manager) attached(ctx context.Context, r *Request) (map[string]string, error) {
+	v := r.id()
+	defer m.waitsFor(r.Pod.UID, r.Volume)()
 	limited, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
 	for {
@@ -47,6 +50,31 @@ func (m *Manager) attached(ctx context.Context, v volumeID) (map[string]string, 
 			return nil, fmt.Errorf("timed out waiting for the volume to be attached: %w", err)
 		}
 	}
+}
+
+// waitsFor notes that a pod waits for one of its volumes to be attached, until the returned function is called.
+func (m *Manager) waitsFor(pod types.UID, volume string) (done func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiting[pod] = append(m.waiting[pod], volume)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.waiting[pod] = slices.DeleteFunc(m.waiting[pod], func(name string) bool { return name == volume })
+		if len(m.waiting[pod]) == 0 {
+			delete(m.waiting, pod)
+		}
+	}
+}
+
+// Attaching returns the names of the pod's volumes that it waits for to be attached to the node.
+func (m *Manager) Attaching(pod types.UID) []string {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.waiting[pod])
 }
 
 // attachment reads the volume's VolumeAttachment. A node may get it, and not watch it.

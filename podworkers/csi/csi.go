@@ -87,6 +87,7 @@ type Manager struct {
 	staged  map[volumeID]string             // where this kubelet staged them
 	inUse   map[volumeID]bool               // persistent ones that are mounted
 	wanted  map[volumeID]map[types.UID]bool // those that pods want to be, by pod
+	waiting map[types.UID][]string          // names of volumes that pods wait for to be attached
 }
 
 // volumeID names a volume: the driver's name and its handle for the volume.
@@ -104,6 +105,7 @@ func New(opts Options) *Manager {
 	m := &Manager{
 		opts: opts, objects: &driverObjects{watch: opts.Drivers}, locks: locks{held: map[volumeID]*lock{}},
 		drivers: map[string]driver{}, staged: map[volumeID]string{}, inUse: map[volumeID]bool{}, wanted: map[volumeID]map[types.UID]bool{},
+		waiting: map[types.UID][]string{},
 	}
 	left, err := m.leftovers()
 	if err != nil {

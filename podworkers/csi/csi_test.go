@@ -356,6 +356,7 @@ func TestReadWriteOncePod(t *testing.T) {
 // TestAttach: a volume is mounted, or mapped, once the node's status says that it is in use and attached. It needs root.
 func TestAttach(t *testing.T) {
 	for _, r := range []*Request{Persistent(pod("1"), volume(corev1.ReadWriteOnce), false), block("1", false)} {
+		r.Volume = "data"
 		name := (&Manager{opts: Options{NodeName: "node"}}).attachmentName(r.id())
 		w := newWorld(t, &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: storagev1.VolumeAttachmentStatus{
 			Attached: true, AttachmentMetadata: map[string]string{"device": "sdx"},
@@ -369,9 +370,15 @@ func TestAttach(t *testing.T) {
 			t.Fatalf("mounted before the volume was in use: %v", err)
 		case <-time.After(50 * time.Millisecond):
 		}
+		if got := w.Attaching("1"); !slices.Equal(got, []string{"data"}) {
+			t.Errorf("the pod waits for %q to be attached", got)
+		}
 		w.setNode(func(n *corev1.Node) { n.Status.VolumesInUse = w.VolumesInUse() })
 		if err := <-done; err != nil {
 			t.Fatal(err)
+		}
+		if got := w.Attaching("1"); len(got) > 0 {
+			t.Errorf("the pod still waits for %q", got)
 		}
 		if got := csitest.Requests[*csiapi.NodeStageVolumeRequest](w.driver)[0].GetPublishContext()["device"]; got != "sdx" {
 			t.Errorf("the driver is told of device %q", got)

@@ -45,7 +45,7 @@ func (m *Manager) Mount(ctx context.Context, r *Request) (Mounted, error) {
 	if !r.ephemeral() {
 		m.want(r)
 		if attachRequired(object) {
-			if attachment, err = m.attached(ctx, r.id()); err != nil {
+			if attachment, err = m.attached(ctx, r); err != nil {
 				return Mounted{}, err
 			}
 		}

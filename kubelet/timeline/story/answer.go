@@ -2,11 +2,17 @@ package story
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // answer is why a pod does not run, is not ready, or was restarted.
@@ -39,7 +45,7 @@ func (t Input) terminating() *answer {
 	left := t.Pod.DeletionTimestamp.Sub(t.Now).Round(time.Second) // of the grace period
 	if len(running) == 0 && len(t.Pod.Finalizers) > 0 {
 		return &answer{"Finalizers", fmt.Sprintf("The pod has ended and is kept by its finalizers: %s.", strings.Join(t.Pod.Finalizers, ", ")),
-			"Whoever put them there removes them when its work is done; see whether it runs."}
+			"A controller put them there, and removes them when its work is done: see whether it runs."}
 	}
 	if e := t.last("", "FailedKillPod", "FailedUnMount", "FailedRemoveContainers", "FailedPreStopHook"); e != nil {
 		if a := endings.find(e.Reason + ": " + e.Message); a != nil {
@@ -95,6 +101,9 @@ func (t Input) ended() *answer {
 	return &answer{"Failed", "The pod has failed.", ""}
 }
 
+// amount is a number of bytes in a sentence.
+var amount = regexp.MustCompile(`\d+ bytes`)
+
 // verdict is why the node refused the pod, or ended it.
 func (t Input) verdict() *answer {
 	reason, message := t.Pod.Status.Reason, t.Pod.Status.Message
@@ -102,12 +111,39 @@ func (t Input) verdict() *answer {
 	if refused, ok := strings.CutPrefix(message, "Pod was rejected: "); ok {
 		did, message = "The node did not take the pod", refused
 	}
-	a := verdicts.find(reason + ": " + message)
+	a := verdicts.find(reason+": "+message, t.asks()...)
 	if a == nil {
 		return &answer{reason, fmt.Sprintf("%s (%s): %s.", did, reason, firstLine(message)), ""}
 	}
-	a.text = did + ", because " + a.text + "."
+	a.text = did + ", because " + amount.ReplaceAllStringFunc(a.text, func(text string) string {
+		n, _ := strconv.ParseInt(strings.TrimSuffix(text, " bytes"), 10, 64) // digits, as amount has it
+		return size(n)
+	}) + "."
 	return a
+}
+
+// asks are facts of what the pod asks of the node.
+func (t Input) asks() []string {
+	spec := &t.Pod.Spec
+	var ports []string
+	for c := range podinfo.LastingContainers(t.Pod) {
+		for _, p := range c.Ports {
+			if p.HostPort > 0 {
+				ports = append(ports, fmt.Sprint(p.HostPort))
+			}
+		}
+	}
+	selector, system := "", spec.NodeSelector[corev1.LabelOSStable]
+	if len(spec.NodeSelector) > 0 {
+		selector = fmt.Sprintf(" (%s)", labels.Set(spec.NodeSelector))
+	}
+	if spec.OS != nil {
+		system = string(spec.OS.Name)
+	}
+	return []string{
+		"{ports}", strings.Join(ports, ", "), "{selector}", selector, "{os}", system,
+		"{deadline}", fmt.Sprint(ptr.Deref(spec.ActiveDeadlineSeconds, 0)),
+	}
 }
 
 // begun tells whether a container was ever made, so that what is before that is not what the pod waits for.
@@ -129,18 +165,36 @@ func (t Input) notBegun() *answer {
 		said = append(said, c.State.Waiting.Reason+": "+c.State.Waiting.Message)
 	}
 	tries := ""
-	if e := t.last("", "FailedValidation", "FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedPodSandBoxStatus", "Pulling", "Pulled", "Created", "Started"); e != nil {
+	e := t.last("", "FailedValidation", "FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedPodSandBoxStatus", "Pulling", "Pulled", "Created", "Started")
+	if len(t.Attaching) > 0 && (e == nil || !strings.Contains(e.Message, "to be attached")) { // an event of before says more
+		said = append(said, "Attaching: "+strings.Join(t.Attaching, ", "))
+	}
+	if e != nil {
 		said = append(said, e.Reason+": "+e.Message)
 		if e.Count > 1 {
 			tries = fmt.Sprintf(" (tried %d times)", e.Count)
 		}
 	}
 	for _, message := range said {
-		if a := beginnings.find(message, "{tries}", tries); a != nil && (a.cause != "NetworkNotReady" || !t.Pod.Spec.HostNetwork) {
+		if a := beginnings.find(message, "{tries}", tries, "{source}", t.source(message)); a != nil && (a.cause != "NetworkNotReady" || !t.Pod.Spec.HostNetwork) {
 			return a
 		}
 	}
 	return nil
+}
+
+// source is what the volume that a message is about is made of.
+func (t Input) source(message string) string {
+	for _, v := range t.Pod.Spec.Volumes {
+		switch {
+		case !strings.Contains(message, fmt.Sprintf("for volume %q", v.Name)):
+		case v.ConfigMap != nil:
+			return "the ConfigMap " + v.ConfigMap.Name
+		case v.Secret != nil:
+			return "the Secret " + v.Secret.SecretName
+		}
+	}
+	return "its source"
 }
 
 // readinessGates keep a pod whose containers are all ready from being so.
@@ -150,7 +204,7 @@ func (t Input) readinessGates() *answer {
 		return nil
 	}
 	return &answer{"ReadinessGates", "All containers are ready, but a readiness gate is not: " + firstLine(c.Message) + ".",
-		"Whoever answers for that condition has to set it to True in the pod's status."}
+		"A controller sets that condition to True in the pod's status: see whether it runs."}
 }
 
 // stepUnderWay is what the kubelet does just now, if it takes long.
@@ -176,7 +230,7 @@ func (t Input) starting() *answer {
 func (t Input) restarted() *answer {
 	for _, c := range t.statuses() {
 		if why := t.restartOf(&c); why != nil {
-			return &answer{why.cause, fmt.Sprintf("Container %s runs now; it was started again (%s) because it %s.", c.Name, times(c.RestartCount), why.text), why.remedy}
+			return &answer{why.cause, fmt.Sprintf("Container %s runs now; it was started again (%s): before that it %s.", c.Name, times(c.RestartCount), why.text), why.remedy}
 		}
 	}
 	return nil

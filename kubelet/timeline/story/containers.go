@@ -62,7 +62,7 @@ func (t Input) waiting(c *corev1.ContainerStatus) *answer {
 	if l := spec.Lifecycle; l != nil && l.PostStart != nil {
 		hook, _ = looks(corev1.ProbeHandler{Exec: l.PostStart.Exec, HTTPGet: l.PostStart.HTTPGet})
 	}
-	if a := delays.find(reason+": "+w.Message, "{what}", t.named(c.Name), "{image}", spec.Image, "{program}", program(spec), "{hook}", hook); a != nil {
+	if a := delays.find(reason+": "+w.Message, "{what}", t.named(c.Name), "{image}", spec.Image, "{program}", program(spec), "{hook}", hook, "{limit}", memoryLimit(spec)); a != nil {
 		return a
 	}
 	return &answer{reason, fmt.Sprintf("%s waits: %s %s.", t.named(c.Name), reason, firstLine(w.Message)), ""}
@@ -97,15 +97,20 @@ func (t Input) end(name string, end *corev1.ContainerStateTerminated) answer {
 			}
 		}
 	}
-	words, limit, code := "", "", end.ExitCode
+	words, code := "", end.ExitCode
 	if m := strings.TrimSpace(end.Message); m != "" {
 		words = fmt.Sprintf("; its last words: %q", firstLine(m))
 	}
-	if l := spec.Resources.Limits.Memory(); !l.IsZero() {
-		limit = " of " + l.String()
-	}
-	return *ends.find(fmt.Sprintf("%s %d: %s", end.Reason, code, end.Message), "{words}", words, "{limit}", limit, "{program}", program(spec),
+	return *ends.find(fmt.Sprintf("%s %d: %s", end.Reason, code, end.Message), "{words}", words, "{limit}", memoryLimit(spec), "{program}", program(spec),
 		"{signal}", fmt.Sprintf("%d, %s", code-128, syscall.Signal(code-128)))
+}
+
+// memoryLimit is how much memory a container may use, if there is a limit.
+func memoryLimit(c *corev1.Container) string {
+	if l := c.Resources.Limits.Memory(); !l.IsZero() {
+		return " of " + l.String()
+	}
+	return ""
 }
 
 // program is what a container runs, if the pod says it.
@@ -158,7 +163,10 @@ func (t Input) found(container, kind string) string {
 		if _, message, cut := strings.Cut(found, ": "); cut {
 			found = message
 		}
-		return ": " + firstLine(found)
+		if found = firstLine(found); found == "" {
+			return ", and says nothing"
+		}
+		return ": " + found
 	}
 	return ""
 }

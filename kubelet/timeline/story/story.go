@@ -29,6 +29,8 @@ type Input struct {
 	Trouble string
 	// Pulls are the images that are being pulled on the node now, with how far they are.
 	Pulls []Pull
+	// Attaching are the names of the pod's volumes that it waits for to be attached to the node.
+	Attaching []string
 	// Steps are what the kubelet did for the pod, the oldest first, if that was recorded.
 	Steps []Step
 	Now   time.Time
