@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/godbus/dbus/v5"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"minikubelet/e2e/logindtest"
 	"minikubelet/kubelet/settings"
 )
 
@@ -69,134 +68,6 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// fakeLogind answers on a bus of its own as systemd-logind and systemd do.
-type fakeLogind struct {
-	bus *dbus.Conn
-
-	mu    sync.Mutex
-	delay time.Duration
-	after time.Duration // the delay once it was reloaded
-	held  *os.File      // the other end of the newest lock
-	asked string
-	going bool // a shutdown was announced
-}
-
-func (f *fakeLogind) Inhibit(what, who, why, mode string) (dbus.UnixFD, *dbus.Error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.going {
-		return 0, dbus.MakeFailedError(errors.New("The operation inhibition has been requested for is already running"))
-	}
-	ours, theirs, err := os.Pipe()
-	if err != nil {
-		return 0, dbus.MakeFailedError(err)
-	}
-	f.held, f.asked = ours, strings.Join([]string{what, who, why, mode}, "|")
-	fd := dbus.UnixFD(theirs.Fd())
-	time.AfterFunc(time.Second, func() { _ = theirs.Close() }) // sent by then
-	return fd, nil
-}
-
-func (f *fakeLogind) Get(_, name string) (dbus.Variant, *dbus.Error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if name == "PreparingForShutdown" {
-		return dbus.MakeVariant(f.going), nil
-	}
-	if name != "InhibitDelayMaxUSec" {
-		return dbus.Variant{}, dbus.MakeFailedError(errors.New(name))
-	}
-	return dbus.MakeVariant(uint64(f.delay / time.Microsecond)), nil
-}
-
-func (f *fakeLogind) KillUnit(unit, _ string, signal int32) *dbus.Error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if unit == "systemd-logind.service" && signal == 1 {
-		f.delay = f.after
-	}
-	return nil
-}
-
-func (f *fakeLogind) set(delay, after time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.delay, f.after = delay, after
-}
-
-func (f *fakeLogind) announce(t *testing.T, start bool) {
-	t.Helper()
-	if err := f.bus.Emit(logindPath, logindManager+".PrepareForShutdown", start); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// lock waits until the kubelet has taken a lock and returns its other end, which ends when it is released.
-func (f *fakeLogind) lock(t *testing.T) *os.File {
-	t.Helper()
-	for range 200 {
-		f.mu.Lock()
-		held := f.held
-		f.held = nil
-		f.mu.Unlock()
-		if held != nil {
-			t.Cleanup(func() { _ = held.Close() })
-			return held
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatal("the kubelet did not inhibit shutdowns")
-	return nil
-}
-
-// startBus runs a message bus with a fake logind on it.
-func startBus(t *testing.T) *fakeLogind {
-	t.Helper()
-	program, err := exec.LookPath("dbus-daemon")
-	if err != nil {
-		t.Fatal("no dbus-daemon, make deps installs it: ", err)
-	}
-	dir := t.TempDir()
-	address, config := "unix:path="+filepath.Join(dir, "bus"), filepath.Join(dir, "bus.conf")
-	text := `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><type>system</type><listen>` + address + `</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	daemon := exec.Command(program, "--config-file="+config, "--nofork", "--nopidfile", "--print-address")
-	ready, err := daemon.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = daemon.Process.Kill(); _ = daemon.Wait() })
-	if _, err := ready.Read(make([]byte, 100)); err != nil {
-		t.Fatal("the bus did not start: ", err)
-	}
-	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-	f := &fakeLogind{delay: 5 * time.Second, after: time.Minute}
-	if f.bus, err = dbus.Connect(address); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.bus.Close() })
-	for _, name := range []string{logindName, systemdName} {
-		if _, err := f.bus.RequestName(name, dbus.NameFlagDoNotQueue); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(
-		f.bus.ExportMethodTable(map[string]any{"Inhibit": f.Inhibit}, logindPath, logindManager),
-		f.bus.ExportMethodTable(map[string]any{"Get": f.Get}, logindPath, "org.freedesktop.DBus.Properties"),
-		f.bus.ExportMethodTable(map[string]any{"KillUnit": f.KillUnit}, systemdPath, systemdManager),
-	); err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
 // released waits until the kubelet lets go of the lock.
 func released(t *testing.T, lock *os.File) {
 	t.Helper()
@@ -210,7 +81,7 @@ func released(t *testing.T, lock *os.File) {
 
 // TestShutdown: the pods end group by group, then the machine may go down; when that is called off all is as before.
 func TestShutdown(t *testing.T) {
-	bus := startBus(t)
+	bus := logindtest.Start(t)
 	c := kubeletconfig.KubeletConfiguration{}
 	c.ShutdownGracePeriod.Duration, c.ShutdownGracePeriodCriticalPods.Duration = 7*time.Second, time.Second
 	var mu sync.Mutex
@@ -242,21 +113,21 @@ func TestShutdown(t *testing.T) {
 	go func() { defer close(done); m.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 
-	lock := bus.lock(t)
-	if bus.asked != "shutdown|kubelet|Kubelet needs time to handle node shutdown|delay" {
-		t.Errorf("asked for %q", bus.asked)
+	lock, asked := bus.Lock(t)
+	if asked != "shutdown|kubelet|Kubelet needs time to handle node shutdown|delay" {
+		t.Errorf("asked for %q", asked)
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, confFile)); err != nil || !strings.Contains(string(text), "[Login]\nInhibitDelayMaxSec=7\n") {
 		t.Errorf("logind's settings: %q, %v", text, err)
 	}
 	time.Sleep(1500 * time.Millisecond) // the fake's own copy of the lock is closed by then
-	bus.announce(t, true)
+	bus.Announce(t, true)
 	released(t, lock)
 	if !m.ShuttingDown() {
 		t.Error("the machine goes down and the manager does not say so")
 	}
-	bus.announce(t, false)
-	bus.lock(t)
+	bus.Announce(t, false)
+	bus.Lock(t)
 	for range 100 {
 		if !m.ShuttingDown() {
 			break
@@ -278,10 +149,8 @@ func TestShutdown(t *testing.T) {
 
 // TestRestarted: a kubelet that is started while the machine goes down ends the pods that are left.
 func TestRestarted(t *testing.T) {
-	bus := startBus(t)
-	bus.mu.Lock()
-	bus.going = true
-	bus.mu.Unlock()
+	bus := logindtest.Start(t)
+	bus.GoDown()
 	c := kubeletconfig.KubeletConfiguration{}
 	c.ShutdownGracePeriod.Duration = 5 * time.Second
 	killed, gone, over := make(chan string, 1), make(chan struct{}), make(chan struct{})
@@ -304,8 +173,8 @@ func TestRestarted(t *testing.T) {
 
 // TestReconnect: a bus that goes away is looked for again.
 func TestReconnect(t *testing.T) {
-	bus := startBus(t)
-	bus.set(time.Minute, time.Minute)
+	bus := logindtest.Start(t)
+	bus.SetDelay(time.Minute, time.Minute)
 	c := kubeletconfig.KubeletConfiguration{}
 	c.ShutdownGracePeriod.Duration = 2 * time.Second
 	m := New(Options{Settings: &settings.Settings{KubeletConfiguration: c}, ConfDir: filepath.Join(t.TempDir(), "none")})
@@ -313,7 +182,7 @@ func TestReconnect(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); m.Run(ctx) }()
 	defer func() { cancel(); <-done }()
-	bus.lock(t)
+	bus.Lock(t)
 	if _, err := os.Stat(m.ConfDir); !os.IsNotExist(err) {
 		t.Error("logind's settings are written although its delay is long enough")
 	}
@@ -324,7 +193,7 @@ func TestReconnect(t *testing.T) {
 
 // TestReconfigure: logind is asked to wait when pods get time, for longer when they get more, and no more when they get none.
 func TestReconfigure(t *testing.T) {
-	bus := startBus(t)
+	bus := logindtest.Start(t)
 	with := func(period time.Duration) *settings.Settings {
 		c := kubeletconfig.KubeletConfiguration{}
 		c.ShutdownGracePeriod.Duration = period
@@ -352,11 +221,11 @@ func TestReconfigure(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
-	bus.set(5*time.Second, 8*time.Second)
+	bus.SetDelay(5*time.Second, 8*time.Second)
 	m.Reconfigure(with(7 * time.Second))
 	settled("InhibitDelayMaxSec=7")
-	lock := bus.lock(t)
-	bus.set(8*time.Second, 10*time.Second)
+	lock, _ := bus.Lock(t)
+	bus.SetDelay(8*time.Second, 10*time.Second)
 	m.Reconfigure(with(9 * time.Second))
 	settled("InhibitDelayMaxSec=9")
 	time.Sleep(1500 * time.Millisecond) // the fake's own copy of the lock is closed by then
@@ -383,8 +252,8 @@ func TestErrors(t *testing.T) {
 
 // TestStubbornLogind: one that does not take the setting is an error that names it.
 func TestStubbornLogind(t *testing.T) {
-	bus := startBus(t)
-	bus.set(5*time.Second, 5*time.Second)
+	bus := logindtest.Start(t)
+	bus.SetDelay(5*time.Second, 5*time.Second)
 	l, err := connect(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
