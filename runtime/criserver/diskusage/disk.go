@@ -94,12 +94,7 @@ func (d *Disk) Usage(ctx context.Context, dir string, maxAge time.Duration) (Usa
 // measure walks once. It begins among the quick ones, and waits for the slow ones before it when it takes long.
 func (d *Disk) measure(dir string, k *directory) {
 	lane := d.quick
-	select {
-	case lane <- struct{}{}:
-	case <-d.ctx.Done():
-		d.end(k, Usage{}, d.ctx.Err(), 0)
-		return
-	}
+	lane <- struct{}{}
 	defer func() { <-lane }()
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
@@ -126,14 +121,9 @@ func (d *Disk) measure(dir string, k *directory) {
 		klog.FromContext(d.ctx).Info("A directory has too many files to count them all; what was counted is taken for all", "directory", dir, "files", sum.Inodes)
 		err = nil
 	}
-	d.end(k, sum, err, time.Since(start)-waited)
-}
-
-// end takes the result of a walk.
-func (d *Disk) end(k *directory, sum Usage, err error, took time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k.err, k.took, k.ended, k.sofar = err, took, time.Now(), Usage{}
+	k.err, k.took, k.ended, k.sofar = err, time.Since(start)-waited, time.Now(), Usage{}
 	if err == nil {
 		k.usage, k.usage.At = sum, k.ended
 	}

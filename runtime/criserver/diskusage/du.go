@@ -19,13 +19,16 @@ var errMoved = errors.New("a directory was moved while it was measured")
 // maxLinked bounds the files with several names that are remembered, so that each counts once.
 const maxLinked = 1 << 20
 
+// maxTries is how often a tree is read whose directories are moved about meanwhile. Then the most that was counted is
+// taken, so that a container that moves directories all the time is measured nevertheless.
+const maxTries = 3
+
 // diskUsage adds up what the files below a directory take, on its filesystem. Their owner may change them
 // meanwhile in any way: no link is followed. Only the directory being read is open, and each is opened from the one above
 // it, so no tree is too deep and no path too long. progress is called now and then with what was counted so far.
 //
 // Upstream: pkg/volume/util/fs/fs.go DiskUsage.
-func diskUsage(ctx context.Context, root string, progress func(Usage)) (Usage, error) {
-	var most Usage
+func diskUsage(ctx context.Context, root string, progress func(Usage)) (most Usage, err error) {
 	for range maxTries {
 		w := &walk{linked: map[inode]bool{}, progress: progress}
 		err := w.run(ctx, root)
@@ -50,10 +53,6 @@ func Now(ctx context.Context, dir string) (Usage, error) {
 	return usage, err
 }
 
-// maxTries is how often a tree is read whose directories are moved about meanwhile. Then the most that was counted is
-// taken, so that a container that moves directories all the time is measured nevertheless.
-const maxTries = 3
-
 // inode is a file or directory, whatever it is called.
 type inode struct{ dev, ino uint64 }
 
@@ -64,111 +63,86 @@ type level struct {
 }
 
 type walk struct {
-	sum    Usage
-	dev    uint64
-	linked map[inode]bool
-	levels []level
-
+	sum      Usage
+	linked   map[inode]bool
+	levels   []level
+	dir      *os.File    // the one of the last level
 	progress func(Usage) // may be nil
 }
 
-const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-
 func (w *walk) run(ctx context.Context, root string) error {
-	fd, err := unix.Open(root, dirFlags, 0)
+	defer func() { _ = w.dir.Close() }()
+	err := w.move(unix.AT_FDCWD, root)
+	if err == nil {
+		err = w.enter(ctx)
+	}
+	for err == nil && len(w.levels) > 0 {
+		err = w.step(ctx)
+	}
+	return err
+}
+
+// move opens a directory in place of the one that is open.
+func (w *walk) move(at int, name string) error {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	dir := os.NewFile(uintptr(fd), root)
-	defer func() { _ = dir.Close() }()
-	if err := w.enter(ctx, dir); err != nil {
-		return err
-	}
-	for len(w.levels) > 0 {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		next, err := w.step(ctx, dir)
-		if err != nil {
-			return err
-		}
-		if next != nil {
-			_ = dir.Close()
-			dir = next
-		}
-	}
+	_ = w.dir.Close()
+	w.dir = os.NewFile(uintptr(fd), name)
 	return nil
 }
 
-// step goes down into the next directory, or up if there is none. It returns the directory to go on with, nil for the
-// same one.
-func (w *walk) step(ctx context.Context, dir *os.File) (*os.File, error) {
-	top := &w.levels[len(w.levels)-1]
+// step goes down into the next directory, or up if there is none.
+func (w *walk) step(ctx context.Context) error {
+	fd, top := int(w.dir.Fd()), &w.levels[len(w.levels)-1]
 	if n := len(top.pending); n > 0 {
 		name := top.pending[n-1]
 		top.pending = top.pending[:n-1]
-		fd, err := unix.Openat(int(dir.Fd()), name, dirFlags, 0)
-		if err != nil {
-			return nil, nil //nolint:nilerr,nilnil // gone, or something else by now
+		if w.move(fd, name) != nil {
+			return ctx.Err() // gone, or something else by now
 		}
-		child := os.NewFile(uintptr(fd), name)
-		if err := w.enter(ctx, child); err != nil {
-			_ = child.Close()
-			return nil, err
-		}
-		return child, nil
+		return w.enter(ctx)
 	}
 	w.levels = w.levels[:len(w.levels)-1]
 	if len(w.levels) == 0 {
-		return nil, nil //nolint:nilnil // done
+		return nil
 	}
-	fd, err := unix.Openat(int(dir.Fd()), "..", dirFlags, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errMoved, err)
-	}
-	parent := os.NewFile(uintptr(fd), "..")
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || (inode{st.Dev, st.Ino}) != w.levels[len(w.levels)-1].inode {
-		_ = parent.Close()
-		return nil, errMoved
+	err := w.move(fd, "..")
+	if err == nil {
+		err = unix.Fstat(int(w.dir.Fd()), &st)
 	}
-	return parent, nil
-}
-
-// enter reads a directory: its files are counted, its directories noted. Another filesystem's is left out.
-func (w *walk) enter(ctx context.Context, dir *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return err
+	if err != nil || (inode{st.Dev, st.Ino}) != w.levels[len(w.levels)-1].inode {
+		return errors.Join(errMoved, err)
 	}
-	if len(w.levels) == 0 {
-		w.dev = st.Dev
-	}
-	l := level{inode: inode{st.Dev, st.Ino}}
-	if st.Dev == w.dev {
-		w.count(&st)
-		if err := w.read(ctx, dir, &l); err != nil {
-			return err
-		}
-	}
-	w.levels = append(w.levels, l)
 	return nil
 }
 
-func (w *walk) read(ctx context.Context, dir *os.File, l *level) error {
+// enter reads a directory: its files are counted, its directories noted. Another filesystem's is left out.
+func (w *walk) enter(ctx context.Context) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(w.dir.Fd()), &st); err != nil {
+		return err
+	}
+	w.levels = append(w.levels, level{inode: inode{st.Dev, st.Ino}})
+	if st.Dev != w.levels[0].dev {
+		return nil
+	}
+	w.count(&st)
+	pending := &w.levels[len(w.levels)-1].pending
 	for {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		names, err := dir.Readdirnames(1024)
+		names, err := w.dir.Readdirnames(1024)
 		for _, name := range names {
-			var st unix.Stat_t
-			if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+			if unix.Fstatat(int(w.dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 				continue // gone by now
 			}
 			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-				l.pending = append(l.pending, name)
-			} else if st.Dev == w.dev {
+				*pending = append(*pending, name)
+			} else if st.Dev == w.levels[0].dev {
 				w.count(&st)
 			}
 		}

@@ -68,18 +68,12 @@ func mountIn(lower string, names []string, dir string) error {
 	if err := unix.Chdir(lower); err != nil {
 		return fmt.Errorf("change to %s: %w", lower, err)
 	}
-	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=../upper,workdir=../work"
-	var err error
 	// Without an index the upper directory is not tied to these very lower ones. A volatile overlay does not write out
 	// the whole file system of its upper directory when it is unmounted, for which other containers would have to wait;
-	// what does not get to the disk is not missed, since no container outlives the machine. Kernels before 5.10 do not
-	// know volatile, and not all have the index.
-	for _, extra := range []string{",index=off,volatile", ",index=off", ""} {
-		if err = unix.Mount("overlay", dir, "overlay", 0, options+extra); !errors.Is(err, unix.EINVAL) {
-			break
-		}
-	}
-	if err != nil {
+	// what does not get to the disk is not missed, since no container outlives the machine. Linux 5.10 is the first to
+	// have it.
+	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=../upper,workdir=../work,index=off,volatile"
+	if err := unix.Mount("overlay", dir, "overlay", 0, options); err != nil {
 		return fmt.Errorf("mount overlay of %d layers at %s (the kernel's log may say why): %w", len(names), dir, err)
 	}
 	return nil

@@ -27,12 +27,8 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *runtimeapi.AuthConfi
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "image", named.String())
 	ctx = klog.NewContext(ctx, logger)
 	started := time.Now()
-	endpoints, err := s.endpoints(reference.Domain(named))
-	if err != nil {
-		return "", err
-	}
 	var failures []error
-	for _, e := range endpoints {
+	for _, e := range s.endpoints(reference.Domain(named)) {
 		r, err := s.pullFrom(ctx, e, named, auth)
 		if err == nil {
 			logger.Info("Pulled image", "imageID", r.ID, "from", e.host, "layers", len(r.Chains), "seconds", time.Since(started).Seconds())

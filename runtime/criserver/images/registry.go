@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -21,26 +22,34 @@ type endpoint struct {
 }
 
 // endpoints returns where the images of a registry are, in the order to try.
-func (s *Store) endpoints(host string) ([]endpoint, error) {
-	registry := s.registry(host)
-	var all []endpoint
-	for _, address := range registry.Mirrors {
-		e, err := s.mirror(address)
-		if err != nil {
-			return nil, err
-		}
-		if e.host != host {
-			all = append(all, e)
-		}
-	}
-	return append(all, endpoint{host: host, insecure: registry.Insecure}), nil
+func (s *Store) endpoints(host string) []endpoint {
+	mirrors := slices.DeleteFunc(slices.Clone(s.mirrors[s.configured(host)]), func(e endpoint) bool { return e.host == host })
+	return append(mirrors, endpoint{host: host, insecure: s.options.Registries[s.configured(host)].Insecure})
 }
 
-func (s *Store) registry(host string) Registry {
-	if registry, ok := s.options.Registries[host]; ok {
-		return registry
+// configured is the name in the configuration of what holds for a registry.
+func (s *Store) configured(host string) string {
+	if _, ok := s.options.Registries[host]; ok {
+		return host
 	}
-	return s.options.Registries["*"]
+	return "*"
+}
+
+// readRegistries finds mistakes in the configuration at start rather than at the first pull.
+func (s *Store) readRegistries() error {
+	for host, registry := range s.options.Registries {
+		if _, err := name.NewRegistry(host, name.StrictValidation); err != nil && host != "*" {
+			return fmt.Errorf("registry %q is not host[:port]: %w", host, err)
+		}
+		for _, address := range registry.Mirrors {
+			e, err := s.mirror(address)
+			if err != nil {
+				return fmt.Errorf("registry %q: %w", host, err)
+			}
+			s.mirrors[host] = append(s.mirrors[host], e)
+		}
+	}
+	return nil
 }
 
 // mirror reads host[:port], http://host[:port] or https://host[:port].
@@ -56,22 +65,8 @@ func (s *Store) mirror(address string) (endpoint, error) {
 	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
 		return endpoint{}, fmt.Errorf("mirror %q is not host[:port]: %w", address, err)
 	}
-	return endpoint{host: host, insecure: scheme == "http" || scheme == "" && s.registry(host).Insecure, mirror: true}, nil
-}
-
-// checkRegistries finds mistakes in the configuration at start rather than at the first pull.
-func (s *Store) checkRegistries() error {
-	for host := range s.options.Registries {
-		if host != "*" {
-			if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
-				return fmt.Errorf("registry %q is not host[:port]: %w", host, err)
-			}
-		}
-		if _, err := s.endpoints(host); err != nil {
-			return fmt.Errorf("registry %q: %w", host, err)
-		}
-	}
-	return nil
+	insecure := scheme == "http" || scheme == "" && s.options.Registries[s.configured(host)].Insecure
+	return endpoint{host: host, insecure: insecure, mirror: true}, nil
 }
 
 // credentialsFor gives the pull's credentials to the server they are for: the one they name, else the registry itself

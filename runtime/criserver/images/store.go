@@ -89,6 +89,7 @@ type Store struct {
 	options  Options
 	platform v1.Platform
 	order    platforms.MatchComparer // of the platforms that run here, the best first
+	mirrors  map[string][]endpoint   // by registry, as in Options.Registries
 	boot     string                  // which boot of the machine this is
 	lock     *os.File
 	http     *http.Transport
@@ -115,7 +116,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Limits = o.Limits.withDefaults()
 	s := &Store{options: o, images: map[string]*record{}, leaving: map[string]*record{}, layers: map[string]layer{},
-		snapshots: map[string]snapshot{}, claims: map[string]int{}, unpacks: make(chan struct{}, o.Limits.Unpacks), http: newTransport()}
+		snapshots: map[string]snapshot{}, mirrors: map[string][]endpoint{}, claims: map[string]int{}, unpacks: make(chan struct{}, o.Limits.Unpacks), http: newTransport()}
 	measuring, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.disk, s.stop = diskusage.NewDisk(measuring), stop
 	for _, step := range []func(context.Context) error{s.configure, s.openRoot, s.load, s.importArchives} {
@@ -158,7 +159,7 @@ func (s *Store) configure(context.Context) error {
 		return fmt.Errorf("read the machine's boot ID: %w", err)
 	}
 	s.boot = strings.TrimSpace(string(boot))
-	return s.checkRegistries()
+	return s.readRegistries()
 }
 
 // openRoot makes the directories, and locks them against a second store.

@@ -58,15 +58,12 @@ func New(address string, runtime Runtime) (*Server, error) {
 	return &Server{Server: handler, listener: l, stop: stop, http: &http.Server{
 		Handler: handler, ReadHeaderTimeout: 30 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return until(ctx, c.(*conn)) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { // which ends with the connection, too
+			ctx, end := context.WithCancelCause(ctx)
+			context.AfterFunc(c.(*conn).ctx, func() { end(ErrGone) })
+			return ctx
+		},
 	}}, nil
-}
-
-// until returns a context that ends with the connection, too.
-func until(ctx context.Context, c *conn) context.Context {
-	ctx, end := context.WithCancelCause(ctx)
-	context.AfterFunc(c.ctx, func() { end(context.Cause(c.ctx)) })
-	return ctx
 }
 
 // Serve serves until Close.
