@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
@@ -20,7 +19,6 @@ import (
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
-	"minikubelet/runtime/criserver/trees"
 )
 
 type (
@@ -64,15 +62,6 @@ func (s *Server) adopt(ctx context.Context) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool { _, isSandbox, _ := s.sandboxes.Get(id); return isSandbox })
 	for _, l := range withUnrecorded(containers, s.path("containers"), ids) {
 		s.adoptContainer(ctx, l)
-	}
-	// 4. Remove the files of execs, whose callers have gone with the earlier server.
-	for _, name := range names(ctx, s.state("tmp")) {
-		path := s.state("tmp", name)
-		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Minute {
-			if err := trees.Remove(path); err != nil {
-				klog.FromContext(ctx).Error(err, "Could not remove what an exec has left")
-			}
-		}
 	}
 	return nil
 }

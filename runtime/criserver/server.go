@@ -85,7 +85,6 @@ type Server struct {
 
 	options  Options
 	runtimes map[string]*monitor.Runtime // by handler; "" is the default
-	versions map[string]string           // of the runtimes' programs, by handler
 	features map[string]features         // by handler
 	conmon   *monitor.Conmon
 	machine  oci.Machine
@@ -109,7 +108,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	monitor.HearHangup()
 	s := &Server{
 		options: o, conmon: &monitor.Conmon{Path: o.Conmon}, events: newBroker(),
-		runtimes: map[string]*monitor.Runtime{}, versions: map[string]string{},
+		runtimes:  map[string]*monitor.Runtime{},
 		sandboxes: store.NewIndex[*sandbox](), containers: store.NewIndex[*container](), unmade: store.NewIndex[*container](),
 	}
 	if s.options.CgroupParent == "" {
@@ -184,7 +183,7 @@ func (s *Server) findPrograms(ctx context.Context) error {
 			return fmt.Errorf("find OCI runtime %s (install the package %s, or name the program with --oci-runtime=%[1]s=PATH): %[3]w", name, filepath.Base(program), err)
 		}
 		r := &monitor.Runtime{Path: path, Root: s.state("runtimes", name), Systemd: s.options.CgroupManager == Systemd}
-		if s.versions[name], err = r.Check(ctx); err != nil {
+		if err := r.Check(ctx); err != nil {
 			return err
 		}
 		s.runtimes[name] = r

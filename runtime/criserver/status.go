@@ -48,7 +48,7 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 	var err error
 	if r.GetVerbose() {
 		response.Info, err = info(map[string]any{
-			"runtimes": s.versions, "conmon": s.conmon.Path, "root": s.options.Root, "state": s.options.State,
+			"runtimes": s.runtimes, "conmon": s.conmon.Path, "root": s.options.Root, "state": s.options.State,
 			"machine": s.machine, "cgroupManager": s.options.CgroupManager, "pause": s.options.Pause,
 		})
 	}

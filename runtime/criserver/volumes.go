@@ -65,42 +65,48 @@ func ofSystem(path string) bool {
 
 // declaredVolume is the directory of a volume that the image declares: the image's own with owner, mode and content, in the
 // container's writable layer, or a new one there. Mounted over itself it stays writable in a container whose root is not.
-// Links are followed inside the image only, and the path that is returned has none; the container does not run yet and
-// cannot change that.
-func (sb *sandbox) declaredVolume(rootfs, path string) (dir string, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%w: make volume %s of the image: %w", oci.ErrInvalid, path, err)
+func (sb *sandbox) declaredVolume(rootfs, path string) (string, error) {
+	dir, err := dirIn(rootfs, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = pathrs.MkdirAll(rootfs, path, 0o755); err == nil {
+			dir, err = dirIn(rootfs, path)
 		}
-	}()
-	root, err := os.OpenFile(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", err
+		if err == nil {
+			err = sb.giveToPod(dir)
+		}
 	}
-	defer root.Close()
-	handle, err := openDir(rootfs, path)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if missing {
-		handle, err = pathrs.MkdirAllHandle(root, path, 0o755)
+	if err == nil && dir == rootfs {
+		err = errors.New("it is the root directory")
 	}
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: make volume %s of the image: %w", oci.ErrInvalid, path, err)
 	}
-	defer handle.Close()
-	if dir, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", handle.Fd())); err != nil {
-		return "", err
-	}
-	if base, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", root.Fd())); err != nil || !strings.HasPrefix(dir, base+"/") {
-		return "", cmp.Or(err, fmt.Errorf("%s is not below %s", dir, base))
-	}
-	if missing {
-		err = sb.giveToPod(dir)
-	}
-	return dir, err
+	return dir, nil
 }
 
-// imageKey is the snapshot of a container's image mount.
-func imageKey(id string, i int) string { return fmt.Sprintf("%s-image-%d", id, i) }
+// dirIn is the directory that a path means in an image mounted at root, without links. They are followed inside the image
+// only; the container does not run yet and cannot change that.
+func dirIn(root, path string) (string, error) {
+	var real [2]string
+	for i, path := range []string{"/", path} {
+		handle, err := pathrs.OpenInRoot(root, path)
+		if err != nil {
+			return "", err
+		}
+		defer handle.Close()
+		if info, err := handle.Stat(); err != nil || !info.IsDir() {
+			return "", cmp.Or(err, error(unix.ENOTDIR))
+		}
+		if real[i], err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", handle.Fd())); err != nil {
+			return "", err
+		}
+	}
+	below, ok := strings.CutPrefix(real[1], real[0])
+	if !ok {
+		return "", fmt.Errorf("%s is not below %s", real[1], real[0])
+	}
+	return filepath.Join(root, below), nil
+}
 
 // imageVolume mounts an image, or a directory of it, read-only.
 func (s *Server) imageVolume(ctx context.Context, sb *sandbox, c *container, i int, mount *runtimeapi.Mount) (specs.Mount, error) {
@@ -111,18 +117,22 @@ func (s *Server) imageVolume(ctx context.Context, sb *sandbox, c *container, i i
 	if mount.GetHostPath() != "" {
 		return specs.Mount{}, fmt.Errorf("%w: mount at %s has both an image and a host path", oci.ErrInvalid, mount.GetContainerPath())
 	}
-	dir := filepath.Join(c.task.bundle, "image-"+strconv.Itoa(i))
+	name := "image-" + strconv.Itoa(i)
+	dir := filepath.Join(c.task.bundle, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return specs.Mount{}, fmt.Errorf("make directory for image: %w", err)
 	}
-	if err := s.images.Mount(ctx, imageKey(c.ID, i), image.ID, dir, sb.owner()); err != nil {
+	if err := s.images.Mount(ctx, c.ID+"-"+name, image.ID, dir, sb.owner()); err != nil {
 		return specs.Mount{}, fmt.Errorf("mount image %s: %w", image.ID, err)
 	}
 	source := dir
 	if sub := mount.GetImageSubPath(); sub != "" {
 		var err error
-		if source, err = pin(dir, sub, filepath.Join(c.task.bundle, "subpath-"+strconv.Itoa(i))); err != nil {
-			return specs.Mount{}, err
+		if !filepath.IsLocal(sub) {
+			return specs.Mount{}, fmt.Errorf("%w: path %q leads out of the image", oci.ErrInvalid, sub)
+		}
+		if source, err = dirIn(dir, sub); err != nil {
+			return specs.Mount{}, fmt.Errorf("%w: open %q of the image: %w", oci.ErrInvalid, sub, err)
 		}
 	}
 	return specs.Mount{Destination: filepath.Join("/", mount.GetContainerPath()), Type: "bind", Source: source, Options: []string{"rbind", "rprivate", "ro"}}, nil
@@ -137,41 +147,6 @@ func (s *Server) imageRefs(config *runtimeapi.ContainerConfig) map[string]string
 		}
 	}
 	return refs
-}
-
-// openDir opens a directory of an image, following links inside it only.
-func openDir(root, path string) (*os.File, error) {
-	handle, err := pathrs.OpenInRoot(root, path)
-	if err != nil {
-		return nil, err
-	}
-	info, err := handle.Stat()
-	if err == nil && !info.IsDir() {
-		err = unix.ENOTDIR
-	}
-	if err != nil {
-		return nil, errors.Join(err, handle.Close())
-	}
-	return handle, nil
-}
-
-// pin bind mounts what a path inside an image means, so that the OCI runtime need not look it up again.
-func pin(root, sub, target string) (string, error) {
-	if !filepath.IsLocal(sub) {
-		return "", fmt.Errorf("%w: path %q leads out of the image", oci.ErrInvalid, sub)
-	}
-	handle, err := openDir(root, sub)
-	if err != nil {
-		return "", fmt.Errorf("%w: open %q of the image: %w", oci.ErrInvalid, sub, err)
-	}
-	defer handle.Close()
-	if err := os.Mkdir(target, 0o700); err != nil {
-		return "", fmt.Errorf("make directory for part of image: %w", err)
-	}
-	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()), target, "", unix.MS_BIND, ""); err != nil {
-		return "", fmt.Errorf("mount %q of the image: %w", sub, err)
-	}
-	return target, nil
 }
 
 // prepareMounts makes host paths that are missing, as other runtimes do, and checks that mounts can be propagated as asked.

@@ -29,7 +29,8 @@ import (
 type Runtime struct {
 	Path    string
 	Root    string
-	Systemd bool // cgroups are made by systemd
+	Systemd bool   // cgroups are made by systemd
+	Version string // set by Check
 	// Runc is set by Check for runc, which can run a command in a cgroup below the container's, and whose containers wait
 	// for their start at exec.fifo in their directory.
 	Runc bool
@@ -140,14 +141,14 @@ var oldest = map[string][]string{
 
 // Check asks the program for its version and refuses one that is known to be unsafe. The first
 // of several safe releases count for their minor version only.
-func (r *Runtime) Check(ctx context.Context) (version string, err error) {
+func (r *Runtime) Check(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, r.Path, "--version").Output()
 	if err != nil {
-		return "", fmt.Errorf("ask OCI runtime %s for its version: %w", r.Path, err)
+		return fmt.Errorf("ask OCI runtime %s for its version: %w", r.Path, err)
 	}
-	version, err = checkVersion(string(out))
-	r.Runc = strings.HasPrefix(version, "runc ")
-	return version, err
+	r.Version, err = checkVersion(string(out))
+	r.Runc = strings.HasPrefix(r.Version, "runc ")
+	return err
 }
 
 func checkVersion(out string) (string, error) {
