@@ -136,11 +136,7 @@ func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, container
 			if c.ConfigError != nil || c.Config.SandboxID != l.ID || c.Config.SandboxConfig == nil {
 				continue
 			}
-			config := store.SandboxConfig{
-				Name: sandboxName(c.Config.SandboxConfig.GetMetadata()), Config: c.Config.SandboxConfig,
-				CreatedAt: c.Config.CreatedAt,
-			}
-			err := l.Restore(config)
+			err := l.Restore(store.SandboxConfig{Config: c.Config.SandboxConfig, CreatedAt: c.Config.CreatedAt})
 			logger.Info("The record of a sandbox was lost and found again in that of a container", "sandbox", l.ID, "err", err)
 			break
 		}
@@ -170,9 +166,6 @@ func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, container
 func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
 	logger := klog.FromContext(ctx)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
-	if sb.known() {
-		s.sandboxes.Reserve(sb.Config.Name, sb.ID)
-	}
 	if l.ConfigError != nil || l.State().Phase == store.SandboxCreating {
 		discard(ctx, sb.ID, s.undoSandbox(ctx, sb))
 		return
@@ -205,9 +198,6 @@ func (s *Server) adoptContainer(ctx context.Context, l loadedContainer) {
 		runtime = s.runtimeOf(sb)
 	}
 	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), runtime, l.Config.OwnPIDs)}
-	if l.ConfigError == nil {
-		s.containers.Reserve(c.Config.Name, c.ID)
-	}
 	if l.ConfigError != nil || l.StateError == nil && l.State().Phase == store.ContainerCreating || !ok {
 		discard(ctx, c.ID, s.undoContainer(ctx, c))
 		return

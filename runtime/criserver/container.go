@@ -26,9 +26,13 @@ type container struct {
 	cpu  cpuSample
 }
 
-// containerName is the name by which a container is reserved.
+// containerName is that of which there is one container.
 func containerName(sandboxID string, m *runtimeapi.ContainerMetadata) string {
 	return fmt.Sprintf("%s_%s_%d", sandboxID, m.GetName(), m.GetAttempt())
+}
+
+func (c *container) name() string {
+	return containerName(c.Config.SandboxID, c.Config.Config.GetMetadata())
 }
 
 func (c *container) rootfs() string { return filepath.Join(c.task.bundle, "rootfs") }

@@ -43,24 +43,17 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 
 // createContainer makes the container step by step; when one fails all is taken back.
 func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, config *runtimeapi.ContainerConfig) (_ string, err error) {
-	// 1. Reserve the name. A finished container that was not started is what the caller wants.
+	// 1. A finished container of that name that was not started is what the caller wants. None is made meanwhile.
 	s.step(ctx, "CreateContainer 1")
-	id := store.NewID()
-	if owner, ok := s.containers.Reserve(name, id); !ok {
-		if made, err := s.existingContainer(ctx, name, owner); made || err != nil {
-			return owner, err
-		}
-		if owner, ok = s.containers.Reserve(name, id); !ok {
-			return "", fmt.Errorf("container %s: %w as %s", name, errAlreadyExists, owner)
-		}
+	if id, err := s.existingContainer(ctx, name); id != "" || err != nil {
+		return id, err
 	}
 
 	// 2. Find what it needs: sandbox, image, PID namespace, log. Then write down what is to be made: a server that is
 	// killed meanwhile removes it at its next start.
 	s.step(ctx, "CreateContainer 2")
-	c, image, err := s.newContainer(sb, id, name, config)
+	c, image, err := s.newContainer(sb, config)
 	if err != nil {
-		s.containers.Release(name, id)
 		return "", err
 	}
 	defer func() {
@@ -80,7 +73,7 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 
 	// 4. Mount its root file system and its image volumes.
 	s.step(ctx, "CreateContainer 4")
-	if err := s.images.Mount(ctx, id, image.ID, c.rootfs(), sb.owner()); err != nil {
+	if err := s.images.Mount(ctx, c.ID, image.ID, c.rootfs(), sb.owner()); err != nil {
 		return "", fmt.Errorf("mount image %s: %w", image.ID, err)
 	}
 
@@ -112,21 +105,29 @@ func (s *Server) createContainer(ctx context.Context, sb *sandbox, name string, 
 	if err := s.publish(sb, c); err != nil {
 		return "", err
 	}
-	klog.FromContext(ctx).V(2).Info("Created container", "container", id, "sandbox", sb.ID, "name", config.GetMetadata().GetName())
-	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, id, sb.ID)
-	return id, nil
+	klog.FromContext(ctx).V(2).Info("Created container", "container", c.ID, "sandbox", sb.ID, "name", config.GetMetadata().GetName())
+	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, c.ID, sb.ID)
+	return c.ID, nil
 }
 
-// existingContainer deals with the container that has a name already: one that waits to be started is the answer, and
+// existingContainer is the container that has a name already: one that waits to be started is the answer, and
 // one that could not be made and not be taken back is taken back now.
-func (s *Server) existingContainer(ctx context.Context, name, owner string) (made bool, err error) {
-	if c, ok, _ := s.containers.Get(owner); ok && c.State().Phase == store.ContainerCreated {
-		return true, nil
+func (s *Server) existingContainer(ctx context.Context, name string) (id string, err error) {
+	for _, c := range s.containers.All() {
+		switch {
+		case c.name() != name:
+		case c.State().Phase == store.ContainerCreated:
+			return c.ID, nil
+		default:
+			return "", fmt.Errorf("container %s: %w as %s: remove it first", name, errAlreadyExists, c.ID)
+		}
 	}
-	if c, ok, _ := s.unmade.Get(owner); ok {
-		return false, s.undoContainer(ctx, c)
+	for _, c := range s.unmade.All() {
+		if c.name() == name {
+			return "", s.undoContainer(ctx, c)
+		}
 	}
-	return false, fmt.Errorf("container %s: %w as %s: remove it first", name, errAlreadyExists, owner)
+	return "", nil
 }
 
 // publish makes the container visible, unless its sandbox is being stopped: the stop
@@ -143,7 +144,7 @@ func (s *Server) publish(sb *sandbox, c *container) error {
 }
 
 // newContainer writes the record of a container, unless something that it needs is missing.
-func (s *Server) newContainer(sb *sandbox, id, name string, config *runtimeapi.ContainerConfig) (*container, *images.Image, error) {
+func (s *Server) newContainer(sb *sandbox, config *runtimeapi.ContainerConfig) (*container, *images.Image, error) {
 	image, ok := s.images.Image(config.GetImage().GetImage())
 	if !ok {
 		return nil, nil, fmt.Errorf("image %q: %w", config.GetImage().GetImage(), errNotFound)
@@ -151,8 +152,9 @@ func (s *Server) newContainer(sb *sandbox, id, name string, config *runtimeapi.C
 	if !sb.ready() {
 		return nil, nil, fmt.Errorf("pod sandbox %s is not ready: %w", sb.ID, errPrecondition)
 	}
+	id := store.NewID()
 	full := store.ContainerConfig{
-		Name: name, SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),
+		SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),
 		ImageID: image.ID, ImageRef: image.ID, StopSignal: stopSignal(config, image),
 		OwnPIDs: pidMode(config) == runtimeapi.NamespaceMode_CONTAINER,
 	}

@@ -24,8 +24,8 @@ import (
 
 // There is one function for each kind of object that undoes its making: destroySandbox, destroyContainer and destroyPause.
 // Removals call it, failed makings do (through undoSandbox and undoContainer), and so does a start for all that an earlier
-// server has left. It may be called at any time and again, and also without a record, by the ID alone. The record and the
-// name go last, and only when all else is undone, so that the next request for the same name, the next removal or the next
+// server has left. It may be called at any time and again, and also without a record, by the ID alone. The record
+// goes last, and only when all else is undone, so that the next request for the same name, the next removal or the next
 // start goes on with what could not be undone.
 
 // destroySandbox removes a sandbox that has no containers any more.
@@ -47,7 +47,6 @@ func (s *Server) destroySandbox(ctx context.Context, sb *sandbox) error {
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, sb.ID, sb.ID)
 	}
 	s.sandboxes.Delete(sb.ID)
-	s.sandboxes.Release(sb.Config.Name, sb.ID)
 	return nil
 }
 
@@ -109,7 +108,6 @@ func (s *Server) destroyContainer(ctx context.Context, c *container) error {
 	_, visible, _ := s.containers.Get(c.ID)
 	s.containers.Delete(c.ID)
 	s.unmade.Delete(c.ID)
-	s.containers.Release(c.Config.Name, c.ID)
 	if visible {
 		s.emit(runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, c.ID, c.Config.SandboxID)
 	}

@@ -85,23 +85,16 @@ func (s *Server) validateSandbox(r *runtimeapi.RunPodSandboxRequest) error {
 
 // runPodSandbox makes the sandbox step by step; when one fails all is taken back.
 func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.RunPodSandboxRequest) (_ string, err error) {
-	// 1. Reserve the name. If a finished sandbox has it, that is what the caller wants.
+	// 1. A finished sandbox of that name is what the caller wants. None is made meanwhile.
 	s.step(ctx, "RunPodSandbox 1")
-	id := store.NewID()
-	if owner, ok := s.sandboxes.Reserve(name, id); !ok {
-		if made, err := s.existingSandbox(ctx, name, owner); made || err != nil {
-			return owner, err
-		}
-		if owner, ok = s.sandboxes.Reserve(name, id); !ok {
-			return "", fmt.Errorf("pod sandbox %s: %w as %s", name, errAlreadyExists, owner)
-		}
+	if id, err := s.existingSandbox(ctx, name); id != "" || err != nil {
+		return id, err
 	}
 
 	// 2. Write down what is to be made: a server that is killed meanwhile takes it down at its next start.
 	s.step(ctx, "RunPodSandbox 2")
-	sb, err := s.newSandbox(id, name, r)
+	sb, err := s.newSandbox(r)
 	if err != nil {
-		s.sandboxes.Release(name, id)
 		return "", err
 	}
 	defer func() {
@@ -146,14 +139,14 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 		return "", err
 	}
 	s.step(ctx, "RunPodSandbox end")
-	s.sandboxes.Add(id, sb)
+	s.sandboxes.Add(sb.ID, sb)
 	if sb.pause != nil {
 		s.watchPause(sb)
 	}
-	klog.FromContext(ctx).V(2).Info("Started pod sandbox", "sandbox", id, "pod", klog.KRef(config.GetMetadata().GetNamespace(), config.GetMetadata().GetName()), "ips", ips)
-	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, id, id)
-	s.emit(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, id, id)
-	return id, nil
+	klog.FromContext(ctx).V(2).Info("Started pod sandbox", "sandbox", sb.ID, "pod", klog.KRef(config.GetMetadata().GetNamespace(), config.GetMetadata().GetName()), "ips", ips)
+	s.emit(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, sb.ID, sb.ID)
+	s.emit(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, sb.ID, sb.ID)
+	return sb.ID, nil
 }
 
 // furnish gives the sandbox what it has besides namespaces and network.
@@ -184,22 +177,27 @@ func (s *Server) furnish(ctx context.Context, sb *sandbox) error {
 	return err
 }
 
-// existingSandbox deals with the sandbox that has a name already: one that runs is the answer, and one that could not be
+// existingSandbox is the sandbox that has a name already: one that runs is the answer, and one that could not be
 // made and not be taken back is taken back now.
-func (s *Server) existingSandbox(ctx context.Context, name, owner string) (made bool, err error) {
-	sb, ok, _ := s.sandboxes.Get(owner)
-	switch {
-	case ok && sb.ready():
-		return true, nil
-	case ok && sb.State().Phase == store.SandboxCreating:
-		return false, s.undoSandbox(ctx, sb)
+func (s *Server) existingSandbox(ctx context.Context, name string) (id string, err error) {
+	for _, sb := range s.sandboxes.All() {
+		switch {
+		case sandboxName(sb.Config.Config.GetMetadata()) != name:
+		case sb.ready():
+			return sb.ID, nil
+		case sb.State().Phase == store.SandboxCreating:
+			err = s.undoSandbox(ctx, sb)
+		default:
+			err = fmt.Errorf("pod sandbox %s: %w as %s, which does not run: remove it first", name, errAlreadyExists, sb.ID)
+		}
 	}
-	return false, fmt.Errorf("pod sandbox %s: %w as %s, which does not run: remove it first", name, errAlreadyExists, owner)
+	return "", err
 }
 
 // newSandbox writes the record of a sandbox.
-func (s *Server) newSandbox(id, name string, r *runtimeapi.RunPodSandboxRequest) (*sandbox, error) {
-	config := store.SandboxConfig{Name: name, Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler(), CreatedAt: time.Now()}
+func (s *Server) newSandbox(r *runtimeapi.RunPodSandboxRequest) (*sandbox, error) {
+	id := store.NewID()
+	config := store.SandboxConfig{Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler(), CreatedAt: time.Now()}
 	state := store.SandboxState{Phase: store.SandboxCreating, Resources: r.GetConfig().GetLinux().GetResources()}
 	record, err := store.Create(s.path("sandboxes"), id, config, state)
 	if err != nil {

@@ -33,7 +33,7 @@ type sandbox struct {
 	cpu      cpuSample
 }
 
-// sandboxName is the name by which a sandbox is reserved.
+// sandboxName is that of which there is one sandbox.
 func sandboxName(m *runtimeapi.PodSandboxMetadata) string {
 	return fmt.Sprintf("%s_%s_%s_%d", m.GetName(), m.GetNamespace(), m.GetUid(), m.GetAttempt())
 }

@@ -21,38 +21,15 @@ func ValidID(id string) bool {
 	return err == nil && len(id) == 64
 }
 
-// Index finds live objects by ID, by an unambiguous beginning of it, and by reserved name. A
-// name belongs to one object from before it is made until after it is gone, so that a caller
-// that asks again for what it got no answer for finds the first.
+// Index finds live objects by ID, or by an unambiguous beginning of it.
 type Index[T any] struct {
-	mu    sync.RWMutex
-	byID  map[string]T
-	names map[string]string // name -> ID
+	mu   sync.RWMutex
+	byID map[string]T
 }
 
 // NewIndex returns an empty index.
 func NewIndex[T any]() *Index[T] {
-	return &Index[T]{byID: map[string]T{}, names: map[string]string{}}
-}
-
-// Reserve takes a name for an ID. When it is taken, the ID of its owner is returned.
-func (x *Index[T]) Reserve(name, id string) (owner string, ok bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if owner, taken := x.names[name]; taken {
-		return owner, owner == id
-	}
-	x.names[name] = id
-	return id, true
-}
-
-// Release gives a name back, if it still belongs to the ID.
-func (x *Index[T]) Release(name, id string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.names[name] == id {
-		delete(x.names, name)
-	}
+	return &Index[T]{byID: map[string]T{}}
 }
 
 // Add makes an object visible.

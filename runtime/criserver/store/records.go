@@ -9,14 +9,13 @@ import (
 
 // SandboxConfig is what a sandbox was asked to be.
 type SandboxConfig struct {
-	Name           string                       `json:"name"` // reserved: name, namespace, UID and attempt
 	Config         *runtimeapi.PodSandboxConfig `json:"config"`
 	RuntimeHandler string                       `json:"runtimeHandler,omitempty"`
 	CreatedAt      time.Time                    `json:"createdAt"`
 }
 
 func (c *SandboxConfig) check() error {
-	if c.Name == "" || c.Config.GetMetadata().GetUid() == "" {
+	if c.Config.GetMetadata().GetUid() == "" {
 		return errNoRecord
 	}
 	return nil
@@ -54,7 +53,6 @@ func (s *SandboxState) check() error {
 
 // ContainerConfig is what a container was asked to be.
 type ContainerConfig struct {
-	Name          string                       `json:"name"` // reserved: sandbox, name and attempt
 	SandboxID     string                       `json:"sandboxID"`
 	Config        *runtimeapi.ContainerConfig  `json:"config"`
 	SandboxConfig *runtimeapi.PodSandboxConfig `json:"sandboxConfig"` // a sandbox can be found again by it
@@ -68,7 +66,7 @@ type ContainerConfig struct {
 }
 
 func (c *ContainerConfig) check() error {
-	if c.Name == "" || c.SandboxID == "" || c.Config.GetMetadata().GetName() == "" {
+	if c.SandboxID == "" || c.Config.GetMetadata().GetName() == "" {
 		return errNoRecord
 	}
 	return nil

@@ -86,20 +86,6 @@ func TestWriteFile(t *testing.T) {
 
 func TestIndex(t *testing.T) {
 	x := store.NewIndex[string]()
-	if owner, ok := x.Reserve("name", "abc1"); !ok || owner != "abc1" {
-		t.Error("a free name was not given")
-	}
-	if owner, ok := x.Reserve("name", "other"); ok || owner != "abc1" {
-		t.Errorf("a name was given twice: %s", owner)
-	}
-	x.Release("name", "other")
-	if _, ok := x.Reserve("name", "other"); ok {
-		t.Error("a name was given back by another")
-	}
-	x.Release("name", "abc1")
-	if _, ok := x.Reserve("name", "other"); !ok {
-		t.Error("a name was not given back")
-	}
 	x.Add("abc1", "one")
 	x.Add("abd2", "two")
 	for _, tc := range []struct {
