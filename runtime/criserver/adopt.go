@@ -143,9 +143,6 @@ func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, container
 	}
 	if l.ConfigError != nil {
 		logger.Error(l.ConfigError, "The record of a sandbox is lost; the sandbox is removed", "sandbox", l.ID)
-		if l.StateError != nil { // CNI plugins may hold something of it
-			l.Assume(store.SandboxState{Network: true})
-		}
 		return
 	}
 	if l.StateError == nil {
@@ -154,7 +151,7 @@ func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, container
 	logger.Error(l.StateError, "The state of a sandbox is lost; it is found out from its namespaces", "sandbox", l.ID)
 	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
 	tryUpdate(ctx, sb.Record, func(state *store.SandboxState) {
-		state.Phase, state.Network = store.SandboxStopped, !sb.hostNetwork()
+		state.Phase = store.SandboxStopped
 		if sb.pinned() {
 			state.Phase = store.SandboxReady
 		}

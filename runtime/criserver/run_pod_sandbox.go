@@ -120,10 +120,13 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	group, groupCtx := errgroup.WithContext(ctx)
 	var ips []string
 	if !sb.hostNetwork() {
-		group.Go(func() (err error) {
+		group.Go(func() error {
 			ctx := branch(groupCtx)
 			s.step(ctx, "RunPodSandbox 4")
-			ips, err = s.connect(ctx, sb)
+			pod, err := sb.network()
+			if err == nil {
+				ips, err = s.cni.Setup(ctx, pod)
+			}
 			s.step(ctx, "RunPodSandbox 4 end")
 			return err
 		})
@@ -204,19 +207,4 @@ func (s *Server) newSandbox(r *runtimeapi.RunPodSandboxRequest) (*sandbox, error
 		return nil, err
 	}
 	return &sandbox{Record: record, stateDir: s.state("sandboxes", id)}, nil
-}
-
-// connect has CNI plugins connect the pod. That they may hold something of it is written down first.
-func (s *Server) connect(ctx context.Context, sb *sandbox) ([]string, error) {
-	pod, err := sb.network()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.cni.Configured(); err != nil {
-		return nil, err
-	}
-	if err := sb.Update(func(state *store.SandboxState) { state.Network = true }); err != nil {
-		return nil, err
-	}
-	return s.cni.Setup(ctx, pod)
 }

@@ -155,13 +155,15 @@ func (s *Server) containersOf(sandboxID string) []*container {
 	return found
 }
 
-// disconnect lets CNI plugins take the pod from its network.
+// disconnect lets CNI plugins take the pod from its network. They may hold something of it once they know it, and as long as
+// its network namespace is there.
 func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
-	if !sb.State().Network && !s.cni.Connected(sb.ID) {
+	pinned := namespaces.Pinned(sb.namespaceDir(), namespaces.Network)
+	if !pinned && !s.cni.Connected(sb.ID) {
 		return nil
 	}
 	s.step(ctx, "destroy sandbox: network")
-	pod := cni.Pod{SandboxID: sb.ID, NetNS: namespaces.Path(sb.namespaceDir(), namespaces.Network)}
+	pod := cni.Pod{SandboxID: sb.ID}
 	if sb.known() {
 		var err error
 		if pod, err = sb.network(); err != nil {
@@ -174,16 +176,11 @@ func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 			}
 		}
 	}
-	if !namespaces.Pinned(sb.namespaceDir(), namespaces.Network) {
-		pod.NetNS = "" // as after a reboot
+	pod.NetNS = "" // as after a reboot
+	if pinned {
+		pod.NetNS = namespaces.Path(sb.namespaceDir(), namespaces.Network)
 	}
-	if err := s.cni.Teardown(ctx, pod); err != nil {
-		return err
-	}
-	if sb.known() {
-		tryUpdate(ctx, sb.Record, func(state *store.SandboxState) { state.Network = false })
-	}
-	return nil
+	return s.cni.Teardown(ctx, pod)
 }
 
 // PodSandboxStatus describes a sandbox and its containers.

@@ -123,12 +123,6 @@ func listOfOne(plugin []byte) ([]byte, error) {
 	return json.Marshal(map[string]any{"cniVersion": conf.CNIVersion, "name": conf.Name, "plugins": []json.RawMessage{plugin}})
 }
 
-// Configured is nil when there is a network configuration. It runs no plugin.
-func (p *Plugins) Configured() error {
-	_, err := p.load()
-	return err
-}
-
 // Status is nil when pods can be connected.
 func (p *Plugins) Status(ctx context.Context) error {
 	network, err := p.load()

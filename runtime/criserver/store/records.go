@@ -36,10 +36,9 @@ const (
 
 // SandboxState is what has become of a sandbox.
 type SandboxState struct {
-	Phase   SandboxPhase `json:"phase"`
-	IPs     []string     `json:"ips,omitempty"`
-	Network bool         `json:"network,omitempty"` // CNI may hold resources for it
-	Pause   Process      `json:"pause,omitzero"`
+	Phase SandboxPhase `json:"phase"`
+	IPs   []string     `json:"ips,omitempty"`
+	Pause Process      `json:"pause,omitzero"`
 	// Resources are the pod's latest, after UpdatePodSandboxResources.
 	Resources *runtimeapi.LinuxContainerResources `json:"resources,omitempty"`
 }

@@ -152,9 +152,6 @@ func (l *Loaded[C, S]) Restore(config C) error {
 	return nil
 }
 
-// Assume gives a record whose state was lost one, without writing it.
-func (l *Loaded[C, S]) Assume(state S) { l.state.Store(&state) }
-
 // readJSON reads a file that an earlier server wrote. One that is no JSON is renamed, so that
 // people can look at it and the next start does not read it again.
 func readJSON(path string, into any) error {
