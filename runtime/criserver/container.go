@@ -87,12 +87,12 @@ func (s *Server) ContainerStatus(_ context.Context, r *runtimeapi.ContainerStatu
 	}
 	response := &runtimeapi.ContainerStatusResponse{Status: c.status()}
 	if r.GetVerbose() {
-		response.Info, err = info(map[string]any{
+		response.Info = info(map[string]any{
 			"sandboxID": c.Config.SandboxID, "pid": c.State().Process.PID, "process": c.State().Process, "bundle": c.task.bundle,
 			"cgroupsPath": c.Config.CgroupsPath, "runtime": c.task.runtime.Path,
 		})
 	}
-	return response, err
+	return response, nil
 }
 
 var containerStates = map[store.ContainerPhase]runtimeapi.ContainerState{

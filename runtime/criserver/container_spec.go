@@ -35,7 +35,7 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	}
 	in := oci.Container{
 		ID: c.ID, Config: config, Image: image.Config.Config, Sandbox: sb.Config.Config, RootFS: c.rootfs(), User: user,
-		CgroupsPath: c.Config.CgroupsPath, Hostname: sb.hostname(), HostnameFile: sb.hostnameFile(), ResolvConf: sb.resolvConf(), ShmDir: sb.shm(),
+		CgroupsPath: c.Config.CgroupsPath, Hostname: sb.hostname(), HostnameFile: sb.hostnameFile(), ResolvConf: sb.resolvConf(), ShmDir: sb.shm(), Annotations: annotations(c),
 	}
 	if in.Devices, in.DeviceAccess, err = oci.Devices(config.GetDevices(), security.GetPrivileged()); err != nil {
 		return user, err
@@ -56,9 +56,6 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	if err := prepareMounts(config.GetMounts()); err != nil {
 		return user, err
 	}
-	if in.Annotations, err = annotations(c); err != nil {
-		return user, err
-	}
 	spec, err := oci.Generate(in, s.machine)
 	if err != nil {
 		return user, err
@@ -70,15 +67,12 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 }
 
 // annotations say to others what the container is, and to a server that lost its record everything.
-func annotations(c *container) (map[string]string, error) {
-	record, err := json.Marshal(c.Config)
-	if err != nil {
-		return nil, fmt.Errorf("encode record of container: %w", err)
-	}
+func annotations(c *container) map[string]string {
+	record, _ := json.Marshal(c.Config)
 	return map[string]string{
 		oci.AnnotationType: "container", oci.AnnotationSandboxID: c.Config.SandboxID, oci.AnnotationRecord: string(record),
 		oci.AnnotationName: c.Config.Config.GetMetadata().GetName(), oci.AnnotationImage: c.Config.Config.GetImage().GetImage(),
-	}, nil
+	}
 }
 
 // pidMode is whose processes the container sees. The CRI's zero value is the pod's.

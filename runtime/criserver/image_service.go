@@ -63,11 +63,10 @@ func (s *Server) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 		return &runtimeapi.ImageStatusResponse{}, nil
 	}
 	response := &runtimeapi.ImageStatusResponse{Image: imageItem(image)}
-	var err error
 	if r.GetVerbose() {
-		response.Info, err = info(map[string]any{"imageSpec": image.Config})
+		response.Info = info(map[string]any{"imageSpec": image.Config})
 	}
-	return response, err
+	return response, nil
 }
 
 // imageItem is an image in the CRI's terms.

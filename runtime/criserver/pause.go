@@ -1,7 +1,6 @@
 package criserver
 
 import (
-	"bytes"
 	"context"
 	"debug/elf"
 	"encoding/binary"
@@ -163,13 +162,11 @@ func pauseProgram(arch string) ([]byte, error) {
 		Filesz: size, Memsz: size, Align: 0x10000,
 	}
 	stack := elf.Prog64{Type: uint32(elf.PT_GNU_STACK), Flags: uint32(elf.PF_R | elf.PF_W), Align: 16}
-	var file bytes.Buffer
+	var file []byte
 	for _, part := range []any{header, segment, stack, p.code} {
-		if err := binary.Write(&file, binary.LittleEndian, part); err != nil {
-			return nil, fmt.Errorf("make pause process: %w", err)
-		}
+		file, _ = binary.Append(file, binary.LittleEndian, part) // their sizes are fixed
 	}
-	return file.Bytes(), nil
+	return file, nil
 }
 
 // makePauseRoot makes the root file system of a pause process: a file system of its own, since the one below may forbid

@@ -193,15 +193,15 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxSta
 	now := time.Now().UnixNano()
 	response := &runtimeapi.PodSandboxStatusResponse{Status: sb.status(), ContainersStatuses: s.statusesOf(sb.ID), Timestamp: now}
 	if r.GetVerbose() {
-		response.Info, err = info(map[string]any{"state": sb.State(), "netns": sb.netns(), "directory": sb.stateDir, "namespaces": sb.kinds()})
+		response.Info = info(map[string]any{"state": sb.State(), "netns": sb.netns(), "directory": sb.stateDir, "namespaces": sb.kinds()})
 	}
-	return response, err
+	return response, nil
 }
 
 // info is what verbose answers carry: JSON in one string.
-func info(value any) (map[string]string, error) {
-	text, err := json.Marshal(value)
-	return map[string]string{"info": string(text)}, err
+func info(value any) map[string]string {
+	text, _ := json.Marshal(value)
+	return map[string]string{"info": string(text)}
 }
 
 func (sb *sandbox) state() runtimeapi.PodSandboxState {

@@ -14,15 +14,9 @@ import (
 	"minikubelet/runtime/criserver/oci"
 )
 
-// The runtime's name and version, as kubectl get nodes shows them.
-const (
-	runtimeName    = "crid"
-	runtimeVersion = "0.1.0"
-)
-
-// Version names the runtime.
+// Version names the runtime, as kubectl get nodes shows it.
 func (s *Server) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
-	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: runtimeName, RuntimeVersion: runtimeVersion, RuntimeApiVersion: "v1"}, nil
+	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "crid", RuntimeVersion: "0.1.0", RuntimeApiVersion: "v1"}, nil
 }
 
 // Status tells whether pods can be run and connected.
@@ -45,14 +39,13 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 			},
 		})
 	}
-	var err error
 	if r.GetVerbose() {
-		response.Info, err = info(map[string]any{
+		response.Info = info(map[string]any{
 			"runtimes": s.runtimes, "conmon": s.conmon.Path, "root": s.options.Root, "state": s.options.State,
 			"machine": s.machine, "cgroupManager": s.options.CgroupManager, "pause": s.options.Pause,
 		})
 	}
-	return response, err
+	return response, nil
 }
 
 // RuntimeConfig tells the kubelet who makes cgroups, so that both agree.

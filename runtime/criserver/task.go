@@ -44,10 +44,10 @@ func newTask(id, bundle string, runtime *monitor.Runtime, ownPIDs bool) *task {
 // writeSpec puts the specification into the bundle.
 func writeSpec(bundle string, spec *specs.Spec) error {
 	data, err := json.Marshal(spec)
-	if err != nil {
-		return fmt.Errorf("encode OCI specification: %w", err)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600)
 	}
-	if err := os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600); err != nil {
+	if err != nil {
 		return fmt.Errorf("write OCI specification: %w", err)
 	}
 	return nil

@@ -4,36 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 )
 
-// RemoveCgroup kills the processes of a cgroup and removes it, once they have left. One that is not there is no error.
+// RemoveCgroup kills the processes of a cgroup, and of those that it made below, and removes it, once they have left. One
+// that is not there is no error.
 func RemoveCgroup(ctx context.Context, dir string) error {
 	for {
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) // v2 kills all at once
-		pids, _ := cgroups.GetPids(dir)
+		pids, _ := cgroups.GetAllPids(dir)
 		for _, pid := range pids {
 			if pid > 1 {
 				_ = unix.Kill(pid, unix.SIGKILL)
 			}
 		}
-		err := unix.Rmdir(dir)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
+		// This waits a moment, since a killed process leaves its cgroup later, and no event tells.
+		err := cgroups.RemovePath(dir)
+		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("remove cgroup %s: %w", dir, err)
-		}
-		select { // a killed process leaves its cgroup a moment later, and no event tells
-		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("remove cgroup %s: %w", dir, ctx.Err())
+		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
+			return fmt.Errorf("remove cgroup: %w", errors.Join(err, ctx.Err()))
 		}
 	}
 }

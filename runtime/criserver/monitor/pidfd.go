@@ -67,21 +67,17 @@ func readable(fd uintptr) bool {
 	return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 }
 
-// Signal sends a signal; os.ErrProcessDone when the process has ended.
+// Signal sends a signal; os.ErrProcessDone when the process has ended, and so its handle may be closed.
 func (h *Handle) Signal(signal syscall.Signal) error {
-	raw, err := h.file.SyscallConn()
+	err := error(unix.ESRCH)
+	if raw, closed := h.file.SyscallConn(); closed == nil {
+		_ = raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), signal, nil, 0) })
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return os.ErrProcessDone
+	}
 	if err != nil {
-		return os.ErrProcessDone // closed after its end
-	}
-	var sendErr error
-	if err := raw.Control(func(fd uintptr) { sendErr = unix.PidfdSendSignal(int(fd), signal, nil, 0) }); err != nil {
-		return os.ErrProcessDone
-	}
-	if errors.Is(sendErr, unix.ESRCH) {
-		return os.ErrProcessDone
-	}
-	if sendErr != nil {
-		return fmt.Errorf("send signal %d to process %d: %w", signal, h.PID, sendErr)
+		return fmt.Errorf("send signal %d to process %d: %w", signal, h.PID, err)
 	}
 	return nil
 }

@@ -118,10 +118,9 @@ func (r *Runtime) Features(ctx context.Context) (features.Features, error) {
 // Update changes the cgroup of a container.
 func (r *Runtime) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
 	data, err := json.Marshal(resources)
-	if err != nil {
-		return fmt.Errorf("encode resources: %w", err)
+	if err == nil {
+		_, err = r.run(ctx, data, "update", "--resources", "-", id)
 	}
-	_, err = r.run(ctx, data, "update", "--resources", "-", id)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,8 +29,8 @@ func Devices(wanted []*runtimeapi.Device, privileged bool) (devices []specs.Linu
 		}
 	}
 	for _, device := range wanted {
-		if err := checkAccess(device.GetPermissions()); err != nil {
-			return nil, nil, err
+		if strings.Trim(device.GetPermissions(), "rwm") != "" {
+			return nil, nil, invalid("device permissions %q are no subset of rwm", device.GetPermissions())
 		}
 		source, err := filepath.EvalSymlinks(device.GetHostPath())
 		if err != nil {
@@ -118,21 +119,7 @@ func deviceRules(c Container) []specs.LinuxDeviceCgroup {
 	}
 	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
 	for i, device := range c.Devices {
-		access := "rwm"
-		if i < len(c.DeviceAccess) && c.DeviceAccess[i] != "" {
-			access = c.DeviceAccess[i]
-		}
-		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: device.Type, Major: &c.Devices[i].Major, Minor: &c.Devices[i].Minor, Access: access})
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: device.Type, Major: &device.Major, Minor: &device.Minor, Access: cmp.Or(c.DeviceAccess[i], "rwm")})
 	}
 	return rules
-}
-
-// checkAccess refuses permissions of a device that are no subset of rwm.
-func checkAccess(access string) error {
-	for i, letter := range access {
-		if !strings.ContainsRune("rwm", letter) || strings.ContainsRune(access[:i], letter) {
-			return invalid("device permissions %q are no subset of rwm", access)
-		}
-	}
-	return nil
 }
