@@ -173,11 +173,8 @@ func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
 			logger.Error(err, "Could not get hold of a pause process", "sandbox", sb.ID)
 		}
 		s.watchPause(sb)
-	} else if exists(sb.pauseDir()) {
-		// One was being started for a container, which is removed as well.
-		if err := s.destroyPause(ctx, sb); err != nil {
-			logger.Error(err, "Could not take back a pause process", "sandbox", sb.ID)
-		}
+	} else if err := s.destroyPause(ctx, sb); err != nil { // that was being started for a container, which is removed as well
+		logger.Error(err, "Could not take back a pause process", "sandbox", sb.ID)
 	}
 	if sb.ready() && (!sb.pinned() || sb.pause != nil && sb.pause.conmon == nil) {
 		logger.Info("A sandbox has lost its namespaces, as after a reboot", "sandbox", sb.ID)

@@ -65,8 +65,8 @@ func (s *Server) takeDown(ctx context.Context, sb *sandbox) error {
 // destroyPause ends the pause process, however far it was made, so that another can be started. The caller holds sb.ops.
 func (s *Server) destroyPause(ctx context.Context, sb *sandbox) error {
 	if sb.pause == nil {
-		if !exists(sb.pauseDir()) {
-			return nil // none was ever begun
+		if _, err := os.Lstat(sb.pauseDir()); err != nil {
+			return nil //nolint:nilerr // none was ever begun
 		}
 		sb.pause = newTask(sb.ID, sb.pauseDir(), s.runtimeOf(sb), true)
 	}
@@ -162,11 +162,6 @@ func tryUpdate[C, S any](ctx context.Context, record *store.Record[C, S], change
 	if err := record.Update(change); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not write down what became of a sandbox or container")
 	}
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // end kills a task, if it has not ended, and waits until the OCI runtime has forgotten it. It may have been made half.

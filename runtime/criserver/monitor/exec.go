@@ -8,12 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
@@ -160,41 +157,4 @@ func (x *execution) destroy() {
 		_ = os.Remove(x.group)
 	}
 	_ = os.RemoveAll(x.dir)
-}
-
-// killTree kills a process, its descendants and its session (each exec has its own), until no new ones turn up.
-func killTree(root int) {
-	killed := map[int]bool{}
-	for range 100 {
-		found := family(root, killed)
-		if len(found) == 0 {
-			return
-		}
-		for _, pid := range found {
-			killed[pid] = true
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-	}
-}
-
-// family finds a process, its session, and all that descend from these or from the dead, but none of the dead.
-func family(root int, dead map[int]bool) (members []int) {
-	children := map[int][]int{}
-	var next []int
-	processes, _ := procfs.AllProcs()
-	for _, process := range processes {
-		if stat, err := process.Stat(); err == nil {
-			children[stat.PPID] = append(children[stat.PPID], stat.PID)
-			if stat.PID == root || stat.Session == root || dead[stat.PPID] {
-				next = append(next, stat.PID)
-			}
-		}
-	}
-	for ; len(next) > 0; next = next[1:] {
-		if pid := next[0]; !dead[pid] && !slices.Contains(members, pid) {
-			members = append(members, pid)
-			next = append(next, children[pid]...)
-		}
-	}
-	return members
 }

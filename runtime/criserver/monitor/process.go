@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/cgroups"
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
@@ -87,4 +90,63 @@ func (h *Handle) Close() {
 	if h != nil {
 		h.file.Close()
 	}
+}
+
+// RemoveCgroup kills the processes of a cgroup, and of those that it made below, and removes it, once they have left. One
+// that is not there is no error.
+func RemoveCgroup(ctx context.Context, dir string) error {
+	for {
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) // v2 kills all at once
+		pids, _ := cgroups.GetAllPids(dir)
+		for _, pid := range pids {
+			if pid > 1 {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		// This waits a moment, since a killed process leaves its cgroup later, and no event tells.
+		err := cgroups.RemovePath(dir)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
+			return fmt.Errorf("remove cgroup: %w", errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
+// killTree kills a process, its descendants and its session (each exec has its own), until no new ones turn up.
+func killTree(root int) {
+	killed := map[int]bool{}
+	for range 100 {
+		found := family(root, killed)
+		if len(found) == 0 {
+			return
+		}
+		for _, pid := range found {
+			killed[pid] = true
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+// family finds a process, its session, and all that descend from these or from the dead, but none of the dead.
+func family(root int, dead map[int]bool) (members []int) {
+	children := map[int][]int{}
+	var next []int
+	processes, _ := procfs.AllProcs()
+	for _, process := range processes {
+		if stat, err := process.Stat(); err == nil {
+			children[stat.PPID] = append(children[stat.PPID], stat.PID)
+			if stat.PID == root || stat.Session == root || dead[stat.PPID] {
+				next = append(next, stat.PID)
+			}
+		}
+	}
+	for ; len(next) > 0; next = next[1:] {
+		if pid := next[0]; !dead[pid] && !slices.Contains(members, pid) {
+			members = append(members, pid)
+			next = append(next, children[pid]...)
+		}
+	}
+	return members
 }
