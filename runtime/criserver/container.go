@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
 )
 
@@ -60,7 +61,7 @@ func (s *Server) watchContainer(c *container) {
 
 func (s *Server) recordExit(c *container, exit monitor.Exit) {
 	// The cgroup is there until the runtime is told to delete the container.
-	oom := exit.OOM || s.oomKilled(c)
+	oom := exit.OOM || s.cgroups().OOMKills(oci.CgroupDir(c.Config.CgroupsPath)) > 0
 	tryUpdate(s.stopped, c.Record, func(state *store.ContainerState) {
 		if state.Phase == store.ContainerExited {
 			return

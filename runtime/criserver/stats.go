@@ -54,11 +54,6 @@ func (s *Server) cgroups() stats.Cgroups {
 	return stats.Cgroups{Root: stats.Root, V2: s.machine.CgroupV2}
 }
 
-// oomKilled tells whether a process of a container was killed for memory.
-func (s *Server) oomKilled(c *container) bool {
-	return s.cgroups().OOMKills(oci.CgroupDir(c.Config.CgroupsPath)) > 0
-}
-
 // containerStats are a container's statistics. One that has ended uses nothing but disk.
 func (s *Server) containerStats(c *container, disk map[string]diskusage.Usage) *runtimeapi.ContainerStats {
 	config := c.Config.Config
