@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,7 +30,7 @@ func newDriver(ctx testContext, t *testing.T, s *stack.Stack, name string, spec 
 	if _, err := objects.Create(ctx, &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = objects.Delete(t.Context(), name, metav1.DeleteOptions{}) })
+	t.Cleanup(func() { _ = objects.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
 	for _, start := range []func() (func(), error){
 		func() (func(), error) { return d.Serve(filepath.Join(s.RootDir(), "plugins", name, "csi.sock")) },
 		func() (func(), error) { return d.Announce(filepath.Join(s.RootDir(), "plugins_registry")) },

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -20,7 +21,11 @@ func TestExplainRegistries(t *testing.T) {
 	if out, err := s.Exec(ctx, "ip", "address", "add", address+"/32", "dev", "lo"); err != nil {
 		t.Fatal(err, out)
 	}
-	t.Cleanup(func() { _, _ = s.Exec(t.Context(), "ip", "address", "delete", address+"/32", "dev", "lo") })
+	t.Cleanup(func() {
+		if out, err := s.Exec(context.WithoutCancel(ctx), "ip", "address", "delete", address+"/32", "dev", "lo"); err != nil {
+			t.Error(err, out)
+		}
+	})
 	for port, start := range map[int]func(*httptest.Server){5443: (*httptest.Server).StartTLS, 5080: (*httptest.Server).Start} {
 		l, err := s.Listen(fmt.Sprintf("%s:%d", address, port))
 		if err != nil {
