@@ -113,22 +113,8 @@ func (s *Store) usedLayers() map[string]bool {
 	for _, snap := range s.snapshots {
 		use(snap.Chains)
 	}
-	use(slices.Collect(maps.Keys(s.claims)))
+	for i := range s.installing {
+		use(i.Chains)
+	}
 	return used
-}
-
-// claim keeps layers, there or to come, from being deleted until the function it returns is called; s.mu must be held.
-func (s *Store) claim(chains []string) (release func()) {
-	for _, chain := range chains {
-		s.claims[chain]++
-	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, chain := range chains {
-			if s.claims[chain]--; s.claims[chain] == 0 {
-				delete(s.claims, chain)
-			}
-		}
-	}
 }

@@ -31,7 +31,7 @@ const parallelLayers = 3
 
 func (s *Store) layerFS(chain string) string { return s.path("layers", chain, "fs") }
 
-// installation makes the layers of one image that are missing. The caller has claimed them.
+// installation makes the layers of one image that are missing.
 type installation struct {
 	*Store
 	*record

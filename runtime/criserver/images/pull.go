@@ -87,14 +87,18 @@ func (s *Store) resolve(ctx context.Context, e endpoint, named reference.Named, 
 // install unpacks the layers of an image that are missing, and commits it under its names. open opens a layer, compressed
 // or not.
 func (s *Store) install(ctx context.Context, r *record, names []reference.Named, digest v1.Hash, open func(ctx context.Context, n int) (io.ReadCloser, error)) error {
-	s.mu.Lock()
-	release := s.claim(r.Chains)
-	s.mu.Unlock()
-	defer release()
-	i := installation{Store: s, record: r, image: r.ID, open: open, budget: s.newBudget()}
+	i := &installation{Store: s, record: r, image: r.ID, open: open, budget: s.newBudget()}
 	if len(names) > 0 {
 		i.image = names[0].String()
 	}
+	s.mu.Lock()
+	s.installing[i] = true
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.installing, i)
+	}()
 	if err := i.ensureLayers(ctx); err != nil {
 		return err
 	}

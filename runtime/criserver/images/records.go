@@ -166,7 +166,7 @@ func writeFile(name string, content []byte, durable bool) error {
 const maxDigests = 64
 
 // commit makes an image that is completely unpacked visible, and gives it names, which others then lose. The digest is
-// that by which the names mean the image; an archive of docker's has none. The layers must be claimed by the caller.
+// that by which the names mean the image; an archive of docker's has none.
 func (s *Store) commit(ctx context.Context, r *record, names []reference.Named, digest v1.Hash) error {
 	s.commits.Lock()
 	defer s.commits.Unlock()

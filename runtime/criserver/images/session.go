@@ -159,7 +159,7 @@ type blobKey struct{}
 
 // RoundTrip implements http.RoundTripper.
 func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
-	if request.URL.Scheme != "https" && !g.insecure && !isLoopback(request.URL.Hostname()) {
+	if request.URL.Scheme != "https" && !g.insecure && !addressOf(request.URL.Hostname()).IsLoopback() {
 		return nil, fmt.Errorf("%s does not answer by HTTPS, and is not configured as insecure", request.URL.Host)
 	}
 	if err := checkRedirect(request); err != nil {
@@ -173,12 +173,6 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		}{bounded.NewReader(response.Body, g.limit), response.Body}
 	}
 	return response, err
-}
-
-// isLoopback tells whether a host is this machine without asking anyone.
-func isLoopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
 // checkRedirect keeps a public registry from making this machine ask for addresses of its own network, such as the
@@ -195,11 +189,16 @@ func checkRedirect(request *http.Request) error {
 	return nil
 }
 
-func isPrivate(host string) bool {
-	address, err := netip.ParseAddr(host)
-	if err != nil {
-		return host == "localhost"
+// addressOf tells what a host is without asking anyone: nothing is known of a name.
+func addressOf(host string) netip.Addr {
+	if host == "localhost" {
+		return netip.IPv6Loopback()
 	}
-	address = address.Unmap()
-	return address.IsPrivate() || address.IsLoopback() || address.IsLinkLocalUnicast() || address.IsUnspecified()
+	address, _ := netip.ParseAddr(host)
+	return address.Unmap()
+}
+
+func isPrivate(host string) bool {
+	a := addressOf(host)
+	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified()
 }

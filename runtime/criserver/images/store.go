@@ -107,8 +107,9 @@ type Store struct {
 	leaving   map[string]*record  // by ID: removed images of which not all could be deleted yet
 	layers    map[string]layer    // by chain ID
 	snapshots map[string]snapshot // by key
-	claims    map[string]int      // chain IDs of layers that work in flight needs
 	trash     []string            // directories that could not be deleted yet
+
+	installing map[*installation]bool // pulls and imports, whose layers, there or to come, must not be deleted
 }
 
 // Open takes over the directory: it deletes half-done work, sets records it cannot use aside, and imports archives. A
@@ -116,7 +117,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Limits = o.Limits.withDefaults()
 	s := &Store{options: o, images: map[string]*record{}, leaving: map[string]*record{}, layers: map[string]layer{},
-		snapshots: map[string]snapshot{}, mirrors: map[string][]endpoint{}, claims: map[string]int{}, unpacks: make(chan struct{}, o.Limits.Unpacks), http: newTransport()}
+		snapshots: map[string]snapshot{}, mirrors: map[string][]endpoint{}, installing: map[*installation]bool{}, unpacks: make(chan struct{}, o.Limits.Unpacks), http: newTransport()}
 	measuring, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.disk, s.stop = diskusage.NewDisk(measuring), stop
 	for _, step := range []func(context.Context) error{s.configure, s.openRoot, s.load, s.importArchives} {
@@ -212,4 +213,39 @@ func (s *Store) load(ctx context.Context) error {
 	}
 	s.settle(ctx) // what an earlier process could not
 	return nil
+}
+
+// locks is a mutex for each key, which can be waited for with a context.
+type locks struct {
+	mu   sync.Mutex
+	held map[string]chan struct{} // closed when the key is free again
+}
+
+// lock returns the function that unlocks.
+func (l *locks) lock(ctx context.Context, key string) (func(), error) {
+	for {
+		l.mu.Lock()
+		free := l.held[key]
+		if free == nil {
+			break
+		}
+		l.mu.Unlock()
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	defer l.mu.Unlock()
+	if l.held == nil {
+		l.held = map[string]chan struct{}{}
+	}
+	free := make(chan struct{})
+	l.held[key] = free
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.held, key)
+		close(free)
+	}, nil
 }

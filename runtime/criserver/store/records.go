@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -13,16 +12,6 @@ type SandboxConfig struct {
 	RuntimeHandler string                       `json:"runtimeHandler,omitempty"`
 	CreatedAt      time.Time                    `json:"createdAt"`
 }
-
-func (c *SandboxConfig) check() error {
-	if c.Config.GetMetadata().GetUid() == "" {
-		return errNoRecord
-	}
-	return nil
-}
-
-// errNoRecord is for a file that is JSON and says nothing.
-var errNoRecord = errors.New("it is no record")
 
 // SandboxPhase says how far a sandbox has come.
 type SandboxPhase string
@@ -43,13 +32,6 @@ type SandboxState struct {
 	Resources *runtimeapi.LinuxContainerResources `json:"resources,omitempty"`
 }
 
-func (s *SandboxState) check() error {
-	if s.Phase == "" {
-		return errNoRecord
-	}
-	return nil
-}
-
 // ContainerConfig is what a container was asked to be.
 type ContainerConfig struct {
 	SandboxID     string                       `json:"sandboxID"`
@@ -62,13 +44,6 @@ type ContainerConfig struct {
 	CgroupsPath   string                       `json:"cgroupsPath,omitempty"`
 	OwnPIDs       bool                         `json:"ownPIDs,omitempty"` // killing its init kills all of it
 	CreatedAt     time.Time                    `json:"createdAt"`
-}
-
-func (c *ContainerConfig) check() error {
-	if c.SandboxID == "" || c.Config.GetMetadata().GetName() == "" {
-		return errNoRecord
-	}
-	return nil
 }
 
 // ContainerPhase says how far a container has come.
@@ -94,13 +69,6 @@ type ContainerState struct {
 	Reason     string                              `json:"reason,omitempty"`
 	Message    string                              `json:"message,omitempty"`
 	Resources  *runtimeapi.LinuxContainerResources `json:"resources,omitempty"`
-}
-
-func (s *ContainerState) check() error {
-	if s.Phase == "" {
-		return errNoRecord
-	}
-	return nil
 }
 
 // Process names a container's first process and its conmon. By the time a new server looks,

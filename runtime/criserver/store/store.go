@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,10 +160,8 @@ func readJSON(path string, into any) error {
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		return failed // the file may be good
 	}
-	if err == nil {
-		if checked, ok := into.(interface{ check() error }); ok {
-			err = checked.check()
-		}
+	if err == nil && reflect.ValueOf(into).Elem().IsZero() {
+		err = errors.New("it says nothing") // null, for one
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("read %s: %w", path, err), os.Rename(path, path+".corrupt"))
