@@ -158,8 +158,7 @@ func (s streams) PortForward(ctx context.Context, id string, port int32, stream 
 	return err
 }
 
-// dialPod connects from inside the pod's network namespace. A socket belongs to the namespace
-// of the thread that makes it.
+// dialPod connects from inside the pod's network namespace. A socket belongs to the namespace of the thread that makes it.
 func dialPod(ctx context.Context, sb *sandbox, port int) (conn net.Conn, err error) {
 	dial := func() error {
 		dialer := net.Dialer{Timeout: 10 * time.Second}

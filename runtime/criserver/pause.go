@@ -193,9 +193,8 @@ func makePauseRoot(dir string) (err error) {
 			return err
 		}
 	}
-	// The kernel keeps processes that execute what they may not read from being looked into by others: containers get
-	// into neither memory nor root directory of the pause process with the same user, nor with capabilities in a user
-	// namespace.
+	// The kernel keeps processes that execute what they may not read from being looked into by others: containers get into
+	// neither memory nor root directory of the pause process with the same user, nor with capabilities in a user namespace.
 	path := filepath.Join(dir, "pause")
 	// A process that is started while the file is open has a copy of its descriptor until it executes its program, and as
 	// long as that is open for writing the file system cannot be made read-only.

@@ -37,8 +37,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
-// once does work for a name once at a time: all who ask meanwhile get the result, and it goes
-// on when they stop waiting.
+// once does work for a name once at a time: all who ask meanwhile get the result, and it goes on when they stop waiting.
 func (s *Server) once(ctx context.Context, name string, work func(context.Context) (string, error)) (string, error) {
 	result := s.work.DoChan(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)

@@ -73,8 +73,7 @@ func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 	return []byte(content.String()), nil
 }
 
-// mountShm makes the memory that the pod's containers share. A pod in the host's IPC namespace
-// has the host's.
+// mountShm makes the memory that the pod's containers share. A pod in the host's IPC namespace has the host's.
 func (sb *sandbox) mountShm() error {
 	if sb.hostIPC() {
 		return nil

@@ -1,7 +1,6 @@
-// Package criserver is the embedded CRI server: it runs pods on a bare Linux machine with an
-// OCI runtime, conmon and CNI plugins, and answers kubelets, crictl and critest over a unix
-// socket. Read run_pod_sandbox.go, create_container.go and start_container.go in this order; other
-// methods are in files that are named after them or their group.
+// Package criserver is the embedded CRI server: it runs pods on a bare Linux machine with an OCI runtime, conmon and CNI
+// plugins, and answers kubelets, crictl and critest over a unix socket. Read run_pod_sandbox.go, create_container.go and
+// start_container.go in this order; other methods are in files that are named after them or their group.
 package criserver
 
 import (
@@ -57,8 +56,7 @@ const (
 type Options struct {
 	Root  string // what survives a reboot: images, records
 	State string // what does not: namespaces, mounts, bundles
-	// Runtimes are the OCI runtimes by the name of their handler. The default is that of
-	// DefaultRuntime.
+	// Runtimes are the OCI runtimes by the name of their handler. The default is that of DefaultRuntime.
 	Runtimes       map[string]string
 	DefaultRuntime string
 	Conmon         string

@@ -167,8 +167,7 @@ func (s *Server) podCgroup(sb *sandbox) string {
 	return parent
 }
 
-// podUsage is what a pod's cgroup uses, which is the kubelet's; without one it is the sum of its
-// containers.
+// podUsage is what a pod's cgroup uses, which is the kubelet's; without one it is the sum of its containers.
 func (s *Server) podUsage(sb *sandbox) stats.Usage {
 	if dir := s.podCgroup(sb); dir != "" {
 		if usage, err := s.cgroups().Read(dir); err == nil {

@@ -15,9 +15,8 @@ import (
 	"minikubelet/runtime/criserver/store"
 )
 
-// StopContainer asks a container to end, and kills it when it has not by the timeout. One that
-// is not there or has ended is no error. Of several calls at once each keeps its own time: the
-// shortest wins.
+// StopContainer asks a container to end, and kills it when it has not by the timeout. One that is not there or has ended is
+// no error. Of several calls at once each keeps its own time: the shortest wins.
 func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
 	c, err := s.findContainer(r.GetContainerId())
 	if errors.Is(err, errNotFound) {

@@ -20,8 +20,7 @@ import (
 	"minikubelet/runtime/criserver/store"
 )
 
-// task is a container as the OCI runtime and conmon know it: that of a container of the CRI, or
-// a sandbox's pause process.
+// task is a container as the OCI runtime and conmon know it: that of a container of the CRI, or a sandbox's pause process.
 type task struct {
 	id      string
 	bundle  string

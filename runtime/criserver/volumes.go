@@ -173,8 +173,7 @@ func prepareMounts(mounts []*runtimeapi.Mount) error {
 	return nil
 }
 
-// checkPropagation refuses a propagation that the mount which a path is on does not have:
-// nothing would ever come through.
+// checkPropagation refuses a propagation that the mount which a path is on does not have: nothing would ever come through.
 func checkPropagation(path string, propagation runtimeapi.MountPropagation) error {
 	if propagation == runtimeapi.MountPropagation_PROPAGATION_PRIVATE {
 		return nil

@@ -67,8 +67,7 @@ func New(confDir string, binDirs []string, cacheDir string) *Plugins {
 	return &Plugins{confDir: confDir, binDirs: binDirs, cacheDir: cacheDir}
 }
 
-// forPod has a cache for each pod: with one for all libcni would read that of every pod to
-// disconnect one.
+// forPod has a cache for each pod: with one for all libcni would read that of every pod to disconnect one.
 func (p *Plugins) forPod(id string) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(p.binDirs, filepath.Join(p.cacheDir, id), &boundedExec{})
 }
@@ -224,8 +223,7 @@ func (m PortMapping) Check() error {
 	return nil
 }
 
-// idlePlugins do nothing for a pod that asks for nothing of theirs, unless their configuration
-// itself has one of these keys.
+// idlePlugins do nothing for a pod that asks for nothing of theirs, unless their configuration itself has one of these keys.
 var idlePlugins = map[string][]string{
 	"portmap":   {"runtimeConfig"},
 	"bandwidth": {"runtimeConfig", "ingressRate", "ingressBurst", "egressRate", "egressBurst"},

@@ -1,6 +1,5 @@
-// Package monitor runs containers: it starts the OCI runtime (runc, crun) and conmon, the
-// process that stays beside each container, keeps its stdio and log, and writes down how it
-// ended. Neither needs this server to live on.
+// Package monitor runs containers: it starts the OCI runtime (runc, crun) and conmon, the process that stays beside each
+// container, keeps its stdio and log, and writes down how it ended. Neither needs this server to live on.
 package monitor
 
 import (
@@ -126,8 +125,7 @@ type Exit struct {
 	OOM        bool
 }
 
-// ReadExit returns what conmon wrote when the container ended; fs.ErrNotExist when it has not,
-// or when conmon was killed.
+// ReadExit returns what conmon wrote when the container ended; fs.ErrNotExist when it has not, or when conmon was killed.
 func ReadExit(bundle string) (Exit, error) {
 	path := filepath.Join(bundle, exitFile)
 	var code int64

@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handle is a process that we are not the parent of. It goes on meaning that process after its
-// PID was given to another.
+// Handle is a process that we are not the parent of. It goes on meaning that process after its PID was given to another.
 type Handle struct {
 	file *os.File
 	PID  int

@@ -41,8 +41,7 @@ type Options struct {
 // Path is the file of a pinned namespace.
 func Path(dir, kind string) string { return filepath.Join(dir, kind) }
 
-// Pin makes the namespaces and bind mounts each over a file of Dir. On error the caller is
-// expected to Unpin.
+// Pin makes the namespaces and bind mounts each over a file of Dir. On error the caller is expected to Unpin.
 func Pin(o Options) error {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("make directory for namespaces: %w", err)
@@ -52,8 +51,7 @@ func Pin(o Options) error {
 	return <-result
 }
 
-// pinHere turns the calling thread into a member of new namespaces. They exist as long as the
-// thread or the bind mount does.
+// pinHere turns the calling thread into a member of new namespaces. They exist as long as the thread or the bind mount does.
 func pinHere(o Options) error {
 	if o.Users == nil {
 		if err := unix.Unshare(o.flags()); err != nil {

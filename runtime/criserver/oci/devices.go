@@ -111,8 +111,7 @@ func deviceOf(info fs.FileInfo, target string) (specs.LinuxDevice, bool) {
 	}, true
 }
 
-// deviceRules close the cgroup to all devices but the listed. The runtime adds those that every
-// container may use.
+// deviceRules close the cgroup to all devices but the listed. The runtime adds those that every container may use.
 func deviceRules(c Container) []specs.LinuxDeviceCgroup {
 	if c.Config.GetLinux().GetSecurityContext().GetPrivileged() {
 		return []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}

@@ -85,8 +85,7 @@ func ExpandSlice(slice string) string {
 	return expanded
 }
 
-// CgroupDir is the path of a container's cgroup below the cgroup file systems, by what
-// CgroupsPath made for it.
+// CgroupDir is the path of a container's cgroup below the cgroup file systems, by what CgroupsPath made for it.
 func CgroupDir(cgroupsPath string) string {
 	slice, rest, ok := strings.Cut(cgroupsPath, ":")
 	if !ok {

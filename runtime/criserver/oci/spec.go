@@ -42,8 +42,7 @@ type Machine struct {
 	CgroupV2 bool
 	Hugetlb  bool // the controller is there
 	Swap     bool // and is accounted for
-	// MinOOMScoreAdj is the least that the server may ask for: it cannot go below its own
-	// without CAP_SYS_RESOURCE.
+	// MinOOMScoreAdj is the least that the server may ask for: it cannot go below its own without CAP_SYS_RESOURCE.
 	MinOOMScoreAdj int
 	// Capabilities are what "all" means: the server's own.
 	Capabilities []string
@@ -59,8 +58,7 @@ type Container struct {
 	Sandbox *runtimeapi.PodSandboxConfig
 	RootFS  string
 	User    User
-	// Namespaces that the container joins. Kinds that are missing here are the host's; one
-	// without a path is made.
+	// Namespaces that the container joins. Kinds that are missing here are the host's; one without a path is made.
 	Namespaces []specs.LinuxNamespace
 	// UIDMappings and GIDMappings are those of the user namespace, if Namespaces has one.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
@@ -159,8 +157,7 @@ func processOf(c Container, m Machine) (*specs.Process, error) {
 	return process, err
 }
 
-// command is what to execute: a command replaces the image's entrypoint and its arguments, args
-// only the latter.
+// command is what to execute: a command replaces the image's entrypoint and its arguments, args only the latter.
 func command(config *runtimeapi.ContainerConfig, image v1.Config) ([]string, error) {
 	entrypoint, args := config.GetCommand(), config.GetArgs()
 	if len(entrypoint) == 0 {
@@ -181,8 +178,7 @@ func command(config *runtimeapi.ContainerConfig, image v1.Config) ([]string, err
 	return all, nil
 }
 
-// environment is the image's, changed by the container's. Of each variable there is one, where
-// it was first set.
+// environment is the image's, changed by the container's. Of each variable there is one, where it was first set.
 func environment(c Container) ([]string, error) {
 	var env []string
 	index := map[string]int{}
