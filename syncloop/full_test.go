@@ -37,6 +37,15 @@ func TestFull(t *testing.T) {
 		}
 	}
 	run := func(fn func(context.Context)) { b.parts.Go(func() { fn(b.ctx) }) }
+	run(func(ctx context.Context) { // the fake recorder keeps what it is told when nothing reads it, and then waits
+		for {
+			select {
+			case <-b.events.Events:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 
 	observe := func(uid types.UID, at time.Time) {
 		b.PLEG.Cache.Put(&cri.PodStatus{UID: uid, Namespace: "ns", Name: string(uid), ObservedAt: at, IPs: []string{"127.0.0.1"}, Containers: []*cri.ContainerStatus{{
