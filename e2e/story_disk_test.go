@@ -32,13 +32,13 @@ func TestExplainDiskFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Registry.Push(ctx, name+":1", large); err != nil {
+	if err := s.Registry.Push(ctx, "story/"+name+":1", large); err != nil {
 		t.Fatal(err)
 	}
 
 	volume, log, pull := newPod(t), newPod(t), newPod(t)
 	volumed(corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: name}}}, "")(volume)
-	image(name+":1", corev1.PullIfNotPresent)(pull)
+	image("127.0.0.1:5000/story/"+name+":1", corev1.PullIfNotPresent)(pull)
 	for _, pod := range []*corev1.Pod{volume, log, pull} {
 		pod.Spec.NodeName = ""
 		*pod = *create(ctx, t, pod)

@@ -20,7 +20,7 @@ func TestExplainStarts(t *testing.T) {
 			memory("512Ki")(p)
 			p.Spec.Containers = append(p.Spec.Containers, shell("other", "sleep 1000")) // so that the pod has no limit
 		}},
-		"memory-of-pod": {"MemoryTooLow", []string{"sandbox", "resources.limits.memory"}, memory("256Ki")},
+		"memory-of-pod": {"MemoryTooLow", []string{"too low even to start it", "resources.limits.memory"}, memory("256Ki")},
 		"seccomp": {"ProfileMissing", []string{"seccomp profile", "/seccomp/no-such.json", "on the node"}, first(func(c *corev1.Container) {
 			c.SecurityContext = &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: new("no-such.json")}}
 		})},

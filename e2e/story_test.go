@@ -53,6 +53,8 @@ func explain(ctx context.Context, pod string) (s story.Story, err error) {
 // told asks the kubelet for a pod's story until its cause is the wanted one.
 func told(ctx context.Context, t *testing.T, pod, cause string, says ...string) story.Story {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
 	for {
 		s, err := explain(ctx, pod)
 		if err == nil && s.Cause == cause && (cause != "" || s.State == "Ready") {
@@ -227,10 +229,8 @@ func explained(ctx context.Context, t *testing.T, prefix string, cases map[strin
 		tc.pod(pod)
 		create(ctx, t, pod)
 	}
-	soon, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
 	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) { told(soon, t, prefix+"-"+name, tc.cause, tc.says...) })
+		t.Run(name, func(t *testing.T) { told(ctx, t, prefix+"-"+name, tc.cause, tc.says...) })
 	}
 }
 

@@ -151,10 +151,16 @@ var verdicts = compile([]meaning{
 
 const moreRoom = "Lower resources.requests, end other pods, or use a larger node. The pod has to be created anew."
 
-var diskFull = meaning{"NodeDiskFull", `(\S*/\S+): no space left on device`, `the node's disk is full, at least where $1 is`, `Free space on the node: images that nothing uses, logs, emptyDir volumes.`}
+// diskFull comes before all else in its tables: where one registry's answer is kept on a full disk, another may be asked in vain.
+var diskFull = []meaning{
+	{"NodeDiskFull", `(/\S+): no space left on device`, `the node's disk is full, at least where $1 is`, freeSpace},
+	{"NodeDiskFull", `no space left on device`, `the node's disk is full`, freeSpace},
+}
+
+const freeSpace = "Free space on the node: images that nothing uses, logs, emptyDir volumes."
 
 // inputs are what messages say of the things that volumes and environment variables are made of.
-var inputs = compile([]meaning{
+var inputs = compile(append(diskFull, []meaning{
 	{"ConfigMapMissing", `configmap "([^"]+)" not found`, `the ConfigMap $1 does not exist`, `Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
 	{"SecretMissing", `secret "([^"]+)" not found`, `the Secret $1 does not exist`, `Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
 	{"KeyMissing", `couldn't find key (\S+) in (ConfigMap|Secret) (\S+)`, `the $2 $3 has no key $1`, `Add the key, correct its name in the pod, or mark the reference as optional.`},
@@ -176,11 +182,10 @@ var inputs = compile([]meaning{
 	{"VolumeInUse", `ReadWriteOncePod access mode and is already in use`, `it may be used by one pod at a time (ReadWriteOncePod), and another pod on this node has it`, `Wait for that pod's end, or delete it; this one goes on by itself then.`},
 	{"VolumeUnsupported", `\((\S+)\): volumes of kind (\S+) are not supported`, `$1 is of the kind $2, which this kubelet does not have`, `Use a CSI driver for it, or another node.`},
 	{"SubPath", `subPath "([^"]*)": (.*)`, `the subPath $1 cannot be used: $2`, `A subPath is relative to its volume and cannot lead out of it, nor can links in it.`},
-	diskFull,
-})
+}...))
 
 // sandboxes are what messages say of a sandbox that cannot be made.
-var sandboxes = compile([]meaning{
+var sandboxes = compile(append(diskFull, []meaning{
 	{"RuntimeClassMissing", `failed to get RuntimeClass "([^"]+)": RuntimeClass not found`, `the RuntimeClass $1 does not exist`, `Create it, or correct runtimeClassName in the pod; the pod goes on by itself then.`},
 	{"HandlerMissing", `(?:unknown|no) (?:handler|runtime)(?: for)? "([^"]+)"|runtime handler "?([^" ]+)"? not`, `the container runtime has no handler $1$2, which the RuntimeClass names`,
 		`Configure the handler in the runtime, or correct the RuntimeClass.`},
@@ -193,8 +198,7 @@ var sandboxes = compile([]meaning{
 	{"RuntimeAway", `connection refused|error while dialing|no such file or directory.*\.sock|Unavailable`, `the container runtime does not answer`, `Start it, and see its log; the kubelet goes on by itself then.`},
 	{"RuntimeHangs", `DeadlineExceeded|deadline exceeded`, `the container runtime did not answer in time`, `See the runtime's log and the node's load. The kubelet asks again by itself; runtimeRequestTimeout is how long it waits for an answer.`},
 	{"MemoryTooLow", tooLittle, `the memory limits of its containers are too low even to start it`, aFewMiB},
-	diskFull,
-})
+}...))
 
 const aFewMiB = "Raise resources.limits.memory: a container needs a few MiB to start."
 
@@ -202,7 +206,7 @@ const aFewMiB = "Raise resources.limits.memory: a container needs a few MiB to s
 const tooLittle = `container init was OOM-killed|memory limit too low|unable to set memory limit`
 
 // images are what registries and runtimes say of an image that cannot be had.
-var images = compile([]meaning{
+var images = compile(append(diskFull, []meaning{
 	{"ImageSignature", `signature validation failed(?:: )?([^\n]*)`, `the runtime does not accept its signature: $1`, `Sign the image, or correct the runtime's policy (containers-policy.json for CRI-O).`},
 	{"ImageRateLimit", `toomanyrequests|429 too many`, `its registry gives no more images to this address for a while`, `Log in to the registry with a pull secret, use a mirror, or wait.`},
 	{"ImagePlatform", `no match for platform|no image for platform|does not provide .*platform`, `it does not exist for this machine's architecture`, `Use an image for it, or another node.`},
@@ -214,16 +218,15 @@ var images = compile([]meaning{
 	{"RegistryAway", `lookup (\S+?):? (?:on [^:]*:\d+)?[^\n]*`, `the name of its registry, $1, cannot be resolved`, `See that the name is right, and the node's DNS (/etc/resolv.conf); the pull is tried again by itself.`},
 	{"RegistryAway", `dial tcp (\S+?): (?:connect: )?([^\n"]*)`, `its registry cannot be reached at $1: $2`, reachable},
 	{"RegistryAway", `no such host|connection refused|timeout|network is unreachable|registry is unavailable`, `its registry cannot be reached`, reachable},
-	diskFull,
-})
+}...))
 
 const reachable = "See that the registry's name and port are right, that it runs, and that the node reaches it; the pull is tried again by itself."
 
 // starts are what messages say of a container that cannot be made or started.
 var starts = compile([]meaning{
 	{"RunsAsRoot", `runAsNonRoot|breaks non-root policy`, `it must not run as root (runAsNonRoot), and would`, `Set runAsUser to a number other than 0, or use an image that names such a user.`},
-	{"ProfileMissing", `(seccomp|apparmor) profile "?([^":\s]+)"?.*(?:not found|no such file)`, `its $1 profile $2 is not on the node`, `Put the profile there, or correct its name in securityContext.`},
-	{"ProfileMissing", `(seccomp|apparmor) profile([^\n]*)`, `its $1 profile cannot be used:$2`, `Correct the profile, or name another in securityContext.`},
+	{"ProfileMissing", `(seccomp|apparmor) profile:? (?:open )?"?([^":\s]+)"?.*(?:not found|no such file)`, `its $1 profile $2 is not on the node`, `Put the profile there, or correct its name in securityContext.`},
+	{"ProfileMissing", `(seccomp|apparmor) profile:? ([^\n]*)`, `its $1 profile cannot be used: $2`, `Correct the profile, or name another in securityContext.`},
 	{"CommandDenied", `permission denied|exec: "[^"]*": is a directory`, `its command may not be executed`, `Make the file executable in the image (chmod +x), or correct command.`},
 	{"WrongArchitecture", `exec format error`, `its program is for another architecture, or is a script without #!`, `Use an image for this machine.`},
 	{"MountMismatch", `to rootfs at "([^"]*)".*not a directory`, `a directory is to be mounted on $1, which is a file in its image, or the other way round`, `Correct mountPath; a single file of a volume is named by subPath.`},
