@@ -28,7 +28,7 @@ func main() {
 		debug.SetGCPercent(gcPercent)
 	}
 	if len(os.Args) > 1 && os.Args[1] == hold.Command { // part: debug hold, kubelet/hold
-		if err := hold.Main(os.Args[2:], os.Stdin); err != nil {
+		if err := hold.Main(os.Stdin); err != nil {
 			fmt.Fprintln(os.Stderr, "kubelet:", err)
 			os.Exit(1)
 		}

@@ -4,9 +4,10 @@
 package hold
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -38,13 +39,17 @@ func Start(ctx context.Context, o Options) (wait func(context.Context), err erro
 	if err != nil {
 		return nil, err
 	}
-	helper := exec.CommandContext(ctx, program, Command, "-kubeconfig="+o.Kubeconfig, "-node="+o.Node, "-duration="+o.Duration.String())
+	helper := exec.CommandContext(ctx, program, Command)
 	helper.Stderr = os.Stderr
-	// Its input ends with this process, however that ends, and the helper with it.
-	if _, err := helper.StdinPipe(); err != nil {
-		return nil, err
+	// Its input says what to do, and ends with this process, however that ends, and the helper with it.
+	input, err := helper.StdinPipe()
+	if err == nil {
+		err = helper.Start()
 	}
-	if err := helper.Start(); err != nil {
+	if err == nil {
+		err = json.NewEncoder(input).Encode(o)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) {
@@ -55,19 +60,12 @@ func Start(ctx context.Context, o Options) (wait func(context.Context), err erro
 }
 
 // Main is the helper: it renews the lease until its input ends.
-func Main(args []string, input io.Reader) error {
+func Main(input io.Reader) error {
 	var o Options
-	set := flag.NewFlagSet(Command, flag.ContinueOnError)
-	set.StringVar(&o.Kubeconfig, "kubeconfig", "", "the kubelet's")
-	set.StringVar(&o.Node, "node", "", "the node's name")
-	set.DurationVar(&o.Duration, "duration", 0, "of the lease")
-	if err := set.Parse(args); err != nil {
-		return err
+	if err := json.NewDecoder(input).Decode(&o); err != nil || o.Duration <= 0 {
+		return fmt.Errorf("%s is for the kubelet itself, which says on its input whose lease it means: %w", Command, cmp.Or(err, errors.New("no duration")))
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
-	if err == nil && o.Duration <= 0 {
-		err = errors.New("-duration must be positive")
-	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", Command, err)
 	}

@@ -3,25 +3,28 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
+	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/server"
@@ -110,17 +113,7 @@ func (l *Local) next() <-chan struct{} {
 }
 
 // Run answers until ctx ends.
-func (l *Local) Run(ctx context.Context) {
-	s := &http.Server{
-		Handler: l.Server, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
-		BaseContext: func(net.Listener) context.Context { return ctx },
-	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
-	if err := s.Serve(l.listener); !errors.Is(err, http.ErrServerClosed) {
-		klog.FromContext(ctx).Error(err, "The local socket is closed")
-	}
-}
+func (l *Local) Run(ctx context.Context) { l.Server.Port(l.listener).Run(ctx) }
 
 func (l *Local) pod(r *http.Request) (*corev1.Pod, error) {
 	pods, namespace, name := l.Pods(), r.PathValue("namespace"), r.PathValue("pod")
@@ -194,4 +187,183 @@ func (l *Local) stop(w http.ResponseWriter, r *http.Request) error {
 	_, err = fmt.Fprintf(w, "pod %s/%s has ended; it starts again when its manifest changes or the kubelet starts (remove it from the %s to keep it from that)\n",
 		pod.Namespace, pod.Name, map[string]string{"file": "directory of manifests", "http": "manifests of the URL"}[pod.Annotations[podinfo.SourceAnnotation]])
 	return err
+}
+
+const (
+	maxEvents = 32  // different ones that are kept of a pod, the newest
+	maxPods   = 500 // that events are kept of, those that had one last
+)
+
+// Record takes an event of a pod; one that came before is counted. Without an apiserver there is no other place for events, and
+// with one they stay for an hour only.
+func (l *Local) Record(e *corev1.Event) {
+	if e.InvolvedObject.Kind != "Pod" {
+		return
+	}
+	defer l.Changed()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	uid, at := e.InvolvedObject.UID, e.LastTimestamp.Time
+	if at.IsZero() {
+		at = time.Now()
+	}
+	took := story.Event{
+		First: at, Last: at, Count: 1, Warning: e.Type == corev1.EventTypeWarning, Reason: e.Reason, Message: e.Message,
+	}
+	if _, name, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok { // spec.containers{name}
+		took.Container = strings.TrimSuffix(name, "}")
+	}
+	list := l.events[uid]
+	if i := slices.IndexFunc(list, func(o story.Event) bool {
+		return o.Reason == took.Reason && o.Message == took.Message && o.Container == took.Container
+	}); i >= 0 {
+		took.First, took.Count = list[i].First, list[i].Count+1
+		list = slices.Delete(list, i, i+1)
+	} else if len(list) >= maxEvents {
+		list = slices.Delete(list, 0, 1)
+	}
+	l.events[uid] = append(list, took)
+	if len(l.events) > maxPods {
+		last := func(uid types.UID) time.Time { return l.events[uid][len(l.events[uid])-1].Last }
+		delete(l.events, slices.MinFunc(slices.Collect(maps.Keys(l.events)), func(a, b types.UID) int { return last(a).Compare(last(b)) }))
+	}
+}
+
+// Events returns a pod's events, the oldest first.
+func (l *Local) Events(uid types.UID) []story.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.events[uid])
+}
+
+// Pulling says how far a layer of an image is that is being pulled. Only a runtime in the same process tells.
+func (l *Local) Pulling(image, layer string, done, total int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.layers[image] == nil {
+		l.layers[image] = map[string]story.Pull{}
+	}
+	l.layers[image][layer] = story.Pull{Done: done, Total: total}
+}
+
+// Pulled says that an image is there, or is begun with anew.
+func (l *Local) Pulled(image string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.layers, image)
+}
+
+// Pulls returns the images that are being pulled, the layers of each added up.
+func (l *Local) Pulls() []story.Pull {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []story.Pull
+	for image, layers := range l.layers {
+		sum := story.Pull{Image: image}
+		for _, layer := range layers {
+			sum.Done, sum.Total = sum.Done+layer.Done, sum.Total+layer.Total
+		}
+		all = append(all, sum)
+	}
+	return all
+}
+
+// Client talks to a kubelet on this machine.
+type Client struct {
+	path string
+	// Transport connects to the socket, whatever host a URL names.
+	Transport *http.Transport
+}
+
+// NewClient makes a client of the kubelet with that root directory; it does not connect.
+func NewClient(rootDir string) *Client {
+	c := &Client{path: Path(rootDir)}
+	c.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", c.path)
+	}}
+	return c
+}
+
+// URL is the address of a request.
+func (c *Client) URL(query url.Values, path ...string) *url.URL {
+	u := (&url.URL{Scheme: "http", Host: "kubelet"}).JoinPath(path...)
+	u.RawQuery = query.Encode()
+	return u
+}
+
+// Do sends a request and returns the body of its answer, which is to be closed.
+func (c *Client) Do(ctx context.Context, method string, query url.Values, path ...string) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.URL(query, path...).String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := (&http.Client{Transport: c.Transport}).Do(r)
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("no kubelet answers on %s: see that one runs, and name its --root-dir", c.path)
+	case err != nil:
+		return nil, fmt.Errorf("ask the kubelet on %s, which only root may: %w", c.path, err)
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
+	return nil, cmp.Or(err, errors.New(strings.TrimSpace(string(text))))
+}
+
+// Find returns the pod called NAME or NAMESPACE/NAME. A static pod is found by its manifest's name too, without the node's
+// at its end.
+func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
+	namespace, short, ok := strings.Cut(name, "/")
+	if !ok {
+		namespace, short = corev1.NamespaceDefault, name
+	}
+	body, err := c.Do(ctx, http.MethodGet, nil, "pods")
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	var pods corev1.PodList
+	if err := json.NewDecoder(body).Decode(&pods); err != nil {
+		return nil, fmt.Errorf("read the kubelet's answer: %w", err)
+	}
+	var found *corev1.Pod
+	answer := []string{fmt.Sprintf("pod %s/%s is not on this node", namespace, short)}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		switch {
+		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(p)):
+		case p.Namespace != namespace:
+			answer = append(answer, fmt.Sprintf("but %s/%s is", p.Namespace, p.Name))
+		case found == nil || p.Name == short:
+			found = p
+		}
+	}
+	if found == nil {
+		return nil, errors.New(strings.Join(answer, ", "))
+	}
+	return found, nil
+}
+
+// Watch calls on with a line of each pod, and again after each change and each second, until ctx or the kubelet ends or on wants no
+// more.
+func (c *Client) Watch(ctx context.Context, on func([]story.Summary) (more bool)) error {
+	body, err := c.Do(ctx, http.MethodGet, nil, "watch")
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	in := json.NewDecoder(body)
+	for more := true; more; {
+		var lines []story.Summary
+		if err := in.Decode(&lines); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("the kubelet tells no more of its pods: %w", err)
+		}
+		more = on(lines)
+	}
+	return nil
 }

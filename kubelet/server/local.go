@@ -2,6 +2,9 @@ package server
 
 import (
 	"context"
+	"io"
+	"log"
+	"net"
 	"net/http"
 	"time"
 )
@@ -38,6 +41,11 @@ func (l *Local) Handle(pattern string, stream bool, handler func(http.ResponseWr
 
 // ServeHTTP implements http.Handler.
 func (l *Local) ServeHTTP(w http.ResponseWriter, r *http.Request) { l.mux.ServeHTTP(w, r) }
+
+// Port answers on a socket.
+func (l *Local) Port(on net.Listener) *Port {
+	return &Port{on, &http.Server{Handler: l, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}}
+}
 
 // Error is an error whose status the client gets to see.
 func Error(status int, message string) error { return &httpError{status, message} }

@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,6 +23,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	"minikubelet/kubelet/timeline/story"
 )
 
 // assets are sent as they are: what differs comes with the state, as data. A template would bring in reflection by name, which
@@ -226,9 +230,6 @@ func (p *Page) step(w http.ResponseWriter, r *http.Request) {
 	step := steps[at]
 	step.What = titles()[step.Name]
 	code := locate(&step, steps)
-	if step.Upstream = code.Upstream; step.Function == "" {
-		step.Function, step.File = code.Function, code.File
-	}
 	reply(w, map[string]any{"step": step, "code": code})
 }
 
@@ -259,10 +260,7 @@ func (p *Page) exported(r *http.Request) []Step {
 	if r.URL.Query().Has("pod") {
 		return p.recorder.Steps(types.UID(r.URL.Query().Get("pod")))
 	}
-	steps := p.recorder.Steps("")
-	for uid := range p.recorder.Pods() {
-		steps = append(steps, p.recorder.Steps(uid)...)
-	}
+	steps, _ := p.recorder.Since(0, math.MaxInt)
 	return steps
 }
 
@@ -295,4 +293,53 @@ func (p *Page) perfetto(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Disposition", `attachment; filename="perfetto.json"`)
 	reply(w, map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
+}
+
+// State is what the page shows besides steps. Held and Modes are the page's own.
+type State struct {
+	Node     string          `json:"node"`
+	Version  string          `json:"version"`
+	Pods     []story.Summary `json:"pods"` // those that should run; the page adds those of which only steps are left
+	Channels []Channel       `json:"channels"`
+	Workers  []Worker        `json:"workers"`
+	// Writes are the pods whose status is not in the apiserver yet, with the time since when.
+	Writes map[types.UID]time.Time `json:"writes"`
+	Held   []Held                  `json:"held"`
+	Modes  []string                `json:"modes"` // what of --step and --chaos is on
+}
+
+// Channel is one that the sync loop reads from.
+type Channel struct {
+	Name     string `json:"name"`
+	Waiting  int    `json:"waiting"`
+	Capacity int    `json:"capacity"`
+}
+
+// Worker is a pod's goroutine with its mailbox.
+type Worker struct {
+	Pod   types.UID `json:"pod"`
+	Phase string    `json:"phase"`
+	Mail  bool      `json:"mail"`  // an update that no step has seen
+	Rings bool      `json:"rings"` // there is a reason for another step
+}
+
+// state is what is true now, as it is sent.
+func (p *Page) state() State {
+	s := p.now()
+	s.Held = p.steps.Held()
+	slices.SortFunc(s.Workers, func(a, b Worker) int { return cmp.Compare(a.Pod, b.Pod) })
+	gone := p.recorder.Pods()
+	for _, pod := range s.Pods {
+		delete(gone, pod.UID)
+	}
+	for _, uid := range slices.Sorted(maps.Keys(gone)) {
+		s.Pods = append(s.Pods, story.Summary{UID: uid, Name: gone[uid], State: "Gone", Gone: true})
+	}
+	if p.steps != nil {
+		s.Modes = append(s.Modes, "--step="+p.steps.String())
+	}
+	if p.chaos != nil {
+		s.Modes = append(s.Modes, "--chaos="+p.chaos.String())
+	}
+	return s
 }

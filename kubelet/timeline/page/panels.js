@@ -36,7 +36,7 @@ export function about(filter) {
   const title = filter.pod === "*" ? "All steps" : filter.pod === "" ? "The node" : p?.pod ?? "A pod that is not kept any more";
   replace($("about"), JSON.stringify([title, p]), () => [
     h("h2", {}, title, p && h("span", { class: `chip ${look(p)}` }, p.state)),
-    p && !p.gone && h("p", {}, p.answer || p.progress || `The pod is ${p.state}.`),
+    p && !p.gone && h("p", {}, p.answer || p.progress || `The pod is ${p.state}.`, p.remedy && ` ${p.remedy}`),
     p && !p.gone && h("p", { class: "small" }, `${p.ready} of ${p.of} containers are ready, ${p.restarts} restarts, from ${p.source}, ${p.uid}`),
   ].filter(Boolean));
 }

@@ -70,12 +70,7 @@ function makeScale(steps, longGap = 250) {
     at += p.share + gap;
   }
   const x = (t) => {
-    let low = 0, high = parts.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (parts[middle].from <= t) low = middle; else high = middle - 1;
-    }
-    const p = parts[low];
+    const p = parts.findLast((p) => p.from <= t) ?? parts[0];
     return p.at + Math.min(1, Math.max(0, (t - p.from) / (p.to - p.from))) * p.share;
   };
   return { x, parts, gap };

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"strconv"
@@ -17,6 +18,8 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -127,7 +130,9 @@ func (s *StepMode) Unary(ctx context.Context, method string, request, reply any,
 	}
 	if edit != nil {
 		create = proto.CloneOf(create)
-		edit.apply(create.Config)
+		if err := edit.apply(create.Config); err != nil {
+			return err
+		}
 		trace.SpanFromContext(ctx).AddEvent("step mode: the request was changed")
 		request = create
 	}
@@ -184,7 +189,7 @@ func (s *StepMode) Release(id int, edit *Edit) error {
 	case edit != nil && step.Edit == nil:
 		return fmt.Errorf("step %d is no CreateContainer: nothing of it can be changed", id)
 	case edit != nil:
-		if err := edit.check(); err != nil {
+		if err := edit.apply(&runtimeapi.ContainerConfig{}); err != nil {
 			return err
 		}
 	}
@@ -226,17 +231,8 @@ func editable(c *runtimeapi.ContainerConfig) *Edit {
 	return e
 }
 
-// check tells of a variable without a name.
-func (e *Edit) check() error {
-	for _, kv := range e.Env {
-		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" || strings.ContainsFunc(name, unicode.IsSpace) {
-			return fmt.Errorf("env: %q: want NAME=VALUE", kv)
-		}
-	}
-	return nil
-}
-
-func (e *Edit) apply(c *runtimeapi.ContainerConfig) {
+// apply changes a container. It refuses a variable without a name.
+func (e *Edit) apply(c *runtimeapi.ContainerConfig) error {
 	if e.Command != nil {
 		c.Command = e.Command
 	}
@@ -247,9 +243,13 @@ func (e *Edit) apply(c *runtimeapi.ContainerConfig) {
 		c.Envs = nil
 	}
 	for _, kv := range e.Env {
-		name, value, _ := strings.Cut(kv, "=")
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || name == "" || strings.ContainsFunc(name, unicode.IsSpace) {
+			return fmt.Errorf("env: %q: want NAME=VALUE", kv)
+		}
 		c.Envs = append(c.Envs, &runtimeapi.KeyValue{Key: name, Value: []byte(value)})
 	}
+	return nil
 }
 
 // show is a request as JSON, without the credentials of a registry.
@@ -264,4 +264,91 @@ func show(request any) string {
 	}
 	text := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Format(message)
 	return text[:min(len(text), maxBody)]
+}
+
+// Chaos makes calls to the runtime fail, wait or hang, some of them.
+type Chaos struct {
+	text   string
+	rules  []chaosRule
+	random func() float64
+}
+
+type chaosRule struct {
+	method      string // * for all
+	kind        string // error, delay or hang
+	delay       time.Duration
+	probability float64
+}
+
+const chaosForm = "want METHOD=KIND:PROBABILITY, where METHOD is a CRI method or *, KIND is error, delay(DURATION) or hang, and PROBABILITY is above 0 and at most 1, as in RunPodSandbox=error:0.3"
+
+// ParseChaos reads --chaos: rules separated by commas. It returns nil for "".
+func ParseChaos(text string) (*Chaos, error) {
+	if text == "" {
+		return nil, nil
+	}
+	c := &Chaos{text: text, random: rand.Float64}
+	for word := range strings.SplitSeq(text, ",") {
+		rule, err := parseChaos(strings.TrimSpace(word))
+		if err != nil {
+			return nil, fmt.Errorf("--chaos: %q: %w", word, err)
+		}
+		c.rules = append(c.rules, rule)
+	}
+	return c, nil
+}
+
+func parseChaos(word string) (rule chaosRule, err error) {
+	method, rest, _ := strings.Cut(word, "=")
+	kind, probability, _ := strings.Cut(rest, ":")
+	kind, argument, has := strings.Cut(kind, "(")
+	rule = chaosRule{method: method, kind: kind}
+	if rule.probability, err = strconv.ParseFloat(probability, 64); err != nil || !(rule.probability > 0 && rule.probability <= 1) {
+		return rule, fmt.Errorf("the probability is %q: %s", probability, chaosForm)
+	}
+	if method != "*" && !isMethod(method) {
+		return rule, fmt.Errorf("%q is no CRI method: %s", method, chaosForm)
+	}
+	switch {
+	case kind == "delay":
+		if rule.delay, err = time.ParseDuration(strings.TrimSuffix(argument, ")")); err != nil || rule.delay <= 0 || !strings.HasSuffix(argument, ")") {
+			return rule, fmt.Errorf("the delay is %q: want a duration, as in delay(2s)", argument)
+		}
+	case kind != "error" && kind != "hang" || has:
+		return rule, fmt.Errorf("the kind is %q: %s", rest, chaosForm)
+	}
+	return rule, nil
+}
+
+// String is what --chaos was given.
+func (c *Chaos) String() string { return c.text }
+
+// Warn says in the log what is going to happen.
+func (c *Chaos) Warn(ctx context.Context) {
+	klog.FromContext(ctx).Info("CHAOS: calls to the container runtime are made to fail, wait or hang", "chaos", c.text)
+}
+
+// Unary does to a call what the rules say. A call that hangs does so until its deadline.
+func (c *Chaos) Unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	name := path.Base(method)
+	for _, rule := range c.rules {
+		if rule.method != "*" && rule.method != name || c.random() >= rule.probability {
+			continue
+		}
+		klog.FromContext(ctx).Info("CHAOS: a call is tampered with", "method", name, "how", rule.kind, "delay", rule.delay)
+		trace.SpanFromContext(ctx).AddEvent("chaos: " + name + ": " + rule.kind)
+		if rule.kind == "error" {
+			return status.Errorf(codes.Internal, "chaos: %s was made to fail", name)
+		}
+		var over <-chan time.Time // never, for one that hangs
+		if rule.kind == "delay" {
+			over = time.After(rule.delay)
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	return invoke(ctx, method, request, reply, conn, options...)
 }
