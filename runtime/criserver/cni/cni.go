@@ -128,12 +128,20 @@ func (p *Plugins) Status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.installed(network); err != nil {
+		return err
+	}
+	return p.forPod("").GetStatusNetworkList(ctx, network) // asks only plugins of CNI 1.1
+}
+
+// installed tells whether all plugins of a network are there.
+func (p *Plugins) installed(network *libcni.NetworkConfigList) error {
 	for _, plugin := range network.Plugins {
 		if _, err := invoke.FindInPath(plugin.Network.Type, p.binDirs); err != nil {
 			return fmt.Errorf("network %s (install the package containernetworking-plugins, or name the plugins' directory with --cni-bin-dir): %w", network.Name, err)
 		}
 	}
-	return p.forPod("").GetStatusNetworkList(ctx, network) // asks only plugins of CNI 1.1
+	return nil
 }
 
 // Setup connects a pod and returns its addresses, the primary one first. On error the caller is
@@ -141,6 +149,10 @@ func (p *Plugins) Status(ctx context.Context) error {
 func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
 	network, err := p.networkFor(pod)
 	if err != nil {
+		return nil, err
+	}
+	// A plugin that is missing could not take back what the others have done.
+	if err := p.installed(network); err != nil {
 		return nil, err
 	}
 	if err := p.remember(network, pod); err != nil {

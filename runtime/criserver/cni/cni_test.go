@@ -125,6 +125,28 @@ func TestHalfConnected(t *testing.T) {
 	}
 }
 
+// TestMissingPlugin: without one of its plugins a network does nothing for a pod, and so leaves nothing that only that plugin
+// could take back.
+func TestMissingPlugin(t *testing.T) {
+	conf, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
+	configure(t, conf, "10-net.conflist", `{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"fake"},{"type":"missing"}]}`)
+	calls := plugin(t, bin, answer)
+	p, pod := New(conf, []string{bin}, cache), Pod{SandboxID: "abc", NetNS: "/ns"}
+	if _, err := p.Setup(t.Context(), pod); err == nil || !strings.Contains(err.Error(), `"missing"`) || p.Connected("abc") {
+		t.Errorf("%v, connected: %v", err, p.Connected("abc"))
+	}
+	if asked, err := os.ReadFile(calls); err == nil {
+		t.Errorf("the other plugin was called: %s", asked)
+	}
+	configure(t, conf, "10-net.conflist", network)
+	if err := p.Teardown(t.Context(), pod); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Setup(t.Context(), pod); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPortMappings(t *testing.T) {
 	for ports, ok := range map[[2]int32]bool{{1, 1}: true, {65535, 65535}: true, {0, 1}: false, {1, 0}: false, {65536, 1}: false, {1, -1}: false} {
 		if err := (PortMapping{HostPort: ports[0], ContainerPort: ports[1], Protocol: "tcp"}).Check(); (err == nil) != ok {
