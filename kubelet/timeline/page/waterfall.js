@@ -13,7 +13,7 @@ let follow = true;
 
 export const current = () => list.find((r) => r.step.id === chosen)?.step;
 
-// select says which steps are shown: of a pod, or of all with "*".
+// select says which steps are shown: of a pod, or of all with "*". A step stands above its parts, which end before it.
 export function select(filter) {
   const all = filter.pod === "*";
   let steps = all ? [...store.pods.values()].flatMap((p) => p.steps) : of(filter.pod).steps;
@@ -23,7 +23,7 @@ export function select(filter) {
     (!filter.errors || s.error) && (!filter.open || s.to === null) &&
     (!filter.side || (s.runtime ? "runtime" : "kubelet") === filter.side) && words.every((w) => s.text.includes(w));
   if (all) {
-    list = steps.filter(keep).sort((a, b) => a.from - b.from).map((step) => ({ step, depth: 0 }));
+    list = steps.filter(keep).sort((a, b) => a.from - b.from || end(b) - end(a)).map((step) => ({ step, depth: 0 }));
   } else {
     list = tree(steps, filter.under).filter((r) => keep(r.step));
   }
