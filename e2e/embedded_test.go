@@ -91,9 +91,10 @@ func TestEmbedded(t *testing.T) {
 		if err := k.Wait(ctx); (err == nil) != (signal == syscall.SIGTERM) {
 			t.Errorf("the kubelet's end after %v: %v", signal, err)
 		}
-		if _, err := s.Get(ctx, "http://"+pod.Status.PodIP+":8080/"); err != nil {
-			t.Errorf("the pod after %v: %v", signal, err)
-		}
+		eventually(ctx, t, fmt.Sprintf("the pod answers after %v", signal), func() bool { // which it may begin to only after it is Ready
+			_, err := s.Get(ctx, "http://"+pod.Status.PodIP+":8080/")
+			return err == nil
+		})
 		k = embeddedKubelet(t, s)
 		pod = standalone(ctx, t, s, "the pod is ready again", isReady)
 		if now := pod.Status.ContainerStatuses[0]; now.ContainerID != first.ContainerID || now.RestartCount != 0 ||
@@ -123,7 +124,7 @@ func TestEmbedded(t *testing.T) {
 	})
 }
 
-// criNames asks what crictl would: the runtime's name and its containers' names.
+// criNames asks what crictl would: the runtime's name and its containers' names, or those of sandboxes that have none.
 func criNames(ctx context.Context, t *testing.T, s *stack.Stack) string {
 	t.Helper()
 	client := runtimeapi.NewRuntimeServiceClient(s.CRI)
@@ -135,9 +136,18 @@ func criNames(ctx context.Context, t *testing.T, s *stack.Stack) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sandboxes, err := client.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	names := []string{version.GetRuntimeName()}
 	for _, c := range list.GetContainers() {
 		names = append(names, c.GetMetadata().GetName())
+	}
+	for _, sandbox := range sandboxes.GetItems() {
+		if len(list.GetContainers()) == 0 {
+			names = append(names, "sandbox "+sandbox.GetMetadata().GetName())
+		}
 	}
 	return strings.Join(names, " ")
 }
