@@ -150,7 +150,7 @@ func TestTell(t *testing.T) {
 		{"RegistryAway", "name of its registry, nowhere, cannot be resolved", input(waits("ErrImagePull", "dial tcp: lookup nowhere: no such host"))},
 		{"RegistryAway", "name of its registry, nowhere, cannot be resolved", input(waits("ErrImagePull", "dial tcp: lookup nowhere on 127.0.0.53:53: no such host"))},
 		{"RegistryAway", "reached at 10.0.0.9:5000: connection refused.", input(waits("ErrImagePull", `Get "https://10.0.0.9:5000/v2/": dial tcp 10.0.0.9:5000: connect: connection refused`))},
-		{"NodeDiskFull", "the node's disk is full;", input(waits("ImagePullBackOff", "Back-off pulling image: ErrImagePull: pull shop/web:1 from mirror: write large: no space left on device\npull from index.docker.io: dial tcp: lookup index.docker.io: i/o timeout"))},
+		{"NodeDiskFull", "the node's disk is full;", input(waits("ImagePullBackOff", "Back-off pulling image: ErrImagePull: pull shop/web:1 from mirror: write large: no space left on device\npull from registry.example: dial tcp: lookup registry.example: i/o timeout"))},
 		{"NodeDiskFull", "at least where /var/lib/kubelet/x is", input(event("FailedMount", setUp+`write /var/lib/kubelet/x: no space left on device`))},
 		{"ImageNeverPull", "imagePullPolicy: Never", input(waits("ErrImageNeverPull", "no"))},
 		{"ImageName", "shop/web:1", input(waits("InvalidImageName", "no"))},
@@ -225,7 +225,7 @@ func TestTell(t *testing.T) {
 		{"UnmountFails", "its volume data cannot be unmounted: busy.", input(deleted, event("FailedUnMount", `UnmountVolume.TearDown failed for volume "data" : rpc error: code = Internal desc = busy`))},
 		{"CleaningUp", "being removed", input(deleted)},
 		{"Working", "pulling image shop/web:1 for container app, 20 MiB of 40 MiB, for 30s so far", input(about("app", "Pulling", "Pulling"), func(in *Input) {
-			in.Pulls = []Pull{{"docker.io/shop/web:1", 20 << 20, 40 << 20}}
+			in.Pulls = []Pull{{"registry.example/shop/web:1", 20 << 20, 40 << 20}}
 		})},
 		{"Working", "RunPodSandbox, for 12s so far, because the pod has no sandbox", input(func(in *Input) {
 			in.Steps = []Step{{Name: "RunPodSandbox", Why: "the pod has no sandbox", Start: now.Add(-12 * time.Second)}}
