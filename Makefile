@@ -111,7 +111,7 @@ verify: fuzz compare conformance-subset ## what make test leaves out for the tim
 
 .PHONY: compare
 compare: upstream build ## tests that hold this kubelet against upstream's (as root)
-	E2E_BIN="$(STACK_BIN)" go test -count=1 -timeout 15m -p 1 -run 'TestUpstreamKubelet|TestMetricNames' ./e2e ./e2e/stack
+	E2E_BIN="$(STACK_BIN)" E2E_UPSTREAM=1 go test -count=1 -timeout 15m -p 1 -run 'TestUpstreamKubelet|TestMetricNames' ./e2e ./e2e/stack
 
 .PHONY: fmt-check
 fmt-check: ## fail on unformatted files

@@ -30,6 +30,9 @@ import (
 // empty. `make stack` builds them.
 const BinEnv = "E2E_BIN"
 
+// UpstreamEnv is set for tests that compare with upstream's kubelet, which takes minutes to build: make compare sets it.
+const UpstreamEnv = "E2E_UPSTREAM"
+
 // KubeletEnv names this project's kubelet when Options.KubeletBinary is empty, for instance one built with the race
 // detector: Close fails when that reported anything.
 const KubeletEnv = "E2E_KUBELET"
