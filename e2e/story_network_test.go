@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"minikubelet/e2e/stack"
 	"minikubelet/kubelet/timeline/story"
 )
@@ -37,6 +40,10 @@ func TestExplainNetwork(t *testing.T) {
 	refused(ctx, t, "NetworkPlugin", "network plugin bridge cannot connect it", `"lo" already exists but is not a bridge`)
 	configure(`"type": "portmap"`, `"type": "no-such-plugin"`)
 	pod := refused(ctx, t, "NetworkPlugin", "no-such-plugin", "is not on the node")
+	if s.Component(stack.Containerd) == nil { // which wants the plugin to disconnect what was never connected
+		remove(ctx, t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceDefault, Name: pod}})
+		pod = refused(ctx, t, "NetworkPlugin", "no-such-plugin")
+	}
 	configure("", "")
 	told(ctx, t, pod, "")
 }

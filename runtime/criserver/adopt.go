@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
@@ -19,6 +20,7 @@ import (
 	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
+	"minikubelet/runtime/criserver/trees"
 )
 
 type (
@@ -62,6 +64,15 @@ func (s *Server) adopt(ctx context.Context) error {
 	ids = slices.DeleteFunc(ids, func(id string) bool { _, isSandbox, _ := s.sandboxes.Get(id); return isSandbox })
 	for _, l := range withUnrecorded(containers, s.path("containers"), ids) {
 		s.adoptContainer(ctx, l)
+	}
+	// 4. Remove the console sockets of conmons that were killed before they had removed them.
+	for _, name := range names(ctx, s.state("tmp")) {
+		path := s.state("tmp", name)
+		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Minute {
+			if err := trees.Remove(path); err != nil {
+				klog.FromContext(ctx).Error(err, "Could not remove what an earlier server has left")
+			}
+		}
 	}
 	return nil
 }

@@ -155,11 +155,9 @@ func (s *Server) containersOf(sandboxID string) []*container {
 	return found
 }
 
-// disconnect lets CNI plugins take the pod from its network. They may hold something of it once they know it, and as long as
-// its network namespace is there.
+// disconnect lets CNI plugins take the pod from its network. Before the first of them was called none holds anything of it.
 func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
-	pinned := namespaces.Pinned(sb.namespaceDir(), namespaces.Network)
-	if !pinned && !s.cni.Connected(sb.ID) {
+	if !s.cni.Connected(sb.ID) {
 		return nil
 	}
 	s.step(ctx, "destroy sandbox: network")
@@ -177,7 +175,7 @@ func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 		}
 	}
 	pod.NetNS = "" // as after a reboot
-	if pinned {
+	if namespaces.Pinned(sb.namespaceDir(), namespaces.Network) {
 		pod.NetNS = namespaces.Path(sb.namespaceDir(), namespaces.Network)
 	}
 	return s.cni.Teardown(ctx, pod)

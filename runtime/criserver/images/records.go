@@ -157,9 +157,16 @@ func writeFile(name string, content []byte, durable bool) error {
 		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
-		err = errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return err
+	if !durable {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(name)) // the file has its name on the disk once its directory is there
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // maxDigests is how many digests of one image are remembered, newest last: each registry it came from adds one.
@@ -244,9 +251,6 @@ func (s *Store) settle(ctx context.Context) {
 		err := s.syncFilesystem()
 		if err == nil {
 			err = s.markSettled(unsettled)
-		}
-		if err == nil {
-			err = s.syncFilesystem() // the records' names
 		}
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Images could not be written to the disk; they will be lost if the machine stops now", "images", len(unsettled))
