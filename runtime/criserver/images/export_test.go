@@ -25,3 +25,6 @@ func (s *Store) UnmountAll() error {
 	}
 	return errors.Join(failed...)
 }
+
+// CheckKernel is checkKernel.
+var CheckKernel = checkKernel

@@ -28,6 +28,7 @@ import (
 	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/diskusage"
@@ -160,7 +161,19 @@ func (s *Store) configure(context.Context) error {
 		return fmt.Errorf("read the machine's boot ID: %w", err)
 	}
 	s.boot = strings.TrimSpace(string(boot))
-	return s.readRegistries()
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return fmt.Errorf("read the kernel's version: %w", err)
+	}
+	return errors.Join(checkKernel(strings.TrimSpace(string(kernel))), s.readRegistries())
+}
+
+// checkKernel refuses a kernel that has no volatile overlays. One whose version cannot be read is tried.
+func checkKernel(release string) error {
+	if v, err := version.ParseGeneric(release); err == nil && v.LessThan(version.MustParseGeneric("5.10")) {
+		return fmt.Errorf("the kernel is Linux %s: containers' root file systems are volatile overlays, which need 5.10", release)
+	}
+	return nil
 }
 
 // openRoot makes the directories, and locks them against a second store.
