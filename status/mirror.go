@@ -2,12 +2,17 @@ package status
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
@@ -46,7 +51,10 @@ func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 		return fmt.Errorf("create the mirror of %s/%s: the node is not registered yet", static.Namespace, static.Name)
 	}
 	mirror := mirrorOf(static, node)
-	_, err := m.opts.Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{})
+	err := retry.OnError(cacheLag, isUnknownNode, func() error {
+		_, err := m.opts.Pods(mirror.Namespace).Create(ctx, mirror, metav1.CreateOptions{})
+		return err
+	})
 	if apierrors.IsAlreadyExists(err) {
 		return m.checkExisting(ctx, mirror)
 	}
@@ -55,6 +63,15 @@ func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 	}
 	klog.FromContext(ctx).V(2).Info("Created the mirror pod")
 	return nil
+}
+
+// cacheLag is how long an apiserver may refuse the mirrors of a node that was registered this moment, since its admission asks a
+// cache that follows by some milliseconds. Nothing tells when it has the node.
+var cacheLag = wait.Backoff{Steps: 7, Duration: 10 * time.Millisecond, Factor: 2}
+
+func isUnknownNode(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok && apierrors.IsNotFound(err) && status.ErrStatus.Details != nil && strings.HasPrefix(status.ErrStatus.Details.Kind, "node")
 }
 
 // stands tells whether a mirror is of this version of its static pod and belongs to this node. The cluster's garbage collector
