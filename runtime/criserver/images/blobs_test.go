@@ -3,6 +3,7 @@ package images_test
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -104,7 +105,7 @@ func TestDownloadGoesOnAfterARestart(t *testing.T) {
 			})
 			root := filepath.Join(t.TempDir(), "images")
 			open(t, images.Options{Root: root}).Close()
-			if err := os.WriteFile(filepath.Join(root, "blobs", "sha256-"+digest.Hex), c.left, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(root, "blobs", fmt.Sprintf("sha256-%s-%d", digest.Hex, len(blob))), c.left, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			s := open(t, images.Options{Root: root})
@@ -127,6 +128,85 @@ func TestDownloadGoesOnAfterARestart(t *testing.T) {
 	}
 }
 
+// TestRangeIsRefused: a registry that answers every range with 416 sends all of a blob of which a part is here.
+func TestRangeIsRefused(t *testing.T) {
+	registry := newServer(t)
+	layer, blob := largeLayer(t, 1<<20)
+	ref := registry.push(t, "app:1", imageOfLayers(t, layer))
+	var tries atomic.Int32
+	registry.onGet(func(w http.ResponseWriter, r *http.Request) bool {
+		if !isBlob(r, layer) {
+			return false
+		}
+		if tries.Add(1) == 1 {
+			hangUp(w, blob)
+		}
+		if r.Header.Get("Range") != "" {
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			return true
+		}
+		return false
+	})
+	pull(t, open(t, images.Options{}), ref)
+}
+
+// TestBlobOfAnotherSize: a manifest that gives a layer a wrong size breaks the pull of its own image, and not that of another
+// image, which reads the same layer at that time.
+func TestBlobOfAnotherSize(t *testing.T) {
+	for _, wrong := range []int64{-1, +100} {
+		registry := newServer(t)
+		layer, blob := largeLayer(t, 1<<20)
+		ref := registry.push(t, "good:1", imageOfLayers(t, layer))
+		below := files(t, "a", "1")
+		evil := imageOfLayers(t, layerOf(t, below, below), layer)
+		liar := registry.push(t, "evil:1", evil)
+		manifest, err := evil.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifest = manifest.DeepCopy()
+		manifest.Layers[1].Size += wrong
+		lie, err := json.Marshal(manifest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		registry.onGet(func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case strings.HasPrefix(r.URL.Path, "/v2/evil/manifests/"):
+				w.Header().Set("Content-Type", string(manifest.MediaType))
+				_, _ = w.Write(lie)
+			case strings.HasPrefix(r.URL.Path, "/v2/evil/") && isBlob(r, layer): // as if more followed the blob
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-", len(blob)))
+				w.WriteHeader(http.StatusPartialContent)
+				_, _ = w.Write(make([]byte, 100))
+			default:
+				return false
+			}
+			return true
+		})
+		reading, goOn := make(chan bool, 1), make(chan bool)
+		s := open(t, images.Options{Progress: func(e images.Event) {
+			if e.Phase == images.Unpacking && strings.Contains(e.Image, "/good:") {
+				reading <- true
+				<-goOn
+			}
+		}})
+		pulled := make(chan error)
+		go func() {
+			_, err := s.Pull(testContext(t), ref, nil)
+			pulled <- err
+		}()
+		<-reading
+		if _, err := s.Pull(testContext(t), liar, nil); err == nil {
+			t.Error("a layer of a wrong size is taken")
+		}
+		close(goOn)
+		if err := <-pulled; err != nil {
+			t.Errorf("%+d bytes elsewhere: %v", wrong, err)
+		}
+	}
+}
+
 func TestDownloadIsGivenUp(t *testing.T) {
 	layer, blob := largeLayer(t, 1<<16)
 	for _, c := range []struct {
@@ -138,6 +218,7 @@ func TestDownloadIsGivenUp(t *testing.T) {
 		{"missing", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, "not found", 1},
 		{"broken", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, "500", 3},
 		{"nothing", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF", 3},
+		{"too little", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(blob[:100]) }, fmt.Sprintf("sent 100 bytes of %d", len(blob)), 4},
 		{"too much", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(bytes.Clone(blob), 0)) }, "more than the manifest", 1},
 		{"other content", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, len(blob))) }, "another digest", 1},
 		{"wrong range", func(w http.ResponseWriter, _ *http.Request) {

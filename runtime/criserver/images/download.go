@@ -48,7 +48,8 @@ type download struct {
 // fetchBlob downloads a blob, or what is missing of it, and opens it when its digest is right. What an earlier pull left
 // behind, perhaps before a crash, is hashed like what comes from the network.
 func (s *Store) fetchBlob(ctx context.Context, from *session, want v1.Descriptor, report func(int64)) (_ io.ReadCloser, err error) {
-	unlock, err := s.busy.lock(ctx, "blob "+want.Digest.String())
+	name := s.blobFile(want)
+	unlock, err := s.busy.lock(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (s *Store) fetchBlob(ctx context.Context, from *session, want v1.Descriptor
 	if d.hasher, err = v1.Hasher(want.Digest.Algorithm); err != nil {
 		return nil, err
 	}
-	if d.file, err = os.OpenFile(s.blobFile(want.Digest), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+	if d.file, err = os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, err
 	}
 	if err = s.checkFree(want.Size); err == nil {
@@ -71,7 +72,7 @@ func (s *Store) fetchBlob(ctx context.Context, from *session, want v1.Descriptor
 	}
 	d.file.Close()
 	if errors.Is(err, errOther) || errors.Is(err, unix.ENOSPC) { // else the next try can go on with it
-		err = errors.Join(err, os.Remove(d.file.Name()))
+		err = errors.Join(err, os.Remove(name))
 	}
 	return nil, fmt.Errorf("download %s: %w", want.Digest, err)
 }
@@ -154,7 +155,7 @@ func (d *download) request(ctx context.Context, from *session) error {
 	}
 	_, err = io.Copy(d, body)
 	if err == nil && d.done < d.want.Size {
-		err = io.ErrUnexpectedEOF
+		err = fmt.Errorf("the registry sent %d bytes of %d: %w", d.done, d.want.Size, io.ErrUnexpectedEOF)
 	}
 	if err != nil {
 		err = cmp.Or(context.Cause(ctx), err)
@@ -180,14 +181,16 @@ func (d *download) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (s *Store) blobFile(digest v1.Hash) string {
-	return s.path("blobs", digest.Algorithm+"-"+digest.Hex)
+// blobFile is the file of a download. The size is part of its name, since manifests that give one blob different sizes do not
+// share a file: what belongs to the wrong size would be appended to or cut off a file that the pull of another image reads.
+func (s *Store) blobFile(want v1.Descriptor) string {
+	return s.path("blobs", fmt.Sprintf("%s-%s-%d", want.Digest.Algorithm, want.Digest.Hex, want.Size))
 }
 
 // dropBlobs deletes downloads that are unpacked by now. A pull that is reading one has it open, and goes on.
 func (s *Store) dropBlobs(layers []v1.Descriptor) {
 	for _, l := range layers {
-		os.Remove(s.blobFile(l.Digest)) // or it stays until sweepBlobs
+		os.Remove(s.blobFile(l)) // or it stays until sweepBlobs
 	}
 }
 

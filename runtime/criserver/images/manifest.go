@@ -9,6 +9,7 @@ import (
 	"hash"
 	"strings"
 
+	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -132,11 +133,13 @@ func checkDigest(hasher hash.Hash, want v1.Hash) error {
 // fits tells whether an image for a platform runs here, or with another variant of this architecture. Unlike containerd, this
 // leaves out 32-bit images on 64-bit machines: not all of those run them, and an error of the pull says why.
 func (s *Store) fits(p v1.Platform) bool {
-	return p.Architecture == s.platform.Architecture && s.order.Match(specOf(p))
+	spec := specOf(p)
+	return spec.Architecture == s.platform.Architecture && s.order.Match(spec)
 }
 
+// specOf has the names of Go for what other tools call x86_64 or aarch64.
 func specOf(p v1.Platform) specs.Platform {
-	return specs.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
+	return platforms.Normalize(specs.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant})
 }
 
 // runs takes an image that does not say its platform for one that runs everywhere.

@@ -149,6 +149,7 @@ func TestPullDecompresses(t *testing.T) {
 		{"plain", plain},
 		{"gzip", gzipped(t, plain)},
 		{"zstd", encoder.EncodeAll(plain, nil)},
+		{"zstd after a frame to skip", encoder.EncodeAll(plain, []byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4})},
 		{"gzip of two members", append(gzipped(t, plain[:1000]), gzipped(t, plain[1000:])...)},
 	} {
 		ref := registry.push(t, "app:1", imageOfLayers(t, layerOf(t, plain, c.blob)))

@@ -30,6 +30,7 @@ func TestPullChoosesThePlatform(t *testing.T) {
 	registry.push(t, "nested:1", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: inner}))
 	wrong := withConfig(t, imageOf(t, files(t, "a", "1")), func(c *v1.ConfigFile) { c.Architecture = "s390x" })
 	registry.push(t, "wrong:1", wrong)
+	registry.push(t, "other-name:1", withConfig(t, imageOf(t, files(t, "for", "x86")), func(c *v1.ConfigFile) { c.Architecture = "x86_64" }))
 	registry.push(t, "silent:1", withConfig(t, imageOf(t, files(t, "for", "any")), func(c *v1.ConfigFile) { c.Architecture, c.OS = "", "" }))
 
 	for _, c := range []struct{ platform, repository, want string }{
@@ -43,6 +44,7 @@ func TestPullChoosesThePlatform(t *testing.T) {
 		{"linux/riscv64", "flat", ""},
 		{"linux/amd64", "wrong", ""},
 		{"linux/amd64", "silent", "any"},
+		{"linux/amd64", "other-name", "x86"},
 	} {
 		s := open(t, images.Options{Platform: c.platform})
 		id, err := s.Pull(testContext(t), registry.host+"/"+c.repository+":1", nil)

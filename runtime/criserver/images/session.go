@@ -89,7 +89,8 @@ func (s *session) config(ctx context.Context, want v1.Descriptor) ([]byte, error
 	return bounded.ReadAll(body, s.limits.ConfigBytes)
 }
 
-// blob asks for a blob from an offset on, and tells where the answer begins: at 0 if the registry does not know ranges.
+// blob asks for a blob from an offset on, and tells where the answer begins: at 0 if the registry does not know ranges, or
+// refuses this one.
 func (s *session) blob(ctx context.Context, want v1.Descriptor, offset int64) (body io.ReadCloser, from int64, err error) {
 	// The transport corrects the scheme.
 	address := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", s.repository.Scheme(), s.repository.RegistryStr(), s.repository.RepositoryStr(), want.Digest)
@@ -107,6 +108,10 @@ func (s *session) blob(ctx context.Context, want v1.Descriptor, offset int64) (b
 			failed.URL, _, _ = strings.Cut(failed.URL, "?")
 		}
 		return nil, 0, cmp.Or(context.Cause(ctx), err)
+	}
+	if response.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
+		response.Body.Close()
+		return s.blob(ctx, want, 0)
 	}
 	err = transport.CheckError(response, http.StatusOK, http.StatusPartialContent)
 	if err == nil && response.StatusCode == http.StatusPartialContent {

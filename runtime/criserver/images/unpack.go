@@ -317,6 +317,7 @@ const maxWindow = 128 << 20
 var (
 	gzipMagic = []byte{0x1f, 0x8b}
 	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+	skipMagic = []byte{0x2a, 0x4d, 0x18} // after 0x50 to 0x5f: a frame of zstd that decoders skip, with which pzstd begins
 )
 
 // decompress goes by the content, as media types have been wrong before.
@@ -329,7 +330,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case bytes.HasPrefix(magic, gzipMagic):
 		return gzip.NewReader(buffered)
-	case bytes.HasPrefix(magic, zstdMagic):
+	case bytes.HasPrefix(magic, zstdMagic), len(magic) == 4 && magic[0]>>4 == 5 && bytes.HasPrefix(magic[1:], skipMagic):
 		d, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			return nil, err
