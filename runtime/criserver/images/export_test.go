@@ -25,6 +25,3 @@ func (s *Store) UnmountAll() error {
 	}
 	return errors.Join(failed...)
 }
-
-// CheckKernel is checkKernel.
-var CheckKernel = checkKernel

@@ -141,16 +141,9 @@ type snapshot struct {
 	Boot   string   `json:"boot"`   // of the machine: a mount of an earlier one is gone, and needs no layers
 }
 
-// validKey tells whether a key can be the name of a directory: up to 128 letters, digits and, but for the first, _ . and -
-// (an expression for it would cost 120 KB, in every program with this package).
+// validKey tells whether a key can be the name of a directory.
 func validKey(key string) bool {
-	for i, c := range []byte(key) {
-		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !letter && (i == 0 || c != '_' && c != '.' && c != '-') {
-			return false
-		}
-	}
-	return key != "" && len(key) <= 128
+	return filepath.Base(key) == key && !strings.HasPrefix(key, ".") && len(key) <= 128
 }
 
 func (s *Store) snapshotPath(key string, elements ...string) string {

@@ -84,6 +84,24 @@ func TestMountIsIdempotentAndSurvivesRestarts(t *testing.T) {
 	}
 }
 
+// TestOverlayBelow: a store on an overlay, which the kernel takes no writable layers from, is refused with that reason.
+func TestOverlayBelow(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	merged := filepath.Join(dir, "merged")
+	if err := unix.Mount("overlay", merged, "overlay", 0, fmt.Sprintf("lowerdir=%s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", dir)); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(merged, unix.MNT_DETACH) //nolint:errcheck // the directory cannot be removed then
+	_, err := images.Open(testContext(t), images.Options{Root: filepath.Join(merged, "images")})
+	wantError(t, err, merged, "root file systems", "not an overlay itself")
+}
+
 func TestMountErrors(t *testing.T) {
 	registry := newServer(t)
 	s := open(t, images.Options{})

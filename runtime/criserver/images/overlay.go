@@ -1,6 +1,7 @@
 package images
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -70,8 +71,7 @@ func mountIn(lower string, names []string, dir string) error {
 	}
 	// Without an index the upper directory is not tied to these very lower ones. A volatile overlay does not write out
 	// the whole file system of its upper directory when it is unmounted, for which other containers would have to wait;
-	// what does not get to the disk is not missed, since no container outlives the machine. Linux 5.10 is the first to
-	// have it.
+	// what does not get to the disk is not missed, since no container outlives the machine.
 	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=../upper,workdir=../work,index=off,volatile"
 	if err := unix.Mount("overlay", dir, "overlay", 0, options); err != nil {
 		return fmt.Errorf("mount overlay of %d layers at %s (the kernel's log may say why): %w", len(names), dir, err)
@@ -99,20 +99,45 @@ func mountMapped(source, target string, userns int) error {
 	return nil
 }
 
-// CanMap tries whether the kernel can show images to a user namespace: layers with mapped owners, and an overlay of them.
+// probe refuses a directory that cannot hold containers' root file systems, at the start rather than for each container.
+func (s *Store) probe(context.Context) error {
+	if err := s.CanMap(nil); err != nil {
+		return fmt.Errorf("containers cannot have their root file systems in this directory: they are volatile overlays, which need Linux 5.10 and a "+
+			"file system such as ext4, btrfs, or xfs with ftype=1, that is not an overlay itself: %w", err)
+	}
+	return nil
+}
+
+// CanMap tries whether the kernel can show images to a user namespace, or without an owner at all: layers with mapped owners,
+// and an overlay of them.
 func (s *Store) CanMap(owner *Owner) error {
 	dir, err := os.MkdirTemp(s.path("tmp"), "probe-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = trees.RemoveMounted(dir) }() // or the next start does
-	for _, name := range []string{"layer", "upper", "work", "merged"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+	layer, upper, merged := filepath.Join(dir, "layer"), filepath.Join(dir, "upper"), filepath.Join(dir, "merged")
+	for _, made := range []string{layer, upper, filepath.Join(dir, "work"), merged} {
+		if err := os.Mkdir(made, 0o755); err != nil {
 			return err
 		}
 	}
-	if err := mountOverlay(dir, []string{filepath.Join(dir, "layer")}, filepath.Join(dir, "merged"), owner); err != nil {
-		return fmt.Errorf("mount an image for a user namespace: %w", err)
+	err = errors.Join(os.WriteFile(filepath.Join(layer, "removed"), nil, 0o600), unix.Mknod(filepath.Join(upper, "removed"), unix.S_IFCHR, 0))
+	if err == nil {
+		err = mountOverlay(dir, []string{layer}, merged, owner)
 	}
-	return nil
+	if err != nil {
+		return fmt.Errorf("mount an image: %w", err)
+	}
+	// The kernel hides whiteouts only if directories tell the types of their entries. os.ReadDir would ask for each.
+	list, err := os.Open(merged)
+	if err != nil {
+		return err
+	}
+	defer list.Close()
+	names, err := list.Readdirnames(-1)
+	if len(names) > 0 {
+		err = errors.New("its directories do not tell the types of files, so that files which an image removes would show")
+	}
+	return err
 }

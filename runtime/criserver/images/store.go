@@ -4,7 +4,7 @@
 //	Root/images/<hex>.json        one record an image, named by its config's digest; written last, atomically
 //	Root/layers/<chain>/fs        a layer, unpacked once for every image that has it on top of the same layers
 //	Root/layers/<chain>/layer.json  its diffID and size
-//	Root/blobs/<algorithm>-<hex>  downloads, perhaps half done: hashed from the start before any use
+//	Root/blobs/<algorithm>-<hex>-<size>  downloads, perhaps half done: hashed from the start before any use
 //	Root/snapshots/<key>/         upper, work and snapshot.json of one container's root filesystem
 //	Root/tmp                      what is being made; emptied by Open
 //
@@ -28,7 +28,6 @@ import (
 	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
-	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/diskusage"
@@ -121,7 +120,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		snapshots: map[string]snapshot{}, mirrors: map[string][]endpoint{}, installing: map[*installation]bool{}, unpacks: make(chan struct{}, o.Limits.Unpacks), http: newTransport()}
 	measuring, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.disk, s.stop = diskusage.NewDisk(measuring), stop
-	for _, step := range []func(context.Context) error{s.configure, s.openRoot, s.load, s.importArchives} {
+	for _, step := range []func(context.Context) error{s.configure, s.openRoot, s.probe, s.load, s.importArchives} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("open image store %s: %w", o.Root, err), s.Close())
 		}
@@ -161,19 +160,7 @@ func (s *Store) configure(context.Context) error {
 		return fmt.Errorf("read the machine's boot ID: %w", err)
 	}
 	s.boot = strings.TrimSpace(string(boot))
-	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return fmt.Errorf("read the kernel's version: %w", err)
-	}
-	return errors.Join(checkKernel(strings.TrimSpace(string(kernel))), s.readRegistries())
-}
-
-// checkKernel refuses a kernel that has no volatile overlays. One whose version cannot be read is tried.
-func checkKernel(release string) error {
-	if v, err := version.ParseGeneric(release); err == nil && v.LessThan(version.MustParseGeneric("5.10")) {
-		return fmt.Errorf("the kernel is Linux %s: containers' root file systems are volatile overlays, which need 5.10", release)
-	}
-	return nil
+	return s.readRegistries()
 }
 
 // openRoot makes the directories, and locks them against a second store.
