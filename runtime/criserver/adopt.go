@@ -77,15 +77,15 @@ func (s *Server) adopt(ctx context.Context) error {
 	return nil
 }
 
-// withUnrecorded adds to records, of those that have valid IDs, lost ones for the IDs among names that have none, as when the
-// machine lost power before a record was on the disk.
+// withUnrecorded adds to records lost ones for the IDs among names that have none, as when the machine lost power before a
+// record was on the disk.
 func withUnrecorded[C, S any](records []store.Loaded[C, S], parent string, names []string) []store.Loaded[C, S] {
 	for _, name := range names {
-		if !slices.ContainsFunc(records, func(l store.Loaded[C, S]) bool { return l.ID == name }) {
+		if store.ValidID(name) && !slices.ContainsFunc(records, func(l store.Loaded[C, S]) bool { return l.ID == name }) {
 			records = append(records, store.Loaded[C, S]{Record: store.Attach[C, S](parent, name), ConfigError: errNotFound})
 		}
 	}
-	return slices.DeleteFunc(records, func(l store.Loaded[C, S]) bool { return !store.ValidID(l.ID) })
+	return records
 }
 
 // names lists a directory, which need not be there.

@@ -48,7 +48,8 @@ func (s *Server) execIn(ctx context.Context, id string, e monitor.Exec) (int32, 
 	if len(e.Command) == 0 {
 		return 0, fmt.Errorf("%w: no command", oci.ErrInvalid)
 	}
-	e.ID, e.TempDir = c.ID, c.task.bundle
+	// Not in the bundle, which a removal of the container may be emptying.
+	e.ID, e.TempDir = c.ID, s.state("tmp")
 	if c.task.runtime.Runc {
 		e.Cgroup, e.Controller = s.cgroups().ForProcesses(oci.CgroupDir(c.Config.CgroupsPath))
 	}

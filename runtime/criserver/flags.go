@@ -20,7 +20,7 @@ func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
 	o.Pause = PauseNeeded
 	set.StringVar(&o.Images.ArchiveDir, "image-archive-dir", "", prefix+"directory of OCI and docker archives to import at start")
 	set.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", prefix+"directory of CNI configurations, of which the first is used")
-	set.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, prefix+"directories of CNI plugins")
+	set.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"}, prefix+"directories of CNI plugins")
 	set.StringSliceVar(&o.CDISpecDirs, "cdi-spec-dir", []string{"/etc/cdi", "/var/run/cdi"}, prefix+"directories of files that describe CDI devices")
 	set.StringVar(&o.Conmon, "conmon", "conmon", prefix+"conmon program")
 	first := true

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/cgroups/systemd"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -137,6 +138,17 @@ func TestBroker(t *testing.T) {
 	b.close()
 	if _, err := b.listen(); status.Code(err) != codes.Unavailable {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestNoSystemd: a server whose containers' cgroups systemd is to make does not start without it.
+func TestNoSystemd(t *testing.T) {
+	if systemd.IsRunningSystemd() {
+		t.Skip("systemd runs here")
+	}
+	dir := t.TempDir()
+	if _, err := New(t.Context(), Options{CgroupManager: Systemd, Root: dir + "/root", State: dir + "/state"}); err == nil || !strings.Contains(err.Error(), "use cgroupfs") {
+		t.Error(err)
 	}
 }
 

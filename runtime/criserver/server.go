@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/cgroups/systemd"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
@@ -103,6 +104,9 @@ type Server struct {
 
 // New opens the server's directories and takes over the pods in them.
 func New(ctx context.Context, o Options) (*Server, error) {
+	if o.CgroupManager == Systemd && !systemd.IsRunningSystemd() {
+		return nil, errors.New("systemd is to manage the cgroups of containers, but does not run on this machine: use cgroupfs")
+	}
 	monitor.HearHangup()
 	s := &Server{
 		options: o, conmon: &monitor.Conmon{Path: o.Conmon}, events: newBroker(),

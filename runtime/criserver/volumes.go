@@ -1,7 +1,6 @@
 package criserver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -68,10 +67,7 @@ func ofSystem(path string) bool {
 func (sb *sandbox) declaredVolume(rootfs, path string) (string, error) {
 	dir, err := dirIn(rootfs, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = pathrs.MkdirAll(rootfs, path, 0o755); err == nil {
-			dir, err = dirIn(rootfs, path)
-		}
-		if err == nil {
+		if err = os.MkdirAll(dir, 0o755); err == nil {
 			err = sb.giveToPod(dir)
 		}
 	}
@@ -84,28 +80,18 @@ func (sb *sandbox) declaredVolume(rootfs, path string) (string, error) {
 	return dir, nil
 }
 
-// dirIn is the directory that a path means in an image mounted at root, without links. They are followed inside the image
-// only; the container does not run yet and cannot change that.
+// dirIn is the directory that a path means in an image mounted at root, without links, also if it is not there. Links are
+// followed inside the image only; the container does not run yet and cannot change that.
 func dirIn(root, path string) (string, error) {
-	var real [2]string
-	for i, path := range []string{"/", path} {
-		handle, err := pathrs.OpenInRoot(root, path)
-		if err != nil {
-			return "", err
-		}
-		defer handle.Close()
-		if info, err := handle.Stat(); err != nil || !info.IsDir() {
-			return "", cmp.Or(err, error(unix.ENOTDIR))
-		}
-		if real[i], err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", handle.Fd())); err != nil {
-			return "", err
-		}
+	dir, err := securejoin.SecureJoin(root, path)
+	if err != nil {
+		return "", err
 	}
-	below, ok := strings.CutPrefix(real[1], real[0])
-	if !ok {
-		return "", fmt.Errorf("%s is not below %s", real[1], real[0])
+	info, err := os.Lstat(dir)
+	if err == nil && !info.IsDir() {
+		err = unix.ENOTDIR
 	}
-	return filepath.Join(root, below), nil
+	return dir, err
 }
 
 // imageVolume mounts an image, or a directory of it, read-only.

@@ -113,6 +113,10 @@ func prepare(o Options) error {
 		if err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}); err != nil {
 			return fmt.Errorf("bring up lo: %w", err)
 		}
+		// As in docker and containerd every user of the pod may serve ports below 1024, and ping. A user namespace has not that
+		// many groups and refuses the latter; that, or a /proc/sys that is read-only, keeps no pod from running.
+		_ = setSysctl("net.ipv4.ip_unprivileged_port_start", "0")
+		_ = setSysctl("net.ipv4.ping_group_range", "0 2147483647")
 	}
 	for name, value := range o.Sysctls {
 		if err := setSysctl(name, value); err != nil {

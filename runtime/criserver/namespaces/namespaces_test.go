@@ -123,9 +123,10 @@ func TestPin(t *testing.T) {
 		t.Error(err)
 	}
 	err = namespaces.Do(namespaces.Path(dir, namespaces.Network), func() error {
-		ports, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-		if err != nil || string(ports) != "2000\t3000\n" {
-			t.Errorf("sysctl %q, %v", ports, err)
+		for name, want := range map[string]string{"ip_local_port_range": "2000\t3000\n", "ip_unprivileged_port_start": "0\n", "ping_group_range": "0\t2147483647\n"} {
+			if got, err := os.ReadFile("/proc/sys/net/ipv4/" + name); err != nil || string(got) != want {
+				t.Errorf("sysctl %s: %q, %v", name, got, err)
+			}
 		}
 		return nil
 	})

@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/user"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -42,19 +42,19 @@ func ReadUserFiles(rootfs string) (UserFiles, error) {
 	return UserFiles{Passwd: passwd, Group: group}, err
 }
 
+// readInRoot reads a file of a container that does not run yet and cannot change it meanwhile.
 func readInRoot(rootfs, name string) ([]byte, error) {
-	handle, err := pathrs.OpenInRoot(rootfs, name)
+	path, err := securejoin.SecureJoin(rootfs, name)
+	if err != nil {
+		return nil, fmt.Errorf("find /%s of image: %w", name, err)
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() { // reading a FIFO would not end
+		return nil, invalid("/%s of the image is no regular file", name)
+	}
+	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("open /%s of image: %w", name, err)
-	}
-	defer handle.Close()
-	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() { // reading a FIFO would not end
-		return nil, invalid("/%s of the image is no regular file", name)
-	}
-	file, err := pathrs.Reopen(handle, os.O_RDONLY)
-	if err != nil {
 		return nil, fmt.Errorf("open /%s of image: %w", name, err)
 	}
 	defer file.Close()

@@ -108,7 +108,7 @@ type Loaded[C, S any] struct {
 }
 
 // Load reads the objects below parent, which is made when it is not there, and goes on with removals that were
-// interrupted.
+// interrupted. What is not named by an ID is not ours.
 func Load[C, S any](parent string) ([]Loaded[C, S], error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("make %s: %w", parent, err)
@@ -125,7 +125,7 @@ func Load[C, S any](parent string) ([]Loaded[C, S], error) {
 			}
 			continue
 		}
-		if !entry.IsDir() {
+		if !entry.IsDir() || !ValidID(entry.Name()) {
 			continue
 		}
 		l := Loaded[C, S]{Record: Attach[C, S](parent, entry.Name())}

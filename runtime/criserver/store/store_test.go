@@ -22,12 +22,16 @@ func TestRecord(t *testing.T) {
 	if found, err := store.Load[config, state](parent); err != nil || len(found) != 0 {
 		t.Fatalf("empty: %v, %v", found, err)
 	}
-	r, err := store.Create(parent, "one", config{"a"}, state{"new"})
+	id := store.NewID()
+	r, err := store.Create(parent, id, config{"a"}, state{"new"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Create(parent, "one", config{"b"}, state{}); err == nil {
+	if _, err := store.Create(parent, id, config{"b"}, state{}); err == nil {
 		t.Error("a second record of the same ID")
+	}
+	if err := os.Mkdir(filepath.Join(parent, "lost+found"), 0o700); err != nil {
+		t.Fatal(err)
 	}
 	old := r.State()
 	if err := r.Update(func(s *state) { s.Phase = "old" }); err != nil || old.Phase != "new" || r.State().Phase != "old" {
