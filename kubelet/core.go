@@ -130,10 +130,10 @@ type hooks struct {
 
 // newLoop makes the sync loop.
 func newLoop(b *base, c *core, h hooks) *syncloop.Loop {
-	s := b.settings
+	s, allocatable := b.settings, c.node.Allocatable()
 	return syncloop.New(syncloop.Options{
 		Config: c.config, PLEG: c.pleg, Probes: c.probes, Resync: c.resync, Workers: c.workers, Pods: c.pods, Status: c.status, Mirror: c.mirror,
-		Events: b.events, Node: c.node, Allocation: c.runtime.Allocation(), UpdateQOS: c.cgroups.UpdateQOS, Ready: c.podCgroups.ready, MaxPods: int(s.MaxPods),
+		Events: b.events, Node: c.node, Allocation: c.runtime.Allocation(), UpdateQOS: c.cgroups.UpdateQOS, Ready: c.podCgroups.ready, MaxPods: int(allocatable.Pods().Value()),
 		Registerer: b.metrics.main, Clean: newCleaner(b, c), Pressure: h.pressure, ShuttingDown: h.shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return spec.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
 		AppArmor:     syncloop.AppArmor(),

@@ -84,7 +84,7 @@ func newRuntime(ctx context.Context, b *base, n *node.Node, puller *images.Manag
 		o.Node.Swap = n.Swap()
 	}
 	if s.FeatureGates["MemoryQoS"] { // part: memory QoS, runtime/memoryqos
-		q := &memoryqos.Settings{Factor: 0.9, Tiered: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy}
+		q := &memoryqos.Settings{Tiered: s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy}
 		if s.MemoryThrottlingFactor != nil {
 			q.Factor = *s.MemoryThrottlingFactor
 		}

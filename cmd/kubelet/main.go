@@ -17,6 +17,7 @@ import (
 
 	"minikubelet/kubelet"
 	"minikubelet/kubelet/hold"
+	"minikubelet/kubelet/lock"
 	"minikubelet/kubelet/settings"
 )
 
@@ -66,6 +67,11 @@ func run(args []string) error {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	if s.LockFile != "" { // part: lock file, kubelet/lock
+		if err := takeLock(ctx, s, stop); err != nil {
+			return err
+		}
+	}
 	k, err := kubelet.New(ctx, kubelet.Options{Settings: s})
 	if err != nil {
 		return err
@@ -74,4 +80,15 @@ func run(args []string) error {
 		return k.RunOnce(ctx, os.Stdout)
 	}
 	return k.Run(ctx)
+}
+
+// takeLock waits for the lock file, and has another process that opens it end this one if that is asked for.
+func takeLock(ctx context.Context, s *settings.Settings, end func()) error {
+	if err := lock.Acquire(ctx, s.LockFile); err != nil {
+		return err
+	}
+	if !s.ExitOnLockContention {
+		return nil
+	}
+	return lock.Watch(s.LockFile, end)
 }

@@ -29,6 +29,7 @@ const (
 	eventApplied = "KubeletConfigApplied"
 	eventRestart = "KubeletConfigNeedsRestart"
 	eventInvalid = "KubeletConfigInvalid"
+	eventWarning = "KubeletConfigWarning"
 )
 
 // delay is how long after a change the files are read: several are often written one after the other.
@@ -170,6 +171,10 @@ func (r *Reloader) Reload(ctx context.Context) {
 	if len(change.Applied) > 0 {
 		logger.Info("Changed settings are in force", "fields", change.Applied)
 		r.opts.Events.Event(r.opts.Node, corev1.EventTypeNormal, eventApplied, "in force: "+strings.Join(change.Applied, ", "))
+	}
+	if len(change.Warnings) > 0 {
+		logger.Info("Changed settings are not all as they were meant", "warnings", change.Warnings)
+		r.opts.Events.Event(r.opts.Node, corev1.EventTypeWarning, eventWarning, strings.Join(change.Warnings, "; "))
 	}
 	if len(change.Restart) > 0 && !slices.Equal(change.Restart, restart) {
 		logger.Info("Changed settings need a restart of the kubelet", "fields", change.Restart)

@@ -90,6 +90,9 @@ func TestReload(t *testing.T) {
 		t.Errorf("in force: maxPods %d; to be restarted for: %v", now.MaxPods, restart)
 	}
 
+	write("2/kubelet.yaml", "imageGCHighThresholdPercent: 91\nmaxPods: 7\nmaxPodz: 8")
+	event("Warning", eventWarning, config, `unknown field "maxPodz"`)
+
 	write("drops/10.conf", "evictionHard: {memory.available: 1Mi}\nmaxPods: 110")
 	event("Normal", eventApplied, "evictionHard")
 	if now, restart := r.Current(); now.EvictionHard["memory.available"] != "1Mi" || len(restart) != 0 {

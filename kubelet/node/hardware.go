@@ -69,6 +69,14 @@ func osName(release string) string {
 	return "Linux"
 }
 
+// podLimit is how many pods may run here: maxPods, or fewer if podsPerCore says so.
+func podLimit(s *settings.Settings, cpus int64) int32 {
+	if s.PodsPerCore == 0 {
+		return s.MaxPods
+	}
+	return int32(min(int64(s.MaxPods), int64(s.PodsPerCore)*cpus))
+}
+
 func (m hardware) capacity(maxPods int32) corev1.ResourceList {
 	list := corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(m.cpus, resource.DecimalSI),

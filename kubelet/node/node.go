@@ -117,7 +117,7 @@ func New(opts Options) (*Node, error) {
 	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{})}
 	n.Reconfigure(s)
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
-	n.capacity = m.capacity(s.MaxPods)
+	n.capacity = m.capacity(podLimit(s, m.cpus))
 	if isolate := s.LocalStorageCapacityIsolation; isolate != nil && !*isolate {
 		delete(n.capacity, corev1.ResourceEphemeralStorage)
 	}

@@ -3,6 +3,7 @@ package settings
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -50,6 +52,7 @@ func readFiles(file, dir string) (g *given, wrong []error) {
 	if dir == "" {
 		return g, wrong
 	}
+	g.settle(file != "")
 	// The separator makes WalkDir follow a directory that is a link.
 	err := filepath.WalkDir(dir+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -69,6 +72,21 @@ func readFiles(file, dir string) (g *given, wrong []error) {
 	return g, wrong
 }
 
+// settle fills in what upstream has worked out before it lays drop-ins over the file: how often the node's status is reported follows
+// the file alone, and thresholds of a drop-in are added to those of the file, or to the default ones if it has none.
+func (g *given) settle(hasFile bool) {
+	c, err := toConfig(g.document)
+	if err != nil {
+		return // which decode tells
+	}
+	if c.NodeStatusReportFrequency.Duration == 0 {
+		put(g.document, "nodeStatusReportFrequency", cmp.Or(c.NodeStatusUpdateFrequency.Duration, 5*time.Minute).String())
+	}
+	if _, given := lookup(g.document, "evictionHard"); !given && hasFile {
+		put(g.document, "evictionHard", defaultEviction)
+	}
+}
+
 // read lays a file over what is there. It is checked by itself first, so that an error names the right one.
 func (g *given) read(flag, name string) error {
 	f, err := os.Open(name)
@@ -83,9 +101,15 @@ func (g *given) read(flag, name string) error {
 	if len(data) > maxFile {
 		return fmt.Errorf("%s: larger than %d bytes", name, maxFile)
 	}
-	document, err := parse(data)
+	document, warnings, err := parse(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	for _, text := range warnings {
+		g.warnings = append(g.warnings, name+": "+text)
+	}
+	if flag == "--config" {
+		resolvePaths(document, filepath.Dir(name))
 	}
 	g.document = mergePatch(g.document, document)
 	g.remember(name, "", document)
@@ -125,8 +149,8 @@ func (g *given) decode() (*kubeletconfig.KubeletConfiguration, error) {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	derive(c, asGiven)
-	wrongGates, gateWarnings := checkGates(c.FeatureGates)
-	g.warnings = slices.Concat(g.warnings, idleFields(g.document, asGiven), gateWarnings, insecureCiphers(c.TLSCipherSuites))
+	wrongGates, gateWarnings := checkGates(asGiven.FeatureGates)
+	g.warnings = slices.Concat(g.warnings, idleFields(g.document, asGiven), gateWarnings, soften(c))
 	return c, g.report(slices.Concat(unsupported(g.document, asGiven), wrongGates, validate(c)))
 }
 
@@ -140,60 +164,96 @@ func (g *given) report(problems []problem) error {
 	return errors.Join(errs...)
 }
 
-// parse reads one document of YAML or JSON strictly: unknown and repeated fields are errors with their paths.
-func parse(data []byte) (map[string]any, error) {
-	data, err := onlyDocument(data)
+// parse reads one document of YAML or JSON. As upstream, it takes unknown fields, fields that are there twice, of which the last counts,
+// and a second document, which counts for nothing; a warning tells of each.
+//
+// Upstream: pkg/kubelet/kubeletconfig/util/codec/codec.go DecodeKubeletConfiguration.
+func parse(data []byte) (document map[string]any, warnings []string, err error) {
+	data, more, err := firstDocument(data)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if more {
+		warnings = append(warnings, "only the first document counts")
 	}
 	asJSON, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
-		return nil, err
+		twice := err
+		if asJSON, err = yaml.YAMLToJSON(data); err != nil {
+			return nil, nil, err
+		}
+		warnings = append(warnings, fmt.Sprintf("the last of several values counts: %s", strings.Join(strings.Fields(twice.Error()), " ")))
 	}
-	if _, err := strict(asJSON); err != nil {
-		return nil, err
+	unknown, err := sigsjson.UnmarshalStrict(asJSON, &kubeletconfig.KubeletConfiguration{})
+	if err != nil {
+		return nil, nil, err
 	}
-	document := map[string]any{}
+	for _, problem := range unknown {
+		warnings = append(warnings, fmt.Sprintf("%v, which has no effect%s", problem, meant(problem)))
+	}
 	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(asJSON, &document); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if document["apiVersion"] != apiVersion || document["kind"] != kind {
-		return nil, fmt.Errorf("want apiVersion: %s and kind: %s, got %v and %v", apiVersion, kind, document["apiVersion"], document["kind"])
+		return nil, nil, fmt.Errorf("want apiVersion: %s and kind: %s, got %v and %v", apiVersion, kind, document["apiVersion"], document["kind"])
 	}
-	return document, nil
+	return document, warnings, nil
 }
 
-// onlyDocument refuses a second document: its settings would be lost without a word.
-func onlyDocument(data []byte) ([]byte, error) {
+// meant proposes a field for one that is not known.
+func meant(unknown error) string {
+	var field sigsjson.FieldError
+	if !errors.As(unknown, &field) {
+		return ""
+	}
+	var paths []string
+	for _, f := range table {
+		paths = append(paths, f.Path)
+	}
+	return didYouMean(field.FieldPath(), paths)
+}
+
+// firstDocument returns the first document that holds more than comments, and whether there is another.
+func firstDocument(data []byte) (first []byte, more bool, err error) {
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
-	var only []byte
 	for {
 		document, err := reader.Read()
 		if errors.Is(err, io.EOF) {
-			return only, nil
+			return first, false, nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		var content any
 		if err := yaml.Unmarshal(document, &content); err == nil && content == nil {
-			continue // comments only
+			continue
 		}
-		if only != nil {
-			return nil, errors.New("more than one document")
+		if first != nil {
+			return first, true, nil
 		}
-		only = document
+		first = document
 	}
 }
 
-// strict decodes JSON, refusing what is unknown or given twice.
-func strict(data []byte) (*kubeletconfig.KubeletConfiguration, error) {
-	c := &kubeletconfig.KubeletConfiguration{}
-	problems, err := sigsjson.UnmarshalStrict(data, c)
+// filePaths are the fields that name a file or directory, where a relative path is one below the file's directory.
+//
+// Upstream: pkg/kubelet/apis/config/helpers.go KubeletConfigurationPathRefs.
+var filePaths = []string{
+	"staticPodPath", "authentication.x509.clientCAFile", "tlsCertFile", "tlsPrivateKeyFile", "resolvConf", "volumePluginDir", "podLogsDir",
+}
+
+// resolvePaths makes the relative paths of a file absolute.
+func resolvePaths(document map[string]any, dir string) {
+	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, err
+		return
 	}
-	return c, errors.Join(problems...)
+	for _, field := range filePaths {
+		value, _ := lookup(document, field)
+		if path, ok := value.(string); ok && path != "" && !filepath.IsAbs(path) {
+			put(document, field, filepath.Join(dir, path))
+		}
+	}
 }
 
 // toConfig decodes a document.
@@ -202,7 +262,8 @@ func toConfig(document map[string]any) (*kubeletconfig.KubeletConfiguration, err
 	if err != nil {
 		return nil, err
 	}
-	return strict(data)
+	c := &kubeletconfig.KubeletConfiguration{}
+	return c, sigsjson.UnmarshalCaseSensitivePreserveInts(data, c)
 }
 
 // mergePatch is RFC 7386.

@@ -44,6 +44,8 @@ func newFlags(out io.Writer) *flags {
 	f.set.StringVar(&f.RuntimeCgroups, "runtime-cgroups", "", "cgroup that the container runtime runs in, for statistics")
 	f.set.StringVar(&f.CredentialProviderConfig, "image-credential-provider-config", "", "configuration of the programs that provide credentials for images: a file, or a directory of them")
 	f.set.StringVar(&f.CredentialProviderBinDir, "image-credential-provider-bin-dir", "", "directory of those programs")
+	f.set.StringVar(&f.LockFile, "lock-file", "", "file to lock while the kubelet runs; it waits for the lock")
+	f.set.BoolVar(&f.ExitOnLockContention, "exit-on-lock-contention", false, "end when another process opens --lock-file")
 	f.set.StringVar(&f.version, "version", "", "print the version, with =raw all of it; =VERSION: report this version, which may differ behind the patch number only")
 	f.set.Lookup("version").NoOptDefVal = "true"
 	f.set.StringVar(&f.Timeline, "timeline", "", "show what is done for each pod, live, on a page on loopback whose link is logged: a port, or a loopback address and a port; without a value, any port")
@@ -65,7 +67,8 @@ func newFlags(out io.Writer) *flags {
 			shorthand = field.Flag
 		}
 		kind := field.goType().Kind()
-		value := &flagText{kind: cmp.Or(flagKinds[kind], "string"), many: kind == reflect.Slice || kind == reflect.Map}
+		many := kind == reflect.Slice && field.Path != "registerWithTaints" || kind == reflect.Map
+		value := &flagText{kind: cmp.Or(flagKinds[kind], "string"), many: many}
 		f.set.VarP(value, field.Flag, shorthand, field.usage())
 		if kind == reflect.Bool {
 			f.set.Lookup(field.Flag).NoOptDefVal = "true"
@@ -154,6 +157,9 @@ func (f *flags) apply(g *given) (wrong []error) {
 			wrong = append(wrong, fmt.Errorf("--%s: %w", c.Flag, err))
 			continue
 		}
+		if gates, ok := g.document[c.Path].(map[string]any); ok && c.Path == "featureGates" {
+			value = mergePatch(gates, value.(map[string]any)) // the one map whose entries in the file stay
+		}
 		put(g.document, c.Path, value)
 		g.origins[c.Path] = "--" + c.Flag
 	}
@@ -161,7 +167,7 @@ func (f *flags) apply(g *given) (wrong []error) {
 }
 
 func number(s string) (any, error) {
-	n, err := strconv.ParseInt(s, 10, 64)
+	n, err := strconv.ParseInt(s, 0, 64)
 	if err != nil {
 		return nil, fmt.Errorf("%q is not a number", s)
 	}

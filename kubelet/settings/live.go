@@ -3,6 +3,7 @@ package settings
 import (
 	"io"
 	"reflect"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 )
@@ -27,6 +28,8 @@ type Change struct {
 	Settings *Settings
 	// Applied are the fields that a running kubelet takes, Restart those that need a restart, in the table's order.
 	Applied, Restart []string
+	// Warnings are those that the settings before did not have.
+	Warnings []string
 }
 
 // Files are the configuration file and the directory of drop-ins, "" for none.
@@ -40,7 +43,8 @@ func (s *Settings) Reload() (Change, error) {
 	}
 	force := *s
 	force.KubeletConfiguration = *s.DeepCopy()
-	c := Change{Settings: &force}
+	force.Warnings = now.Warnings
+	c := Change{Settings: &force, Warnings: slices.DeleteFunc(slices.Clone(now.Warnings), func(w string) bool { return slices.Contains(s.Warnings, w) })}
 	for _, f := range table {
 		if equality.Semantic.DeepEqual(valueAt(&s.KubeletConfiguration, f.Path), valueAt(&now.KubeletConfiguration, f.Path)) {
 			continue

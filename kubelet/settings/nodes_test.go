@@ -55,11 +55,13 @@ func nodeArgs(t *testing.T, dir string) []string {
 	}
 	args := strings.Fields(string(flags))
 	for i, arg := range args {
-		switch name, _, _ := strings.Cut(arg, "="); name {
-		case "--config":
-			args[i] = name + "=" + filepath.Join(dir, "config.yaml")
-		case "--config-dir":
-			args[i] = name + "=" + filepath.Join(dir, "config.d")
+		args[i] = strings.ReplaceAll(arg, `"`, "") // as a shell and systemd do, so that an argument can be empty
+		for name, file := range map[string]string{"--config": "config.yaml", "--config-dir": "config.d"} {
+			if strings.HasPrefix(arg, name+"=") {
+				args[i] = name + "=" + filepath.Join(dir, file)
+			} else if arg == name {
+				args[i+1] = filepath.Join(dir, file)
+			}
 		}
 	}
 	return args

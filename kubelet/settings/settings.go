@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	netutils "k8s.io/utils/net"
 
 	"minikubelet/runtime/criserver"
 )
@@ -49,6 +50,9 @@ type Settings struct {
 	RuntimeCgroups string
 	// CredentialProviderConfig and CredentialProviderBinDir say which programs provide credentials for images; both or none are given.
 	CredentialProviderConfig, CredentialProviderBinDir string
+	// LockFile is locked while the kubelet runs, "" for none. With ExitOnLockContention it ends when another process opens the file.
+	LockFile             string
+	ExitOnLockContention bool
 	// Timeline is where the timeline's page is served, "" for nowhere; Step and Chaos say which steps are held and which
 	// calls are tampered with.
 	Timeline, Step, Chaos string
@@ -97,8 +101,8 @@ func readAll(args []string, out io.Writer) (*Settings, error) {
 	g, unread := readFiles(f.config, f.configDir)
 	wrong = append(append(wrong, unread...), f.apply(g)...)
 	c, err := g.decode()
-	if err != nil {
-		return nil, errors.Join(append(wrong, err)...)
+	if wrong = append(wrong, err); c == nil {
+		return nil, errors.Join(wrong...)
 	}
 	f.KubeletConfiguration, f.NodeLabels, f.args = *c, labels(f.nodeLabels.text), args
 	f.Warnings = append(f.idleWarnings(), g.warnings...)
@@ -124,19 +128,29 @@ func (f *flags) complete() error {
 	}
 	s := f.Settings
 	s.NodeName = strings.ToLower(strings.TrimSpace(name))
+	s.RootDir = filepath.Clean(s.RootDir)
 	s.CertDir = cmp.Or(s.CertDir, filepath.Join(s.RootDir, "pki"))
 	s.ExternalCloud = f.cloudProvider == "external"
 	var errs []error
-	s.NodeIPs, errs = parseNodeIPs(f.nodeIP)
+	warn := func(about bool, text string, args ...any) {
+		if about {
+			s.Warnings = append(s.Warnings, fmt.Sprintf(text, args...))
+		}
+	}
+	warn(!s.ExternalCloud && f.cloudProvider != "", "--cloud-provider=%s has no effect: external is the only provider since Kubernetes 1.31", f.cloudProvider)
+	if s.Standalone() {
+		warn(s.BootstrapKubeconfig != "", "--bootstrap-kubeconfig has no effect without --kubeconfig, the file to write")
+		s.BootstrapKubeconfig = ""
+	}
+	s.NodeIPs, errs = f.parseNodeIPs()
 	refuse := func(bad bool, text string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(text, args...))
 		}
 	}
 	refuse(s.RunOnce && !s.Standalone(), "--runonce: runs the pods of file and URL without an apiserver; leave out --kubeconfig")
-	refuse(s.BootstrapKubeconfig != "" && s.Standalone(), "--bootstrap-kubeconfig: needs --kubeconfig, the file to write")
+	refuse(s.ExitOnLockContention && s.LockFile == "", "--exit-on-lock-contention: needs --lock-file")
 	refuse(s.Step != "" && s.Timeline == "", "--step: needs --timeline, whose page shows and releases what is held")
-	refuse(!s.ExternalCloud && f.cloudProvider != "", "--cloud-provider: %q: must be external or empty; providers in the kubelet were removed upstream in 1.31", f.cloudProvider)
 	refuse((s.CredentialProviderConfig == "") != (s.CredentialProviderBinDir == ""), "--image-credential-provider-config and --image-credential-provider-bin-dir need each other")
 	refuse(!filepath.IsAbs(s.RootDir), "--root-dir: %q is not an absolute path", s.RootDir)
 	for _, problem := range validation.IsDNS1123Subdomain(s.NodeName) {
@@ -154,21 +168,24 @@ func (f *flags) complete() error {
 			s.Warnings = append(s.Warnings, warning)
 		}
 	}
-	return errors.Join(slices.Concat(errs, s.completeEmbedded(f.embedded), validateNodeLabels(s.NodeLabels))...)
+	return errors.Join(slices.Concat(errs, f.wrongValues(), s.completeEmbedded(f.embedded), validateNodeLabels(s.NodeLabels))...)
 }
 
-// parseNodeIPs reads --node-ip.
-func parseNodeIPs(text string) (ips []net.IP, errs []error) {
+// parseNodeIPs reads --node-ip. As upstream, what is no address, or none that a node can be reached at, is left out.
+//
+// Upstream: staging/src/k8s.io/component-helpers/node/util/ips.go ParseNodeIPArgument.
+func (f *flags) parseNodeIPs() (ips []net.IP, errs []error) {
+	text := f.nodeIP
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		ip := net.ParseIP(part)
+		ip := netutils.ParseIPSloppy(part)
 		switch {
 		case ip == nil:
-			errs = append(errs, fmt.Errorf("--node-ip: %q is not an IP address", part))
+			f.Warnings = append(f.Warnings, fmt.Sprintf("--node-ip: %q is not an IP address and is left out", part))
 		case ip.IsLoopback(), ip.IsMulticast(), ip.IsLinkLocalUnicast():
-			errs = append(errs, fmt.Errorf("--node-ip: %s: must not be a loopback, multicast or link-local address", part))
+			f.Warnings = append(f.Warnings, fmt.Sprintf("--node-ip: %s is left out: a loopback, multicast or link-local address is not the node's", part))
 		default:
 			ips = append(ips, ip)
 		}

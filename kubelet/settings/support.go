@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
+	"path"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/cpuset"
 )
 
 // problem is what is wrong with a field.
@@ -26,7 +30,7 @@ func unsupported(document map[string]any, given *kubeletconfig.KubeletConfigurat
 		if _, present := lookup(document, f.Path); !present || f.Support != Refused {
 			continue
 		}
-		if value := valueAt(given, f.Path); !f.takes(value) {
+		if value := valueAt(given, f.Path); !f.takes(value) && !f.isIdle(value) {
 			problems = append(problems, f.refusal(f.Path, value))
 		}
 	}
@@ -36,14 +40,24 @@ func unsupported(document map[string]any, given *kubeletconfig.KubeletConfigurat
 // idleFields says which of the given fields have no effect.
 func idleFields(document map[string]any, given *kubeletconfig.KubeletConfiguration) (warnings []string) {
 	for _, f := range table {
-		if _, present := lookup(document, f.Path); !present || f.Support != Accepted {
+		if _, present := lookup(document, f.Path); !present || f.Support == Supported {
 			continue
 		}
-		if value := valueAt(given, f.Path); !f.takes(value) {
+		if value := valueAt(given, f.Path); !f.takes(value) && f.isIdle(value) {
 			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", f.Path, f.Note))
 		}
 	}
 	return warnings
+}
+
+// isIdle tells whether a value is taken and changes nothing.
+func (f Field) isIdle(value any) bool { return f.Support == Accepted || f.has(f.Idle, value) }
+
+// has tells whether a value is one of these of the table.
+func (f Field) has(values []any, value any) bool {
+	return slices.ContainsFunc(values, func(other any) bool {
+		return other != nil && equality.Semantic.DeepEqual(value, typed(f.Path, other))
+	})
 }
 
 func (f Field) refusal(path string, value any) problem {
@@ -65,9 +79,7 @@ func (f Field) takes(value any) bool {
 	if v.Kind() != reflect.Pointer && equality.Semantic.DeepEqual(value, reflect.Zero(reflect.TypeOf(value)).Interface()) {
 		return true // the same as not given
 	}
-	return slices.ContainsFunc(append([]any{f.Default, f.Upstream}, f.Also...), func(other any) bool {
-		return other != nil && equality.Semantic.DeepEqual(value, typed(f.Path, other))
-	})
+	return f.has(append([]any{f.Default, f.Upstream}, f.Also...), value)
 }
 
 // withDefaults returns the document with the defaults of all that is not given. As upstream reads them, a zero
@@ -97,19 +109,52 @@ func derive(c, given *kubeletconfig.KubeletConfiguration) {
 	if given.SerializeImagePulls == nil && given.MaxParallelImagePulls != nil {
 		*c.SerializeImagePulls = *given.MaxParallelImagePulls < 2
 	}
-	if *c.PodPidsLimit < 0 {
+	if *c.PodPidsLimit <= 0 {
 		*c.PodPidsLimit = -1
 	}
 	mergeEviction(c)
-	for _, endpoint := range []*string{&c.ContainerRuntimeEndpoint, &c.ImageServiceEndpoint} {
-		if strings.HasPrefix(*endpoint, "/") {
-			*endpoint = "unix://" + *endpoint
-		}
+	c.ContainerRuntimeEndpoint, c.ImageServiceEndpoint = socket(c.ContainerRuntimeEndpoint), socket(c.ImageServiceEndpoint)
+	if c.CgroupRoot != "" {
+		c.CgroupRoot = path.Join("/", c.CgroupRoot)
 	}
+	if _, given := given.FeatureGates[memoryQoS]; !given && (c.MemoryThrottlingFactor != nil || c.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy) {
+		c.FeatureGates = maps.Clone(c.FeatureGates)
+		if c.FeatureGates == nil {
+			c.FeatureGates = map[string]bool{}
+		}
+		c.FeatureGates[memoryQoS] = true // upstream's default, which changes nothing without these fields
+	}
+	reserveCPUs(c)
 	const containerd, crio = "/run/containerd/containerd.sock", "/run/crio/crio.sock"
 	if given.ContainerRuntimeEndpoint == "" && !exists(containerd) && exists(crio) {
 		c.ContainerRuntimeEndpoint = "unix://" + crio
 	}
+}
+
+// socket is an endpoint in the form unix:///path. Of other forms upstream's client takes the path alone as well.
+func socket(endpoint string) string {
+	if strings.HasPrefix(endpoint, "/") {
+		return "unix://" + endpoint
+	}
+	if u, err := url.Parse(endpoint); err == nil && u.Scheme == "unix" && u.Path != "" {
+		return "unix://" + u.Path
+	}
+	return endpoint
+}
+
+// reserveCPUs puts the number of the CPUs of reservedSystemCPUs in the place of what is reserved of cpu otherwise.
+//
+// Upstream: cmd/kubelet/app/server.go run.
+func reserveCPUs(c *kubeletconfig.KubeletConfiguration) {
+	cpus, err := cpuset.Parse(c.ReservedSystemCPUs)
+	if err != nil || cpus.Size() == 0 {
+		return
+	}
+	delete(c.KubeReserved, "cpu")
+	if c.SystemReserved == nil {
+		c.SystemReserved = map[string]string{}
+	}
+	c.SystemReserved["cpu"] = strconv.Itoa(cpus.Size())
 }
 
 func exists(path string) bool {

@@ -56,12 +56,10 @@ func TestSupport(t *testing.T) {
 		{"featureGates: {RotateKubeletServerCertificate: true}", ""},
 		{"cpuManagerPolicyOptions: {full-pcpus-only: \"true\"}", "cpuManagerPolicyOptions"},
 		{"memoryManagerPolicy: Static", "memoryManagerPolicy"},
-		{"topologyManagerPolicy: best-effort", "topologyManagerPolicy"},
-		{"reservedSystemCPUs: 0-1", "reservedSystemCPUs"},
-		{"podsPerCore: 10", "podsPerCore"},
-		{"configMapAndSecretChangeDetectionStrategy: Get", "configMapAndSecretChangeDetectionStrategy"},
+		{"topologyManagerPolicy: restricted", "topologyManagerPolicy"},
+		{"configMapAndSecretChangeDetectionStrategy: Ask", "configMapAndSecretChangeDetectionStrategy"},
 		{"tracing: {endpoint: \"localhost:4317\", samplingRatePerMillion: 100}", ""},
-		{"enableControllerAttachDetach: false", "enableControllerAttachDetach"},
+		{"defaultPodSysctls: {net.ipv4.tcp_tw_reuse: \"1\"}", "defaultPodSysctls"},
 	} {
 		_, err := load(t, tt.lines)
 		switch {
@@ -79,7 +77,7 @@ func TestDropInErrors(t *testing.T) {
 	file := write(t, dir+"/kubelet.yaml", head+"serializeImagePulls: true\n")
 	dropIn := write(t, dir+"/d/50-x.conf", head+"authorization: {webhook: {cacheTTL: 1s}}\n")
 	for _, tt := range []struct{ content, want string }{
-		{head + "authorization: {webhook: {cacheTTL: 1s}}\n", `d/50-x.conf: unknown field "authorization.webhook.cacheTTL"`},
+		{head + "authorization: {webhook: {cacheUnauthorizedTTL: soon}}\n", `d/50-x.conf: time: invalid duration "soon"`},
 		{"maxPods: 3\n", "d/50-x.conf: want apiVersion"},
 		{head + "maxParallelImagePulls: 3\n", "d/50-x.conf: maxParallelImagePulls"},
 	} {
@@ -158,11 +156,10 @@ func TestValidate(t *testing.T) {
 		"nodeLeaseDurationSeconds":    func(c *kubeletconfig.KubeletConfiguration) { c.NodeLeaseDurationSeconds = -1 },
 		"port":                        func(c *kubeletconfig.KubeletConfiguration) { c.Port = 70000 },
 		"healthzPort":                 func(c *kubeletconfig.KubeletConfiguration) { c.HealthzPort = &negative },
-		"healthzBindAddress":          func(c *kubeletconfig.KubeletConfiguration) { c.HealthzBindAddress = "here" },
+		"healthzBindAddress":          func(c *kubeletconfig.KubeletConfiguration) { c.HealthzBindAddress = "not here" },
 		"maxParallelImagePulls":       func(c *kubeletconfig.KubeletConfiguration) { c.MaxParallelImagePulls = &negative },
 		"cpuCFSQuotaPeriod":           func(c *kubeletconfig.KubeletConfiguration) { c.CPUCFSQuotaPeriod.Duration = 2e9 },
-		"podPidsLimit":                func(c *kubeletconfig.KubeletConfiguration) { *c.PodPidsLimit = 0 },
-		"cgroupRoot":                  func(c *kubeletconfig.KubeletConfiguration) { c.CgroupRoot = "kubelet" },
+		"podsPerCore":                 func(c *kubeletconfig.KubeletConfiguration) { c.PodsPerCore = -1 },
 		"podLogsDir":                  func(c *kubeletconfig.KubeletConfiguration) { c.PodLogsDir = "logs" },
 		"staticPodURL":                func(c *kubeletconfig.KubeletConfiguration) { c.StaticPodURL = "ftp://host" },
 		"imageServiceEndpoint":        func(c *kubeletconfig.KubeletConfiguration) { c.ImageServiceEndpoint = "x" },

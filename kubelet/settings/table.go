@@ -28,6 +28,8 @@ type Field struct {
 	Upstream any
 	// Also are further values of a refused field that ask for nothing that is missing.
 	Also []any
+	// Idle are values of a refused field that are taken and have no effect: a warning says so, with the note.
+	Idle []any
 	// Flag is the flag that sets the field, "" for none. Usage describes it; by default the note does.
 	Flag, Usage string
 	Note        string
@@ -49,6 +51,9 @@ func fieldsWithFlag() []Field {
 const (
 	noManager  = "left out by decision: no pod gets CPUs, memory or NUMA nodes of its own here"
 	noIPTables = "no iptables rules are made; upstream's chains serve nothing since 1.28"
+	noNUMA     = "pods share the CPUs and the memory of all NUMA nodes"
+	// pressureStalls is what stands in the place of memcg notifications.
+	pressureStalls = "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"
 )
 
 // memoryQoS is the one feature gate that switches something.
@@ -71,7 +76,7 @@ var table = []Field{
 	{Path: "syncFrequency", Support: Accepted, Default: "1m0s", Flag: "sync-frequency", Note: "pods are synced by events, not by period"},
 	{Path: "runOnce", Support: Supported, Flag: "runonce", Usage: "start the pods of file and URL, report how they are, and end", Note: "upstream removed it; only without an apiserver"},
 	{Path: "maxPods", Support: Supported, Default: 110, Flag: "max-pods", Usage: "how many pods may run here"},
-	{Path: "podsPerCore", Support: Refused, Flag: "pods-per-core", Usage: "0: --max-pods is the limit"},
+	{Path: "podsPerCore", Support: Supported, Flag: "pods-per-core", Usage: "how many pods may run here for each CPU, up to --max-pods; 0 for no such limit", Note: "0 for no such limit; maxPods holds as well"},
 	{Path: "podCIDR", Support: Supported, Flag: "pod-cidr", Usage: "addresses of pods, told to the runtime until the node's object has some", Note: "told to the runtime, until the node's object has some"},
 
 	{Group: "The kubelet's own ports", Path: "healthzPort", Support: Supported, Default: 10248, Flag: "healthz-port", Usage: "port of /healthz; 0 for none"},
@@ -84,7 +89,7 @@ var table = []Field{
 	{Path: "tlsPrivateKeyFile", Support: Supported, Flag: "tls-private-key-file", Usage: "key of --tls-cert-file"},
 	{Path: "tlsCipherSuites", Support: Supported, Flag: "tls-cipher-suites", Usage: "cipher suites of TLS 1.2; by default those of Go's that authenticate what they encrypt: no CBC", Note: "all names that upstream takes; a warning names those that Go calls insecure"},
 	{Path: "tlsCurvePreferences", Support: Supported},
-	{Path: "tlsMinVersion", Support: Supported, Flag: "tls-min-version", Usage: "VersionTLS12 or VersionTLS13", Note: "VersionTLS12 or VersionTLS13"},
+	{Path: "tlsMinVersion", Support: Supported, Flag: "tls-min-version", Usage: "VersionTLS12 or VersionTLS13", Note: "VersionTLS12 or VersionTLS13; older ones are taken with a warning, and 1.2 holds"},
 	{Path: "authentication.x509.clientCAFile", Support: Supported, Flag: "client-ca-file", Usage: "authorities of client certificates", Note: "read again when it changes"},
 	{Path: "authentication.webhook.enabled", Support: Supported, Default: true, Flag: "authentication-token-webhook", Usage: "have the apiserver review bearer tokens", Note: "without an apiserver it has no effect"},
 	{Path: "authentication.webhook.cacheTTL", Support: Supported, Default: "2m0s", Flag: "authentication-token-webhook-cache-ttl", Usage: "how long the review of a token holds"},
@@ -98,7 +103,7 @@ var table = []Field{
 	{Path: "enableDebugFlagsHandler", Support: Supported, Default: false, Upstream: true},
 	{Path: "enableSystemLogHandler", Support: Supported, Default: true},
 	{Path: "enableContentionProfiling", Support: Supported, Flag: "contention-profiling", Usage: "profile contention, if profiling is on"},
-	{Path: "enableSystemLogQuery", Support: Refused, Also: []any{false}},
+	{Path: "enableSystemLogQuery", Support: Accepted, Also: []any{false}, Note: "/logs/ shows the files of /var/log, and journalctl the journal"},
 	{Path: "serverTLSBootstrap", Support: Supported, Flag: "rotate-server-certificates", Usage: "have the cluster sign the serving certificate, and renew it in time"},
 	{Path: "rotateCertificates", Support: Supported, Default: true, Upstream: false, Flag: "rotate-certificates", Usage: "renew the client certificate in time"},
 
@@ -114,9 +119,9 @@ var table = []Field{
 	{Path: "enforceNodeAllocatable", Support: Supported, Default: []any{"pods"}, Flag: "enforce-node-allocatable", Usage: "pods: all pods together get no more than allocatable; kube-reserved, system-reserved, or these with -compressible: the cgroups of the reservations get no more; none", Note: "pods, kube-reserved, system-reserved, these with -compressible, or none"},
 	{Path: "systemReservedCgroup", Support: Supported, Flag: "system-reserved-cgroup", Usage: "cgroup that --system-reserved is enforced on, if --enforce-node-allocatable says so", Note: "enforced if enforceNodeAllocatable says so"},
 	{Path: "kubeReservedCgroup", Support: Supported, Flag: "kube-reserved-cgroup", Usage: "cgroup that --kube-reserved is enforced on, if --enforce-node-allocatable says so", Note: "enforced if enforceNodeAllocatable says so"},
-	{Path: "reservedSystemCPUs", Support: Refused, Flag: "reserved-cpus", Note: noManager},
-	{Path: "reservedMemory", Support: Refused, Note: noManager},
-	{Path: "qosReserved", Support: Refused, Flag: "qos-reserved", Usage: "empty: no requests are reserved by QoS class"},
+	{Path: "reservedSystemCPUs", Support: Supported, Flag: "reserved-cpus", Usage: "CPUs for the system, as 0-1,4: their number is reserved in place of what --kube-reserved and --system-reserved say of cpu", Note: "as many CPUs as the list names are reserved in place of what kubeReserved and systemReserved say of cpu; as upstream without the static policy, pods may run on each"},
+	{Path: "reservedMemory", Support: Accepted, Note: noNUMA},
+	{Path: "qosReserved", Support: Accepted, Flag: "qos-reserved", Note: "no requests are reserved by QoS class, nor upstream without the alpha feature gate QOSReserved"},
 	{Path: "shutdownGracePeriod", Support: Supported, Note: "needs systemd-logind"},
 	{Path: "shutdownGracePeriodCriticalPods", Support: Supported},
 	{Path: "shutdownGracePeriodByPodPriority", Support: Supported},
@@ -126,7 +131,7 @@ var table = []Field{
 	{Path: "eventRecordQPS", Support: Supported, Default: 50, Flag: "event-qps", Usage: "events a second"},
 	{Path: "eventBurst", Support: Supported, Default: 100, Flag: "event-burst", Usage: "events at once"},
 	{Path: "contentType", Support: Supported, Default: protobuf, Flag: "kube-api-content-type", Usage: "how objects are written to the apiserver: application/vnd.kubernetes.protobuf or application/json", Note: "that, or application/json"},
-	{Path: "configMapAndSecretChangeDetectionStrategy", Support: Refused, Default: "Watch"},
+	{Path: "configMapAndSecretChangeDetectionStrategy", Support: Refused, Default: "Watch", Idle: []any{"Get", "Cache"}, Note: "ConfigMaps and Secrets are watched, so that changes arrive at once"},
 
 	{Group: "The runtime and its images", Path: "containerRuntimeEndpoint", Support: Supported, Default: "unix:///run/containerd/containerd.sock", Flag: "container-runtime-endpoint", Usage: "socket of the CRI runtime, unix:///path, or embedded: the kubelet runs containers itself, with runc, conmon and CNI plugins", Note: "or embedded, for the runtime in the kubelet's own process; CRI-O's socket if it exists and containerd's does not"},
 	{Path: "imageServiceEndpoint", Support: Supported, Flag: "image-service-endpoint", Usage: "socket of the CRI image service, if it is another"},
@@ -145,24 +150,24 @@ var table = []Field{
 	{Group: "Cgroups", Path: "cgroupRoot", Support: Supported, Flag: "cgroup-root", Usage: "cgroup that holds those of pods"},
 	{Path: "cgroupsPerQOS", Support: Supported, Default: true, Flag: "cgroups-per-qos", Usage: "a cgroup for every QoS class and pod"},
 	{Path: "cgroupDriver", Support: Supported, Default: "cgroupfs", Flag: "cgroup-driver", Usage: "cgroupfs or systemd; a runtime that tells its own decides", Note: "the runtime's counts and is waited for; the setting does for a runtime that cannot tell"},
-	{Path: "podPidsLimit", Support: Supported, Default: 4096, Upstream: -1, Flag: "pod-max-pids", Usage: "how many processes a pod may have; -1 for no limit"},
+	{Path: "podPidsLimit", Support: Supported, Default: 4096, Upstream: -1, Flag: "pod-max-pids", Usage: "how many processes a pod may have; 0 or less for no limit", Note: "0 or less for no limit"},
 	{Path: "cpuCFSQuota", Support: Supported, Default: true, Flag: "cpu-cfs-quota", Usage: "enforce CPU limits"},
 	{Path: "cpuCFSQuotaPeriod", Support: Supported, Default: "100ms", Flag: "cpu-cfs-quota-period", Usage: "period of CPU limits, 1ms to 1s"},
 	{Path: "singleProcessOOMKill", Support: Supported},
 	{Path: "failCgroupV1", Support: Supported, Default: false, Upstream: true, Flag: "fail-cgroupv1", Usage: "do not start on cgroup v1", Note: "cgroup v1 works here, so it is no reason to fail unless asked for"},
 	{Path: "kubeletCgroups", Support: Supported, Flag: "kubelet-cgroups", Usage: "cgroup that the kubelet runs in, for statistics; it is moved to none", Note: "its statistics are read from it, if it exists; the kubelet stays in the cgroup it was started in"},
 	{Path: "systemCgroups", Support: Accepted, Flag: "system-cgroups", Note: "processes stay in the cgroups they are in: moving those of others is their owner's matter"},
-	{Path: "memoryThrottlingFactor", Support: Supported, Note: "with the feature gate MemoryQoS; then 0.9 by default"},
-	{Path: "memoryReservationPolicy", Support: Supported, Default: "None", Note: "TieredReservation needs the feature gate MemoryQoS"},
+	{Path: "memoryThrottlingFactor", Support: Supported, Note: "on cgroup v2, unless the feature gate MemoryQoS is false"},
+	{Path: "memoryReservationPolicy", Support: Supported, Default: "None", Note: "or TieredReservation, on cgroup v2, unless the feature gate MemoryQoS is false"},
 	{Path: "memorySwap.swapBehavior", Support: Supported, Note: "NoSwap, as without a value, or LimitedSwap, which has an effect on cgroup v2 only"},
 	{Path: "failSwapOn", Support: Accepted, Default: true, Also: []any{false}, Flag: "fail-swap-on", Note: "pods get no swap, so a machine that has some is no reason to fail"},
 	{Path: "cpuManagerPolicy", Support: Refused, Default: "none", Flag: "cpu-manager-policy", Note: noManager},
 	{Path: "cpuManagerPolicyOptions", Support: Refused, Flag: "cpu-manager-policy-options", Note: noManager},
 	{Path: "cpuManagerReconcilePeriod", Support: Accepted, Default: "10s", Flag: "cpu-manager-reconcile-period", Note: "only the static policy has use for it, which is refused"},
 	{Path: "memoryManagerPolicy", Support: Refused, Default: "None", Flag: "memory-manager-policy", Note: noManager},
-	{Path: "topologyManagerPolicy", Support: Refused, Default: "none", Flag: "topology-manager-policy", Note: noManager},
-	{Path: "topologyManagerScope", Support: Refused, Default: "container", Flag: "topology-manager-scope", Note: noManager},
-	{Path: "topologyManagerPolicyOptions", Support: Refused, Flag: "topology-manager-policy-options", Note: noManager},
+	{Path: "topologyManagerPolicy", Support: Refused, Default: "none", Idle: []any{"best-effort"}, Flag: "topology-manager-policy", Note: noManager},
+	{Path: "topologyManagerScope", Support: Accepted, Default: "container", Flag: "topology-manager-scope", Note: noNUMA},
+	{Path: "topologyManagerPolicyOptions", Support: Accepted, Flag: "topology-manager-policy-options", Note: noNUMA},
 
 	{Group: "What pods get", Path: "clusterDomain", Support: Supported, Flag: "cluster-domain", Usage: "the cluster's domain"},
 	{Path: "clusterDNS", Support: Supported, Flag: "cluster-dns", Usage: "addresses of the cluster's DNS servers, separated by commas"},
@@ -171,7 +176,7 @@ var table = []Field{
 	{Path: "crashLoopBackOff.maxContainerRestartPeriod", Support: Supported, Default: "5m0s"},
 	{Path: "seccompDefault", Support: Supported, Default: true, Upstream: false, Flag: "seccomp-default", Usage: "RuntimeDefault where a pod names no seccomp profile"},
 	{Path: "allowedUnsafeSysctls", Support: Supported, Flag: "allowed-unsafe-sysctls", Usage: "sysctls, or prefixes of them with *, that pods may set besides the safe ones"},
-	{Path: "defaultPodSysctls", Support: Refused},
+	{Path: "defaultPodSysctls", Support: Refused, Note: "alpha upstream, where it needs the feature gate DefaultPodSysctls"},
 	{Path: "userNamespaces", Support: Supported, Note: "idsPerPod, 65536 by default"},
 	{Path: "hairpinMode", Support: Accepted, Default: "promiscuous-bridge", Flag: "hairpin-mode", Note: "the network plugin's matter"},
 	{Path: "containerLogMaxSize", Support: Supported, Default: "10Mi", Flag: "container-log-max-size", Usage: "from what size a container's log is rotated; negative for never", Note: "negative for no rotation"},
@@ -181,7 +186,7 @@ var table = []Field{
 	{Path: "localStorageCapacityIsolation", Support: Supported, Default: true, Flag: "local-storage-capacity-isolation", Usage: "count ephemeral storage, and evict pods that use more than their limit"},
 	{Path: "volumePluginDir", Support: Accepted, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Flag: "volume-plugin-dir", Note: "no flexvolumes"},
 	{Path: "volumeStatsAggPeriod", Support: Supported, Default: "1m0s", Flag: "volume-stats-agg-period", Usage: "how old the figures of a volume may be when statistics are asked for", Note: "how old the figures of a volume may be when statistics are asked for"},
-	{Path: "enableControllerAttachDetach", Support: Refused, Default: true, Flag: "enable-controller-attach-detach", Usage: "true: the cluster attaches volumes"},
+	{Path: "enableControllerAttachDetach", Support: Accepted, Default: true, Flag: "enable-controller-attach-detach", Note: "the cluster's controller attaches and detaches volumes, as the node's annotation asks it to"},
 
 	{Group: "Eviction", Path: "evictionHard", Support: Supported, Default: defaultEviction, Flag: "eviction-hard", Usage: "what must stay free, lest pods are evicted, and is taken from allocatable: memory.available<500Mi", Note: "as upstream, containerfs.* follow nodefs.* or imagefs.*, whichever filesystem that is"},
 	{Path: "evictionSoft", Support: Supported, Flag: "eviction-soft", Usage: "what must stay free, but for a grace period: memory.available<1Gi"},
@@ -190,7 +195,7 @@ var table = []Field{
 	{Path: "evictionMaxPodGracePeriod", Support: Supported, Flag: "eviction-max-pod-grace-period", Usage: "seconds that pods get at most when a soft threshold is crossed; negative for their own", Note: "negative for the pod's own"},
 	{Path: "evictionMinimumReclaim", Support: Supported, Flag: "eviction-minimum-reclaim", Usage: "how much more than the threshold an eviction must leave free: nodefs.available=1Gi"},
 	{Path: "mergeDefaultEvictionSettings", Support: Supported, Default: false},
-	{Path: "kernelMemcgNotification", Support: Accepted, Also: []any{true}, Flag: "kernel-memcg-notification", Note: "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"},
+	{Path: "kernelMemcgNotification", Support: Accepted, Also: []any{true}, Flag: "kernel-memcg-notification", Note: pressureStalls},
 
 	{Group: "The kubelet's process and the machine", Path: "logging.verbosity", Support: Supported, Flag: "v", Usage: "log verbosity: 2 tells what happens to pods, 4 why"},
 	{Path: "logging.format", Support: Supported, Default: "text", Flag: "logging-format", Usage: "text or json", Note: "text or json"},
@@ -198,8 +203,8 @@ var table = []Field{
 	{Path: "logging.vmodule", Support: Supported, Flag: "vmodule", Usage: "log verbosity by file: pattern=N,..."},
 	{Path: "logging.options", Support: Accepted, Note: "logs go to standard error unbuffered"},
 	{Path: "tracing", Support: Supported, Note: "spans go by OTLP over gRPC to endpoint, localhost:4317 by default, none without samplingRatePerMillion; beside upstream's each step of a pod has one, with its reason and its function: docs/timeline.md"},
-	{Path: "featureGates", Support: Supported, Flag: "feature-gates", Usage: "upstream's names are known; MemoryQoS switches something, the others keep upstream's default", Note: "every gate of upstream's is known by name; MemoryQoS switches something (on cgroup v2; off here, on upstream from 1.37), another that is not at upstream's default has no effect and a warning says so"},
-	{Path: "showHiddenMetricsForVersion", Support: Refused},
+	{Path: "featureGates", Support: Supported, Flag: "feature-gates", Usage: "name=true,name=false; upstream's names are known, MemoryQoS switches something, others keep upstream's default", Note: "every gate of upstream's is known by name; MemoryQoS, true by default, switches memoryThrottlingFactor and memoryReservationPolicy; another that is not at upstream's default has no effect and a warning says so"},
+	{Path: "showHiddenMetricsForVersion", Support: Accepted, Note: "no metric is hidden"},
 	{Path: "oomScoreAdj", Support: Supported, Default: -999, Flag: "oom-score-adj", Usage: "the kubelet's own oom_score_adj, -1000 to 1000", Note: "as upstream, a kubelet that may not set it says so and goes on"},
 	{Path: "maxOpenFiles", Support: Supported, Default: 1000000, Flag: "max-open-files", Usage: "how many files the kubelet may have open"},
 	{Path: "protectKernelDefaults", Support: Supported, Flag: "protect-kernel-defaults", Usage: "do not start if one of six kernel settings is not as Kubernetes wants it, instead of setting it", Note: "false: six kernel settings are set as Kubernetes wants them; true: the kubelet does not start if one differs"},

@@ -18,6 +18,8 @@ import (
 	tracingapi "k8s.io/component-base/tracing/api/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
+	"k8s.io/utils/cpuset"
+	netutils "k8s.io/utils/net"
 )
 
 // validate checks a complete configuration. Every error names its field.
@@ -81,11 +83,11 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 	add(policy != kubeletconfig.NoneMemoryReservationPolicy && policy != kubeletconfig.TieredReservationMemoryReservationPolicy,
 		"memoryReservationPolicy", policy, "must be None or TieredReservation")
 	add(policy == kubeletconfig.TieredReservationMemoryReservationPolicy && !c.FeatureGates[memoryQoS],
-		"memoryReservationPolicy", policy, "needs the feature gate MemoryQoS")
+		"memoryReservationPolicy", policy, "must be None while the feature gate MemoryQoS is false")
 	if u := c.UserNamespaces; u != nil && u.IDsPerPod != nil {
 		add(*u.IDsPerPod <= 0 || *u.IDsPerPod%65536 != 0 || *u.IDsPerPod >= 1<<32, "userNamespaces.idsPerPod", *u.IDsPerPod, "must be a multiple of 65536 below 2^32")
 	}
-	add(*c.PodPidsLimit == 0, "podPidsLimit", *c.PodPidsLimit, "must be -1 (no limit) or greater than 0")
+	add(c.PodsPerCore < 0, "podsPerCore", c.PodsPerCore, "must not be negative")
 	add(*c.OOMScoreAdj < -1000 || *c.OOMScoreAdj > 1000, "oomScoreAdj", *c.OOMScoreAdj, "must be between -1000 and 1000")
 	add(!slices.Contains([]string{"", "NoSwap", LimitedSwap}, c.MemorySwap.SwapBehavior), "memorySwap.swapBehavior", c.MemorySwap.SwapBehavior, "must be NoSwap or LimitedSwap")
 	add(c.MaxOpenFiles < 0, "maxOpenFiles", c.MaxOpenFiles, "must not be negative")
@@ -95,11 +97,11 @@ func (p *problems) numbers(c *kubeletconfig.KubeletConfiguration) {
 // places checks addresses, paths and names.
 func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
 	add := p.add
-	add(net.ParseIP(c.HealthzBindAddress) == nil, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address")
+	isAddress := net.ParseIP(c.HealthzBindAddress) != nil || len(validation.IsDNS1123Subdomain(c.HealthzBindAddress)) == 0
+	add(!isAddress, "healthzBindAddress", c.HealthzBindAddress, "must be an IP address or a host's name")
 	add(!slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver), "cgroupDriver", c.CgroupDriver, "must be cgroupfs or systemd")
 	add(!slices.Contains([]string{"", "text", jsonFormat}, c.Logging.Format), "logging.format", c.Logging.Format, "must be text or json")
 	add(!slices.Contains([]string{protobuf, "application/json"}, c.ContentType), "contentType", c.ContentType, "must be "+protobuf+" or application/json")
-	add(c.CgroupRoot != "" && !strings.HasPrefix(c.CgroupRoot, "/"), "cgroupRoot", c.CgroupRoot, "must be an absolute path")
 	add(!strings.HasPrefix(c.PodLogsDir, "/"), "podLogsDir", c.PodLogsDir, "must be an absolute path")
 	if c.StaticPodURL != "" {
 		u, err := url.Parse(c.StaticPodURL)
@@ -118,14 +120,16 @@ func (p *problems) places(c *kubeletconfig.KubeletConfiguration) {
 
 // lists checks what has several values.
 func (p *problems) lists(c *kubeletconfig.KubeletConfiguration) {
-	for i, ip := range c.ClusterDNS {
-		p.add(net.ParseIP(ip) == nil, fmt.Sprintf("clusterDNS[%d]", i), ip, "must be an IP address")
-	}
 	if c.PodCIDR != "" {
 		for cidr := range strings.SplitSeq(c.PodCIDR, ",") {
 			_, _, err := net.ParseCIDR(strings.TrimSpace(cidr))
 			p.add(err != nil, "podCIDR", c.PodCIDR, "must be an address range as 10.244.1.0/24, or one of each family with a comma between")
 		}
+	}
+	if c.ReservedSystemCPUs != "" {
+		_, err := cpuset.Parse(c.ReservedSystemCPUs)
+		p.add(err != nil, "reservedSystemCPUs", c.ReservedSystemCPUs, fmt.Sprint(err))
+		p.add(c.KubeReservedCgroup+c.SystemReservedCgroup != "", "reservedSystemCPUs", c.ReservedSystemCPUs, "must not be given together with kubeReservedCgroup or systemReservedCgroup")
 	}
 	p.reserved("kubeReserved", c.KubeReserved)
 	p.reserved("systemReserved", c.SystemReserved)
@@ -205,7 +209,8 @@ func (p *problems) reserved(path string, reserved map[string]string) {
 // server checks the fields of the server.
 func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	p.add(net.ParseIP(c.Address) == nil, "address", c.Address, "must be an IP address")
-	p.add(!slices.Contains([]string{"", "VersionTLS12", "VersionTLS13"}, c.TLSMinVersion), "tlsMinVersion", c.TLSMinVersion, "must be VersionTLS12 or VersionTLS13")
+	_, err := cliflag.TLSVersion(c.TLSMinVersion)
+	p.add(err != nil, "tlsMinVersion", c.TLSMinVersion, "must be VersionTLS12 or VersionTLS13")
 	p.add(c.ReadOnlyPort < 0 || c.ReadOnlyPort > 65535, "readOnlyPort", c.ReadOnlyPort, "must be between 0 (off) and 65535")
 	p.add(c.ReadOnlyPort != 0 && c.ReadOnlyPort == c.Port, "readOnlyPort", c.ReadOnlyPort, "must not be port")
 	for i, curve := range c.TLSCurvePreferences {
@@ -227,13 +232,28 @@ func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	}
 }
 
-// insecureCiphers warns of cipher suites that Go calls insecure.
-func insecureCiphers(names []string) (warnings []string) {
-	for _, name := range names {
+// soften leaves out what upstream leaves out too, addresses of DNS servers that are none, and warns of that and of what is insecure.
+func soften(c *kubeletconfig.KubeletConfiguration) (warnings []string) {
+	for _, name := range c.TLSCipherSuites {
 		if _, insecure := cliflag.InsecureTLSCiphers()[name]; insecure {
 			warnings = append(warnings, fmt.Sprintf("tlsCipherSuites: %s is insecure", name))
 		}
 	}
+	if slices.Contains([]string{"VersionTLS10", "VersionTLS11"}, c.TLSMinVersion) {
+		warnings = append(warnings, fmt.Sprintf("tlsMinVersion: %s has no effect: VersionTLS12 is the oldest that is spoken", c.TLSMinVersion))
+	}
+	if c.MemoryThrottlingFactor != nil && !c.FeatureGates[memoryQoS] {
+		warnings = append(warnings, "memoryThrottlingFactor has no effect: the feature gate MemoryQoS is false")
+	}
+	var servers []string
+	for i, text := range c.ClusterDNS {
+		if ip := netutils.ParseIPSloppy(text); ip != nil {
+			servers = append(servers, ip.String())
+		} else {
+			warnings = append(warnings, fmt.Sprintf("clusterDNS[%d]: %q is no IP address and is left out", i, text))
+		}
+	}
+	c.ClusterDNS = servers
 	return warnings
 }
 

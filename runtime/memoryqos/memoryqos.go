@@ -12,7 +12,7 @@ import (
 
 // Settings are those of the node.
 type Settings struct {
-	// Factor is the part of what lies between request and limit that a container may use before the kernel slows it down.
+	// Factor is the part of what lies between request and limit that a container may use before the kernel slows it down; 0 for never.
 	Factor float64
 	// Tiered keeps the requests of guaranteed pods from being reclaimed, and those of burstable ones as long as possible.
 	Tiered bool
