@@ -29,7 +29,10 @@ func (s *Settings) RuntimeSocket() string {
 func (s *Settings) completeEmbedded(flags *pflag.FlagSet) (errs []error) {
 	if !s.IsEmbedded() {
 		flags.VisitAll(func(flag *pflag.Flag) {
-			if flag.Changed {
+			switch {
+			case flag.Changed && removedFlags[flag.Name] != "": // it was upstream's too: --cni-bin-dir, --cni-conf-dir
+				s.Warnings = append(s.Warnings, fmt.Sprintf("--%s has no effect%s: %s", flag.Name, lastRelease(flag.Name), runtimesNetwork))
+			case flag.Changed:
 				errs = append(errs, fmt.Errorf("--%s: needs --container-runtime-endpoint=%s", flag.Name, Embedded))
 			}
 		})

@@ -52,6 +52,16 @@ func TestIdleFlags(t *testing.T) {
 	}
 }
 
+// TestIdleFlagsAreNoOthers: a flag that changes nothing does not stand in the place of one that does.
+func TestIdleFlagsAreNoOthers(t *testing.T) {
+	f := newFlags(&bytes.Buffer{})
+	for name := range f.idle {
+		if f.embedded.Lookup(name) != nil || slices.ContainsFunc(table, func(field Field) bool { return field.Flag == name }) || f.set.Lookup(name).Value.Type() != "ignored" {
+			t.Errorf("--%s is two flags", name)
+		}
+	}
+}
+
 // TestNodeLabels: as upstream reads them, a key alone is a label and what is empty is none.
 func TestNodeLabels(t *testing.T) {
 	for given, want := range map[string]map[string]string{

@@ -20,10 +20,7 @@ var idleFlags = []struct{ instead, flags, switches string }{
 			"experimental-dockershim-root-directory image-pull-progress-deadline",
 		"docker-only docker-tls redirect-container-streaming",
 	},
-	{
-		"the runtime calls the network plugins, and its configuration says where they are",
-		"network-plugin cni-bin-dir cni-cache-dir cni-conf-dir network-plugin-mtu non-masquerade-cidr", "",
-	},
+	{runtimesNetwork, "network-plugin cni-cache-dir network-plugin-mtu non-masquerade-cidr", ""},
 	{"the cluster's cloud controller has its own configuration", "cloud-config", ""},
 	{"--image-credential-provider-config names the programs that provide credentials for images", "azure-container-registry-config", ""},
 	{"settings are read from --config and --config-dir", "dynamic-config-dir", ""},
@@ -59,6 +56,9 @@ var idleFlags = []struct{ instead, flags, switches string }{
 	{"log lines have their headers", "", "skip-headers skip-log-headers"},
 	{"logs are not buffered", "log-flush-frequency log-json-info-buffer-size log-text-info-buffer-size", ""},
 }
+
+// runtimesNetwork is what holds in place of flags about network plugins.
+const runtimesNetwork = "the runtime calls the network plugins, and its configuration says where they are"
 
 // removedFlags has, for each flag that upstream's kubelet had once and refuses today, the last release that had it. Those that stand
 // in idleFlags as well are taken.
