@@ -98,28 +98,18 @@ func loadFile(file string) (*libcni.NetworkConfigList, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !strings.HasSuffix(file, ".conflist") {
-		if data, err = listOfOne(data); err != nil {
+	if !strings.HasSuffix(file, ".conflist") { // a single plugin, as in older files
+		plugin, err := libcni.NetworkPluginConfFromBytes(data)
+		if err != nil {
 			return nil, err
 		}
+		return libcni.ConfListFromConf(plugin)
 	}
 	list, err := libcni.NetworkConfFromBytes(data)
 	if err == nil && len(list.Plugins) == 0 {
 		err = errors.New("no plugins")
 	}
 	return list, err
-}
-
-// listOfOne makes a list of the configuration of a single plugin, as older files have it.
-func listOfOne(plugin []byte) ([]byte, error) {
-	var conf struct{ CNIVersion, Name, Type string }
-	if err := json.Unmarshal(plugin, &conf); err != nil {
-		return nil, err
-	}
-	if conf.Type == "" {
-		return nil, errors.New("no plugin type")
-	}
-	return json.Marshal(map[string]any{"cniVersion": conf.CNIVersion, "name": conf.Name, "plugins": []json.RawMessage{plugin}})
 }
 
 // Status is nil when pods can be connected.

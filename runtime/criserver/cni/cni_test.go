@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -202,20 +201,6 @@ func FuzzAddresses(f *testing.F) {
 		}
 		if ips, err := addresses(result); err == nil && (len(ips) == 0 || len(ips) > maxAddresses) {
 			t.Errorf("%d addresses", len(ips))
-		}
-	})
-}
-
-func FuzzListOfOne(f *testing.F) {
-	f.Add([]byte(`{"name":"a","type":"b"}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		list, err := listOfOne(data)
-		if err != nil {
-			return
-		}
-		var made struct{ Plugins []json.RawMessage }
-		if err := json.Unmarshal(list, &made); err != nil || len(made.Plugins) != 1 {
-			t.Errorf("%s became %s: %v", data, list, err)
 		}
 	})
 }
