@@ -30,7 +30,7 @@ func parse(args []string) (settings, error) {
 	flags.StringVar(&o.Root, "root", "/var/lib/minikubelet/crid", "directory of images and records")
 	flags.StringVar(&o.State, "state", "/run/minikubelet/crid", "directory of mounts and namespaces, empty after a reboot")
 	o.AddFlags(flags, "")
-	flags.Var(criserver.ChoiceFlag(&o.CgroupManager, criserver.Cgroupfs, criserver.Systemd), "cgroup-manager", "who makes cgroups: cgroupfs or systemd")
+	flags.Func("cgroup-manager", "who makes cgroups: cgroupfs (default) or systemd", criserver.Choice(&o.CgroupManager, criserver.Cgroupfs, criserver.Systemd))
 	flags.StringVar(&o.CgroupParent, "cgroup-parent", "", "cgroup of pods that name none (default /crid or crid.slice)")
 	flags.StringVar(&o.StreamAddress, "stream-address", "127.0.0.1:0", "loopback address of exec, attach and port-forward")
 	flags.StringVar(&spans.Endpoint, "tracing-endpoint", "", "HOST:PORT or unix://PATH of an OpenTelemetry collector (OTLP over gRPC) that gets the steps of calls; none by default")

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -202,7 +201,7 @@ func (s *Server) adoptContainer(ctx context.Context, l loadedContainer) {
 	if ok {
 		runtime = s.runtimeOf(sb)
 	}
-	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), runtime, l.Config.OwnPIDs)}
+	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), runtime, ownPIDs(l.Config.Config))}
 	if l.ConfigError != nil || l.StateError == nil && l.State().Phase == store.ContainerCreating || !ok {
 		discard(ctx, c.ID, s.undoContainer(ctx, c))
 		return
@@ -247,9 +246,6 @@ func (s *Server) askRuntime(ctx context.Context, c *container) error {
 		}
 		if phase == store.ContainerRunning && state.StartedAt.IsZero() {
 			state.StartedAt = c.Config.CreatedAt
-			if info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid))); err == nil {
-				state.StartedAt = info.ModTime()
-			}
 		}
 	})
 }

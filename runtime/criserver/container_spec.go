@@ -80,6 +80,11 @@ func pidMode(config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
 	return config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
 }
 
+// ownPIDs tells that the container has a PID namespace of its own, all of which ends with its first process.
+func ownPIDs(config *runtimeapi.ContainerConfig) bool {
+	return pidMode(config) == runtimeapi.NamespaceMode_CONTAINER
+}
+
 // namespacesOf are the namespaces that the container joins or gets.
 func (s *Server) namespacesOf(ctx context.Context, sb *sandbox, config *runtimeapi.ContainerConfig) ([]specs.LinuxNamespace, error) {
 	joined := sb.joined()

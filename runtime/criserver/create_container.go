@@ -156,7 +156,6 @@ func (s *Server) newContainer(sb *sandbox, config *runtimeapi.ContainerConfig) (
 	full := store.ContainerConfig{
 		SandboxID: sb.ID, Config: config, SandboxConfig: sb.Config.Config, CreatedAt: time.Now(),
 		ImageID: image.ID, ImageRef: image.ID, StopSignal: stopSignal(config, image),
-		OwnPIDs: pidMode(config) == runtimeapi.NamespaceMode_CONTAINER,
 	}
 	if len(image.Digests) > 0 {
 		full.ImageRef = image.Digests[0] // the image can be pulled again by it
@@ -180,5 +179,5 @@ func (s *Server) newContainer(sb *sandbox, config *runtimeapi.ContainerConfig) (
 	if err != nil {
 		return nil, nil, err
 	}
-	return &container{Record: record, task: newTask(id, s.state("containers", id), runtime, full.OwnPIDs)}, image, nil
+	return &container{Record: record, task: newTask(id, s.state("containers", id), runtime, ownPIDs(config))}, image, nil
 }

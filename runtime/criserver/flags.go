@@ -29,31 +29,22 @@ func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
 		first = first && err != nil
 		return err
 	})
-	set.Var(ChoiceFlag(&o.Pause, PauseNeeded, PauseAlways), "pause", prefix+"when a pod gets a pause process: needed (it shares its processes) or always")
+	set.Func("pause", prefix+"when a pod gets a pause process: needed (it shares its processes; the default) or always", Choice(&o.Pause, PauseNeeded, PauseAlways))
 	set.Func("registry-config", prefix+"YAML file of mirrors and insecure registries, by host", func(path string) (err error) {
 		o.Images.Registries, err = LoadRegistries(path)
 		return err
 	})
 }
 
-// ChoiceFlag is the value of a flag that must be one of a few words.
-func ChoiceFlag(value *string, allowed ...string) pflag.Value { return &choice{value, allowed} }
-
-type choice struct {
-	value   *string
-	allowed []string
-}
-
-func (c *choice) String() string { return *c.value }
-func (c *choice) Type() string   { return "string" }
-
-// Set takes one of the words.
-func (c *choice) Set(text string) error {
-	if !slices.Contains(c.allowed, text) {
-		return fmt.Errorf("it must be %s", strings.Join(c.allowed, " or "))
+// Choice sets a flag that must be one of a few words.
+func Choice(value *string, allowed ...string) func(text string) error {
+	return func(text string) error {
+		if !slices.Contains(allowed, text) {
+			return fmt.Errorf("it must be %s", strings.Join(allowed, " or "))
+		}
+		*value = text
+		return nil
 	}
-	*c.value = text
-	return nil
 }
 
 // addRuntime reads a handler=program pair. The first that is given replaces the default.

@@ -26,9 +26,6 @@ const Interface = "eth0"
 
 const maxAddresses = 16
 
-// ErrNotReady is returned when there is no network configuration.
-var ErrNotReady = errors.New("no CNI network configuration")
-
 // PortMapping asks a plugin such as portmap to forward a port of the node.
 type PortMapping struct {
 	HostPort      int32  `json:"hostPort"`
@@ -76,10 +73,10 @@ func (p *Plugins) forPod(id string) *libcni.CNIConfig {
 func (p *Plugins) load() (*libcni.NetworkConfigList, error) {
 	files, err := libcni.ConfFiles(p.confDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
-		return nil, fmt.Errorf("%w: read %s: %w", ErrNotReady, p.confDir, err)
+		return nil, fmt.Errorf("no CNI network configuration: read %s: %w", p.confDir, err)
 	}
 	slices.Sort(files)
-	problems := []error{fmt.Errorf("%w in %s", ErrNotReady, p.confDir)}
+	problems := []error{fmt.Errorf("no CNI network configuration in %s", p.confDir)}
 	for _, file := range files {
 		list, err := loadFile(file)
 		if err == nil {

@@ -229,11 +229,7 @@ func (u *unpacker) node(name string, header *tar.Header) error {
 // keepXattr leaves out everything that speaks to the kernel rather than to the container: above all trusted.overlay.*,
 // with which a layer could show other files of this machine, and user.overlay.*, which is the same for rootless mounts.
 func keepXattr(name string) bool {
-	switch name {
-	case "security.capability", "security.ima":
-		return true
-	}
-	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+	return name == "security.capability" || name == "security.ima" || strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
 // cleanName makes a path relative to the layer's root. "/etc" is the container's; a path with ".." is refused, even

@@ -16,7 +16,7 @@ type SandboxConfig struct {
 // SandboxPhase says how far a sandbox has come.
 type SandboxPhase string
 
-// The phases of a sandbox. One that is found Creating or Removing at start is taken down.
+// The phases of a sandbox. One that is found Creating at start is taken down.
 const (
 	SandboxCreating SandboxPhase = "Creating"
 	SandboxReady    SandboxPhase = "Ready"
@@ -42,7 +42,6 @@ type ContainerConfig struct {
 	LogPath       string                       `json:"logPath,omitempty"`
 	StopSignal    string                       `json:"stopSignal,omitempty"` // of config or image
 	CgroupsPath   string                       `json:"cgroupsPath,omitempty"`
-	OwnPIDs       bool                         `json:"ownPIDs,omitempty"` // killing its init kills all of it
 	CreatedAt     time.Time                    `json:"createdAt"`
 }
 
