@@ -258,3 +258,14 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 }
+
+// TestPodLimit: podsPerCore lessens maxPods, never raises it.
+func TestPodLimit(t *testing.T) {
+	for _, tt := range []struct{ max, perCore, want int32 }{{110, 0, 110}, {110, 10, 40}, {30, 10, 30}} {
+		s := &settings.Settings{}
+		s.MaxPods, s.PodsPerCore = tt.max, tt.perCore
+		if got := podLimit(s, 4); got != tt.want {
+			t.Errorf("maxPods %d, podsPerCore %d on 4 CPUs: %d, want %d", tt.max, tt.perCore, got, tt.want)
+		}
+	}
+}
