@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
@@ -43,7 +44,7 @@ func newFlags(out io.Writer) *flags {
 	f.set.StringVar(&f.cloudProvider, "cloud-provider", "", "external: the cluster's cloud controller initialises the node and finds its addresses")
 	f.set.StringVar(&f.RuntimeCgroups, "runtime-cgroups", "", "cgroup that the container runtime runs in, for statistics")
 	f.set.StringVar(&f.CredentialProviderConfig, "image-credential-provider-config", "", "configuration of the programs that provide credentials for images: a file, or a directory of them")
-	f.set.StringVar(&f.CredentialProviderBinDir, "image-credential-provider-bin-dir", "", "directory of those programs")
+	f.set.StringVar(&f.CredentialProviderBinDir, "image-credential-provider-bin-dir", "", "directory of the programs that --image-credential-provider-config names")
 	f.set.StringVar(&f.LockFile, "lock-file", "", "file to lock while the kubelet runs; it waits for the lock")
 	f.set.BoolVar(&f.ExitOnLockContention, "exit-on-lock-contention", false, "end when another process opens --lock-file")
 	f.set.StringVar(&f.version, "version", "", "print the version, with =raw all of it; =VERSION: report this version, which may differ behind the patch number only")
@@ -58,8 +59,8 @@ func newFlags(out io.Writer) *flags {
 	})
 	f.idle = addIdleFlags(f.set)
 	f.embedded = pflag.NewFlagSet(Embedded, pflag.ContinueOnError)
-	f.embedded.StringVar(&f.Embedded.State, "runtime-state-dir", "/run/minikubelet", "embedded runtime: directory of its socket, cri.sock, and of mounts and namespaces; empty after a reboot")
-	f.Embedded.AddFlags(f.embedded, "embedded runtime: ")
+	f.embedded.StringVar(&f.Embedded.State, "runtime-state-dir", "/run/minikubelet", embeddedPrefix+"directory of its socket, cri.sock, and of mounts and namespaces; empty after a reboot")
+	f.Embedded.AddFlags(f.embedded, embeddedPrefix)
 	f.set.AddFlagSet(f.embedded)
 	for _, field := range fieldsWithFlag() {
 		shorthand := ""
@@ -69,6 +70,9 @@ func newFlags(out io.Writer) *flags {
 		kind := field.goType().Kind()
 		many := kind == reflect.Slice && field.Path != "registerWithTaints" || kind == reflect.Map
 		value := &flagText{kind: cmp.Or(flagKinds[kind], "string"), many: many}
+		if field.goType() == reflect.TypeFor[metav1.Duration]() {
+			value.kind = "duration"
+		}
 		f.set.VarP(value, field.Flag, shorthand, field.usage())
 		if kind == reflect.Bool {
 			f.set.Lookup(field.Flag).NoOptDefVal = "true"
@@ -77,6 +81,9 @@ func newFlags(out io.Writer) *flags {
 	f.set.Usage = func() { f.help(out) }
 	return f
 }
+
+// embeddedPrefix begins the description of the embedded runtime's flags.
+const embeddedPrefix = "embedded runtime: "
 
 // flagText is a flag's value as it was given. One that has many parts grows each time that it is given.
 type flagText struct {

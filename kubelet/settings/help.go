@@ -13,9 +13,12 @@ import (
 // help prints the flags in groups, those of the configuration as the table has them, each with the field that it sets and its default.
 func (f *flags) help(out io.Writer) {
 	fmt.Fprint(out, "kubelet runs pods on this machine, from an apiserver, from files and from a URL.\n\n"+
-		"A flag that names a field in brackets stands over the same field of the file of --config, where upstream wants it to be.\n")
-	groups := map[string][]string{}
+		"Usage: kubelet [FLAGS], or kubelet COMMAND (below)\n\n"+
+		"A flag with a field in brackets stands over the same field of the file of --config. Upstream such flags are deprecated in favour of the file,\n"+
+		"but for -v, --vmodule, --provider-id and --fail-cgroupv1; here they stay.\n")
+	const lessons, embedded, idle = "For lessons and debuggers", "The embedded runtime (--container-runtime-endpoint=embedded)", "Taken from upstream's command lines, without effect"
 	order := []string{"The kubelet itself"}
+	groups := map[string][]string{order[0]: {"  -h, --help\n        print this\n"}}
 	var group string
 	for _, field := range table {
 		if field.Group != "" {
@@ -26,19 +29,26 @@ func (f *flags) help(out io.Writer) {
 			groups[group] = append(groups[group], f.line(field.Flag, fieldNote(field.Path, field.Default)))
 		}
 	}
-	const embedded, idle = "The embedded runtime (--container-runtime-endpoint=embedded)", "Taken from upstream's command lines, without effect"
-	order = append(order, embedded, idle)
+	order = append(order, embedded, lessons, idle)
 	f.set.VisitAll(func(flag *pflag.Flag) {
 		switch {
 		case slices.ContainsFunc(table, func(field Field) bool { return field.Flag == flag.Name }):
-		case f.idle[flag.Name] != "":
-			groups[idle] = append(groups[idle], f.line(flag.Name, ""))
+		case f.idle[flag.Name] != "": // below, by what holds instead
+		case slices.Contains([]string{"chaos", "debug-hold", "step", "timeline"}, flag.Name):
+			groups[lessons] = append(groups[lessons], f.line(flag.Name, ""))
 		case f.embedded.Lookup(flag.Name) != nil:
 			groups[embedded] = append(groups[embedded], f.line(flag.Name, defaultNote(flag.DefValue)))
 		default:
 			groups[order[0]] = append(groups[order[0]], f.line(flag.Name, defaultNote(flag.DefValue)))
 		}
 	})
+	for _, i := range idleFlags {
+		var names []string
+		for name := range strings.FieldsSeq(i.flags + " " + i.switches) {
+			names = append(names, "--"+name+lastRelease(name))
+		}
+		groups[idle] = append(groups[idle], fmt.Sprintf("  %s\n        %s\n", strings.Join(names, ", "), i.instead))
+	}
 	for _, name := range order {
 		fmt.Fprintf(out, "\n%s:\n%s", name, strings.Join(groups[name], ""))
 	}
@@ -51,7 +61,11 @@ func (f *flags) line(name, note string) string {
 	if len(name) == 1 {
 		dashes = "-"
 	}
-	return fmt.Sprintf("  %s%s %s\n        %s%s\n", dashes, name, flag.Value.Type(), flag.Usage, note)
+	kind := flag.Value.Type()
+	if better := map[string]string{"stringSlice": "list", "func": "string"}[kind]; better != "" {
+		kind = better
+	}
+	return fmt.Sprintf("  %s%s %s\n        %s%s\n", dashes, name, kind, strings.TrimPrefix(flag.Usage, embeddedPrefix), note)
 }
 
 func fieldNote(field string, value any) string {

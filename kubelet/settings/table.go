@@ -38,7 +38,7 @@ type Field struct {
 // usage describes the field's flag.
 func (f Field) usage() string {
 	if f.Support == Accepted {
-		return "ignored: " + f.Note
+		return "no effect: " + f.Note
 	}
 	return cmp.Or(f.Usage, f.Note)
 }
@@ -114,8 +114,8 @@ var table = []Field{
 	{Path: "nodeStatusReportFrequency", Support: Supported, Default: "5m0s", Note: "as upstream, nodeStatusUpdateFrequency if only that is given"},
 	{Path: "nodeLeaseDurationSeconds", Support: Supported, Default: 40},
 	{Path: "nodeStatusMaxImages", Support: Supported, Default: 50, Flag: "node-status-max-images", Usage: "how many images the status lists; -1 for all"},
-	{Path: "systemReserved", Support: Supported, Flag: "system-reserved", Usage: "the same for the rest of the system"},
-	{Path: "kubeReserved", Support: Supported, Flag: "kube-reserved", Usage: "what pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000"},
+	{Path: "systemReserved", Support: Supported, Flag: "system-reserved", Usage: "what the rest of the system gets, and pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000"},
+	{Path: "kubeReserved", Support: Supported, Flag: "kube-reserved", Usage: "what the kubelet and the runtime get, and pods may not have: cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000"},
 	{Path: "enforceNodeAllocatable", Support: Supported, Default: []any{"pods"}, Flag: "enforce-node-allocatable", Usage: "pods: all pods together get no more than allocatable; kube-reserved, system-reserved, or these with -compressible: the cgroups of the reservations get no more; none", Note: "pods, kube-reserved, system-reserved, these with -compressible, or none"},
 	{Path: "systemReservedCgroup", Support: Supported, Flag: "system-reserved-cgroup", Usage: "cgroup that --system-reserved is enforced on, if --enforce-node-allocatable says so", Note: "enforced if enforceNodeAllocatable says so"},
 	{Path: "kubeReservedCgroup", Support: Supported, Flag: "kube-reserved-cgroup", Usage: "cgroup that --kube-reserved is enforced on, if --enforce-node-allocatable says so", Note: "enforced if enforceNodeAllocatable says so"},
@@ -160,12 +160,12 @@ var table = []Field{
 	{Path: "memoryThrottlingFactor", Support: Supported, Note: "on cgroup v2, unless the feature gate MemoryQoS is false"},
 	{Path: "memoryReservationPolicy", Support: Supported, Default: "None", Note: "or TieredReservation, on cgroup v2, unless the feature gate MemoryQoS is false"},
 	{Path: "memorySwap.swapBehavior", Support: Supported, Note: "NoSwap, as without a value, or LimitedSwap, which has an effect on cgroup v2 only"},
-	{Path: "failSwapOn", Support: Accepted, Default: true, Also: []any{false}, Flag: "fail-swap-on", Note: "pods get no swap, so a machine that has some is no reason to fail"},
-	{Path: "cpuManagerPolicy", Support: Refused, Default: "none", Flag: "cpu-manager-policy", Note: noManager},
-	{Path: "cpuManagerPolicyOptions", Support: Refused, Flag: "cpu-manager-policy-options", Note: noManager},
+	{Path: "failSwapOn", Support: Accepted, Default: true, Also: []any{false}, Flag: "fail-swap-on", Note: "a machine that has swap is no reason to fail: pods get none of it, or what memorySwap says"},
+	{Path: "cpuManagerPolicy", Support: Refused, Default: "none", Flag: "cpu-manager-policy", Usage: "none, and no other: no pod gets CPUs of its own", Note: noManager},
+	{Path: "cpuManagerPolicyOptions", Support: Refused, Flag: "cpu-manager-policy-options", Usage: "empty: the policy none has no options", Note: noManager},
 	{Path: "cpuManagerReconcilePeriod", Support: Accepted, Default: "10s", Flag: "cpu-manager-reconcile-period", Note: "only the static policy has use for it, which is refused"},
-	{Path: "memoryManagerPolicy", Support: Refused, Default: "None", Flag: "memory-manager-policy", Note: noManager},
-	{Path: "topologyManagerPolicy", Support: Refused, Default: "none", Idle: []any{"best-effort"}, Flag: "topology-manager-policy", Note: noManager},
+	{Path: "memoryManagerPolicy", Support: Refused, Default: "None", Flag: "memory-manager-policy", Usage: "None, and no other: no pod gets memory of its own", Note: noManager},
+	{Path: "topologyManagerPolicy", Support: Refused, Default: "none", Idle: []any{"best-effort"}, Flag: "topology-manager-policy", Usage: "none, or best-effort, which has no effect: no pod gets a NUMA node of its own", Note: noManager},
 	{Path: "topologyManagerScope", Support: Accepted, Default: "container", Flag: "topology-manager-scope", Note: noNUMA},
 	{Path: "topologyManagerPolicyOptions", Support: Accepted, Flag: "topology-manager-policy-options", Note: noNUMA},
 
