@@ -105,7 +105,7 @@ func (s *Store) parseManifest(content []byte, mediaType types.MediaType) (*v1.Ma
 // checkConfig compares an image's config with the number of layers that come with it, and with this machine.
 func (s *Store) checkConfig(r *record, layers int) error {
 	if have := len(r.Chains); have != layers {
-		return fmt.Errorf("image has %d layers in its manifest and %d in its config", layers, have)
+		return fmt.Errorf("image has %d layers in its manifest and %d in its config: perhaps it is an artifact of another kind", layers, have)
 	}
 	if p := r.config.Platform(); p != nil && !s.runs(*p) {
 		return fmt.Errorf("image is for %s, this machine is %s", p, s.platform)

@@ -219,6 +219,7 @@ func TestPullErrors(t *testing.T) {
 		{registry.host + "/secret:1", images.ErrUnauthorized, ""},
 		{registry.host + "/artifact:1", nil, "not that of an image"},
 		{registry.host + "/large:1", nil, "larger than"},
+		{registry.push(t, "chart:1", withConfig(t, imageOf(t, files(t, "a", "1")), func(c *v1.ConfigFile) { c.RootFS.DiffIDs = nil })), nil, "artifact"},
 	} {
 		_, err := s.Pull(testContext(t), c.ref, nil)
 		wantError(t, err, c.says)
