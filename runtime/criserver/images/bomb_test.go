@@ -3,6 +3,7 @@ package images_test
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -184,6 +185,26 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("left in %s: %v, %v", dir, left, err)
 		}
 	}
+}
+
+// TestOpenOnAFullDisk: a store that has no room to try what its file system can do opens all the same.
+func TestOpenOnAFullDisk(t *testing.T) {
+	needRoot(t)
+	disk := t.TempDir()
+	if err := unix.Mount("small", disk, "tmpfs", 0, "nr_inodes=64"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	o := images.Options{Root: filepath.Join(disk, "images")}
+	open(t, o).Close()
+	for i := 0; ; i++ {
+		if err := os.WriteFile(filepath.Join(disk, strconv.Itoa(i)), nil, 0o600); errors.Is(err, unix.ENOSPC) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(t, o)
 }
 
 // TestUnpacksAtOnce: however many images are pulled, few layers are unpacked at the same time.

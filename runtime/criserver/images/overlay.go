@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/namespaces"
 	"minikubelet/runtime/criserver/trees"
@@ -99,9 +100,15 @@ func mountMapped(source, target string, userns int) error {
 	return nil
 }
 
-// probe refuses a directory that cannot hold containers' root file systems, at the start rather than for each container.
-func (s *Store) probe(context.Context) error {
-	if err := s.CanMap(nil); err != nil {
+// probe refuses a directory that cannot hold containers' root file systems, at the start rather than for each container. On a
+// full disk it finds out nothing.
+func (s *Store) probe(ctx context.Context) error {
+	err := s.CanMap(nil)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		klog.FromContext(ctx).Error(err, "Could not try whether containers can have their root file systems in the image store", "dir", s.options.Root)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("containers cannot have their root file systems in this directory: they are volatile overlays, which need Linux 5.10 and a "+
 			"file system such as ext4, btrfs, or xfs with ftype=1, that is not an overlay itself: %w", err)
 	}
