@@ -459,3 +459,31 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestRoleLabels: a node whose roles the apiserver does not let it set registers without them, another with them.
+func TestRoleLabels(t *testing.T) {
+	for _, allowed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, "--node-labels=a=b,node-role.kubernetes.io/worker")
+			failure := func(a k8stesting.Action) error {
+				create, ok := a.(k8stesting.CreateAction)
+				if !ok || allowed {
+					return nil
+				}
+				if node, ok := create.GetObject().(*corev1.Node); ok && len(node.Labels) > 0 {
+					if _, has := node.Labels["node-role.kubernetes.io/worker"]; has {
+						return apierrors.NewForbidden(corev1.Resource("nodes"), node.Name, errors.New("is not allowed to set its roles"))
+					}
+				}
+				return nil
+			}
+			w.failure.Store(&failure)
+			w.start(nil)
+			defer w.stop()
+			labels := w.get().Labels
+			if _, has := labels["node-role.kubernetes.io/worker"]; has != allowed || labels["a"] != "b" {
+				t.Errorf("allowed %t: the labels are %v", allowed, labels)
+			}
+		})
+	}
+}

@@ -39,9 +39,21 @@ func (n *Node) register(ctx context.Context) bool {
 	}
 }
 
+// registerOnce registers the node, without its labels of roles if the apiserver does not let it set them.
 func (n *Node) registerOnce(ctx context.Context) error {
+	roles := n.opts.Settings.RoleLabels
+	err := n.registerAs(ctx, roles)
+	if len(roles) > 0 && apierrors.IsForbidden(err) {
+		klog.FromContext(ctx).Info("The apiserver does not let the node set its roles, it registers without them", "labels", roles, "err", err)
+		err = n.registerAs(ctx, nil)
+	}
+	return err
+}
+
+func (n *Node) registerAs(ctx context.Context, roles map[string]string) error {
 	nodes := n.opts.Nodes
 	wanted := n.initial()
+	maps.Copy(wanted.Labels, roles)
 	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
 	if err == nil {
 		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)

@@ -52,7 +52,8 @@ func TestSoftenedFlags(t *testing.T) {
 	for arg, want := range map[string]string{
 		"--node-ip=here,10.0.0.1": `--node-ip: "here" is not an IP address and is left out`, "--node-ip=127.0.0.1": "--node-ip: 127.0.0.1 is left out",
 		"--node-ip=fe80::1": "--node-ip: fe80::1 is left out", "--cloud-provider=gce": "--cloud-provider=gce has no effect",
-		"--bootstrap-kubeconfig=/b": "--bootstrap-kubeconfig has no effect without --kubeconfig", "--reserved-memory=0:memory=1Gi": "--reserved-memory has no effect",
+		"--node-labels=a=b,node-role.kubernetes.io/worker": "--node-labels: node-role.kubernetes.io/worker is set only if the apiserver lets a node set its roles",
+		"--bootstrap-kubeconfig=/b":                        "--bootstrap-kubeconfig has no effect without --kubeconfig", "--reserved-memory=0:memory=1Gi": "--reserved-memory has no effect",
 	} {
 		s, err := Load([]string{arg}, &bytes.Buffer{})
 		if err != nil || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], want) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -42,8 +43,9 @@ type Settings struct {
 	BootstrapKubeconfig, CertDir string
 	// Embedded configures the runtime in the kubelet's own process, if there is one.
 	Embedded criserver.Options
-	// NodeLabels are put on the node when it registers.
-	NodeLabels map[string]string
+	// NodeLabels are put on the node when it registers, RoleLabels too if the apiserver lets the node do that: those of distributions
+	// such as OpenShift do, Kubernetes' own with its plugin NodeRestriction does not.
+	NodeLabels, RoleLabels map[string]string
 	// ExternalCloud says that the cluster's cloud controller initialises the node and finds its addresses.
 	ExternalCloud bool
 	// RuntimeCgroups is the cgroup that the container runtime runs in, "" if it is not told.
@@ -116,6 +118,9 @@ func readAll(args []string, out io.Writer) (*Settings, error) {
 // debugHoldTimeout is how long a call to the runtime may take with --debug-hold: the time goes on while nothing runs.
 const debugHoldTimeout = time.Hour
 
+// rolePrefix begins the labels that kubectl shows as a node's roles.
+const rolePrefix = "node-role.kubernetes.io/"
+
 // complete works out the node's name and addresses, and checks what belongs together.
 func (f *flags) complete() error {
 	name := f.hostnameOverride
@@ -141,6 +146,14 @@ func (f *flags) complete() error {
 	if s.Standalone() {
 		warn(s.BootstrapKubeconfig != "", "--bootstrap-kubeconfig has no effect without --kubeconfig, the file to write")
 		s.BootstrapKubeconfig = ""
+	}
+	s.RoleLabels = map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(s.NodeLabels)) {
+		if strings.HasPrefix(key, rolePrefix) {
+			s.RoleLabels[key] = s.NodeLabels[key]
+			delete(s.NodeLabels, key)
+			warn(true, "--node-labels: %s is set only if the apiserver lets a node set its roles; Kubernetes' own does not", key)
+		}
 	}
 	s.NodeIPs, errs = f.parseNodeIPs()
 	refuse := func(bad bool, text string, args ...any) {
@@ -168,7 +181,7 @@ func (f *flags) complete() error {
 			s.Warnings = append(s.Warnings, warning)
 		}
 	}
-	return errors.Join(slices.Concat(errs, f.wrongValues(), s.completeEmbedded(f.embedded), validateNodeLabels(s.NodeLabels))...)
+	return errors.Join(slices.Concat(errs, f.wrongValues(), s.completeEmbedded(f.embedded), validateNodeLabels(s.NodeLabels, s.RoleLabels))...)
 }
 
 // parseNodeIPs reads --node-ip. As upstream, what is no address, or none that a node can be reached at, is left out.

@@ -294,7 +294,7 @@ func TestFlags(t *testing.T) {
 		{"--node-ip=0.0.0.0,fd00::1", "--node-ip"},
 		{"--node-labels=a b=c", "--node-labels"},
 		{"--node-labels=a=b c", "--node-labels"},
-		{"--node-labels=node-role.kubernetes.io/control-plane=", "--node-labels"},
+		{"--node-labels=node-role.kubernetes.io/=x", "--node-labels"},
 		{"--eviction-hard=memory.available=1Gi", "--eviction-hard"},
 		{"--eviction-hard=nodefs.free<3%", "--eviction-hard: evictionHard[nodefs.free]"},
 		{"--cpu-manager-policy=static", "--cpu-manager-policy: cpuManagerPolicy: static is not supported"},

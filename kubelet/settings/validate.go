@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
@@ -314,15 +315,18 @@ func ContainerLogMaxSize(c *kubeletconfig.KubeletConfiguration) (int64, error) {
 	return q.Value(), nil
 }
 
-func validateNodeLabels(labels map[string]string) []error {
+// validateNodeLabels checks --node-labels, those of roles apart.
+func validateNodeLabels(labels, roles map[string]string) []error {
 	var errs []error
-	for key, value := range labels {
+	all := maps.Clone(labels)
+	maps.Copy(all, roles)
+	for key, value := range all {
 		for _, problem := range slices.Concat(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)) {
 			errs = append(errs, fmt.Errorf("--node-labels: %s=%s: %s", key, value, problem))
 		}
 		prefix, _, _ := strings.Cut(key, "/")
 		reserved := strings.Contains(key, "/") && (prefix == "kubernetes.io" || prefix == "k8s.io" || strings.HasSuffix(prefix, ".kubernetes.io") || strings.HasSuffix(prefix, ".k8s.io"))
-		if reserved && !kubeletapis.IsKubeletLabel(key) {
+		if _, isRole := roles[key]; reserved && !isRole && !kubeletapis.IsKubeletLabel(key) {
 			errs = append(errs, fmt.Errorf("--node-labels: %s: a kubelet may not set labels of this prefix, except of kubelet.kubernetes.io and node.kubernetes.io", key))
 		}
 	}
