@@ -97,10 +97,12 @@ func loadFile(file string) (*libcni.NetworkConfigList, error) {
 	}
 	if !strings.HasSuffix(file, ".conflist") { // a single plugin, as in older files
 		plugin, err := libcni.NetworkPluginConfFromBytes(data)
+		if err == nil {
+			data, err = json.Marshal(map[string]any{"cniVersion": plugin.Network.CNIVersion, "name": plugin.Network.Name, "plugins": []json.RawMessage{data}})
+		}
 		if err != nil {
 			return nil, err
 		}
-		return libcni.ConfListFromConf(plugin)
 	}
 	list, err := libcni.NetworkConfFromBytes(data)
 	if err == nil && len(list.Plugins) == 0 {
