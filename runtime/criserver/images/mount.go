@@ -141,9 +141,10 @@ type snapshot struct {
 	Boot   string   `json:"boot"`   // of the machine: a mount of an earlier one is gone, and needs no layers
 }
 
-// validKey tells whether a key can be the name of a directory.
+// validKey tells whether a key can be the name of a directory, and that of a directory can be a key.
 func validKey(key string) bool {
-	return filepath.Base(key) == key && !strings.HasPrefix(key, ".") && len(key) <= 128
+	const all = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
+	return key != "" && key[0] != '.' && len(key) <= 128 && strings.Trim(key, all) == ""
 }
 
 func (s *Store) snapshotPath(key string, elements ...string) string {

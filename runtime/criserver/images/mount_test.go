@@ -205,9 +205,16 @@ func TestSnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(root, "snapshots", "goes-broken", "snapshot.json"), []byte("{"))
+	foreign := filepath.Join(root, "snapshots", "lost+found")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	s = open(t, images.Options{Root: root})
-	if got := s.Snapshots("goes"); len(got) != 2 {
-		t.Errorf("found %v", got)
+	if got := s.Snapshots("goes"); len(got) != 2 || len(s.Snapshots("")) != 3 {
+		t.Errorf("found %v of %v", got, s.Snapshots(""))
+	}
+	if err := os.Remove(foreign); err != nil {
+		t.Fatal(err)
 	}
 	if err := errors.Join(s.Unmount("goes", goes), s.Unmount("goes-broken", broken)); err != nil {
 		t.Error(err)
