@@ -28,14 +28,21 @@ type footprint struct {
 	goroutines, descriptors float64
 }
 
-// warmUp runs one pod, for what stays for good after the first one, and looks at what the node holds then.
+// warmUp runs a pod of each QoS class that others have, for what stays for good after the first one, such as the class'
+// cgroup, and looks at what the node holds then.
 func (r *run) warmUp(ctx context.Context) error {
 	if _, err := r.s.WaitNodeReady(ctx); err != nil {
 		return fmt.Errorf("%w\n%s", err, r.k.LogTail(40))
 	}
 	p := population{s: r.s, o: r.o, bound: r.bound}
-	if err := p.life(ctx, newPod(r.s, churned, "warm-up")); err != nil {
+	burstable := newPod(r.s, churned, "warm-up-burstable")
+	if err := resources(ctx, r, burstable); err != nil {
 		return err
+	}
+	for _, pod := range []*corev1.Pod{newPod(r.s, churned, "warm-up"), burstable} {
+		if err := p.life(ctx, pod); err != nil {
+			return err
+		}
 	}
 	if err := sleep(ctx, time.Second); err != nil { // what a deletion leaves to be done behind the scenes
 		return err

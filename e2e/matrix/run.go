@@ -78,6 +78,8 @@ const (
 
 // Run runs the matrix. The error is one of the run itself, not of a fault.
 func Run(ctx context.Context, o Options) (rows []Row, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // what watches the stack ends with it
 	s, err := stack.Start(ctx, stack.Options{BinDir: o.Bin, Runtime: o.Runtime, KubeletBinary: o.Kubelet, KubeletDiskMiB: diskMiB, KeepDir: o.KeepDir})
 	if err != nil {
 		return nil, err
