@@ -74,7 +74,7 @@ build-race: build
 	$(if $(RACE),go build -race -tags '$(TAGS)' -ldflags '-X minikubelet/kubelet/settings.Version=$(VERSION)' -o bin/race/ ./cmd/kubelet ./cmd/crid)
 
 .PHONY: run
-run: deps node build ## the kubelet alone, its own runtime, with examples/static until Ctrl-C (as root); ARGS="--step=CreateContainer" are flags of the kubelet
+run: deps node build ## the kubelet alone, with its own runtime and the pods of examples/static, until Ctrl-C (as root); ARGS="--step=CreateContainer" are flags of the kubelet
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(NODE_BIN)" -standalone -env bin/node.sh -args "$(ARGS)"
 
@@ -107,7 +107,7 @@ test: fmt-check vet lint stack build ## checks, unit tests and end-to-end tests 
 	@$(MAKE) -j2 unit e2e matrix-embedded # end-to-end tests mostly wait
 
 .PHONY: verify
-verify: fuzz compare conformance-subset ## what make test leaves out for the time that it takes to build: fuzzing, comparisons with upstream's kubelet, specs of Kubernetes' own suite (as root)
+verify: fuzz compare conformance-subset ## what make test leaves out because it takes long to build: fuzzing, comparisons with upstream's kubelet, specs of Kubernetes' own suite (as root)
 
 .PHONY: compare
 compare: upstream build ## tests that hold this kubelet against upstream's (as root)
@@ -187,7 +187,7 @@ conformance-subset: deps conformance-suite ## some fast specs of that suite, as 
 	@exec bin/conformance $(CONFORMANCE) -label all -subset e2e/testdata/conformance-subset.txt -timeout 15m $(CONFORMANCEFLAGS)
 
 .PHONY: e2e-node
-e2e-node: deps stack build $(filter upstream,$(KUBELET)) ## Kubernetes' node suite, what NodeConformance has of it, an hour (as root); LABEL=node|restarts|filter FOCUS=regexp KUBELET=minikubelet|upstream RUNTIME=containerd|crid
+e2e-node: deps stack build $(filter upstream,$(KUBELET)) ## Kubernetes' node suite: its specs of NodeConformance that are not serial, an hour (as root); LABEL=node|restarts|filter FOCUS=regexp KUBELET=minikubelet|upstream RUNTIME=containerd|crid
 	@e2e/stack/e2enode/build.sh "$(CACHE)" >/dev/null
 	@go build -o bin/conformance ./e2e/cmd/conformance
 	@exec bin/conformance -node -bin "$(STACK_BIN)" -suite "$(shell e2e/stack/e2enode/build.sh "$(CACHE)" --print)" -kubelet "$(KUBELET)" -runtime "$(RUNTIME)" -label "$(or $(filter-out all,$(LABEL)),node)" -focus "$(FOCUS)" $(CONFORMANCEFLAGS)
@@ -254,11 +254,11 @@ kind-node-delete: ## remove the node NODE
 	@$(KIND_SH) node-delete
 
 .PHONY: kind-swap
-kind-swap: kind-kubelet ## this kubelet takes the place of the one of the kind node NODE, whose pods go on; DEBUG=1
+kind-swap: kind-kubelet ## the kind node NODE runs this kubelet instead of its own, and its pods go on; DEBUG=1
 	@$(KIND_SH) swap
 
 .PHONY: kind-swap-back
-kind-swap-back: ## and its own kubelet the place of this one
+kind-swap-back: ## the node NODE has its own kubelet again
 	@$(KIND_SH) swap-back
 
 .PHONY: kind-program
