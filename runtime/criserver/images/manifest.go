@@ -163,20 +163,20 @@ func (s *Store) choose(content []byte) (v1.Descriptor, error) {
 	if err := json.Unmarshal(content, &idx); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("read index: %w", err)
 	}
-	manifests := idx.Manifests
 	var best, unnamed *v1.Descriptor
 	var offered []string
-	for i, m := range manifests {
+	for i, m := range idx.Manifests {
 		switch {
+		case m.Platform != nil && m.Platform.OS == "unknown": // says how another one was made
 		case m.Digest.Hex == "" || !m.MediaType.IsImage() && !m.MediaType.IsIndex() && m.MediaType != "":
 		case m.Platform == nil || m.Platform.OS == "":
 			if unnamed == nil {
-				unnamed = &manifests[i]
+				unnamed = &idx.Manifests[i]
 			}
 		default:
 			offered = append(offered, m.Platform.String())
 			if s.fits(*m.Platform) && (best == nil || s.order.Less(specOf(*m.Platform), specOf(*best.Platform))) {
-				best = &manifests[i]
+				best = &idx.Manifests[i]
 			}
 		}
 	}

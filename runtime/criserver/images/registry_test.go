@@ -50,6 +50,9 @@ func TestPullChoosesThePlatform(t *testing.T) {
 		id, err := s.Pull(testContext(t), registry.host+"/"+c.repository+":1", nil)
 		if c.want == "" {
 			wantError(t, err, c.platform)
+			if strings.Contains(err.Error(), "unknown") {
+				t.Errorf("what is no image is offered: %v", err)
+			}
 			continue
 		}
 		if err != nil {
