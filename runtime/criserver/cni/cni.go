@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/bounded"
 )
@@ -69,22 +70,22 @@ func (p *Plugins) forPod(id string) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(p.binDirs, filepath.Join(p.cacheDir, id), &boundedExec{})
 }
 
-// load reads the first valid configuration in the order of file names.
+// load reads the first valid configuration in the order of file names. If there is one, the error tells of those before it.
 func (p *Plugins) load() (*libcni.NetworkConfigList, error) {
 	files, err := libcni.ConfFiles(p.confDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
 		return nil, fmt.Errorf("no CNI network configuration: read %s: %w", p.confDir, err)
 	}
 	slices.Sort(files)
-	problems := []error{fmt.Errorf("no CNI network configuration in %s", p.confDir)}
+	var broken error
 	for _, file := range files {
 		list, err := loadFile(file)
 		if err == nil {
-			return list, nil
+			return list, broken
 		}
-		problems = append(problems, fmt.Errorf("%s: %w", filepath.Base(file), err))
+		broken = errors.Join(broken, fmt.Errorf("%s: %w", filepath.Base(file), err))
 	}
-	return nil, errors.Join(problems...)
+	return nil, errors.Join(fmt.Errorf("no CNI network configuration in %s", p.confDir), broken)
 }
 
 // maxConfig bounds a configuration file.
@@ -114,7 +115,7 @@ func loadFile(file string) (*libcni.NetworkConfigList, error) {
 // Status is nil when pods can be connected.
 func (p *Plugins) Status(ctx context.Context) error {
 	network, err := p.load()
-	if err != nil {
+	if network == nil {
 		return err
 	}
 	if err := p.installed(network); err != nil {
@@ -136,7 +137,7 @@ func (p *Plugins) installed(network *libcni.NetworkConfigList) error {
 // Setup connects a pod and returns its addresses, the primary one first. On error the caller is
 // expected to call Teardown, since a plugin may have done half of its work.
 func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
-	network, err := p.networkFor(pod)
+	network, err := p.networkFor(ctx, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -252,10 +253,13 @@ func idle(plugin *libcni.PluginConfig) bool {
 }
 
 // networkFor is the configuration by which a pod is connected.
-func (p *Plugins) networkFor(pod Pod) (*libcni.NetworkConfigList, error) {
+func (p *Plugins) networkFor(ctx context.Context, pod Pod) (*libcni.NetworkConfigList, error) {
 	network, err := p.load()
-	if err != nil {
+	if network == nil {
 		return nil, err
+	}
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "A broken CNI configuration is passed over", "directory", p.confDir, "network", network.Name)
 	}
 	return needed(network, pod.runtimeConf()), nil
 }

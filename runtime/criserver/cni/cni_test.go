@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 )
 
 // plugin is a program that answers like a CNI plugin and notes what it was asked.
@@ -53,7 +55,11 @@ func TestPlugins(t *testing.T) {
 		SandboxID: "abc", NetNS: "/ns", Name: "pod", Namespace: "default", UID: "u", Ports: []PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
 		DNS: DNS{Servers: []string{"10.96.0.10"}}, Ingress: 1000,
 	}
-	ips, err := p.Setup(t.Context(), pod)
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	ips, err := p.Setup(klog.NewContext(t.Context(), logger), pod)
+	if said := logger.GetSink().(ktesting.Underlier).GetBuffer().String(); !strings.Contains(said, "00-broken.conflist") {
+		t.Errorf("nothing is said of a broken configuration: %q", said)
+	}
 	if err != nil || !slices.Equal(ips, []string{"10.0.0.2", "fd00::2"}) || !slices.Equal(p.Addresses(t.Context(), "abc"), ips) {
 		t.Errorf("addresses %v, %v, cached %v", ips, err, p.Addresses(t.Context(), "abc"))
 	}
@@ -175,7 +181,7 @@ func TestPlainNetwork(t *testing.T) {
 	} {
 		conf := t.TempDir()
 		configure(t, conf, "10-net.conflist", `{"cniVersion":"1.0.0","name":"net","plugins":[`+tc.conf+`]}`)
-		list, err := New(conf, nil, t.TempDir()).networkFor(tc.pod)
+		list, err := New(conf, nil, t.TempDir()).networkFor(t.Context(), tc.pod)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

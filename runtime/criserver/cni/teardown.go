@@ -82,7 +82,7 @@ func (p *Plugins) attached(ctx context.Context, pod Pod) (*libcni.NetworkConfigL
 	if !errors.Is(err, fs.ErrNotExist) {
 		klog.FromContext(ctx).Error(errors.Join(lost...), "How a pod was connected is lost; it is disconnected from today's network", "sandbox", pod.SandboxID)
 	}
-	network, _ := p.networkFor(pod)
+	network, _ := p.networkFor(ctx, pod)
 	return network, conf
 }
 
