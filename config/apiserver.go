@@ -16,6 +16,13 @@ import (
 //
 // Upstream: pkg/kubelet/config/apiserver.go NewSourceApiserver.
 func (c *Config) watchPods(ctx context.Context, send sink) {
+	if c.opts.NodeSynced != nil {
+		select {
+		case <-c.opts.NodeSynced:
+		case <-ctx.Done():
+			return
+		}
+	}
 	store := cache.NewUndeltaStore(func(items []any) {
 		set := make([]*corev1.Pod, 0, len(items))
 		for _, item := range items {

@@ -50,8 +50,11 @@ type PodUpdate struct {
 // Options name the sources; one without a name is left out.
 type Options struct {
 	// Pods are this node's in the apiserver; nil for no such source.
-	Pods     cache.ListerWatcher
-	NodeName types.NodeName
+	Pods cache.ListerWatcher
+	// NodeSynced is closed when the node's labels are known. Before that pods that choose nodes by their labels cannot be admitted,
+	// so the apiserver's pods are not listed. nil if they are known from the start.
+	NodeSynced <-chan struct{}
+	NodeName   types.NodeName
 	// ManifestPath is a directory or a file, looked at on every change and each FileCheckFrequency.
 	ManifestPath       string
 	FileCheckFrequency time.Duration

@@ -56,15 +56,6 @@ type core struct {
 // newCore makes the core, from the runtime up.
 func newCore(ctx context.Context, b *base) (*core, error) {
 	s, r := b.settings, b.metrics.main
-	sources, err := config.New(config.Options{
-		Pods: b.api.nodePods, NodeName: types.NodeName(s.NodeName),
-		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
-		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
-		Events: b.events,
-	})
-	if err != nil {
-		return nil, err
-	}
 	statuses := status.New(status.Options{Pods: b.api.podClient, Registerer: r})
 	cache := pleg.NewCache(b.cri)
 	relist := pleg.New(pleg.Options{CRI: b.cri, Cache: cache, Registerer: r})
@@ -78,6 +69,15 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 		Images:         puller.List,
 		RuntimeHealthy: func() error { _, err := relist.Healthy(); return err },
 		RuntimeSynced:  relist.Synced(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	sources, err := config.New(config.Options{
+		Pods: b.api.nodePods, NodeSynced: n.Synced(), NodeName: types.NodeName(s.NodeName),
+		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
+		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
+		Events: b.events,
 	})
 	if err != nil {
 		return nil, err

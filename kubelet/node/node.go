@@ -87,6 +87,7 @@ type Node struct {
 	check    chan struct{}          // asks for the status to be worked out now, capacity 1
 	appeared chan struct{}          // tells that there is a node to keep a lease for, capacity 1
 	vanished chan struct{}          // tells that there is none any more, capacity 1
+	synced   chan struct{}          // see Synced
 	pace     atomic.Pointer[pace]   // in force
 
 	mu            sync.RWMutex
@@ -95,6 +96,7 @@ type Node struct {
 	node          *corev1.Node  // as the apiserver has it, or as it would be registered
 	changed       chan struct{} // closed, and made anew, when node is replaced
 	deleted       bool          // from the apiserver
+	known         bool          // synced is closed
 	unschedulable bool          // as was last told
 	runtime       runtimeState
 	stopping      bool // the machine goes down
@@ -114,7 +116,7 @@ func New(opts Options) (*Node, error) {
 	if *s.FailCgroupV1 && !m.cgroupV2 {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
-	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{})}
+	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{}), synced: make(chan struct{})}
 	n.Reconfigure(s)
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
 	n.capacity = m.capacity(podLimit(s, m.cpus))
@@ -153,6 +155,10 @@ func (n *Node) Current() (*corev1.Node, <-chan struct{}) {
 	defer n.mu.RUnlock()
 	return n.node, n.changed
 }
+
+// Synced is closed when it is known what the apiserver has of the node, or that it has nothing. Before that its labels, taints and
+// extended resources are not known.
+func (n *Node) Synced() <-chan struct{} { return n.synced }
 
 // CheckStatus works the node's status out now, and writes it if it has changed, instead of at the usual time.
 func (n *Node) CheckStatus() { wake(n.check) }
@@ -258,7 +264,6 @@ func (n *Node) Run(ctx context.Context, reports Reports) {
 	if s := n.opts.Settings; *s.CgroupsPerQOS && slices.Contains(s.EnforceNodeAllocatable, "pods") {
 		n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 	}
-	n.awaitFirstAnswers(ctx)
 	if n.opts.Known != nil { // so that the node registers at once then, and not when a request is tried again
 		select {
 		case <-n.opts.Known:
@@ -266,10 +271,11 @@ func (n *Node) Run(ctx context.Context, reports Reports) {
 			return
 		}
 	}
+	parts.Go(func() { n.watchNode(ctx) })
+	n.awaitFirstAnswers(ctx)
 	if *n.opts.Settings.RegisterNode && !n.register(ctx) {
 		return
 	}
-	parts.Go(func() { n.watchNode(ctx) })
 	if *n.opts.Settings.RegisterNode {
 		parts.Go(func() { n.comeBackAfterDeletion(ctx) })
 	}

@@ -66,12 +66,15 @@ func (w *watched) ours(object any) *corev1.Node {
 	return nil
 }
 
-// gone notes that the node was deleted.
+// gone notes that the node was deleted, or that there is none before it registers for the first time.
 func (w *watched) gone() {
 	w.n.mu.Lock()
 	w.n.deleted = true
+	w.n.isSynced()
+	if w.n.node.UID != "" {
+		wake(w.n.vanished)
+	}
 	w.n.mu.Unlock()
-	wake(w.n.vanished)
 	w.logger.Info("The node is not in the apiserver; its status and lease are not written until it is", "node", w.n.ref.Name)
 }
 
@@ -103,12 +106,23 @@ func (n *Node) set(node *corev1.Node) {
 	n.replace(node)
 }
 
-// replace takes a version of the node, and wakes who waits for there to be one. Callers hold mu.
+// isSynced closes what Synced returns. Callers hold mu.
+func (n *Node) isSynced() {
+	if !n.known {
+		n.known = true
+		close(n.synced)
+	}
+}
+
+// replace takes a version of the node, and wakes what waits for there to be one. Callers hold mu.
 func (n *Node) replace(node *corev1.Node) {
 	appeared := n.deleted || n.node.UID != node.UID
 	node = node.DeepCopy()
 	node.ManagedFields = nil
 	n.node, n.deleted = node, false
+	if node.UID != "" {
+		n.isSynced()
+	}
 	close(n.changed)
 	n.changed = make(chan struct{})
 	if appeared {
