@@ -36,21 +36,22 @@ func (c *Config) watchPods(ctx context.Context, send sink) {
 	reflector.RunWithContext(ctx)
 }
 
-// stamping marks pods with their source and the time they were seen, and drops their managed fields, before they enter the
+// stamping marks pods with their source and the time they were first seen, and drops their managed fields, before they enter the
 // store. A pod in the store has been sent to the loop, so it is not changed any more.
 type stamping struct{ cache.Store }
 
-func (s stamping) Add(obj any) error    { return s.Store.Add(stamp(obj)) }
-func (s stamping) Update(obj any) error { return s.Store.Update(stamp(obj)) }
+func (s stamping) Add(obj any) error    { return s.Store.Add(s.stamp(obj)) }
+func (s stamping) Update(obj any) error { return s.Store.Update(s.stamp(obj)) }
 
 func (s stamping) Replace(list []any, version string) error {
 	for i := range list {
-		list[i] = stamp(list[i])
+		list[i] = s.stamp(list[i])
 	}
 	return s.Store.Replace(list, version)
 }
 
-func stamp(obj any) any {
+// stamp marks a pod. A later version of a pod has the time of the first: containers see the annotation.
+func (s stamping) stamp(obj any) any {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return obj
@@ -60,8 +61,11 @@ func stamp(obj any) any {
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	annotations[podinfo.SourceAnnotation] = podinfo.SourceAPI
 	annotations[podinfo.SeenAnnotation] = time.Now().Format(time.RFC3339Nano)
+	if known, ok, err := s.Get(pod); err == nil && ok && known.(*corev1.Pod).UID == pod.UID {
+		annotations[podinfo.SeenAnnotation] = known.(*corev1.Pod).Annotations[podinfo.SeenAnnotation]
+	}
+	annotations[podinfo.SourceAnnotation] = podinfo.SourceAPI
 	if podinfo.IsMirror(pod) {
 		// A mirror keeps the source of its static pod.
 		annotations[podinfo.SourceAnnotation] = pod.Annotations[podinfo.SourceAnnotation]

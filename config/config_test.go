@@ -8,8 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -18,18 +16,11 @@ import (
 
 // podsOneByOne is an apiserver that has no pod at first, and tells of n, one after the other.
 func podsOneByOne(n int) cache.ListerWatcher {
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
-			return &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}}, nil
-		},
-		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
-			w := watch.NewFakeWithChanSize(n, false)
-			for i := range n {
-				w.Add(pod(fmt.Sprint(i), fmt.Sprint("p", i), version(fmt.Sprint(i+2))))
-			}
-			return w, nil
-		},
-	}, noWatchList{})
+	events := watch.NewFakeWithChanSize(n, false)
+	for i := range n {
+		events.Add(pod(fmt.Sprint(i), fmt.Sprint("p", i), version(fmt.Sprint(i+2))))
+	}
+	return apiserver(events)
 }
 
 // noWatchList makes the reflector list and then watch.
