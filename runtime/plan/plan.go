@@ -140,10 +140,9 @@ func sandboxChanged(pod *corev1.Pod, observed *cri.PodStatus) (reason string, at
 	return reason, attempt, id
 }
 
-// planSandbox plans for a pod without a usable sandbox: all that is left of the old one ends, the containers begin
-// anew, the init containers first. A pod that has done its work gets no new sandbox.
+// planSandbox plans for a pod without a usable sandbox: all that is left of the old one ends, and the containers that are not over
+// begin anew, the init containers first. A pod that is over gets no new sandbox.
 func (p *planner) planSandbox(reason string) {
-	hasContainers := len(p.Observed.Containers) > 0
 	if len(p.Observed.Sandboxes) > 0 {
 		p.KillPod = reason
 	}
@@ -154,19 +153,14 @@ func (p *planner) planSandbox(reason string) {
 			}
 		}()
 	}
-	if p.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever && p.Attempt != 0 && hasContainers {
-		return
-	}
 	var regular []Start
 	for i := range p.Pod.Spec.Containers {
 		container := &p.Pod.Spec.Containers[i]
-		status := p.Observed.Container(container.Name)
-		if runOnce(p.Pod, container) && status != nil && status.State == cri.Exited && status.ExitCode == 0 {
-			continue
+		if status := p.Observed.Container(container.Name); !over(p.Pod, container, status) {
+			regular = append(regular, p.start(Regular, container, status, reason))
 		}
-		regular = append(regular, p.start(Regular, container, status, reason))
 	}
-	if len(regular) == 0 && hasContainers {
+	if len(regular) == 0 || p.initFailed() {
 		return
 	}
 	p.CreateSandbox = reason
@@ -182,6 +176,25 @@ func (p *planner) planSandbox(reason string) {
 		return
 	}
 	p.Start = regular
+}
+
+// over tells whether a container that ran in a sandbox that is gone is not to run again. One that still ran there has not ended well.
+func over(pod *corev1.Pod, container *corev1.Container, status *cri.ContainerStatus) bool {
+	switch {
+	case status == nil, status.State == cri.Created:
+		return false
+	case status.State == cri.Exited:
+		return !podinfo.Restarts(pod, container, status.ExitCode)
+	}
+	return !restartsOnProbe(pod, container)
+}
+
+// initFailed tells whether an init container of a sandbox that is gone has not done its work, and is not to run again.
+func (p *planner) initFailed() bool {
+	return slices.ContainsFunc(p.Pod.Spec.InitContainers, func(c corev1.Container) bool {
+		status := p.Observed.Container(c.Name)
+		return over(p.Pod, &c, status) && (status.State != cri.Exited || status.ExitCode != 0)
+	})
 }
 
 // planDuplicates ends all but the newest instance of a container that run or may run. There are two when a create call
@@ -333,10 +346,6 @@ func startReason(pod *corev1.Pod, container *corev1.Container, status *cri.Conta
 		return fmt.Sprintf("the container exited with code %d", status.ExitCode)
 	}
 	return ""
-}
-
-func runOnce(pod *corev1.Pod, container *corev1.Container) bool {
-	return podinfo.RestartPolicy(pod, container) == corev1.RestartPolicyOnFailure
 }
 
 // restartsOnProbe leaves the restart rules out: they go by exit code and the container still runs.

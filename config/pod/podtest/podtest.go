@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Pod makes a pod from a line such as "i:a s:b c:main c:other e:debug": init containers, sidecars, regular and
-// ephemeral containers.
+// Pod makes a pod from a line such as "i:a s:b c:main c:other=Never e:debug": init containers, sidecars, regular and
+// ephemeral containers, with restart policies of their own.
 func Pod(line string, policy corev1.RestartPolicy) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod", UID: "uid-1"},
@@ -19,7 +19,11 @@ func Pod(line string, policy corev1.RestartPolicy) *corev1.Pod {
 	}
 	for word := range strings.FieldsSeq(line) {
 		kind, name, _ := strings.Cut(word, ":")
+		name, own, _ := strings.Cut(name, "=")
 		c := corev1.Container{Name: name, Image: "image:1"}
+		if own != "" {
+			c.RestartPolicy = new(corev1.ContainerRestartPolicy(own))
+		}
 		switch kind {
 		case "i":
 			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
