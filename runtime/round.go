@@ -76,7 +76,7 @@ func (s *syncRound) saveAllocation(ctx context.Context) error {
 // makeAndStart is steps 5 and 6.
 func (s *syncRound) makeAndStart(ctx context.Context) error {
 	var err error
-	if s.handler, err = s.runtime.opts.Classes.LookupRuntimeHandler(s.pod.Spec.RuntimeClassName); err != nil {
+	if s.handler, err = s.runtime.handlerOf(s.pod, s.observed); err != nil {
 		return s.sandboxFailed(ctx, fmt.Errorf("failed to create sandbox for pod %q: %w", spec.ReferenceName(s.pod), err))
 	}
 	if s.config, err = s.runtime.generatePodSandboxConfig(s.pod, s.actions.Attempt, s.handler); err != nil {

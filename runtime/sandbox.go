@@ -91,8 +91,19 @@ func readResolvConf(path string) (*runtimeapi.DNSConfig, error) {
 	return spec.ParseResolvConf(file)
 }
 
+// handlerOf is the runtime handler of the pod's class. If the class was deleted while the pod runs, or the classes have not been
+// listed since the kubelet's start, it is what the pod's sandbox was made with.
+func (r *Runtime) handlerOf(pod *corev1.Pod, observed *cri.PodStatus) (string, error) {
+	handler, err := r.opts.Classes.LookupRuntimeHandler(pod.Spec.RuntimeClassName)
+	if box := observed.ReadySandbox(); err != nil && box != nil {
+		return box.GetRuntimeHandler(), nil
+	}
+	return handler, err
+}
+
 // RecursiveReadOnly tells whether the runtime of the pod's class can make mounts read-only with all that is mounted below.
 func (r *Runtime) RecursiveReadOnly(pod *corev1.Pod) bool {
-	handler, err := r.opts.Classes.LookupRuntimeHandler(pod.Spec.RuntimeClassName)
-	return err == nil && ptr.Deref(r.opts.Handler(handler).RecursiveReadOnlyMounts, false) // without a class there is no sandbox either
+	observed, _ := r.opts.Cache.Get(pod.UID)
+	handler, err := r.handlerOf(pod, observed)
+	return err == nil && ptr.Deref(r.opts.Handler(handler).RecursiveReadOnlyMounts, false)
 }
