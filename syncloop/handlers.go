@@ -208,6 +208,7 @@ func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 			continue
 		}
 		given := l.renew(pod)
+		l.noteResize(pod)
 		if len(pod.Spec.ReadinessGates) > 0 { // they are conditions that others write
 			l.tell(ctx, podworkers.Update{Pod: given})
 		}

@@ -95,6 +95,23 @@ func TestResize(t *testing.T) {
 	})
 }
 
+// TestResizeOfEndedPod: a resize that waits for room is given up when its pod ends.
+func TestResizeOfEndedPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newResizeBench(t, t.TempDir(), newFake())
+		other, pod := asking("other", "2", 1), asking("u", "3", 2)
+		b.send(config.ADD, other, asking("u", "1", 1))
+		b.send(config.UPDATE, pod)
+		pod.Status.Phase = corev1.PodSucceeded
+		b.send(config.RECONCILE, pod)
+		b.send(config.REMOVE, other)
+		given, _ := b.Allocation.Allocated(pod)
+		if got := given.Spec.Containers[0].Resources.Requests.Cpu().String(); got != "1" {
+			t.Errorf("the pod was given %s CPUs after its end", got)
+		}
+	})
+}
+
 // TestResizeOverRestart: a pod resized while no kubelet ran has what it had until there is room.
 func TestResizeOverRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -115,7 +132,7 @@ func TestResizeOverRestart(t *testing.T) {
 	})
 }
 
-// TestResizesFirst: who asks for less comes first, then priority, guaranteed pods, and who has waited longest.
+// TestResizesFirst: pods that ask for less come first, then by priority, then guaranteed pods, then those that have waited longest.
 func TestResizesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, newFake(), t.TempDir(), nil)
