@@ -85,6 +85,7 @@ func TestBadManifests(t *testing.T) {
 		{"not YAML", "{", "document 1"},
 		{"no name", "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: c, image: i}]}\n", "metadata.name"},
 		{"bad name", strings.Replace(with(""), "name: a", "name: A_b", 1), "metadata.name"},
+		{"copy of a mirror", strings.Replace(with(""), "name: a", "name: a, annotations: {kubernetes.io/config.mirror: x}", 1), "metadata.annotations[kubernetes.io/config.mirror]"},
 		{"no containers", spec("{}"), "spec.containers"},
 		{"no image", spec("{containers: [{name: c}]}"), "spec.containers[0].image"},
 		{"same name twice", spec("{containers: [{name: c, image: i}, {name: c, image: i}]}"), "spec.containers[1].name"},

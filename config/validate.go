@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // validate checks what the apiserver would have: enough that a pod which passes can be run, and one that cannot be
@@ -22,6 +24,9 @@ func validate(pod *corev1.Pod) field.ErrorList {
 	errs = append(errs, names(meta.Child("name"), pod.Name, validation.IsDNS1123Subdomain)...)
 	errs = append(errs, names(meta.Child("namespace"), pod.Namespace, validation.IsDNS1123Label)...)
 	errs = append(errs, names(spec.Child("nodeName"), pod.Spec.NodeName, validation.IsDNS1123Subdomain)...)
+	if podinfo.IsMirror(pod) {
+		errs = append(errs, field.Forbidden(meta.Child("annotations").Key(podinfo.MirrorAnnotation), "only the mirror pods that kubelets make have it"))
+	}
 	for key, value := range pod.Labels {
 		errs = append(errs, names(meta.Child("labels"), key, validation.IsQualifiedName)...)
 		errs = append(errs, names(meta.Child("labels").Key(key), value, validation.IsValidLabelValue)...)
