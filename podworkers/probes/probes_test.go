@@ -46,9 +46,10 @@ func execProbe(period, failures int32) *corev1.Probe {
 	}
 }
 
-// world is a container that can be made sick and be replaced.
+// world is a container that can be made sick and be replaced, in a runtime that can be away.
 type world struct {
 	sick   atomic.Bool
+	away   atomic.Bool
 	now    atomic.Pointer[cri.PodStatus]
 	probed atomic.Int32
 }
@@ -57,6 +58,9 @@ func (w *world) manager() *Manager {
 	return New(Options{
 		Exec: func(context.Context, string, []string, time.Duration) ([]byte, int, error) {
 			w.probed.Add(1)
+			if w.away.Load() {
+				return nil, 0, errors.New("the runtime is away")
+			}
 			if w.sick.Load() {
 				return []byte("sick"), 1, nil
 			}
@@ -124,6 +128,41 @@ func TestLivenessHoldsStill(t *testing.T) {
 		w.now.Store(reading("2", time.Now()))
 		if u := <-m.Results(); !u.Success || u.ContainerID != "2" {
 			t.Errorf("verdict %+v on the new container", u)
+		}
+		m.Remove("u")
+	})
+}
+
+// TestRuntimeAway: probes that cannot be made, as while the runtime is started again, are no verdict: no container is restarted for
+// that, and none that was ready becomes unready. Failures before and after them are in a row.
+func TestRuntimeAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		w.now.Store(reading("1", time.Now()))
+		m := w.manager()
+		m.Add(t.Context(), podWith(func(c *corev1.Container) {
+			c.LivenessProbe, c.ReadinessProbe = execProbe(10, 3), execProbe(10, 3)
+		}))
+		for range 2 {
+			if u := <-m.Results(); !u.Success {
+				t.Errorf("verdict %+v", u)
+			}
+		}
+		w.sick.Store(true)
+		time.Sleep(15 * time.Second) // one probe of each fails
+		w.away.Store(true)
+		time.Sleep(5 * time.Minute)
+		for _, kind := range []Kind{Liveness, Readiness} {
+			if ok, known := m.Get("1", kind); !ok || !known {
+				t.Errorf("%s is %v, known %v, after probes that could not be made", kind, ok, known)
+			}
+		}
+		w.away.Store(false)
+		time.Sleep(20 * time.Second)
+		for _, kind := range []Kind{Liveness, Readiness} {
+			if ok, known := m.Get("1", kind); ok || !known {
+				t.Errorf("%s is %v, known %v, after three failures", kind, ok, known)
+			}
 		}
 		m.Remove("u")
 	})

@@ -122,15 +122,19 @@ func (w *worker) passed(kind Kind) bool {
 	return known && ok
 }
 
-// judge counts equal outcomes in a row. When there are as many as the probe's threshold says, they are the new verdict.
+// judge counts equal outcomes in a row. When there are as many as the probe's threshold says, they are the new verdict. A probe that
+// could not be made, because the runtime is away for example, says nothing of the container and does not count.
 func (w *worker) judge(ctx context.Context, o outcome) {
+	w.event(ctx, o)
+	if o.err != nil {
+		return
+	}
 	success := o.result != failure
 	if w.streak > 0 && w.last == success {
 		w.streak++
 	} else {
 		w.streak, w.last = 1, success
 	}
-	w.event(ctx, o)
 	threshold := w.probe.FailureThreshold
 	if success {
 		threshold = w.probe.SuccessThreshold
