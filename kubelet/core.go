@@ -106,7 +106,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 		Node: n.Node, Claims: b.api.claims, CSI: drivers, RecursiveReadOnly: rt.RecursiveReadOnly, Events: b.events, Registerer: r,
 	})
 	prober := probes.New(probes.Options{
-		Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: n.HostIPs, Events: b.events, Registerer: b.metrics.probes,
+		Exec: rt.ExecInContainer, Observed: cache.Get, Starting: rt.Starting, HostIPs: n.HostIPs, Events: b.events, Registerer: b.metrics.probes,
 	})
 	pods := syncloop.NewPods()
 	mirror := newMirror(b, n, pods)

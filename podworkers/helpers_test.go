@@ -102,7 +102,7 @@ func newBenchOver(t *testing.T, fake *crifake.Server, dir string) *bench {
 		Events: events, Cache: cache, RootDir: dir, ContainerLogsDir: filepath.Join(dir, "links"),
 		Node: spec.Node{PodLogsDir: filepath.Join(dir, "logs")},
 	})
-	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: func() []string { return nil }, Events: events})
+	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, Starting: rt.Starting, HostIPs: func() []string { return nil }, Events: events})
 	object := objects.New(objects.Options{})
 	statuses := status.New(status.Options{})
 	watch := pleg.New(pleg.Options{CRI: client, Cache: cache})

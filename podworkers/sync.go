@@ -57,7 +57,13 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 	w.opts.Volumes.Republish(w.lifetime, pod)
 	w.opts.Volumes.Grow(w.lifetime, pod) // part: volume expansion, podworkers/volumes/expand.go
 
+	end := func() {}
+	if len(observed.Running()) > 0 { // it is probed, and the results are reported, also while others wait for their images
+		w.opts.Probes.Add(w.lifetime, pod)
+		end = w.reportMeanwhile(pod, observed)
+	}
 	result, err := w.opts.Runtime.SyncPod(ctx, pod, podInputs{w})
+	end()
 	w.failed = result.Containers
 	if ctx.Err() != nil {
 		return none, 0, ctx.Err()

@@ -274,6 +274,71 @@ func TestLivenessRestarts(t *testing.T) {
 	})
 }
 
+// TestHookBeforeProbes: a container that was started again is probed once its postStart hook has returned.
+func TestHookBeforeProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var hooked sync.Map
+		b.fake.OnExec = func(_ context.Context, id string, command []string) (string, int32) {
+			if command[0] == "hook" {
+				time.Sleep(30 * time.Second)
+				hooked.Store(id, true)
+			} else if _, done := hooked.Load(id); !done {
+				return "too early", 1
+			}
+			return "", 0
+		}
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			hook, check := &corev1.ExecAction{Command: []string{"hook"}}, &corev1.ExecAction{Command: []string{"check"}}
+			pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: hook}}
+			pod.Spec.Containers[0].LivenessProbe = &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{Exec: check},
+				PeriodSeconds: 10, FailureThreshold: 2, SuccessThreshold: 1, TimeoutSeconds: 1,
+			}
+		})})
+		b.wait(time.Minute)
+		b.fake.SetExit(b.fake.ContainerID("a"), 1)
+		b.wait(2 * time.Minute)
+		events := b.allEvents()
+		if n := b.statusOf("u").ContainerStatuses[0].RestartCount; n != 1 || strings.Contains(events, "too early") {
+			t.Errorf("%d restarts, events:\n%s", n, events)
+		}
+	})
+}
+
+// TestReadinessWhilePulling: while the image of a debug container is pulled, what runs is probed, also after a restart of the kubelet,
+// and a change of its readiness is reported.
+func TestReadinessWhilePulling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"check"}}},
+				PeriodSeconds: 10, FailureThreshold: 3, SuccessThreshold: 1, TimeoutSeconds: 1,
+			}
+		})
+		first := newBench(t)
+		var code atomic.Int32
+		first.fake.OnExec = func(context.Context, string, []string) (string, int32) { return "", code.Load() }
+		first.update(Update{Pod: pod})
+		first.stop()
+
+		b := newBenchOver(t, first.fake, first.dir)
+		b.fake.Delay("PullImage", time.Hour)
+		pod = pod.DeepCopy()
+		pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+			Name: "debug", Image: "large:1", ImagePullPolicy: corev1.PullIfNotPresent,
+		}}}
+		b.update(Update{Pod: pod})
+		for _, ready := range []bool{true, false, true} {
+			code.Store(map[bool]int32{false: 1}[ready])
+			b.wait(time.Minute)
+			if got := b.statusOf("u").ContainerStatuses[0].Ready; got != ready {
+				t.Errorf("the container is ready: %v, want %v", got, ready)
+			}
+		}
+	})
+}
+
 // TestReadinessAndStartup: a container is started once its startup probe has passed, and ready once its readiness
 // probe has.
 func TestReadinessAndStartup(t *testing.T) {

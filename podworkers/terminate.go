@@ -26,7 +26,9 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 	w.report(m.pod, observed)
 	w.opts.Probes.StopLivenessAndStartup(w.uid)
 	if !w.opts.Runtime.Ended(observed) {
-		err := w.killPod(ctx, m, observed)
+		end := w.reportMeanwhile(m.pod, observed)
+		err := w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace)
+		end()
 		if err != nil {
 			if ctx.Err() == nil {
 				w.opts.Events.Eventf(m.pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
@@ -44,19 +46,25 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 	return stopped, nil
 }
 
-// killPod ends the pod's containers and sandbox. When a readiness probe finds meanwhile that the pod is not ready, that is
-// reported at once: a pod that ends should get no more requests.
-func (w *worker) killPod(ctx context.Context, m mail, observed *cri.PodStatus) error {
-	done := make(chan error, 1)
-	go func() { done <- w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace) }()
-	for {
-		select {
-		case err := <-done:
-			return err
-		case why := <-w.wake:
-			defer w.poke(why) // the bell may have rung for something else too, which the next step handles
-			w.report(m.pod, observed)
+// reportMeanwhile reports what probes find while the step does something that takes long, until end is called: a pod that is not
+// ready should get no more requests.
+func (w *worker) reportMeanwhile(pod *corev1.Pod, observed *cri.PodStatus) (end func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case why := <-w.wake:
+				defer w.poke(why) // the bell may have rung for something else too, which the next step handles
+				w.report(pod, observed)
+			case <-stop:
+				return
+			}
 		}
+	}()
+	return func() {
+		close(stop)
+		<-done
 	}
 }
 

@@ -77,6 +77,10 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventCreated, "Container created")
 
 	// Step 4: start it.
+	if hook := container.Lifecycle; hook != nil && hook.PostStart != nil {
+		r.hooked.Store(id, true)
+		defer r.hooked.Delete(id)
+	}
 	if _, err := r.opts.CRI.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		r.opts.Cache.Acted(pod.UID)
 		return id, r.containerFailed(ctx, job, id, ReasonRunContainer, err)
@@ -88,11 +92,17 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	r.linkLog(ctx, pod, container, id, filepath.Join(job.config.LogDirectory, config.LogPath))
 
 	// Step 5: the postStart hook; until it has returned the container is not counted as started.
-	if container.Lifecycle == nil || container.Lifecycle.PostStart == nil {
+	if !r.Starting(id) {
 		return id, nil
 	}
 	job.leave()
 	return id, r.postStart(ctx, job, id)
+}
+
+// Starting tells that the container's postStart hook has not returned yet. Such a container is not probed.
+func (r *Runtime) Starting(containerID string) bool {
+	_, starting := r.hooked.Load(containerID)
+	return starting
 }
 
 // postStart runs the hook and ends the container if it fails.

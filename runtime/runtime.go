@@ -68,6 +68,7 @@ type Runtime struct {
 	imageUsers sync.Map // image ID -> spec.ImageUser; an image never changes its user
 	hooksRun   sync.Map // container ID: its preStop hook was started and its Killing event sent
 	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
+	hooked     sync.Map // container ID: its postStart hook has not returned yet
 }
 
 // ContainerInputs is what only the node knows of a container. A returned error becomes CreateContainerConfigError.

@@ -120,7 +120,7 @@ func newBench(t *testing.T, fake *crifake.Server, dir string, client kubernetes.
 		Node: spec.Node{PodLogsDir: filepath.Join(dir, "logs")},
 	})
 	noIPs := func() []string { return nil }
-	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: noIPs, Events: b.events})
+	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, Starting: rt.Starting, HostIPs: noIPs, Events: b.events})
 	object, pods := objects.New(objects.Options{}), NewPods()
 	var statusOptions status.Options
 	var mirror *status.Mirror

@@ -83,7 +83,7 @@ func main() {
 	})
 	object := objects.New(objects.Options{})
 	mounter := volumes.New(volumes.Options{PodsDir: filepath.Join(*root, "pods"), Objects: object, HostIPs: node.HostIPs, Allocatable: node.Allocatable, Events: events})
-	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, HostIPs: node.HostIPs, Events: events})
+	prober := probes.New(probes.Options{Exec: rt.ExecInContainer, Observed: cache.Get, Starting: rt.Starting, HostIPs: node.HostIPs, Events: events})
 	statuses := status.New(status.Options{})
 	workers := podworkers.New(podworkers.Options{Runtime: rt, Cache: cache, Volumes: mounter, Objects: object, Probes: prober, Status: statuses, Events: events, Node: node})
 	loop := syncloop.New(syncloop.Options{

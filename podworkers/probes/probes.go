@@ -47,6 +47,8 @@ type Options struct {
 	Exec func(ctx context.Context, containerID string, command []string, timeout time.Duration) (output []byte, code int, err error)
 	// Observed returns the newest reading of a pod.
 	Observed func(types.UID) (*cri.PodStatus, bool)
+	// Starting tells of a running container that its postStart hook has not returned; it is probed afterwards. May be nil.
+	Starting func(containerID string) bool
 	// HostIPs are the node's addresses, for pods on its network.
 	HostIPs func() []string
 	Events  record.EventRecorder
@@ -86,6 +88,9 @@ type resultKey struct {
 
 // New returns a Manager.
 func New(opts Options) *Manager {
+	if opts.Starting == nil {
+		opts.Starting = func(string) bool { return false }
+	}
 	return &Manager{
 		opts: opts, metrics: newMetrics(opts.Registerer), updates: make(chan Update, 100), started: time.Now(),
 		workers: map[probeKey]*worker{}, results: map[resultKey]verdict{},

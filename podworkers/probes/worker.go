@@ -72,10 +72,10 @@ func following(due, now time.Time, soon, period time.Duration) time.Time {
 	return due.Add(period)
 }
 
-// current finds the running instance, nil if there is none, and its pod's reading.
+// current finds the running instance, nil if there is none or it is still starting, and its pod's reading.
 func (w *worker) current() (*cri.ContainerStatus, *cri.PodStatus) {
 	observed, _ := w.manager.opts.Observed(w.pod.UID)
-	if c := observed.Container(w.container.Name); c != nil && c.State == cri.Running {
+	if c := observed.Container(w.container.Name); c != nil && c.State == cri.Running && !w.manager.opts.Starting(c.ID) {
 		return c, observed
 	}
 	return nil, observed
