@@ -138,5 +138,5 @@ func TestNameFree(t *testing.T) {
 	step(podinfo.SourceFile, []*corev1.Pod{pod("4", "a"), pod("5", "a"), pod("6", "b")}, "ADD file 6")
 	step(podinfo.SourceHTTP, []*corev1.Pod{pod("3", "c")}, "REMOVE http 2", "ADD file 4")
 	step(podinfo.SourceFile, []*corev1.Pod{pod("5", "a"), pod("6", "b")}, "REMOVE file 4", "ADD file 5")
-	step(podinfo.SourceFile, []*corev1.Pod{pod("4", "a"), pod("5", "a")}, "REMOVE file 6") // who has the name keeps it
+	step(podinfo.SourceFile, []*corev1.Pod{pod("4", "a"), pod("5", "a")}, "REMOVE file 6") // the first pod of a name keeps it
 }

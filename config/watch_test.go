@@ -156,7 +156,7 @@ func TestDirectoryComes(t *testing.T) {
 	f.want("ADD c-n i:1")
 	f.write(filepath.Join(dir, "d.yaml"), "d", "i:1")
 	f.want("ADD d-n i:1")
-	f.write(filepath.Join(top, "before", "e.yaml"), "e", "i:1") // nobody's any more
+	f.write(filepath.Join(top, "before", "e.yaml"), "e", "i:1") // in a directory that no watch is on any more
 
 	// Gone, with the one above it, and made again.
 	f.must(os.RemoveAll(filepath.Dir(dir)))

@@ -10,7 +10,7 @@ type Mailbox struct {
 	Rings bool // there is a reason for another step
 }
 
-// Mailboxes returns those of all workers, for who wants to see them.
+// Mailboxes returns those of all workers, for the timeline.
 func (ws *Workers) Mailboxes() []Mailbox {
 	var all []Mailbox
 	for _, uid := range ws.UIDs() {

@@ -42,7 +42,7 @@ func TestPodStartsAndGoes(t *testing.T) {
 		if uids := b.UIDs(); len(uids) != 0 {
 			t.Errorf("workers left: %v", uids)
 		}
-		b.Poke("u", "test") // for nobody
+		b.Poke("u", "test") // there is no such worker
 		b.Removed("u")
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestGate: turns come one after the other, one that takes too long keeps nobody waiting, and leaving twice frees one place.
+// TestGate: turns come one after the other, one that takes too long does not hold up the others, and leaving twice frees one place.
 func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(1)

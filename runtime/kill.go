@@ -166,7 +166,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 }
 
 // preStop starts the hook and returns when it has ended or the grace period has. A hook that takes longer goes on until the
-// caller, who has stopped the container by then, calls end.
+// caller calls end, after it has stopped the container.
 func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duration) (end func()) {
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
 	hookCtx, cancel := context.WithCancel(ctx)

@@ -224,7 +224,7 @@ func TestHoldBack(t *testing.T) {
 	}
 }
 
-// TestRejectedHasNoContainers: nothing is said of containers that nobody meant to start.
+// TestRejectedHasNoContainers: nothing is said of containers that were never to start.
 func TestRejectedHasNoContainers(t *testing.T) {
 	s := compute(spec(corev1.RestartPolicyAlways, nil, nil, "a"), observed(false), func(in *Inputs) {
 		in.Override = &Override{Phase: corev1.PodFailed, Reason: "OutOfcpu", Message: "Pod was rejected: x"}

@@ -76,7 +76,7 @@ func TestPreempt(t *testing.T) {
 	}
 }
 
-// TestPreemptInVain: nobody is ended for a pod that is not admitted anyhow, and none that is not critical ends another.
+// TestPreemptInVain: no pod is ended for one that is not admitted anyhow, nor for one that is not critical.
 func TestPreemptInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := fullBench(t)

@@ -230,7 +230,7 @@ func TestSoft(t *testing.T) {
 	}
 }
 
-// TestDisk: what nobody needs goes before pods do; the ranking is by files.
+// TestDisk: what is not needed goes before pods do; the ranking is by files.
 func TestDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "evictionHard: {nodefs.available: 99.999%}\n", podOf("a", 0, "", ""), podOf("b", 0, "", ""))

@@ -84,7 +84,7 @@ func TestNewCertificateNewConnection(t *testing.T) {
 }
 
 // TestBootstrapConfig: without a kubeconfig one is written that names the certificate to come, and nothing is asked of the
-// apiserver until it comes, since it would not know who asks.
+// apiserver until it comes, since it would not know the kubelet.
 func TestBootstrapConfig(t *testing.T) {
 	a := newAuthority(t)
 	var unknown atomic.Int32

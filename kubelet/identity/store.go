@@ -160,7 +160,7 @@ func (s *store) set(c *tls.Certificate) {
 	if s.onUpdate != nil {
 		s.onUpdate()
 	}
-	s.once.Do(func() { close(s.first) }) // last: who waits for it makes connections that onUpdate would close
+	s.once.Do(func() { close(s.first) }) // last: connections are made then, which onUpdate would close
 	select {
 	case s.changed <- struct{}{}:
 	default:

@@ -20,7 +20,7 @@ func Acquire(ctx context.Context, path string) error {
 		return fmt.Errorf("--lock-file: open %s: %w", path, err)
 	}
 	klog.FromContext(ctx).Info("Waiting for the lock", "file", path)
-	locked := make(chan error, 1) // has room for the answer when nobody waits any more
+	locked := make(chan error, 1) // has room for an answer that comes after Acquire has returned
 	go func() { locked <- flock(fd) }()
 	select {
 	case err = <-locked:

@@ -41,7 +41,7 @@ func TestLoopHealthy(t *testing.T) {
 	})
 }
 
-// TestKnown: nothing is asked of an apiserver that would not know who asks, and the node is registered as soon as it does.
+// TestKnown: the apiserver is asked nothing until it can know the kubelet, and the node is registered as soon as it does.
 func TestKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

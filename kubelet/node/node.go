@@ -44,7 +44,7 @@ type Options struct {
 	Watch  cache.ListerWatcher
 	Nodes  Client
 	Leases LeaseClient
-	// Known is closed when the apiserver can know who asks; nil if it does from the start.
+	// Known is closed when the apiserver can know the kubelet by its credentials; nil if it can from the start.
 	Known <-chan struct{}
 
 	Settings *settings.Settings

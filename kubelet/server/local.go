@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Local answers what leads into containers, and which pods there are, to who needs no credentials: it is meant for a
+// Local answers what leads into containers, and which pods there are, without asking for credentials: it is meant for a
 // socket that only root can open. The settings that switch such requests off are for the network.
 type Local struct {
 	server *Server

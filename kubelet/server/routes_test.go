@@ -63,7 +63,7 @@ var requests = []struct{ method, path, verb, subresources string }{
 	{"PROPFIND", "/pods", "", "proxy"},
 }
 
-// TestAccess: nobody comes past any path without being known, and with no more than each path needs.
+// TestAccess: each path needs a known user, and a right of its own.
 func TestAccess(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	f := newFixture(t, map[string]any{

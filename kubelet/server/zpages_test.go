@@ -69,7 +69,7 @@ var paths = map[string][]string{
 	"get metrics": {"/metrics"}, "get stats": {"/stats"}, "create stats": {"/stats"}, "get log": {"/logs/"}, "create checkpoint": {"/checkpoint/"},
 }
 
-// FuzzRequests: whatever is sent, nobody gets in without credentials or with a right that opens something else, nothing is
+// FuzzRequests: whatever is sent, there is no way in without credentials or with a right to something else, nothing is
 // done by who is not allowed to, and no handler panics.
 func FuzzRequests(f *testing.F) {
 	for i, r := range requests {
@@ -136,7 +136,7 @@ func FuzzRequests(f *testing.F) {
 	})
 }
 
-// FuzzPageForm: a page is text or of a version that there is, and whoever takes neither is told so.
+// FuzzPageForm: a page is text or of a version that there is; a client that takes neither is told so.
 func FuzzPageForm(f *testing.F) {
 	f.Add("application/json;as=Statusz;v=v1beta1;g=config.k8s.io, text/plain")
 	f.Add(`application/yaml; as="Statusz"; v=v1alpha1; g=config.k8s.io;q=0.1`)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestDeepDirectory: directories that are deep inside one another, whoever made them, count and hide nothing.
+// TestDeepDirectory: directories that are deep inside one another are counted, with all that is in them.
 func TestDeepDirectory(t *testing.T) {
 	dir := t.TempDir()
 	const depth = 150

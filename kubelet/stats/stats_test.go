@@ -344,7 +344,7 @@ kubelet_volume_stats_used_bytes{namespace="ns",persistentvolumeclaim="claim"} 4
 	}
 }
 
-// TestRun: the node's usage per second is known to the first one who asks.
+// TestRun: the node's usage per second is known to the first request.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := provider(t, unifiedTree(t), onePod(), nil)
@@ -361,7 +361,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestOneAnswerForAll: who asks at the same time, or soon after, costs nothing; who leaves spoils nothing.
+// TestOneAnswerForAll: requests at the same time, or soon after, cost nothing, and one that is given up does not disturb the others.
 func TestOneAnswerForAll(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	f := onePod()

@@ -227,7 +227,7 @@ func TestCertificateRefused(t *testing.T) {
 	}
 }
 
-// TestCertificateLost: a request that somebody deleted is made again; one that nobody answers is waited for once.
+// TestCertificateLost: a request that was deleted is made again; one that gets no answer is waited for once.
 func TestCertificateLost(t *testing.T) {
 	c := newCertificateTest(t)
 	pod := certified("1")

@@ -287,7 +287,7 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
-// TestRemoveOrphans: the directories of pods that nobody knows go with all that is mounted in them; what else is there
+// TestRemoveOrphans: the directories of pods that the kubelet does not know go with all that is mounted in them; what else is there
 // stays, and so does what the mounts showed.
 func TestRemoveOrphans(t *testing.T) {
 	dir, shown := t.TempDir(), t.TempDir()

@@ -66,7 +66,7 @@ func TestSlowDisk(t *testing.T) {
 	})
 }
 
-// TestFullDisk: a write that failed is told, and tried again by who asks next.
+// TestFullDisk: a write that failed is told, and tried again at the next Save.
 func TestFullDisk(t *testing.T) {
 	s := New(filepath.Join(t.TempDir(), "pods"))
 	write, full := s.write, errors.New("full")

@@ -133,7 +133,7 @@ func pullRate(qps float32, burst int) (rate.Limit, int) {
 	return rate.Limit(qps), max(burst, 1)
 }
 
-// Request names an image and who asks for it. Pod is required, and Container or Image.
+// Request names an image and the pod that needs it. Pod is required, and Container or Image.
 type Request struct {
 	Pod         *corev1.Pod
 	Container   *corev1.Container

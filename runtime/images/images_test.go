@@ -239,7 +239,7 @@ func TestSingleFlight(t *testing.T) {
 	})
 }
 
-// When nobody waits any more the pull ends, and is no failure.
+// When no request waits for it any more the pull ends, which is no failure.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, fake, events := newManager(Options{})

@@ -62,7 +62,7 @@ func (m *Manager) join(ctx context.Context, r Request, image string, credentials
 	defer m.mu.Unlock()
 	if p.waiting--; p.waiting == 0 {
 		p.cancel()
-		m.land(key, p) // who asks from now on begins another
+		m.land(key, p) // a request from now on begins another pull
 	}
 	return pullResult{err: ctx.Err()}
 }

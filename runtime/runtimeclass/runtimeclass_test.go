@@ -73,7 +73,7 @@ func TestStandalone(t *testing.T) {
 	lookup.Run(ctx)
 }
 
-// Before the first list nobody can say that a class does not exist.
+// Before the first list it is not known which classes exist.
 func TestNotListedYet(t *testing.T) {
 	if _, err := New(classes(fake.NewClientset())).LookupRuntimeHandler(new("x")); err == nil || errors.Is(err, ErrNotFound) {
 		t.Errorf("LookupRuntimeHandler = %v", err)

@@ -225,7 +225,7 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestSocketTokens: browsers send tokens among a WebSocket's protocols, where nobody behind the server sees them.
+// TestSocketTokens: browsers send tokens among a WebSocket's protocols, and handlers behind the server do not see them.
 func TestSocketTokens(t *testing.T) {
 	bob := tokenProtocol + base64.RawURLEncoding.EncodeToString([]byte("token-of-bob"))
 	for protocols, want := range map[string]string{
@@ -247,7 +247,7 @@ func TestSocketTokens(t *testing.T) {
 	}
 }
 
-// TestNobody: without any settings nobody comes in, and nobody may do anything.
+// TestNobody: without any settings no request is let in, and no user may do anything.
 func TestNobody(t *testing.T) {
 	a := New(Options{})
 	if user, err := a.Authenticate(request("Bearer token-of-bob")); !errors.Is(err, ErrUnauthenticated) {
