@@ -27,12 +27,20 @@ const maxEntries = 10000
 //
 // Upstream: pkg/kubelet/kubelet.go ServeLogs
 func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
+	if asked := s.settings.EnableSystemLogQuery; asked != nil && *asked && r.URL.Path == "/logs/" && r.URL.Query().Has("query") {
+		return s.queryLogs(w, r) // part: queries of the journal, journal.go
+	}
+	return s.showLog(w, r, strings.TrimPrefix(r.URL.Path, "/logs/"))
+}
+
+// showLog answers with a file or a directory below /var/log.
+func (s *Server) showLog(w http.ResponseWriter, r *http.Request, name string) error {
 	root, err := os.OpenRoot(s.root)
 	if err != nil {
 		return notFound("%v", err)
 	}
 	defer root.Close()
-	name := strings.Trim(path.Clean("/"+strings.TrimPrefix(r.URL.Path, "/logs/")), "/")
+	name = strings.Trim(path.Clean("/"+name), "/")
 	if name == "" {
 		name = "."
 	}

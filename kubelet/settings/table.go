@@ -103,7 +103,7 @@ var table = []Field{
 	{Path: "enableDebugFlagsHandler", Support: Supported, Default: false, Upstream: true},
 	{Path: "enableSystemLogHandler", Support: Supported, Default: true},
 	{Path: "enableContentionProfiling", Support: Supported, Flag: "contention-profiling", Usage: "profile contention, if profiling is on"},
-	{Path: "enableSystemLogQuery", Support: Accepted, Also: []any{false}, Note: "/logs/ shows the files of /var/log, and journalctl the journal"},
+	{Path: "enableSystemLogQuery", Support: Supported, Default: false, Note: "/logs/?query=SERVICE asks journalctl, with upstream's options"},
 	{Path: "serverTLSBootstrap", Support: Supported, Flag: "rotate-server-certificates", Usage: "have the cluster sign the serving certificate, and renew it in time"},
 	{Path: "rotateCertificates", Support: Supported, Default: true, Upstream: false, Flag: "rotate-certificates", Usage: "renew the client certificate in time"},
 

@@ -212,6 +212,8 @@ func (p *problems) server(c *kubeletconfig.KubeletConfiguration) {
 	p.add(net.ParseIP(c.Address) == nil, "address", c.Address, "must be an IP address")
 	_, err := cliflag.TLSVersion(c.TLSMinVersion)
 	p.add(err != nil, "tlsMinVersion", c.TLSMinVersion, "must be VersionTLS12 or VersionTLS13")
+	asked, served := c.EnableSystemLogQuery, c.EnableSystemLogHandler
+	p.add(asked != nil && *asked && served != nil && !*served, "enableSystemLogQuery", true, "needs enableSystemLogHandler")
 	p.add(c.ReadOnlyPort < 0 || c.ReadOnlyPort > 65535, "readOnlyPort", c.ReadOnlyPort, "must be between 0 (off) and 65535")
 	p.add(c.ReadOnlyPort != 0 && c.ReadOnlyPort == c.Port, "readOnlyPort", c.ReadOnlyPort, "must not be port")
 	for i, curve := range c.TLSCurvePreferences {
