@@ -200,7 +200,7 @@ func table(lines []story.Summary, now time.Time) string {
 // watch prints the pods as they change: a picture that is drawn anew on a terminal, and lines elsewhere.
 func watch(ctx context.Context, a *asker) error {
 	file, ok := a.out.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {
 		return a.Watch(ctx, differences(a.out))
 	}
 	fmt.Fprint(file, enterScreen)
@@ -245,8 +245,8 @@ func differences(out io.Writer) func([]story.Summary) bool {
 }
 
 const (
-	enterScreen = "\x1b[?1049h\x1b[?25l" // the alternate screen, without a cursor
-	leaveScreen = "\x1b[?25h\x1b[?1049l"
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" // the alternate screen, without a cursor; a row that is too wide, as of Chinese, is cut off
+	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 	home        = "\x1b[H"
 	clearLine   = "\x1b[K"
 	clearBelow  = "\x1b[J"
@@ -260,12 +260,14 @@ func picture(lines []story.Summary, now time.Time, width, height int) string {
 			rows = append(rows, l.Name+": "+about)
 		}
 	}
-	rows = rows[:min(len(rows), max(height-1, 1))]
+	if most := max(height-1, 1); len(rows) > most {
+		rows = append(rows[:most-1], fmt.Sprintf("... %d more lines", len(rows)-most+1))
+	}
 	for i, row := range rows {
 		if runes := []rune(row); len(runes) > width {
 			row = string(runes[:max(width-3, 0)]) + "..."
 		}
-		rows[i] = row + clearLine
+		rows[i] = clearLine + row
 	}
 	return home + strings.Join(rows, "\r\n") + clearBelow
 }

@@ -18,7 +18,10 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	clientspdy "k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
+
+	"minikubelet/kubelet/local"
 )
 
 // logs prints what a container wrote.
@@ -45,7 +48,7 @@ func (a *asker) print(ctx context.Context, method string, query url.Values, path
 	}
 	defer body.Close()
 	if _, err := io.Copy(a.out, body); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("read the kubelet's answer: %w", err)
+		return local.BrokenOff(err)
 	}
 	return nil
 }
@@ -97,7 +100,8 @@ func execute(ctx context.Context, a *asker) error {
 		return err
 	}
 	target := a.URL(query, "exec", pod.Namespace, pod.Name, container)
-	executor, err := remotecommand.NewSPDYExecutorForTransports(tripper, clientspdy.NewUpgraderForStreaming(tripper), http.MethodPost, target)
+	end := &ends{SpdyRoundTripper: tripper}
+	executor, err := remotecommand.NewSPDYExecutorForTransports(tripper, clientspdy.NewUpgraderForStreaming(end), http.MethodPost, target)
 	if err != nil {
 		return err
 	}
@@ -108,7 +112,45 @@ func execute(ctx context.Context, a *asker) error {
 	if err != nil {
 		return fmt.Errorf("exec: %w", err)
 	}
+	if !end.told {
+		return errors.New("exec: the connection was lost before the command's end was known")
+	}
 	return nil
+}
+
+// ends notes whether the kubelet told of a command's end: a connection that is lost ends its streams as a command does that succeeds.
+type ends struct {
+	*spdy.SpdyRoundTripper
+	httpstream.Connection
+	told bool
+}
+
+// NewConnection implements httpstream.UpgradeRoundTripper.
+func (e *ends) NewConnection(answer *http.Response) (_ httpstream.Connection, err error) {
+	e.Connection, err = e.SpdyRoundTripper.NewConnection(answer)
+	return e, err
+}
+
+// CreateStream implements httpstream.Connection.
+func (e *ends) CreateStream(header http.Header) (httpstream.Stream, error) {
+	stream, err := e.Connection.CreateStream(header)
+	if err == nil && header.Get(corev1.StreamType) == corev1.StreamTypeError {
+		return endStream{stream, e}, nil
+	}
+	return stream, err
+}
+
+// endStream is the one that the end is told on.
+type endStream struct {
+	httpstream.Stream
+	of *ends
+}
+
+// Read implements io.Reader.
+func (s endStream) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	s.of.told = s.of.told || n > 0
+	return n, err
 }
 
 // rawTerminal hands every key to the command, and tells of the terminal's size.
@@ -131,7 +173,7 @@ func rawTerminal(ctx context.Context) (restore func(), sizes terminalSizes, err 
 			return nil
 		case <-changed:
 		}
-		width, height, err := term.GetSize(int(os.Stdout.Fd()))
+		width, height, err := term.GetSize(in)
 		if err != nil {
 			return nil
 		}

@@ -313,6 +313,9 @@ func (c *Client) Do(ctx context.Context, method string, query url.Values, path .
 	return nil, cmp.Or(err, errors.New(strings.TrimSpace(string(text))))
 }
 
+// BrokenOff is the error of an answer whose rest did not come.
+func BrokenOff(err error) error { return fmt.Errorf("the kubelet broke off (has it ended?): %w", err) }
+
 // Find returns the pod called NAME or NAMESPACE/NAME. A static pod is found by its manifest's name too, without the node's
 // at its end.
 func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
@@ -361,7 +364,7 @@ func (c *Client) Watch(ctx context.Context, on func([]story.Summary) (more bool)
 		if err := in.Decode(&lines); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("the kubelet tells no more of its pods: %w", err)
+			return BrokenOff(err)
 		}
 		more = on(lines)
 	}

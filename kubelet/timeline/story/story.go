@@ -128,9 +128,10 @@ func Tell(in Input) Story {
 	return s
 }
 
-var control = regexp.MustCompile(`[^\P{Cc}\n]`)
+var control = regexp.MustCompile(`\p{Cc}`)
 
-// harmless writes control characters as Go does, for a terminal would obey them: a probe's output is in an event's message.
+// harmless writes control characters as Go does, for a terminal would obey them: a probe's output is in an event's message. A line
+// stays one line.
 func harmless(text string) string {
 	return control.ReplaceAllStringFunc(text, func(c string) string { return strings.Trim(strconv.Quote(c), `"`) })
 }

@@ -281,8 +281,14 @@ func TestLifeOrder(t *testing.T) {
 	}
 }
 
-// TestHarmless: what a probe printed for a terminal does not reach one.
+// TestHarmless: what a probe printed for a terminal does not reach one, and a line stays one.
 func TestHarmless(t *testing.T) {
+	pulling := Tell(input(func(in *Input) {
+		in.Steps = []Step{{Name: "syncPod", Why: "an\nupdate", Start: in.Now.Add(-time.Minute)}}
+	}))
+	if want := `syncPod, for 1m0s so far, because an\nupdate`; pulling.Progress != want {
+		t.Errorf("now: %q, want %q", pulling.Progress, want)
+	}
 	told := Tell(input(func(in *Input) { in.Pod.Status.ContainerStatuses = nil }, about("app", "Unhealthy", "Readiness probe failed: \x1b[31mé\a")))
 	var text strings.Builder
 	if err := told.Write(&text); err != nil {
