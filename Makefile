@@ -58,10 +58,10 @@ help: ## list the targets
 deps: ## install what is missing on Debian 12 or Ubuntu (as root)
 	@e2e/stack/deps.sh "$(CACHE)"
 
-# The timeline's page shows the source of what is on the way of a pod.
+# The timeline's page shows the source of what is on the way of a pod, and which functions play its parts upstream.
 .PHONY: source
 source:
-	@find config syncloop podworkers runtime status -name '*.go' ! -name '*_test.go' | LC_ALL=C sort | \
+	@find config syncloop podworkers runtime status docs/workshop/upstream.md -name '*.go' ! -name '*_test.go' -o -name upstream.md | LC_ALL=C sort | \
 	  tar --owner=0 --group=0 --numeric-owner --mode=644 --mtime=@0 -cf - -T - | gzip -9n >kubelet/timeline/source/source.tar.gz
 
 .PHONY: build

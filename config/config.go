@@ -9,9 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -45,6 +42,7 @@ type PodUpdate struct {
 	Op     Op
 	Source string
 	Pods   []*corev1.Pod
+	Seen   time.Time // when the source had them
 }
 
 // Options name the sources; one without a name is left out.
@@ -134,14 +132,11 @@ func (c *Config) Updates() <-chan PodUpdate { return c.updates }
 
 // set merges a source's whole set and sends what changed.
 func (c *Config) set(ctx context.Context, source string, pods []*corev1.Pod) {
+	seen := time.Now()
 	c.merging.Lock()
 	defer c.merging.Unlock()
-	merging, span := otel.Tracer("minikubelet").Start(ctx, "merge", trace.WithAttributes(
-		attribute.String("source", source), attribute.Int("pods", len(pods)), attribute.String("code.function.name", "minikubelet/config.(*merger).merge"),
-	))
-	updates := c.merger.merge(merging, source, pods)
-	span.End()
-	for _, u := range updates {
+	for _, u := range c.merger.merge(ctx, source, pods) {
+		u.Seen = seen
 		select {
 		case c.updates <- u:
 		case <-ctx.Done():

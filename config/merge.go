@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/runtime/cri"
 )
 
 // merger remembers what each source sent last, and which of those pods were passed on.
@@ -30,6 +32,7 @@ func newMerger() *merger {
 //
 // Upstream: pkg/kubelet/config/config.go podStorage.merge.
 func (m *merger) merge(ctx context.Context, source string, pods []*corev1.Pod) []PodUpdate {
+	began := time.Now()
 	_, known := m.sent[source]
 	m.sent[source] = pods
 	names := m.held()
@@ -48,7 +51,20 @@ func (m *merger) merge(ctx context.Context, source string, pods []*corev1.Pod) [
 			}
 		}
 		m.passed[s] = after
-		updates = append(updates, diff(s, before, after, order)...)
+		changes := diff(s, before, after, order)
+		for _, u := range changes {
+			for _, pod := range u.Pods {
+				if podinfo.IsMirror(pod) {
+					continue // its static pod's steps are told, under that one's UID
+				}
+				step, end := cri.Since(ctx, "merge", pod, began, cri.Why(u.Op.String()+" from "+s))
+				if u.Op != RECONCILE { // the step that wrote the status says what changed
+					cri.Changed(step, before[pod.UID], pod)
+				}
+				end(nil)
+			}
+		}
+		updates = append(updates, changes...)
 	}
 	if !known && len(m.passed[source]) == 0 {
 		updates = append(updates, PodUpdate{Op: ADD, Source: source})

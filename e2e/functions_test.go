@@ -4,12 +4,18 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // functions are those of the packages in a directory, methods as (*T).F or T.F.
@@ -73,19 +79,29 @@ func TestDebuggingDocument(t *testing.T) {
 	}
 }
 
-// TestUpstreamTable: both sides of docs/workshop/upstream.md exist, upstream's in the module that the stack is built from.
-func TestUpstreamTable(t *testing.T) {
-	list := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes")
-	list.Dir = "stack/kubernetes"
-	dir, err := list.Output()
+// upstreamDirs finds packages in the modules that a part of the stack is built from.
+func upstreamDirs(t *testing.T, part string, packages ...string) map[string]string {
+	t.Helper()
+	list := exec.Command("go", append([]string{"list", "-find", "-f", "{{.ImportPath}} {{.Dir}}"}, packages...)...)
+	list.Dir, list.Env = "stack/"+part, append(os.Environ(), "GOPROXY=off")
+	out, err := list.Output()
 	if err != nil {
-		t.Fatal(err)
+		t.Skipf("the modules of stack/%s are not in the module cache; make stack brings them there: %v", part, err)
 	}
-	upstream := filepath.Join(strings.TrimSpace(string(dir)), "pkg", "kubelet")
-	if _, err := os.Stat(upstream); err != nil {
-		t.Skip("the module k8s.io/kubernetes is not in the module cache; make stack brings it there")
+	dirs := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		name, dir, _ := strings.Cut(strings.TrimSpace(line), " ")
+		dirs[name] = dir
 	}
-	text := read(t, "../docs/workshop/upstream.md")
+	return dirs
+}
+
+// TestUpstreamTable: both sides of the first table of docs/workshop/upstream.md exist, upstream's in the module that the stack is
+// built from.
+func TestUpstreamTable(t *testing.T) {
+	const kubelet = "k8s.io/kubernetes/pkg/kubelet"
+	upstream := upstreamDirs(t, "kubernetes", kubelet)[kubelet]
+	text, _, _ := strings.Cut(read(t, "../docs/workshop/upstream.md"), "\n## ")
 	rows := regexp.MustCompile("(?m)^\\|[^|]+\\| ([a-z/]+): `([^`]+)` \\| ([a-z/.]+): `([^`]+)` \\|$").FindAllStringSubmatch(text, -1)
 	if want := strings.Count(text, "\n| ") - 1; len(rows) != want || want < 25 {
 		t.Errorf("%d rows of %d are whole", len(rows), want)
@@ -96,6 +112,76 @@ func TestUpstreamTable(t *testing.T) {
 		}
 		if !functions(t, filepath.Join(upstream, r[3]))[r[4]] {
 			t.Errorf("upstream's %s has no %s", r[3], r[4])
+		}
+	}
+}
+
+// TestUpstreamSteps: each step that the source records stands in the second table of docs/workshop/upstream.md and no other does, and
+// the functions that play their parts exist in the modules that the stack is built from.
+func TestUpstreamSteps(t *testing.T) {
+	_, text, _ := strings.Cut(read(t, "../docs/workshop/upstream.md"), "\n## ")
+	table := map[string][2]string{} // package and function, by step
+	for _, r := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (\\S+): `([^`]+)` \\|$").FindAllStringSubmatch(text, -1) {
+		table[r[1]] = [2]string{r[2], r[3]}
+	}
+	if want := strings.Count(text, "\n| ") - 1; len(table) != want {
+		t.Errorf("%d rows of %d are whole and are another step's", len(table), want)
+	}
+
+	steps := map[string]bool{} // that the source records; calls have their rows for METHOD
+	begins := regexp.MustCompile(`(?:cri\.(?:Step|Since|Mark)|s\.step)\(\w+, "([^"]+)"|\w+: "(\w+Pod)"[,}]`)
+	for _, dir := range []string{"config", "podworkers", "podworkers/*", "runtime", "runtime/*", "status", "syncloop"} {
+		files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, begin := range begins.FindAllStringSubmatch(read(t, file), -1) {
+				if name := begin[1] + begin[2]; !strings.HasSuffix(name, " end") {
+					steps[name] = true
+				}
+			}
+		}
+	}
+	for name := range steps {
+		if _, told := table[name]; !told {
+			t.Errorf("the step %q has no row", name)
+		}
+	}
+	methods := map[string][]grpc.MethodDesc{"RuntimeService": runtimeapi.RuntimeService_ServiceDesc.Methods, "ImageService": runtimeapi.ImageService_ServiceDesc.Methods}
+	packages := map[string]map[string]string{}
+	for name, to := range table {
+		part := "kubernetes"
+		if strings.HasPrefix(to[0], "github.com/containerd/") {
+			part = "containerd"
+		}
+		if packages[part] == nil {
+			packages[part] = map[string]string{}
+		}
+		packages[part][to[0]] = ""
+		if service := path.Dir(strings.TrimPrefix(name, "call ")); methods[service] == nil && !steps[name] {
+			t.Errorf("no source records the step %q", name)
+		}
+	}
+	for part, wanted := range packages {
+		dirs := upstreamDirs(t, part, slices.Collect(maps.Keys(wanted))...)
+		for name, to := range table {
+			if dirs[to[0]] == "" {
+				continue
+			}
+			have, service, generic := functions(t, dirs[to[0]]), path.Dir(strings.TrimPrefix(name, "call ")), strings.HasSuffix(name, "/METHOD")
+			if !generic && !have[to[1]] {
+				t.Errorf("the step %q: %s has no %s", name, to[0], to[1])
+			}
+			for _, method := range methods[service] {
+				_, own := table[path.Join(path.Dir(name), method.MethodName)]
+				if function := strings.ReplaceAll(to[1], "METHOD", method.MethodName); generic && !own && !have[function] {
+					t.Errorf("calls of %s: %s has no %s", method.MethodName, to[0], function)
+				}
+			}
 		}
 	}
 }

@@ -56,7 +56,7 @@ var layers = []struct {
 	{"runtime/httpget", nil},
 	{"runtime/cri", nil},
 	{"runtime/...", []string{"runtime/cri"}},
-	{"config", nil},
+	{"config", []string{"runtime/cri"}},
 }
 
 // leaf is what all but the CRI server may import.

@@ -66,9 +66,9 @@ func askTimeline(ctx context.Context, t *testing.T, s *stack.Stack, link *url.UR
 
 // timelineStep is a step as the page has it.
 type timelineStep struct {
-	ID, Parent, Name, Method, Function, Why, End string
-	Runtime                                      bool
-	Notes                                        []struct{ Text string }
+	ID, Parent, Name, Method, Function, Why, End, Before, After string
+	Runtime                                                     bool
+	Notes                                                       []struct{ Text string }
 }
 
 func podSteps(ctx context.Context, t *testing.T, s *stack.Stack, link *url.URL, pod corev1.Pod) []timelineStep {
@@ -112,7 +112,7 @@ func TestTimeline(t *testing.T) {
 	var missing []string
 	eventually(ctx, t, "all steps are recorded", func() bool {
 		steps, missing = podSteps(ctx, t, s, link, pod), nil
-		for _, want := range []string{"update", "admission", "syncPod", "mountVolumes", "createPodSandbox", "RunPodSandbox 4", "startContainer", "CreateContainer 6", "runtimeEvent"} {
+		for _, want := range []string{"update", "merge", "admission", "wakeUp", "syncPod", "mountVolumes", "createPodSandbox", "RunPodSandbox 4", "startContainer", "CreateContainer 6", "runtimeEvent"} {
 			if !slices.ContainsFunc(steps, func(step timelineStep) bool { return step.Name == want && step.End != "" && step.Function != "" }) {
 				missing = append(missing, want)
 			}
@@ -149,7 +149,7 @@ func TestTimeline(t *testing.T) {
 		if err := json.Unmarshal(askTimeline(ctx, t, s, link, "/step?pod="+string(pod.UID)+"&id="+step.ID, nil), &detail); err != nil {
 			t.Fatal(err)
 		}
-		if detail.Code.Text == "" || detail.Code.Upstream == "" && !step.Runtime {
+		if detail.Code.Text == "" || detail.Code.Upstream == "" {
 			t.Errorf("%s (%s): the page has %d bytes of source, upstream is %q", step.Name, step.Function, len(detail.Code.Text), detail.Code.Upstream)
 		}
 	}

@@ -74,8 +74,8 @@ func (ws *Workers) release(name string, uid types.UID) {
 	if ws.names[name] == uid {
 		delete(ws.names, name)
 	}
-	for _, w := range ws.byUID {
-		if w.name == name {
+	for other, w := range ws.byUID {
+		if w.name == name && other != uid {
 			w.poke("the pod that had its name is stopped")
 		}
 	}

@@ -160,7 +160,7 @@ func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod, observed *cr
 		return err
 	}
 	w.opts.Objects.Register(pod)
-	stepCtx, end := cri.Step(ctx, "mountVolumes", pod)
+	stepCtx, end := cri.Step(ctx, "mountVolumes", pod, cri.Why("containers start when the pod's volumes are there"))
 	err := w.opts.Volumes.Mount(stepCtx, pod)
 	end(err)
 	if err != nil {

@@ -54,8 +54,8 @@ func (w *worker) reportMeanwhile(pod *corev1.Pod, observed *cri.PodStatus) (end 
 		defer close(done)
 		for {
 			select {
-			case why := <-w.wake:
-				defer w.poke(why) // the bell may have rung for something else too, which the next step handles
+			case bell := <-w.wake:
+				defer w.poke(bell.why) // the bell may have rung for something else too, which the next step handles
 				w.report(pod, observed)
 			case <-stop:
 				return

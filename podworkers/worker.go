@@ -25,7 +25,7 @@ type worker struct {
 	name     string          // full name
 	lifetime context.Context // longer than that of a step
 	cleaned  chan struct{}   // closed when the pod reaches Finished
-	wake     chan string     // the mailbox's bell, with the reason that it rings for; capacity 1
+	wake     chan ring       // the mailbox's bell, with the reason that it rings for; capacity 1
 
 	// What a step leaves for the next one. Only the worker's goroutine uses it.
 	failures int                        // steps in a row that failed
@@ -49,10 +49,16 @@ type worker struct {
 	cancel      context.CancelFunc // of the step in flight
 }
 
+// ring is a reason for another step, and since when there is one.
+type ring struct {
+	why   string
+	since time.Time
+}
+
 func newWorker(ws *Workers, pod *corev1.Pod) *worker {
 	return &worker{
 		opts: ws.opts, metrics: ws.metrics, registry: ws, uid: pod.UID, name: podinfo.FullName(pod), pod: pod, seenAt: seen(pod),
-		cleaned: make(chan struct{}), wake: make(chan string, 1),
+		cleaned: make(chan struct{}), wake: make(chan ring, 1),
 	}
 }
 
@@ -111,7 +117,7 @@ func (w *worker) remove() {
 // poke rings the bell, for another step. Of several reasons the first is kept.
 func (w *worker) poke(why string) {
 	select {
-	case w.wake <- why:
+	case w.wake <- ring{why, time.Now()}:
 	default:
 	}
 }
@@ -160,15 +166,16 @@ func (w *worker) run(ctx context.Context) (gone bool) {
 	timer := time.NewTimer(0)
 	timer.Stop()
 	for {
-		why := "the time has come that the last step named: a retry, or the end of a back-off"
+		var bell ring
 		select {
 		case <-ctx.Done():
 			return false
-		case why = <-w.wake:
-		case <-timer.C:
+		case bell = <-w.wake:
+		case now := <-timer.C:
+			bell = ring{"the time has come that the last step named: a retry, or the end of a back-off", now}
 		}
 		timer.Stop()
-		s, again := w.step(ctx, why)
+		s, again := w.step(ctx, bell)
 		if w.apply(ctx, s) == Gone {
 			return true
 		}
@@ -203,14 +210,16 @@ var stepNames = [...]string{Syncing: "syncPod", Terminating: "syncTerminatingPod
 
 // step does once what the pod's phase asks for. It returns what came of it, and after which time to make another step
 // without being woken (0: not).
-func (w *worker) step(run context.Context, why string) (s signal, again time.Duration) {
+func (w *worker) step(run context.Context, bell ring) (s signal, again time.Duration) {
 	ctx, m := w.takeMail(run)
 	defer w.cancel()
+	_, awake := cri.Since(ctx, "wakeUp", m.pod, bell.since, cri.Why(bell.why))
+	awake(nil)
 	if m.ending && w.phase == Syncing {
 		return killed, 0
 	}
 	start, kind := time.Now(), w.stepKind(m)
-	ctx, end := cri.Step(ctx, stepNames[w.phase], m.pod, cri.Why(why)) // part: tracing, kubelet/tracing
+	ctx, end := cri.Step(ctx, stepNames[w.phase], m.pod, cri.Why(bell.why)) // part: tracing, kubelet/tracing
 	var err error
 	defer func() {
 		end(err)

@@ -107,7 +107,7 @@ func (r *Runtime) Starting(containerID string) bool {
 
 // postStart runs the hook and ends the container if it fails.
 func (r *Runtime) postStart(ctx context.Context, job startJob, id string) error {
-	hook, end := cri.Step(ctx, "postStart", job.pod)
+	hook, end := cri.Step(ctx, "postStart", job.pod, cri.Why("the container has started"))
 	message, err := r.runHook(hook, job.pod, job.Container, id, job.observed.IPs, job.Container.Lifecycle.PostStart)
 	end(err)
 	if err == nil {

@@ -173,7 +173,7 @@ func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duratio
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		hookCtx, end := cri.Step(hookCtx, "preStop", k.pod)
+		hookCtx, end := cri.Step(hookCtx, "preStop", k.pod, cri.Why("the container is to be stopped"))
 		_, err := r.runHook(hookCtx, k.pod, k.container, k.id, k.podIPs, k.container.Lifecycle.PreStop)
 		end(err)
 		if err == nil || ctx.Err() != nil {

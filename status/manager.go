@@ -274,7 +274,7 @@ func (m *Manager) patch(ctx context.Context, uid types.UID, object apiObject, wa
 	if err != nil || body == nil {
 		return err
 	}
-	ctx, end := cri.Step(ctx, "writeStatus", cri.Pod(uid, object.namespace, object.name))
+	ctx, end := cri.Step(ctx, "writeStatus", cri.Pod(uid, object.namespace, object.name), cri.Why("the pod's status differs from what the apiserver has"))
 	cri.Changed(ctx, object.status, want)
 	pod, err := m.api(object.namespace).Patch(ctx, object.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 	end(err)

@@ -19,7 +19,12 @@ import (
 // handleUpdate gives the pods of one source's change to the handler of its kind.
 func (l *Loop) handleUpdate(ctx context.Context, u config.PodUpdate) {
 	klog.FromContext(ctx).V(2).Info("SyncLoop "+u.Op.String(), "source", u.Source, "pods", klog.KObjSlice(u.Pods))
-	l.noteUpdate(ctx, u)
+	for _, pod := range u.Pods {
+		if !podinfo.IsMirror(pod) {
+			_, end := cri.Since(ctx, "update", pod, u.Seen, cri.Why(u.Op.String()+" from "+u.Source))
+			end(nil)
+		}
+	}
 	switch u.Op {
 	case config.ADD:
 		l.HandlePodAdditions(ctx, u.Pods)
@@ -32,20 +37,6 @@ func (l *Loop) handleUpdate(ctx context.Context, u config.PodUpdate) {
 		l.HandlePodReconcile(ctx, u.Pods)
 	default:
 		klog.FromContext(ctx).Error(nil, "SyncLoop got an update of unknown kind", "op", u.Op, "source", u.Source)
-	}
-}
-
-// noteUpdate makes a step of what a source changed of each pod.
-func (l *Loop) noteUpdate(ctx context.Context, u config.PodUpdate) {
-	for _, pod := range u.Pods {
-		if podinfo.IsMirror(pod) {
-			continue
-		}
-		step, end := cri.Step(ctx, "update", pod, cri.Why(u.Op.String()+" from "+u.Source))
-		if before, ok := l.Pods.Get(pod.UID); ok {
-			cri.Changed(step, before, pod)
-		}
-		end(nil)
 	}
 }
 
@@ -83,9 +74,11 @@ func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, r
 	if pod.DeletionTimestamp != nil || ended(pod) {
 		return pod, nil
 	}
-	ctx, end := cri.Step(ctx, "admission", pod)
+	ctx, end := cri.Step(ctx, "admission", pod, cri.Why("the pod is new to the kubelet"))
 	defer end(nil)
-	if given, rejection = l.decide(ctx, pod); rejection != nil {
+	given, rejection = l.decide(ctx, pod)
+	cri.Changed(ctx, pod.Spec, given.Spec)
+	if rejection != nil {
 		cri.Because(ctx, rejection.why())
 	}
 	return given, rejection

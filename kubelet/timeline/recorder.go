@@ -47,6 +47,7 @@ type Recorder struct {
 type history struct {
 	name   string  // NAMESPACE/NAME
 	steps  []*Step // by their beginning
+	short  int     // so many of the first steps have lost what they changed, for room
 	bytes  int
 	change uint64 // of the last step that changed
 }
@@ -118,15 +119,22 @@ func (r *Recorder) makeRoom() {
 	delete(r.pods, oldest)
 }
 
-// changed numbers a change, forgets the pod's first steps if there are too many, and tells who listens. Callers hold mu.
+// changed numbers a change, forgets what the pod's first steps changed if all that takes too much room, and then these steps, and
+// tells who listens. Callers hold mu.
 func (r *Recorder) changed(step *Step) {
 	r.change++
 	step.Change = r.change
 	if pod := r.pods[step.Pod]; pod != nil {
 		pod.change = r.change
+		for ; pod.bytes > maxBytes && pod.short < len(pod.steps)-1; pod.short++ {
+			first := pod.steps[pod.short]
+			pod.bytes -= len(first.Before) + len(first.After)
+			first.Before, first.After = "", ""
+		}
 		for len(pod.steps) > maxSteps || pod.bytes > maxBytes && len(pod.steps) > 1 {
 			pod.bytes -= pod.steps[0].size()
 			pod.steps[0], pod.steps = nil, pod.steps[1:]
+			pod.short = max(pod.short-1, 0)
 		}
 	}
 	if r.bell != nil {

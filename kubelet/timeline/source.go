@@ -2,6 +2,7 @@ package timeline
 
 import (
 	"archive/tar"
+	"cmp"
 	"compress/gzip"
 	"embed"
 	"io"
@@ -43,29 +44,57 @@ var sourceRoot = func() string {
 	return path.Join(path.Dir(file), "../..")
 }()
 
-// locate finds the function that does a step: its own, the runtime's method that answers a call, or that of the step which it is
-// part of.
+// locate finds the function that does a step, its own, the runtime's method that answers a call, or that of the step which it is part
+// of, and the one that plays the step's part upstream.
 func locate(step *Step, steps []Step) *source {
-	of := step
+	code, of := &source{Upstream: upstream(step)}, step
 	for of.Function == "" && (!of.Runtime || of.Method == "") {
 		at := slices.IndexFunc(steps, func(s Step) bool { return s.ID == of.Parent })
 		if at < 0 {
-			return &source{}
+			return code
 		}
 		of = &steps[at]
 	}
-	code := &source{Function: of.Function, File: of.File, Line: of.Line}
-	if of.Function == "" {
+	if code.Function, code.File, code.Line = of.Function, of.File, of.Line; of.Function == "" {
 		code.Function = criserver + ".(*Server)." + of.Method
 	}
-	code.read()
-	if step.Method != "" && !step.Runtime { // upstream's client
-		code.Upstream = "staging/src/k8s.io/cri-client/pkg/remote_runtime.go " + step.Method
-		if strings.Contains(step.Name, "ImageService") {
-			code.Upstream = strings.Replace(code.Upstream, "runtime.go", "image.go", 1)
+	head := "func (s *Server) " + of.Method + "("
+	for file, text := range files(criserver, of.File) {
+		lines := strings.SplitAfter(text, "\n")
+		first := of.Line - 1
+		if of.File == "" {
+			first = slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, head) })
 		}
+		for first > 0 && first < len(lines) && !strings.HasPrefix(lines[first], "func ") {
+			first--
+		}
+		if first < 0 || first >= len(lines) {
+			continue // of another file, or of a program that was built anew since
+		}
+		last := first + slices.Index(lines[first:], "}\n")
+		for first > 0 && strings.HasPrefix(lines[first-1], "//") {
+			first--
+		}
+		code.File, code.First, code.Text = file, first+1, strings.TrimSuffix(strings.Join(lines[first:last+1], ""), "\n")
 	}
 	return code
+}
+
+var part = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (\\S+): `([^`]+)` \\|$")
+
+// upstream is the function that plays a step's part in Kubernetes' kubelet or in containerd, as the workshop's table has it.
+func upstream(step *Step) string {
+	name := strings.TrimPrefix(step.Name, "runtime.v1.")
+	if step.Method != "" && !step.Runtime {
+		name = "call " + name
+	}
+	all := map[string]string{}
+	for _, text := range files("", module+"docs/workshop/upstream.md") {
+		for _, row := range part.FindAllStringSubmatch(text, -1) {
+			all[row[1]] = row[2] + "." + row[3]
+		}
+	}
+	return cmp.Or(all[name], strings.ReplaceAll(all[path.Dir(name)+"/METHOD"], "METHOD", step.Method))
 }
 
 var numbered = regexp.MustCompile(`s\.step\(ctx, "([^"]+ (\d+))"\)`)
@@ -85,43 +114,6 @@ var titles = sync.OnceValue(func() map[string]string {
 	}
 	return all
 })
-
-var closure = regexp.MustCompile(`(\.func\d+|\.gowrap\d+|-range\d+|\.\d+|-fm)+$`)
-
-// read finds the function's text and what its comment says of upstream.
-func (c *source) read() {
-	dir, name := path.Split(closure.ReplaceAllString(c.Function, ""))
-	pkg, name, _ := strings.Cut(name, ".")
-	receiver, method, is := strings.Cut(name, ".")
-	head := `func ` + regexp.QuoteMeta(name)
-	if is {
-		head = `func \(\w+ ` + regexp.QuoteMeta(strings.Trim(receiver, "()")) + `(\[.*\])?\) ` + regexp.QuoteMeta(method)
-	}
-	begins, err := regexp.Compile(`(?m)(^//.*\n)*^` + head + `[\[(]`)
-	if err != nil {
-		return
-	}
-	for file, text := range files(dir+pkg, c.File) {
-		if at := begins.FindStringIndex(text); at != nil {
-			function, _, _ := strings.Cut(text[at[0]:], "\n}\n")
-			c.File, c.First, c.Text = file, strings.Count(text[:at[0]], "\n")+1, function+"\n}"
-			c.Upstream = upstream(c.Text[:at[1]-at[0]], text[:at[0]], text)
-			return
-		}
-	}
-}
-
-// upstream is the note of where upstream does the same: of the function, of what is above it in its file, or of its file.
-func upstream(comment, above, file string) string {
-	const mark = "// Upstream: "
-	for _, text := range []string{comment, above, file} {
-		if at := strings.LastIndex(text, mark); at >= 0 {
-			line, _, _ := strings.Cut(text[at+len(mark):], "\n")
-			return strings.TrimSuffix(line, ".")
-		}
-	}
-	return ""
-}
 
 // files are the texts, by path, of the files that a function may be in: the one that is known, or those of its package. They are
 // unpacked each time, which takes some ten milliseconds, and not kept. A program without the archive that was built where its

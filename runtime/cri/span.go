@@ -7,6 +7,7 @@ import (
 	"path"
 	"runtime"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -21,7 +22,22 @@ import (
 // context that it returns belong to the span. Where nothing records spans, this does nothing. The span names the function that
 // calls Step as the one that does it.
 func Step(ctx context.Context, name string, pod *corev1.Pod, more ...attribute.KeyValue) (_ context.Context, end func(error)) {
-	ctx, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithAttributes(about(pod, 2, more)...))
+	return begin(ctx, name, pod, time.Now(), more)
+}
+
+// Since is Step for something that began before it was known to be a step.
+func Since(ctx context.Context, name string, pod *corev1.Pod, began time.Time, more ...attribute.KeyValue) (_ context.Context, end func(error)) {
+	return begin(ctx, name, pod, began, more)
+}
+
+// Mark is a step that takes no time: something that happened to a pod, and why.
+func Mark(ctx context.Context, name string, pod *corev1.Pod, why string) {
+	_, end := begin(ctx, name, pod, time.Now(), []attribute.KeyValue{Why(why)})
+	end(nil)
+}
+
+func begin(ctx context.Context, name string, pod *corev1.Pod, began time.Time, more []attribute.KeyValue) (_ context.Context, end func(error)) {
+	ctx, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithTimestamp(began), trace.WithAttributes(about(pod, 3, more)...))
 	if !span.IsRecording() {
 		return ctx, func(error) { span.End() }
 	}
@@ -32,12 +48,6 @@ func Step(ctx context.Context, name string, pod *corev1.Pod, more ...attribute.K
 		}
 		span.End()
 	}
-}
-
-// Mark is a step that takes no time: something that happened to a pod, and why.
-func Mark(ctx context.Context, name string, pod *corev1.Pod, why string, more ...attribute.KeyValue) {
-	_, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithAttributes(about(pod, 2, append(more, Why(why)))...))
-	span.End()
 }
 
 // Pod is a pod of which only this is known.
@@ -71,7 +81,8 @@ func Because(ctx context.Context, reason string) {
 	trace.SpanFromContext(ctx).SetAttributes(Why(reason))
 }
 
-// Changed says what the step of the context changed, as JSON: the lines that are not the same, and a few around them.
+// Changed says what the step of the context changed, as JSON: the lines that are not the same, and a few around them. before is
+// nil for what the step made.
 func Changed(ctx context.Context, before, after any) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
@@ -82,6 +93,7 @@ func Changed(ctx context.Context, before, after any) {
 	if err != nil || oldErr != nil || bytes.Equal(old, young) {
 		return
 	}
+	old = bytes.TrimPrefix(old, []byte("null"))
 	was, is := differing(strings.Split(string(old), "\n"), strings.Split(string(young), "\n"))
 	span.SetAttributes(attribute.String("step.before", was), attribute.String("step.after", is))
 }
