@@ -120,9 +120,9 @@ func TestUpstreamTable(t *testing.T) {
 // the functions that play their parts exist in the modules that the stack is built from.
 func TestUpstreamSteps(t *testing.T) {
 	_, text, _ := strings.Cut(read(t, "../docs/workshop/upstream.md"), "\n## ")
-	table := map[string][2]string{} // package and function, by step
-	for _, r := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (\\S+): `([^`]+)` \\|$").FindAllStringSubmatch(text, -1) {
-		table[r[1]] = [2]string{r[2], r[3]}
+	table, does := map[string][2]string{}, map[string]string{} // package and function, and what it does, by step
+	for _, r := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| (\\S+): `([^`]+)` \\|$").FindAllStringSubmatch(text, -1) {
+		table[r[1]], does[r[1]] = [2]string{r[3], r[4]}, r[2]
 	}
 	if want := strings.Count(text, "\n| ") - 1; len(table) != want {
 		t.Errorf("%d rows of %d are whole and are another step's", len(table), want)
@@ -139,9 +139,19 @@ func TestUpstreamSteps(t *testing.T) {
 			if strings.HasSuffix(file, "_test.go") {
 				continue
 			}
-			for _, begin := range begins.FindAllStringSubmatch(read(t, file), -1) {
-				if name := begin[1] + begin[2]; !strings.HasSuffix(name, " end") {
-					steps[name] = true
+			source := read(t, file)
+			for _, begin := range begins.FindAllStringSubmatchIndex(source, -1) {
+				name := source[max(begin[2], begin[4]):max(begin[3], begin[5])]
+				if strings.HasSuffix(name, " end") {
+					continue
+				}
+				steps[name] = true
+				// A numbered step is told in the words of the comment above it that has the number.
+				_, number, _ := strings.Cut(name, " ")
+				if at := strings.LastIndex(source[:begin[0]], "// "+number+". "); number != "" && at >= 0 {
+					if comment, _, _ := strings.Cut(source[at:], "\n"); !strings.HasPrefix(strings.TrimPrefix(comment, "// "+number+". ")+".", does[name]+".") {
+						t.Errorf("the step %q does %q, and its source says %q", name, does[name], comment)
+					}
 				}
 			}
 		}

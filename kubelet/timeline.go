@@ -45,7 +45,7 @@ func newTimeline(ctx context.Context, s *settings.Settings) (t *timelinePart, er
 		return nil, err
 	}
 	if chaos != nil {
-		chaos.Warn(ctx)
+		klog.FromContext(ctx).Info("CHAOS: calls to the container runtime are made to fail, wait or hang", "chaos", s.Chaos)
 		t.calls = []grpc.DialOption{grpc.WithChainUnaryInterceptor(chaos.Unary)}
 	}
 	if t.steps, err = timeline.ParseStep(s.Step); err != nil || s.Timeline == "" {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/exec"
 
 	"minikubelet/kubelet/local"
 	"minikubelet/kubelet/timeline/story"
@@ -33,9 +34,8 @@ type command struct {
 
 // options are the flags of all commands.
 type options struct {
-	rootDir, output, container               string
+	rootDir, output, container, tail, grace  string
 	follow, previous, timestamps, stdin, tty bool
-	tail, grace                              int64
 }
 
 // asker is a command that was given.
@@ -60,7 +60,7 @@ var commands = []command{
 			set.BoolVarP(&o.follow, "follow", "f", false, "print what it writes from now on too, until Ctrl-C")
 			set.BoolVarP(&o.previous, "previous", "p", false, "what its instance before the last restart wrote")
 			set.BoolVar(&o.timestamps, "timestamps", false, "each line with its time")
-			set.Int64Var(&o.tail, "tail", -1, "print only so many lines at the end; -1 prints all")
+			set.StringVar(&o.tail, "tail", "", "print only so many lines at the end")
 		}, logs},
 	{"exec", "[NAMESPACE/]POD -- COMMAND [ARGS...]", "run a command in a container",
 		func(set *pflag.FlagSet, o *options) {
@@ -70,7 +70,7 @@ var commands = []command{
 		}, execute},
 	{"stop", "[NAMESPACE/]POD", "end a static pod until its manifest changes or the kubelet starts",
 		func(set *pflag.FlagSet, o *options) {
-			set.Int64Var(&o.grace, "grace-period", -1, "seconds between SIGTERM and SIGKILL, if that is less than the pod's own")
+			set.StringVar(&o.grace, "grace-period", "", "seconds between SIGTERM and SIGKILL, if that is less than the pod's own")
 		}, stopPod},
 }
 
@@ -94,8 +94,8 @@ func find(args []string) *command {
 // main runs a command as a program of its own. Its exit code is that of the command which it ran in a container.
 func (c *command) main(args []string) {
 	err := c.ask(args, os.Stdout)
-	if status, ok := errors.AsType[exitStatus](err); ok {
-		os.Exit(int(status))
+	if ended, ok := errors.AsType[exec.CodeExitError](err); ok {
+		os.Exit(ended.Code)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kubelet:", err)
@@ -129,9 +129,6 @@ func (c *command) ask(args []string, out io.Writer) error {
 	}
 	if a.output != "" && a.output != "json" {
 		return fmt.Errorf("%s: --output=%s: only json can be chosen", c.name, a.output)
-	}
-	if a.tail < -1 || a.grace < -1 {
-		return fmt.Errorf("%s: %d is no number of lines or seconds: want 0 or more", c.name, min(a.tail, a.grace))
 	}
 	if a.tty && !a.stdin {
 		return fmt.Errorf("%s: --tty needs --stdin (-it), since without it no key reaches the command", c.name)

@@ -17,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/remotecommand"
 	clientspdy "k8s.io/client-go/transport/spdy"
-	"k8s.io/client-go/util/exec"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 
@@ -30,12 +29,9 @@ func logs(ctx context.Context, a *asker) error {
 	if err != nil {
 		return err
 	}
-	query := url.Values{}
+	query := url.Values{"tailLines": {a.tail}}
 	for name, on := range map[string]bool{"follow": a.follow, "previous": a.previous, "timestamps": a.timestamps} {
 		query.Set(name, strconv.FormatBool(on))
-	}
-	if a.tail >= 0 {
-		query.Set("tailLines", strconv.FormatInt(a.tail, 10))
 	}
 	return a.print(ctx, http.MethodGet, query, "containerLogs", pod.Namespace, pod.Name, container)
 }
@@ -59,17 +55,8 @@ func stopPod(ctx context.Context, a *asker) error {
 	if err != nil {
 		return err
 	}
-	query := url.Values{}
-	if a.grace >= 0 {
-		query.Set("gracePeriod", strconv.FormatInt(a.grace, 10))
-	}
-	return a.print(ctx, http.MethodPost, query, "stop", pod.Namespace, pod.Name)
+	return a.print(ctx, http.MethodPost, url.Values{"gracePeriod": {a.grace}}, "stop", pod.Namespace, pod.Name)
 }
-
-// exitStatus is a command's that ended with an error of its own, which this program passes on.
-type exitStatus int
-
-func (e exitStatus) Error() string { return fmt.Sprintf("the command ended with exit code %d", int(e)) }
 
 // execute runs a command in a container, with this program's input and output.
 func execute(ctx context.Context, a *asker) error {
@@ -86,12 +73,16 @@ func execute(ctx context.Context, a *asker) error {
 	if a.tty {
 		o.Stderr = nil
 		query.Set(corev1.ExecTTYParam, "1")
-		restore, sizes, err := rawTerminal(ctx)
+		in := int(os.Stdin.Fd())
+		before, err := term.MakeRaw(in) // every key is the command's
 		if err != nil {
-			return err
+			return fmt.Errorf("exec: --tty needs a terminal as standard input: %w", err)
 		}
-		defer restore()
-		o.TerminalSizeQueue = sizes
+		defer func() { _ = term.Restore(in, before) }()
+		changed := make(sizes, 1)
+		changed <- syscall.SIGWINCH // the size that it has now
+		signal.Notify(changed, syscall.SIGWINCH)
+		o.TerminalSizeQueue = changed
 	} else {
 		query.Set(corev1.ExecStderrParam, "1")
 	}
@@ -105,11 +96,7 @@ func execute(ctx context.Context, a *asker) error {
 	if err != nil {
 		return err
 	}
-	err = executor.StreamWithContext(ctx, o)
-	if ended, ok := errors.AsType[exec.CodeExitError](err); ok {
-		return exitStatus(ended.Code)
-	}
-	if err != nil {
+	if err := executor.StreamWithContext(ctx, o); err != nil {
 		return fmt.Errorf("exec: %w", err)
 	}
 	if !end.told {
@@ -153,36 +140,15 @@ func (s endStream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// rawTerminal hands every key to the command, and tells of the terminal's size.
-func rawTerminal(ctx context.Context) (restore func(), sizes terminalSizes, err error) {
-	in := int(os.Stdin.Fd())
-	before, err := term.MakeRaw(in)
-	if err != nil {
-		return nil, nil, fmt.Errorf("exec: --tty needs a terminal as standard input: %w", err)
-	}
-	changed := make(chan os.Signal, 1)
-	changed <- syscall.SIGWINCH // the size that it has now
-	signal.Notify(changed, syscall.SIGWINCH)
-	restore = func() {
-		signal.Stop(changed)
-		_ = term.Restore(in, before)
-	}
-	return restore, func() *remotecommand.TerminalSize {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-		width, height, err := term.GetSize(in)
-		if err != nil {
-			return nil
-		}
-		return &remotecommand.TerminalSize{Width: uint16(width), Height: uint16(height)}
-	}, nil
-}
-
-// terminalSizes waits until the terminal has another size, and tells it.
-type terminalSizes func() *remotecommand.TerminalSize
+// sizes has a signal when the terminal has another size.
+type sizes chan os.Signal
 
 // Next implements remotecommand.TerminalSizeQueue.
-func (next terminalSizes) Next() *remotecommand.TerminalSize { return next() }
+func (changed sizes) Next() *remotecommand.TerminalSize {
+	<-changed
+	width, height, err := term.GetSize(int(os.Stdin.Fd()))
+	if err != nil {
+		return nil
+	}
+	return &remotecommand.TerminalSize{Width: uint16(width), Height: uint16(height)}
+}

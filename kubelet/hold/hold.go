@@ -17,6 +17,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
@@ -92,15 +93,8 @@ type Leases interface {
 // Keep renews the lease whenever it has not been for half of its duration, which a kubelet that runs never lets happen:
 // it renews it four times in its duration. It makes no lease: the kubelet does that.
 func Keep(ctx context.Context, leases Leases, o Options) {
-	logger := klog.FromContext(ctx)
-	tick := time.NewTicker(o.Duration / 4)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		logger := klog.FromContext(ctx)
 		lease, err := leases.Get(ctx, o.Node, metav1.GetOptions{})
 		if err == nil && (lease.Spec.RenewTime == nil || time.Since(lease.Spec.RenewTime.Time) >= o.Duration/2) {
 			lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
@@ -111,5 +105,5 @@ func Keep(ctx context.Context, leases Leases, o Options) {
 		if err != nil && ctx.Err() == nil {
 			logger.V(2).Info("The node's lease could not be renewed, will be retried", "err", err)
 		}
-	}
+	}, o.Duration/4)
 }

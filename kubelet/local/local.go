@@ -25,6 +25,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/lru"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/server"
@@ -56,25 +57,20 @@ type Local struct {
 	listener net.Listener
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced at each change
-	events  map[types.UID][]story.Event
-	layers  map[string]map[string]story.Pull // by image, by layer
+	changed chan struct{}            // closed and replaced at each change
+	events  *lru.Cache               // []story.Event by UID, of the pods that had one last
+	layers  map[[2]string]story.Pull // by image and layer
 }
 
 // New returns a Local that is told of events, pulls and changes at once; clients can connect after Listen.
 func New() *Local {
-	return &Local{changed: make(chan struct{}), events: map[types.UID][]story.Event{}, layers: map[string]map[string]story.Pull{}}
+	return &Local{changed: make(chan struct{}), events: lru.New(maxPods), layers: map[[2]string]story.Pull{}}
 }
 
 // Listen opens the socket. A socket that a kubelet left behind is replaced, one that answers is not.
 func (l *Local) Listen(o Options) (err error) {
 	l.Options = o
 	path := Path(o.RootDir)
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("open the local socket: %w", err)
-		}
-	}()
 	if conn, err := net.Dial("unix", path); err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("another kubelet answers on %s", path)
@@ -104,12 +100,6 @@ func (l *Local) Changed() {
 	defer l.mu.Unlock()
 	close(l.changed)
 	l.changed = make(chan struct{})
-}
-
-func (l *Local) next() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
 }
 
 // Run answers until ctx ends.
@@ -147,7 +137,9 @@ const (
 func (l *Local) watch(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	for {
-		next := l.next()
+		l.mu.Lock()
+		next := l.changed
+		l.mu.Unlock()
 		if err := errors.Join(json.NewEncoder(w).Encode(l.Summaries()), http.NewResponseController(w).Flush()); err != nil {
 			return err
 		}
@@ -213,7 +205,7 @@ func (l *Local) Record(e *corev1.Event) {
 	if _, name, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok { // spec.containers{name}
 		took.Container = strings.TrimSuffix(name, "}")
 	}
-	list := l.events[uid]
+	list := l.eventsOf(uid)
 	if i := slices.IndexFunc(list, func(o story.Event) bool {
 		return o.Reason == took.Reason && o.Message == took.Message && o.Container == took.Container
 	}); i >= 0 {
@@ -222,50 +214,45 @@ func (l *Local) Record(e *corev1.Event) {
 	} else if len(list) >= maxEvents {
 		list = slices.Delete(list, 0, 1)
 	}
-	l.events[uid] = append(list, took)
-	if len(l.events) > maxPods {
-		last := func(uid types.UID) time.Time { return l.events[uid][len(l.events[uid])-1].Last }
-		delete(l.events, slices.MinFunc(slices.Collect(maps.Keys(l.events)), func(a, b types.UID) int { return last(a).Compare(last(b)) }))
-	}
+	l.events.Add(uid, append(list, took))
+}
+
+func (l *Local) eventsOf(uid types.UID) []story.Event {
+	kept, _ := l.events.Get(uid)
+	list, _ := kept.([]story.Event)
+	return list
 }
 
 // Events returns a pod's events, the oldest first.
 func (l *Local) Events(uid types.UID) []story.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.events[uid])
+	return slices.Clone(l.eventsOf(uid))
 }
 
 // Pulling says how far a layer of an image is that is being pulled. Only a runtime in the same process tells.
 func (l *Local) Pulling(image, layer string, done, total int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.layers[image] == nil {
-		l.layers[image] = map[string]story.Pull{}
-	}
-	l.layers[image][layer] = story.Pull{Done: done, Total: total}
+	l.layers[[2]string{image, layer}] = story.Pull{Image: image, Done: done, Total: total}
 }
 
 // Pulled says that an image is there, or is begun with anew.
 func (l *Local) Pulled(image string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.layers, image)
+	maps.DeleteFunc(l.layers, func(_ [2]string, p story.Pull) bool { return p.Image == image })
 }
 
 // Pulls returns the images that are being pulled, the layers of each added up.
 func (l *Local) Pulls() []story.Pull {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all []story.Pull
-	for image, layers := range l.layers {
-		sum := story.Pull{Image: image}
-		for _, layer := range layers {
-			sum.Done, sum.Total = sum.Done+layer.Done, sum.Total+layer.Total
-		}
-		all = append(all, sum)
+	sums := map[string]story.Pull{}
+	for _, p := range l.layers {
+		sums[p.Image] = story.Pull{Image: p.Image, Done: sums[p.Image].Done + p.Done, Total: sums[p.Image].Total + p.Total}
 	}
-	return all
+	return slices.Collect(maps.Values(sums))
 }
 
 // Client talks to a kubelet on this machine.
@@ -285,8 +272,9 @@ func NewClient(rootDir string) *Client {
 	return c
 }
 
-// URL is the address of a request.
+// URL is the address of a request, without what is empty of the query.
 func (c *Client) URL(query url.Values, path ...string) *url.URL {
+	maps.DeleteFunc(query, func(_ string, values []string) bool { return values[0] == "" })
 	u := (&url.URL{Scheme: "http", Host: "kubelet"}).JoinPath(path...)
 	u.RawQuery = query.Encode()
 	return u
@@ -332,22 +320,21 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 	if err := json.NewDecoder(body).Decode(&pods); err != nil {
 		return nil, fmt.Errorf("read the kubelet's answer: %w", err)
 	}
-	var found *corev1.Pod
-	answer := []string{fmt.Sprintf("pod %s/%s is not on this node", namespace, short)}
-	for i := range pods.Items {
-		p := &pods.Items[i]
-		switch {
-		case p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(p)):
-		case p.Namespace != namespace:
-			answer = append(answer, fmt.Sprintf("but %s/%s is", p.Namespace, p.Name))
-		case found == nil || p.Name == short:
-			found = p
+	named := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(&p))
+	})
+	answer := fmt.Sprintf("pod %s/%s is not on this node", namespace, short)
+	for _, exact := range []bool{true, false} {
+		for i := range named {
+			if p := &named[i]; p.Namespace == namespace && (p.Name == short || !exact) {
+				return p, nil
+			}
 		}
 	}
-	if found == nil {
-		return nil, errors.New(strings.Join(answer, ", "))
+	for _, p := range named {
+		answer += fmt.Sprintf(", but %s/%s is", p.Namespace, p.Name)
 	}
-	return found, nil
+	return nil, errors.New(answer)
 }
 
 // Watch calls on with a line of each pod, and again after each change and each second, until ctx or the kubelet ends or on wants no

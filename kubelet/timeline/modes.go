@@ -2,6 +2,7 @@ package timeline
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,9 +89,6 @@ func isMethod(name string) bool {
 	is := func(m grpc.MethodDesc) bool { return m.MethodName == name }
 	return slices.ContainsFunc(runtimeapi.RuntimeService_ServiceDesc.Methods, is) || slices.ContainsFunc(runtimeapi.ImageService_ServiceDesc.Methods, is)
 }
-
-// String is what --step was given.
-func (s *StepMode) String() string { return s.text }
 
 // Use has the steps of the recorder held from now on.
 func (s *StepMode) Use(ctx context.Context, recorder *Recorder) {
@@ -212,9 +211,6 @@ func (s *StepMode) Terminal(in io.Reader, out io.Writer) {
 			fmt.Fprintln(out, "Enter releases the first step, a number that one, all those that are held")
 			continue
 		}
-		if len(held) == 0 {
-			fmt.Fprintln(out, "no step is held")
-		}
 		for _, step := range held {
 			if err := s.Release(step.ID, nil); err != nil {
 				fmt.Fprintln(out, err)
@@ -298,34 +294,24 @@ func ParseChaos(text string) (*Chaos, error) {
 	return c, nil
 }
 
+var chaosParts = regexp.MustCompile(`^([^=]*)=(error|hang|delay)(?:\((.*)\))?:(.*)$`)
+
 func parseChaos(word string) (rule chaosRule, err error) {
-	method, rest, _ := strings.Cut(word, "=")
-	kind, probability, _ := strings.Cut(rest, ":")
-	kind, argument, has := strings.Cut(kind, "(")
-	rule = chaosRule{method: method, kind: kind}
-	if rule.probability, err = strconv.ParseFloat(probability, 64); err != nil || !(rule.probability > 0 && rule.probability <= 1) {
-		return rule, fmt.Errorf("the probability is %q: %s", probability, chaosForm)
+	parts := chaosParts.FindStringSubmatch(word)
+	if parts == nil || (parts[2] == "delay") != (parts[3] != "") {
+		return rule, errors.New(chaosForm)
 	}
-	if method != "*" && !isMethod(method) {
-		return rule, fmt.Errorf("%q is no CRI method: %s", method, chaosForm)
+	rule = chaosRule{method: parts[1], kind: parts[2]}
+	if rule.probability, err = strconv.ParseFloat(parts[4], 64); err != nil || !(rule.probability > 0 && rule.probability <= 1) {
+		return rule, fmt.Errorf("the probability is %q: %s", parts[4], chaosForm)
 	}
-	switch {
-	case kind == "delay":
-		if rule.delay, err = time.ParseDuration(strings.TrimSuffix(argument, ")")); err != nil || rule.delay <= 0 || !strings.HasSuffix(argument, ")") {
-			return rule, fmt.Errorf("the delay is %q: want a duration, as in delay(2s)", argument)
-		}
-	case kind != "error" && kind != "hang" || has:
-		return rule, fmt.Errorf("the kind is %q: %s", rest, chaosForm)
+	if rule.method != "*" && !isMethod(rule.method) {
+		return rule, fmt.Errorf("%q is no CRI method: %s", rule.method, chaosForm)
+	}
+	if rule.delay, err = time.ParseDuration(cmp.Or(parts[3], "0")); err != nil || rule.delay < 0 {
+		return rule, fmt.Errorf("the delay is %q: want a duration, as in delay(2s)", parts[3])
 	}
 	return rule, nil
-}
-
-// String is what --chaos was given.
-func (c *Chaos) String() string { return c.text }
-
-// Warn says in the log what is going to happen.
-func (c *Chaos) Warn(ctx context.Context) {
-	klog.FromContext(ctx).Info("CHAOS: calls to the container runtime are made to fail, wait or hang", "chaos", c.text)
 }
 
 // Unary does to a call what the rules say. A call that hangs does so until its deadline.

@@ -47,14 +47,14 @@ func TestModeFlags(t *testing.T) {
 			t.Errorf("--step=%s: %v, want one with %q", text, err, want)
 		case want == "" && (err != nil || (s == nil) != (text == "")):
 			t.Errorf("--step=%s: %v, %v", text, s, err)
-		case want == "" && s != nil && s.String() != strings.ReplaceAll(text, " ", ""):
-			t.Errorf("--step=%s is %s", text, s)
+		case want == "" && s != nil && s.text != strings.ReplaceAll(text, " ", ""):
+			t.Errorf("--step=%s is %s", text, s.text)
 		}
 	}
 	for text, want := range map[string]string{
 		"RunPodSandbox=error:0.3": "", "*=hang:0.01,PullImage=delay(2s):1": "", "": "",
-		"RunPodSandbox=error": "the probability", "RunPodSandbox=error:0": "the probability", "RunPodSandbox=error:1.1": "the probability", "RunPodSandbox=error:NaN": "the probability", "Run=error:1": "no CRI method",
-		"RunPodSandbox=delay:1": "the delay", "RunPodSandbox=delay(2):1": "the delay", "RunPodSandbox=delay(2s:1": "the delay", "RunPodSandbox=delay(-2s):1": "the delay", "RunPodSandbox=crash:1": "the kind", "RunPodSandbox:0.3": "the probability", "*=hang(1s):1": "the kind", ",": "the probability",
+		"RunPodSandbox=error": "want METHOD", "RunPodSandbox=error:0": "the probability", "RunPodSandbox=error:1.1": "the probability", "RunPodSandbox=error:NaN": "the probability", "Run=error:1": "no CRI method",
+		"RunPodSandbox=delay:1": "want METHOD", "RunPodSandbox=delay(2):1": "the delay", "RunPodSandbox=delay(2s:1": "want METHOD", "RunPodSandbox=delay(-2s):1": "the delay", "RunPodSandbox=crash:1": "want METHOD", "RunPodSandbox:0.3": "want METHOD", "*=hang(1s):1": "want METHOD", ",": "want METHOD",
 	} {
 		c, err := ParseChaos(text)
 		if want != "" && (err == nil || !strings.HasPrefix(err.Error(), "--chaos: ") || !strings.Contains(err.Error(), want)) || want == "" && (err != nil || (c == nil) != (text == "")) {

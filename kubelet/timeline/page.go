@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,21 +61,21 @@ func Listen(listen string, recorder *Recorder, steps *StepMode, chaos *Chaos) (*
 	if _, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil {
 		return nil, fmt.Errorf("--timeline: %q: want a port, or a loopback address with one", listen)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !loopback(host) {
 		return nil, fmt.Errorf("--timeline: %q: the page is served on loopback only", listen)
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("--timeline: %w", err)
 	}
-	token := rand.Text()
-	sum := sha256.Sum256([]byte(token))
 	return &Page{
-		recorder: recorder, steps: steps, chaos: chaos, listener: listener, token: token,
-		// Cookies are one host's, whatever the port: each start has a name of its own.
-		cookie: "timeline-" + hex.EncodeToString(sum[:4]), streams: make(chan struct{}, maxStreams),
+		recorder: recorder, steps: steps, chaos: chaos, listener: listener, token: rand.Text(), streams: make(chan struct{}, maxStreams),
+		// Cookies are one host's, whatever the port: each page has a name of its own.
+		cookie: fmt.Sprint("timeline-", listener.Addr().(*net.TCPAddr).Port),
 	}, nil
 }
+
+func loopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 // Link is the page's address with its token.
 func (p *Page) Link() string {
@@ -109,7 +107,7 @@ func (p *Page) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /events", p.events)
 	mux.HandleFunc("GET /step", p.step)
-	mux.HandleFunc("GET /steps.json", p.export)
+	mux.HandleFunc("GET /steps.json", func(w http.ResponseWriter, r *http.Request) { reply(w, p.exported(r)) })
 	mux.HandleFunc("GET /perfetto.json", p.perfetto)
 	mux.HandleFunc("POST /release", p.release)
 	return p.guard(http.NewCrossOriginProtection().Handler(mux))
@@ -129,11 +127,7 @@ func (p *Page) guard(next http.Handler) http.Handler {
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
-		host := r.Host
-		if name, _, err := net.SplitHostPort(host); err == nil {
-			host = name
-		}
-		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if !loopback((&url.URL{Host: r.Host}).Hostname()) {
 			http.Error(w, "this is served for loopback addresses only", http.StatusMisdirectedRequest)
 			return
 		}
@@ -168,7 +162,7 @@ func (p *Page) index(w http.ResponseWriter, r *http.Request) {
 
 // shorten leaves of a step what the stream has: not what is shown when it is chosen.
 func (s *Step) shorten() {
-	s.What = titles()[s.Name]
+	s.What = table()[s.Name][0]
 	s.Before, s.After, s.Attributes = "", "", nil
 	s.Notes = s.Notes[max(0, len(s.Notes)-1):]
 }
@@ -228,7 +222,7 @@ func (p *Page) step(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	step := steps[at]
-	step.What = titles()[step.Name]
+	step.What = table()[step.Name][0]
 	code := locate(&step, steps)
 	reply(w, map[string]any{"step": step, "code": code})
 }
@@ -264,34 +258,46 @@ func (p *Page) exported(r *http.Request) []Step {
 	return steps
 }
 
-// export sends steps as JSON.
-func (p *Page) export(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Disposition", `attachment; filename="steps.json"`)
-	reply(w, p.exported(r))
-}
-
-// perfetto sends steps in the format that Perfetto and Chrome's tracing read: a process for each pod, a thread for each step that
-// is part of none, with those that are part of it.
+// perfetto sends steps in the format that Perfetto and Chrome's tracing read: a process for each pod, and in it threads for each side
+// of the socket, as many as it takes for a step to lie within the one that it overlaps.
 func (p *Page) perfetto(w http.ResponseWriter, r *http.Request) {
-	groups, lines := map[types.UID]int{}, map[string]int{}
-	var events []map[string]any
-	for _, s := range p.exported(r) {
-		key := fmt.Sprint(s.Trace, s.Runtime)
-		lines[key] = cmp.Or(lines[key], len(lines)+1)
+	steps, now := p.exported(r), time.Now()
+	for i := range steps {
+		if steps[i].Running() {
+			steps[i].End = now
+		}
+	}
+	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Or(a.Start.Compare(b.Start), b.End.Compare(a.End)) })
+	groups, events := map[types.UID]int{}, []map[string]any{}
+	describe := func(what string, pid, tid int, name string) {
+		events = append(events, map[string]any{"name": what, "ph": "M", "pid": pid, "tid": tid, "args": map[string]any{"name": name}})
+	}
+	type thread struct {
+		of      string
+		overlap []time.Time // the ends of the steps that go on, each within the one before
+	}
+	var threads []*thread
+	for _, s := range steps {
 		if groups[s.Pod] == 0 {
 			groups[s.Pod] = len(groups) + 1
-			events = append(events, map[string]any{"name": "process_name", "ph": "M", "pid": groups[s.Pod], "args": map[string]any{"name": cmp.Or(s.PodName, "node")}})
+			describe("process_name", groups[s.Pod], 0, cmp.Or(s.PodName, "node"))
 		}
-		end := s.End
-		if s.Running() {
-			end = time.Now()
+		side := map[bool]string{false: "kubelet", true: "runtime"}[s.Runtime]
+		of := string(s.Pod) + " " + side
+		tid := slices.IndexFunc(threads, func(t *thread) bool {
+			t.overlap = slices.DeleteFunc(t.overlap, func(end time.Time) bool { return !end.After(s.Start) })
+			return t.of == of && (len(t.overlap) == 0 || !s.End.After(t.overlap[len(t.overlap)-1]))
+		})
+		if tid < 0 {
+			tid, threads = len(threads), append(threads, &thread{of: of})
+			describe("thread_name", groups[s.Pod], tid+1, side)
 		}
+		threads[tid].overlap = append(threads[tid].overlap, s.End)
 		events = append(events, map[string]any{ // times are in microseconds
-			"name": s.Name, "ph": "X", "ts": s.Start.UnixMicro(), "dur": max(end.Sub(s.Start).Microseconds(), 1), "pid": groups[s.Pod], "tid": lines[key],
+			"name": s.Name, "ph": "X", "ts": s.Start.UnixMicro(), "dur": s.End.UnixMicro() - s.Start.UnixMicro(), "pid": groups[s.Pod], "tid": tid + 1,
 			"args": map[string]any{"why": s.Why, "error": s.Error, "container": s.Container, "function": s.Function},
 		})
 	}
-	w.Header().Set("Content-Disposition", `attachment; filename="perfetto.json"`)
 	reply(w, map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
 }
 
@@ -336,10 +342,10 @@ func (p *Page) state() State {
 		s.Pods = append(s.Pods, story.Summary{UID: uid, Name: gone[uid], State: "Gone", Gone: true})
 	}
 	if p.steps != nil {
-		s.Modes = append(s.Modes, "--step="+p.steps.String())
+		s.Modes = append(s.Modes, "--step="+p.steps.text)
 	}
 	if p.chaos != nil {
-		s.Modes = append(s.Modes, "--chaos="+p.chaos.String())
+		s.Modes = append(s.Modes, "--chaos="+p.chaos.text)
 	}
 	return s
 }

@@ -254,14 +254,13 @@ func (r *Recorder) Bell() <-chan struct{} {
 
 // read takes from a span what the step has not at its beginning.
 func (s *Step) read(span sdktrace.ReadOnlySpan) {
-	s.Attributes, s.End = nil, span.EndTime()
+	s.Attributes, s.Notes, s.End = nil, nil, span.EndTime()
 	if status := span.Status(); status.Code == codes.Error {
 		s.Error = cut(status.Description)
 	}
 	for _, a := range span.Attributes() {
 		s.set(string(a.Key), a.Value)
 	}
-	s.Notes = nil
 	events := span.Events()
 	for _, e := range events[max(0, len(events)-maxNotes):] {
 		if e.Name != "exception" && e.Name != "message" { // the error has its own place; messages are those of a call
@@ -314,7 +313,7 @@ type Step struct {
 	Method string `json:"method,omitempty"`
 	// Runtime says that the step is the embedded runtime's: the other side of the socket.
 	Runtime bool `json:"runtime,omitempty"`
-	// What is what a numbered step of the runtime does, in the words of its source; only the page knows it.
+	// What is what a step of this name does; only the page knows it.
 	What string `json:"what,omitempty"`
 	// Function, File and Line say where it is done.
 	Function string `json:"function,omitempty"`
@@ -343,7 +342,7 @@ type Note struct {
 
 // size is about how much memory the step takes. Names are constants of the program, or shared by a pod's steps.
 func (s *Step) size() int {
-	n := int(unsafe.Sizeof(*s)) + len(s.Error) + len(s.Why) + len(s.Before) + len(s.After)
+	n := int(unsafe.Sizeof(*s)) + len(s.Container) + len(s.Error) + len(s.Why) + len(s.Before) + len(s.After)
 	for _, a := range s.Attributes {
 		n += int(unsafe.Sizeof(a)) + len(a.Value)
 	}

@@ -35,15 +35,6 @@ type source struct {
 	Upstream string `json:"upstream,omitempty"`
 }
 
-// sourceRoot is where the program was built, "" if that was left out of it.
-var sourceRoot = func() string {
-	_, file, _, _ := runtime.Caller(0)
-	if !path.IsAbs(file) {
-		return ""
-	}
-	return path.Join(path.Dir(file), "../..")
-}()
-
 // locate finds the function that does a step, its own, the runtime's method that answers a call, or that of the step which it is part
 // of, and the one that plays the step's part upstream.
 func locate(step *Step, steps []Step) *source {
@@ -80,40 +71,28 @@ func locate(step *Step, steps []Step) *source {
 	return code
 }
 
-var part = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (\\S+): `([^`]+)` \\|$")
+var row = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| (\\S+): `([^`]+)` \\|$")
 
-// upstream is the function that plays a step's part in Kubernetes' kubelet or in containerd, as the workshop's table has it.
+// table is the workshop's of steps, by their names: what each does, and the function that plays its part in Kubernetes' kubelet or in
+// containerd.
+var table = sync.OnceValue(func() map[string][2]string {
+	all := map[string][2]string{}
+	for _, text := range files("", module+"docs/workshop/upstream.md") {
+		for _, match := range row.FindAllStringSubmatch(text, -1) {
+			all[match[1]] = [2]string{match[2], match[3] + "." + match[4]}
+		}
+	}
+	return all
+})
+
+// upstream is the function that plays a step's part there.
 func upstream(step *Step) string {
 	name := strings.TrimPrefix(step.Name, "runtime.v1.")
 	if step.Method != "" && !step.Runtime {
 		name = "call " + name
 	}
-	all := map[string]string{}
-	for _, text := range files("", module+"docs/workshop/upstream.md") {
-		for _, row := range part.FindAllStringSubmatch(text, -1) {
-			all[row[1]] = row[2] + "." + row[3]
-		}
-	}
-	return cmp.Or(all[name], strings.ReplaceAll(all[path.Dir(name)+"/METHOD"], "METHOD", step.Method))
+	return cmp.Or(table()[name][1], strings.ReplaceAll(table()[path.Dir(name)+"/METHOD"][1], "METHOD", step.Method))
 }
-
-var numbered = regexp.MustCompile(`s\.step\(ctx, "([^"]+ (\d+))"\)`)
-
-// titles are what the runtime's numbered steps do: the first sentence of the comment with the number above each.
-var titles = sync.OnceValue(func() map[string]string {
-	all := map[string]string{}
-	for _, text := range files(criserver, "") {
-		for _, match := range numbered.FindAllStringSubmatchIndex(text, -1) {
-			name, mark := text[match[2]:match[3]], "// "+text[match[4]:match[5]]+". "
-			if at := strings.LastIndex(text[:match[0]], mark); at >= 0 {
-				line, _, _ := strings.Cut(text[at+len(mark):], "\n")
-				what, _, _ := strings.Cut(line, ". ")
-				all[name] = strings.TrimSuffix(what, ".")
-			}
-		}
-	}
-	return all
-})
 
 // files are the texts, by path, of the files that a function may be in: the one that is known, or those of its package. They are
 // unpacked each time, which takes some ten milliseconds, and not kept. A program without the archive that was built where its
@@ -122,7 +101,8 @@ func files(dir, file string) map[string]string {
 	found := map[string]string{}
 	packed, err := archive.Open("source/source.tar.gz")
 	if err != nil {
-		if text, err := os.ReadFile(path.Join(sourceRoot, strings.TrimPrefix(file, module))); err == nil && sourceRoot != "" && file != "" {
+		_, here, _, _ := runtime.Caller(0) // kubelet/timeline/source.go, where it was when this was built, if that was left in
+		if text, err := os.ReadFile(path.Join(here, "../../..", strings.TrimPrefix(file, module))); err == nil && path.IsAbs(here) {
 			found[file] = string(text)
 		}
 		return found

@@ -127,7 +127,7 @@ function row({ step, depth }, i) {
   bar.style.left = `${from * 100}%`;
   bar.style.width = `max(2px, ${(to - from) * 100}%)`;
   const label = h("span", { class: "label" }, step.error ? h("b", { class: "bad" }, "✕ ") : step.to === null ? h("b", { class: "busy" }, "… ") : null,
-    step.method ? `${step.runtime ? "⇠ " : "⇢ "}${step.method}` : step.what ? step.name.replace(/^.* (?=\d+$)/, "") + ". " + step.what : step.name,
+    step.method ? `${step.runtime ? "⇠ " : "⇢ "}${step.method}` : step.runtime && step.what ? step.name.replace(/^.* (?=\d+$)/, "") + ". " + step.what : step.name,
     step.container ? h("em", {}, step.container) : null, all ? h("em", {}, step.podName || "node") : null, note ? h("em", {}, note) : null);
   label.style.paddingLeft = `${Math.min(depth, 8) * 12 + 8}px`;
   const e = h("div", {

@@ -28,7 +28,7 @@ const (
 // pod's life. nil means that there is nothing to explain.
 func (t Input) answer() *answer {
 	for _, ask := range []func() *answer{
-		t.terminating, t.ended, t.notBegun, t.containers, t.readinessGates, t.stepUnderWay, t.starting, t.restarted,
+		t.terminating, t.ended, t.notBegun, t.containers, t.readinessGates, t.starting, t.restarted,
 	} {
 		if a := ask(); a != nil {
 			return a
@@ -208,17 +208,12 @@ func (t Input) readinessGates() *answer {
 		"A controller sets that condition to True in the pod's status: see whether it runs."}
 }
 
-// stepUnderWay is what the kubelet does just now, if it takes long.
-func (t Input) stepUnderWay() *answer {
-	if now := t.progress(); now != "" && !t.isReady() {
-		return &answer{"Working", "The kubelet is at work for the pod: " + now + ".", ""}
-	}
-	return nil
-}
-
-// starting is a pod of which the kubelet has not told anything yet.
+// starting is what the kubelet does just now, if it takes long, or a pod of which it has not told anything yet.
 func (t Input) starting() *answer {
+	now := t.progress()
 	switch {
+	case now != "" && !t.isReady():
+		return &answer{"Working", "The kubelet is at work for the pod: " + now + ".", ""}
 	case t.Pod.Status.Phase == corev1.PodRunning || t.begun():
 		return nil
 	case t.Trouble != "":
@@ -309,7 +304,7 @@ func (t Input) crashLoop(c *corev1.ContainerStatus) *answer {
 		wait, _, _ = strings.Cut(after, " ")
 		wait = " " + wait
 	}
-	why, again := answer{"CrashLoop", "ends", itsLog}, ""
+	why, again := &answer{"CrashLoop", "ends", itsLog}, ""
 	if end := c.LastTerminationState.Terminated; end != nil {
 		why, again = t.end(c.Name, end), fmt.Sprintf(", and does so again and again (restarted %s)", times(c.RestartCount))
 	}
@@ -322,12 +317,13 @@ func (t Input) about(e *Event, end *corev1.ContainerStateTerminated) bool {
 }
 
 // end says how a container ended: "ended with exit code 3" and the like.
-func (t Input) end(name string, end *corev1.ContainerStateTerminated) answer {
+func (t Input) end(name string, end *corev1.ContainerStateTerminated) *answer {
 	spec := t.container(name)
 	if kill := t.last(name, "Killing"); t.about(kill, end) {
 		for kind, probe := range map[string]*corev1.Probe{"Liveness": spec.LivenessProbe, "Startup": spec.StartupProbe} {
 			if strings.Contains(kill.Message, "failed "+strings.ToLower(kind)+" probe") {
-				return answer{kind + "Probe", fmt.Sprintf("was killed because its %s probe%s failed%s", strings.ToLower(kind), asked(probe), t.found(name, kind)), t.probeRemedy(name, probe)}
+				looked, _ := looks(ptr.Deref(probe, corev1.Probe{}).ProbeHandler)
+				return &answer{kind + "Probe", fmt.Sprintf("was killed because its %s probe%s failed%s", strings.ToLower(kind), looked, t.found(name, kind)), t.probeRemedy(name, probe)}
 			}
 		}
 	}
@@ -335,7 +331,7 @@ func (t Input) end(name string, end *corev1.ContainerStateTerminated) answer {
 	if m := strings.TrimSpace(end.Message); m != "" {
 		words = fmt.Sprintf("; its last words: %q", firstLine(m))
 	}
-	return *ends.find(fmt.Sprintf("%s %d: %s", end.Reason, code, end.Message), "{words}", words, "{limit}", memoryLimit(spec), "{program}", program(spec),
+	return ends.find(fmt.Sprintf("%s %d: %s", end.Reason, code, end.Message), "{words}", words, "{limit}", memoryLimit(spec), "{program}", program(spec),
 		"{signal}", fmt.Sprintf("%d, %s", code-128, syscall.Signal(code-128)))
 }
 
@@ -365,7 +361,8 @@ func (t Input) unready(c *corev1.ContainerStatus) *answer {
 	if probe == nil {
 		return nil
 	}
-	what := fmt.Sprintf("its %s probe%s", strings.ToLower(kind), asked(probe))
+	looked, _ := looks(probe.ProbeHandler)
+	what := fmt.Sprintf("its %s probe%s", strings.ToLower(kind), looked)
 	found := t.found(c.Name, kind)
 	if found == "" {
 		return &answer{kind + "Probe", fmt.Sprintf("Container %s runs, and %s has not succeeded yet.", c.Name, what), ""}
@@ -383,8 +380,7 @@ func (t Input) restartOf(c *corev1.ContainerStatus) *answer {
 	if c.RestartCount == 0 || end == nil {
 		return nil
 	}
-	why := t.end(c.Name, end)
-	return &why
+	return t.end(c.Name, end)
 }
 
 // found is what a probe found when it failed last, "" if it has not.
@@ -403,15 +399,6 @@ func (t Input) found(container, kind string) string {
 		return ": " + found
 	}
 	return ""
-}
-
-// asked is what a probe looks at, as a sentence has it.
-func asked(p *corev1.Probe) string {
-	if p == nil {
-		return ""
-	}
-	what, _ := looks(p.ProbeHandler)
-	return what
 }
 
 // looks is what a probe or a hook does, and at which port, 0 for none that has a number.
