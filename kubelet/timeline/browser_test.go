@@ -115,6 +115,12 @@ func (n *node) start(ctx context.Context, pod story.Summary, at time.Time, failu
 // browser opens the page in Chromium. What goes wrong on the page fails the test at its end.
 func (n *node) browser(t *testing.T) context.Context {
 	t.Helper()
+	return n.browserAt(t, n.Link(), "/release") // what the kubelet refuses, a browser reports
+}
+
+// browserAt is browser with a link. What the browser reports of addresses and errors with a word in them is expected.
+func (n *node) browserAt(t *testing.T, link, expected string) context.Context {
+	t.Helper()
 	program, err := exec.LookPath("chromium")
 	if err != nil {
 		t.Fatalf("the page is tested in Chromium, Debian's package chromium (make deps installs it): %v", err)
@@ -135,7 +141,7 @@ func (n *node) browser(t *testing.T) context.Context {
 		case *cdpruntime.EventConsoleAPICalled:
 			wrong = append(wrong, fmt.Sprint("console ", e.Type, " ", string(e.Args[0].Value)))
 		case *log.EventEntryAdded:
-			if strings.HasSuffix(e.Entry.URL, "/release") { // what the kubelet refuses, a browser reports
+			if strings.Contains(e.Entry.URL+e.Entry.Text, expected) {
 				return
 			}
 			wrong = append(wrong, fmt.Sprint(e.Entry.Level, " ", e.Entry.Text, " ", e.Entry.URL))
@@ -151,7 +157,7 @@ func (n *node) browser(t *testing.T) context.Context {
 			t.Errorf("the browser says:\n%s", strings.Join(wrong, "\n"))
 		}
 	})
-	do(ctx, t, chromedp.Navigate(n.Link()))
+	do(ctx, t, chromedp.Navigate(link))
 	until(ctx, t, "the page is live", `document.getElementById("live").textContent === "live" && timeline.store.state !== null`)
 	return ctx
 }
@@ -321,7 +327,7 @@ func TestHeldOnPage(t *testing.T) {
 	until(ctx, t, "what cannot be is refused", `document.querySelector("#held .bad").textContent.includes("want NAME=VALUE")`)
 	do(ctx, t, chromedp.SetValue(`#held [name=env]`, "COLOR=green\nB="), chromedp.SetValue(`#held [name=command]`, "/bin/other"), chromedp.Click("#held button"))
 	got := <-sent
-	if c := got.Config; len(c.Envs) != 2 || string(c.Envs[0].Value) != "green" || len(c.Command) != 1 || c.Command[0] != "/bin/other" || c.Args[0] != "serve" || c.Metadata.Name != "main" {
+	if c := got.Config; len(c.Envs) != 2 || string(c.Envs[0].Value) != "green" || len(c.Command) != 1 || c.Command[0] != "/bin/other" || len(c.Args) != 1 || c.Args[0] != script || c.Metadata.Name != "main" {
 		t.Errorf("sent %v", c)
 	}
 	until(ctx, t, "nothing is held", `document.getElementById("held").hidden`)

@@ -15,12 +15,15 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// script is an argument as a block of YAML is: with lines, and a line's end at its end.
+const script = "serve \\n\n\nall\n"
+
 // create calls CreateContainer for default/web as the kubelet does, and returns what was sent.
 func (n *node) create(t *testing.T, steps *StepMode) (sent *runtimeapi.CreateContainerRequest) {
 	ctx, span := begin(t.Context(), n.provider.Tracer(tracer), "startContainer", "web", attribute.String("k8s.container.name", "main"))
 	defer span.End()
 	request := &runtimeapi.CreateContainerRequest{Config: &runtimeapi.ContainerConfig{
-		Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, Args: []string{"serve"}, Envs: []*runtimeapi.KeyValue{{Key: "COLOR", Value: []byte("red")}},
+		Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, Args: []string{script}, Envs: []*runtimeapi.KeyValue{{Key: "COLOR", Value: []byte("red")}},
 	}}
 	err := steps.Unary(ctx, "/runtime.v1.RuntimeService/CreateContainer", request, nil, nil, func(_ context.Context, _ string, got, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
 		sent = got.(*runtimeapi.CreateContainerRequest)

@@ -233,8 +233,12 @@ func (p *Page) release(w http.ResponseWriter, r *http.Request) {
 		ID   int   `json:"id"`
 		Edit *Edit `json:"edit"`
 	}
-	err := json.NewDecoder(r.Body).Decode(&ask)
-	if err == nil {
+	body := json.NewDecoder(r.Body)
+	body.DisallowUnknownFields()
+	err := body.Decode(&ask)
+	if err != nil {
+		err = fmt.Errorf(`want {"id": NUMBER}, and "edit": {"command": [...], "args": [...], "env": ["NAME=VALUE"]} to change what is sent: %w`, err)
+	} else {
 		err = p.steps.Release(ask.ID, ask.Edit)
 	}
 	if err != nil {

@@ -7,14 +7,14 @@ import * as panels from "./panels.js";
 import * as detail from "./detail.js";
 
 const views = { steps: "Steps", loop: "Loop", workers: "Workers", calls: "CRI calls", writes: "Status writes" };
-const filter = { find: "" }; // what the address says, and the pods that are looked for
+const filter = {}; // what the address says
 
 function readAddress() {
   const at = new URLSearchParams(location.hash.slice(1));
-  for (const key of ["q", "phase", "side", "errors", "open", "step", "under"]) filter[key] = at.get(key) ?? "";
+  for (const key of ["q", "find", "phase", "side", "errors", "open", "step", "under"]) filter[key] = at.get(key) ?? "";
   filter.pod = at.get("pod") === "node" ? "" : at.get("pod") ?? "*";
   filter.view = views[at.get("view")] ? at.get("view") : "steps";
-  for (const [id, value] of [["search", filter.q], ["side", filter.side], ["phase", filter.phase]]) if ($(id).value !== value) $(id).value = value;
+  for (const [id, value] of [["search", filter.q], ["find-pod", filter.find], ["side", filter.side], ["phase", filter.phase]]) if ($(id).value !== value) $(id).value = value;
   for (const id of ["errors", "open"]) $(id).checked = Boolean(filter[id]);
   $("whole").hidden = !filter.under;
   $("whole").href = link({ under: "" });
@@ -76,14 +76,15 @@ function draw() {
   replace($("count"), `${shown}/${total}`, () => shown === total ? `${total} steps` : `${shown} of ${total} steps`);
   waterfall.draw();
   performance.measure("draw", { start });
-  if (filter.step && $("detail").hidden) openStep(false);
+  if (filter.step && $("detail").hidden) openStep(true);
 }
 
 // tell says aloud which pods changed.
-let told = new Map();
+let told = null;
 function tell() {
-  const pods = store.state?.pods ?? [];
-  const news = pods.filter((p) => told.size && told.get(p.uid) !== panels.look(p)).slice(0, 3);
+  if (!store.state) return;
+  const pods = store.state.pods;
+  const news = pods.filter((p) => told && told.get(p.uid) !== panels.look(p)).slice(0, 3);
   if (news.length) $("say").textContent = news.map((p) => `${p.pod}: ${panels.look(p)}`).join(", ");
   told = new Map(pods.map((p) => [p.uid, panels.look(p)]));
 }
@@ -135,7 +136,7 @@ $("key-list").replaceChildren(...keys.map(([key, what]) => h("div", {}, h("dt", 
 function onKey(e) {
   const tag = e.target.tagName;
   if (e.ctrlKey || e.metaKey || e.altKey || $("keys").open || !act[e.key]) return;
-  if (/^(INPUT|TEXTAREA|SELECT)$/.test(tag) && e.key !== "Escape" || /^(A|BUTTON|SUMMARY)$/.test(tag) && e.key === "Enter" || tag === "PRE" && /^(Arrow|Page|Home|End)/.test(e.key)) return;
+  if (/^(INPUT|TEXTAREA|SELECT)$/.test(tag) && e.key !== "Escape" || /^(A|BUTTON|SUMMARY)$/.test(tag) && e.key === "Enter" || e.target.closest("#pods, #detail, #table, #held") && /^(Arrow|Page|Home|End)/.test(e.key)) return;
   act[e.key]();
   e.preventDefault();
 }
@@ -146,7 +147,8 @@ addEventListener("keydown", onKey);
 $("search").addEventListener("input", () => go({ q: $("search").value, step: "" }, true));
 for (const id of ["side", "phase"]) $(id).addEventListener("change", () => go({ [id]: $(id).value }, true));
 for (const id of ["errors", "open"]) $(id).addEventListener("change", () => go({ [id]: $(id).checked ? "1" : "" }, true));
-$("find-pod").addEventListener("input", () => { filter.find = $("find-pod").value; render(); });
+$("find-pod").addEventListener("input", () => go({ find: $("find-pod").value }, true));
+document.querySelector(".skip").addEventListener("click", (e) => { e.preventDefault(); $($("steps").hidden ? "table" : "steps").focus(); });
 for (const [id, key] of [["pause", "p"], ["theme", "t"], ["help", "?"]]) $(id).addEventListener("click", act[key]);
 waterfall.listen((step) => go({ step: step.id }));
 onChange(() => { tell(); render(); });
@@ -154,7 +156,7 @@ onChange(() => { tell(); render(); });
 setInterval(() => { if (!paused() && filter.view === "steps" && waterfall.anyOpen()) render(); }, 250);
 setInterval(() => {
   const step = filter.step && find(filter.step);
-  if (step && !paused() && $("detail").dataset.to !== String(step.to)) { $("detail").dataset.to = String(step.to); detail.open(step, closeStep); }
+  if (step && !paused() && (step.to === null || $("detail").dataset.change !== String(step.change))) { $("detail").dataset.change = step.change; detail.open(step, closeStep); }
 }, 1000);
 readAddress();
 connect();

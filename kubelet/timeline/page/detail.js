@@ -21,7 +21,7 @@ export async function open(step, close) {
     answer.gone = "the kubelet does not answer";
   }
   if (mine !== asked) return;
-  replace(pane, JSON.stringify([step.id, step.to, answer]), () => show(step, answer, close));
+  replace(pane, JSON.stringify([step.id, took(end(step) - step.from), answer]), () => show(step, answer, close));
 }
 
 export function close() {
@@ -36,8 +36,8 @@ function show(step, { step: full, code, gone }, close) {
   const facts = [
     ["What", full.what], ["Why", full.why], ["Error", full.error && h("span", { class: "bad" }, full.error)], ["Pod", step.podName || "the node"], ["Container", full.container],
     ["Took", `${took(end(step) - step.from)}${step.to === null ? " so far" : ""}`], ["Began", clock(step.from, true)],
-    ["Part of", parent && h("a", { href: link({ step: parent.id }) }, parent.method || parent.name)],
-    ["Time", h("a", { href: link({ under: step.id, pod: step.pod || "node" }) }, "only this step and its parts")],
+    ["Part of", parent && h("a", { href: link({ step: parent.id }), "data-focus": "parent" }, parent.method || parent.name)],
+    ["Time", h("a", { href: link({ under: step.id, pod: step.pod || "node" }), "data-focus": "under" }, "only this step and its parts")],
     ["Side", step.runtime ? "the runtime, behind the socket" : step.method ? "the kubelet, a call to the runtime" : "the kubelet"],
     ["Function", code?.function && short(code.function)], ["File", code?.file && `${code.file.replace(/^minikubelet\//, "")}${code.line ? ":" + code.line : ""}`],
     ["Upstream", code?.upstream], ...(full.attributes ?? []).map((a) => [a.key, a.value]),
@@ -60,11 +60,11 @@ function change(before, after) {
   const old = new Set((before ?? "").split("\n")), young = new Set((after ?? "").split("\n"));
   const gone = (before ?? "").split("\n").filter((l) => l.trim() && !young.has(l)).map((l) => h("del", {}, `- ${l}\n`));
   const lines = (after ?? "").split("\n").map((l) => (before && l.trim() && !old.has(l) ? h("ins", {}, `+ ${l}\n`) : `  ${l}\n`));
-  return [h("h3", {}, before ? "Changed" : "Made"), h("pre", { tabindex: 0 }, gone, lines)];
+  return [h("h3", {}, before ? "Changed" : "Made"), h("pre", { tabindex: 0, "data-focus": "change" }, gone, lines)];
 }
 
 function source(code) {
-  return h("pre", { class: "code", tabindex: 0 }, code.text.split("\n").map((text, i) => {
+  return h("pre", { class: "code", tabindex: 0, "data-focus": "source" }, code.text.split("\n").map((text, i) => {
     const number = code.first + i;
     const comment = /^\s*\/\//.test(text);
     return h(number === code.line ? "mark" : "span", { class: comment ? "comment" : null }, h("b", {}, String(number).padStart(4)), ` ${text}\n`);

@@ -26,13 +26,18 @@ export function took(ms) {
 
 export const clock = (ms, fine) => new Date(ms).toLocaleTimeString("en-GB", fine ? { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 } : {});
 
-// replace puts children into an element unless what it shows is the same: a key says what.
+// replace puts children into an element unless what it shows is the same: a key says what. Children with data-focus keep the focus
+// and how far they are scrolled; if the one with the focus is gone, the first has it.
 export function replace(e, key, make) {
   if (e.dataset.key === key) return;
   e.dataset.key = key;
-  const focused = e.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  const before = [...e.querySelectorAll("[data-focus]")].map((x) => [x.dataset.focus, x.scrollTop, x === document.activeElement]).filter(([, top, focused]) => top || focused);
   e.replaceChildren(...[make()].flat());
-  if (focused) e.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  for (const [name, top, focused] of before) {
+    const now = e.querySelector(`[data-focus="${CSS.escape(name)}"]`);
+    if (now) now.scrollTop = top;
+    if (focused) (now ?? e.querySelector("[data-focus]"))?.focus({ preventScroll: true });
+  }
 }
 
 // link is the permalink with other values.

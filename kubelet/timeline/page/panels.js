@@ -17,7 +17,7 @@ export function look(p) {
 
 export function pods(filter) {
   const { pods } = store.state;
-  const phases = [...new Set(pods.map(phase))].sort();
+  const phases = [...new Set([...pods.map(phase), ...(filter.phase ? [filter.phase] : [])])].sort();
   replace($("phase"), phases.join(), () => [h("option", { value: "" }, "all phases"), ...phases.map((p) => h("option", { value: p }, p))]);
   $("phase").value = filter.phase;
   const find = filter.find.toLowerCase();
@@ -69,14 +69,14 @@ function doing(uid, name) {
   return (name ? open.find((s) => s.name === name) : open.find((s) => s.name !== "writeStatus"))?.name ?? "waits";
 }
 
-const podLink = (uid) => h("a", { href: link({ pod: uid, view: "", step: "" }) }, nameOf(uid));
+const podLink = (uid) => h("a", { href: link({ pod: uid, view: "", step: "" }), "data-focus": uid }, nameOf(uid));
 
 export function table(view) {
   const [title, columns, rows, none] = tables[view]();
   const key = JSON.stringify([view, rows.map((r) => r.map((c) => c.textContent ?? c))]);
   replace($("table"), key, () => [
     h("h2", {}, title),
-    rows.length === 0 ? h("p", {}, none) : h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, h("table", {},
+    rows.length === 0 ? h("p", {}, none) : h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-focus": "all" }, h("table", {},
       h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c[0] === "#" ? "n" : null }, c.replace("#", ""))))),
       h("tbody", {}, rows.map((r) => h("tr", {}, r.map((c, i) => h("td", { class: columns[i][0] === "#" ? "n" : null }, c)))))))]);
 }
@@ -92,21 +92,27 @@ export function held() {
   const { held } = store.state;
   $("held").hidden = held.length === 0;
   const have = new Set(held.map((one) => String(one.id)));
-  for (const e of [...$("held").children]) if (!have.has(e.dataset.id)) e.remove();
+  for (const e of [...$("held").children].filter((e) => !have.has(e.dataset.id))) {
+    if (e.contains(document.activeElement)) (e.nextElementSibling?.querySelector("button") ?? $("steps")).focus();
+    e.remove();
+  }
   for (const one of held) {
     // One that is shown already stays: somebody may be writing in it.
     if (![...$("held").children].some((e) => e.dataset.id === String(one.id))) $("held").append(card(one));
   }
 }
 
+// In the text that is edited each value is a line: one that has lines itself has them as \n, and a backslash as \\.
+const asText = (values) => values.map((v) => v.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")).join("\n");
+const asValues = (text) => text.split("\n").filter((l) => l !== "").map((l) => l.replace(/\\(.)/g, (_, c) => (c === "n" ? "\n" : c)));
+
 function card(one) {
-  const area = (name, values) => one.edit && h("label", {}, `${name}, one a line`, h("textarea", { name, rows: Math.min(8, Math.max(2, values.length)), spellcheck: "false" }, values.join("\n")));
+  const area = (name, values) => one.edit && h("label", {}, `${name}, one a line`, h("textarea", { name, rows: Math.min(8, Math.max(2, values.length)), spellcheck: "false" }, asText(values)));
   const problem = h("p", { class: "bad", role: "alert" });
   const send = async (event) => {
     event.preventDefault();
-    const lines = (name) => event.target.elements[name].value.split("\n").filter((l) => l !== "");
-    const changed = one.edit && ["command", "args", "env"].some((n) => lines(n).join("\n") !== one.edit[n].join("\n"));
-    const edit = changed ? { command: lines("command"), args: lines("args"), env: lines("env") } : null;
+    const changed = Object.keys(one.edit ?? {}).filter((name) => event.target.elements[name].value !== asText(one.edit[name]));
+    const edit = changed.length ? Object.fromEntries(changed.map((name) => [name, asValues(event.target.elements[name].value)])) : null;
     const response = await fetch("/release", { method: "POST", body: JSON.stringify({ id: one.id, edit }) }).catch((e) => ({ ok: false, text: () => e.message }));
     problem.textContent = response.ok ? "" : await response.text();
   };
@@ -118,7 +124,7 @@ function card(one) {
 }
 
 export function live() {
-  $("live").textContent = store.live;
+  replace($("live"), store.live, () => store.live); // what is set is said aloud, so only what is new
   $("live").className = store.live === "live" ? "ok" : store.live === "connecting" ? "" : "bad";
   if (store.state) replace($("node"), store.state.node, () => h("span", { title: store.state.version }, store.state.node));
 }

@@ -11,7 +11,7 @@ let traces = null; // of the view of all: each step's place is within its own tr
 let chosen = null; // ID
 let follow = true;
 
-export const current = () => list.find((r) => r.step.id === chosen)?.step;
+export const current = () => ($("steps").hidden ? null : list.find((r) => r.step.id === chosen)?.step);
 
 // select says which steps are shown: of a pod, or of all with "*". A step stands above its parts, which end before it.
 export function select(filter) {
@@ -143,19 +143,19 @@ export function choose(id, scroll) {
   chosen = id;
   const at = list.findIndex((r) => r.step.id === id);
   if (at >= 0 && scroll) {
-    const box = $("steps"), top = at * rowHeight;
-    if (top < box.scrollTop) box.scrollTop = top;
-    else if (top + rowHeight > box.scrollTop + box.clientHeight) box.scrollTop = top + rowHeight - box.clientHeight;
+    follow = false;
+    const box = $("steps"), top = at * rowHeight, room = 4 * rowHeight; // for what else may grow when a step is opened
+    if (top - room < box.scrollTop) box.scrollTop = top - room;
+    else if (top + room > box.scrollTop + box.clientHeight) box.scrollTop = top + room - box.clientHeight;
   }
   drawRows();
 }
 
 // move chooses another row: by, or to the first or last with ±Infinity.
 export function move(by) {
-  if (!list.length) return;
+  if (!list.length || $("steps").hidden) return;
   const at = list.findIndex((r) => r.step.id === chosen);
   const to = Math.max(0, Math.min(list.length - 1, at < 0 && by > 0 ? 0 : at + by));
-  follow = false;
   choose(list[to].step.id, true);
 }
 
