@@ -159,10 +159,6 @@ func (l *Local) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !podinfo.IsStatic(pod) {
-		return server.Error(http.StatusConflict, fmt.Sprintf(
-			"pod %s/%s belongs to the apiserver, which would not know that it was stopped: kubectl -n %s delete pod %s", pod.Namespace, pod.Name, pod.Namespace, pod.Name))
-	}
 	var grace *int64
 	if text := r.URL.Query().Get("gracePeriod"); text != "" {
 		seconds, err := strconv.ParseInt(text, 10, 64)
@@ -170,6 +166,10 @@ func (l *Local) stop(w http.ResponseWriter, r *http.Request) error {
 			return server.Error(http.StatusBadRequest, fmt.Sprintf("gracePeriod: %q is not a number of seconds", text))
 		}
 		grace = &seconds
+	}
+	if !podinfo.IsStatic(pod) {
+		return server.Error(http.StatusConflict, fmt.Sprintf(
+			"pod %s/%s belongs to the apiserver, which would not know that it was stopped: kubectl -n %s delete pod %s", pod.Namespace, pod.Name, pod.Namespace, pod.Name))
 	}
 	select {
 	case <-l.Stop(pod, grace):
@@ -323,7 +323,7 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 	named := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
 		return p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(&p))
 	})
-	answer := fmt.Sprintf("pod %s/%s is not on this node", namespace, short)
+	answer := []string{fmt.Sprintf("pod %s/%s is not on this node", namespace, short)}
 	for _, exact := range []bool{true, false} {
 		for i := range named {
 			if p := &named[i]; p.Namespace == namespace && (p.Name == short || !exact) {
@@ -332,9 +332,9 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 		}
 	}
 	for _, p := range named {
-		answer += fmt.Sprintf(", but %s/%s is", p.Namespace, p.Name)
+		answer = append(answer, fmt.Sprintf("but %s/%s is", p.Namespace, p.Name))
 	}
-	return nil, errors.New(answer)
+	return nil, errors.New(strings.Join(answer, ", "))
 }
 
 // Watch calls on with a line of each pod, and again after each change and each second, until ctx or the kubelet ends or on wants no
