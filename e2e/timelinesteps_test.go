@@ -60,7 +60,7 @@ func TestTimelineSteps(t *testing.T) {
 		"update": {"ADD from api"}, "merge": {"ADD from api"}, "admission": {"new"}, "wakeUp": {"an update of the pod"}, "syncPod": {"an update of the pod"},
 		"mountVolumes": {"volumes"}, "createPodSandbox": {"the pod has no sandbox"}, "pullImage": {"with each start"}, "startContainer": {"the pod has no sandbox"}, "postStart": {"started"},
 		"probe": {"Readiness of container main: success is true"}, "writeStatus": {"differs", `"phase": "Running"`}, "runtimeEvent": {"CONTAINER_STARTED"}, "backOff": {"restarting failed container=failing"},
-		"preStop": {"stopped"}, "killContainer": {"main"}, "syncTerminatingPod": {"Terminating"}, "syncTerminatedPod": {}, "finishPod": {"no source has the pod any more"},
+		"preStop": {"stopped"}, "killContainer": {"main"}, "syncTerminatingPod": {"Terminating"}, "syncTerminatedPod": {}, "finishPod": {},
 		call + "RuntimeService/RunPodSandbox": {}, call + "RuntimeService/CreateContainer": {}, call + "RuntimeService/StartContainer": {}, call + "ImageService/PullImage": {},
 		call + "RuntimeService/StopContainer": {}, call + "RuntimeService/StopPodSandbox": {}, call + "RuntimeService/RemovePodSandbox": {},
 	}
