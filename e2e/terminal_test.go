@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"minikubelet/e2e/stack"
 	"minikubelet/kubelet/local"
 	"minikubelet/kubelet/timeline/story"
 )
@@ -331,5 +332,36 @@ func TestLocalMistakes(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); code != 1 || out.Len() > 0 || !strings.HasPrefix(wrong.String(), "kubelet: ") || !strings.Contains(wrong.String(), tc[0]) || strings.Count(wrong.String(), "\n") != 1 {
 			t.Errorf("%q ends with %d, writes %q and %q, want 1 and %q", args, code, out.String(), wrong.String(), tc[0])
 		}
+	}
+}
+
+// TestStepTerminal: Enter in the terminal of a kubelet that was started by hand releases the first step that is held, and other
+// words are answered.
+func TestStepTerminal(t *testing.T) {
+	ctx, s := embeddedStack(t)
+	write(t, filepath.Join(s.ManifestDir(), "pod.yaml"), fmt.Sprintf(manifest, "pod", "red"))
+	x := newTerminal(t, 24, 80)
+	k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Args: []string{"--timeline", "--step=RunPodSandbox,CreateContainer"}, Wrap: func(args []string) []string {
+		return append([]string{"sh", "-c", `exec "$@" <"$0"`, x.other.Name()}, args...)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []string{"RunPodSandbox", "CreateContainer"} {
+		eventually(ctx, t, step+" is held", func() bool { return strings.Contains(k.Log(), `step="`+step+`"`) })
+		x.typed(t, "what\n77\n\n")
+	}
+	standalone(ctx, t, s, "the pod is ready", isReady)
+	for _, want := range []string{"STEP MODE: steps wait until they are released", "Enter releases the first step, a number that one", "no step 77 is held", `"STEP MODE: the step is released" id=2`} {
+		if !strings.Contains(k.Log(), want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+	token := timelineLink(ctx, t, s).Query().Get("token")
+	if n := strings.Count(k.Log(), token); n != 1 {
+		t.Errorf("the page's token is in the log %d times", n)
+	}
+	if err := k.Stop(20 * time.Second); err != nil {
+		t.Error(err)
 	}
 }
