@@ -54,7 +54,9 @@ func TestTimelineSteps(t *testing.T) {
 		steps := podSteps(ctx, t, s, link, *pod)
 		return slices.ContainsFunc(steps, func(step timelineStep) bool {
 			return step.Name == "merge" && strings.HasPrefix(step.Why, "UPDATE") && !strings.Contains(step.Before, "blue") && strings.Contains(step.After, `"colour": "blue"`)
-		}) && slices.ContainsFunc(steps, func(step timelineStep) bool { return step.Name == "writeStatus" && step.Before != "" && step.After != "" })
+		}) && slices.ContainsFunc(steps, func(step timelineStep) bool {
+			return step.Name == "writeStatus" && step.Before != "" && step.After != ""
+		})
 	})
 	remove(ctx, t, pod)
 
