@@ -3,8 +3,10 @@ package e2e
 import (
 	"context"
 	"runtime"
+	"slices"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -46,7 +48,7 @@ func TestNodeFromElsewhere(t *testing.T) {
 	if want := int64(3 * runtime.NumCPU()); n.Status.Capacity.Pods().Value() != want || n.Status.Allocatable.Pods().Value() != want {
 		t.Errorf("room for %v pods, want %d", n.Status.Capacity.Pods(), want)
 	}
-	if len(n.Spec.Taints) > 0 && n.Spec.Taints[0].Key == "node.cloudprovider.kubernetes.io/uninitialized" {
+	if slices.ContainsFunc(n.Spec.Taints, func(taint corev1.Taint) bool { return taint.Key == "node.cloudprovider.kubernetes.io/uninitialized" }) {
 		t.Errorf("the taints are %v", n.Spec.Taints)
 	}
 }

@@ -30,11 +30,11 @@ func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 	if asked := s.settings.EnableSystemLogQuery; asked != nil && *asked && r.URL.Path == "/logs/" && r.URL.Query().Has("query") {
 		return s.queryLogs(w, r) // part: queries of the journal, journal.go
 	}
-	return s.showLog(w, r, strings.TrimPrefix(r.URL.Path, "/logs/"))
+	return s.showLog(w, r, strings.TrimPrefix(r.URL.Path, "/logs/"), true)
 }
 
-// showLog answers with a file or a directory below /var/log.
-func (s *Server) showLog(w http.ResponseWriter, r *http.Request, name string) error {
+// showLog answers with a file below /var/log, or with a directory if these are asked for too.
+func (s *Server) showLog(w http.ResponseWriter, r *http.Request, name string, directories bool) error {
 	root, err := os.OpenRoot(s.root)
 	if err != nil {
 		return notFound("%v", err)
@@ -57,6 +57,8 @@ func (s *Server) showLog(w http.ResponseWriter, r *http.Request, name string) er
 	switch {
 	case err != nil:
 		return err
+	case info.IsDir() && !directories:
+		return notFound("%s: a directory", name)
 	case info.IsDir():
 		return listDirectory(w, r, file)
 	case !info.Mode().IsRegular():

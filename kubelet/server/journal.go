@@ -89,7 +89,7 @@ func journalOptions(values url.Values) (options []string, err error) {
 		if _, err := syntax.Parse(pattern, syntax.Perl); err != nil {
 			return nil, badQuery("pattern: %v", err)
 		}
-		options = append(options, "--grep="+pattern, "--case-sensitive=false")
+		options = append(options, "--grep="+pattern)
 	}
 	return options, nil
 }
@@ -105,7 +105,7 @@ func (s *Server) queryLogs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if q.file != "" {
-		return s.showLog(w, r, q.file)
+		return s.showLog(w, r, q.file, true)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), queryTime)
 	defer cancel()
@@ -123,15 +123,16 @@ func (s *Server) queryLogs(w http.ResponseWriter, r *http.Request) error {
 	}
 	if len(q.options) == 0 {
 		for _, name := range q.services {
-			for _, file := range []string{path.Join(name, name+".log"), name + ".log", name} {
+			for _, file := range []string{name, name + ".log", path.Join(name, name+".log")} {
 				var missing *httpError
-				if err := s.showLog(w, r, file); !errors.As(err, &missing) || missing.status != http.StatusNotFound {
+				if err := s.showLog(w, r, file, false); !errors.As(err, &missing) || missing.status != http.StatusNotFound {
 					return err
 				}
 			}
 		}
 	}
-	if failure != nil && problems.Len() == 0 {
+	// journalctl ends with an error also when no entry matches the pattern.
+	if _, ended := errors.AsType[*exec.ExitError](failure); failure != nil && (!ended || ctx.Err() != nil) {
 		return fmt.Errorf("journalctl: %w", failure)
 	}
 	return notFound("no entries of %s %s", strings.Join(q.services, ", "), strings.TrimSpace(problems.String()))

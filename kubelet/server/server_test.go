@@ -232,8 +232,11 @@ func TestLogQuery(t *testing.T) {
 	f.root = t.TempDir()
 	writeFile(t, filepath.Join(f.root, "filed.log"), "from a file")
 	writeFile(t, filepath.Join(f.root, "sub", "sub.log"), "from a directory")
+	for _, file := range []string{"both", "both.log", "bare/other.log"} {
+		writeFile(t, filepath.Join(f.root, file), "in "+file+";")
+	}
 	programs := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(programs, "journalctl"), []byte("#!/bin/sh\ncase \"$*\" in *=filed|*=sub|*=none) exit 0;; *=broken) echo broken >&2; exit 1;; esac\necho \"$@\"\n"), 0o755))
+	must(t, os.WriteFile(filepath.Join(programs, "journalctl"), []byte("#!/bin/sh\ncase \"$*\" in *=filed|*=sub|*=both|*=bare|*=none) exit 0;; *=broken) echo broken >&2; exit 1;; *=missed*) exit 1;; esac\necho \"$@\"\n"), 0o755))
 	t.Setenv("PATH", programs)
 	root := f.asRoot(t)
 	const always = "--utc --no-pager --quiet --output=short-precise "
@@ -241,8 +244,9 @@ func TestLogQuery(t *testing.T) {
 		"query=kubelet": "200 " + always + "--unit=kubelet\n",
 		"query=kubelet&query=crio.service&tailLines=5":  "200 " + always + "--lines=5 --unit=kubelet --unit=crio.service\n",
 		"query=a&sinceTime=2026-01-02T03:04:05%2B01:00": "200 " + always + "--since=2026-01-02 02:04:05 UTC --unit=a\n",
-		"query=a&boot=-1&pattern=err|warn":              "200 " + always + "--boot=-1 --grep=err|warn --case-sensitive=false --unit=a\n",
+		"query=a&boot=-1&pattern=err|warn":              "200 " + always + "--boot=-1 --grep=err|warn --unit=a\n",
 		"query=filed":                                   "200 from a file", "query=sub": "200 from a directory", "query=/filed.log": "200 from a file", "query=none": "404 no entries of none",
+		"query=both": "200 in both;", "query=bare": "404", "query=a&pattern=missed": "404 no entries of a",
 		"query=broken": "404 no entries of broken broken", "query=filed&tailLines=1": "404", "query=/../secret": "404", "query=": "400", "query=--flag": "400", "query=a%20b": "400",
 		"query=a&boot=1": "400", "query=a&tailLines=-1": "400", "query=a&sinceTime=soon": "400", "query=a&pattern=(": "400", "query=/x&tailLines=1": "400",
 		"query=a&query=b&query=c&query=d&query=e": "400", "query=a&sinceTime=2026-01-02T00:00:00Z&untilTime=2026-01-01T00:00:00Z": "400",
