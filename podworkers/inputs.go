@@ -125,8 +125,8 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 			in.Messages[c.ID] = w.opts.Runtime.TerminationMessage(c)
 		case runtimeapi.ContainerState_CONTAINER_RUNNING:
 			if spec != nil {
-				in.Unstarted[c.ID] = spec.StartupProbe != nil && !w.passed(c.ID, probes.Startup)
-				in.Unready[c.ID] = spec.ReadinessProbe != nil && !w.passed(c.ID, probes.Readiness)
+				in.Unstarted[c.ID] = spec.StartupProbe != nil && !w.passed(c, probes.Startup)
+				in.Unready[c.ID] = spec.ReadinessProbe != nil && !w.passed(c, probes.Readiness)
 			}
 		}
 	}
@@ -146,8 +146,12 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 	return in
 }
 
-// passed tells whether the newest verdict of a container's probe is good. Before the first one it is not.
-func (w *worker) passed(containerID string, kind probes.Kind) bool {
-	ok, known := w.opts.Probes.Get(containerID, kind)
+// passed tells whether the newest verdict of a container's probe is good. Before the first one it is not. While a step goes on that
+// has started the container anew, its status is still that of the instance before, but what is probed is the new one.
+func (w *worker) passed(c *cri.ContainerStatus, kind probes.Kind) bool {
+	if now, _ := w.opts.Cache.Get(w.uid); now.Container(c.Name) != nil {
+		c = now.Container(c.Name)
+	}
+	ok, known := w.opts.Probes.Get(c.ID, kind)
 	return known && ok
 }

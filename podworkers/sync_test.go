@@ -339,6 +339,56 @@ func TestReadinessWhilePulling(t *testing.T) {
 	})
 }
 
+// TestReadyAnewWhilePulling: a container that was started anew is ready again once its probe passes, also while the same step pulls the
+// image of another.
+func TestReadyAnewWhilePulling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		pod := testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"check"}}},
+				PeriodSeconds: 10, FailureThreshold: 3, SuccessThreshold: 1, TimeoutSeconds: 1,
+			}
+			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "b", Image: "image:2", ImagePullPolicy: corev1.PullIfNotPresent})
+		})
+		b.update(Update{Pod: pod})
+		b.wait(time.Minute)
+		before := b.fake.ContainerID("a")
+
+		b.fake.Delay("PullImage", time.Hour)
+		pod = pod.DeepCopy()
+		pod.Spec.Containers[0].Image, pod.Spec.Containers[1].Image = "image:2", "large:1"
+		b.update(Update{Pod: pod})
+		b.wait(2 * time.Minute)
+		if b.fake.ContainerID("a") == before || !strings.Contains(b.allEvents(), `Pulling image "large:1"`) {
+			t.Fatal("the container was not started anew, or no image is pulled")
+		}
+		if s := b.statusOf("u").ContainerStatuses[0]; s.Name != "a" || !s.Ready {
+			t.Errorf("container %s is ready: %v", s.Name, s.Ready)
+		}
+	})
+}
+
+// TestRingsOn: of what rings while a step reports meanwhile, the first is left for the next step, with its time.
+func TestRingsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		pod := testPod("u", nil)
+		b.update(Update{Pod: pod})
+		observed, _ := b.opts.Cache.Get("u")
+		w, began := newWorker(b.Workers, pod), time.Now()
+		end := w.reportMeanwhile(pod, observed)
+		for _, why := range []string{"first", "second"} {
+			w.poke(why)
+			b.wait(time.Second)
+		}
+		end()
+		if bell := <-w.wake; bell != (ring{"first", began}) {
+			t.Errorf("what rings is %q, since %v after the first", bell.why, bell.since.Sub(began))
+		}
+	})
+}
+
 // TestReadinessAndStartup: a container is started once its startup probe has passed, and ready once its readiness
 // probe has.
 func TestReadinessAndStartup(t *testing.T) {

@@ -1,6 +1,7 @@
 package podworkers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,12 +53,16 @@ func (w *worker) reportMeanwhile(pod *corev1.Pod, observed *cri.PodStatus) (end 
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
+		var first ring
 		for {
 			select {
 			case bell := <-w.wake:
-				defer w.poke(bell.why) // the bell may have rung for something else too, which the next step handles
+				first = cmp.Or(first, bell)
 				w.report(pod, observed)
 			case <-stop:
+				if first.why != "" { // it may have rung for something else too, which the next step handles
+					w.ring(first)
+				}
 				return
 			}
 		}

@@ -115,9 +115,11 @@ func (w *worker) remove() {
 }
 
 // poke rings the bell, for another step. Of several reasons the first is kept.
-func (w *worker) poke(why string) {
+func (w *worker) poke(why string) { w.ring(ring{why, time.Now()}) }
+
+func (w *worker) ring(bell ring) {
 	select {
-	case w.wake <- ring{why, time.Now()}:
+	case w.wake <- bell:
 	default:
 	}
 }
