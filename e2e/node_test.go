@@ -49,8 +49,9 @@ func TestNode(t *testing.T) {
 	})
 }
 
-// TestReadyWithinTwoSeconds: a kubelet that starts beside a running runtime makes its node Ready at once.
-func TestReadyWithinTwoSeconds(t *testing.T) {
+// TestReadyAtOnce: a kubelet that starts beside a running runtime makes its node Ready without waiting for the next update of
+// the status, which would be ten minutes later here.
+func TestReadyAtOnce(t *testing.T) {
 	ctx := onStack(t)
 	if kubelet != nil {
 		stopKubelet(t)
@@ -59,10 +60,7 @@ func TestReadyWithinTwoSeconds(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	startKubelet(ctx, t, stack.KubeletOptions{})
-	took := time.Since(start)
-	t.Logf("Ready after %v", took)
-	if took > 2*time.Second {
-		t.Errorf("the node was Ready after %v, want within 2 s of the start", took)
-	}
+	startKubelet(ctx, t, stack.KubeletOptions{Config: map[string]any{"nodeStatusUpdateFrequency": "10m"}})
+	t.Logf("Ready after %v", time.Since(start))
+	stopKubelet(t)
 }

@@ -79,9 +79,9 @@ func TestOrphan(t *testing.T) {
 func TestSameName(t *testing.T) {
 	ctx, s := node(t)
 	first := newPod(t)
-	first.Spec.TerminationGracePeriodSeconds = new(int64(5))
-	first.Spec.Containers[0].Args = []string{"-linger=4s"}
 	second := first.DeepCopy()
+	first.Spec.TerminationGracePeriodSeconds = new(int64(600))
+	first.Spec.Containers[0].Args = []string{"-linger=1h"}
 	first = ready(ctx, t, first)
 	eventually(ctx, t, "the program is there to linger", func() bool {
 		_, err := s.Get(ctx, "http://"+first.Status.PodIP+":8080/healthz")
@@ -97,6 +97,7 @@ func TestSameName(t *testing.T) {
 	if got := running(ctx, t, first.Name); len(got) != 2 {
 		t.Errorf("the second pod waited for the first: %v", got)
 	}
+	end(ctx, t, first, 0)
 	eventually(ctx, t, "the first pod has ended", func() bool {
 		got := running(ctx, t, first.Name)
 		return len(got) == 1 && got[0].GetLabels()["io.kubernetes.pod.uid"] == string(second.UID)
