@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
@@ -70,7 +71,8 @@ func (r *run) upgrading() (http.RoundTripper, spdy.Upgrader, error) {
 	return transport, spdy.NewUpgraderForStreaming(tripper), err
 }
 
-// checkpoint asks for a checkpoint until the kubelet answers. Most runtimes can make none, which is an answer too.
+// checkpoint asks for a checkpoint until the kubelet answers. Most runtimes can make none, which is an answer too; that the kubelet
+// does not know the pod yet, since it has just started, is none.
 func checkpoint(ctx context.Context, r *run, pod *corev1.Pod) error {
 	client, err := r.s.KubeletClient("matrix", "system:masters")
 	if err != nil {
@@ -86,7 +88,10 @@ func checkpoint(ctx context.Context, r *run, pod *corev1.Pod) error {
 			return false
 		}
 		defer answer.Body.Close()
-		_, err = io.Copy(io.Discard, answer.Body)
+		text, readErr := io.ReadAll(answer.Body)
+		if err = readErr; err == nil && strings.Contains(string(text), "does not exist") {
+			err = fmt.Errorf("%s: %s", answer.Status, text)
+		}
 		return err == nil
 	}) {
 		return fmt.Errorf("a checkpoint of %s was never answered: %w", pod.Name, err)
