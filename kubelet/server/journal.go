@@ -45,14 +45,14 @@ func parseJournalQuery(values url.Values) (q journalQuery, err error) {
 		case serviceName.MatchString(name):
 			q.services = append(q.services, name)
 		default:
-			return q, badQuery("query: %q: want the name of a service, or one file", name)
+			return q, badRequest("query: %q: want the name of a service, or one file", name)
 		}
 	}
 	if q.options, err = journalOptions(values); err != nil {
 		return q, err
 	}
 	if len(q.services) > queryServices || q.file != "" && len(q.services)+len(q.options) > 0 {
-		return q, badQuery("query: want up to %d services, or one file without options", queryServices)
+		return q, badRequest("query: want up to %d services, or one file without options", queryServices)
 	}
 	return q, nil
 }
@@ -63,13 +63,13 @@ func journalOptions(values url.Values) (options []string, err error) {
 	for i, name := range []string{"sinceTime", "untilTime"} {
 		if text := values.Get(name); text != "" {
 			if times[i], err = time.Parse(time.RFC3339, text); err != nil {
-				return nil, badQuery("%s: %v", name, err)
+				return nil, badRequest("%s: %v", name, err)
 			}
 			options = append(options, "--"+strings.TrimSuffix(name, "Time")+"="+times[i].UTC().Format("2006-01-02 15:04:05 UTC"))
 		}
 	}
 	if !times[1].IsZero() && times[0].After(times[1]) {
-		return nil, badQuery("untilTime: must be after sinceTime")
+		return nil, badRequest("untilTime: must be after sinceTime")
 	}
 	for _, number := range []struct {
 		name, option string
@@ -81,21 +81,17 @@ func journalOptions(values url.Values) (options []string, err error) {
 		}
 		n, err := strconv.Atoi(text)
 		if err != nil || n < number.least || n > number.most {
-			return nil, badQuery("%s: %q: want a number from %d to %d", number.name, text, number.least, number.most)
+			return nil, badRequest("%s: %q: want a number from %d to %d", number.name, text, number.least, number.most)
 		}
 		options = append(options, number.option+strconv.Itoa(n))
 	}
 	if pattern := values.Get("pattern"); pattern != "" {
 		if _, err := syntax.Parse(pattern, syntax.Perl); err != nil {
-			return nil, badQuery("pattern: %v", err)
+			return nil, badRequest("pattern: %v", err)
 		}
 		options = append(options, "--grep="+pattern)
 	}
 	return options, nil
-}
-
-func badQuery(format string, args ...any) error {
-	return &httpError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
 // queryLogs answers a query. A service that has nothing in the journal may have a file of its name.
