@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
+
+	podinfo "minikubelet/config/pod"
 )
 
 // isolated tells whether a pod has a limit of its own for what it keeps on the node's disk.
@@ -38,8 +40,9 @@ func sizeLimit(v *corev1.Volume) (limit int64, limited bool) {
 	return v.EmptyDir.SizeLimit.Value(), true
 }
 
-// overLimit tells in upstream's words which limit of its own the pod exceeds, and names it for the metric; "" for none.
-// It is pure.
+// overLimit tells in upstream's words which limit of its own the pod exceeds, and names it for the metric; "" for none. The
+// writable layers count for the pod's limit on whichever filesystem they are, and for a container's where images have no
+// filesystem of their own. It is pure.
 //
 // Upstream: pkg/kubelet/eviction/eviction_manager.go localStorageEviction.
 func overLimit(pod *corev1.Pod, u *podUsage, l layout) (message, signal string) {
@@ -49,24 +52,19 @@ func overLimit(pod *corev1.Pod, u *podUsage, l layout) (message, signal string) 
 			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, v.EmptyDir.SizeLimit.String()), "emptydirfs.limit"
 		}
 	}
-	total := u.disk(contents{rootfs: !l.imageFs, logs: true, volumes: true})
+	total := u.disk(contents{rootfs: true, logs: true, volumes: true})
 	total.add(u.host)
 	if limit, limited := podLimit(pod); limited && total.bytes > limit.Value() {
 		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", limit.String()), "ephemeralpodfs.limit"
 	}
-	for _, used := range u.containers {
-		for i := range pod.Spec.Containers {
-			c := &pod.Spec.Containers[i]
-			limit, limited := c.Resources.Limits[corev1.ResourceEphemeralStorage]
-			if c.Name != used.name || !limited || limit.IsZero() {
-				continue
-			}
-			bytes := used.logs.bytes
-			if !l.imageFs {
-				bytes += used.rootfs.bytes
-			}
-			if bytes > limit.Value() {
-				return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String()), "ephemeralcontainerfs.limit"
+	for container := range podinfo.Containers(pod) {
+		limit := container.Resources.Limits.StorageEphemeral()
+		if limit.IsZero() || !podinfo.IsRegular(pod, container.Name) && !podinfo.IsSidecar(container) {
+			continue
+		}
+		for _, used := range u.containers {
+			if used.name == container.Name && used.disk(contents{rootfs: !l.imageFs, logs: true}).bytes > limit.Value() {
+				return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", used.name, limit.String()), "ephemeralcontainerfs.limit"
 			}
 		}
 	}

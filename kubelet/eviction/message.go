@@ -28,7 +28,7 @@ func explain(pod *corev1.Pod, u *podUsage, t settings.EvictionThreshold, o obser
 	short := meanings[t.Signal].resource
 	seen := o[t.Signal]
 	message = fmt.Sprintf("The node was low on resource: %v. Threshold quantity: %s, available: %s. ",
-		short, format(t.Signal, t.Value.Of(seen.capacity)), format(t.Signal, seen.available))
+		short, quantity(t, seen.capacity), format(t.Signal, seen.available))
 	annotations = map[string]string{}
 	if u == nil {
 		return message, annotations
@@ -79,6 +79,14 @@ func (c containerUsage) exceeds(pod *corev1.Pod, name corev1.ResourceName) (requ
 	}
 	request = containers[i].Resources.Requests[name]
 	return request, used, used.Cmp(request) > 0
+}
+
+// quantity is the threshold, as upstream writes it: a part of a total in binary units, of whatever that is.
+func quantity(t settings.EvictionThreshold, total int64) string {
+	if t.Value.Percent > 0 {
+		return resource.NewQuantity(t.Value.Of(total), resource.BinarySI).String()
+	}
+	return format(t.Signal, t.Value.Of(total))
 }
 
 // format writes bytes in binary units and counts in decimal ones.

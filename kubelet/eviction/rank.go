@@ -38,6 +38,16 @@ type containerUsage struct {
 	rootfs, logs space
 }
 
+func (c containerUsage) disk(measured contents) (sum space) {
+	if measured.rootfs {
+		sum.add(c.rootfs)
+	}
+	if measured.logs {
+		sum.add(c.logs)
+	}
+	return sum
+}
+
 // usages are those of pods; one that could not be read is missing.
 type usages map[types.UID]*podUsage
 
@@ -67,12 +77,7 @@ func contentsOf(signal string, l layout) contents {
 // Upstream: pkg/kubelet/eviction/helpers.go podDiskUsage.
 func (u *podUsage) disk(measured contents) (sum space) {
 	for _, c := range u.containers {
-		if measured.rootfs {
-			sum.add(c.rootfs)
-		}
-		if measured.logs {
-			sum.add(c.logs)
-		}
+		sum.add(c.disk(measured))
 	}
 	if measured.volumes {
 		for _, volume := range u.volumes {

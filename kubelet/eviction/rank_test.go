@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"minikubelet/kubelet/settings"
 )
 
 // podOf reads a pod from words: name, priority, requests of memory and disk.
@@ -92,6 +94,13 @@ func TestOverLimit(t *testing.T) {
 		}
 		return pod
 	}
+	inits := func(policy *corev1.ContainerRestartPolicy) *corev1.Pod {
+		pod := limited("", "1k", "9")
+		pod.Spec.InitContainers, pod.Spec.Containers = pod.Spec.Containers[1:], pod.Spec.Containers[:1]
+		pod.Spec.InitContainers[0].RestartPolicy = policy
+		return pod
+	}
+	sidecar, init := inits(new(corev1.ContainerRestartPolicyAlways)), inits(nil)
 	u := &podUsage{
 		containers: []containerUsage{{name: "app", rootfs: space{bytes: 100}, logs: space{bytes: 50}}, {name: "other", rootfs: space{bytes: 10}}},
 		volumes:    map[string]space{"v": {bytes: 30}}, host: space{bytes: 5},
@@ -112,6 +121,9 @@ func TestOverLimit(t *testing.T) {
 		{limited("", "149", "1k"), layout{imageFs: true}, "", true},
 		{limited("", "49", "1k"), layout{imageFs: true}, `Container app exceeded its local ephemeral storage limit "49". `, true},
 		{limited("", "", "84"), layout{imageFs: true}, "Pod ephemeral local storage usage exceeds the total limit of containers 84. ", true},
+		{limited("", "100", "94"), layout{imageFs: true}, "Pod ephemeral local storage usage exceeds the total limit of containers 194. ", true},
+		{sidecar, layout{}, `Container other exceeded its local ephemeral storage limit "9". `, true},
+		{init, layout{}, "", true},
 	} {
 		message, signal := overLimit(tt.pod, u, tt.l)
 		if message != tt.message || (signal == "") != (message == "") {
@@ -148,6 +160,10 @@ func TestExplain(t *testing.T) {
 		if message != tt.want || fmt.Sprint(annotations) != tt.annotations {
 			t.Errorf("%s: %q %v\nwant %q %s", tt.signal, message, annotations, tt.want, tt.annotations)
 		}
+	}
+	part := settings.EvictionThreshold{Signal: signalNodeFsInodes, Value: settings.Amount{Percent: 5}}
+	if message, _ := explain(pod, nil, part, observations{signalNodeFsInodes: {available: 7, capacity: 6553600}}); message != low+"inodes. Threshold quantity: 320Ki, available: 7. " {
+		t.Errorf("a part of all inodes: %q", message)
 	}
 	pod.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("5Mi")}}
 	message, annotations := explain(pod, u, hard(signalMemory, 4096), o)

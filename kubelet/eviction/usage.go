@@ -25,33 +25,54 @@ import (
 //
 // Upstream: pkg/kubelet/stats/cri_stats_provider.go ListPodStats.
 func (m *Manager) usages(ctx context.Context, pods []*corev1.Pod, disk bool) usages {
-	request := &runtimeapi.ListContainerStatsRequest{}
-	if len(pods) == 1 {
-		request.Filter = &runtimeapi.ContainerStatsFilter{LabelSelector: map[string]string{kubelettypes.KubernetesPodUIDLabel: string(pods[0].UID)}}
-	}
-	asking, cancel := context.WithTimeout(ctx, runtimePatience)
-	answer, err := m.CRI.Runtime.ListContainerStats(asking, request)
-	cancel()
+	running, err := m.running(ctx, pods)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Eviction: the runtime does not tell what containers use")
 	}
-	type key struct {
-		uid  types.UID
-		name string
-	}
-	stats := map[key]*runtimeapi.ContainerStats{}
-	for _, s := range answer.GetStats() {
-		uid := types.UID(s.GetAttributes().GetLabels()[kubelettypes.KubernetesPodUIDLabel])
-		stats[key{uid, s.GetAttributes().GetMetadata().GetName()}] = s
-	}
 	out := usages{}
 	for _, pod := range pods {
-		out[pod.UID] = m.fromStats(pod, func(name string) *runtimeapi.ContainerStats { return stats[key{pod.UID, name}] })
+		out[pod.UID] = m.fromStats(pod, running)
 	}
 	if disk {
 		m.addFiles(ctx, pods, out)
 	}
 	return out
+}
+
+// containerKey is what the kubelet knows a container by.
+type containerKey struct {
+	pod  types.UID
+	name string
+}
+
+// running asks the runtime what the containers of pods use that run. It tells of ended ones too, of an earlier try of a
+// container that restarted for one, which as upstream count for nothing. nil without an answer.
+func (m *Manager) running(ctx context.Context, pods []*corev1.Pod) (map[containerKey]*runtimeapi.ContainerStats, error) {
+	ctx, cancel := context.WithTimeout(ctx, runtimePatience)
+	defer cancel()
+	request := &runtimeapi.ListContainerStatsRequest{}
+	filter := &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}}
+	if len(pods) == 1 {
+		filter.LabelSelector = map[string]string{kubelettypes.KubernetesPodUIDLabel: string(pods[0].UID)}
+		request.Filter = &runtimeapi.ContainerStatsFilter{LabelSelector: filter.LabelSelector}
+	}
+	stats, err := m.CRI.Runtime.ListContainerStats(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.CRI.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: filter})
+	if err != nil {
+		return nil, err
+	}
+	byID := map[string]*runtimeapi.ContainerStats{}
+	for _, s := range stats.GetStats() {
+		byID[s.GetAttributes().GetId()] = s
+	}
+	out := map[containerKey]*runtimeapi.ContainerStats{}
+	for _, c := range list.GetContainers() {
+		out[containerKey{types.UID(c.GetLabels()[kubelettypes.KubernetesPodUIDLabel]), c.GetMetadata().GetName()}] = byID[c.GetId()]
+	}
+	return out, nil
 }
 
 // addFiles measures the files of pods. A pod whose files cannot be measured is left out; of one whose files take longer
@@ -81,11 +102,15 @@ const (
 	filesAge      = monitoringPeriod - time.Second // how old a pod's usage may be
 )
 
-// fromStats takes over the runtime's figures; the pod's own cgroup has those of the pod.
-func (m *Manager) fromStats(pod *corev1.Pod, stats func(name string) *runtimeapi.ContainerStats) *podUsage {
+// fromStats takes over the runtime's figures of containers that run, or names all containers if it gave none; the pod's own
+// cgroup has those of the pod.
+func (m *Manager) fromStats(pod *corev1.Pod, running map[containerKey]*runtimeapi.ContainerStats) *podUsage {
 	u := &podUsage{volumes: map[string]space{}}
 	for container := range podinfo.AllContainers(pod) {
-		s := stats(container.Name)
+		s, runs := running[containerKey{pod.UID, container.Name}]
+		if running != nil && !runs {
+			continue
+		}
 		c := containerUsage{
 			name: container.Name, memory: int64(s.GetMemory().GetWorkingSetBytes().GetValue()),
 			rootfs: space{int64(s.GetWritableLayer().GetUsedBytes().GetValue()), int64(s.GetWritableLayer().GetInodesUsed().GetValue())},
