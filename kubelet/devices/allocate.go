@@ -154,7 +154,7 @@ func (m *Manager) reserve(ctx context.Context, pod *corev1.Pod, container, name 
 			if available, err = m.available(name, left); err != nil {
 				return nil, err
 			}
-			available = append(both(preferred, available), without(available, preferred)...)
+			available = preferring(preferred, available)
 		}
 		chosen = append(chosen, available[:left]...)
 	}
@@ -248,7 +248,12 @@ func without(a, b []string) []string {
 	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) })
 }
 
-// both returns the elements of a that b has, in their order.
-func both(a, b []string) []string {
-	return slices.DeleteFunc(slices.Compact(slices.Clone(a)), func(s string) bool { return !slices.Contains(b, s) })
+// preferring returns all elements of all, each once, those of first before the others.
+func preferring(first, all []string) (out []string) {
+	for _, s := range slices.Concat(first, all) {
+		if slices.Contains(all, s) && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,7 +30,7 @@ type Options struct {
 	Dir string
 	// Records keep the devices of pods.
 	Records Records
-	// Changed is called when there are more or fewer devices than before.
+	// Changed is called when there are more or fewer devices than before; soon, but not as often as a plugin may say so.
 	Changed func()
 	// HealthChanged is called with a pod that has a device whose health is another; it may block.
 	HealthChanged func(types.UID)
@@ -61,6 +62,7 @@ type Manager struct {
 	lifetime      context.Context // of the plugins' connections
 	end           context.CancelFunc
 	watching      sync.WaitGroup
+	news          chan struct{} // Changed is due; capacity 1
 	recreated     bool
 	saving        sync.Mutex // writes of the names' file, one at a time
 	saved         []byte     // what it has
@@ -103,7 +105,7 @@ func (r *deviceResource) healthy() []string {
 func New(opts Options) (*Manager, error) {
 	f := promauto.With(opts.Registerer)
 	m := &Manager{
-		opts: opts, resources: map[string]*deviceResource{}, pods: podGrants{},
+		opts: opts, news: make(chan struct{}, 1), resources: map[string]*deviceResource{}, pods: podGrants{},
 		registrations: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_device_plugin_registration_total", Help: "Registrations of device plugins.",
 		}, []string{"resource_name"}),
@@ -138,11 +140,42 @@ func (m *Manager) Run(ctx context.Context, active func(types.UID) bool) {
 	defer m.watching.Wait()
 	defer m.endWatching()
 	m.saveNames()
+	m.watching.Go(m.tell)
 	m.mu.Lock()
 	m.expire() // resources of plugins that do not come back
 	m.mu.Unlock()
 	if err := m.serve(ctx); err != nil {
 		klog.FromContext(ctx).Error(err, "Device plugins cannot register")
+	}
+}
+
+// A plugin that is unsure of its devices may tell of each change of mind. A few are passed on at once, more at the pace of
+// the node's status.
+const (
+	changesAtOnce = 10
+	changesEvery  = 10 * time.Second
+)
+
+func (m *Manager) changed() {
+	select {
+	case m.news <- struct{}{}:
+	default:
+	}
+}
+
+// tell calls Changed as long as Run lasts.
+func (m *Manager) tell() {
+	pace := rate.NewLimiter(rate.Every(changesEvery), changesAtOnce)
+	for {
+		select {
+		case <-m.lifetime.Done():
+			return
+		case <-m.news:
+		}
+		if pace.Wait(m.lifetime) != nil {
+			return
+		}
+		m.opts.Changed()
 	}
 }
 

@@ -218,6 +218,20 @@ func TestPreferred(t *testing.T) {
 	}
 }
 
+// TestPreferredTwice: a device that a plugin prefers twice is given once.
+func TestPreferredTwice(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	p := &devicestest.Plugin{
+		Resource: gpu, Options: pluginapi.DevicePluginOptions{GetPreferredAllocationAvailable: true},
+		Prefer: func([]string, []string, int) []string { return []string{"b", "c", "b"} },
+	}
+	p.Set(healthy("a", "b", "c")...)
+	b.plug(t, p, "gpu.sock", 3)
+	if pod, err := b.admit(t, "pod", nil, container("x", gpu, 3)); err != nil || b.ids(pod, "x") != "b,c,a" {
+		t.Errorf("the pod has %q, %v", b.ids(pod, "x"), err)
+	}
+}
+
 // TestAssigned: what plugins answer reaches the container, and a plugin hears of it before if it wants to.
 func TestAssigned(t *testing.T) {
 	b := newBench(t, t.TempDir())
@@ -291,6 +305,24 @@ func TestHealth(t *testing.T) {
 	b.plug(t, p, "gpu2.sock", 1)
 	if len(calls.of("ListAndWatch")) != 2 {
 		t.Errorf("the plugin heard %q", calls.of(""))
+	}
+}
+
+// TestFlapping: a plugin that changes its mind all the time is believed each time, and the node's status is not written as often.
+func TestFlapping(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	p := &devicestest.Plugin{Resource: gpu}
+	p.Set(healthy("a")...)
+	b.plug(t, p, "gpu.sock", 1)
+	const times = 200
+	for range times {
+		p.Set(&pluginapi.Device{ID: "a", Health: pluginapi.Unhealthy})
+		b.wait(t, gpu, 1, 0)
+		p.Set(healthy("a")...)
+		b.wait(t, gpu, 1, 1)
+	}
+	if n := len(b.changed); n == 0 || n > times {
+		t.Errorf("%d changes were told %d times", 2*times, n)
 	}
 }
 

@@ -77,7 +77,7 @@ func (m *Manager) connect(ctx context.Context, name, socket string) error {
 	m.mu.Unlock()
 	klog.FromContext(ctx).Info("Registered a device plugin", "resource", name, "socket", socket)
 	m.saveNames()
-	m.opts.Changed()
+	m.changed()
 	return nil
 }
 
@@ -99,7 +99,7 @@ func (m *Manager) watch(ctx context.Context, p *plugin) error {
 			return nil
 		}
 		klog.FromContext(ctx).V(2).Info("A device plugin told of its devices", "resource", p.resource, "devices", len(list.GetDevices()))
-		m.opts.Changed()
+		m.changed()
 		for _, uid := range changed {
 			m.opts.HealthChanged(uid)
 		}
@@ -155,7 +155,7 @@ func (m *Manager) disconnected(ctx context.Context, p *plugin, why error) {
 	}
 	m.mu.Unlock()
 	klog.FromContext(ctx).Error(why, "A device plugin is gone", "resource", p.resource, "socket", p.socket)
-	m.opts.Changed()
+	m.changed()
 }
 
 // expire has the node and the record told, after a while, of resources whose last plugin is gone by then. Callers hold mu.
@@ -166,7 +166,7 @@ func (m *Manager) expire() {
 		select {
 		case <-timer.C:
 			m.saveNames()
-			m.opts.Changed()
+			m.changed()
 		case <-m.lifetime.Done():
 		}
 	})
