@@ -83,6 +83,11 @@ func (w *Watcher) Run(ctx context.Context) {
 				return
 			}
 			log.Error(err, "Watching for plugins met an error, looking at all of them again")
+			for socket := range w.plugins {
+				if _, err := os.Lstat(socket); errors.Is(err, fs.ErrNotExist) {
+					w.remove(socket)
+				}
+			}
 			w.scan(ctx, w.dir)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
@@ -195,4 +196,23 @@ func TestUntold(t *testing.T) {
 			t.Errorf("at the end of the watcher: %s", <-r.heard)
 		}
 	}
+}
+
+// TestLostEvents: a plugin whose socket goes while the kernel drops events is deregistered when that is known.
+func TestLostEvents(t *testing.T) {
+	dir := t.TempDir()
+	r := &recorder{heard: make(chan string, 100)}
+	_, stop := announce(t, dir+"/a.sock", &registerapi.PluginInfo{Type: "T", Name: "a", Endpoint: "/e/a", SupportedVersions: []string{"1.0"}})
+	w := New(dir, map[string]Handler{"T": r})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	want(t, r.heard, "validate a", "register a a")
+	if err := w.events.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	w.events.Errors <- fsnotify.ErrEventOverflow
+	want(t, r.heard, "deregister a")
 }
