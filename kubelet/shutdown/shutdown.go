@@ -197,6 +197,9 @@ func (m *Manager) prepare(ctx context.Context, l *logind) error {
 	if err := l.extend(ctx, m.period()); err != nil {
 		return err
 	}
+	if m.ShuttingDown() { // it was called off while there was no connection
+		return m.handle(ctx, l, false)
+	}
 	return l.inhibit(ctx)
 }
 

@@ -171,6 +171,32 @@ func TestRestarted(t *testing.T) {
 	<-over
 }
 
+// TestCalledOffUnseen: a shutdown that was called off while the bus was away is over.
+func TestCalledOffUnseen(t *testing.T) {
+	bus := logindtest.Start(t)
+	c := kubeletconfig.KubeletConfiguration{}
+	c.ShutdownGracePeriod.Duration = 2 * time.Second
+	told := make(chan bool, 1)
+	m := New(Options{
+		Settings: &settings.Settings{KubeletConfiguration: c}, Events: record.NewFakeRecorder(10), Node: &corev1.ObjectReference{}, ConfDir: t.TempDir(),
+		SetShuttingDown: func(on bool) { told <- on },
+	})
+	m.shuttingDown.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); m.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	bus.Lock(t)
+	select {
+	case on := <-told:
+		if on || m.ShuttingDown() {
+			t.Error("the node still shuts down")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the node is not told that it stays")
+	}
+}
+
 // TestReconnect: a bus that goes away is looked for again.
 func TestReconnect(t *testing.T) {
 	bus := logindtest.Start(t)
