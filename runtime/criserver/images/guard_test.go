@@ -90,6 +90,37 @@ func TestRedirectIntoTheNetwork(t *testing.T) {
 	}
 }
 
+// TestRealmInTheNetwork: nor do credentials go there.
+func TestRealmInTheNetwork(t *testing.T) {
+	for _, c := range []struct {
+		registry, realm string
+		replaced        bool
+	}{
+		{"https://registry.example/v2/", "https://10.0.0.1/token", false},
+		{"https://registry.example/v2/", "https://auth.example/token", false},
+		{"https://10.0.0.1:5050/v2/", "https://auth.example/token", false},
+		{"https://10.0.0.1:5050/v2/", "https://10.0.0.1:5050/token", false},
+		{"https://10.0.0.1:5050/v2/", "https://10.0.0.1/token", true},
+	} {
+		g := &guard{inner: challenging(c.realm), limit: 100}
+		response, err := (&http.Client{Transport: g}).Get(c.registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if replaced := !strings.Contains(response.Header.Get("WWW-Authenticate"), c.realm); replaced != c.replaced {
+			t.Errorf("%s says %q", c.registry, response.Header.Get("WWW-Authenticate"))
+		}
+	}
+}
+
+type challenging string
+
+func (c challenging) RoundTrip(request *http.Request) (*http.Response, error) {
+	header := http.Header{"Www-Authenticate": {`Bearer realm="` + string(c) + `",service="test"`}}
+	return &http.Response{StatusCode: http.StatusUnauthorized, Header: header, Body: http.NoBody, Request: request}, nil
+}
+
 type redirecting string
 
 func (r redirecting) RoundTrip(request *http.Request) (*http.Response, error) {

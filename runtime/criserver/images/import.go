@@ -170,7 +170,7 @@ func (s *Store) ociImages(ctx context.Context, files *archive, base string) (ima
 		return nil, err
 	}
 	for _, d := range index.Manifests {
-		if d.Platform != nil && !s.runs(*d.Platform) {
+		if !s.runs(d.Platform) {
 			klog.FromContext(ctx).V(2).Info("Skipped an image for another platform", "platform", d.Platform, "digest", d.Digest)
 			continue
 		}
@@ -224,7 +224,10 @@ func (s *Store) dockerImages(files *archive) (images []archived, err error) {
 			}
 			r, err := s.newRecord(config)
 			if err == nil {
-				err = s.checkConfig(r, len(m.Layers))
+				err = r.checkLayers(len(m.Layers))
+			}
+			if err == nil && !s.runs(r.config.Platform()) {
+				err = fmt.Errorf("no image for %s, only for %s", s.platform, r.config.Platform())
 			}
 			return r, func(_ context.Context, n int) (io.ReadCloser, error) { return files.open(m.Layers[n]) }, err
 		}

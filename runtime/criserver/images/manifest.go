@@ -1,12 +1,12 @@
 package images
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
+	"sort"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -24,13 +24,19 @@ type source interface {
 	config(ctx context.Context, want v1.Descriptor) ([]byte, error)
 }
 
-// maxIndexDepth is how many indexes may name one another before a manifest comes.
-const maxIndexDepth = 4
+// maxManifests is how many indexes and manifests are read to find the one for this machine.
+const maxManifests = 100
 
 // describe goes from a manifest or index to the manifest for this machine, and returns the layers that this names and
 // what the image's config says. The content of the first is read unless it is known.
 func (s *Store) describe(ctx context.Context, from source, at v1.Descriptor, content []byte) ([]v1.Descriptor, *record, error) {
-	for range maxIndexDepth {
+	var offered []string // platforms of other machines
+	candidates := []v1.Descriptor{at}
+	for n := 0; len(candidates) > 0; n, content = n+1, nil {
+		if n == maxManifests {
+			return nil, nil, fmt.Errorf("no image for %s in the first %d manifests and indexes", s.platform, maxManifests)
+		}
+		at, candidates = candidates[0], candidates[1:]
 		if content == nil {
 			var err error
 			if content, err = from.manifest(ctx, at.Digest); err == nil {
@@ -40,16 +46,21 @@ func (s *Store) describe(ctx context.Context, from source, at v1.Descriptor, con
 				return nil, nil, fmt.Errorf("read manifest %s: %w", at.Digest, err)
 			}
 		}
-		if !isIndex(at.MediaType, content) {
-			return s.describeManifest(ctx, from, at.MediaType, content)
+		if isIndex(at.MediaType, content) {
+			fitting, others, err := s.choose(content)
+			if err != nil {
+				return nil, nil, err
+			}
+			candidates, offered = append(fitting, candidates...), append(offered, others...)
+			continue
 		}
-		var err error
-		if at, err = s.choose(content); err != nil {
-			return nil, nil, err
+		layers, r, err := s.describeManifest(ctx, from, at.MediaType, content)
+		if err != nil || s.runs(r.config.Platform()) {
+			return layers, r, err
 		}
-		content = nil
+		offered = append(offered, r.config.Platform().String())
 	}
-	return nil, nil, fmt.Errorf("indexes are nested more than %d deep", maxIndexDepth)
+	return nil, nil, fmt.Errorf("no image for %s, only for [%s]", s.platform, strings.Join(offered, ", "))
 }
 
 // describeManifest does not read the config again when an image here has it.
@@ -73,7 +84,7 @@ func (s *Store) describeManifest(ctx context.Context, from source, mediaType typ
 			return nil, nil, fmt.Errorf("read image config: %w", err)
 		}
 	}
-	return manifest.Layers, r, s.checkConfig(r, len(manifest.Layers))
+	return manifest.Layers, r, r.checkLayers(len(manifest.Layers))
 }
 
 // parseManifest refuses what is not an image that can run here.
@@ -102,13 +113,10 @@ func (s *Store) parseManifest(content []byte, mediaType types.MediaType) (*v1.Ma
 	return &m, nil
 }
 
-// checkConfig compares an image's config with the number of layers that come with it, and with this machine.
-func (s *Store) checkConfig(r *record, layers int) error {
-	if have := len(r.Chains); have != layers {
-		return fmt.Errorf("image has %d layers in its manifest and %d in its config: perhaps it is an artifact of another kind", layers, have)
-	}
-	if p := r.config.Platform(); p != nil && !s.runs(*p) {
-		return fmt.Errorf("image is for %s, this machine is %s", p, s.platform)
+// checkLayers compares an image's config with the number of layers that come with it.
+func (r *record) checkLayers(n int) error {
+	if have := len(r.Chains); have != n {
+		return fmt.Errorf("image has %d layers in its manifest and %d in its config: perhaps it is an artifact of another kind", n, have)
 	}
 	return nil
 }
@@ -143,7 +151,9 @@ func specOf(p v1.Platform) specs.Platform {
 }
 
 // runs takes an image that does not say its platform for one that runs everywhere.
-func (s *Store) runs(p v1.Platform) bool { return p.OS == "" || p.Architecture == "" || s.fits(p) }
+func (s *Store) runs(p *v1.Platform) bool {
+	return p == nil || p.OS == "" || p.Architecture == "" || s.fits(*p)
+}
 
 // isIndex goes by the media type, and by content where a registry does not tell one.
 func isIndex(mediaType types.MediaType, content []byte) bool {
@@ -157,31 +167,28 @@ func isIndex(mediaType types.MediaType, content []byte) bool {
 	return !mediaType.IsImage() && json.Unmarshal(content, &shape) == nil && shape.Manifests != nil && shape.Config == nil
 }
 
-// choose picks the manifest for this machine from an index. An entry without a platform serves when no other does.
-func (s *Store) choose(content []byte) (v1.Descriptor, error) {
+// choose picks from an index what may lead to the image for this machine: entries for it, the best first, then those
+// without a platform. others are the platforms of the rest.
+func (s *Store) choose(content []byte) (fitting []v1.Descriptor, others []string, err error) {
 	var idx v1.IndexManifest
 	if err := json.Unmarshal(content, &idx); err != nil {
-		return v1.Descriptor{}, fmt.Errorf("read index: %w", err)
+		return nil, nil, fmt.Errorf("read index: %w", err)
 	}
-	var best, unnamed *v1.Descriptor
-	var offered []string
-	for i, m := range idx.Manifests {
+	var unnamed []v1.Descriptor
+	for _, m := range idx.Manifests {
 		switch {
 		case m.Platform != nil && m.Platform.OS == "unknown": // says how another one was made
 		case m.Digest.Hex == "" || !m.MediaType.IsImage() && !m.MediaType.IsIndex() && m.MediaType != "":
 		case m.Platform == nil || m.Platform.OS == "":
-			if unnamed == nil {
-				unnamed = &idx.Manifests[i]
-			}
+			unnamed = append(unnamed, m)
+		case s.fits(*m.Platform):
+			fitting = append(fitting, m)
 		default:
-			offered = append(offered, m.Platform.String())
-			if s.fits(*m.Platform) && (best == nil || s.order.Less(specOf(*m.Platform), specOf(*best.Platform))) {
-				best = &idx.Manifests[i]
-			}
+			others = append(others, m.Platform.String())
 		}
 	}
-	if best = cmp.Or(best, unnamed); best == nil {
-		return v1.Descriptor{}, fmt.Errorf("no image for %s, only for [%s]", s.platform, strings.Join(offered, ", "))
-	}
-	return *best, nil
+	sort.SliceStable(fitting, func(i, j int) bool {
+		return s.order.Less(specOf(*fitting[i].Platform), specOf(*fitting[j].Platform))
+	})
+	return append(fitting, unnamed...), others, nil
 }

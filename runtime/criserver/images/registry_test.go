@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -66,6 +68,38 @@ func TestPullChoosesThePlatform(t *testing.T) {
 	if _, err := images.Open(testContext(t), images.Options{Root: t.TempDir(), Platform: "linux"}); err == nil {
 		t.Error("platform without architecture is taken")
 	}
+}
+
+// TestIndexWithoutPlatforms: only the images' configs, or the indexes below, say which machine each entry is for.
+func TestIndexWithoutPlatforms(t *testing.T) {
+	registry := newServer(t)
+	mine := imageOf(t, files(t, "a", "mine"))
+	other := withConfig(t, imageOf(t, files(t, "a", "other")), func(c *v1.ConfigFile) { c.Architecture = "s390x" })
+	named := func(image mutate.Appendable, architecture string) mutate.IndexAddendum {
+		return mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}}}
+	}
+	index := func(entries ...mutate.IndexAddendum) v1.ImageIndex {
+		return mutate.AppendManifests(empty.Index, entries...)
+	}
+	s := open(t, images.Options{})
+	for name, i := range map[string]v1.ImageIndex{
+		"manifests": index(mutate.IndexAddendum{Add: other}, mutate.IndexAddendum{Add: mine}),
+		"indexes":   index(mutate.IndexAddendum{Add: index(named(other, "s390x"))}, mutate.IndexAddendum{Add: index(named(mine, runtime.GOARCH))}),
+		"both":      index(named(index(named(other, "s390x")), runtime.GOARCH), mutate.IndexAddendum{Add: mine}),
+	} {
+		id := pull(t, s, registry.push(t, name+":1", i))
+		if got := read(t, mount(t, s, name, id), "a"); got != "mine" {
+			t.Errorf("%s: the image is %s", name, got)
+		}
+	}
+	_, err := s.Pull(testContext(t), registry.push(t, "none:1", index(mutate.IndexAddendum{Add: other}, named(index(named(other, "arm64")), "s390x"))), nil)
+	wantError(t, err, "no image for linux/"+runtime.GOARCH, "s390x")
+	deep := index(mutate.IndexAddendum{Add: mine})
+	for range 110 {
+		deep = index(mutate.IndexAddendum{Add: deep})
+	}
+	_, err = s.Pull(testContext(t), registry.push(t, "deep:1", deep), nil)
+	wantError(t, err, "first 100 manifests")
 }
 
 func TestCredentials(t *testing.T) {
@@ -163,6 +197,37 @@ func TestIdentityToken(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := s.Pull(testContext(t), ref, &runtimeapi.AuthConfig{IdentityToken: "other"})
+	wantError(t, err, "not authorized")
+}
+
+// TestTokenServerAtAPrivateAddress: a registry that is reached by its address in a private network has its token server at
+// another port of it.
+func TestTokenServerAtAPrivateAddress(t *testing.T) {
+	registry := newServer(t)
+	ref := registry.push(t, "app:1", imageOf(t, files(t, "a", "1")))
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		if user+":"+password != "user:word" || r.FormValue("service") != "test" || r.FormValue("for") != "all" || r.FormValue("scope") == "" || r.URL.Path != "/jwt/auth" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		_, _ = fmt.Fprint(w, `{"token":"granted"}`)
+	}))
+	t.Cleanup(tokens.Close)
+	inner := registry.Config.Handler
+	registry.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "Bearer granted" {
+			inner.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+tokens.URL+`/jwt/auth?for=all",service="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	s := open(t, images.Options{})
+	if _, err := s.Pull(testContext(t), ref, &runtimeapi.AuthConfig{Username: "user", Password: "word"}); err != nil {
+		t.Error(err)
+	}
+	_, err := s.Pull(testContext(t), ref, &runtimeapi.AuthConfig{Username: "user", Password: "other"})
 	wantError(t, err, "not authorized")
 }
 

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/distribution/reference"
@@ -157,6 +159,7 @@ type guard struct {
 	inner    http.RoundTripper
 	insecure bool
 	limit    int64
+	tokens   atomic.Pointer[url.URL] // where requests for tokenPath go
 }
 
 // blobKey marks the context of requests whose answer the caller bounds itself.
@@ -164,6 +167,11 @@ type blobKey struct{}
 
 // RoundTrip implements http.RoundTripper.
 func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
+	if server := g.tokens.Load(); server != nil && request.URL.Path == tokenPath {
+		query := request.URL.RawQuery
+		request = request.Clone(request.Context())
+		request.Host, request.URL = server.Host, &url.URL{Scheme: server.Scheme, Host: server.Host, Path: server.Path, RawQuery: query}
+	}
 	if request.URL.Scheme != "https" && !g.insecure && !addressOf(request.URL.Hostname()).IsLoopback() {
 		return nil, fmt.Errorf("%s does not answer by HTTPS, and is not configured as insecure", request.URL.Host)
 	}
@@ -171,6 +179,9 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	response, err := g.inner.RoundTrip(request)
+	if err == nil && response.StatusCode == http.StatusUnauthorized {
+		g.replaceRealm(response, request.URL)
+	}
 	if err == nil && request.Context().Value(blobKey{}) == nil {
 		response.Body = struct {
 			io.Reader
@@ -178,6 +189,30 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		}{bounded.NewReader(response.Body, g.limit), response.Body}
 	}
 	return response, err
+}
+
+// tokenPath stands for a token server at a private address.
+const tokenPath = "/token-server-of-this-registry"
+
+var realmPattern = regexp.MustCompile(`realm="([^"]*)"`)
+
+// replaceRealm makes a token server at a private address a path of the registry that names it, if that has a private
+// address itself, as where GitLab is reached by its address: go-containerregistry takes all such servers for attacks.
+func (g *guard) replaceRealm(response *http.Response, registry *url.URL) {
+	challenges := response.Header["Www-Authenticate"]
+	for i, challenge := range challenges {
+		realm := realmPattern.FindStringSubmatch(challenge)
+		if realm == nil {
+			continue
+		}
+		server, err := url.Parse(realm[1])
+		if err != nil || server.Host == registry.Host || !isPrivate(server.Hostname()) || !isPrivate(registry.Hostname()) {
+			continue
+		}
+		g.tokens.Store(server)
+		replaced := url.URL{Scheme: registry.Scheme, Host: registry.Host, Path: tokenPath, RawQuery: server.RawQuery}
+		challenges[i] = strings.Replace(challenge, realm[1], replaced.String(), 1)
+	}
 }
 
 // checkRedirect keeps a public registry from making this machine ask for addresses of its own network, such as the
