@@ -16,9 +16,9 @@ import (
 	"minikubelet/runtime/criserver/trees"
 )
 
-// tree writes below one directory and nowhere else. Each parent directory is opened by openat2, which follows no
-// symbolic link and does not leave the directory; what is then done is done to one name in it, without following either.
-// os.Root follows links inside the directory, where a layer's links mean something in the container only.
+// tree writes below one directory and nowhere else. Each parent directory is opened by openat2, which follows symbolic
+// links only as long as they stay below the directory, such as /lib to usr/lib; what is then done is done to one name in
+// it, without following links. os.Root does the same with a call for each component of each name.
 type tree struct {
 	dir     *os.File
 	entries int // of the tar, and directories that they imply
@@ -53,25 +53,35 @@ func (t *tree) forget() {
 	t.parent = -1
 }
 
-func (t *tree) noteDir(name string, modified time.Time) {
+func (t *tree) addDir(name string, modified time.Time) {
 	t.dirs[name] = modified
 	t.nameBytes += nameCost + len(name)
 }
 
-// open opens a directory.
-func (t *tree) open(name string) (int, error) {
-	return unix.Openat2(int(t.dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	})
+// openTries is how often a directory is opened when a link to it has "..": while anything on the machine is renamed, the
+// kernel may not be sure where that leads.
+const openTries = 100
+
+// open opens a directory. resolve restricts by which way.
+func (t *tree) open(name string, resolve uint64) (fd int, err error) {
+	for range openTries {
+		fd, err = unix.Openat2(int(t.dir.Fd()), name, &unix.OpenHow{
+			Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV | resolve,
+		})
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+	}
+	return fd, err
 }
 
 // openOrMake opens a directory and makes it and those above it where they are missing.
 func (t *tree) openOrMake(name string) (int, error) {
-	fd, err := t.open(name)
+	fd, err := t.open(name, 0)
 	if err == nil || name == "." || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
-		if errors.Is(err, unix.ELOOP) {
-			err = fmt.Errorf("%q is or is below a symbolic link: %w", shorten(name), err)
+		if errors.Is(err, unix.EXDEV) {
+			err = fmt.Errorf("%q is or is below a symbolic link that leads out of the layer: %w", shorten(name), err)
 		}
 		return fd, err
 	}
@@ -86,8 +96,8 @@ func (t *tree) openOrMake(name string) (int, error) {
 		return -1, fmt.Errorf("make directory %q: %w", shorten(name), err)
 	}
 	t.entries++
-	t.noteDir(name, time.Time{})
-	return t.open(name)
+	t.addDir(name, time.Time{})
+	return t.open(name, 0)
 }
 
 // mkdirIn makes a directory; in place of a whiteout one that hides those below.
@@ -123,8 +133,8 @@ func isDirectory(parent int, base string) bool {
 	return lstatIn(parent, base).Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// in returns the directory that name is in, which stays open until the next call.
-func (t *tree) in(name string) (parent int, base string, err error) {
+// openParent opens the directory that name is in, which stays open until the next call.
+func (t *tree) openParent(name string) (parent int, base string, err error) {
 	dir := path.Dir(name)
 	if t.parent >= 0 && t.parentName == dir {
 		return t.parent, path.Base(name), nil
@@ -140,7 +150,7 @@ func (t *tree) in(name string) (parent int, base string, err error) {
 
 // replace runs make, and once more after it has removed what was in the way.
 func (t *tree) replace(name string, makeIt func(parent int, base string) error) error {
-	parent, base, err := t.in(name)
+	parent, base, err := t.openParent(name)
 	if err != nil {
 		return err
 	}
@@ -185,7 +195,10 @@ func (t *tree) createFile(name string) (*os.File, error) {
 
 // link gives a file of this layer another name. A file that only a layer below has cannot get one.
 func (t *tree) link(target, name string) error {
-	from, err := t.open(path.Dir(target))
+	if target == name {
+		return errors.New("it is the link itself")
+	}
+	from, err := t.open(path.Dir(target), 0)
 	if err != nil {
 		return err
 	}
@@ -201,7 +214,7 @@ func (t *tree) link(target, name string) error {
 // whiteout hides name in the layers below: as overlayfs does where this layer has nothing or a directory by that name;
 // any other file of this layer hides them by itself.
 func (t *tree) whiteout(name string) error {
-	parent, base, err := t.in(name)
+	parent, base, err := t.openParent(name)
 	if err != nil {
 		return err
 	}
@@ -231,7 +244,7 @@ func (t *tree) set(name string, header *tar.Header) error {
 	if header.Uid < 0 || header.Uid > maxID || header.Gid < 0 || header.Gid > maxID {
 		return fmt.Errorf("owner %d:%d", header.Uid, header.Gid)
 	}
-	parent, base, err := t.in(name)
+	parent, base, err := t.openParent(name)
 	if err != nil {
 		return err
 	}
@@ -263,7 +276,7 @@ func (t *tree) finishDirs() (implied []string, err error) {
 			implied = append(implied, name)
 			continue
 		}
-		dir, err := t.open(name)
+		dir, err := t.open(name, 0)
 		if err != nil {
 			continue // a later entry replaced it or a directory above it
 		}
@@ -314,11 +327,11 @@ func (t *tree) inherit(names []string, dir string) (left []string, err error) {
 	}
 	defer below.close()
 	for _, name := range names {
-		fd, err := t.open(name)
+		fd, err := t.open(name, 0)
 		if err != nil {
 			continue // a later entry replaced it
 		}
-		if stat, hidden := below.look(name); stat != nil && !isOpaque(fd) {
+		if stat, hidden := below.findDir(name); stat != nil && !isOpaque(fd) {
 			err = errors.Join(unix.Fchown(fd, int(stat.Uid), int(stat.Gid)), unix.Fchmod(fd, stat.Mode&0o7777),
 				unix.UtimesNanoAt(fd, ".", []unix.Timespec{stat.Mtim, stat.Mtim}, 0))
 		} else if !hidden && !isOpaque(fd) {
@@ -332,12 +345,12 @@ func (t *tree) inherit(names []string, dir string) (left []string, err error) {
 	return left, nil
 }
 
-// look finds a directory of a layer. If the layer has none of that name, hidden tells whether it hides those of the layers
+// findDir finds a directory of a layer. If the layer has none of that name, hidden tells whether it hides those of the layers
 // further below: by an opaque directory above it, or by something else in its place or above it.
-func (t *tree) look(name string) (found *unix.Stat_t, hidden bool) {
+func (t *tree) findDir(name string) (found *unix.Stat_t, hidden bool) {
 	for at := name; ; at = path.Dir(at) {
 		var stat unix.Stat_t
-		fd, err := t.open(at)
+		fd, err := t.open(at, unix.RESOLVE_NO_SYMLINKS)
 		if err == nil {
 			err = unix.Fstat(fd, &stat)
 			hidden = isOpaque(fd)

@@ -122,7 +122,8 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	return u.create(name, header, content)
 }
 
-// whiteout hides what layers below have by this name. What this layer has by it stays, before or after in the tar.
+// whiteout hides what layers below have by this name. What this layer itself has by the name stays, whether it comes before
+// or after the whiteout in the tar.
 func (u *unpacker) whiteout(dir, base string) error {
 	if base == "" || base == "." || base == ".." {
 		return errors.New("whiteout of nothing")
@@ -140,7 +141,7 @@ func (u *unpacker) create(name string, header *tar.Header, content io.Reader) (e
 	switch header.Typeflag {
 	case tar.TypeDir:
 		if err = u.tree.mkdir(name); err == nil {
-			u.tree.noteDir(name, header.ModTime)
+			u.tree.addDir(name, header.ModTime)
 		}
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		err = u.file(name, header, content)
@@ -199,14 +200,11 @@ func (u *unpacker) symlink(name, target string) error {
 }
 
 func (u *unpacker) link(name, target string) error {
-	target, err := cleanName(target)
+	cleaned, err := cleanName(target)
+	if err == nil {
+		err = u.tree.link(cleaned, name)
+	}
 	if err != nil {
-		return fmt.Errorf("hard link: %w", err)
-	}
-	if target == name {
-		return errors.New("hard link to itself")
-	}
-	if err := u.tree.link(target, name); err != nil {
 		return fmt.Errorf("hard link to %q: %w", shorten(target), err)
 	}
 	return nil
@@ -232,8 +230,8 @@ func keepXattr(name string) bool {
 	return name == "security.capability" || name == "security.ima" || strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// cleanName makes a path relative to the layer's root. "/etc" is the container's; a path with ".." is refused, even
-// where it would stay inside: no tool writes such, so someone means something by it.
+// cleanName makes a path relative to the layer's root: "/etc" is the container's. A path with ".." is refused, also one that
+// stays inside: no tool writes such paths, so that it is likely to be an attack.
 func cleanName(name string) (string, error) {
 	if len(name) >= unix.PathMax {
 		return "", fmt.Errorf("name of %d characters", len(name))

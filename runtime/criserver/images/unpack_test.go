@@ -264,6 +264,29 @@ func TestHostileLayers(t *testing.T) {
 	}
 }
 
+// TestUnpackBelowALink: packages of a distribution whose /lib is a link to usr/lib come in one layer with it, and name
+// their files both ways. containerd follows the link, too.
+func TestUnpackBelowALink(t *testing.T) {
+	regular := func(name string) entry { return entry{Name: name, Typeflag: tar.TypeReg} }
+	fs := mustUnpack(t, files(t, "usr/lib/below", "0"), layerTar(t, map[string]string{"lib/c.so": "c", "usr/lib/d.so": "d", "lib/dir/e": "e", "opt/up/f": "f"},
+		dir("usr"), entry{Name: "usr/lib", Typeflag: tar.TypeDir, Mode: 0o711}, entry{Name: "lib", Typeflag: tar.TypeSymlink, Linkname: "usr/lib"},
+		regular("lib/c.so"), regular("usr/lib/d.so"), entry{Name: "lib/dir", Typeflag: tar.TypeDir, Mode: 0o700}, regular("lib/dir/e"),
+		entry{Name: "opt/up", Typeflag: tar.TypeSymlink, Linkname: "../usr/lib"}, regular("opt/up/f"),
+		entry{Name: "hard", Typeflag: tar.TypeLink, Linkname: "lib/c.so"}, regular("lib/.wh.below")))
+	if got := read(t, fs, "usr/lib/c.so") + read(t, fs, "usr/lib/d.so") + read(t, fs, "usr/lib/dir/e") + read(t, fs, "hard") + read(t, fs, "usr/lib/f"); got != "cdecf" {
+		t.Errorf("contents %q", got)
+	}
+	if target, _ := os.Readlink(filepath.Join(fs, "lib")); target != "usr/lib" {
+		t.Errorf("lib is a link to %q", target)
+	}
+	if lstat(t, filepath.Join(fs, "usr/lib")).Mode&0o7777 != 0o711 || lstat(t, filepath.Join(fs, "usr/lib/dir")).Mode&0o7777 != 0o700 {
+		t.Error("a directory has another mode")
+	}
+	if whiteout := lstat(t, filepath.Join(fs, "usr/lib/below")); whiteout.Mode&unix.S_IFMT != unix.S_IFCHR || whiteout.Rdev != 0 {
+		t.Error("a file of the layer below is not hidden")
+	}
+}
+
 // TestLinkThroughASymbolicLinkAsName links the symbolic link itself, and not what it names.
 func TestLinkThroughASymbolicLinkAsName(t *testing.T) {
 	fs := mustUnpack(t, layerTar(t, nil, entry{Name: "s", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}, entry{Name: "h", Typeflag: tar.TypeLink, Linkname: "s"}))
