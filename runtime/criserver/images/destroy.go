@@ -70,8 +70,8 @@ func (s *Store) sweepLayers(chains []string) error {
 		if used[chain] {
 			continue
 		}
-		// Under the mutex, so that no work in flight claims the layer between the look and the rename. The name is one of
-		// its own and not in a new directory, which would cost more than all the rest of this.
+		// The mutex is held, so that no work in flight claims the layer between the check and the rename. The new name is
+		// random, since a new directory for it would cost more than all the rest of this.
 		dir := s.path("tmp", "trash-"+rand.Text())
 		if err := os.Rename(s.path("layers", chain), dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failures = append(failures, err)

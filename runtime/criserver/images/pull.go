@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.opentelemetry.io/otel/trace"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -43,13 +43,27 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *runtimeapi.AuthConfi
 	return "", errors.Join(failures...)
 }
 
+// describeTimeout is for all that comes before the layers, which is small. Tests shorten it.
+var describeTimeout = 2 * time.Minute
+
 func (s *Store) pullFrom(ctx context.Context, e endpoint, named reference.Named, auth *runtimeapi.AuthConfig) (*record, error) {
 	s.report(ctx, Event{Image: named.String(), Phase: Resolving})
-	from, digest, layers, r, err := s.resolve(ctx, e, named, auth)
+	describing, cancel := context.WithTimeoutCause(ctx, describeTimeout, fmt.Errorf("the registry takes longer than %s to describe the image", describeTimeout))
+	defer cancel()
+	from, err := s.dial(describing, e, named, auth)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(context.Cause(describing), fmt.Errorf("log in: %w", err))
 	}
-	err = s.install(ctx, r, []reference.Named{named}, digest, func(ctx context.Context, n int) (io.ReadCloser, error) {
+	top, err := from.top(describing, named)
+	if err != nil {
+		return nil, cmp.Or(context.Cause(describing), err)
+	}
+	layers, r, err := s.describe(describing, from, top.Descriptor, top.Manifest)
+	if err != nil {
+		return nil, cmp.Or(context.Cause(describing), err)
+	}
+	// The image is known by the digest of its index, if it has one.
+	err = s.install(ctx, r, []reference.Named{named}, top.Digest, func(ctx context.Context, n int) (io.ReadCloser, error) {
 		return s.fetchBlob(ctx, from, layers[n], func(done int64) {
 			s.report(ctx, Event{Image: named.String(), Layer: r.config.RootFS.DiffIDs[n].String(), Phase: Downloading,
 				Done: done, Total: layers[n].Size})
@@ -60,28 +74,6 @@ func (s *Store) pullFrom(ctx context.Context, e endpoint, named reference.Named,
 	}
 	s.dropBlobs(layers)
 	return r, nil
-}
-
-// describeTimeout is for all that comes before the layers, which is small. Tests shorten it.
-var describeTimeout = 2 * time.Minute
-
-// resolve logs in and reads what the image consists of. The digest is that by which the image is known: of its index, if
-// it has one.
-func (s *Store) resolve(ctx context.Context, e endpoint, named reference.Named, auth *runtimeapi.AuthConfig) (from *session, digest v1.Hash,
-	layers []v1.Descriptor, r *record, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, fmt.Errorf("the registry takes longer than %s to describe the image", describeTimeout))
-	defer cancel()
-	var top *remote.Descriptor
-	if from, err = s.dial(ctx, e, named, auth); err != nil {
-		err = fmt.Errorf("log in: %w", err)
-	} else if top, err = from.top(ctx, named); err == nil {
-		digest = top.Digest
-		layers, r, err = s.describe(ctx, from, top.Descriptor, top.Manifest)
-	}
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return from, digest, layers, r, err
 }
 
 // install unpacks the layers of an image that are missing, and commits it under its names. open opens a layer, compressed

@@ -211,7 +211,7 @@ func (s *Store) commit(ctx context.Context, r *record, names []reference.Named, 
 			return err
 		}
 	}
-	s.settle(ctx)
+	s.persist(ctx)
 	for _, other := range changed[1:] {
 		klog.FromContext(ctx).Info("An image lost its name to a newer one", "imageID", other.ID, "newImageID", r.ID)
 	}
@@ -231,35 +231,36 @@ func without(list, elements []string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(elements, s) })
 }
 
-// settle writes everything to the disk in the background, and then says so in the records. A pull does not wait for the
+// persist writes everything to the disk in the background, and then says so in the records. A pull does not wait for the
 // disk, which may take seconds: a process that is killed loses nothing of what it wrote, only a machine that stops does.
-func (s *Store) settle(ctx context.Context) {
-	s.settling.Go(func() {
+func (s *Store) persist(ctx context.Context) {
+	s.persists.Go(func() {
 		s.syncs.Lock()
 		defer s.syncs.Unlock()
 		s.mu.Lock()
-		var unsettled []*record
+		var pending []*record
 		for _, r := range s.images {
 			if r.Boot != "" {
-				unsettled = append(unsettled, r)
+				pending = append(pending, r)
 			}
 		}
 		s.mu.Unlock()
-		if len(unsettled) == 0 {
+		if len(pending) == 0 {
 			return // the one before has done it
 		}
 		err := s.syncFilesystem()
 		if err == nil {
-			err = s.markSettled(unsettled)
+			err = s.markPersisted(pending)
 		}
 		if err != nil {
-			klog.FromContext(ctx).Error(err, "Images could not be written to the disk; they will be lost if the machine stops now", "images", len(unsettled))
+			klog.FromContext(ctx).Error(err, "Images could not be written to the disk; they will be lost if the machine stops now", "images", len(pending))
 		}
 	})
 }
 
-// markSettled leaves out records that have changed meanwhile: each change is followed by a call of settle.
-func (s *Store) markSettled(records []*record) error {
+// markPersisted says of records that they outlive the machine's stop. It leaves out those that have changed meanwhile: each
+// change is followed by a call of persist.
+func (s *Store) markPersisted(records []*record) error {
 	s.commits.Lock()
 	defer s.commits.Unlock()
 	for _, r := range records {
@@ -269,9 +270,9 @@ func (s *Store) markSettled(records []*record) error {
 		if !current {
 			continue
 		}
-		settled := *r
-		settled.Boot = ""
-		if err := s.writeRecord(&settled); err != nil {
+		persisted := *r
+		persisted.Boot = ""
+		if err := s.writeRecord(&persisted); err != nil {
 			return err
 		}
 	}

@@ -27,7 +27,7 @@ func (s *Store) endpoints(host string) []endpoint {
 	return append(mirrors, endpoint{host: host, insecure: s.options.Registries[s.configured(host)].Insecure})
 }
 
-// configured is the name in the configuration of what holds for a registry.
+// configured is the key in the configuration of what applies to a registry: its host, or that of all others.
 func (s *Store) configured(host string) string {
 	if _, ok := s.options.Registries[host]; ok {
 		return host
@@ -122,7 +122,7 @@ func sameServer(address, host string) bool {
 	return err == nil && matched || u.Host == host
 }
 
-// dockerHub knows the names that registry has had.
+// dockerHub gives one name to the hosts that Docker Hub has had.
 func dockerHub(host string) string {
 	if host == "docker.io" || host == "registry-1.docker.io" {
 		return name.DefaultRegistry

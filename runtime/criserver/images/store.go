@@ -21,7 +21,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 
@@ -100,7 +99,7 @@ type Store struct {
 
 	commits  sync.Mutex     // held while records are written
 	syncs    sync.Mutex     // held while all of the store is written to the disk
-	settling sync.WaitGroup // see settle
+	persists sync.WaitGroup // calls of persist that are not done
 
 	mu        sync.Mutex
 	images    map[string]*record  // by ID
@@ -131,7 +130,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // Close gives the directory up, after everything has reached the disk. Mounted snapshots stay mounted.
 func (s *Store) Close() error {
 	s.stop()
-	s.settling.Wait()
+	s.persists.Wait()
 	s.http.CloseIdleConnections()
 	if s.lock == nil {
 		return nil // Open failed before it had the directory
@@ -149,7 +148,7 @@ func (s *Store) configure(context.Context) error {
 		return err
 	}
 	s.options.Root = root
-	text := cmp.Or(s.options.Platform, runtime.GOOS+"/"+runtime.GOARCH)
+	text := cmp.Or(s.options.Platform, platforms.Format(platforms.DefaultSpec())) // with the variant of an ARM
 	platform, err := v1.ParsePlatform(text)
 	if err != nil || platform.OS == "" || platform.Architecture == "" {
 		return fmt.Errorf("platform %q is not os/architecture[/variant]", text)
@@ -211,41 +210,30 @@ func (s *Store) load(ctx context.Context) error {
 	if err := errors.Join(s.sweepLayers(chains), s.sweepBlobs(downloadAge)); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not delete all layers and downloads that no image needs; the next start tries again")
 	}
-	s.settle(ctx) // what an earlier process could not
+	s.persist(ctx) // what an earlier process could not
 	return nil
 }
 
 // locks is a mutex for each key, which can be waited for with a context.
 type locks struct {
-	mu   sync.Mutex
-	held map[string]chan struct{} // closed when the key is free again
+	held sync.Map // of a key: a channel that is closed when the key is free again
 }
 
 // lock returns the function that unlocks.
 func (l *locks) lock(ctx context.Context, key string) (func(), error) {
+	mine := make(chan struct{})
 	for {
-		l.mu.Lock()
-		free := l.held[key]
-		if free == nil {
-			break
+		holder, held := l.held.LoadOrStore(key, mine)
+		if !held {
+			return func() {
+				l.held.Delete(key)
+				close(mine)
+			}, nil
 		}
-		l.mu.Unlock()
 		select {
-		case <-free:
+		case <-holder.(chan struct{}):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
-	defer l.mu.Unlock()
-	if l.held == nil {
-		l.held = map[string]chan struct{}{}
-	}
-	free := make(chan struct{})
-	l.held[key] = free
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.held, key)
-		close(free)
-	}, nil
 }
