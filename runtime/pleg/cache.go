@@ -150,7 +150,7 @@ func (c *Cache) update(r *cri.PodStatus, from source) (old, now *cri.PodStatus) 
 	return old, now
 }
 
-// gone notes that a sandbox or container was removed. It returns what was known of its pod before, and what is now.
+// gone remembers that a sandbox or container was removed. It returns what was known of its pod before, and what is now.
 func (c *Cache) gone(id string) (old, now *cri.PodStatus) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,14 +211,15 @@ func (c *Cache) complete() bool {
 	return !c.listed.IsZero()
 }
 
-// listedAt says that all pods of the runtime have been listed.
-func (c *Cache) listedAt(start time.Time) {
+// listedAt says when a list of all pods of the runtime began, and returns when the one before did.
+func (c *Cache) listedAt(start time.Time) (before time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.listed = start
+	before, c.listed = c.listed, start
 	for id, at := range c.removed {
 		if start.Sub(at) > rememberRemoved {
 			delete(c.removed, id)
 		}
 	}
+	return before
 }

@@ -1,6 +1,7 @@
 package pleg
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -16,13 +17,13 @@ import (
 // Upstream: pkg/kubelet/pleg/generic.go computeEvents
 func changed(old, now *cri.PodStatus) bool {
 	before, after := states(old), states(now)
-	for _, b := range before {
-		if b.state != exited && after.of(b.id) == gone {
+	for id, state := range before {
+		if state != exited && after[id] == gone {
 			return true
 		}
 	}
-	for _, a := range after {
-		if a.state != quiet && a.state != before.of(a.id) {
+	for id, state := range after {
+		if state != quiet && state != before[id] {
 			return true
 		}
 	}
@@ -39,62 +40,35 @@ const (
 	unknown
 )
 
-type object struct {
-	id    string
-	state state
-}
-
-type objects []object
-
-func (o objects) of(id string) state {
-	for _, each := range o {
-		if each.id == id {
-			return each.state
-		}
-	}
-	return gone
-}
-
-func states(pod *cri.PodStatus) objects {
+// states returns the states of a pod's containers and sandboxes by ID.
+func states(pod *cri.PodStatus) map[string]state {
+	out := map[string]state{}
 	if pod == nil {
-		return nil
+		return out
 	}
-	out := make(objects, 0, len(pod.Containers)+len(pod.Sandboxes))
 	for _, c := range pod.Containers {
-		s := unknown
 		switch c.State {
-		case runtimeapi.ContainerState_CONTAINER_CREATED:
-			s = quiet
-		case runtimeapi.ContainerState_CONTAINER_RUNNING:
-			s = running
-		case runtimeapi.ContainerState_CONTAINER_EXITED:
-			s = exited
+		case cri.Created:
+			out[c.ID] = quiet
+		case cri.Running:
+			out[c.ID] = running
+		case cri.Exited:
+			out[c.ID] = exited
+		default:
+			out[c.ID] = unknown
 		}
-		out = append(out, object{c.ID, s})
 	}
 	for _, b := range pod.Sandboxes {
-		s := exited
+		out[b.Id] = exited
 		if b.State == runtimeapi.PodSandboxState_SANDBOX_READY {
-			s = quiet
+			out[b.Id] = quiet
 		}
-		out = append(out, object{b.Id, s})
 	}
 	return out
 }
 
-// same reports that two readings have the same objects in the same states.
-func same(a, b *cri.PodStatus) bool {
-	as, bs := states(a), states(b)
-	if len(as) != len(bs) {
-		return false
-	}
-	for _, each := range as {
-		if bs.of(each.id) != each.state {
-			return false
-		}
-	}
-	return true
-}
+// same reports that two readings have the same containers and sandboxes in the same states.
+func same(a, b *cri.PodStatus) bool { return maps.Equal(states(a), states(b)) }
 
 // source is where a reading comes from.
 type source int
@@ -144,9 +118,9 @@ func join[T any](c *Cache, e *entry, r *cri.PodStatus, from source, known, read 
 // containerAge orders the states that a container goes through, and sandboxAge those of a sandbox.
 func containerAge(c *cri.ContainerStatus) int {
 	switch c.State {
-	case runtimeapi.ContainerState_CONTAINER_CREATED:
+	case cri.Created:
 		return 0
-	case runtimeapi.ContainerState_CONTAINER_EXITED:
+	case cri.Exited:
 		return 2
 	}
 	return 1

@@ -9,7 +9,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Healthy reports whether the runtime was heard from within RelistThreshold.
+// Healthy reports whether the runtime was heard from within relistThreshold.
 func (p *PLEG) Healthy() (bool, error) {
 	p.mu.Lock()
 	seen := p.seen
@@ -19,15 +19,15 @@ func (p *PLEG) Healthy() (bool, error) {
 	}
 	// The message names the moment and not the time since then: a message that changed every second would be written to
 	// the node's status every second.
-	if p.Clock.Since(seen) > p.RelistThreshold {
-		return false, fmt.Errorf("pleg was last seen active at %s; threshold is %v", seen.UTC().Format(time.RFC3339), p.RelistThreshold)
+	if time.Since(seen) > relistThreshold {
+		return false, fmt.Errorf("pleg was last seen active at %s; threshold is %v", seen.UTC().Format(time.RFC3339), relistThreshold)
 	}
 	return true, nil
 }
 
-// alive notes that the runtime spoke.
+// alive remembers that the runtime spoke.
 func (p *PLEG) alive() {
-	now := p.Clock.Now()
+	now := time.Now()
 	p.mu.Lock()
 	p.seen = now
 	p.mu.Unlock()
@@ -40,7 +40,7 @@ type logChange struct {
 	failed bool
 }
 
-func (l *logChange) note(ctx context.Context, err error) {
+func (l *logChange) log(ctx context.Context, err error) {
 	switch log := klog.FromContext(ctx); {
 	case err != nil && !l.failed:
 		log.Error(err, l.what+" failed, will be retried")

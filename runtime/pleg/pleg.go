@@ -13,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/clock"
 
 	"minikubelet/runtime/cri"
 )
@@ -21,17 +20,17 @@ import (
 const (
 	reconnectPeriod = time.Second // of a broken event stream; the client fails at once while the runtime is away
 	reprobePeriod   = time.Minute // of a runtime without events: it may have been replaced
+
+	relistPeriod        = time.Second     // while there are no events
+	eventedRelistPeriod = time.Minute     // while there are
+	relistThreshold     = 3 * time.Minute // how long to be out of touch is unhealthy
 )
 
 // Options is everything a PLEG needs. CRI and Cache are required.
 type Options struct {
-	CRI                 *cri.Client
-	Cache               *Cache
-	RelistPeriod        time.Duration         // while there are no events; 1 s by default
-	EventedRelistPeriod time.Duration         // while there are; 60 s by default
-	RelistThreshold     time.Duration         // how long to be out of touch is unhealthy; 3 min by default
-	Clock               clock.WithTicker      // RealClock by default
-	Registerer          prometheus.Registerer // may be nil
+	CRI        *cri.Client
+	Cache      *Cache
+	Registerer prometheus.Registerer // may be nil
 }
 
 // PLEG follows the runtime.
@@ -44,22 +43,15 @@ type PLEG struct {
 	synced  chan struct{}
 	kick    chan struct{} // relist now
 
-	mu        sync.Mutex
-	streaming bool                   // the event stream is open
-	settled   bool                   // it is, and a relist that began well after that is done
-	relisted  time.Time              // when the last good relist began
-	seen      time.Time              // when the runtime last answered or sent something
-	changed   map[types.UID]struct{} // pods that changed since Changed was called
+	mu           sync.Mutex
+	streaming    bool                   // the event stream is open
+	relistedOnce bool                   // since the stream was opened
+	seen         time.Time              // when the runtime last answered or sent something
+	changed      map[types.UID]struct{} // pods that changed since Changed was called
 }
 
 // New returns a PLEG; Run starts it.
 func New(options Options) *PLEG {
-	options.RelistPeriod = cmp.Or(options.RelistPeriod, time.Second)
-	options.EventedRelistPeriod = cmp.Or(options.EventedRelistPeriod, time.Minute)
-	options.RelistThreshold = cmp.Or(options.RelistThreshold, 3*time.Minute)
-	if options.Clock == nil {
-		options.Clock = clock.RealClock{}
-	}
 	return &PLEG{
 		Options: options,
 		metrics: newMetrics(options.Registerer, options.Cache),
@@ -113,17 +105,5 @@ func (p *PLEG) tell(old, now *cri.PodStatus) {
 	select {
 	case p.bell <- struct{}{}:
 	default:
-	}
-}
-
-// wait returns false when ctx ends first.
-func (p *PLEG) wait(ctx context.Context, d time.Duration) bool {
-	timer := p.Clock.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C():
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

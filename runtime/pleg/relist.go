@@ -24,14 +24,12 @@ func (p *PLEG) relistLoop(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		failures.note(ctx, err)
-		timer := p.Clock.NewTimer(p.pause(complete && err == nil))
+		failures.log(ctx, err)
 		select {
-		case <-timer.C():
+		case <-time.After(p.pause(complete && err == nil)):
 		case <-p.kick:
 		case <-ctx.Done():
 		}
-		timer.Stop()
 	}
 }
 
@@ -41,13 +39,13 @@ func (p *PLEG) pause(complete bool) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.streaming || !complete {
-		return p.RelistPeriod
+		return relistPeriod
 	}
-	if !p.settled {
-		p.settled = true
-		return p.RelistPeriod
+	if !p.relistedOnce {
+		p.relistedOnce = true
+		return relistPeriod
 	}
-	return p.EventedRelistPeriod
+	return eventedRelistPeriod
 }
 
 // relist lists all pods and reads those that are not as the cache has them. complete is false when some could not be
@@ -55,16 +53,17 @@ func (p *PLEG) pause(complete bool) time.Duration {
 //
 // Upstream: pkg/kubelet/pleg/generic.go Relist
 func (p *PLEG) relist(ctx context.Context) (complete bool, err error) {
-	start := p.Clock.Now()
+	start := time.Now()
 	listed, err := cri.ListPods(ctx, p.CRI)
 	if err != nil {
 		return false, err
 	}
 	p.Cache.retain(listed, start, p.tell)
 	complete = p.readChanged(ctx, listed)
-	p.Cache.listedAt(start)
-	p.noteInterval(start)
-	p.metrics.duration.Observe(p.Clock.Since(start).Seconds())
+	if before := p.Cache.listedAt(start); !before.IsZero() {
+		p.metrics.interval.Observe(start.Sub(before).Seconds())
+	}
+	p.metrics.duration.Observe(time.Since(start).Seconds())
 	p.alive()
 	select {
 	case <-p.synced:
@@ -86,9 +85,9 @@ func (p *PLEG) readChanged(ctx context.Context, listed map[types.UID]*cri.PodSta
 		group.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, podReadTimeout)
 			defer cancel()
-			start := p.Clock.Now()
+			start := time.Now()
 			pod, err := cri.ReadPod(ctx, p.CRI, uid, old)
-			p.metrics.podRead.Observe(p.Clock.Since(start).Seconds())
+			p.metrics.podRead.Observe(time.Since(start).Seconds())
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "Reading a pod from the runtime failed, will be retried", "pod", klog.KRef(shallow.Namespace, shallow.Name), "podUID", uid)
 				if known {
@@ -102,14 +101,4 @@ func (p *PLEG) readChanged(ctx context.Context, listed map[types.UID]*cri.PodSta
 		})
 	}
 	return group.Wait() == nil
-}
-
-// noteInterval counts the time since the list before.
-func (p *PLEG) noteInterval(start time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.relisted.IsZero() {
-		p.metrics.interval.Observe(start.Sub(p.relisted).Seconds())
-	}
-	p.relisted = start
 }

@@ -27,7 +27,7 @@ var errNoEvents = errors.New("the runtime ended the event stream at once: it sen
 func (p *PLEG) streamLoop(ctx context.Context) {
 	failures := logChange{what: "Following the events of the runtime"}
 	for ctx.Err() == nil {
-		err := p.follow(ctx, func() { failures.note(ctx, nil) })
+		err := p.follow(ctx, func() { failures.log(ctx, nil) })
 		p.setStreaming(false)
 		if ctx.Err() != nil {
 			return
@@ -37,8 +37,10 @@ func (p *PLEG) streamLoop(ctx context.Context) {
 		if cri.IsUnimplemented(err) || errors.Is(err, errNoEvents) {
 			pause = reprobePeriod
 		}
-		failures.note(ctx, err)
-		if !p.wait(ctx, pause) {
+		failures.log(ctx, err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -54,12 +56,12 @@ func (p *PLEG) follow(ctx context.Context, first func()) error {
 	if err != nil {
 		return fmt.Errorf("open the event stream: %w", err)
 	}
-	opened := p.Clock.Now()
+	opened := time.Now()
 	p.metrics.streams.Inc()
 	p.setStreaming(true)
 	for n := 0; ; n++ {
 		event, err := stream.Recv()
-		if errors.Is(err, io.EOF) && n == 0 && p.Clock.Since(opened) < reconnectPeriod {
+		if errors.Is(err, io.EOF) && n == 0 && time.Since(opened) < reconnectPeriod {
 			return errNoEvents
 		}
 		if errors.Is(err, io.EOF) {
@@ -79,7 +81,7 @@ func (p *PLEG) follow(ctx context.Context, first func()) error {
 func (p *PLEG) setStreaming(on bool) {
 	p.mu.Lock()
 	changed := p.streaming != on
-	p.streaming, p.settled = on, false
+	p.streaming, p.relistedOnce = on, false
 	p.mu.Unlock()
 	if changed {
 		p.relistNow()
@@ -90,15 +92,15 @@ func (p *PLEG) setStreaming(on bool) {
 func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventResponse) {
 	p.alive() // part: health of the PLEG, runtime/pleg/health.go
 	id, removed := event.ContainerId, event.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT
-	now := p.Clock.Now()
+	now := time.Now()
 	age := now.Round(0).Sub(time.Unix(0, event.CreatedAt))
 	at := now.Add(-max(age, 0)) // comparable with other readings although the clock may be set between
 	klog.FromContext(ctx).V(5).Info("Runtime event", "containerID", id, "type", event.ContainerEventType, "age", age)
 	var from *cri.PodStatus // what something was removed from
 	if removed {
-		var now *cri.PodStatus
-		from, now = p.Cache.gone(id)
-		p.tell(from, now)
+		var left *cri.PodStatus
+		from, left = p.Cache.gone(id)
+		p.tell(from, left)
 	}
 	if age.Abs() > plausible {
 		p.relistNow()
@@ -110,8 +112,8 @@ func (p *PLEG) handle(ctx context.Context, event *runtimeapi.ContainerEventRespo
 	if payload == nil && event.PodSandboxStatus == nil && !removed {
 		p.relistNow()
 	}
-	if of := cmp.Or(payload, from); of != nil {
-		cri.Mark(ctx, "runtimeEvent", cri.Pod(of.UID, of.Namespace, of.Name), strings.TrimSuffix(event.ContainerEventType.String(), "_EVENT")+" "+id)
+	if pod := cmp.Or(payload, from); pod != nil {
+		cri.Mark(ctx, "runtimeEvent", cri.Pod(pod.UID, pod.Namespace, pod.Name), strings.TrimSuffix(event.ContainerEventType.String(), "_EVENT")+" "+id)
 	}
 	if payload != nil {
 		p.tell(p.Cache.take(payload.At(at), fromEvent))
