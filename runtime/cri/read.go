@@ -129,7 +129,7 @@ func list(ctx context.Context, client *Client, sandboxes *runtimeapi.PodSandboxF
 }
 
 // fill replaces the shallow entries of pod by full ones, from known where they cannot have changed. A sandbox that is
-// not the newest, or no longer ready, has nothing to add to its list entry but an IP that it lost.
+// not the newest, or no longer ready, stays as it was listed: its status would only add an IP that it no longer has.
 func fill(ctx context.Context, client *Client, pod, known *PodStatus) (*PodStatus, error) {
 	sandboxes, containers := slices.Clone(pod.Sandboxes), make([]*ContainerStatus, 0, len(pod.Containers))
 	if ready := pod.ReadySandbox(); ready != nil {
@@ -173,7 +173,7 @@ func final(old, listed *ContainerStatus) bool {
 	return old.State == Exited && listed.State == old.State && !old.FinishedAt.IsZero()
 }
 
-// passOver logs an entry that cannot be used, at a high level if no kubelet made it.
+// passOver logs an entry that cannot be used: as an error, or only verbosely if no kubelet made it.
 func passOver(ctx context.Context, err error) {
 	log := klog.FromContext(ctx)
 	if errors.Is(err, errNotOurs) {

@@ -37,7 +37,7 @@ func Mark(ctx context.Context, name string, pod *corev1.Pod, why string) {
 }
 
 func begin(ctx context.Context, name string, pod *corev1.Pod, began time.Time, more []attribute.KeyValue) (_ context.Context, end func(error)) {
-	ctx, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithTimestamp(began), trace.WithAttributes(about(pod, 3, more)...))
+	ctx, span := otel.Tracer("minikubelet").Start(ctx, name, trace.WithTimestamp(began), trace.WithAttributes(about(pod, more)...))
 	if !span.IsRecording() {
 		return ctx, func(error) { span.End() }
 	}
@@ -55,10 +55,10 @@ func Pod(uid types.UID, namespace, name string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Namespace: namespace, Name: name}}
 }
 
-// about says where in the source a caller is, so many calls above, which pod it acts on, and more.
-func about(pod *corev1.Pod, above int, more []attribute.KeyValue) []attribute.KeyValue {
+// about says where in the source the caller of Step, Since or Mark is, which pod it acts on, and more.
+func about(pod *corev1.Pod, more []attribute.KeyValue) []attribute.KeyValue {
 	all := append(make([]attribute.KeyValue, 0, 7+len(more)), more...)
-	if pc, file, line, ok := runtime.Caller(above); ok {
+	if pc, file, line, ok := runtime.Caller(3); ok { // above about, begin, and the function that was called
 		name := runtime.FuncForPC(pc).Name()
 		dir := path.Dir(name)
 		pkg, _, _ := strings.Cut(path.Base(name), ".")
