@@ -160,27 +160,30 @@ func (r *reader) skipTo(ctx context.Context, n int64) {
 // history writes what is wanted of the files that the log was rotated to before.
 func (r *reader) history(ctx context.Context) error {
 	for _, f := range r.before {
-		if info, err := f.Stat(); err == nil && !r.Since.IsZero() && info.ModTime().Before(r.Since) {
-			continue
-		}
-		content, err := f.content()
-		if err != nil {
-			err = fmt.Errorf("%w: %w", errUnreadable, err)
-		} else {
-			if err = r.copyFrom(ctx, content, func(int) {}); err == nil || errors.Is(err, errUnreadable) {
-				err = cmp.Or(r.rest(), err)
-				r.inside = false
-			}
-		}
-		switch {
-		case errors.Is(err, errUnreadable):
+		err := r.older(ctx, f)
+		if errors.Is(err, errUnreadable) {
 			klog.FromContext(ctx).V(2).Info("The rest of a rotated log cannot be read and is left out", "path", f.Name(), "err", err)
-		case err != nil:
+		} else if err != nil {
 			return err
 		}
-		r.drop = 0
+		r.drop, r.inside = 0, false
 	}
 	return nil
+}
+
+// older writes what is wanted of one rotated log: nothing if it ends before the time that is asked for.
+func (r *reader) older(ctx context.Context, f rotated) error {
+	if info, err := f.Stat(); err == nil && info.ModTime().Before(r.Since) {
+		return nil
+	}
+	content, err := f.content()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	if err = r.copyFrom(ctx, content, func(int) {}); err == nil || errors.Is(err, errUnreadable) {
+		err = cmp.Or(r.rest(), err)
+	}
+	return err
 }
 
 // errUnreadable is what a broken file gives.

@@ -96,6 +96,18 @@ func TestRotated(t *testing.T) {
 	}
 }
 
+// TestRotatedOlder: files that end before the time that is asked for are passed over, and nothing is left out for them.
+func TestRotatedOlder(t *testing.T) {
+	request := rotatedLog(t, first+" 3", second+" 3", "now 1")
+	old := time.Date(2026, 1, 1, 0, 0, 3, 5e8, time.UTC)
+	must(t, os.Chtimes(request.Path+"."+first, old, old))
+	request.Since, request.Tail = old.Add(time.Second), new(int64(6)) // the tail begins within the file that is passed over
+	var out buffer
+	if err := Copy(t.Context(), &out, nil, request); err != nil || out.String() != lines(4, 7) {
+		t.Errorf("%q, %v; want %q", out.String(), err, lines(4, 7))
+	}
+}
+
 // TestRotatedFollow: what was rotated before comes first, then what is written, through the next rotation.
 func TestRotatedFollow(t *testing.T) {
 	for name, tt := range map[string]struct {
