@@ -5,7 +5,9 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/apis/asn1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -23,6 +26,7 @@ const (
 	anonymous       = "system:anonymous"
 	unauthenticated = "system:unauthenticated"
 	authenticated   = "system:authenticated"
+	credentialID    = "authentication.kubernetes.io/credential-id" // in User.Extra
 )
 
 // User is who sends a request.
@@ -134,5 +138,30 @@ func (a *Auth) certificateUser(chain []*x509.Certificate, now time.Time) (*User,
 	if subject.CommonName == "" {
 		return nil, nil
 	}
-	return &User{Name: subject.CommonName, Groups: withAuthenticated(subject.Organization)}, nil
+	uid, err := uidOf(subject)
+	if err != nil {
+		return nil, fmt.Errorf("read client certificate %q: %w", subject, err)
+	}
+	hash := sha256.Sum256(chain[0].Raw)
+	return &User{
+		Name: subject.CommonName, UID: uid, Groups: withAuthenticated(subject.Organization),
+		Extra: map[string][]string{credentialID: {fmt.Sprintf("X509SHA256=%x", hash)}},
+	}, nil
+}
+
+// uidOf is the UID in a certificate's subject, "" if it has none. A certificate with several is refused.
+//
+// Upstream: staging/src/k8s.io/apiserver/pkg/authentication/request/x509/x509.go parseUIDFromCert
+func uidOf(subject pkix.Name) (uid string, err error) {
+	for _, name := range subject.Names {
+		if !name.Type.Equal(asn1.X509UID()) {
+			continue
+		}
+		if text, ok := name.Value.(string); uid == "" && ok && text != "" {
+			uid = text
+		} else {
+			return "", errors.New("its subject has an empty UID, or more than one")
+		}
+	}
+	return uid, nil
 }

@@ -5,10 +5,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
@@ -139,18 +141,48 @@ func TestCertificates(t *testing.T) {
 		"not yet valid":   {ours, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, false},
 		"for servers":     {ours, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, false},
 		"without name":    {ours, func(c *x509.Certificate) { c.Subject.CommonName = "" }, false},
+		"two UIDs":        {ours, func(c *x509.Certificate) { c.Subject.ExtraNames = uids("7", "8") }, false},
+		"empty UID":       {ours, func(c *x509.Certificate) { c.Subject.ExtraNames = uids("") }, false},
 	} {
 		cert, _ := tt.by.issue(t, tt.change)
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
-		user, err := a.Authenticate(r)
+		user, err := a.Authenticate(showing(cert))
 		switch {
-		case tt.ok && (err != nil || !reflect.DeepEqual(user, &User{Name: "alice", Groups: []string{"admins", authenticated}})):
+		case tt.ok && (err != nil || !reflect.DeepEqual(user, &User{Name: "alice", Groups: []string{"admins", authenticated}, Extra: user.Extra})):
 			t.Errorf("%s: %+v, %v", name, user, err)
 		case !tt.ok && !errors.Is(err, ErrUnauthenticated):
 			t.Errorf("%s: %+v, %v", name, user, err)
 		}
 	}
+}
+
+// TestCertificateAttributes: authorizers get to know which certificate it was, and the UID that is in it.
+func TestCertificateAttributes(t *testing.T) {
+	ours := newCA(t)
+	cert, _ := ours.issue(t, func(c *x509.Certificate) { c.Subject.ExtraNames = uids("7") })
+	user, err := New(Options{ClientCAs: ours.pool}).Authenticate(showing(cert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256(cert.Raw)
+	want := map[string][]string{"authentication.kubernetes.io/credential-id": {"X509SHA256=" + hex.EncodeToString(hash[:])}}
+	if user.UID != "7" || !reflect.DeepEqual(user.Extra, want) {
+		t.Errorf("%+v, want UID 7 and %v", user, want)
+	}
+}
+
+// showing is a request with a client certificate.
+func showing(cert *x509.Certificate) *http.Request {
+	r := request("")
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
+	return r
+}
+
+// uids are names of a certificate's subject that hold UIDs.
+func uids(values ...string) (names []pkix.AttributeTypeAndValue) {
+	for _, value := range values {
+		names = append(names, pkix.AttributeTypeAndValue{Type: []int{1, 3, 6, 1, 4, 1, 57683, 2}, Value: value})
+	}
+	return names
 }
 
 func request(authorization string) *http.Request {
@@ -207,7 +239,7 @@ func TestCredentials(t *testing.T) {
 		}{{"all", both, tt.all}, {"no anonymous", known, tt.known}, {"no tokens", noTokens, tt.noTokens}, {"no certificates", noCertificates, tt.noCertificates}, {"neither", none, tt.none}} {
 			r := request(tt.authorization)
 			if tt.certificate != "" {
-				r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificates[tt.certificate](t)}}
+				r.TLS = showing(certificates[tt.certificate](t)).TLS
 			}
 			user, err := New(o.options).Authenticate(r)
 			who := fmt.Sprintf("certificate %q, authorization %q, %s", tt.certificate, tt.authorization, o.name)
