@@ -99,8 +99,6 @@ func (s streams) Attach(ctx context.Context, id string, in io.Reader, out, errOu
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	return monitor.Attach(ctx, c.task.bundle, monitor.Streams{Stdin: in, Stdout: writer(out), Stderr: writer(errOut), Resize: resize})
 }
 

@@ -42,23 +42,13 @@ func Attach(ctx context.Context, bundle string, s Streams) error {
 		return err
 	}
 	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		for {
-			select {
-			case size, ok := <-s.Resize:
-				if !ok {
-					return
-				}
-				_ = control(bundle, resizeTerminal, int(size.Height), int(size.Width))
-			case <-ended:
-				return
-			}
-		}
-	}()
+	go eachSize(ctx.Done(), s.Resize, func(size Size) {
+		_ = control(bundle, resizeTerminal, int(size.Height), int(size.Width))
+	})
 	written := make(chan error, 1)
 	if s.Stdin != nil {
 		go func() { written <- sendStdin(conn, s.Stdin) }()

@@ -17,8 +17,8 @@ import (
 // ErrTimeout is returned by Exec when it had to kill the command.
 var ErrTimeout = errors.New("command timed out")
 
-// drain is how long output may still come from children of a command that ended.
-const drain = time.Second
+// drainTime is how long output may still come from children of a command that ended.
+const drainTime = time.Second
 
 // Exec describes a command to run in a container, with the container's environment and user.
 type Exec struct {
@@ -66,6 +66,7 @@ func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 		defer close(x.done)
 		x.err = x.cmd.Wait()
 	}()
+	timedOut := false
 	select {
 	case <-x.done:
 	case <-ctx.Done():
@@ -74,11 +75,12 @@ func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 			go func() { <-x.done; x.destroy() }()
 			return 0, e.Hangup
 		}
+		timedOut = true
 		x.kill()
 	}
 	x.drain()
 	defer x.destroy()
-	if ctx.Err() != nil {
+	if timedOut { // and not while the rest of its output came
 		return 0, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
 	}
 	return x.result(r)
@@ -133,7 +135,7 @@ func (x *execution) kill() {
 	x.killProcesses()
 	select {
 	case <-x.done:
-	case <-time.After(2 * drain):
+	case <-time.After(2 * drainTime):
 		x.killProcesses()
 		_ = x.cmd.Process.Kill()
 		<-x.done
@@ -142,7 +144,7 @@ func (x *execution) kill() {
 
 func (x *execution) killProcesses() {
 	if x.group != "" {
-		ctx, cancel := context.WithTimeout(context.Background(), drain)
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
 		_ = RemoveCgroup(ctx, x.group)
 	} else if pid, err := readPID(filepath.Join(x.dir, pidFile)); err == nil {

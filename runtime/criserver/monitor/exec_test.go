@@ -18,13 +18,7 @@ func TestHangup(t *testing.T) {
 	HearHangup()
 	gone := errors.New("gone")
 	dir := t.TempDir()
-	runc := filepath.Join(dir, "runc")
-	// It runs the last argument in place of a container's command, and writes its PID as runc would.
-	script := "#!/bin/sh\nfor a; do [ \"$last\" = --pid-file ] && echo $$ >\"$a\"; last=$a; done\necho $$ >" + dir + "/pid; exec sh -c \"$last\"\n"
-	if err := os.WriteFile(runc, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	r := &Runtime{Path: runc, Root: dir}
+	r := pretender(t, dir)
 	for name, tt := range map[string]struct {
 		command string
 		tty     bool
@@ -72,6 +66,45 @@ func TestHangup(t *testing.T) {
 		poll(t, name+": its descriptors are closed", func() bool { return descriptors(t) <= before })
 		_ = os.Remove(filepath.Join(dir, "pid"))
 	}
+}
+
+// pretender is a runtime that runs the last argument in place of a container's command, and writes its PID as runc would.
+func pretender(t *testing.T, dir string) *Runtime {
+	t.Helper()
+	runc := filepath.Join(dir, "runc")
+	script := "#!/bin/sh\nfor a; do [ \"$last\" = --pid-file ] && echo $$ >\"$a\"; last=$a; done\necho $$ >" + dir + "/pid; exec sh -c \"$last\"\n"
+	if err := os.WriteFile(runc, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return &Runtime{Path: runc, Root: dir}
+}
+
+// TestEndedInTime: a command that ended before its time was up has not timed out, also when that passes while what the
+// command has started keeps its output open.
+func TestEndedInTime(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	command := "p=$$; (while kill -0 $p 2>/dev/null; do sleep 0.01; done; echo time is up; exec sleep 1000) & echo $! >" + dir + "/child"
+	code, err := pretender(t, dir).Exec(ctx, Exec{ID: "c", Command: []string{command}, Stdout: calls(cancel), TempDir: t.TempDir()})
+	if code != 0 || err != nil {
+		t.Errorf("%d, %v", code, err)
+	}
+	if ctx.Err() == nil {
+		t.Error("its time was not up")
+	}
+	text, _ := os.ReadFile(filepath.Join(dir, "child"))
+	if child, err := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || syscall.Kill(child, syscall.SIGKILL) != nil {
+		t.Errorf("the child: %q", text)
+	}
+}
+
+// calls is called for whatever is written.
+type calls func()
+
+func (c calls) Write(p []byte) (int, error) {
+	c()
+	return len(p), nil
 }
 
 type discard struct{}

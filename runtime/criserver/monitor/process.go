@@ -128,7 +128,7 @@ func killTree(root int) {
 	}
 }
 
-// family finds a process, its session, and all that descend from these or from the dead, but none of the dead.
+// family finds a process, its session, and the descendants of these and of dead processes. The dead are left out.
 func family(root int, dead map[int]bool) (members []int) {
 	children := map[int][]int{}
 	var next []int

@@ -58,20 +58,23 @@ func (x *execution) connectTerminal(e Exec) error {
 	if e.Stdin != nil {
 		go func() { _, _ = io.Copy(master, e.Stdin) }()
 	}
-	go func() {
-		for {
-			select {
-			case size, ok := <-e.Resize:
-				if !ok {
-					return
-				}
-				resize(master, size)
-			case <-x.hungUp:
+	go eachSize(x.hungUp, e.Resize, func(size Size) { resize(master, size) })
+	return nil
+}
+
+// eachSize passes on the sizes of a client's terminal, until there are no more or done is closed.
+func eachSize(done <-chan struct{}, sizes <-chan Size, set func(Size)) {
+	for {
+		select {
+		case size, ok := <-sizes:
+			if !ok {
 				return
 			}
+			set(size)
+		case <-done:
+			return
 		}
-	}()
-	return nil
+	}
 }
 
 // copyOutput copies to a client, if there is one, until the command has closed its end or the client takes no more.
@@ -98,7 +101,7 @@ func (x *execution) drain() {
 	go func() { defer close(copied); x.output.Wait() }()
 	select {
 	case <-copied:
-	case <-time.After(drain):
+	case <-time.After(drainTime):
 	}
 	x.hangUp()
 }
