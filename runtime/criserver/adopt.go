@@ -23,13 +23,12 @@ import (
 )
 
 type (
-	loadedSandbox   = store.Loaded[store.SandboxConfig, store.SandboxState]
-	loadedContainer = store.Loaded[store.ContainerConfig, store.ContainerState]
+	sandboxRecord   = store.Record[store.SandboxConfig, store.SandboxState]
+	containerRecord = store.Record[store.ContainerConfig, store.ContainerState]
 )
 
-// adopt takes over what an earlier server left: what runs goes on, what was made half or is unknown is
-// removed, and what ended meanwhile is recorded with the exit code that conmon wrote. What cannot be removed does not keep the
-// server from starting.
+// adopt takes over what an earlier server left: what runs goes on, what was made half or is unknown is removed, and what
+// ended meanwhile is recorded with the exit code that conmon wrote. The server also starts when something cannot be removed.
 func (s *Server) adopt(ctx context.Context) error {
 	// 1. Read the records. What cannot be read is set aside, and found again elsewhere if possible.
 	sandboxes, err := store.Load[store.SandboxConfig, store.SandboxState](s.path("sandboxes"))
@@ -40,15 +39,15 @@ func (s *Server) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := range containers {
-		s.recoverContainer(ctx, &containers[i])
+	for _, r := range containers {
+		s.recoverContainer(ctx, r)
 	}
-	for i := range sandboxes {
-		s.recoverSandbox(ctx, &sandboxes[i], containers)
+	for _, r := range sandboxes {
+		s.recoverSandbox(ctx, r, containers)
 	}
 	// 2. Take over sandboxes. Those that no record tells of have a state directory, or CNI plugins know them.
-	for _, l := range withUnrecorded(sandboxes, s.path("sandboxes"), slices.Concat(names(ctx, s.state("sandboxes")), names(ctx, s.path("cni")))) {
-		s.adoptSandbox(ctx, l)
+	for _, r := range withUnrecorded(sandboxes, s.path("sandboxes"), slices.Concat(names(ctx, s.state("sandboxes")), names(ctx, s.path("cni")))) {
+		s.adoptSandbox(ctx, r)
 	}
 	// 3. Take over containers. Others have a state directory, or OCI runtimes, which know pause processes too, or the image
 	// store know them.
@@ -61,8 +60,8 @@ func (s *Server) adopt(ctx context.Context) error {
 		ids = append(ids, id)
 	}
 	ids = slices.DeleteFunc(ids, func(id string) bool { _, isSandbox, _ := s.sandboxes.Get(id); return isSandbox })
-	for _, l := range withUnrecorded(containers, s.path("containers"), ids) {
-		s.adoptContainer(ctx, l)
+	for _, r := range withUnrecorded(containers, s.path("containers"), ids) {
+		s.adoptContainer(ctx, r)
 	}
 	// 4. Remove the console sockets of conmons that were killed before they had removed them.
 	for _, name := range names(ctx, s.state("tmp")) {
@@ -78,10 +77,10 @@ func (s *Server) adopt(ctx context.Context) error {
 
 // withUnrecorded adds to records lost ones for the IDs among names that have none, as when the machine lost power before a
 // record was on the disk.
-func withUnrecorded[C, S any](records []store.Loaded[C, S], parent string, names []string) []store.Loaded[C, S] {
+func withUnrecorded[C, S any](records []*store.Record[C, S], parent string, names []string) []*store.Record[C, S] {
 	for _, name := range names {
-		if store.ValidID(name) && !slices.ContainsFunc(records, func(l store.Loaded[C, S]) bool { return l.ID == name }) {
-			records = append(records, store.Loaded[C, S]{Record: store.Attach[C, S](parent, name), ConfigError: errNotFound})
+		if store.ValidID(name) && !slices.ContainsFunc(records, func(r *store.Record[C, S]) bool { return r.ID == name }) {
+			records = append(records, store.Open[C, S](parent, name))
 		}
 	}
 	return records
@@ -100,21 +99,21 @@ func names(ctx context.Context, dir string) (all []string) {
 }
 
 // recoverContainer finds a lost record in the annotations of the container's OCI specification.
-func (s *Server) recoverContainer(ctx context.Context, l *loadedContainer) {
+func (s *Server) recoverContainer(ctx context.Context, r *containerRecord) {
 	logger := klog.FromContext(ctx)
-	if l.StateError != nil && !errors.Is(l.StateError, fs.ErrNotExist) {
-		logger.Error(l.StateError, "The state of a container is lost; it is found out from the OCI runtime", "container", l.ID)
+	if r.StateError != nil && !errors.Is(r.StateError, fs.ErrNotExist) {
+		logger.Error(r.StateError, "The state of a container is lost; it is found out from the OCI runtime", "container", r.ID)
 	}
-	if l.ConfigError == nil {
+	if r.ConfigError == nil {
 		return
 	}
-	config, err := recordIn(s.state("containers", l.ID))
+	config, err := recordIn(s.state("containers", r.ID))
 	if err != nil {
-		logger.Error(errors.Join(l.ConfigError, err), "The record of a container is lost; the container is removed", "container", l.ID)
+		logger.Error(errors.Join(r.ConfigError, err), "The record of a container is lost; the container is removed", "container", r.ID)
 		return
 	}
-	err = l.Restore(config)
-	logger.Info("The record of a container was lost and found again in its OCI specification", "container", l.ID, "err", err)
+	err = r.Restore(config)
+	logger.Info("The record of a container was lost and found again in its OCI specification", "container", r.ID, "err", err)
 }
 
 // maxSpec bounds the specification of a container that is read back.
@@ -122,10 +121,7 @@ const maxSpec = 64 << 20
 
 func recordIn(bundle string) (config store.ContainerConfig, err error) {
 	var spec specs.Spec
-	data, err := bounded.ReadFile(filepath.Join(bundle, "config.json"), maxSpec)
-	if err == nil {
-		err = json.Unmarshal(data, &spec)
-	}
+	err = bounded.ReadJSON(filepath.Join(bundle, "config.json"), maxSpec, &spec)
 	if err == nil {
 		err = json.Unmarshal([]byte(spec.Annotations[oci.AnnotationRecord]), &config)
 	}
@@ -139,41 +135,40 @@ func recordIn(bundle string) (config store.ContainerConfig, err error) {
 }
 
 // recoverSandbox finds a lost record in those of its containers.
-func (s *Server) recoverSandbox(ctx context.Context, l *loadedSandbox, containers []loadedContainer) {
+func (s *Server) recoverSandbox(ctx context.Context, r *sandboxRecord, containers []*containerRecord) {
 	logger := klog.FromContext(ctx)
-	if l.ConfigError != nil {
-		for _, c := range containers {
-			if c.ConfigError != nil || c.Config.SandboxID != l.ID || c.Config.SandboxConfig == nil {
-				continue
-			}
-			err := l.Restore(store.SandboxConfig{Config: c.Config.SandboxConfig, CreatedAt: c.Config.CreatedAt})
-			logger.Info("The record of a sandbox was lost and found again in that of a container", "sandbox", l.ID, "err", err)
-			break
+	if r.ConfigError != nil {
+		has := func(c *containerRecord) bool {
+			return c.ConfigError == nil && c.Config.SandboxID == r.ID && c.Config.SandboxConfig != nil
+		}
+		if i := slices.IndexFunc(containers, has); i >= 0 {
+			err := r.Restore(store.SandboxConfig{Config: containers[i].Config.SandboxConfig, CreatedAt: containers[i].Config.CreatedAt})
+			logger.Info("The record of a sandbox was lost and found again in that of a container", "sandbox", r.ID, "err", err)
 		}
 	}
-	if l.ConfigError != nil {
-		logger.Error(l.ConfigError, "The record of a sandbox is lost; the sandbox is removed", "sandbox", l.ID)
+	if r.ConfigError != nil {
+		logger.Error(r.ConfigError, "The record of a sandbox is lost; the sandbox is removed", "sandbox", r.ID)
 		return
 	}
-	if l.StateError == nil {
+	if r.StateError == nil {
 		return
 	}
-	logger.Error(l.StateError, "The state of a sandbox is lost; it is found out from its namespaces", "sandbox", l.ID)
-	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
+	logger.Error(r.StateError, "The state of a sandbox is lost; it is found out from its namespaces", "sandbox", r.ID)
+	sb := &sandbox{Record: r, stateDir: s.state("sandboxes", r.ID)}
 	tryUpdate(ctx, sb.Record, func(state *store.SandboxState) {
 		state.Phase = store.SandboxStopped
 		if sb.pinned() {
 			state.Phase = store.SandboxReady
 		}
-		state.IPs = s.cni.Addresses(ctx, l.ID)
+		state.IPs = s.cni.Addresses(ctx, r.ID)
 	})
 }
 
 // adoptSandbox takes over one sandbox, or removes it.
-func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
+func (s *Server) adoptSandbox(ctx context.Context, r *sandboxRecord) {
 	logger := klog.FromContext(ctx)
-	sb := &sandbox{Record: l.Record, stateDir: s.state("sandboxes", l.ID)}
-	if l.ConfigError != nil || l.State().Phase == store.SandboxCreating {
+	sb := &sandbox{Record: r, stateDir: s.state("sandboxes", r.ID)}
+	if r.ConfigError != nil || r.State().Phase == store.SandboxCreating {
 		discard(ctx, sb.ID, s.undoSandbox(ctx, sb))
 		return
 	}
@@ -194,19 +189,19 @@ func (s *Server) adoptSandbox(ctx context.Context, l loadedSandbox) {
 }
 
 // adoptContainer takes over one container, or removes it.
-func (s *Server) adoptContainer(ctx context.Context, l loadedContainer) {
+func (s *Server) adoptContainer(ctx context.Context, r *containerRecord) {
 	logger := klog.FromContext(ctx)
 	runtime := s.runtimes[""]
-	sb, ok, _ := s.sandboxes.Get(l.Config.SandboxID)
+	sb, ok, _ := s.sandboxes.Get(r.Config.SandboxID)
 	if ok {
 		runtime = s.runtimeOf(sb)
 	}
-	c := &container{Record: l.Record, task: newTask(l.ID, s.state("containers", l.ID), runtime, ownPIDs(l.Config.Config))}
-	if l.ConfigError != nil || l.StateError == nil && l.State().Phase == store.ContainerCreating || !ok {
+	c := &container{Record: r, task: newTask(r.ID, s.state("containers", r.ID), runtime, hasPIDNamespace(r.Config.Config))}
+	if r.ConfigError != nil || r.StateError == nil && r.State().Phase == store.ContainerCreating || !ok {
 		discard(ctx, c.ID, s.undoContainer(ctx, c))
 		return
 	}
-	if phase := c.State().Phase; phase == store.ContainerCreated || l.StateError != nil {
+	if phase := c.State().Phase; phase == store.ContainerCreated || r.StateError != nil {
 		if err := s.askRuntime(ctx, c); err != nil {
 			logger.Error(err, "Could not find out the state of a container", "container", c.ID)
 		}

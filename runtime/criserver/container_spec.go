@@ -34,7 +34,7 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 		return user, err
 	}
 	in := oci.Container{
-		ID: c.ID, Config: config, Image: image.Config.Config, Sandbox: sb.Config.Config, RootFS: c.rootfs(), User: user,
+		Config: config, Image: image.Config.Config, Sandbox: sb.Config.Config, RootFS: c.rootfs(), User: user,
 		CgroupsPath: c.Config.CgroupsPath, Hostname: sb.hostname(), HostnameFile: sb.hostnameFile(), ResolvConf: sb.resolvConf(), ShmDir: sb.shm(), Annotations: annotations(c),
 	}
 	if in.Devices, in.DeviceAccess, err = oci.Devices(config.GetDevices(), security.GetPrivileged()); err != nil {
@@ -66,7 +66,7 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	return user, writeSpec(c.task.bundle, spec)
 }
 
-// annotations say to others what the container is, and to a server that lost its record everything.
+// annotations tell other tools what the container is. The whole record is among them, for a server that has lost it.
 func annotations(c *container) map[string]string {
 	record, _ := json.Marshal(c.Config)
 	return map[string]string{
@@ -80,8 +80,8 @@ func pidMode(config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
 	return config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
 }
 
-// ownPIDs tells that the container has a PID namespace of its own, all of which ends with its first process.
-func ownPIDs(config *runtimeapi.ContainerConfig) bool {
+// hasPIDNamespace tells that the container is alone in its PID namespace, all of which ends with its first process.
+func hasPIDNamespace(config *runtimeapi.ContainerConfig) bool {
 	return pidMode(config) == runtimeapi.NamespaceMode_CONTAINER
 }
 

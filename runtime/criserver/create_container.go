@@ -179,5 +179,5 @@ func (s *Server) newContainer(sb *sandbox, config *runtimeapi.ContainerConfig) (
 	if err != nil {
 		return nil, nil, err
 	}
-	return &container{Record: record, task: newTask(id, s.state("containers", id), runtime, ownPIDs(config))}, image, nil
+	return &container{Record: record, task: newTask(id, s.state("containers", id), runtime, hasPIDNamespace(config))}, image, nil
 }

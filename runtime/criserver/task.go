@@ -22,10 +22,10 @@ import (
 
 // task is a container as the OCI runtime and conmon know it: that of a container of the CRI, or a sandbox's pause process.
 type task struct {
-	id      string
-	bundle  string
-	runtime *monitor.Runtime
-	ownPIDs bool // it ends with its first process
+	id              string
+	bundle          string
+	runtime         *monitor.Runtime
+	hasPIDNamespace bool // its first process is that of a PID namespace, all of which ends with it
 
 	init     *monitor.Handle // its first process
 	conmon   *monitor.Handle
@@ -35,9 +35,9 @@ type task struct {
 	deletes  sync.Mutex // held while the OCI runtime deletes it
 }
 
-func newTask(id, bundle string, runtime *monitor.Runtime, ownPIDs bool) *task {
+func newTask(id, bundle string, runtime *monitor.Runtime, hasPIDNamespace bool) *task {
 	ended, setEnded := context.WithCancel(context.Background())
-	return &task{id: id, bundle: bundle, runtime: runtime, ownPIDs: ownPIDs, ended: ended, setEnded: setEnded}
+	return &task{id: id, bundle: bundle, runtime: runtime, hasPIDNamespace: hasPIDNamespace, ended: ended, setEnded: setEnded}
 }
 
 // writeSpec puts the specification into the bundle.
@@ -130,8 +130,8 @@ func (s *Server) watch(t *task, record func(monitor.Exit)) {
 	})
 }
 
-// exitOf finds out how the task ended. Without an exit code conmon was killed: what is left of the container has lost its
-// output and its keeper, so it is ended too.
+// exitOf finds out how the task ended. Without an exit code conmon was killed: nothing takes the output of what is left of
+// the container or records its end any more, so it is ended too.
 func (s *Server) exitOf(ctx context.Context, t *task) monitor.Exit {
 	exit, err := monitor.ReadExit(t.bundle)
 	if err != nil {
@@ -152,7 +152,7 @@ func (t *task) delete(ctx context.Context) error {
 	t.deletes.Lock()
 	defer t.deletes.Unlock()
 	// In a PID namespace of others the first process leaves its children behind, which only force ends.
-	err := t.runtime.Delete(ctx, t.id, !t.ownPIDs)
+	err := t.runtime.Delete(ctx, t.id, !t.hasPIDNamespace)
 	if err != nil {
 		err = t.runtime.Delete(ctx, t.id, true)
 	}

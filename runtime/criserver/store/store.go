@@ -35,6 +35,8 @@ const (
 type Record[C, S any] struct {
 	ID     string
 	Config C
+	// ConfigError and StateError tell why Open could not read one of them. It is set aside, and its zero value stands in for it.
+	ConfigError, StateError error
 
 	dir   string
 	mu    sync.Mutex // orders updates
@@ -76,10 +78,13 @@ func (r *Record[C, S]) Remove() error {
 	return nil
 }
 
-// Attach is the record of an object whose files may be lost, so that what is left of it can be removed.
-func Attach[C, S any](parent, id string) *Record[C, S] {
+// Open reads an object's record. All of it may be lost; then what is left of the object can be removed by its ID.
+func Open[C, S any](parent, id string) *Record[C, S] {
 	r := &Record[C, S]{ID: id, dir: filepath.Join(parent, id)}
-	r.state.Store(new(S))
+	var state S
+	r.Config, r.ConfigError = read[C](filepath.Join(r.dir, configFile))
+	state, r.StateError = read[S](filepath.Join(r.dir, stateFile))
+	r.state.Store(&state)
 	return r
 }
 
@@ -100,16 +105,9 @@ func Create[C, S any](parent, id string, config C, state S) (*Record[C, S], erro
 	return r, nil
 }
 
-// Loaded is an object found at start. A part that could not be read is set aside with its
-// error, and its zero value stands in for it.
-type Loaded[C, S any] struct {
-	*Record[C, S]
-	ConfigError, StateError error
-}
-
 // Load reads the objects below parent, which is made when it is not there, and goes on with removals that were
 // interrupted. What is not named by an ID is not ours.
-func Load[C, S any](parent string) ([]Loaded[C, S], error) {
+func Load[C, S any](parent string) ([]*Record[C, S], error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("make %s: %w", parent, err)
 	}
@@ -117,87 +115,70 @@ func Load[C, S any](parent string) ([]Loaded[C, S], error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", parent, err)
 	}
-	var found []Loaded[C, S]
+	var found []*Record[C, S]
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), removedPrefix) {
-			if err := trees.Remove(filepath.Join(parent, entry.Name())); err != nil {
+		switch name := entry.Name(); {
+		case strings.HasPrefix(name, removedPrefix):
+			if err := trees.Remove(filepath.Join(parent, name)); err != nil {
 				klog.Background().Error(err, "Could not remove all of a record")
 			}
-			continue
+		case entry.IsDir() && ValidID(name):
+			found = append(found, Open[C, S](parent, name))
 		}
-		if !entry.IsDir() || !ValidID(entry.Name()) {
-			continue
-		}
-		l := Loaded[C, S]{Record: Attach[C, S](parent, entry.Name())}
-		if l.ConfigError = readJSON(filepath.Join(l.dir, configFile), &l.Config); l.ConfigError != nil {
-			l.Config = *new(C)
-		}
-		state := new(S)
-		l.StateError = readJSON(filepath.Join(l.dir, stateFile), state)
-		if l.StateError != nil {
-			state = new(S)
-		}
-		l.state.Store(state)
-		found = append(found, l)
 	}
 	return found, nil
 }
 
 // Restore gives a record whose configuration was lost one that was found in another record. It counts also when it cannot be
 // written, as on a full disk; then the next start looks for it again.
-func (l *Loaded[C, S]) Restore(config C) error {
-	l.Config, l.ConfigError = config, nil
-	if err := writeJSON(filepath.Join(l.dir, configFile), config); err != nil {
-		return fmt.Errorf("restore configuration of %s: %w", l.ID, err)
+func (r *Record[C, S]) Restore(config C) error {
+	r.Config, r.ConfigError = config, nil
+	if err := writeJSON(filepath.Join(r.dir, configFile), config); err != nil {
+		return fmt.Errorf("restore configuration of %s: %w", r.ID, err)
 	}
 	return nil
 }
 
-// readJSON reads a file that an earlier server wrote. One that is no JSON is renamed, so that
-// people can look at it and the next start does not read it again.
-func readJSON(path string, into any) error {
-	err := bounded.ReadJSON(path, maxFile, into)
+// read reads a file that an earlier server wrote. One that is no JSON is renamed, so that people can look at it and the
+// next start does not read it again.
+func read[T any](path string) (value T, err error) {
+	err = bounded.ReadJSON(path, maxFile, &value)
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
-		return failed // the file may be good
+		return value, failed // the file may be good
 	}
-	if err == nil && reflect.ValueOf(into).Elem().IsZero() {
+	if err == nil && reflect.ValueOf(&value).Elem().IsZero() {
 		err = errors.New("it says nothing") // null, for one
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("read %s: %w", path, err), os.Rename(path, path+".corrupt"))
+		return *new(T), errors.Join(fmt.Errorf("read %s: %w", path, err), os.Rename(path, path+".corrupt"))
 	}
-	return nil
+	return value, nil
 }
 
-// writeJSON replaces a file so that a reader, also one after a crash of the server, sees the old
-// or the new content. It does not wait for the disk: when the machine itself goes down no
-// container survives either, and a file that is empty after that is set aside like a corrupt one.
+// writeJSON replaces a file so that a reader, also one after a crash of the server, sees the old or the new content. It does
+// not wait for the disk: when the machine itself goes down no container survives either, and a file that is empty after that
+// is set aside like a corrupt one.
+//
+// What it replaces stays beside it to be written over the next time: a new file for every change is what a pod's start and
+// end would spend most of their time in the file system on.
 func writeJSON(path string, value any) error {
 	data, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return WriteFile(path, data, 0o600)
-}
-
-// WriteFile replaces a file atomically, without waiting for the disk. What it replaces stays
-// beside it to be written over the next time: a new file for every change is what a pod's start
-// and end would spend most of their time in the file system on.
-func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	spare := path + ".tmp"
-	if err := overwrite(spare, data, mode); err != nil {
+	if err := overwrite(spare, data); err != nil {
 		return err
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
-	if err == nil {
+	if unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) == nil {
 		return nil
 	}
 	// The first time there is nothing to exchange it with, and not every file system can.
 	return os.Rename(spare, path)
 }
 
-func overwrite(path string, data []byte, mode fs.FileMode) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, mode)
+func overwrite(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}

@@ -70,20 +70,25 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// TestWriteFile: a longer text, a shorter one, and what a server that was killed left half written.
-func TestWriteFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	for i, text := range []string{"one", "a longer one", "1", "", "two"} {
-		if i == 4 {
-			if err := os.WriteFile(path+".tmp", []byte("half of something long"), 0o600); err != nil {
+// TestUpdate: a state that is longer or shorter than the one before, and one that is written over what a server that was
+// killed left half written, is read back as it is.
+func TestUpdate(t *testing.T) {
+	parent, id := t.TempDir(), store.NewID()
+	r, err := store.Create(parent, id, config{"a"}, state{"new"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, phase := range []string{"one", "a longer one", "1", "two"} {
+		if i == 3 {
+			if err := os.WriteFile(filepath.Join(r.Dir(), "state.json.tmp"), []byte(`{"Phase":"half of something long`), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := store.WriteFile(path, []byte(text), 0o600); err != nil {
+		if err := r.Update(func(s *state) { s.Phase = phase }); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := os.ReadFile(path); err != nil || string(got) != text {
-			t.Errorf("%q, %v, want %q", got, err, text)
+		if got := store.Open[config, state](parent, id); got.State().Phase != phase || got.StateError != nil || got.Config.Name != "a" {
+			t.Errorf("%+v, %v, want %q", got.State(), got.StateError, phase)
 		}
 	}
 }
