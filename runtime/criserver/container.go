@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/labels"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -27,7 +28,7 @@ type container struct {
 	cpu  cpuSample
 }
 
-// containerName is that of which there is one container.
+// containerName is the name by which there is at most one container.
 func containerName(sandboxID string, m *runtimeapi.ContainerMetadata) string {
 	return fmt.Sprintf("%s_%s_%d", sandboxID, m.GetName(), m.GetAttempt())
 }
@@ -59,6 +60,7 @@ func (s *Server) watchContainer(c *container) {
 	s.watch(c.task, func(exit monitor.Exit) { s.recordExit(c, exit) })
 }
 
+// recordExit writes down how a container has ended.
 func (s *Server) recordExit(c *container, exit monitor.Exit) {
 	// The cgroup is there until the runtime is told to delete the container.
 	oom := exit.OOM || s.cgroups().OOMKills(oci.CgroupDir(c.Config.CgroupsPath)) > 0
@@ -158,26 +160,23 @@ func (s *Server) statusesOf(sandboxID string) []*runtimeapi.ContainerStatus {
 
 // ListContainers lists the containers that match a filter.
 func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	return &runtimeapi.ListContainersResponse{Containers: s.listContainers(r.GetFilter())}, nil
-}
-
-// StreamContainers is ListContainers for answers of any length.
-func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, stream runtimeapi.RuntimeService_StreamContainersServer) error {
-	return inPieces(s.listContainers(r.GetFilter()), func(part []*runtimeapi.Container) error {
-		return stream.Send(&runtimeapi.StreamContainersResponse{Containers: part})
-	})
-}
-
-func (s *Server) listContainers(filter *runtimeapi.ContainerFilter) []*runtimeapi.Container {
-	var items []*runtimeapi.Container
-	for _, c := range s.matchingContainers(filter) {
+	response := &runtimeapi.ListContainersResponse{}
+	for _, c := range s.matchingContainers(r.GetFilter()) {
 		config := c.Config.Config
-		items = append(items, &runtimeapi.Container{
+		response.Containers = append(response.Containers, &runtimeapi.Container{
 			Id: c.ID, PodSandboxId: c.Config.SandboxID, Metadata: config.GetMetadata(), Image: config.GetImage(), ImageRef: c.Config.ImageRef,
 			ImageId: c.Config.ImageID, State: containerStates[c.State().Phase], CreatedAt: c.Config.CreatedAt.UnixNano(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
 		})
 	}
-	return items
+	return response, nil
+}
+
+// StreamContainers is ListContainers for answers of any length.
+func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, stream runtimeapi.RuntimeService_StreamContainersServer) error {
+	all, _ := s.ListContainers(stream.Context(), &runtimeapi.ListContainersRequest{Filter: r.GetFilter()})
+	return inPieces(all.GetContainers(), func(part []*runtimeapi.Container) error {
+		return stream.Send(&runtimeapi.StreamContainersResponse{Containers: part})
+	})
 }
 
 // matchingContainers are the containers that match a filter, the newest first.
@@ -186,9 +185,10 @@ func (s *Server) matchingContainers(filter *runtimeapi.ContainerFilter) []*conta
 	if sb, ok, _ := s.sandboxes.Get(sandboxID); ok {
 		sandboxID = sb.ID
 	}
+	selector := labels.SelectorFromSet(filter.GetLabelSelector())
 	found := slices.DeleteFunc(withID(s.containers, filter.GetId()), func(c *container) bool {
 		return filter.GetState() != nil && filter.GetState().GetState() != containerStates[c.State().Phase] ||
-			sandboxID != "" && sandboxID != c.Config.SandboxID || !hasLabels(c.Config.Config.GetLabels(), filter.GetLabelSelector())
+			sandboxID != "" && sandboxID != c.Config.SandboxID || !selector.Matches(labels.Set(c.Config.Config.GetLabels()))
 	})
 	slices.SortFunc(found, func(a, b *container) int { return b.Config.CreatedAt.Compare(a.Config.CreatedAt) })
 	return found

@@ -23,11 +23,8 @@ func (o *Options) AddFlags(set *pflag.FlagSet, prefix string) {
 	set.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"}, prefix+"directories of CNI plugins")
 	set.StringSliceVar(&o.CDISpecDirs, "cdi-spec-dir", []string{"/etc/cdi", "/var/run/cdi"}, prefix+"directories of files that describe CDI devices")
 	set.StringVar(&o.Conmon, "conmon", "conmon", prefix+"conmon program")
-	first := true
 	set.Func("oci-runtime", prefix+"OCI runtime as handler=program; the first is the default; may be repeated", func(pair string) error {
-		err := o.addRuntime(first, pair)
-		first = first && err != nil
-		return err
+		return o.addRuntime(!set.Changed("oci-runtime"), pair)
 	})
 	set.Func("pause", prefix+"when a pod gets a pause process: needed (it shares its processes; the default) or always", Choice(&o.Pause, PauseNeeded, PauseAlways))
 	set.Func("registry-config", prefix+"YAML file of mirrors and insecure registries, by host", func(path string) (err error) {

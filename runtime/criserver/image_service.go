@@ -28,28 +28,26 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 
 // ListImages lists the images that match a filter.
 func (s *Server) ListImages(_ context.Context, r *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
-	return &runtimeapi.ListImagesResponse{Images: s.listImages(r.GetFilter())}, nil
+	found := s.images.List()
+	if ref := r.GetFilter().GetImage().GetImage(); ref != "" {
+		found = nil
+		if image, ok := s.images.Image(ref); ok {
+			found = append(found, image)
+		}
+	}
+	response := &runtimeapi.ListImagesResponse{}
+	for _, image := range found {
+		response.Images = append(response.Images, imageItem(image))
+	}
+	return response, nil
 }
 
 // StreamImages is ListImages for answers of any length.
 func (s *Server) StreamImages(r *runtimeapi.StreamImagesRequest, stream runtimeapi.ImageService_StreamImagesServer) error {
-	return inPieces(s.listImages(r.GetFilter()), func(part []*runtimeapi.Image) error {
+	all, _ := s.ListImages(stream.Context(), &runtimeapi.ListImagesRequest{Filter: r.GetFilter()})
+	return inPieces(all.GetImages(), func(part []*runtimeapi.Image) error {
 		return stream.Send(&runtimeapi.StreamImagesResponse{Images: part})
 	})
-}
-
-func (s *Server) listImages(filter *runtimeapi.ImageFilter) []*runtimeapi.Image {
-	var items []*runtimeapi.Image
-	if ref := filter.GetImage().GetImage(); ref != "" {
-		if image, ok := s.images.Image(ref); ok {
-			items = append(items, imageItem(image))
-		}
-		return items
-	}
-	for _, image := range s.images.List() {
-		items = append(items, imageItem(image))
-	}
-	return items
 }
 
 // ImageStatus describes an image; one that is not there has no description.

@@ -49,12 +49,12 @@ type metric struct {
 }
 
 // counter and gauge are metrics of one value.
-func counter(name, help string, of func(measured) uint64) metric {
-	return metric{name, help, runtimeapi.MetricType_COUNTER, nil, func(m measured) []sample { return []sample{{value: of(m)}} }}
-}
+var counter, gauge = single(runtimeapi.MetricType_COUNTER), single(runtimeapi.MetricType_GAUGE)
 
-func gauge(name, help string, of func(measured) uint64) metric {
-	return metric{name, help, runtimeapi.MetricType_GAUGE, nil, func(m measured) []sample { return []sample{{value: of(m)}} }}
+func single(kind runtimeapi.MetricType) func(name, help string, of func(measured) uint64) metric {
+	return func(name, help string, of func(measured) uint64) metric {
+		return metric{name, help, kind, nil, func(m measured) []sample { return []sample{{value: of(m)}} }}
+	}
 }
 
 // perInterface is a metric with a value for each network interface, which only pods have.
@@ -166,19 +166,17 @@ func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDe
 	return response, nil
 }
 
-// ListPodSandboxMetrics measures all pods that run.
-func (s *Server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
-	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: s.podMetrics(ctx)}, nil
-}
-
 // StreamPodSandboxMetrics is ListPodSandboxMetrics for answers of any length.
 func (s *Server) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxMetricsServer) error {
-	return inPieces(s.podMetrics(stream.Context()), func(part []*runtimeapi.PodSandboxMetrics) error {
+	all, _ := s.ListPodSandboxMetrics(stream.Context(), nil)
+	return inPieces(all.GetPodMetrics(), func(part []*runtimeapi.PodSandboxMetrics) error {
 		return stream.Send(&runtimeapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: part})
 	})
 }
 
-func (s *Server) podMetrics(ctx context.Context) (pods []*runtimeapi.PodSandboxMetrics) {
+// ListPodSandboxMetrics measures all pods that run.
+func (s *Server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
+	response := &runtimeapi.ListPodSandboxMetricsResponse{}
 	running, disk := s.runningSandboxes(ctx, nil)
 	for _, sb := range running {
 		metadata := sb.Config.Config.GetMetadata()
@@ -196,9 +194,9 @@ func (s *Server) podMetrics(ctx context.Context) (pods []*runtimeapi.PodSandboxM
 			m.processes, m.files, m.sockets = s.cgroups().Open(dir)
 			pod.ContainerMetrics = append(pod.ContainerMetrics, &runtimeapi.ContainerMetrics{ContainerId: c.ID, Metrics: m.metrics()})
 		}
-		pods = append(pods, pod)
+		response.PodMetrics = append(response.PodMetrics, pod)
 	}
-	return pods
+	return response, nil
 }
 
 // measured is what containers and pods have in common, with the values of metricLabels.

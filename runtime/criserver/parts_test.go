@@ -78,14 +78,6 @@ func TestResolvConf(t *testing.T) {
 	}
 }
 
-func TestBandwidth(t *testing.T) {
-	for text, want := range map[string]int64{"": 0, "10M": 10_000_000, "1Gi": 1 << 30, "-1": -1, "x": -1, "0": -1} {
-		if got, err := bandwidth(text); (err != nil) != (want < 0) || err == nil && got != want {
-			t.Errorf("%q: %d, %v", text, got, err)
-		}
-	}
-}
-
 func TestToStatus(t *testing.T) {
 	for want, err := range map[codes.Code]error{
 		codes.OK: nil, codes.NotFound: fmt.Errorf("find: %w", errNotFound), codes.InvalidArgument: fmt.Errorf("make: %w", oci.ErrInvalid),

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"minikubelet/runtime/criserver/cni"
 	"minikubelet/runtime/criserver/namespaces"
 	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
@@ -71,15 +72,15 @@ func (s *Server) validateSandbox(r *runtimeapi.RunPodSandboxRequest) error {
 	if len(config.GetHostname()) > 64 {
 		return fmt.Errorf("%w: hostname %q is longer than 64 bytes", oci.ErrInvalid, config.GetHostname())
 	}
-	sb := &sandbox{Record: &store.Record[store.SandboxConfig, store.SandboxState]{Config: store.SandboxConfig{Config: config}}}
 	for name := range config.GetLinux().GetSysctls() {
-		kind := namespaces.Namespaced(name)
-		if kind == "" || !slices.Contains(sb.kinds(), kind) {
+		if kind := namespaces.Namespaced(name); kind == "" || !slices.Contains(namespaceKinds(options), kind) {
 			return fmt.Errorf("%w: sysctl %q would change the node, not the pod", oci.ErrInvalid, name)
 		}
 	}
-	_, err := sb.network()
-	return err
+	if _, err := (cni.Pod{Config: config}).RuntimeConf(); err != nil {
+		return fmt.Errorf("%w: %w", oci.ErrInvalid, err)
+	}
+	return nil
 }
 
 // runPodSandbox makes the sandbox step by step; when one fails all is taken back.
@@ -111,7 +112,7 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 	// 3. Make the namespaces, with hostname and sysctls.
 	s.step(ctx, "RunPodSandbox 3")
 	config := sb.Config.Config
-	if err := namespaces.Pin(namespaces.Options{Dir: sb.namespaceDir(), Kinds: sb.kinds(), Hostname: sb.hostname(), Sysctls: config.GetLinux().GetSysctls(), Users: sb.ids()}); err != nil {
+	if err := namespaces.Pin(namespaces.Options{Dir: sb.namespaceDir(), Kinds: namespaceKinds(sb.options()), Hostname: sb.hostname(), Sysctls: config.GetLinux().GetSysctls(), Users: sb.ids()}); err != nil {
 		return "", err
 	}
 
@@ -122,10 +123,8 @@ func (s *Server) runPodSandbox(ctx context.Context, name string, r *runtimeapi.R
 		group.Go(func() error {
 			ctx := branch(groupCtx)
 			s.step(ctx, "RunPodSandbox 4")
-			pod, err := sb.network()
-			if err == nil {
-				ips, err = s.cni.Setup(ctx, pod)
-			}
+			var err error
+			ips, err = s.cni.Setup(ctx, cni.Pod{SandboxID: sb.ID, NetNS: sb.netns(), Config: config})
 			s.step(ctx, "RunPodSandbox 4 end")
 			return err
 		})

@@ -7,18 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/cni"
 	"minikubelet/runtime/criserver/namespaces"
-	"minikubelet/runtime/criserver/oci"
 	"minikubelet/runtime/criserver/store"
 )
 
@@ -33,7 +30,7 @@ type sandbox struct {
 	cpu      cpuSample
 }
 
-// sandboxName is that of which there is one sandbox.
+// sandboxName is the name by which there is at most one sandbox.
 func sandboxName(m *runtimeapi.PodSandboxMetadata) string {
 	return fmt.Sprintf("%s_%s_%s_%d", m.GetName(), m.GetNamespace(), m.GetUid(), m.GetAttempt())
 }
@@ -53,17 +50,16 @@ func (sb *sandbox) hostNetwork() bool {
 }
 func (sb *sandbox) hostIPC() bool { return sb.options().GetIpc() == runtimeapi.NamespaceMode_NODE }
 
-// kinds are the namespaces that the pod has of its own. As in other runtimes, one in the host's network
-// has the host's name too.
-func (sb *sandbox) kinds() []string {
-	var kinds []string
-	if !sb.hostNetwork() {
+// namespaceKinds are those of which a pod does not use the host's. As in other runtimes, a pod in the host's network has the
+// host's name too.
+func namespaceKinds(options *runtimeapi.NamespaceOption) (kinds []string) {
+	if options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
 		kinds = append(kinds, namespaces.Network, namespaces.UTS)
 	}
-	if !sb.hostIPC() {
+	if options.GetIpc() != runtimeapi.NamespaceMode_NODE {
 		kinds = append(kinds, namespaces.IPC)
 	}
-	if inUserNamespace(sb.options()) {
+	if inUserNamespace(options) {
 		kinds = append(kinds, namespaces.User)
 	}
 	return kinds
@@ -102,50 +98,10 @@ var specKinds = map[string]specs.LinuxNamespaceType{
 // joined are the pinned namespaces in an OCI specification.
 func (sb *sandbox) joined() []specs.LinuxNamespace {
 	joined := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
-	for _, kind := range sb.kinds() {
+	for _, kind := range namespaceKinds(sb.options()) {
 		joined = append(joined, specs.LinuxNamespace{Type: specKinds[kind], Path: namespaces.Path(sb.namespaceDir(), kind)})
 	}
 	return joined
-}
-
-// network is what CNI plugins are told of the pod.
-func (sb *sandbox) network() (cni.Pod, error) {
-	config := sb.Config.Config
-	pod := cni.Pod{
-		SandboxID: sb.ID, NetNS: sb.netns(), CgroupParent: config.GetLinux().GetCgroupParent(),
-		Name: config.GetMetadata().GetName(), Namespace: config.GetMetadata().GetNamespace(), UID: config.GetMetadata().GetUid(),
-		DNS: cni.DNS{Servers: config.GetDnsConfig().GetServers(), Searches: config.GetDnsConfig().GetSearches(), Options: config.GetDnsConfig().GetOptions()},
-	}
-	for _, mapping := range config.GetPortMappings() {
-		if mapping.GetHostPort() <= 0 {
-			continue
-		}
-		port := cni.PortMapping{
-			HostPort: mapping.GetHostPort(), ContainerPort: mapping.GetContainerPort(), Protocol: strings.ToLower(mapping.GetProtocol().String()), HostIP: mapping.GetHostIp(),
-		}
-		if err := port.Check(); err != nil {
-			return pod, fmt.Errorf("%w: %w", oci.ErrInvalid, err)
-		}
-		pod.Ports = append(pod.Ports, port)
-	}
-	var err error
-	if pod.Ingress, err = bandwidth(config.GetAnnotations()["kubernetes.io/ingress-bandwidth"]); err != nil {
-		return pod, err
-	}
-	pod.Egress, err = bandwidth(config.GetAnnotations()["kubernetes.io/egress-bandwidth"])
-	return pod, err
-}
-
-// bandwidth reads an annotation such as 10M.
-func bandwidth(annotation string) (int64, error) {
-	if annotation == "" {
-		return 0, nil
-	}
-	quantity, err := resource.ParseQuantity(annotation)
-	if err != nil || quantity.Value() <= 0 {
-		return 0, fmt.Errorf("%w: bandwidth %q of the pod", oci.ErrInvalid, annotation)
-	}
-	return quantity.Value(), nil
 }
 
 // containersOf are the containers of a sandbox, the oldest first.
@@ -161,22 +117,15 @@ func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 		return nil
 	}
 	s.step(ctx, "destroy sandbox: network")
-	pod := cni.Pod{SandboxID: sb.ID}
-	if sb.known() {
-		var err error
-		if pod, err = sb.network(); err != nil {
+	if sb.known() && sb.State().Phase == store.SandboxCreating {
+		// Plugins that an earlier server started may still be connecting it.
+		if err := killMakers(ctx, sb.ID); err != nil {
 			return err
 		}
-		if sb.State().Phase == store.SandboxCreating {
-			// Plugins that an earlier server started may still be connecting it.
-			if err := killMakers(ctx, sb.ID); err != nil {
-				return err
-			}
-		}
 	}
-	pod.NetNS = "" // as after a reboot
-	if namespaces.Pinned(sb.namespaceDir(), namespaces.Network) {
-		pod.NetNS = namespaces.Path(sb.namespaceDir(), namespaces.Network)
+	pod := cni.Pod{SandboxID: sb.ID, Config: sb.Config.Config}
+	if namespaces.Pinned(sb.namespaceDir(), namespaces.Network) { // not after a reboot
+		pod.NetNS = sb.netns()
 	}
 	return s.cni.Teardown(ctx, pod)
 }
@@ -191,7 +140,7 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxSta
 	now := time.Now().UnixNano()
 	response := &runtimeapi.PodSandboxStatusResponse{Status: sb.status(), ContainersStatuses: s.statusesOf(sb.ID), Timestamp: now}
 	if r.GetVerbose() {
-		response.Info = info(map[string]any{"state": sb.State(), "netns": sb.netns(), "directory": sb.stateDir, "namespaces": sb.kinds()})
+		response.Info = info(map[string]any{"state": sb.State(), "netns": sb.netns(), "directory": sb.stateDir, "namespaces": namespaceKinds(sb.options())})
 	}
 	return response, nil
 }
@@ -230,21 +179,31 @@ func (sb *sandbox) status() *runtimeapi.PodSandboxStatus {
 
 // ListPodSandbox lists the sandboxes that match a filter.
 func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	return &runtimeapi.ListPodSandboxResponse{Items: s.listSandboxes(r.GetFilter())}, nil
+	response := &runtimeapi.ListPodSandboxResponse{}
+	for _, sb := range s.matchingSandboxes(r.GetFilter()) {
+		config := sb.Config.Config
+		response.Items = append(response.Items, &runtimeapi.PodSandbox{
+			Id: sb.ID, Metadata: config.GetMetadata(), State: sb.state(), CreatedAt: sb.Config.CreatedAt.UnixNano(),
+			Labels: config.GetLabels(), Annotations: config.GetAnnotations(), RuntimeHandler: sb.Config.RuntimeHandler,
+		})
+	}
+	return response, nil
 }
 
 // StreamPodSandboxes is ListPodSandbox for answers of any length.
 func (s *Server) StreamPodSandboxes(r *runtimeapi.StreamPodSandboxesRequest, stream runtimeapi.RuntimeService_StreamPodSandboxesServer) error {
-	return inPieces(s.listSandboxes(r.GetFilter()), func(part []*runtimeapi.PodSandbox) error {
+	all, _ := s.ListPodSandbox(stream.Context(), &runtimeapi.ListPodSandboxRequest{Filter: r.GetFilter()})
+	return inPieces(all.GetItems(), func(part []*runtimeapi.PodSandbox) error {
 		return stream.Send(&runtimeapi.StreamPodSandboxesResponse{PodSandboxes: part})
 	})
 }
 
-// piece is how many items one message of a stream has.
-const piece = 100
+// itemsPerMessage is how many items a message of a stream has.
+const itemsPerMessage = 100
 
+// inPieces sends a list, which is made without errors, in messages of bounded length.
 func inPieces[T any](items []T, send func([]T) error) error {
-	for part := range slices.Chunk(items, piece) {
+	for part := range slices.Chunk(items, itemsPerMessage) {
 		if err := send(part); err != nil {
 			return err
 		}
@@ -252,22 +211,11 @@ func inPieces[T any](items []T, send func([]T) error) error {
 	return nil
 }
 
-func (s *Server) listSandboxes(filter *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
-	var items []*runtimeapi.PodSandbox
-	for _, sb := range s.matchingSandboxes(filter) {
-		config := sb.Config.Config
-		items = append(items, &runtimeapi.PodSandbox{
-			Id: sb.ID, Metadata: config.GetMetadata(), State: sb.state(), CreatedAt: sb.Config.CreatedAt.UnixNano(),
-			Labels: config.GetLabels(), Annotations: config.GetAnnotations(), RuntimeHandler: sb.Config.RuntimeHandler,
-		})
-	}
-	return items
-}
-
 // matchingSandboxes are the sandboxes that match a filter, the newest first.
 func (s *Server) matchingSandboxes(filter *runtimeapi.PodSandboxFilter) []*sandbox {
+	selector := labels.SelectorFromSet(filter.GetLabelSelector())
 	found := slices.DeleteFunc(withID(s.sandboxes, filter.GetId()), func(sb *sandbox) bool {
-		return filter.GetState() != nil && filter.GetState().GetState() != sb.state() || !hasLabels(sb.Config.Config.GetLabels(), filter.GetLabelSelector())
+		return filter.GetState() != nil && filter.GetState().GetState() != sb.state() || !selector.Matches(labels.Set(sb.Config.Config.GetLabels()))
 	})
 	slices.SortFunc(found, func(a, b *sandbox) int { return b.Config.CreatedAt.Compare(a.Config.CreatedAt) })
 	return found
@@ -284,11 +232,7 @@ func withID[T any](index *store.Index[T], id string) []T {
 	return nil
 }
 
-func hasLabels(has, wanted map[string]string) bool {
-	return labels.SelectorFromSet(wanted).Matches(labels.Set(has))
-}
-
 // pinned tells whether the sandbox's namespaces are still there.
 func (sb *sandbox) pinned() bool {
-	return !slices.ContainsFunc(sb.kinds(), func(kind string) bool { return !namespaces.Pinned(sb.namespaceDir(), kind) })
+	return !slices.ContainsFunc(namespaceKinds(sb.options()), func(kind string) bool { return !namespaces.Pinned(sb.namespaceDir(), kind) })
 }

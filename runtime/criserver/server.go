@@ -47,9 +47,9 @@ const (
 
 const (
 	maxMessage = 16 << 20
-	// workTimeout bounds what goes on when its caller has gone.
+	// workTimeout bounds work that goes on after its caller has gone.
 	workTimeout = 4 * time.Minute
-	// undoTimeout bounds the taking back of a step.
+	// undoTimeout bounds how long undoing a step may take.
 	undoTimeout = time.Minute
 )
 
@@ -70,10 +70,10 @@ type Options struct {
 	StreamAddress  string
 	// Images configures the image store but for its directory.
 	Images images.Options
-	// Traces has a call whose caller sends no trace, such as crictl's, begin one.
+	// Traces lets a call begin a trace when its caller sends none, as crictl does not.
 	Traces bool
-	// Step, if there is one, is called before each step of what makes and removes sandboxes and containers. Tests end the
-	// process there; no flag sets it.
+	// Step is called before each step of making and removing sandboxes and containers. Tests end the process there; no flag
+	// sets it.
 	Step func(name string)
 }
 
@@ -84,7 +84,6 @@ type Server struct {
 
 	options  Options
 	runtimes map[string]*monitor.Runtime // by handler; "" is the default
-	features map[string]features         // by handler
 	conmon   *monitor.Conmon
 	machine  oci.Machine
 	appArmor *apparmor.Host
@@ -140,7 +139,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.images = imageStore
 	s.findFeatures(ctx)
-	s.cni = cni.New(o.CNIConfDir, o.CNIBinDirs, s.path("cni"))
+	s.cni = &cni.Plugins{ConfDir: o.CNIConfDir, BinDirs: o.CNIBinDirs, CacheDir: s.path("cni")}
 	if err := s.adopt(ctx); err != nil {
 		return nil, errors.Join(err, imageStore.Close())
 	}
@@ -175,7 +174,7 @@ func (s *Server) findPrograms(ctx context.Context) error {
 		return fmt.Errorf("find conmon (install the package conmon, or name the program with --conmon): %w", err)
 	}
 	s.conmon.Path = path
-	// Console sockets of conmon must have short names; elsewhere they would be in /tmp.
+	// Console sockets of conmon must have short names. Where this directory's is too long they are in /tmp.
 	if dir := s.state("tmp"); len(dir) < 60 {
 		s.conmon.TempDir = dir
 	}
@@ -252,7 +251,8 @@ func Listen(address string) (net.Listener, func(), error) {
 		lock.Close()
 		return nil, nil, fmt.Errorf("remove old socket: %w", err)
 	}
-	// The mode that a socket is bound with is its own: no moment when others may connect, and no umask, which is every thread's.
+	// The socket has its mode before it is bound, so that there is no moment when others may connect. The umask would do that
+	// too, but all threads share it.
 	private := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
 		err := raw.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), 0o600) })

@@ -30,24 +30,22 @@ func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStat
 
 // ListContainerStats measures the containers that match a filter.
 func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
-	return &runtimeapi.ListContainerStatsResponse{Stats: s.listContainerStats(ctx, r.GetFilter())}, nil
+	filter := r.GetFilter()
+	found := s.matchingContainers(&runtimeapi.ContainerFilter{Id: filter.GetId(), PodSandboxId: filter.GetPodSandboxId(), LabelSelector: filter.GetLabelSelector()})
+	disk := s.diskUsages(ctx, found)
+	response := &runtimeapi.ListContainerStatsResponse{}
+	for _, c := range found {
+		response.Stats = append(response.Stats, s.containerStats(c, disk))
+	}
+	return response, nil
 }
 
 // StreamContainerStats is ListContainerStats for answers of any length.
 func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
-	return inPieces(s.listContainerStats(stream.Context(), r.GetFilter()), func(part []*runtimeapi.ContainerStats) error {
+	all, _ := s.ListContainerStats(stream.Context(), &runtimeapi.ListContainerStatsRequest{Filter: r.GetFilter()})
+	return inPieces(all.GetStats(), func(part []*runtimeapi.ContainerStats) error {
 		return stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: part})
 	})
-}
-
-func (s *Server) listContainerStats(ctx context.Context, filter *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
-	found := s.matchingContainers(&runtimeapi.ContainerFilter{Id: filter.GetId(), PodSandboxId: filter.GetPodSandboxId(), LabelSelector: filter.GetLabelSelector()})
-	disk := s.diskUsages(ctx, found)
-	var items []*runtimeapi.ContainerStats
-	for _, c := range found {
-		items = append(items, s.containerStats(c, disk))
-	}
-	return items
 }
 
 func (s *Server) cgroups() stats.Cgroups {
@@ -80,14 +78,14 @@ type cpuSample struct {
 	rate  uint64
 }
 
-// shortest is the least time between measurements that a rate is made of.
-const shortest = 500 * time.Millisecond
+// minRateTime is the least time between two measurements that a rate is made of.
+const minRateTime = 500 * time.Millisecond
 
 func cpuUsage(last *cpuSample, now time.Time, usage stats.Usage) *runtimeapi.CpuUsage {
 	total := usage.CpuStats.CpuUsage.TotalUsage
 	last.mu.Lock()
 	defer last.mu.Unlock()
-	if passed := now.Sub(last.at); passed >= shortest {
+	if passed := now.Sub(last.at); passed >= minRateTime {
 		if !last.at.IsZero() && total >= last.nanos {
 			last.rate = uint64(float64(total-last.nanos) / passed.Seconds())
 		}
@@ -129,23 +127,21 @@ func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxSt
 
 // ListPodSandboxStats measures the pods that match a filter.
 func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
-	return &runtimeapi.ListPodSandboxStatsResponse{Stats: s.listSandboxStats(ctx, r.GetFilter())}, nil
+	filter := r.GetFilter()
+	found, disk := s.runningSandboxes(ctx, &runtimeapi.PodSandboxFilter{Id: filter.GetId(), LabelSelector: filter.GetLabelSelector()})
+	response := &runtimeapi.ListPodSandboxStatsResponse{}
+	for _, sb := range found {
+		response.Stats = append(response.Stats, s.sandboxStats(sb, disk))
+	}
+	return response, nil
 }
 
 // StreamPodSandboxStats is ListPodSandboxStats for answers of any length.
 func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
-	return inPieces(s.listSandboxStats(stream.Context(), r.GetFilter()), func(part []*runtimeapi.PodSandboxStats) error {
+	all, _ := s.ListPodSandboxStats(stream.Context(), &runtimeapi.ListPodSandboxStatsRequest{Filter: r.GetFilter()})
+	return inPieces(all.GetStats(), func(part []*runtimeapi.PodSandboxStats) error {
 		return stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: part})
 	})
-}
-
-func (s *Server) listSandboxStats(ctx context.Context, filter *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
-	var items []*runtimeapi.PodSandboxStats
-	found, disk := s.runningSandboxes(ctx, &runtimeapi.PodSandboxFilter{Id: filter.GetId(), LabelSelector: filter.GetLabelSelector()})
-	for _, sb := range found {
-		items = append(items, s.sandboxStats(sb, disk))
-	}
-	return items
 }
 
 // runningSandboxes are the sandboxes that run and match a filter, and what their containers take on the disk.
@@ -279,7 +275,7 @@ func layerUsages(ctx context.Context, containers []*container, measureLayer func
 // newest that runs, or else the newest. The CRI has no place for what a pod takes on the disk.
 func (s *Server) addPodFiles(usage *diskusage.Usage, c *container) {
 	sb, ok, _ := s.sandboxes.Get(c.Config.SandboxID)
-	if !ok || s.bearer(sb) != c {
+	if !ok || s.chargedForPodFiles(sb) != c {
 		return
 	}
 	for _, file := range []string{sb.hostnameFile(), sb.resolvConf()} {
@@ -291,8 +287,8 @@ func (s *Server) addPodFiles(usage *diskusage.Usage, c *container) {
 	}
 }
 
-// bearer is the container that its pod's own files count for.
-func (s *Server) bearer(sb *sandbox) *container {
+// chargedForPodFiles is the container that its pod's own files count for.
+func (s *Server) chargedForPodFiles(sb *sandbox) *container {
 	var newest *container
 	for _, c := range s.containersOf(sb.ID) {
 		running := c.State().Phase == store.ContainerRunning

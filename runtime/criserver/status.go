@@ -31,12 +31,10 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 		}},
 		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
 	}
-	names := slices.Sorted(maps.Keys(s.runtimes)) // "" is the default
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s.runtimes)) { // "" is the default
+		runtime := s.runtimes[name]
 		response.RuntimeHandlers = append(response.RuntimeHandlers, &runtimeapi.RuntimeHandler{
-			Name: name, Features: &runtimeapi.RuntimeHandlerFeatures{
-				RecursiveReadOnlyMounts: s.features[name].recursiveReadOnly, UserNamespaces: s.features[name].noUserNamespaces == nil,
-			},
+			Name: name, Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: runtime.RecursiveReadOnly, UserNamespaces: runtime.NoUserNamespaces == nil},
 		})
 	}
 	if r.GetVerbose() {

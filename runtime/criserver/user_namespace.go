@@ -8,11 +8,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
-	"syscall"
 
+	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	ocifeatures "github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -40,7 +38,7 @@ func (s *Server) validateUserNamespace(handler string, options *runtimeapi.Names
 	if !inUserNamespace(options) {
 		return nil
 	}
-	if reason := s.features[handler].noUserNamespaces; reason != nil {
+	if reason := s.runtimes[handler].NoUserNamespaces; reason != nil {
 		return fmt.Errorf("run pod in a user namespace: %w: %w", errors.ErrUnsupported, reason)
 	}
 	for what, mode := range map[string]runtimeapi.NamespaceMode{"network": options.GetNetwork(), "IPC": options.GetIpc(), "PID": options.GetPid()} {
@@ -52,27 +50,27 @@ func (s *Server) validateUserNamespace(handler string, options *runtimeapi.Names
 	if err != nil {
 		return err
 	}
-	if _, _, err := ids.Root(); err != nil {
+	if _, _, err := ids.ToHost(0, 0); err != nil {
 		return fmt.Errorf("%w: %w", oci.ErrInvalid, err)
 	}
 	return nil
 }
 
 // idsOf reads the mappings of a user namespace.
-func idsOf(users *runtimeapi.UserNamespace) (*namespaces.IDs, error) {
+func idsOf(users *runtimeapi.UserNamespace) (*user.IdentityMapping, error) {
 	uids, uidErr := idRanges(users.GetUids())
 	gids, gidErr := idRanges(users.GetGids())
 	if err := errors.Join(uidErr, gidErr); err != nil {
 		return nil, fmt.Errorf("user and group IDs: %w", err)
 	}
-	return &namespaces.IDs{UIDs: uids, GIDs: gids}, nil
+	return &user.IdentityMapping{UIDMaps: uids, GIDMaps: gids}, nil
 }
 
-func idRanges(mappings []*runtimeapi.IDMapping) ([]syscall.SysProcIDMap, error) {
+func idRanges(mappings []*runtimeapi.IDMapping) ([]user.IDMap, error) {
 	if len(mappings) == 0 || len(mappings) > maxIDRanges {
 		return nil, fmt.Errorf("%w: %d ranges for a user namespace", oci.ErrInvalid, len(mappings))
 	}
-	ranges := make([]syscall.SysProcIDMap, len(mappings))
+	ranges := make([]user.IDMap, len(mappings))
 	for i, m := range mappings {
 		host, container, length := uint64(m.GetHostId()), uint64(m.GetContainerId()), uint64(m.GetLength())
 		if length == 0 || host+length > math.MaxUint32 || container+length > math.MaxUint32 {
@@ -82,13 +80,13 @@ func idRanges(mappings []*runtimeapi.IDMapping) ([]syscall.SysProcIDMap, error) 
 		if host == 0 {
 			return nil, fmt.Errorf("%w: the machine's root is not for a user namespace", oci.ErrInvalid)
 		}
-		ranges[i] = syscall.SysProcIDMap{ContainerID: int(container), HostID: int(host), Size: int(length)}
+		ranges[i] = user.IDMap{ID: int64(container), ParentID: int64(host), Count: int64(length)}
 	}
 	return ranges, nil
 }
 
 // ids are those of the pod's user namespace; nil without one. They were validated.
-func (sb *sandbox) ids() *namespaces.IDs {
+func (sb *sandbox) ids() *user.IdentityMapping {
 	if !inUserNamespace(sb.options()) {
 		return nil
 	}
@@ -96,13 +94,13 @@ func (sb *sandbox) ids() *namespaces.IDs {
 	return ids
 }
 
-// owner is to whom the pod's images belong.
+// owner is the user namespace that the files of the pod's images belong to, if it has one.
 func (sb *sandbox) owner() *images.Owner {
 	ids := sb.ids()
 	if ids == nil {
 		return nil
 	}
-	return &images.Owner{UserNS: namespaces.Path(sb.namespaceDir(), namespaces.User), OnMachine: ids.OnMachine}
+	return &images.Owner{UserNS: namespaces.Path(sb.namespaceDir(), namespaces.User), OnMachine: ids.ToHost}
 }
 
 // root are the machine's IDs of the root of the pod's user namespace, if it has one.
@@ -111,7 +109,7 @@ func (sb *sandbox) root() (uid, gid int, mapped bool) {
 	if ids == nil {
 		return 0, 0, false
 	}
-	uid, gid, err := ids.Root()
+	uid, gid, err := ids.ToHost(0, 0)
 	return uid, gid, err == nil
 }
 
@@ -149,59 +147,36 @@ func (sb *sandbox) mappings() (uids, gids []specs.LinuxIDMapping) {
 	return oci.IDMappings(users.GetUids()), oci.IDMappings(users.GetGids())
 }
 
-// features are what a runtime handler can do beyond what all can.
-type features struct {
-	recursiveReadOnly bool
-	noUserNamespaces  error // why not; nil when they work
-}
-
-// featuresOf reads what an OCI runtime says of itself. One that says nothing of something cannot do it.
-func featuresOf(runtime string, said ocifeatures.Features) features {
-	f := features{recursiveReadOnly: slices.Contains(said.MountOptions, "rro")}
-	linux := said.Linux
-	if linux == nil || !slices.Contains(linux.Namespaces, "user") || linux.MountExtensions == nil || linux.MountExtensions.IDMap == nil ||
-		linux.MountExtensions.IDMap.Enabled == nil || !*linux.MountExtensions.IDMap.Enabled {
-		f.noUserNamespaces = fmt.Errorf("%s has no ID-mapped mounts", runtime)
-	}
-	return f
-}
-
-// findFeatures asks runtimes and kernel. The kernel's user namespaces are tried, since many parts of it have to play together.
+// findFeatures asks runtimes and kernel what they can do. The kernel's user namespaces are tried, since many parts of it have
+// to play together.
 func (s *Server) findFeatures(ctx context.Context) {
-	s.features = map[string]features{}
 	notHere := s.tryUserNamespace()
 	if notHere != nil {
 		klog.FromContext(ctx).Info("Pods cannot have user namespaces on this machine", "reason", notHere)
 	}
 	// Whether the kernel changes mounts together with those below them.
 	canSet := !errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.ENOSYS)
-	for name, runtime := range s.runtimes {
-		if name == "" {
-			continue // the default has a name as well
-		}
-		said, err := runtime.Features(ctx)
-		if err != nil {
+	for name := range s.options.Runtimes {
+		runtime := s.runtimes[name]
+		if err := runtime.ReadFeatures(ctx); err != nil {
 			klog.FromContext(ctx).Error(err, "Could not ask an OCI runtime what it can do", "runtime", name)
 		}
-		f := featuresOf(runtime.Name(), said)
-		f.recursiveReadOnly = f.recursiveReadOnly && canSet
-		f.noUserNamespaces = cmp.Or(notHere, f.noUserNamespaces)
-		s.features[name] = f
+		runtime.RecursiveReadOnly = runtime.RecursiveReadOnly && canSet
+		runtime.NoUserNamespaces = cmp.Or(notHere, runtime.NoUserNamespaces)
 	}
-	s.features[""] = s.features[s.options.DefaultRuntime]
 }
 
 // tryUserNamespace makes a user namespace and mounts a file system as it sees it.
 func (s *Server) tryUserNamespace() error {
 	dir := s.state("tmp", "probe")
-	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65536, Size: 65536}}
-	ids := &namespaces.IDs{UIDs: one, GIDs: one}
+	one := []user.IDMap{{ID: 0, ParentID: 65536, Count: 65536}}
+	ids := &user.IdentityMapping{UIDMaps: one, GIDMaps: one}
 	if err := namespaces.Unpin(dir); err != nil { // of a server that was killed
 		return err
 	}
 	err := namespaces.Pin(namespaces.Options{Dir: dir, Kinds: []string{namespaces.User}, Users: ids})
 	if err == nil {
-		err = s.images.CanMap(&images.Owner{UserNS: filepath.Join(dir, namespaces.User), OnMachine: ids.OnMachine})
+		err = s.images.CanMap(&images.Owner{UserNS: filepath.Join(dir, namespaces.User), OnMachine: ids.ToHost})
 	}
 	return errors.Join(err, namespaces.Unpin(dir))
 }

@@ -1,19 +1,18 @@
 package criserver
 
 import (
-	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
 
-	ocifeatures "github.com/opencontainers/runtime-spec/specs-go/features"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/runtime/criserver/monitor"
 	"minikubelet/runtime/criserver/oci"
 )
 
 func TestValidateUserNamespace(t *testing.T) {
-	s := &Server{features: map[string]features{"able": {}, "unable": {noUserNamespaces: errors.New("the kernel is too old")}}}
+	s := &Server{runtimes: map[string]*monitor.Runtime{"able": {}, "unable": {NoUserNamespaces: errors.New("the kernel is too old")}}}
 	good := []*runtimeapi.IDMapping{{HostId: 100, Length: 10}, {HostId: 1000, ContainerId: 10, Length: 10}}
 	for what, tc := range map[string]struct {
 		users *runtimeapi.UserNamespace
@@ -44,23 +43,5 @@ func TestValidateUserNamespace(t *testing.T) {
 	asked.Network = runtimeapi.NamespaceMode_NODE
 	if err := s.validateUserNamespace("able", asked); !errors.Is(err, oci.ErrInvalid) {
 		t.Errorf("in the node's network: %v", err)
-	}
-}
-
-func TestFeaturesOf(t *testing.T) {
-	for said, want := range map[string][2]bool{
-		`{"mountOptions":["ro","rro"],"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":true}}}}`: {true, true},
-		`{"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":false}}}}`:                            {},
-		`{"linux":{"namespaces":["pid"],"mountExtensions":{"idmap":{"enabled":true}}}}`:                              {},
-		`{"linux":{"namespaces":["user"]}}`: {},
-		`{}`:                                {},
-	} {
-		var read ocifeatures.Features
-		if err := json.Unmarshal([]byte(said), &read); err != nil {
-			t.Fatal(err)
-		}
-		if f := featuresOf("runc", read); [2]bool{f.recursiveReadOnly, f.noUserNamespaces == nil} != want {
-			t.Errorf("%s: %+v", said, f)
-		}
 	}
 }

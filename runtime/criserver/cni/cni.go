@@ -17,6 +17,8 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"k8s.io/apimachinery/pkg/api/resource"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
 	"minikubelet/runtime/criserver/bounded"
@@ -27,54 +29,30 @@ const Interface = "eth0"
 
 const maxAddresses = 16
 
-// PortMapping asks a plugin such as portmap to forward a port of the node.
-type PortMapping struct {
-	HostPort      int32  `json:"hostPort"`
-	ContainerPort int32  `json:"containerPort"`
-	Protocol      string `json:"protocol"`
-	HostIP        string `json:"hostIP,omitempty"`
-}
-
-// DNS is what a plugin such as dnsname may want to know.
-type DNS struct {
-	Servers  []string `json:"servers,omitempty"`
-	Searches []string `json:"searches,omitempty"`
-	Options  []string `json:"options,omitempty"`
-}
-
-// Pod is what a plugin is told of a pod.
+// Pod is what plugins are told of a pod.
 type Pod struct {
-	SandboxID, NetNS     string
-	Name, Namespace, UID string
-	Ports                []PortMapping
-	DNS                  DNS
-	CgroupParent         string
-	Ingress, Egress      int64 // bits a second, 0 for no limit
+	SandboxID, NetNS string
+	Config           *runtimeapi.PodSandboxConfig // nil when no more is known of the pod
 }
 
 // Plugins are the CNI plugins and the network that pods are connected to: the first valid
 // configuration in the directory, as other runtimes take it. It is read whenever it is needed.
 type Plugins struct {
-	confDir  string
-	binDirs  []string
-	cacheDir string
-}
-
-// New makes no use of the directories yet.
-func New(confDir string, binDirs []string, cacheDir string) *Plugins {
-	return &Plugins{confDir: confDir, binDirs: binDirs, cacheDir: cacheDir}
+	ConfDir  string
+	BinDirs  []string
+	CacheDir string // for how each pod was connected
 }
 
 // forPod has a cache for each pod: with one for all libcni would read that of every pod to disconnect one.
 func (p *Plugins) forPod(id string) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(p.binDirs, filepath.Join(p.cacheDir, id), &boundedExec{})
+	return libcni.NewCNIConfigWithCacheDir(p.BinDirs, filepath.Join(p.CacheDir, id), &boundedExec{})
 }
 
 // load reads the first valid configuration in the order of file names. If there is one, the error tells of those before it.
 func (p *Plugins) load() (*libcni.NetworkConfigList, error) {
-	files, err := libcni.ConfFiles(p.confDir, []string{".conf", ".conflist", ".json"})
+	files, err := libcni.ConfFiles(p.ConfDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
-		return nil, fmt.Errorf("no CNI network configuration: read %s: %w", p.confDir, err)
+		return nil, fmt.Errorf("no CNI network configuration: read %s: %w", p.ConfDir, err)
 	}
 	slices.Sort(files)
 	var broken error
@@ -85,7 +63,7 @@ func (p *Plugins) load() (*libcni.NetworkConfigList, error) {
 		}
 		broken = errors.Join(broken, fmt.Errorf("%s: %w", filepath.Base(file), err))
 	}
-	return nil, errors.Join(fmt.Errorf("no CNI network configuration in %s", p.confDir), broken)
+	return nil, errors.Join(fmt.Errorf("no CNI network configuration in %s", p.ConfDir), broken)
 }
 
 // maxConfig bounds a configuration file.
@@ -127,7 +105,7 @@ func (p *Plugins) Status(ctx context.Context) error {
 // installed tells whether all plugins of a network are there.
 func (p *Plugins) installed(network *libcni.NetworkConfigList) error {
 	for _, plugin := range network.Plugins {
-		if _, err := invoke.FindInPath(plugin.Network.Type, p.binDirs); err != nil {
+		if _, err := invoke.FindInPath(plugin.Network.Type, p.BinDirs); err != nil {
 			return fmt.Errorf("network %s (install the package containernetworking-plugins, or name the plugins' directory with --cni-bin-dir): %w", network.Name, err)
 		}
 	}
@@ -137,7 +115,11 @@ func (p *Plugins) installed(network *libcni.NetworkConfigList) error {
 // Setup connects a pod and returns its addresses, the primary one first. On error the caller is
 // expected to call Teardown, since a plugin may have done half of its work.
 func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
-	network, err := p.networkFor(ctx, pod)
+	conf, err := pod.RuntimeConf()
+	if err != nil {
+		return nil, err
+	}
+	network, err := p.networkFor(ctx, conf)
 	if err != nil {
 		return nil, err
 	}
@@ -145,10 +127,10 @@ func (p *Plugins) Setup(ctx context.Context, pod Pod) ([]string, error) {
 	if err := p.installed(network); err != nil {
 		return nil, err
 	}
-	if err := p.remember(network, pod); err != nil {
+	if err := p.remember(network, conf); err != nil {
 		return nil, err
 	}
-	result, err := p.forPod(pod.SandboxID).AddNetworkList(ctx, network, pod.runtimeConf())
+	result, err := p.forPod(pod.SandboxID).AddNetworkList(ctx, network, conf)
 	if err != nil {
 		return nil, fmt.Errorf("add pod to network %s: %w", network.Name, err)
 	}
@@ -180,49 +162,79 @@ func addresses(result types.Result) ([]string, error) {
 	return ips, nil
 }
 
-// runtimeConf puts the pod into CNI's terms.
-func (p Pod) runtimeConf() *libcni.RuntimeConf {
+// RuntimeConf puts the pod into CNI's terms. It fails for what plugins would refuse when the pod is connected, and again when
+// it is disconnected, which would leave what other plugins did.
+func (p Pod) RuntimeConf() (*libcni.RuntimeConf, error) {
+	ports, portErr := portMappings(p.Config.GetPortMappings())
+	limits, limitErr := bandwidth(p.Config.GetAnnotations())
+	if err := errors.Join(portErr, limitErr); err != nil {
+		return nil, err
+	}
 	capabilities := map[string]any{}
-	if len(p.Ports) > 0 {
-		capabilities["portMappings"] = p.Ports
-	}
-	if len(p.DNS.Servers)+len(p.DNS.Searches)+len(p.DNS.Options) > 0 {
-		capabilities["dns"] = p.DNS
-	}
-	limits := map[string]int64{}
-	for direction, rate := range map[string]int64{"ingress": p.Ingress, "egress": p.Egress} {
-		if rate > 0 {
-			limits[direction+"Rate"], limits[direction+"Burst"] = rate, math.MaxInt32 // a burst that never binds
-		}
+	if len(ports) > 0 {
+		capabilities["portMappings"] = ports
 	}
 	if len(limits) > 0 {
 		capabilities["bandwidth"] = limits
 	}
-	if p.CgroupParent != "" {
-		capabilities["cgroupPath"] = p.CgroupParent
+	if dns := p.Config.GetDnsConfig(); len(dns.GetServers())+len(dns.GetSearches())+len(dns.GetOptions()) > 0 {
+		capabilities["dns"] = dns // its fields have CNI's names
 	}
+	if parent := p.Config.GetLinux().GetCgroupParent(); parent != "" {
+		capabilities["cgroupPath"] = parent
+	}
+	metadata := p.Config.GetMetadata()
 	return &libcni.RuntimeConf{
 		ContainerID: p.SandboxID, NetNS: p.NetNS, IfName: Interface, CapabilityArgs: capabilities,
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"},
-			{"K8S_POD_NAMESPACE", p.Namespace}, {"K8S_POD_NAME", p.Name},
-			{"K8S_POD_INFRA_CONTAINER_ID", p.SandboxID}, {"K8S_POD_UID", p.UID},
+			{"K8S_POD_NAMESPACE", metadata.GetNamespace()}, {"K8S_POD_NAME", metadata.GetName()},
+			{"K8S_POD_INFRA_CONTAINER_ID", p.SandboxID}, {"K8S_POD_UID", metadata.GetUid()},
 		},
-	}
+	}, nil
 }
 
-// Check refuses what portmap would refuse when a pod is connected, and again when it is disconnected, which would leave what
-// other plugins did.
-func (m PortMapping) Check() error {
-	switch {
-	case m.HostPort < 1 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535:
-		return fmt.Errorf("port mapping of %d to %d: ports are from 1 to 65535", m.HostPort, m.ContainerPort)
-	case !slices.Contains([]string{"tcp", "udp", "sctp"}, m.Protocol):
-		return fmt.Errorf("port mapping has unknown protocol %s", m.Protocol)
-	case m.HostIP != "" && net.ParseIP(m.HostIP) == nil:
-		return fmt.Errorf("port mapping has host IP %q, which is none", m.HostIP)
+// portMapping asks a plugin such as portmap to forward a port of the node.
+type portMapping struct {
+	HostPort      int32  `json:"hostPort"`
+	ContainerPort int32  `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+func portMappings(asked []*runtimeapi.PortMapping) (ports []portMapping, err error) {
+	for _, m := range asked {
+		host, container, protocol, ip := m.GetHostPort(), m.GetContainerPort(), strings.ToLower(m.GetProtocol().String()), m.GetHostIp()
+		switch {
+		case host <= 0:
+			continue
+		case host > 65535 || container < 1 || container > 65535:
+			return nil, fmt.Errorf("port mapping of %d to %d: ports are from 1 to 65535", host, container)
+		case !slices.Contains([]string{"tcp", "udp", "sctp"}, protocol):
+			return nil, fmt.Errorf("port mapping has unknown protocol %s", protocol)
+		case ip != "" && net.ParseIP(ip) == nil:
+			return nil, fmt.Errorf("port mapping has host IP %q, which is none", ip)
+		}
+		ports = append(ports, portMapping{host, container, protocol, ip})
 	}
-	return nil
+	return ports, nil
+}
+
+// bandwidth reads the limits of a pod's annotations, such as 10M, for the plugin of that name.
+func bandwidth(annotations map[string]string) (map[string]int64, error) {
+	limits := map[string]int64{}
+	for _, direction := range []string{"ingress", "egress"} {
+		text := annotations["kubernetes.io/"+direction+"-bandwidth"]
+		if text == "" {
+			continue
+		}
+		rate, err := resource.ParseQuantity(text)
+		if err != nil || rate.Value() <= 0 {
+			return nil, fmt.Errorf("%s bandwidth %q of the pod", direction, text)
+		}
+		limits[direction+"Rate"], limits[direction+"Burst"] = rate.Value(), math.MaxInt32 // a burst that never binds
+	}
+	return limits, nil
 }
 
 // idlePlugins do nothing for a pod that asks for nothing of theirs, unless their configuration itself has one of these keys.
@@ -253,13 +265,13 @@ func idle(plugin *libcni.PluginConfig) bool {
 }
 
 // networkFor is the configuration by which a pod is connected.
-func (p *Plugins) networkFor(ctx context.Context, pod Pod) (*libcni.NetworkConfigList, error) {
+func (p *Plugins) networkFor(ctx context.Context, conf *libcni.RuntimeConf) (*libcni.NetworkConfigList, error) {
 	network, err := p.load()
 	if network == nil {
 		return nil, err
 	}
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "A broken CNI configuration is passed over", "directory", p.confDir, "network", network.Name)
+		klog.FromContext(ctx).Error(err, "A broken CNI configuration is passed over", "directory", p.ConfDir, "network", network.Name)
 	}
-	return needed(network, pod.runtimeConf()), nil
+	return needed(network, conf), nil
 }

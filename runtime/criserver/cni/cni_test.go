@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 )
@@ -37,7 +38,7 @@ const (
 
 func TestPlugins(t *testing.T) {
 	conf, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
-	p := New(conf, []string{bin}, cache)
+	p := &Plugins{conf, []string{bin}, cache}
 	_, err := p.Setup(t.Context(), Pod{SandboxID: "abc"})
 	if status := p.Status(t.Context()); status == nil || err == nil || !strings.Contains(status.Error()+err.Error(), "no CNI network configuration in "+conf) || p.Connected("abc") {
 		t.Errorf("without configuration: %v, %v", status, err)
@@ -51,10 +52,12 @@ func TestPlugins(t *testing.T) {
 	if err := p.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	pod := Pod{
-		SandboxID: "abc", NetNS: "/ns", Name: "pod", Namespace: "default", UID: "u", Ports: []PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
-		DNS: DNS{Servers: []string{"10.96.0.10"}}, Ingress: 1000,
-	}
+	pod := Pod{SandboxID: "abc", NetNS: "/ns", Config: &runtimeapi.PodSandboxConfig{
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: "u"},
+		PortMappings: []*runtimeapi.PortMapping{{HostPort: 80, ContainerPort: 8080}},
+		DnsConfig:    &runtimeapi.DNSConfig{Servers: []string{"10.96.0.10"}, Options: []string{"ndots:5"}},
+		Annotations:  map[string]string{"kubernetes.io/ingress-bandwidth": "1k"},
+	}}
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
 	ips, err := p.Setup(klog.NewContext(t.Context(), logger), pod)
 	if said := logger.GetSink().(ktesting.Underlier).GetBuffer().String(); !strings.Contains(said, "00-broken.conflist") {
@@ -67,7 +70,7 @@ func TestPlugins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"ADD /ns", "K8S_POD_NAME=pod", "K8S_POD_UID=u", `"hostPort":80`, `"ingressRate":1000`, `"servers":["10.96.0.10"]`} {
+	for _, want := range []string{"ADD /ns", "K8S_POD_NAME=pod", "K8S_POD_UID=u", `"hostPort":80`, `"ingressRate":1000`, `"protocol":"tcp"`, `"dns":{"servers":["10.96.0.10"],"options":["ndots:5"]}`} {
 		if !strings.Contains(string(asked), want) {
 			t.Errorf("%s is missing in %s", want, asked)
 		}
@@ -101,7 +104,7 @@ func TestPluginFailures(t *testing.T) {
 		conf, bin := t.TempDir(), t.TempDir()
 		configure(t, conf, "10-net.conf", `{"cniVersion":"1.0.0","name":"net","type":"fake"}`)
 		plugin(t, bin, answer)
-		ips, err := New(conf, []string{bin}, t.TempDir()).Setup(t.Context(), Pod{SandboxID: "abc", NetNS: "/ns"})
+		ips, err := (&Plugins{conf, []string{bin}, t.TempDir()}).Setup(t.Context(), Pod{SandboxID: "abc", NetNS: "/ns"})
 		if err == nil || what == "error" && !strings.Contains(err.Error(), "no more addresses") {
 			t.Errorf("%s: %v, %v", what, ips, err)
 		}
@@ -116,7 +119,7 @@ func TestHalfConnected(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "broken"), []byte("#!/bin/sh\n[ $CNI_COMMAND = DEL ]"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p, pod := New(conf, []string{bin}, cache), Pod{SandboxID: "abc", NetNS: "/ns"}
+	p, pod := &Plugins{conf, []string{bin}, cache}, Pod{SandboxID: "abc", NetNS: "/ns"}
 	if ips, err := p.Setup(t.Context(), pod); err == nil {
 		t.Fatalf("connected: %v", ips)
 	}
@@ -135,7 +138,7 @@ func TestMissingPlugin(t *testing.T) {
 	conf, bin, cache := t.TempDir(), t.TempDir(), t.TempDir()
 	configure(t, conf, "10-net.conflist", `{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"fake"},{"type":"missing"}]}`)
 	calls := plugin(t, bin, answer)
-	p, pod := New(conf, []string{bin}, cache), Pod{SandboxID: "abc", NetNS: "/ns"}
+	p, pod := &Plugins{conf, []string{bin}, cache}, Pod{SandboxID: "abc", NetNS: "/ns"}
 	if _, err := p.Setup(t.Context(), pod); err == nil || !strings.Contains(err.Error(), `"missing"`) || p.Connected("abc") {
 		t.Errorf("%v, connected: %v", err, p.Connected("abc"))
 	}
@@ -152,14 +155,34 @@ func TestMissingPlugin(t *testing.T) {
 }
 
 func TestPortMappings(t *testing.T) {
-	for ports, ok := range map[[2]int32]bool{{1, 1}: true, {65535, 65535}: true, {0, 1}: false, {1, 0}: false, {65536, 1}: false, {1, -1}: false} {
-		if err := (PortMapping{HostPort: ports[0], ContainerPort: ports[1], Protocol: "tcp"}).Check(); (err == nil) != ok {
-			t.Errorf("%v: %v", ports, err)
+	for _, tc := range []struct {
+		asked *runtimeapi.PortMapping
+		ports int
+		ok    bool
+	}{
+		{&runtimeapi.PortMapping{HostPort: 1, ContainerPort: 1}, 1, true},
+		{&runtimeapi.PortMapping{HostPort: 65535, ContainerPort: 65535, Protocol: runtimeapi.Protocol_SCTP}, 1, true},
+		{&runtimeapi.PortMapping{HostPort: 1, ContainerPort: 1, Protocol: runtimeapi.Protocol_UDP, HostIp: "::1"}, 1, true},
+		{&runtimeapi.PortMapping{ContainerPort: 1}, 0, true}, // of no port of the node
+		{&runtimeapi.PortMapping{HostPort: 1}, 0, false},
+		{&runtimeapi.PortMapping{HostPort: 65536, ContainerPort: 1}, 0, false},
+		{&runtimeapi.PortMapping{HostPort: 1, ContainerPort: -1}, 0, false},
+		{&runtimeapi.PortMapping{HostPort: 1, ContainerPort: 1, Protocol: 9}, 0, false},
+		{&runtimeapi.PortMapping{HostPort: 1, ContainerPort: 1, HostIp: "host"}, 0, false},
+	} {
+		if got, err := portMappings([]*runtimeapi.PortMapping{tc.asked}); (err == nil) != tc.ok || len(got) != tc.ports {
+			t.Errorf("%v: %v, %v", tc.asked, got, err)
 		}
 	}
-	for m, ok := range map[PortMapping]bool{{1, 1, "udp", "::1"}: true, {1, 1, "", ""}: false, {1, 1, "icmp", ""}: false, {1, 1, "sctp", "host"}: false} {
-		if err := m.Check(); (err == nil) != ok {
-			t.Errorf("%v: %v", m, err)
+}
+
+func TestBandwidth(t *testing.T) {
+	for text, want := range map[string]int64{"": 0, "10M": 10_000_000, "1Gi": 1 << 30, "-1": -1, "x": -1, "0": -1} {
+		for _, direction := range []string{"ingress", "egress"} {
+			got, err := bandwidth(map[string]string{"kubernetes.io/" + direction + "-bandwidth": text})
+			if (err != nil) != (want < 0) || err == nil && got[direction+"Rate"] != want {
+				t.Errorf("%s %q: %v, %v", direction, text, got, err)
+			}
 		}
 	}
 }
@@ -172,8 +195,8 @@ func TestPlainNetwork(t *testing.T) {
 		want []string // types of the plugins that are called
 	}{
 		"nothing asked for": {`{"type":"fake"},{"type":"portmap","capabilities":{"portMappings":true}},{"type":"bandwidth"}`, Pod{}, []string{"fake"}},
-		"ports":             {`{"type":"fake"},{"type":"portmap","capabilities":{"portMappings":true}}`, Pod{Ports: []PortMapping{{HostPort: 1}}}, []string{"fake", "portmap"}},
-		"bandwidth":         {`{"type":"fake"},{"type":"bandwidth","capabilities":{"bandwidth":true}}`, Pod{Egress: 1}, []string{"fake", "bandwidth"}},
+		"ports":             {`{"type":"fake"},{"type":"portmap","capabilities":{"portMappings":true}}`, Pod{Config: &runtimeapi.PodSandboxConfig{PortMappings: []*runtimeapi.PortMapping{{HostPort: 1, ContainerPort: 1}}}}, []string{"fake", "portmap"}},
+		"bandwidth":         {`{"type":"fake"},{"type":"bandwidth","capabilities":{"bandwidth":true}}`, Pod{Config: &runtimeapi.PodSandboxConfig{Annotations: map[string]string{"kubernetes.io/egress-bandwidth": "1"}}}, []string{"fake", "bandwidth"}},
 		"limits for all":    {`{"type":"fake"},{"type":"bandwidth","ingressRate":1}`, Pod{}, []string{"fake", "bandwidth"}},
 		"ports for all":     {`{"type":"fake"},{"type":"portmap","runtimeConfig":{"portMappings":[]}}`, Pod{}, []string{"fake", "portmap"}},
 		"others":            {`{"type":"fake"},{"type":"tuning"}`, Pod{}, []string{"fake", "tuning"}},
@@ -181,7 +204,11 @@ func TestPlainNetwork(t *testing.T) {
 	} {
 		conf := t.TempDir()
 		configure(t, conf, "10-net.conflist", `{"cniVersion":"1.0.0","name":"net","plugins":[`+tc.conf+`]}`)
-		list, err := New(conf, nil, t.TempDir()).networkFor(t.Context(), tc.pod)
+		asked, err := tc.pod.RuntimeConf()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := (&Plugins{ConfDir: conf, CacheDir: t.TempDir()}).networkFor(t.Context(), asked)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

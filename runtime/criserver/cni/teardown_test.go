@@ -35,7 +35,7 @@ func TestHungChild(t *testing.T) {
 				}()
 			}
 			began := time.Now()
-			_, err := New(conf, []string{bin}, t.TempDir()).Setup(ctx, Pod{SandboxID: "abc", NetNS: "/ns"})
+			_, err := (&Plugins{conf, []string{bin}, t.TempDir()}).Setup(ctx, Pod{SandboxID: "abc", NetNS: "/ns"})
 			if (err != nil) != waits || time.Since(began) > 15*time.Second {
 				t.Errorf("after %s: %v", time.Since(began), err)
 			}
@@ -74,11 +74,11 @@ func TestTeardownByWhatIsLeft(t *testing.T) {
 		failed bool   // connecting it
 		want   string // the network it is disconnected from
 	}{
-		"all there":                  {func(*testing.T, string) {}, false, "net"},
-		"connecting was interrupted": {func(*testing.T, string) {}, true, "net"},
-		"the note is empty":          {func(t *testing.T, cache string) { damage(t, cache, attachedFile, "") }, false, "net"},
-		"the note is garbage":        {func(t *testing.T, cache string) { damage(t, cache, attachedFile, "{") }, false, "net"},
-		"the cache is garbage":       {func(t *testing.T, cache string) { damage(t, cache, "results/*", "{") }, false, "net"},
+		"all there":                   {func(*testing.T, string) {}, false, "net"},
+		"connecting was interrupted":  {func(*testing.T, string) {}, true, "net"},
+		"what was written is empty":   {func(t *testing.T, cache string) { damage(t, cache, attachedFile, "") }, false, "net"},
+		"what was written is garbage": {func(t *testing.T, cache string) { damage(t, cache, attachedFile, "{") }, false, "net"},
+		"the cache is garbage":        {func(t *testing.T, cache string) { damage(t, cache, "results/*", "{") }, false, "net"},
 		"both are empty": {func(t *testing.T, cache string) {
 			damage(t, cache, attachedFile, "")
 			damage(t, cache, "results/*", "")
@@ -97,8 +97,8 @@ func TestTeardownByWhatIsLeft(t *testing.T) {
 				does = "[ $CNI_COMMAND != ADD ]"
 			}
 			calls := plugin(t, bin, does)
-			p := New(conf, []string{bin}, cache)
-			if _, err := p.Setup(t.Context(), Pod{SandboxID: "abc", NetNS: "/ns", Name: "pod"}); (err != nil) != tc.failed {
+			p := &Plugins{conf, []string{bin}, cache}
+			if _, err := p.Setup(t.Context(), Pod{SandboxID: "abc", NetNS: "/ns"}); (err != nil) != tc.failed {
 				t.Fatal(err)
 			}
 			if !p.Connected("abc") {
@@ -139,7 +139,7 @@ func TestTeardownFails(t *testing.T) {
 	configure(t, conf, "10-net.conflist", network)
 	fails := filepath.Join(t.TempDir(), "fails")
 	calls := plugin(t, bin, answer+"\n[ ! -e "+fails+" ]")
-	p, pod := New(conf, []string{bin}, t.TempDir()), Pod{SandboxID: "abc", NetNS: "/ns"}
+	p, pod := &Plugins{conf, []string{bin}, t.TempDir()}, Pod{SandboxID: "abc", NetNS: "/ns"}
 	if _, err := p.Setup(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"minikubelet/runtime/criserver/images"
@@ -19,15 +20,15 @@ import (
 func TestMountForAUserNamespace(t *testing.T) {
 	pins := filepath.Join(t.TempDir(), "ns")
 	t.Cleanup(func() { _ = namespaces.Unpin(pins) })
-	one := []syscall.SysProcIDMap{{HostID: 200000, Size: 65536}}
-	ids := &namespaces.IDs{UIDs: one, GIDs: one}
+	one := []user.IDMap{{ParentID: 200000, Count: 65536}}
+	ids := &user.IdentityMapping{UIDMaps: one, GIDMaps: one}
 	err := namespaces.Pin(namespaces.Options{Dir: pins, Kinds: []string{namespaces.User}, Users: ids})
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
 		t.Skipf("no user namespaces here: %v", err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	owner := &images.Owner{UserNS: filepath.Join(pins, namespaces.User), OnMachine: ids.OnMachine}
+	owner := &images.Owner{UserNS: filepath.Join(pins, namespaces.User), OnMachine: ids.ToHost}
 	root := filepath.Join(t.TempDir(), "images")
 	s := open(t, images.Options{Root: root})
 	if err := s.CanMap(owner); err != nil {
@@ -63,7 +64,7 @@ func TestMountForAUserNamespace(t *testing.T) {
 	if err := s.Unmount("c1", dir); err != nil {
 		t.Error(err)
 	}
-	gone := &images.Owner{UserNS: filepath.Join(pins, "not-there"), OnMachine: ids.OnMachine}
+	gone := &images.Owner{UserNS: filepath.Join(pins, "not-there"), OnMachine: ids.ToHost}
 	wantError(t, s.Mount(testContext(t), "c3", id, dir, gone), "open user namespace")
 	if left := names(t, filepath.Join(root, "tmp")); len(left) > 0 || exists(filepath.Join(root, "snapshots", "c3")) {
 		t.Errorf("left: %v", left)

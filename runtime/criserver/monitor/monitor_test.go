@@ -48,16 +48,26 @@ func TestCheckVersion(t *testing.T) {
 	}
 }
 
-// TestFeatures: a runtime that prints text for humans tells nothing.
+// TestFeatures: what a runtime does not say of itself it cannot do, as one that prints text for humans.
 func TestFeatures(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "runc")
-	for answer, ok := range map[string]bool{`{"mountOptions":["rro"]}`: true, "Incorrect Usage": false} {
+	type can struct{ answer, readOnly, userNamespaces bool }
+	for answer, want := range map[string]can{
+		`{"mountOptions":["ro","rro"],"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":true}}}}`: {true, true, true},
+		`{"mountOptions":["rro"]}`: {true, true, false},
+		`{"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":false}}}}`: {true, false, false},
+		`{"linux":{"namespaces":["pid"],"mountExtensions":{"idmap":{"enabled":true}}}}`:   {true, false, false},
+		`{"linux":{"namespaces":["user"]}}`:                                               {true, false, false},
+		`{}`:                                                                              {true, false, false},
+		"Incorrect Usage":                                                                 {},
+	} {
 		if err := os.WriteFile(program, []byte("#!/bin/sh\necho '"+answer+"'\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		said, err := (&Runtime{Path: program}).Features(t.Context())
-		if (err == nil) != ok || ok && len(said.MountOptions) != 1 {
-			t.Errorf("%s: %+v, %v", answer, said, err)
+		r := &Runtime{Path: program}
+		err := r.ReadFeatures(t.Context())
+		if got := (can{err == nil, r.RecursiveReadOnly, r.NoUserNamespaces == nil}); got != want {
+			t.Errorf("%s: %+v, %v", answer, got, err)
 		}
 	}
 }

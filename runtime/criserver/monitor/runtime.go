@@ -34,6 +34,10 @@ type Runtime struct {
 	// Runc is set by Check for runc, which can run a command in a cgroup below the container's, and whose containers wait
 	// for their start at exec.fifo in their directory.
 	Runc bool
+	// RecursiveReadOnly is set by ReadFeatures for a runtime that makes mounts read-only together with those below them, and
+	// NoUserNamespaces for one whose containers cannot be in user namespaces: it says why not.
+	RecursiveReadOnly bool
+	NoUserNamespaces  error `json:"-"`
 }
 
 // Name is the runtime's name for messages.
@@ -102,17 +106,22 @@ func (r *Runtime) State(ctx context.Context, id string) (*specs.State, error) {
 	return state, nil
 }
 
-// Features asks the runtime what it can do.
-func (r *Runtime) Features(ctx context.Context) (features.Features, error) {
+// ReadFeatures asks the runtime what it can do. What it does not speak of it cannot do, nor what it was not understood about.
+func (r *Runtime) ReadFeatures(ctx context.Context) error {
 	var said features.Features
 	out, err := r.run(ctx, nil, "features")
 	if err == nil {
 		err = json.Unmarshal(out, &said)
 	}
-	if err != nil {
-		return said, fmt.Errorf("read features of %s: %w", r.Name(), err)
+	r.RecursiveReadOnly = slices.Contains(said.MountOptions, "rro")
+	if linux := said.Linux; linux == nil || !slices.Contains(linux.Namespaces, "user") || linux.MountExtensions == nil ||
+		linux.MountExtensions.IDMap == nil || linux.MountExtensions.IDMap.Enabled == nil || !*linux.MountExtensions.IDMap.Enabled {
+		r.NoUserNamespaces = fmt.Errorf("%s has no ID-mapped mounts", r.Name())
 	}
-	return said, nil
+	if err != nil {
+		return fmt.Errorf("read features of %s: %w", r.Name(), err)
+	}
+	return nil
 }
 
 // Update changes the cgroup of a container.

@@ -3,7 +3,6 @@
 package namespaces
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/moby/sys/user"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -31,11 +31,11 @@ var cloneFlags = map[string]int{Network: unix.CLONE_NEWNET, IPC: unix.CLONE_NEWI
 
 // Options describe the namespaces of a pod.
 type Options struct {
-	Dir      string            // where they are pinned, one file a kind
-	Kinds    []string          // which ones; the others are the host's
-	Hostname string            // of the UTS namespace
-	Sysctls  map[string]string // set in the new namespaces
-	Users    *IDs              // of the user namespace, if there is to be one
+	Dir      string                // where they are pinned, one file a kind
+	Kinds    []string              // which ones; the others are the host's
+	Hostname string                // of the UTS namespace
+	Sysctls  map[string]string     // set in the new namespaces
+	Users    *user.IdentityMapping // of the user namespace, if there is to be one
 }
 
 // Path is the file of a pinned namespace.
@@ -113,8 +113,8 @@ func prepare(o Options) error {
 		if err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}); err != nil {
 			return fmt.Errorf("bring up lo: %w", err)
 		}
-		// As in docker and containerd every user of the pod may serve ports below 1024, and ping. A user namespace has not that
-		// many groups and refuses the latter; that, or a /proc/sys that is read-only, keeps no pod from running.
+		// As in docker and containerd every user of the pod may serve ports below 1024, and ping. A user namespace has fewer
+		// groups and refuses the latter, and /proc/sys may be read-only: the pod runs without them.
 		_ = setSysctl("net.ipv4.ip_unprivileged_port_start", "0")
 		_ = setSysctl("net.ipv4.ping_group_range", "0 2147483647")
 	}
@@ -221,37 +221,15 @@ func OnThread(fn func()) {
 			return
 		}
 		// While this goroutine keeps the first thread busy, the next one gets another.
-		elsewhere := make(chan struct{})
+		started := make(chan struct{})
 		go func() {
 			runtime.LockOSThread()
-			close(elsewhere)
+			close(started)
 			fn()
 		}()
-		<-elsewhere
+		<-started
 		runtime.UnlockOSThread()
 	}()
-}
-
-// IDs are which of the machine's user and group IDs a user namespace's are.
-type IDs struct{ UIDs, GIDs []syscall.SysProcIDMap }
-
-// Root are the machine's IDs of the namespace's root.
-func (ids *IDs) Root() (uid, gid int, err error) { return ids.OnMachine(0, 0) }
-
-// OnMachine are the machine's IDs of a user and a group of the namespace.
-func (ids *IDs) OnMachine(uid, gid int) (int, int, error) {
-	hostUID, uidErr := onMachine(ids.UIDs, uid)
-	hostGID, gidErr := onMachine(ids.GIDs, gid)
-	return hostUID, hostGID, errors.Join(uidErr, gidErr)
-}
-
-func onMachine(maps []syscall.SysProcIDMap, id int) (int, error) {
-	for _, m := range maps {
-		if id >= m.ContainerID && id < m.ContainerID+m.Size {
-			return m.HostID + id - m.ContainerID, nil
-		}
-	}
-	return 0, fmt.Errorf("the user namespace has no ID %d", id)
 }
 
 // pinInUserNamespace makes a user namespace and in it the others, which then belong to it, and pins them.
@@ -261,7 +239,7 @@ func onMachine(maps []syscall.SysProcIDMap, id int) (int, error) {
 func pinInUserNamespace(o Options) error {
 	child, err := os.StartProcess("/proc/self/exe", []string{"user-namespace"}, &os.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: uintptr(o.flags() &^ unix.CLONE_NEWUSER),
-		UidMappings: o.Users.UIDs, GidMappings: o.Users.GIDs, GidMappingsEnableSetgroups: true,
+		UidMappings: mappings(o.Users.UIDMaps), GidMappings: mappings(o.Users.GIDMaps), GidMappingsEnableSetgroups: true,
 		Ptrace: true, Pdeathsig: syscall.SIGKILL,
 	}})
 	if err != nil {
@@ -272,4 +250,11 @@ func pinInUserNamespace(o Options) error {
 		_, _ = child.Wait()
 	}()
 	return o.pin("/proc/" + strconv.Itoa(child.Pid) + "/ns")
+}
+
+func mappings(maps []user.IDMap) (forKernel []syscall.SysProcIDMap) {
+	for _, m := range maps {
+		forKernel = append(forKernel, syscall.SysProcIDMap{ContainerID: int(m.ID), HostID: int(m.ParentID), Size: int(m.Count)})
+	}
+	return forKernel
 }

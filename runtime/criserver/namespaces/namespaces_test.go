@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"minikubelet/runtime/criserver/namespaces"
@@ -156,7 +157,7 @@ func TestPinUser(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ns")
 	t.Cleanup(func() { _ = namespaces.Unpin(dir) })
 	kinds := []string{namespaces.Network, namespaces.UTS, namespaces.IPC, namespaces.User}
-	ids := &namespaces.IDs{UIDs: []syscall.SysProcIDMap{{HostID: 200000, Size: 1000}}, GIDs: []syscall.SysProcIDMap{{HostID: 300000, Size: 10}, {ContainerID: 10, HostID: 400000, Size: 10}}}
+	ids := &user.IdentityMapping{UIDMaps: []user.IDMap{{ParentID: 200000, Count: 1000}}, GIDMaps: []user.IDMap{{ParentID: 300000, Count: 10}, {ID: 10, ParentID: 400000, Count: 10}}}
 	err := namespaces.Pin(namespaces.Options{Dir: dir, Kinds: kinds, Hostname: "pinned", Users: ids, Sysctls: map[string]string{"net.ipv4.ip_local_port_range": "2000 3000"}})
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
 		t.Skipf("no user namespaces here: %v", err)
@@ -171,13 +172,13 @@ func TestPinUser(t *testing.T) {
 	if children, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid())); err == nil && len(children) > 0 {
 		t.Errorf("children are left: %s", children)
 	}
-	user, err := os.Open(namespaces.Path(dir, namespaces.User))
+	userns, err := os.Open(namespaces.Path(dir, namespaces.User))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer user.Close()
+	defer userns.Close()
 	var want unix.Stat_t
-	if err := unix.Fstat(int(user.Fd()), &want); err != nil {
+	if err := unix.Fstat(int(userns.Fd()), &want); err != nil {
 		t.Fatal(err)
 	}
 	const nsGetUserNS = 0xb701 // ioctl_ns(2)
@@ -209,12 +210,12 @@ func TestPinUser(t *testing.T) {
 		uid, gid, wantUID, wantGID int
 		ok                         bool
 	}{{0, 0, 200000, 300000, true}, {999, 12, 200999, 400002, true}, {1000, 0, 0, 0, false}, {0, 20, 0, 0, false}} {
-		uid, gid, err := ids.OnMachine(tc.uid, tc.gid)
+		uid, gid, err := ids.ToHost(tc.uid, tc.gid)
 		if (err == nil) != tc.ok || tc.ok && (uid != tc.wantUID || gid != tc.wantGID) {
 			t.Errorf("%d:%d is %d:%d here, %v", tc.uid, tc.gid, uid, gid, err)
 		}
 	}
-	overlapping := &namespaces.IDs{UIDs: append(ids.UIDs, ids.UIDs[0]), GIDs: ids.GIDs}
+	overlapping := &user.IdentityMapping{UIDMaps: append(ids.UIDMaps, ids.UIDMaps[0]), GIDMaps: ids.GIDMaps}
 	err = namespaces.Pin(namespaces.Options{Dir: dir + "2", Kinds: kinds, Users: overlapping})
 	if err == nil || !strings.Contains(err.Error(), "make namespaces") {
 		t.Errorf("IDs that are mapped twice: %v", err)
