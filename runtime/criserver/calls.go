@@ -126,8 +126,8 @@ func (s *Server) findRunning(id string) (*container, error) {
 	return c, c.running()
 }
 
-// track is a series of steps of which one ends when the next begins. A call has one, and each of its goroutines that takes steps
-// of its own.
+// track is a series of steps, each of which ends when the next begins. A call has one, and so has each goroutine of the call
+// that takes steps while the call takes others.
 type track struct {
 	mu   sync.Mutex
 	span trace.Span // of the step that goes on; nil for none
@@ -135,7 +135,7 @@ type track struct {
 
 type trackKey struct{}
 
-// branch gives the context a track of its own.
+// branch gives the context of such a goroutine its track.
 func branch(ctx context.Context) context.Context {
 	if ctx.Value(trackKey{}) == nil {
 		return ctx
@@ -143,8 +143,8 @@ func branch(ctx context.Context) context.Context {
 	return context.WithValue(ctx, trackKey{}, &track{})
 }
 
-// step begins a step of what makes and removes sandboxes and containers, and ends the one before; a name with " end" only ends
-// that. Each is a trace span where the caller of the CRI sent one of its own.
+// step ends the step before and begins one of making or removing a sandbox or container; a name with " end" begins none. Each
+// is a trace span, if the call has one.
 func (s *Server) step(ctx context.Context, name string) {
 	if s.options.Step != nil {
 		s.options.Step(name)
@@ -173,8 +173,8 @@ func (t *track) next(ctx context.Context, name string) {
 	))
 }
 
-// traced gives a call a trace span, if its caller sent the one that it belongs to, or such calls begin traces. The function
-// that it returns ends it.
+// traced gives a call a trace span: below that of its caller, if it sent one, or else the first of a trace, if calls begin
+// traces. The function that it returns ends the span.
 func (s *Server) traced(ctx context.Context, method string) (context.Context, func(error)) {
 	if parent := metadata.ValueFromIncomingContext(ctx, "traceparent"); len(parent) > 0 {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent[0]})

@@ -156,8 +156,8 @@ func (s *Server) undoContainer(ctx context.Context, c *container) error {
 	return fmt.Errorf("take back container %s, which is tried again with its sandbox: %w", c.ID, err)
 }
 
-// tryUpdate writes down what became of a sandbox or container. A disk that is full is logged and holds nothing up: what the
-// record tells of too much is undone once more.
+// tryUpdate writes down what became of a sandbox or container. A full disk is logged and holds nothing up: the
+// record then names things that are gone, and they can be undone once more.
 func tryUpdate[C, S any](ctx context.Context, record *store.Record[C, S], change func(*S)) {
 	if err := record.Update(change); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not write down what became of a sandbox or container")

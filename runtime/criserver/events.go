@@ -18,8 +18,7 @@ const (
 // broker hands events to those who listen.
 type broker struct {
 	mu        sync.Mutex
-	closed    bool
-	listeners map[chan *runtimeapi.ContainerEventResponse]bool
+	listeners map[chan *runtimeapi.ContainerEventResponse]bool // nil once the server ends
 }
 
 func newBroker() *broker {
@@ -29,7 +28,7 @@ func newBroker() *broker {
 func (b *broker) listen() (chan *runtimeapi.ContainerEventResponse, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
+	if b.listeners == nil {
 		return nil, status.Error(codes.Unavailable, "the CRI server ends")
 	}
 	if len(b.listeners) >= maxListeners {
@@ -54,7 +53,7 @@ func (b *broker) leave(listener chan *runtimeapi.ContainerEventResponse) {
 	b.drop(listener)
 }
 
-// send never waits: a listener that is too far behind is cut off, and has to look for itself.
+// send never waits: a listener that is too far behind is cut off, and has to list what there is.
 func (b *broker) send(event *runtimeapi.ContainerEventResponse) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,10 +75,10 @@ func (b *broker) idle() bool {
 func (b *broker) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
 	for listener := range b.listeners {
 		b.drop(listener)
 	}
+	b.listeners = nil
 }
 
 // GetContainerEvents sends what happens to sandboxes and containers from now on.

@@ -32,7 +32,7 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 	}
 	runtime := s.runtimeOf(sb)
 	container := oci.Pause(sb.Config.Config, s.machine)
-	container.ID, container.RootFS, container.Hostname = sb.ID, sb.pauseRoot(), sb.hostname()
+	container.RootFS, container.Hostname = sb.pauseRoot(), sb.hostname()
 	container.Namespaces = append(container.Namespaces, sb.joined()...)
 	container.Annotations = map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: sb.ID}
 	if container.AppArmorProfile, err = s.appArmor.Profile(ctx, nil, false); err != nil {

@@ -3,7 +3,6 @@ package criserver
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/runtime/criserver/bounded"
 	"minikubelet/runtime/criserver/oci"
 )
 
@@ -42,14 +42,11 @@ func (sb *sandbox) writeFiles() error {
 // resolvConf is what the pod asks for, or else the machine's own.
 func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 	if len(dns.GetServers())+len(dns.GetSearches())+len(dns.GetOptions()) == 0 {
-		file, err := os.Open("/etc/resolv.conf")
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		} else if err != nil {
+		content, err := bounded.ReadFile("/etc/resolv.conf", maxResolvConf)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("read the machine's resolv.conf: %w", err)
 		}
-		defer file.Close()
-		return io.ReadAll(io.LimitReader(file, maxResolvConf))
+		return content, nil
 	}
 	var content strings.Builder
 	line := func(keyword string, values ...string) {

@@ -56,8 +56,8 @@ func (s *Server) volumes(ctx context.Context, sb *sandbox, c *container, image *
 	return mounts, nil
 }
 
-// ofSystem tells of a path that it is or is below what every container has mounted: no directory of the image may take
-// the place of /proc, /sys and /dev.
+// ofSystem tells whether a path is at or below /proc, /sys or /dev, which every container has mounted: no directory of the
+// image may take their place.
 func ofSystem(path string) bool {
 	return slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") })
 }
@@ -166,7 +166,7 @@ func checkPropagation(path string, propagation runtimeapi.MountPropagation) erro
 	}
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return fmt.Errorf("look at host path: %w", err)
+		return fmt.Errorf("follow host path: %w", err)
 	}
 	parents, err := mountinfo.GetMounts(mountinfo.ParentsFilter(resolved))
 	if err != nil {

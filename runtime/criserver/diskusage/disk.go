@@ -22,8 +22,8 @@ var ErrNotMeasured = errors.New("the directory is still being measured")
 const (
 	quickWalks = 4               // how many directories are measured at once
 	quickTime  = time.Second     // after which a directory counts as a slow one
-	mostTime   = 5 * time.Minute // after which what was counted must do
-	restFactor = 20              // how many times as long as its last measurement took a directory is left alone
+	maxTime    = 5 * time.Minute // after which a walk ends, and what it has counted is taken for all
+	restFactor = 20              // a directory is left alone so many times as long as its last measurement took
 	forgetTime = 10 * time.Minute
 )
 
@@ -104,7 +104,7 @@ func (d *Disk) measure(dir string, k *directory) {
 		k.sofar = sofar
 		d.mu.Unlock()
 		walked := time.Since(start) - waited
-		if walked > mostTime {
+		if walked > maxTime {
 			enough = true
 			cancel()
 		}

@@ -80,9 +80,7 @@ func devicesBelow(dir, target string) ([]specs.LinuxDevice, error) {
 			return nil
 		}
 		if info, gone := entry.Info(); gone == nil {
-			if device, ok := deviceOf(info, path.Join(target, strings.TrimPrefix(p, dir))); ok {
-				devices = append(devices, device)
-			}
+			devices = append(devices, deviceOf(info, path.Join("/", target, strings.TrimPrefix(p, dir))))
 		}
 		if len(devices) > maxDevices {
 			return invalid("more than %d devices in %s", maxDevices, dir)
@@ -95,20 +93,15 @@ func devicesBelow(dir, target string) ([]specs.LinuxDevice, error) {
 	return devices, nil
 }
 
-func deviceOf(info fs.FileInfo, target string) (specs.LinuxDevice, bool) {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode()&fs.ModeDevice == 0 {
-		return specs.LinuxDevice{}, false
-	}
-	kind := "b"
+func deviceOf(info fs.FileInfo, target string) specs.LinuxDevice {
+	stat, mode, kind := info.Sys().(*syscall.Stat_t), info.Mode().Perm(), "b"
 	if info.Mode()&fs.ModeCharDevice != 0 {
 		kind = "c"
 	}
-	mode := info.Mode().Perm()
 	return specs.LinuxDevice{
-		Path: path.Join("/", target), Type: kind, Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)),
+		Path: target, Type: kind, Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)),
 		FileMode: &mode, UID: &stat.Uid, GID: &stat.Gid,
-	}, true
+	}
 }
 
 // deviceRules close the cgroup to all devices but the listed. The runtime adds those that every container may use.

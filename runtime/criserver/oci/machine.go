@@ -15,7 +15,7 @@ import (
 
 // ReadMachine finds out what this machine can do.
 func ReadMachine() Machine {
-	m := Machine{CgroupV2: cgroups.IsCgroup2UnifiedMode(), Capabilities: ownCapabilities()}
+	m := Machine{CgroupV2: cgroups.IsCgroup2UnifiedMode(), Capabilities: effectiveCapabilities()}
 	if m.CgroupV2 {
 		controllers, _ := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
 		m.Hugetlb = strings.Contains(" "+strings.TrimSpace(string(controllers))+" ", " hugetlb ")
@@ -26,8 +26,8 @@ func ReadMachine() Machine {
 	}
 	m.MinOOMScoreAdj = -1000
 	if !slices.Contains(m.Capabilities, "CAP_SYS_RESOURCE") {
-		own, _ := os.ReadFile("/proc/self/oom_score_adj")
-		m.MinOOMScoreAdj, _ = strconv.Atoi(strings.TrimSpace(string(own)))
+		adjustment, _ := os.ReadFile("/proc/self/oom_score_adj")
+		m.MinOOMScoreAdj, _ = strconv.Atoi(strings.TrimSpace(string(adjustment)))
 	}
 	// EINVAL means no seccomp; EFAULT that the missing filter was looked at.
 	m.Seccomp = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0) != unix.EINVAL
@@ -48,14 +48,14 @@ var knownCapabilities = sync.OnceValue(func() (names []string) {
 	return names
 })
 
-// ownCapabilities are the names of what this process may do.
-func ownCapabilities() (names []string) {
-	own, err := capability.NewPid2(0)
-	if err != nil || own.Load() != nil {
+// effectiveCapabilities are the names of what this process may do.
+func effectiveCapabilities() (names []string) {
+	process, err := capability.NewPid2(0)
+	if err != nil || process.Load() != nil {
 		return nil
 	}
 	for _, c := range capability.ListKnown() {
-		if own.Get(capability.EFFECTIVE, c) {
+		if process.Get(capability.EFFECTIVE, c) {
 			names = append(names, capabilityName(c.String()))
 		}
 	}

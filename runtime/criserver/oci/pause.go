@@ -20,7 +20,7 @@ const pauseUser = 65535
 
 // Pause describes the pause process of a sandbox, the program /pause, which may do nothing but wait. Containers that share
 // its PID namespace see its root directory at /proc/1/root, so that shows and allows no more than theirs. The caller adds
-// what the sandbox has of its own: ID, root file system, namespaces and cgroup.
+// what differs from sandbox to sandbox: root file system, namespaces and cgroup.
 func Pause(sandbox *runtimeapi.PodSandboxConfig, m Machine) Container {
 	runtimeDefault := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
 	security := &runtimeapi.LinuxContainerSecurityContext{

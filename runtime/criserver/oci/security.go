@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -22,16 +23,11 @@ func capabilitiesOf(security *runtimeapi.LinuxContainerSecurityContext, m Machin
 	if security.GetPrivileged() {
 		set = slices.Clone(m.Capabilities)
 	}
-	add, addAll, err := capabilityNames(security.GetCapabilities().GetAddCapabilities())
-	if err != nil {
-		return nil, err
-	}
-	drop, dropAll, err := capabilityNames(security.GetCapabilities().GetDropCapabilities())
-	if err != nil {
-		return nil, err
-	}
-	ambient, _, err := capabilityNames(security.GetCapabilities().GetAddAmbientCapabilities())
-	if err != nil {
+	asked := security.GetCapabilities()
+	add, addAll, addErr := capabilityNames(asked.GetAddCapabilities())
+	drop, dropAll, dropErr := capabilityNames(asked.GetDropCapabilities())
+	ambient, _, ambientErr := capabilityNames(asked.GetAddAmbientCapabilities())
+	if err := errors.Join(addErr, dropErr, ambientErr); err != nil {
 		return nil, err
 	}
 	if dropAll {

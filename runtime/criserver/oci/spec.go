@@ -37,7 +37,7 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
 }
 
-// Machine is what a specification depends on of the machine it is for.
+// Machine is what specifications need to know of the machine that they are for.
 type Machine struct {
 	CgroupV2 bool
 	Hugetlb  bool // the controller is there
@@ -52,7 +52,6 @@ type Machine struct {
 
 // Container is what Generate makes a specification of.
 type Container struct {
-	ID      string
 	Config  *runtimeapi.ContainerConfig
 	Image   v1.Config
 	Sandbox *runtimeapi.PodSandboxConfig
@@ -109,7 +108,7 @@ func Generate(c Container, m Machine) (*specs.Spec, error) {
 			RootfsPropagation: propagation,
 		},
 	}
-	// Not UIDMappings and GIDMappings as well: those of a namespace that is joined are its own.
+	// UIDMappings and GIDMappings stay empty: the user namespace is joined and has its mappings already.
 	if !security.GetPrivileged() {
 		spec.Linux.MaskedPaths = security.GetMaskedPaths()
 		spec.Linux.ReadonlyPaths = security.GetReadonlyPaths()

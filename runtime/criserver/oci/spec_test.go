@@ -24,7 +24,6 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // example is a container as a kubelet asks for it.
 func example() oci.Container {
 	return oci.Container{
-		ID: "c0ffee",
 		Config: &runtimeapi.ContainerConfig{
 			Metadata: &runtimeapi.ContainerMetadata{Name: "app"}, Image: &runtimeapi.ImageSpec{Image: "busybox:1"},
 			Envs: []*runtimeapi.KeyValue{{Key: "A", Value: []byte("1")}, {Key: "FROM_IMAGE", Value: []byte("changed")}},
@@ -59,9 +58,9 @@ var machine = oci.Machine{MinOOMScoreAdj: -1000, Seccomp: true, Capabilities: []
 func examplePause(m oci.Machine) oci.Container {
 	m.Seccomp = false // its filter is what TestGenerateSeccomp looks at, and too long for a golden file
 	c := oci.Pause(&runtimeapi.PodSandboxConfig{}, m)
-	c.ID, c.RootFS, c.CgroupsPath, c.Hostname = "decade", "/run/sandboxes/decade/pause/rootfs", "/kubepods/pod1/decade", "a-pod"
+	c.RootFS, c.CgroupsPath, c.Hostname = "/run/sandboxes/decade/pause/rootfs", "/kubepods/pod1/decade", "a-pod"
 	c.Namespaces = append(c.Namespaces, specs.LinuxNamespace{Type: specs.MountNamespace}, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/run/ns/net"})
-	c.Annotations = map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: c.ID}
+	c.Annotations = map[string]string{oci.AnnotationType: "sandbox", oci.AnnotationSandboxID: "decade"}
 	return c
 }
 

@@ -27,8 +27,8 @@ type Server struct {
 	stop     context.CancelFunc
 }
 
-// idle is how long a connection may say nothing.
-const idle = 4 * time.Hour
+// idleTimeout is how long a connection may say nothing.
+const idleTimeout = 4 * time.Hour
 
 // New listens on an address, which must be a loopback one: only clients that may call the CRI
 // know the URLs, but what goes over them is not encrypted.
@@ -47,7 +47,7 @@ func New(address string, runtime Runtime) (*Server, error) {
 	l := &listener{TCPListener: inner.(*net.TCPListener), conns: map[string]*conn{}}
 	l.idle.L = &l.mu
 	config := streaming.DefaultConfig
-	config.StreamIdleTimeout = idle
+	config.StreamIdleTimeout = idleTimeout
 	config.Addr = l.Addr().String()
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
 	handler, err := streaming.NewServer(config, forwarding{runtime, l})
