@@ -3,7 +3,6 @@ package podworkers
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,21 +27,18 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 	if err != nil {
 		return nil, err
 	}
+	hostIPs := in.opts.Node.HostIPs()
 	if pod.Spec.HostNetwork {
-		podIPs = in.opts.Node.HostIPs()
+		podIPs = hostIPs
 	}
 	return env.Container(env.Inputs{ // part: environment, podworkers/env
-		Pod: pod, Container: c, PodIPs: podIPs, HostIPs: in.opts.Node.HostIPs(), Allocatable: in.opts.Node.Allocatable(), Services: services,
+		Pod: pod, Container: c, PodIPs: podinfo.SortIPs(podIPs, hostIPs), HostIPs: hostIPs, Allocatable: in.opts.Node.Allocatable(), Services: services,
 		Secret: func(name string) (*corev1.Secret, error) { return in.opts.Objects.Secret(ctx, pod.Namespace, name) },
 		ConfigMap: func(name string) (*corev1.ConfigMap, error) {
 			return in.opts.Objects.ConfigMap(ctx, pod.Namespace, name)
 		},
 		File: func(volume, path string) ([]byte, error) {
 			return in.opts.Volumes.ReadFile(pod, volume, path, env.FileLimit)
-		},
-		Invalid: func(source string, keys []string) {
-			in.opts.Events.Eventf(pod, corev1.EventTypeWarning, "InvalidEnvironmentVariableNames",
-				"Keys [%s] from the EnvFrom %s were skipped since they are considered invalid environment variable names.", strings.Join(keys, ", "), source)
 		},
 	})
 }
@@ -51,14 +47,8 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 //
 // Upstream: pkg/kubelet/container/helpers.go ExpandContainerCommandAndArgs.
 func (in podInputs) Command(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string, envs []*runtimeapi.KeyValue) (command, args []string) {
-	mapping := env.Mapping(variables(envs))
-	for _, word := range c.Command {
-		command = append(command, env.Expand(word, mapping))
-	}
-	for _, word := range c.Args {
-		args = append(args, env.Expand(word, mapping))
-	}
-	return command, args
+	vars := variables(envs)
+	return env.ExpandAll(c.Command, vars), env.ExpandAll(c.Args, vars)
 }
 
 func variables(envs []*runtimeapi.KeyValue) map[string]string {

@@ -4,7 +4,6 @@ package status
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -164,26 +163,14 @@ func (in Inputs) setAddresses(s *corev1.PodStatus) {
 	}
 	if len(in.HostIPs) > 0 {
 		s.HostIP = in.HostIPs[0]
-		rank := func(ip string) int {
-			if isIPv6(ip) == isIPv6(s.HostIP) {
-				return 0
-			}
-			return 1
-		}
-		ips = slices.Clone(ips)
-		slices.SortStableFunc(ips, func(a, b string) int { return rank(a) - rank(b) })
 	}
+	ips = podinfo.SortIPs(ips, in.HostIPs)
 	for _, ip := range ips {
 		s.PodIPs = append(s.PodIPs, corev1.PodIP{IP: ip})
 	}
 	if len(ips) > 0 {
 		s.PodIP = ips[0]
 	}
-}
-
-func isIPv6(ip string) bool {
-	a, err := netip.ParseAddr(ip)
-	return err == nil && a.Is6()
 }
 
 func ephemeral(pod *corev1.Pod) []corev1.Container {

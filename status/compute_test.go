@@ -275,6 +275,22 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// TestManyAddresses: of each family the apiserver takes one address, and the node's family is the first.
+func TestManyAddresses(t *testing.T) {
+	pod, o := spec(corev1.RestartPolicyAlways, nil, nil, "a"), observed(true)
+	o.IPs = []string{"10.0.0.5", "10.1.0.5", "fd00::5", "fd01::5"}
+	for host, want := range map[string]string{"192.168.0.1": "10.0.0.5 fd00::5", "fd02::1": "fd00::5 10.0.0.5"} {
+		s := compute(pod, o, func(in *Inputs) { in.HostIPs = []string{host} })
+		var got []string
+		for _, ip := range s.PodIPs {
+			got = append(got, ip.IP)
+		}
+		if strings.Join(got, " ") != want || s.PodIP != got[0] {
+			t.Errorf("beside %s: %s of %v, want %s", host, s.PodIP, got, want)
+		}
+	}
+}
+
 func TestAddresses(t *testing.T) {
 	pod := spec(corev1.RestartPolicyAlways, nil, nil, "a")
 	o := observed(true)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -76,6 +77,21 @@ func Container(pod *corev1.Pod, name string) *corev1.Container {
 		}
 	}
 	return nil
+}
+
+// SortIPs picks, of the addresses that the runtime tells of a pod, those that it has in its status and its variables: the first of
+// the node's family, and then the first of the other.
+//
+// Upstream: pkg/kubelet/kubelet_pods.go sortPodIPs.
+func SortIPs(ips, hostIPs []string) (picked []string) {
+	six := func(ip string) bool { return strings.Contains(ip, ":") }
+	first := len(hostIPs) > 0 && six(hostIPs[0])
+	for _, family := range []bool{first, !first} {
+		if i := slices.IndexFunc(ips, func(ip string) bool { return six(ip) == family }); i >= 0 {
+			picked = append(picked, ips[i])
+		}
+	}
+	return picked
 }
 
 // Reference is the pod in an event, or its container of that name.

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 )
@@ -25,8 +24,6 @@ type Inputs struct {
 	ConfigMap func(name string) (*corev1.ConfigMap, error)
 	// File returns a file in one of the pod's volumes, not more than FileLimit of it; nil where there are no volumes.
 	File func(volume, path string) ([]byte, error)
-	// Invalid is told of keys of a source that cannot be variables; may be nil.
-	Invalid func(source string, keys []string)
 }
 
 // Container returns the environment of a container: services first, then envFrom, then env, each over the ones
@@ -146,7 +143,7 @@ func (in Inputs) key(kind, name, key string, optional *bool) (value string, skip
 	return value, !ok, nil
 }
 
-// from returns all variables of an envFrom source, with its prefix. Keys that cannot be variables are left out.
+// from returns all variables of an envFrom source, with its prefix.
 func (in Inputs) from(source *corev1.EnvFromSource) (map[string]string, error) {
 	var kind, name string
 	var optional *bool
@@ -165,16 +162,6 @@ func (in Inputs) from(source *corev1.EnvFromSource) (map[string]string, error) {
 	values := map[string]string{}
 	for key, value := range data {
 		values[source.Prefix+key] = value
-	}
-	var invalid []string
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if len(validation.IsRelaxedEnvVarName(name)) > 0 {
-			invalid = append(invalid, name)
-			delete(values, name)
-		}
-	}
-	if len(invalid) > 0 && in.Invalid != nil {
-		in.Invalid(fmt.Sprintf("%s %s/%s", kind, in.Pod.Namespace, name), invalid)
 	}
 	return values, nil
 }

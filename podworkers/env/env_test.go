@@ -2,7 +2,6 @@ package env
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +57,7 @@ func inputs() Inputs {
 			if name != "s" {
 				return nil, notFound(name)
 			}
-			return &corev1.Secret{Data: map[string][]byte{"k": []byte("secret"), "bad=key": []byte("x")}}, nil
+			return &corev1.Secret{Data: map[string][]byte{"k": []byte("secret")}}, nil
 		},
 		ConfigMap: func(name string) (*corev1.ConfigMap, error) {
 			switch name {
@@ -167,14 +166,40 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestPodLevelLimit: a container without a limit has the pod's, and the node's where the pod has none.
+func TestPodLevelLimit(t *testing.T) {
+	in := inputs()
+	in.Pod.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}
+	in.Container.Resources.Limits = nil
+	in.Allocatable[corev1.ResourceMemory] = resource.MustParse("1Gi")
+	for name, want := range map[string]string{"limits.cpu": "2", "limits.memory": "1073741824", "requests.cpu": "1"} {
+		if got, err := ResourceFieldRef(&corev1.ResourceFieldSelector{Resource: name}, in.Pod, in.Container, in.Allocatable); err != nil || got != want {
+			t.Errorf("%s is %s, %v; want %s", name, got, err, want)
+		}
+	}
+}
+
+// TestServiceOfSameName: a service that is called as the apiserver's takes all of its variables.
+func TestServiceOfSameName(t *testing.T) {
+	in := inputs()
+	in.Services = []*corev1.Service{service("ns", "kubernetes", "10.96.0.2", 80), service("default", "kubernetes", "10.96.0.1", 443)}
+	list, err := Container(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		if strings.Contains(string(e.Value), "10.96.0.1") || strings.Contains(e.Key, "443") {
+			t.Errorf("%s=%s is of the apiserver's service", e.Key, e.Value)
+		}
+	}
+}
+
 func TestOrder(t *testing.T) {
 	in := inputs()
 	in.Services = []*corev1.Service{
 		service("default", "kubernetes", "10.96.0.1", 443), service("ns", "web-app", "10.96.0.2", 80),
 		service("other", "hidden", "10.96.0.3", 80), service("ns", "headless", corev1.ClusterIPNone, 80),
 	}
-	var invalid []string
-	in.Invalid = func(_ string, keys []string) { invalid = append(invalid, keys...) }
 	in.Container.EnvFrom = []corev1.EnvFromSource{
 		{Prefix: "P_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}}},
 		{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}}},
@@ -206,9 +231,6 @@ func TestOrder(t *testing.T) {
 		if _, there := got[name]; there {
 			t.Errorf("%s is there", name)
 		}
-	}
-	if !slices.Equal(invalid, []string{"bad=key"}) {
-		t.Errorf("reported as invalid: %q", invalid)
 	}
 	no := false
 	in.Pod.Spec.EnableServiceLinks = &no

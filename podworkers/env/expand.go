@@ -43,6 +43,14 @@ func Expand(s string, mapping func(string) (string, bool)) string {
 	}
 }
 
+// ExpandAll expands each word of a command by a set of variables.
+func ExpandAll(words []string, vars map[string]string) (expanded []string) {
+	for _, word := range words {
+		expanded = append(expanded, Expand(word, Mapping(vars)))
+	}
+	return expanded
+}
+
 // Mapping returns the lookup of a set of variables.
 func Mapping(vars map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) {

@@ -79,7 +79,9 @@ func formatMap(m map[string]string) string {
 }
 
 // ResourceFieldRef returns a resource of the named container, or of c if none is named, divided by the divisor and
-// rounded up. A limit that is not set is the node's allocatable.
+// rounded up. A limit that is not set is the pod's own, or else the node's allocatable.
+//
+// Upstream: pkg/kubelet/kubelet_resources.go defaultPodLimitsForDownwardAPI.
 func ResourceFieldRef(ref *corev1.ResourceFieldSelector, pod *corev1.Pod, c *corev1.Container, allocatable corev1.ResourceList) (string, error) {
 	if ref.ContainerName != "" {
 		if c = podinfo.Container(pod, ref.ContainerName); c == nil {
@@ -103,7 +105,12 @@ func ResourceFieldRef(ref *corev1.ResourceFieldSelector, pod *corev1.Pod, c *cor
 		return "", fmt.Errorf("unsupported container resource : %v", ref.Resource)
 	}
 	if quantity.IsZero() && kind == "limits" && known {
-		quantity = allocatable[corev1.ResourceName(name)]
+		if own := pod.Spec.Resources; own != nil {
+			quantity = own.Limits[corev1.ResourceName(name)]
+		}
+		if quantity.IsZero() {
+			quantity = allocatable[corev1.ResourceName(name)]
+		}
 	}
 	divisor := ref.Divisor
 	if divisor.IsZero() {

@@ -3,6 +3,7 @@ package env
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -16,26 +17,20 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet_pods.go getServiceEnvVarMap and pkg/kubelet/envvars/envvars.go FromServices.
 func serviceVars(services []*corev1.Service, namespace string, links bool) map[string]string {
-	vars := map[string]string{}
-	sorted := slices.Clone(services)
-	// The pod's own namespace comes last and wins over the apiserver's service of the same name.
-	slices.SortFunc(sorted, func(a, b *corev1.Service) int {
-		if (a.Namespace == namespace) != (b.Namespace == namespace) {
-			if a.Namespace == namespace {
-				return 1
-			}
-			return -1
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	for _, s := range sorted {
+	chosen := map[string]*corev1.Service{}
+	for _, s := range services {
 		if s.Spec.ClusterIP == "" || s.Spec.ClusterIP == corev1.ClusterIPNone || len(s.Spec.Ports) == 0 {
 			continue
 		}
+		_, have := chosen[s.Name]
 		master := s.Namespace == corev1.NamespaceDefault && s.Name == "kubernetes"
-		if master || links && s.Namespace == namespace {
-			addService(vars, s)
+		if links && s.Namespace == namespace || master && !have { // the pod's own namespace wins
+			chosen[s.Name] = s
 		}
+	}
+	vars := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(chosen)) {
+		addService(vars, chosen[name])
 	}
 	return vars
 }
