@@ -13,11 +13,14 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"k8s.io/utils/ptr"
 
+	podinfo "minikubelet/config/pod"
+	"minikubelet/podworkers/env"
 	"minikubelet/runtime/cri"
 	"minikubelet/runtime/httpget"
 )
@@ -61,18 +64,25 @@ func (w *worker) try(ctx context.Context, observed *cri.PodStatus) outcome {
 
 // host is the pod's address, or the node's for a pod on its network.
 func (w *worker) host(observed *cri.PodStatus) string {
+	hosts := w.manager.opts.HostIPs()
 	if w.pod.Spec.HostNetwork {
-		return cmp.Or(w.manager.opts.HostIPs()...)
+		return cmp.Or(hosts...)
 	}
-	return cmp.Or(observed.IPs...)
+	return cmp.Or(podinfo.SortIPs(observed.IPs, hosts)...)
 }
 
 func (w *worker) exec(ctx context.Context, timeout time.Duration) outcome {
-	output, code, err := w.manager.opts.Exec(ctx, w.containerID, w.probe.Exec.Command, timeout)
+	// As upstream, of the container's variables those count that the pod gives a value.
+	vars := map[string]string{}
+	for i := range w.container.Env {
+		vars[w.container.Env[i].Name] = w.container.Env[i].Value
+	}
+	command := env.ExpandAll(w.probe.Exec.Command, vars)
+	output, code, err := w.manager.opts.Exec(ctx, w.containerID, command, timeout)
 	text := string(output[:min(len(output), maxOutput)])
 	switch {
 	case status.Code(err) == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
-		return outcome{output: fmt.Sprintf("command timed out: %q timed out after %v", strings.Join(w.probe.Exec.Command, " "), timeout)}
+		return outcome{output: fmt.Sprintf("command timed out: %q timed out after %v", strings.Join(command, " "), timeout)}
 	case err != nil:
 		return outcome{err: err}
 	case code != 0:
@@ -128,13 +138,18 @@ func (w *worker) grpc(ctx context.Context, host string, timeout time.Duration) o
 	}
 	defer conn.Close()
 	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: ptr.Deref(w.probe.GRPC.Service, "")})
-	switch {
-	case status.Code(err) == codes.DeadlineExceeded:
+	connected := conn.GetState() == connectivity.Ready
+	switch code := status.Code(err); {
+	case code == codes.DeadlineExceeded && !connected:
+		return outcome{output: fmt.Sprintf("timeout: failed to connect service %q within %v: %v", address, timeout, context.DeadlineExceeded)}
+	case code == codes.DeadlineExceeded:
 		return outcome{output: fmt.Sprintf("timeout: health rpc did not complete within %v", timeout)}
-	case status.Code(err) == codes.Unimplemented:
-		return outcome{output: fmt.Sprintf("this server does not implement the grpc health protocol (grpc.health.v1.Health): %s", status.Convert(err).Message())}
+	case code == codes.Unavailable && !connected:
+		return outcome{output: fmt.Sprintf("error: failed to connect service at %q: %v", address, err)}
+	case code == codes.Unimplemented:
+		return outcome{output: fmt.Sprintf("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): %s", status.Convert(err).Message())}
 	case err != nil:
-		return outcome{output: fmt.Sprintf("health rpc failed: %v", err)}
+		return outcome{output: fmt.Sprintf("error: health rpc probe failed: %v", err)}
 	case answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING:
 		return outcome{output: fmt.Sprintf("service unhealthy (responded with %q)", answer.GetStatus())}
 	}

@@ -49,7 +49,7 @@ type Options struct {
 	Observed func(types.UID) (*cri.PodStatus, bool)
 	// Starting tells of a running container that its postStart hook has not returned; it is probed afterwards. May be nil.
 	Starting func(containerID string) bool
-	// HostIPs are the node's addresses, for pods on its network.
+	// HostIPs are the node's addresses, for pods on its network; the first one's family is the one that pods are probed in. May be nil.
 	HostIPs func() []string
 	Events  record.EventRecorder
 	// Registerer is that of /metrics/probes; may be nil.
@@ -90,6 +90,9 @@ type resultKey struct {
 func New(opts Options) *Manager {
 	if opts.Starting == nil {
 		opts.Starting = func(string) bool { return false }
+	}
+	if opts.HostIPs == nil {
+		opts.HostIPs = func() []string { return nil }
 	}
 	return &Manager{
 		opts: opts, metrics: newMetrics(opts.Registerer), updates: make(chan Update, 100), started: time.Now(),

@@ -3,6 +3,7 @@ package probes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -214,6 +215,20 @@ func TestSeed(t *testing.T) {
 	}
 }
 
+// TestHost: a pod is probed at the address that its status has.
+func TestHost(t *testing.T) {
+	m := New(Options{HostIPs: func() []string { return []string{"fd02::1", "192.168.0.1"} }})
+	pod := podWith(func(*corev1.Container) {})
+	w := &worker{manager: m, pod: pod}
+	if got := w.host(&cri.PodStatus{IPs: []string{"10.0.0.5", "fd00::5"}}); got != "fd00::5" {
+		t.Errorf("the pod is probed at %s", got)
+	}
+	pod.Spec.HostNetwork = true
+	if got := w.host(&cri.PodStatus{}); got != "fd02::1" {
+		t.Errorf("a pod on the node's network is probed at %s", got)
+	}
+}
+
 func TestHandlers(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -264,7 +279,8 @@ func TestHandlers(t *testing.T) {
 		{"http, unknown port", corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromString("none")}}, failure, "", true},
 		{"tcp", tcp(port), success, "", false},
 		{"tcp, nobody there", tcp(closed), failure, "refused", false},
-		{"grpc, nobody there", corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(closed)}}, failure, "", false},
+		{"grpc, nobody there", corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(closed)}}, failure, fmt.Sprintf(`error: failed to connect service at "127.0.0.1:%d": `, closed), false},
+		{"grpc, no server of it", corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(port)}}, failure, "error: ", false},
 		{"exec that cannot be made", corev1.ProbeHandler{Exec: &corev1.ExecAction{}}, failure, "", true},
 		{"nothing", corev1.ProbeHandler{}, failure, "", true},
 	} {
