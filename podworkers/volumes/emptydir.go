@@ -12,8 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/runtime/cgroups"
 )
 
 // mountEmptyDir makes the directory, or mounts memory or huge pages on it. Mode and group are set in the same step, for two
@@ -105,48 +107,16 @@ func makeDir(dir string, a access) error {
 func (m *Manager) memorySize(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource) int64 {
 	allocatable := m.opts.Allocatable()
 	size := allocatable.Memory().Value()
-	smaller := func(q *resource.Quantity) {
-		if v := q.Value(); v > 0 && (size == 0 || v < size) {
-			size = v
-		}
-	}
-	if limit := podMemoryLimit(pod); limit != nil {
-		smaller(limit)
-	}
+	limits := []int64{ptr.Deref(cgroups.MemoryLimit(pod), 0)}
 	if e.SizeLimit != nil {
-		smaller(e.SizeLimit)
+		limits = append(limits, e.SizeLimit.Value())
+	}
+	for _, limit := range limits {
+		if limit > 0 && (size == 0 || limit < size) {
+			size = limit
+		}
 	}
 	return size
-}
-
-// podMemoryLimit is the memory that the pod may use in all, nil if one of its containers has no limit.
-func podMemoryLimit(pod *corev1.Pod) *resource.Quantity {
-	if r := pod.Spec.Resources; r != nil {
-		if limit, ok := r.Limits[corev1.ResourceMemory]; ok {
-			return &limit
-		}
-	}
-	total := resource.NewQuantity(0, resource.BinarySI)
-	for i := range pod.Spec.Containers {
-		limit := pod.Spec.Containers[i].Resources.Limits.Memory()
-		if limit.IsZero() {
-			return nil
-		}
-		total.Add(*limit)
-	}
-	for i := range pod.Spec.InitContainers {
-		c := &pod.Spec.InitContainers[i]
-		limit := c.Resources.Limits.Memory()
-		switch {
-		case limit.IsZero():
-			return nil
-		case podinfo.IsSidecar(c):
-			total.Add(*limit)
-		case limit.Cmp(*total) > 0:
-			total = limit
-		}
-	}
-	return total
 }
 
 // pageSize is the size of huge pages that a volume is made of: what its medium says, which must be among what the pod

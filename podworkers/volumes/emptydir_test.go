@@ -63,6 +63,9 @@ func TestHugePages(t *testing.T) {
 func TestMemorySize(t *testing.T) {
 	limit := func(memory string) corev1.Container {
 		c := corev1.Container{}
+		if sidecar, is := strings.CutPrefix(memory, "+"); is {
+			c.RestartPolicy, memory = new(corev1.ContainerRestartPolicyAlways), sidecar
+		}
 		if memory != "" {
 			c.Resources.Limits = requests("memory", memory)
 		}
@@ -75,7 +78,7 @@ func TestMemorySize(t *testing.T) {
 		want              int64
 	}{
 		{nil, []string{""}, "", 100}, {nil, []string{"30", "20"}, "", 50}, {nil, []string{"30", ""}, "", 100}, {nil, []string{"30", "20"}, "10", 10},
-		{[]string{"70"}, []string{"30"}, "", 70}, {[]string{""}, []string{"30"}, "", 100}, {nil, []string{"300"}, "200", 100},
+		{[]string{"70"}, []string{"30"}, "", 70}, {[]string{"+10", "70"}, []string{"30"}, "", 80}, {[]string{"70", "+10"}, []string{"30"}, "", 70}, {[]string{"+10"}, []string{"30"}, "", 40}, {[]string{""}, []string{"30"}, "", 100}, {nil, []string{"300"}, "200", 100},
 	} {
 		pod, e := testPod(), &corev1.EmptyDirVolumeSource{}
 		for _, memory := range tt.inits {

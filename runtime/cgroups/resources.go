@@ -74,6 +74,9 @@ func memoryRequests(pods []*corev1.Pod, class corev1.PodQOSClass) (bytes int64) 
 	return bytes
 }
 
+// MemoryLimit is how much memory a pod's cgroup allows it, in bytes; nil for no limit.
+func MemoryLimit(pod *corev1.Pod) *int64 { return Options{}.podLimits(pod).Memory }
+
 // podLimits works out a pod's cgroup from its spec.
 func (o Options) podLimits(pod *corev1.Pod) limits {
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
