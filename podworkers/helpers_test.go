@@ -157,6 +157,11 @@ func testPod(uid types.UID, change func(*corev1.Pod)) *corev1.Pod {
 	if change != nil {
 		change(pod)
 	}
+	if c := &pod.Spec.Containers[0]; c.VolumeMounts == nil { // a volume that no container uses is not mounted
+		for _, v := range pod.Spec.Volumes {
+			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: "/" + v.Name})
+		}
+	}
 	return pod
 }
 

@@ -154,6 +154,28 @@ func TestMountFails(t *testing.T) {
 	})
 }
 
+// TestImageSubPathExpr: a directory of an image volume can be named by variables, and mounts have the order of the pod's spec.
+func TestImageSubPathExpr(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{
+				{Name: "model", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "image:1", PullPolicy: corev1.PullIfNotPresent}}},
+				{Name: "dir", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			}
+			pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "WHICH", Value: "small"}}
+			pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{
+				{Name: "model", MountPath: "/model", SubPathExpr: "models/$(WHICH)"}, {Name: "dir", MountPath: "/model/dir"},
+			}
+		})})
+		b.want("u", "box a:run")
+		mounts := crifake.Requests[*runtimeapi.CreateContainerRequest](b.fake)[0].Config.Mounts
+		if len(mounts) < 2 || mounts[0].ImageSubPath != "models/small" || mounts[0].Image.GetUserSpecifiedImage() != "image:1" || mounts[0].Image.GetImage() == "" || !mounts[0].Readonly || mounts[0].HostPath != "" || mounts[1].ContainerPath != "/model/dir" {
+			t.Errorf("mounts %v", mounts)
+		}
+	})
+}
+
 // TestStandingVolumeBlocksNothing: a container ends, or is killed by its liveness probe, after a volume of its pod has become
 // one that could not be mounted. It comes back, after a restart of the kubelet too.
 func TestStandingVolumeBlocksNothing(t *testing.T) {

@@ -50,7 +50,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	if err != nil {
 		return "", r.imageFailed(ctx, job, err)
 	}
-	imageMounts, err := r.imageMounts(ctx, job)
+	volumes, err := r.imageVolumes(ctx, job)
 	if err != nil {
 		return "", r.imageFailed(ctx, job, err)
 	}
@@ -62,7 +62,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	}
 
 	// Step 3: the container.
-	config, err := r.generateContainerConfig(ctx, job, imageRef, imageMounts)
+	config, err := r.generateContainerConfig(ctx, job, imageRef, volumes)
 	if err != nil {
 		return "", r.containerFailed(ctx, job, "", ReasonCreateContainerConfig, err)
 	}
@@ -159,7 +159,7 @@ func (r *Runtime) ensureImage(ctx context.Context, job startJob, image string, p
 
 // generateContainerConfig looks up what the container's description needs, and makes what the container needs on disk: log
 // directory, hosts file and termination log.
-func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, imageRef string, imageMounts []*runtimeapi.Mount) (*runtimeapi.ContainerConfig, error) {
+func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, imageRef string, volumes map[string]*runtimeapi.ImageSpec) (*runtimeapi.ContainerConfig, error) {
 	pod, container := job.pod, job.Container
 	user, err := r.userOf(ctx, container.Image, imageRef)
 	if err != nil {
@@ -178,12 +178,13 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 	}
 	in.Env = slices.Concat(in.Assigned.GetEnvs(), in.Env) // of two of a name the last counts
 	in.Command, in.Args = job.in.Command(ctx, pod, container, job.observed.IPs, in.Env)
-	if in.Mounts, err = r.mounts(ctx, job, imageMounts); err != nil {
+	if in.Mounts, err = r.mounts(ctx, job, volumes); err != nil {
 		return nil, err
 	}
 	in.Mounts = slices.Concat(in.Assigned.GetMounts(), in.Mounts)
 	for _, mount := range in.Mounts { // files keep their owners: the runtime maps the IDs of mounts as well
 		mount.UidMappings, mount.GidMappings = in.Users.Uids, in.Users.Gids
+		mount.SelinuxRelabel = mount.SelinuxRelabel && r.opts.Node.Kernel.SELinux
 	}
 	config, err := r.opts.Node.ContainerConfig(pod, container, in)
 	if err != nil {
@@ -195,13 +196,15 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 	return config, nil
 }
 
-// mounts are those of the container's volumes, then those of images, the hosts file and the termination log.
-func (r *Runtime) mounts(ctx context.Context, job startJob, imageMounts []*runtimeapi.Mount) ([]*runtimeapi.Mount, error) {
-	mounts, err := job.in.Mounts(ctx, job.pod, withoutImageMounts(job.pod, job.Container), job.observed.IPs)
+// mounts are those of the container's volumes, then those of the hosts file and the termination log.
+func (r *Runtime) mounts(ctx context.Context, job startJob, volumes map[string]*runtimeapi.ImageSpec) ([]*runtimeapi.Mount, error) {
+	mounts, err := job.in.Mounts(ctx, job.pod, job.Container, job.observed.IPs)
 	if err != nil {
 		return nil, err
 	}
-	mounts = append(mounts, imageMounts...)
+	for _, mount := range mounts {
+		mount.Image = volumes[mount.GetImage().GetUserSpecifiedImage()] // nil for what is no image
+	}
 	for _, mount := range []func(*corev1.Pod, *corev1.Container, []string) (*runtimeapi.Mount, error){r.hostsMount, r.terminationMount} {
 		one, err := mount(job.pod, job.Container, job.observed.IPs)
 		if err != nil {

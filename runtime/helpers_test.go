@@ -66,10 +66,14 @@ func (in inputs) Env(_ context.Context, _ *corev1.Pod, _ *corev1.Container, podI
 	return []*runtimeapi.KeyValue{{Key: "POD_IPS", Value: []byte(strings.Join(podIPs, ","))}}, in.envErr
 }
 
-func (inputs) Mounts(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string) ([]*runtimeapi.Mount, error) {
+func (inputs) Mounts(_ context.Context, pod *corev1.Pod, c *corev1.Container, _ []string) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
 	for _, m := range c.VolumeMounts {
-		out = append(out, &runtimeapi.Mount{HostPath: "/volumes/" + m.Name, ContainerPath: m.MountPath})
+		mount := &runtimeapi.Mount{HostPath: "/volumes/" + m.Name, ContainerPath: m.MountPath, SelinuxRelabel: true}
+		if source := imageVolume(pod, m.Name); source != nil {
+			mount.Image = &runtimeapi.ImageSpec{UserSpecifiedImage: source.Reference}
+		}
+		out = append(out, mount)
 	}
 	return out, nil
 }

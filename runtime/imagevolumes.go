@@ -2,33 +2,26 @@ package runtime
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// imageMounts pulls the images of the container's image volumes and mounts them.
-func (r *Runtime) imageMounts(ctx context.Context, job startJob) ([]*runtimeapi.Mount, error) {
-	var out []*runtimeapi.Mount
-	for _, mount := range job.Container.VolumeMounts {
-		source := imageVolume(job.pod, mount.Name)
+// imageVolumes pulls the images of the container's image volumes. What to tell the runtime of each is by the reference in the pod.
+func (r *Runtime) imageVolumes(ctx context.Context, job startJob) (map[string]*runtimeapi.ImageSpec, error) {
+	out := map[string]*runtimeapi.ImageSpec{}
+	for i := range job.Container.VolumeMounts {
+		source := imageVolume(job.pod, job.Container.VolumeMounts[i].Name)
 		if source == nil {
 			continue
-		}
-		if mount.SubPathExpr != "" {
-			return nil, fmt.Errorf("volumeMounts[%s].subPathExpr: not supported for an image volume", mount.Name)
 		}
 		ref, err := r.ensureImage(ctx, job, source.Reference, source.PullPolicy)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, &runtimeapi.Mount{
-			ContainerPath: mount.MountPath, Readonly: true, SelinuxRelabel: r.opts.Node.Kernel.SELinux, ImageSubPath: mount.SubPath,
-			Image: &runtimeapi.ImageSpec{
-				Image: ref, UserSpecifiedImage: source.Reference, RuntimeHandler: job.handler, Annotations: job.pod.Annotations,
-			},
-		})
+		out[source.Reference] = &runtimeapi.ImageSpec{
+			Image: ref, UserSpecifiedImage: source.Reference, RuntimeHandler: job.handler, Annotations: job.pod.Annotations,
+		}
 	}
 	return out, nil
 }
@@ -40,20 +33,4 @@ func imageVolume(pod *corev1.Pod, name string) *corev1.ImageVolumeSource {
 		}
 	}
 	return nil
-}
-
-// withoutImageMounts leaves out the volume mounts that this package makes itself.
-func withoutImageMounts(pod *corev1.Pod, container *corev1.Container) *corev1.Container {
-	var rest []corev1.VolumeMount
-	for _, mount := range container.VolumeMounts {
-		if imageVolume(pod, mount.Name) == nil {
-			rest = append(rest, mount)
-		}
-	}
-	if len(rest) == len(container.VolumeMounts) {
-		return container
-	}
-	out := container.DeepCopy()
-	out.VolumeMounts = rest
-	return out
 }

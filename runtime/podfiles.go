@@ -49,7 +49,7 @@ func (r *Runtime) hostsMount(pod *corev1.Pod, container *corev1.Container, podIP
 			return nil, fmt.Errorf("write the pod's hosts file: %w", err)
 		}
 	}
-	return &runtimeapi.Mount{HostPath: file, ContainerPath: etcHosts, SelinuxRelabel: r.opts.Node.Kernel.SELinux}, nil
+	return &runtimeapi.Mount{HostPath: file, ContainerPath: etcHosts, SelinuxRelabel: true}, nil
 }
 
 // terminationMount makes the file the container may write its termination message to. Each instance gets one of its own.
@@ -65,7 +65,7 @@ func (r *Runtime) terminationMount(pod *corev1.Pod, container *corev1.Container,
 	if !filepath.IsAbs(path) {
 		path = "/" + path
 	}
-	return &runtimeapi.Mount{HostPath: file, ContainerPath: path, SelinuxRelabel: r.opts.Node.Kernel.SELinux}, nil
+	return &runtimeapi.Mount{HostPath: file, ContainerPath: path, SelinuxRelabel: true}, nil
 }
 
 func (r *Runtime) podDir(pod *corev1.Pod) string {

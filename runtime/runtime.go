@@ -77,7 +77,7 @@ type ContainerInputs interface {
 	Env(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error)
 	// Command returns command and args with $(VAR) references replaced.
 	Command(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string, envs []*runtimeapi.KeyValue) (command, args []string)
-	// Mounts returns the volume mounts; image volumes, /etc/hosts and the termination log are this package's.
+	// Mounts returns the volume mounts, of images only with the reference in the pod; /etc/hosts and the termination log are this package's.
 	Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string) ([]*runtimeapi.Mount, error)
 	// Assigned returns what device plugins give the container: variables, mounts, devices, CDI devices, annotations.
 	Assigned(ctx context.Context, pod *corev1.Pod, container *corev1.Container) (*runtimeapi.ContainerConfig, error)

@@ -318,8 +318,11 @@ func TestImageVolumeAndEphemeralTarget(t *testing.T) {
 	b.want(t, pod, "box0 a/0:run e/0:run")
 	requests := crifake.Requests[*runtimeapi.CreateContainerRequest](b.fake)
 	mounts := requests[0].Config.Mounts
-	if len(mounts) != 2 || mounts[0].HostPath != "/volumes/dir" || mounts[1].Image.GetUserSpecifiedImage() != "image:2" || mounts[1].ImageSubPath != "x" || !mounts[1].Readonly {
+	if len(mounts) != 2 || mounts[1].HostPath != "/volumes/dir" || mounts[1].Image != nil || mounts[0].Image.GetUserSpecifiedImage() != "image:2" || mounts[0].Image.GetImage() == "" {
 		t.Errorf("mounts %v", mounts)
+	}
+	if mounts[0].SelinuxRelabel || mounts[1].SelinuxRelabel {
+		t.Error("labels are to be set where there is no SELinux")
 	}
 	ns := requests[1].Config.Linux.SecurityContext.NamespaceOptions
 	if ns.Pid != runtimeapi.NamespaceMode_TARGET || ns.TargetId != b.fake.ContainerID("a") {

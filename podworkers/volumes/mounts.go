@@ -21,7 +21,7 @@ import (
 )
 
 // ContainerMounts returns the container's volume mounts for the runtime. vars are its environment, for subPathExpr.
-// Image volumes are the runtime's own matter and are left out.
+// Of an image volume it says which image and what of it; the rest is the runtime's own matter.
 //
 // Upstream: pkg/kubelet/kubelet_pods.go makeMounts.
 func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.Container, vars map[string]string) ([]*runtimeapi.Mount, error) {
@@ -31,9 +31,6 @@ func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.
 		v := volume(pod, vm.Name)
 		if v == nil {
 			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.Name)
-		}
-		if v.Image != nil {
-			continue
 		}
 		mount, err := m.containerMount(pod, c, i, v, vars)
 		if err != nil {
@@ -50,7 +47,9 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 	if p, ok := m.placed(pod.UID, v.Name); ok {
 		mount.Readonly, mount.SelinuxRelabel = vm.ReadOnly || p.readOnly, p.relabel
 	}
-	if mount.HostPath == "" {
+	if v.Image != nil {
+		mount.HostPath, mount.Image = "", &runtimeapi.ImageSpec{UserSpecifiedImage: v.Image.Reference}
+	} else if mount.HostPath == "" {
 		return nil, errors.New("the volume is not mounted")
 	}
 	if !path.IsAbs(mount.ContainerPath) {
@@ -68,21 +67,14 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 			mount.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
 	}
-	sub := vm.SubPath
-	if vm.SubPathExpr != "" {
-		var missing []string
-		sub = env.Expand(vm.SubPathExpr, func(name string) (string, bool) {
-			value, ok := vars[name]
-			if !ok {
-				missing = append(missing, name)
-			}
-			return value, ok
-		})
-		if len(missing) > 0 {
-			return nil, fmt.Errorf("subPathExpr: missing value for %s", strings.Join(missing, ", "))
-		}
+	sub, err := subPath(vm, vars)
+	if err != nil {
+		return nil, err
 	}
-	if sub == "" {
+	if v.Image != nil {
+		mount.ImageSubPath = sub
+	}
+	if sub == "" || v.Image != nil {
 		return mount, nil
 	}
 	held, err := m.bindSubPath(pod, c, index, v, sub)
@@ -93,9 +85,33 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 	return mount, nil
 }
 
-// written tells whether the kubelet alone writes the volume, so that containers mount it read-only.
+// subPath is the path in the volume that a container mounts, "" for all of it.
+//
+// Upstream: pkg/kubelet/container/helpers.go ExpandContainerVolumeMounts.
+func subPath(vm *corev1.VolumeMount, vars map[string]string) (string, error) {
+	sub := vm.SubPath
+	if vm.SubPathExpr != "" {
+		var missing []string
+		sub = env.Expand(vm.SubPathExpr, func(name string) (string, bool) {
+			value, ok := vars[name]
+			if value == "" { // the rest of the path would be another one
+				missing = append(missing, name)
+			}
+			return value, ok
+		})
+		if len(missing) > 0 {
+			return "", fmt.Errorf("subPathExpr: missing value for %s", strings.Join(missing, ", "))
+		}
+	}
+	if path.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
+		return "", fmt.Errorf("subPath %q: must be relative and must not contain '..'", sub)
+	}
+	return sub, nil
+}
+
+// written tells whether containers mount the volume read-only, whatever their specs say.
 func written(v *corev1.Volume) bool {
-	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
+	return v.Image != nil || v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 }
 
 // recursiveReadOnly tells whether what is mounted below the mount is to be read-only too.
@@ -126,9 +142,6 @@ func (m *Manager) recursiveReadOnly(pod *corev1.Pod, vm *corev1.VolumeMount) (bo
 // is opened link by link without leaving the volume, and the opened file descriptor is what gets mounted. So a container that
 // changes a link meanwhile does not change what is mounted.
 func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, sub string) (string, error) {
-	if path.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-		return "", errors.New("must be relative and must not contain '..'")
-	}
 	target := filepath.Join(m.podDir(pod.UID), "volume-subpaths", v.Name, c.Name, strconv.Itoa(index))
 	root, err := os.OpenFile(m.dir(pod.UID, v), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -149,6 +162,9 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 	}
 	if err := unmountBelow(context.Background(), target); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err // of the instance before
+	}
+	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err // it may have been of the other kind
 	}
 	if err := makeTarget(target, info.IsDir()); err != nil {
 		return "", err

@@ -115,8 +115,15 @@ func manager(t *testing.T, objs ...any) (*Manager, string) {
 	return New(Options{PodsDir: dir, Objects: m, Allocatable: func() corev1.ResourceList { return nil }}), dir
 }
 
+// testPod is a pod whose only container, an ephemeral one, mounts all of the volumes.
 func testPod(volumes ...corev1.Volume) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "uid-1", Labels: map[string]string{"a": "b"}}, Spec: corev1.PodSpec{Volumes: volumes}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "uid-1", Labels: map[string]string{"a": "b"}}, Spec: corev1.PodSpec{Volumes: volumes}}
+	debug := corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug"}}
+	for _, v := range volumes {
+		debug.VolumeMounts = append(debug.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: "/volumes/" + v.Name})
+	}
+	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{debug}
+	return pod
 }
 
 // TestMountAndUnmount needs root, for tmpfs.
@@ -221,14 +228,24 @@ func TestSubPath(t *testing.T) {
 			t.Errorf("%s: %v, %v; want the volume's permissions", made, info.Mode(), err)
 		}
 	}
+	for _, err := range []error{os.RemoveAll(volume + "/a/b"), os.WriteFile(volume+"/a/b", []byte("now a file"), 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if at, err := mount(corev1.VolumeMount{SubPath: "a/b"}, nil); err != nil || read(t, at) != "now a file" {
+		t.Errorf("what was a directory is a file: %s, %v", at, err)
+	}
 	if at, err := mount(corev1.VolumeMount{SubPathExpr: "$(DIR)/c"}, map[string]string{"DIR": "d"}); err != nil || at == "" {
 		t.Errorf("subPathExpr: %q, %v", at, err)
 	}
 	if _, err := os.Stat(volume + "/d/c"); err != nil {
 		t.Error(err)
 	}
-	if _, err := mount(corev1.VolumeMount{SubPathExpr: "$(NONE)"}, nil); err == nil || !strings.Contains(err.Error(), "NONE") {
-		t.Errorf("a variable that is not there: %v", err)
+	for _, vars := range []map[string]string{nil, {"NONE": ""}} { // which would be the whole volume
+		if at, err := mount(corev1.VolumeMount{SubPathExpr: "$(NONE)"}, vars); err == nil || !strings.Contains(err.Error(), "missing value for NONE") {
+			t.Errorf("a variable that is not there, or empty: %q, %v", at, err)
+		}
 	}
 	for _, bad := range []string{"../x", "a/../../x", "/etc"} {
 		if at, err := mount(corev1.VolumeMount{SubPath: bad}, nil); err == nil {
