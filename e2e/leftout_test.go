@@ -39,7 +39,10 @@ func TestLeftOut(t *testing.T) {
 		}
 	}
 	volume := func(source corev1.VolumeSource) func() string {
-		return pod(volumes.Unsupported, func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "data", VolumeSource: source}} })
+		return pod(volumes.Unsupported, func(s *corev1.PodSpec) {
+			s.Volumes = []corev1.Volume{{Name: "data", VolumeSource: source}}
+			s.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		})
 	}
 	admission := func(change func(*corev1.PodSpec)) func() string {
 		return pod(func(p *corev1.Pod) error {

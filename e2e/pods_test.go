@@ -376,6 +376,7 @@ func TestUnsupported(t *testing.T) {
 	ctx, _ := node(t)
 	pod := newPod(t)
 	pod.Spec.Volumes = []corev1.Volume{{Name: "disk", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "127.0.0.1", Path: "/"}}}}
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "disk", MountPath: "/disk"}}
 	create(ctx, t, pod)
 	if message := event(ctx, t, pod.Name, "FailedMount"); !strings.Contains(message, "disk") || !strings.Contains(message, "nfs") {
 		t.Errorf("the event does not name the volume and its kind: %q", message)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // dataLink leads to the directory with the files as they are now.
@@ -21,10 +22,12 @@ const dataLink = "..data"
 //	token -> ..data/token
 //	..data -> ..2026_01_02_...
 //
-// The old directory is removed. Containers that have files of it open keep them until they close them.
+// The old directory is removed. Containers that have files of it open keep them until they close them. Paths on which containers
+// mount something are made as directories beside the links, unless they are files of the volume, so that they stay when the link
+// is replaced.
 //
 // Upstream: pkg/volume/util/atomic_writer.go AtomicWriter.Write.
-func writeAtomic(dir string, files map[string]file, group *int64) error {
+func writeAtomic(dir string, files map[string]file, group *int64, mountpoints ...string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -34,34 +37,67 @@ func writeAtomic(dir string, files map[string]file, group *int64) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read the volume's %s link: %w", dataLink, err)
 	}
-	if current != "" && holds(root, current, files, group) {
-		return linkNames(root, files)
-	}
-	next, err := os.MkdirTemp(dir, "..data_")
-	if err != nil {
-		return err
-	}
-	name := filepath.Base(next)
-	undo := func(err error) error { return errors.Join(err, root.RemoveAll(name)) }
-	if err := root.Chmod(name, 0o755); err != nil {
-		return undo(err)
-	}
-	for at, f := range files {
-		if err := writeFile(root, path.Join(name, at), f, group); err != nil {
-			return undo(err)
+	if current == "" || !holds(root, current, files, group) {
+		if current, err = replaceData(root, files, group); err != nil {
+			return err
 		}
 	}
-	_ = root.Remove(dataLink + "_tmp") // of a kubelet that was killed here
-	if err := root.Symlink(name, dataLink+"_tmp"); err != nil {
-		return undo(err)
+	tops, beside := map[string]bool{}, map[string]bool{}
+	for at := range files {
+		tops[firstName(at)] = true
 	}
-	if err := root.Rename(dataLink+"_tmp", dataLink); err != nil {
-		return undo(err)
+	for _, at := range mountpoints {
+		_, isFile := files[at]
+		_, inFile := files[firstName(at)]
+		beside[firstName(at)] = beside[firstName(at)] || !isFile && !inFile
 	}
-	if err := linkNames(root, files); err != nil {
+	if err := linkNames(root, tops, beside); err != nil {
 		return err
 	}
-	return removeOthers(root, name, files)
+	if err := removeOthers(root, current, tops, beside); err != nil {
+		return err
+	}
+	for _, at := range mountpoints {
+		if info, err := root.Stat(at); !beside[firstName(at)] || err == nil && info.IsDir() {
+			continue
+		}
+		if err := root.MkdirAll(at, 0o755); err != nil {
+			return fmt.Errorf("make a directory to mount on: %w", err)
+		}
+	}
+	return nil
+}
+
+// firstName is the first name of a path.
+func firstName(at string) string {
+	name, _, _ := strings.Cut(at, "/")
+	return name
+}
+
+// replaceData writes the files into a new directory, makes ..data lead there, and returns the directory's name.
+func replaceData(root *os.Root, files map[string]file, group *int64) (string, error) {
+	next, err := os.MkdirTemp(root.Name(), time.Now().UTC().Format("..2006_01_02_15_04_05."))
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Base(next)
+	err = root.Chmod(name, 0o755)
+	for at, f := range files {
+		if err == nil {
+			err = writeFile(root, path.Join(name, at), f, group)
+		}
+	}
+	if err == nil {
+		_ = root.Remove(dataLink + "_tmp") // of a kubelet that was killed here
+		err = root.Symlink(name, dataLink+"_tmp")
+	}
+	if err == nil {
+		err = root.Rename(dataLink+"_tmp", dataLink)
+	}
+	if err != nil {
+		return "", errors.Join(err, root.RemoveAll(name))
+	}
+	return name, nil
 }
 
 // holds tells whether a directory has exactly these files, with their modes and owners.
@@ -129,18 +165,17 @@ func writeFile(root *os.Root, at string, f file, group *int64) error {
 	return root.Chmod(at, mode(f, group)) // the umask took bits from the mode when the file was made
 }
 
-// linkNames makes a link for each top-level name.
-func linkNames(root *os.Root, files map[string]file) error {
-	for at := range files {
-		top, _, _ := strings.Cut(at, "/")
-		want := dataLink + "/" + top
-		if have, err := root.Readlink(top); err == nil && have == want {
+// linkNames makes a link for each top-level name but those of directories that are beside the links.
+func linkNames(root *os.Root, tops, beside map[string]bool) error {
+	for name := range tops {
+		want := dataLink + "/" + name
+		if have, err := root.Readlink(name); beside[name] || err == nil && have == want {
 			continue
 		}
-		if err := root.RemoveAll(top); err != nil {
+		if err := root.RemoveAll(name); err != nil {
 			return err
 		}
-		if err := root.Symlink(want, top); err != nil {
+		if err := root.Symlink(want, name); err != nil {
 			return err
 		}
 	}
@@ -148,12 +183,7 @@ func linkNames(root *os.Root, files map[string]file) error {
 }
 
 // removeOthers removes the directories of earlier versions and the links to files that are no more.
-func removeOthers(root *os.Root, current string, files map[string]file) error {
-	keep := map[string]bool{dataLink: true, current: true}
-	for at := range files {
-		top, _, _ := strings.Cut(at, "/")
-		keep[top] = true
-	}
+func removeOthers(root *os.Root, current string, tops, beside map[string]bool) error {
 	d, err := root.Open(".")
 	if err != nil {
 		return err
@@ -164,8 +194,10 @@ func removeOthers(root *os.Root, current string, files map[string]file) error {
 		return err
 	}
 	for _, e := range entries {
-		if !keep[e.Name()] {
-			if err := root.RemoveAll(e.Name()); err != nil {
+		switch name := e.Name(); {
+		case name == dataLink, name == current, tops[name], beside[name] && e.IsDir():
+		default:
+			if err := root.RemoveAll(name); err != nil {
 				return err
 			}
 		}

@@ -22,6 +22,7 @@ import (
 // blockPod is a pod whose container c has the claim's device.
 func blockPod(readOnly bool) (*corev1.Pod, *corev1.Container) {
 	pod := claimPod(readOnly)
+	pod.Spec.EphemeralContainers = nil
 	pod.Spec.Containers = []corev1.Container{{Name: "c", VolumeDevices: []corev1.VolumeDevice{{Name: "data", DevicePath: "/dev/data"}}}}
 	return pod, &pod.Spec.Containers[0]
 }
@@ -49,7 +50,7 @@ func TestBlockMode(t *testing.T) {
 			`MapVolume.MapPodDevice failed for volume "data" : block volume: /dev/null is not a block device`,
 		},
 		"CSI without drivers": {
-			corev1.PersistentVolumeBlock, corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "d", VolumeHandle: "h"}}, corev1.PodSpec{},
+			corev1.PersistentVolumeBlock, corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "d", VolumeHandle: "h"}}, corev1.PodSpec{Containers: []corev1.Container{{VolumeDevices: devices}}},
 			"CSI volumes: there is no apiserver",
 		},
 	} {
@@ -58,7 +59,7 @@ func TestBlockMode(t *testing.T) {
 			c.volume.Spec.VolumeMode = &tt.mode
 			m, _ := withClaims(t, c)
 			pod := claimPod(false)
-			pod.Spec.Containers, pod.Spec.InitContainers = tt.pod.Containers, tt.pod.InitContainers
+			pod.Spec.EphemeralContainers, pod.Spec.Containers, pod.Spec.InitContainers = nil, tt.pod.Containers, tt.pod.InitContainers
 			err := m.Mount(t.Context(), pod)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("the error is %v, want %q", err, tt.want)

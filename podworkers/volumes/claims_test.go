@@ -103,7 +103,11 @@ func TestClaims(t *testing.T) {
 			c := bound(corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: t.TempDir()}})
 			tt.change(c)
 			m, _ := withClaims(t, c)
-			err := m.Mount(t.Context(), claimPod(false))
+			pod := claimPod(false)
+			if isBlock(c.volume) {
+				pod, _ = blockPod(false)
+			}
+			err := m.Mount(t.Context(), pod)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("the error is %v, want %q", err, tt.want)
 			}

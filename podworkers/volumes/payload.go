@@ -62,7 +62,7 @@ func (m *Manager) addProjection(ctx context.Context, files map[string]file, pod 
 	case s.PodCertificate != nil:
 		return m.addCertificate(ctx, files, pod, v, index)
 	}
-	return Unsupported(pod)
+	return fmt.Errorf("sources[%d] of the projected volume: this kubelet does not know %s", index, memberName(v.Projected.Sources[index]))
 }
 
 func (m *Manager) addConfigMap(ctx context.Context, files map[string]file, pod *corev1.Pod, name string, items []corev1.KeyToPath, optional bool, mode int32) error {

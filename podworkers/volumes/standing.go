@@ -65,12 +65,17 @@ func (m *Manager) standingOf(uid types.UID) *standing {
 	return s
 }
 
+// stood tells whether a volume was mounted completely before, by this kubelet or an earlier one.
+func (m *Manager) stood(uid types.UID, name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.standingOf(uid)
+	return s.all || s.stood[name]
+}
+
 // stands tells whether containers can use the volume as it is.
 func (m *Manager) stands(pod *corev1.Pod, v *corev1.Volume) bool {
-	m.mu.Lock()
-	s := m.standingOf(pod.UID)
-	stood := s.all || s.stood[v.Name]
-	m.mu.Unlock()
+	stood := m.stood(pod.UID, v.Name)
 	switch dir := m.dir(pod.UID, v); kindOf(v) {
 	case "configMap", "secret", "downwardAPI", "projected":
 		return complete(dir)
@@ -210,7 +215,11 @@ func complete(dir string) bool {
 		return false
 	}
 	for _, e := range entries {
-		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err != nil || to != dataLink+"/"+e.Name() {
+		name := filepath.Join(dir, e.Name())
+		if info, err := os.Lstat(name); err == nil && info.IsDir() {
+			continue // containers mount something there
+		}
+		if to, err := os.Readlink(name); err != nil || to != dataLink+"/"+e.Name() {
 			return false
 		}
 	}

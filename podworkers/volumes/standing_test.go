@@ -171,7 +171,9 @@ func TestMemoryAfterReboot(t *testing.T) {
 	want := map[string]fs.FileMode{"memory": 0o777 | fs.ModeSticky | fs.ModeSetgid, "disk": 0o777 | fs.ModeSetgid}
 	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-2048kB"); err == nil {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "huge", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "HugePages-2Mi"}}})
-		pod.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: requests("hugepages-2Mi", "4Mi")}}}
+		pod.Spec.Containers = []corev1.Container{{
+			VolumeMounts: []corev1.VolumeMount{{Name: "huge", MountPath: "/huge"}}, Resources: corev1.ResourceRequirements{Requests: requests("hugepages-2Mi", "4Mi")},
+		}}
 		want["huge"] = 0o777 | fs.ModeSetgid
 	}
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(4711))}

@@ -102,13 +102,12 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 	return filepath.Join(m.podDir(uid), "volumes", "kubernetes.io~"+plugins[kindOf(v)], v.Name)
 }
 
-// Mount mounts all volumes of the pod. It is called at each sync: a volume whose content changed is updated, others stay. It
-// returns errors only of volumes that never stood, and names them.
+// Mount mounts the volumes that containers of the pod use. It is called at each sync: a volume whose content changed is updated,
+// others stay. It returns errors only of volumes that never stood, and names them.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
 	m.metrics.begin(pod.UID)
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
+	for _, v := range used(pod) {
 		if err := m.refresh(ctx, pod, v); err != nil {
 			errs = append(errs, setUpFailed(v, err))
 		}
@@ -146,7 +145,7 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 			return err
 		}
 	}
-	return writeAtomic(dir, files, podinfo.FSGroup(pod))
+	return writeAtomic(dir, files, podinfo.FSGroup(pod), nested(pod, v.Name)...)
 }
 
 // Next is when Mount should be called again although nothing happened: a token or a certificate is to be replaced, a driver is to
