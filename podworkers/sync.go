@@ -62,7 +62,7 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 		w.opts.Probes.Add(w.lifetime, pod)
 		end = w.reportMeanwhile(pod, observed)
 	}
-	result, err := w.opts.Runtime.SyncPod(ctx, pod, podInputs{w})
+	result, err := w.opts.Runtime.SyncPod(ctx, w.opts.Volumes.WithGroups(pod), podInputs{w})
 	end()
 	w.failed = result.Containers
 	if ctx.Err() != nil {

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
-	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
 )
@@ -37,6 +36,8 @@ type place struct {
 	held   *os.File
 	// relabel lets the runtime set SELinux labels.
 	relabel bool
+	// group is a supplemental group that the pod's containers get for it; nil for none.
+	group *int64
 	// provisional says that an earlier kubelet mounted the volume, and that this one has not yet.
 	provisional bool
 	// csi is the request to repeat from time to time, as the driver asks; nil if it does not.
@@ -81,6 +82,15 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 	if err != nil {
 		return err
 	}
+	if err := m.mountVolume(ctx, pod, v, pv, readOnly); err != nil {
+		return err
+	}
+	m.noteGroup(pod.UID, v.Name, pv)
+	return nil
+}
+
+// mountVolume mounts a PersistentVolume.
+func (m *Manager) mountVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, pv *corev1.PersistentVolume, readOnly bool) error {
 	if isBlock(pv) { // part: block volumes, podworkers/volumes/block.go
 		return m.mapBlock(ctx, pod, v, pv, readOnly)
 	}
@@ -94,14 +104,51 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 		m.put(pod.UID, v.Name, place{dir: source.HostPath.Path, readOnly: readOnly})
 		return nil
 	case source.Local != nil:
-		dir := filepath.Join(m.podDir(pod.UID), "volumes", "kubernetes.io~local-volume", pv.Name)
-		if err := mountLocal(ctx, pod, source.Local.Path, dir, readOnly); err != nil {
-			return err
-		}
-		m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
-		return nil
+		return m.mountLocal(ctx, pod, v, pv, readOnly)
 	}
 	return fmt.Errorf("PersistentVolume %s: volumes of kind %s are not supported by this kubelet (left out by decision: drivers are programs that speak CSI)", pv.Name, memberName(pv.Spec.PersistentVolumeSource))
+}
+
+// gidAnnotation is that of a PersistentVolume whose pods are to be in a group.
+const gidAnnotation = "pv.beta.kubernetes.io/gid"
+
+// noteGroup remembers the group that a PersistentVolume is for.
+func (m *Manager) noteGroup(uid types.UID, name string, pv *corev1.PersistentVolume) {
+	group, err := strconv.ParseInt(pv.Annotations[gidAnnotation], 10, 64)
+	if err != nil {
+		return // none, or none that can be understood
+	}
+	if p, ok := m.placed(uid, name); ok {
+		p.group = &group
+		m.put(uid, name, p)
+	}
+}
+
+// WithGroups returns the pod with the groups of its PersistentVolumes among its supplemental groups; the pod itself if there are
+// none but those that it has.
+//
+// Upstream: pkg/kubelet/volumemanager/volume_manager.go GetExtraSupplementalGroupsForPod.
+func (m *Manager) WithGroups(pod *corev1.Pod) *corev1.Pod {
+	security := &corev1.PodSecurityContext{}
+	if pod.Spec.SecurityContext != nil {
+		security = pod.Spec.SecurityContext.DeepCopy()
+	}
+	m.mu.Lock()
+	var more []int64
+	for _, p := range m.places[pod.UID] {
+		if p.group != nil && !slices.Contains(security.SupplementalGroups, *p.group) {
+			more = append(more, *p.group)
+		}
+	}
+	m.mu.Unlock()
+	if len(more) == 0 {
+		return pod
+	}
+	slices.Sort(more)
+	security.SupplementalGroups = append(security.SupplementalGroups, slices.Compact(more)...)
+	with := *pod
+	with.Spec.SecurityContext = security
+	return &with
 }
 
 // claimed returns the PersistentVolume that a volume's claim is bound to.
@@ -182,12 +229,13 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 		return fmt.Errorf("CSI volumes: %w", objects.ErrStandalone)
 	}
 	r.Volume = v.Name
+	stands := m.stands(pod, v) // which an earlier kubelet gave to the group
 	mounted, err := m.opts.CSI.Mount(ctx, r)
 	if err != nil {
 		return err
 	}
-	if mounted.Ownership {
-		if err := setOwnership(ctx, mounted.Dir, *r.FSGroup, changePolicy(pod)); err != nil {
+	if mounted.Ownership && !stands {
+		if err := m.own(ctx, pod, mounted.Dir); err != nil {
 			return fmt.Errorf("applyFSGroup failed for vol %s: %w", r.Handle, err)
 		}
 	}
@@ -202,25 +250,4 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 		}
 	}
 	return m.hold(pod.UID, v.Name, p)
-}
-
-// mountLocal binds a directory of the node to the pod's.
-func mountLocal(ctx context.Context, pod *corev1.Pod, source, dir string, readOnly bool) error {
-	info, err := os.Stat(source)
-	if err != nil {
-		return fmt.Errorf("local volume: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("local volume: %s is not a directory; block devices are not formatted and mounted by this kubelet", source)
-	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return err
-	}
-	if err := bind(source, dir, readOnly); err != nil {
-		return err
-	}
-	if group := podinfo.FSGroup(pod); group != nil && !readOnly {
-		return setOwnership(ctx, dir, *group, changePolicy(pod))
-	}
-	return nil
 }

@@ -198,7 +198,7 @@ func TestSetOwnership(t *testing.T) {
 			t.Errorf("%s: %v of group %d, %v; want %v of %d", path, info.Mode(), info.Sys().(*syscall.Stat_t).Gid, err, mode, group)
 		}
 	}
-	if err := setOwnership(t.Context(), dir, 77, corev1.FSGroupChangeAlways); err != nil {
+	if err := setOwnership(t.Context(), &progress{at: dir}, 77, corev1.FSGroupChangeAlways); err != nil {
 		t.Fatal(err)
 	}
 	check(dir+"/sub", fs.ModeDir|fs.ModeSetgid|0o770, 77)
@@ -207,11 +207,11 @@ func TestSetOwnership(t *testing.T) {
 	if err := os.Chown(dir+"/sub/f", -1, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := setOwnership(t.Context(), dir, 77, corev1.FSGroupChangeOnRootMismatch); err != nil {
+	if err := setOwnership(t.Context(), &progress{at: dir}, 77, corev1.FSGroupChangeOnRootMismatch); err != nil {
 		t.Fatal(err)
 	}
 	check(dir+"/sub/f", 0o660, 0) // the top is the group's: the rest is not looked at
-	if err := setOwnership(t.Context(), dir, 78, corev1.FSGroupChangeOnRootMismatch); err != nil {
+	if err := setOwnership(t.Context(), &progress{at: dir}, 78, corev1.FSGroupChangeOnRootMismatch); err != nil {
 		t.Fatal(err)
 	}
 	check(dir+"/sub/f", 0o660, 78)

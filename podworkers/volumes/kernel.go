@@ -53,28 +53,35 @@ func mountHugePages(pod *corev1.Pod, medium corev1.StorageMedium, dir string, a 
 	return unix.Chmod(dir, a.mode) // the mount option knows no setgid bit
 }
 
-// bind mounts a directory on another, unless something is mounted there already. The source is opened first and mounted by
-// its file descriptor, so that it cannot be replaced between a check and the mount.
-func bind(source, dir string, readOnly bool) error {
+// bind mounts a directory on another, unless something is mounted there already, and tells whether it did. The source is opened
+// first and mounted by its file descriptor, so that it cannot be replaced between a check and the mount.
+func bind(source, dir string, flags uintptr) (made bool, err error) {
 	mounted, err := mountinfo.Mounted(dir)
 	if err != nil || mounted {
-		return err
+		return false, err
 	}
 	held, err := os.OpenFile(source, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer held.Close()
 	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", held.Fd()), dir, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind %s to %s: %w", source, dir, err)
+		return false, fmt.Errorf("bind %s to %s: %w", source, dir, err)
 	}
-	if !readOnly {
-		return nil
+	if flags == 0 {
+		return true, nil
 	}
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("make %s read-only: %w", dir, errors.Join(err, unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)))
+	// The flags that it has from its source would be lost.
+	const kept = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	var fs unix.Statfs_t
+	err = unix.Statfs(dir, &fs)
+	if err == nil {
+		err = unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|flags|uintptr(fs.Flags)&kept, "")
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("set the mount options of %s: %w", dir, errors.Join(err, unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)))
+	}
+	return true, nil
 }
 
 // isMountpoint tells whether something is mounted on a directory of its own device.

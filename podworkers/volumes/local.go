@@ -1,0 +1,113 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	podinfo "minikubelet/config/pod"
+)
+
+// mountLocal binds a directory of the node to the pod's. Its files go to the group of the first pod that has it: another one that
+// came later would take them away from that.
+//
+// Upstream: pkg/volume/local/local.go SetUpAt.
+func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, pv *corev1.PersistentVolume, readOnly bool) error {
+	source := pv.Spec.Local.Path
+	info, err := os.Stat(source)
+	if err != nil {
+		return fmt.Errorf("local volume: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("local volume: %s is not a directory; block devices are not formatted and mounted by this kubelet", source)
+	}
+	flags, err := bindFlags(pv.Spec.MountOptions)
+	if err != nil {
+		return fmt.Errorf("local volume: %w", err)
+	}
+	if readOnly {
+		flags |= unix.MS_RDONLY
+	}
+	dir := filepath.Join(m.podDir(pod.UID), "volumes", "kubernetes.io~local-volume", pv.Name)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	made, err := bind(source, dir, flags)
+	if err != nil {
+		return err
+	}
+	readOnly = flags&unix.MS_RDONLY != 0
+	if podinfo.FSGroup(pod) != nil && !readOnly && (made || !m.stood(pod.UID, v.Name)) {
+		if err := m.ownLocal(ctx, pod, pv.Name, dir); err != nil {
+			return err
+		}
+	}
+	m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
+	return nil
+}
+
+// ownLocal gives a local volume to the pod's group, unless another pod has it.
+func (m *Manager) ownLocal(ctx context.Context, pod *corev1.Pod, name, dir string) error {
+	others, err := m.mountedElsewhere(dir)
+	if err != nil {
+		return err
+	}
+	if !others {
+		return m.own(ctx, pod, dir)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("failed to check fsGroup for %s (%w)", dir, err)
+	}
+	if group := *podinfo.FSGroup(pod); int64(st.Gid) != group && m.opts.Events != nil {
+		m.opts.Events.Eventf(pod, corev1.EventTypeWarning, "AlreadyMountedVolume",
+			"The requested fsGroup is %d, but the volume %s has GID %d. The volume may not be shareable.", group, name, st.Gid)
+	}
+	return nil
+}
+
+// mountedElsewhere tells whether the pods' directories have another mount of what is mounted on a directory.
+func (m *Manager) mountedElsewhere(dir string) (bool, error) {
+	pods, err := filepath.EvalSymlinks(m.opts.PodsDir) // mountinfo has real paths
+	if err != nil {
+		return false, err
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(pods))
+	if err != nil {
+		return false, fmt.Errorf("read mounts: %w", err)
+	}
+	of := func(i *mountinfo.Info) string { return fmt.Sprintf("%d:%d %s", i.Major, i.Minor, i.Root) }
+	count := map[string]int{}
+	here := ""
+	for _, mount := range mounts {
+		count[of(mount)]++
+		if mount.Mountpoint == filepath.Join(pods, strings.TrimPrefix(dir, m.opts.PodsDir)) {
+			here = of(mount)
+		}
+	}
+	return count[here] > 1, nil
+}
+
+// bindFlags are the mount options that a bind mount can have of its own.
+func bindFlags(options []string) (flags uintptr, err error) {
+	known := map[string]uintptr{
+		"bind": 0, "rw": 0, "defaults": 0, "ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+		"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "strictatime": unix.MS_STRICTATIME,
+	}
+	for _, list := range options {
+		for option := range strings.SplitSeq(list, ",") {
+			flag, ok := known[option]
+			if !ok {
+				return 0, fmt.Errorf("mount option %q: a directory cannot have it", option)
+			}
+			flags |= flag
+		}
+	}
+	return flags, nil
+}
