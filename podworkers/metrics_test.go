@@ -1,34 +1,14 @@
 package podworkers
 
 import (
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/e2e/metricstest"
 )
-
-// scrape returns what the registry shows.
-func scrape(g prometheus.Gatherer) string {
-	w := httptest.NewRecorder()
-	promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	return w.Body.String()
-}
-
-func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
-	t.Helper()
-	text := scrape(g)
-	for _, line := range lines {
-		if !strings.Contains("\n"+text, "\n"+line+"\n") {
-			t.Errorf("no %s in\n%s", line, text)
-		}
-	}
-}
 
 func TestMetricsOfOnePod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -38,7 +18,7 @@ func TestMetricsOfOnePod(t *testing.T) {
 		})
 		b.update(Update{Pod: pod})
 		b.update(Update{Pod: pod})
-		wantMetrics(t, b.registry,
+		metricstest.Want(t, b.registry,
 			`kubelet_working_pods{config="desired",lifecycle="sync",static=""} 1`,
 			`kubelet_working_pods{config="runtime_only",lifecycle="sync",static="unknown"} 0`,
 			`kubelet_pod_worker_start_duration_seconds_count 1`,
@@ -50,13 +30,13 @@ func TestMetricsOfOnePod(t *testing.T) {
 		)
 		b.UpdatePod(b.ctx, Update{Pod: pod, Kill: &Kill{}})
 		b.settle()
-		wantMetrics(t, b.registry,
+		metricstest.Want(t, b.registry,
 			`kubelet_working_pods{config="desired",lifecycle="terminated",static=""} 1`,
 			`kubelet_pod_worker_duration_seconds_count{operation_type="kill"} 1`,
 		)
 		b.Removed("u")
 		b.settle()
-		wantMetrics(t, b.registry, `kubelet_working_pods{config="desired",lifecycle="terminated",static=""} 0`)
+		metricstest.Want(t, b.registry, `kubelet_working_pods{config="desired",lifecycle="terminated",static=""} 0`)
 	})
 }
 
@@ -68,11 +48,11 @@ func TestMetricsAfterRestart(t *testing.T) {
 		first.stop()
 		b := newBenchOver(t, first.fake, first.dir)
 		b.update(Update{Pod: testPod("u", nil)})
-		wantMetrics(t, b.registry, `kubelet_pod_start_duration_seconds_count 0`, `kubelet_orphaned_runtime_pods_total 0`)
+		metricstest.Want(t, b.registry, `kubelet_pod_start_duration_seconds_count 0`, `kubelet_orphaned_runtime_pods_total 0`)
 		b.stop()
 		b = newBenchOver(t, first.fake, first.dir)
 		b.EndOrphan(b.ctx, "u")
-		wantMetrics(t, b.registry, `kubelet_orphaned_runtime_pods_total 1`)
+		metricstest.Want(t, b.registry, `kubelet_orphaned_runtime_pods_total 1`)
 		b.settle()
 	})
 }

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"minikubelet/e2e/metricstest"
 	"minikubelet/status"
 )
 
@@ -434,12 +435,12 @@ func TestComesBack(t *testing.T) {
 		if c := b.statusOf("u").ContainerStatuses[0]; c.RestartCount != 1 || c.LastTerminationState.Terminated == nil {
 			t.Errorf("the container's status does not tell of its restart: %+v", c)
 		}
-		wantMetrics(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`, `kubelet_restarted_pods_total{static="true"} 0`)
+		metricstest.Want(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`, `kubelet_restarted_pods_total{static="true"} 0`)
 		b.Removed("u")
 		b.UpdatePod(b.ctx, Update{Pod: pod})
 		b.Removed("u")
 		b.settle()
 		b.wantGone("u")
-		wantMetrics(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`)
+		metricstest.Want(t, b.registry, `kubelet_restarted_pods_total{static=""} 1`)
 	})
 }

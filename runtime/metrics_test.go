@@ -1,37 +1,17 @@
 package runtime
 
 import (
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"minikubelet/config/pod/podtest"
+	"minikubelet/e2e/metricstest"
 )
-
-// scrape returns what the registry shows.
-func scrape(g prometheus.Gatherer) string {
-	w := httptest.NewRecorder()
-	promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	return w.Body.String()
-}
-
-func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
-	t.Helper()
-	text := scrape(g)
-	for _, line := range lines {
-		if !strings.Contains("\n"+text, "\n"+line+"\n") {
-			t.Errorf("no %s in\n%s", line, text)
-		}
-	}
-}
 
 func TestMetrics(t *testing.T) {
 	b := newBench(t, nil)
@@ -46,7 +26,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatalf("pod started although %s failed", call)
 		}
 	}
-	wantMetrics(t, registry, "kubelet_started_pods_total 3", "kubelet_started_pods_errors_total 1",
+	metricstest.Want(t, registry, "kubelet_started_pods_total 3", "kubelet_started_pods_errors_total 1",
 		`kubelet_started_containers_total{container_type="init_container"} 1`, `kubelet_started_containers_total{container_type="container"} 1`,
 		`kubelet_started_containers_errors_total{code="RunContainerError",container_type="container"} 1`)
 }

@@ -1,34 +1,15 @@
 package status
 
 import (
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"minikubelet/e2e/metricstest"
 )
-
-// scrape returns what the registry shows.
-func scrape(g prometheus.Gatherer) string {
-	w := httptest.NewRecorder()
-	promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	return w.Body.String()
-}
-
-func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
-	t.Helper()
-	text := scrape(g)
-	for _, line := range lines {
-		if !strings.Contains("\n"+text, "\n"+line+"\n") {
-			t.Errorf("no %s in\n%s", line, text)
-		}
-	}
-}
 
 func runningPod(created time.Time, volumes ...corev1.Volume) *corev1.Pod {
 	at := func(seconds int) metav1.Time {
@@ -57,10 +38,10 @@ func TestStartLatency(t *testing.T) {
 	m.Pulled("u", created.Add(time.Second), created.Add(10*time.Second))
 	m.Pulled("u", created.Add(2*time.Second), created.Add(4*time.Second))
 	m.Pulled("unknown", created, created.Add(time.Hour))
-	wantMetrics(t, registry, "kubelet_pod_start_total_duration_seconds_count 0")
+	metricstest.Want(t, registry, "kubelet_pod_start_total_duration_seconds_count 0")
 	m.Reconcile(runningPod(created))
 	m.Reconcile(runningPod(created)) // once is enough
-	wantMetrics(t, registry,
+	metricstest.Want(t, registry,
 		`kubelet_pod_start_total_duration_seconds_count 1`, `kubelet_pod_start_total_duration_seconds_bucket{le="10"} 0`,
 		`kubelet_pod_start_total_duration_seconds_bucket{le="30"} 1`,
 		`kubelet_pod_start_sli_duration_seconds_bucket{le="6"} 0`, `kubelet_pod_start_sli_duration_seconds_bucket{le="8"} 1`,
@@ -80,7 +61,7 @@ func TestStartLatencyNotCounted(t *testing.T) {
 		m.Set(test.first, corev1.PodStatus{Phase: corev1.PodPending})
 		m.Reconcile(test.then)
 		t.Log(name)
-		wantMetrics(t, registry, "kubelet_pod_start_total_duration_seconds_count "+test.total, "kubelet_pod_start_sli_duration_seconds_count 0")
+		metricstest.Want(t, registry, "kubelet_pod_start_total_duration_seconds_count "+test.total, "kubelet_pod_start_sli_duration_seconds_count 0")
 	}
 }
 
@@ -93,7 +74,7 @@ func TestTerminatedOnce(t *testing.T) {
 	m.Set(apiPod(), ended)
 	ended.Message = "again"
 	m.Set(apiPod(), ended)
-	wantMetrics(t, registry, `kubelet_terminated_containers_total{container_type="container",exit_code="3",reason="Error"} 1`)
+	metricstest.Want(t, registry, `kubelet_terminated_containers_total{container_type="container",exit_code="3",reason="Error"} 1`)
 }
 
 func TestSyncDuration(t *testing.T) {
@@ -104,5 +85,5 @@ func TestSyncDuration(t *testing.T) {
 	m.Set(apiPod(), corev1.PodStatus{Phase: corev1.PodRunning})
 	s.wait(t)
 	s.quiet(t)
-	wantMetrics(t, registry, "kubelet_pod_status_sync_duration_seconds_count 1")
+	metricstest.Want(t, registry, "kubelet_pod_status_sync_duration_seconds_count 1")
 }

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/e2e/metricstest"
 	"minikubelet/podworkers"
 )
 
@@ -70,7 +71,7 @@ func TestPreempt(t *testing.T) {
 					t.Errorf("no DisruptionTarget in %+v", s.Conditions)
 				}
 				b.wantEvent("Warning Preempting Preempted in order to admit critical pod")
-				wantMetrics(t, b.registry, `kubelet_preemptions{preemption_signal="cpu"} 1`)
+				metricstest.Want(t, b.registry, `kubelet_preemptions{preemption_signal="cpu"} 1`)
 			})
 		})
 	}
@@ -162,7 +163,7 @@ func TestRefusedStaticPod(t *testing.T) {
 				if n := admissions(); n != 1 {
 					t.Errorf("its refusal is recorded %d times", n)
 				}
-				wantMetrics(t, b.registry, `kubelet_admission_rejections_total{reason="UnexpectedAdmissionError"} 1`)
+				metricstest.Want(t, b.registry, `kubelet_admission_rejections_total{reason="UnexpectedAdmissionError"} 1`)
 				b.inTurn(func() { b.HandlePodRemoves(b.ctx, []*corev1.Pod{holder}) })
 				b.wait(2 * housekeepingPeriod)
 				b.wantRunning("static", true)

@@ -1,34 +1,16 @@
 package probes
 
 import (
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/e2e/metricstest"
 )
-
-// scrape returns what the registry shows.
-func scrape(g prometheus.Gatherer) string {
-	w := httptest.NewRecorder()
-	promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	return w.Body.String()
-}
-
-func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
-	t.Helper()
-	text := scrape(g)
-	for _, line := range lines {
-		if !strings.Contains("\n"+text, "\n"+line+"\n") {
-			t.Errorf("no %s in\n%s", line, text)
-		}
-	}
-}
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -42,13 +24,13 @@ func TestMetrics(t *testing.T) {
 		synctest.Wait()
 		w.sick.Store(true)
 		time.Sleep(25 * time.Second)
-		wantMetrics(t, registry,
+		metricstest.Want(t, registry,
 			`prober_probe_total{container="c",namespace="ns",pod="p",pod_uid="u",probe_type="Readiness",result="successful"} 1`,
 			`prober_probe_total{container="c",namespace="ns",pod="p",pod_uid="u",probe_type="Readiness",result="failed"} 2`,
 			`prober_probe_duration_seconds_count{container="c",namespace="ns",pod="p",probe_type="Readiness"} 1`,
 		)
 		m.Remove("u")
-		if text := scrape(registry); strings.Contains(text, "prober_") {
+		if text := metricstest.Scrape(registry); strings.Contains(text, "prober_") {
 			t.Errorf("the pod is gone, its probes are still counted:\n%s", text)
 		}
 	})

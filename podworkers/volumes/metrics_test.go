@@ -2,33 +2,15 @@ package volumes
 
 import (
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/e2e/metricstest"
 )
-
-// scrape returns what the registry shows.
-func scrape(g prometheus.Gatherer) string {
-	w := httptest.NewRecorder()
-	promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	return w.Body.String()
-}
-
-func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
-	t.Helper()
-	text := scrape(g)
-	for _, line := range lines {
-		if !strings.Contains("\n"+text, "\n"+line+"\n") {
-			t.Errorf("no %s in\n%s", line, text)
-		}
-	}
-}
 
 func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
@@ -40,7 +22,7 @@ func TestMetrics(t *testing.T) {
 		m.mounted("u", &corev1.Volume{VolumeSource: v}, time.Now(), nil, true)
 	}
 	m.mounted("u", &corev1.Volume{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}, time.Now(), errors.New("none"), false)
-	wantMetrics(t, registry,
+	metricstest.Want(t, registry,
 		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/configmap"} 1`,
 		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/host-path"} 1`,
 		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="fail-unknown",volume_plugin="kubernetes.io/secret"} 1`,
@@ -49,11 +31,11 @@ func TestMetrics(t *testing.T) {
 		`volume_manager_total_volumes{plugin_name="kubernetes.io/secret",state="desired_state_of_world"} 1`,
 		`volume_manager_total_volumes{plugin_name="kubernetes.io/secret",state="actual_state_of_world"} 0`,
 	)
-	if n := strings.Count(scrape(registry), "storage_operation_duration_seconds_count{"); n != 3 {
+	if n := strings.Count(metricstest.Scrape(registry), "storage_operation_duration_seconds_count{"); n != 3 {
 		t.Errorf("%d kinds of volumes are counted, want 3", n)
 	}
 	m.forget("u")
-	if text := scrape(registry); strings.Contains(text, "volume_manager_total_volumes{") {
+	if text := metricstest.Scrape(registry); strings.Contains(text, "volume_manager_total_volumes{") {
 		t.Errorf("the pod is gone, its volumes are still counted:\n%s", text)
 	}
 }

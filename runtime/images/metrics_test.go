@@ -1,35 +1,16 @@
 package images
 
 import (
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"minikubelet/e2e/metricstest"
 )
-
-// scrape returns what the registry shows.
-func scrape(g prometheus.Gatherer) string {
-	w := httptest.NewRecorder()
-	promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	return w.Body.String()
-}
-
-func wantMetrics(t *testing.T, g prometheus.Gatherer, lines ...string) {
-	t.Helper()
-	text := scrape(g)
-	for _, line := range lines {
-		if !strings.Contains("\n"+text, "\n"+line+"\n") {
-			t.Errorf("no %s in\n%s", line, text)
-		}
-	}
-}
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -41,7 +22,7 @@ func TestMetrics(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wantMetrics(t, registry,
+		metricstest.Want(t, registry,
 			`kubelet_image_pull_duration_seconds_count{image_size_in_bytes="0-10MB"} 2`,
 		)
 		if len(pulled) != 2 || pulled[0] != "uid" {
