@@ -1,6 +1,7 @@
 package images_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -142,6 +143,7 @@ func TestPullDecompresses(t *testing.T) {
 	registry := newServer(t)
 	plain := files(t, "a", strings.Repeat("content ", 10000))
 	encoder, _ := zstd.NewWriter(nil)
+	skipped := []byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4} // a frame
 	for _, c := range []struct {
 		name string
 		blob []byte
@@ -149,8 +151,10 @@ func TestPullDecompresses(t *testing.T) {
 		{"plain", plain},
 		{"gzip", gzipped(t, plain)},
 		{"zstd", encoder.EncodeAll(plain, nil)},
-		{"zstd after a frame to skip", encoder.EncodeAll(plain, []byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4})},
+		{"zstd after a frame to skip", encoder.EncodeAll(plain, bytes.Clone(skipped))},
+		{"zstd:chunked", slices.Concat(encoder.EncodeAll(plain[:1000], nil), encoder.EncodeAll(plain[1000:], nil), skipped, skipped)},
 		{"gzip of two members", append(gzipped(t, plain[:1000]), gzipped(t, plain[1000:])...)},
+		{"eStargz, which ends with an empty member", slices.Concat(gzipped(t, plain), gzipped(t, nil))},
 	} {
 		ref := registry.push(t, "app:1", imageOfLayers(t, layerOf(t, plain, c.blob)))
 		s := open(t, images.Options{})
