@@ -79,10 +79,10 @@ const (
 	fromEvent               // it has some of the pod, as it was some time before the runtime says
 )
 
-// join returns the sandboxes, or the containers, that there are by what is known and by what a reading has. The later state
-// of each counts, and of equal ones the newer reading. What the reading lacks is gone if it is one of all of the pod and
-// began after that was last seen. What is not known is new, unless it was removed or another reading had all of the pod
-// later.
+// join brings what is known of a pod's sandboxes, or of its containers, up to date with a reading. Of each, the later state
+// counts, and of equal states that of the newer reading. One that the reading lacks is gone if the reading has all of the
+// pod and began after it was last seen. One that is not known is new, unless it was removed, or a reading of all of the pod
+// that began later did not have it.
 func join[T any](c *Cache, e *entry, r *cri.PodStatus, from source, known, read []T, id func(T) string, age func(T) int) []T {
 	var out []T
 	seen := r.ObservedAt
