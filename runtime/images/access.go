@@ -12,7 +12,7 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
-// maxSecrets is from how many secrets on those that merely match a record are no longer added to it.
+// maxSecrets is how many secrets a record may have before secrets that only match one of them are no longer added.
 const maxSecrets = 100
 
 // mustPull reports whether an image that is there must be pulled all the same, since no record shows that the pod may use it. The
@@ -38,8 +38,8 @@ func (m *Manager) mustPull(ctx context.Context, image, imageRef string, credenti
 	return record == nil || !r.allows(record.CredentialMapping[name], imageRef, name, credentials)
 }
 
-// verifies tells whether the policy wants to see that a pod may use an image, which is named without tag and digest. A policy that
-// is not known is the strictest.
+// verifies tells whether the policy asks for proof that a pod may use the image of this name, which has no tag and no digest. An
+// unknown policy counts as the strictest one.
 func (m *Manager) verifies(name string, pulledByKubelet bool) bool {
 	switch m.Verification {
 	case kubeletconfig.NeverVerify:

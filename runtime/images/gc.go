@@ -150,9 +150,9 @@ func (c *Collector) GarbageCollect(ctx context.Context) (err error) {
 	want := capacity*int64(100-c.LowThresholdPercent)/100 - available
 	klog.FromContext(ctx).Info("The image filesystem is fuller than the high threshold, removing images down to the low one",
 		"usage", percent, "highThreshold", c.HighThresholdPercent, "lowThreshold", c.LowThresholdPercent, "amountToFree", want)
-	freed, err := c.free(ctx, want, now)
+	freed, err := c.free(ctx, want, c.notNew(now))
 	if err != nil {
-		return err
+		return fmt.Errorf("free %d bytes of images, %d are freed: %w", want, freed, err)
 	}
 	if freed < want {
 		message := fmt.Sprintf("Insufficient free disk space on the node's image filesystem (%d%% of %s used). "+
@@ -172,7 +172,7 @@ func (c *Collector) DeleteUnusedImages(ctx context.Context) error {
 	if err := c.detect(ctx, now); err != nil {
 		return err
 	}
-	_, err := c.free(ctx, math.MaxInt64, now)
+	_, err := c.free(ctx, math.MaxInt64, c.notNew(now))
 	return err
 }
 
@@ -287,25 +287,24 @@ func (c *Collector) freeOld(ctx context.Context, now time.Time) error {
 	if c.MaxAge == 0 || now.Sub(c.began) <= c.MaxAge {
 		return nil
 	}
-	var errs []error
-	for _, s := range c.evictionOrder() {
-		if now.Sub(s.lastUsed) > c.MaxAge && now.Sub(s.firstDetected) > c.MaxAge {
-			errs = append(errs, c.remove(ctx, s))
-		}
-	}
-	return errors.Join(errs...)
+	_, err := c.free(ctx, math.MaxInt64, func(s *seen) bool {
+		return now.Sub(s.lastUsed) > c.MaxAge && now.Sub(s.firstDetected) > c.MaxAge
+	})
+	return err
 }
 
-// free removes images until that many bytes are free. What an image's removal gives back is not known before, since
-// images share layers; its size stands for it.
-func (c *Collector) free(ctx context.Context, want int64, now time.Time) (freed int64, err error) {
+// notNew leaves out images that were just pulled, perhaps for a container that is about to be made.
+func (c *Collector) notNew(now time.Time) func(*seen) bool {
+	return func(s *seen) bool { return now.Sub(s.firstDetected) >= c.MinAge }
+}
+
+// free removes unused images that may go until that many bytes are free. What an image's removal gives back is not known
+// before, since images share layers; its size stands for it.
+func (c *Collector) free(ctx context.Context, want int64, mayGo func(*seen) bool) (freed int64, err error) {
 	var errs []error
 	for _, s := range c.evictionOrder() {
-		if freed >= want {
-			break
-		}
-		if now.Sub(s.firstDetected) < c.MinAge {
-			continue // just pulled, perhaps for a container that is about to be made
+		if freed >= want || !mayGo(s) {
+			continue
 		}
 		if err := c.remove(ctx, s); err != nil {
 			errs = append(errs, err)
@@ -313,10 +312,7 @@ func (c *Collector) free(ctx context.Context, want int64, now time.Time) (freed 
 		}
 		freed += s.size
 	}
-	if err := errors.Join(errs...); err != nil {
-		return freed, fmt.Errorf("free %d bytes of images, %d are freed: %w", want, freed, err)
-	}
-	return freed, nil
+	return freed, errors.Join(errs...)
 }
 
 func (c *Collector) remove(ctx context.Context, s *seen) error {

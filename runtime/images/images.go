@@ -48,7 +48,7 @@ const (
 // maxNames is how many names of an image the node's status has.
 const maxNames = 5
 
-// Error is why an image is not there. It has had its event.
+// Error says why an image is not there. The event for it is sent already.
 type Error struct {
 	Reason, Message string
 	RetryAt         time.Time // with ImagePullBackOff: when the back-off ends
@@ -133,11 +133,11 @@ func pullRate(qps float32, burst int) (rate.Limit, int) {
 	return rate.Limit(qps), max(burst, 1)
 }
 
-// Request names an image and the pod that needs it. Pod is required, and Container or Image.
+// Request names an image and the pod that needs it. Pod and Image are required.
 type Request struct {
 	Pod         *corev1.Pod
 	Container   *corev1.Container
-	Image       string            // Container.Image by default; an image volume's reference is given here
+	Image       string            // the container's, or that of an image volume
 	PullPolicy  corev1.PullPolicy // by default Always for the tag latest, else IfNotPresent
 	PullSecrets []corev1.Secret
 	Sandbox     *runtimeapi.PodSandboxConfig
@@ -148,9 +148,6 @@ type Request struct {
 // EnsureImageExists returns what the runtime calls the image, having pulled it if the policy says so. Other errors
 // than *Error only come from ctx.
 func (m *Manager) EnsureImageExists(ctx context.Context, r Request) (imageRef string, err error) {
-	if r.Image == "" && r.Container != nil {
-		r.Image = r.Container.Image
-	}
 	name, err := parse(r.Image)
 	if err != nil {
 		message := fmt.Sprintf("Failed to apply default image tag %q: %v", r.Image, err)

@@ -66,7 +66,7 @@ func newManager(options Options) (*Manager, *crifake.Server, *recorder) {
 func request(image string, policy corev1.PullPolicy) Request {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "ns", UID: "uid"}}
 	pod.Spec.Containers = []corev1.Container{{Name: "app", Image: image}}
-	return Request{Pod: pod, Container: &pod.Spec.Containers[0], PullPolicy: policy}
+	return Request{Pod: pod, Container: &pod.Spec.Containers[0], Image: image, PullPolicy: policy}
 }
 
 func reason(err error) string {

@@ -71,18 +71,17 @@ func (k keyring) lookup(repository string) (found []Credential) {
 }
 
 func (k keyring) addSecret(secret *corev1.Secret) error {
-	var logins map[string]login
-	var err error
+	key, parse := corev1.DockerConfigJsonKey, parseConfigJSON
 	switch secret.Type {
 	case corev1.SecretTypeDockerConfigJson:
-		logins, err = parseConfigJSON(secret.Data[corev1.DockerConfigJsonKey])
-		err = inKey(corev1.DockerConfigJsonKey, err)
 	case corev1.SecretTypeDockercfg:
-		logins, err = parseDockercfg(secret.Data[corev1.DockerConfigKey])
-		err = inKey(corev1.DockerConfigKey, err)
+		key, parse = corev1.DockerConfigKey, parseDockercfg
+	default:
+		return nil
 	}
+	logins, err := parse(secret.Data[key])
 	if err != nil {
-		return err
+		return fmt.Errorf("data[%s] %w", key, err)
 	}
 	locations, contents := k.add(logins, func(l login) kubeletconfig.ImagePullCredentials {
 		return kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{{
@@ -110,13 +109,6 @@ func (k keyring) add(logins map[string]login, source func(login) kubeletconfig.I
 		k[key] = append(k[key], Credential{auth, source(login)})
 	}
 	return locations, contents
-}
-
-func inKey(key string, err error) error {
-	if err != nil {
-		return fmt.Errorf("data[%s] %w", key, err)
-	}
-	return nil
 }
 
 // errNoConfig stands for the JSON error, which may quote a password.
@@ -218,7 +210,7 @@ func splitHost(hostPort string) (labels []string, port string) {
 	return strings.Split(host, "."), port
 }
 
-// inDefaultRegistry tells docker's way: a first component without dot and colon is no host.
+// inDefaultRegistry decides as docker does: a first component without dot and colon is no host.
 func inDefaultRegistry(repository string) bool {
 	first, _, slash := strings.Cut(repository, "/")
 	switch {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	// nodeFileLifetime is how long a node's docker config counts before it is read again.
 	nodeFileLifetime = 5 * time.Minute
 	maxNodeFile      = 10 << 20
+	olderConfig      = ".dockercfg" // the name of the older sort of file
 )
 
 // NodeCredentials are the node's own: those of a docker config file, which every pod of the node may use. Safe for concurrent use.
@@ -27,16 +29,11 @@ const (
 // Upstream: pkg/credentialprovider/provider.go CachingDockerConfigProvider
 type NodeCredentials struct {
 	clock clock.PassiveClock
-	files []nodeFile
+	files []string // the first that is valid counts
 
 	mu      sync.Mutex
 	keys    keyring
 	expires time.Time
-}
-
-type nodeFile struct {
-	path  string
-	parse func([]byte) (map[string]login, error)
 }
 
 // NewNodeCredentials looks for config.json in the kubelet's root directory, its working directory, .docker below its home directory
@@ -51,14 +48,14 @@ func NewNodeCredentials(rootDir string, clock clock.PassiveClock) (*NodeCredenti
 	if err != nil {
 		home = work // as upstream, where the home directory is then the empty path
 	}
-	n := &NodeCredentials{clock: clock}
+	var files []string
 	for _, dir := range []string{rootDir, work, filepath.Join(home, ".docker"), "/.docker"} {
-		n.files = append(n.files, nodeFile{filepath.Join(dir, "config.json"), parseConfigJSON})
+		files = append(files, filepath.Join(dir, "config.json"))
 	}
 	for _, dir := range []string{rootDir, work, home, "/"} {
-		n.files = append(n.files, nodeFile{filepath.Join(dir, ".dockercfg"), parseDockercfg})
+		files = append(files, filepath.Join(dir, olderConfig))
 	}
-	return n, nil
+	return &NodeCredentials{clock: clock, files: files}, nil
 }
 
 // Lookup returns the node's credentials for a repository without tag, those for the most specific location first. A file that
@@ -76,35 +73,37 @@ func (n *NodeCredentials) Lookup(ctx context.Context, repository string) []Crede
 // read returns what the first valid file has. One file may be in the list twice, and is then tried once.
 func (n *NodeCredentials) read(ctx context.Context) keyring {
 	logger := klog.FromContext(ctx)
-	tried := map[string]bool{}
-	for _, file := range n.files {
-		if tried[file.path] {
+	for i, path := range n.files {
+		if slices.Contains(n.files[:i], path) {
 			continue
 		}
-		tried[file.path] = true
-		keys, err := file.read(ctx)
+		keys, err := readNodeFile(ctx, path)
 		switch {
 		case err == nil:
-			logger.V(4).Info("The node's registry credentials are in a file", "path", file.path)
+			logger.V(4).Info("The node's registry credentials are in a file", "path", path)
 			return keys
 		case !errors.Is(err, fs.ErrNotExist):
-			logger.Error(err, "Ignoring a file with the node's registry credentials", "path", file.path)
+			logger.Error(err, "Ignoring a file with the node's registry credentials", "path", path)
 		}
 	}
 	return nil
 }
 
-// read returns what the file has. As upstream, a login that cannot be read makes the whole file invalid, a location that names no
-// registry only its own entry.
-func (f nodeFile) read(ctx context.Context) (keyring, error) {
-	data, err := readRegular(f.path)
+// readNodeFile returns what the file has. As upstream, a login that cannot be read makes the whole file invalid, a location that
+// names no registry only its own entry.
+func readNodeFile(ctx context.Context, path string) (keyring, error) {
+	data, err := readRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	if len(data) == 0 {
 		return nil, errNoConfig
 	}
-	logins, err := f.parse(data)
+	parse := parseConfigJSON
+	if filepath.Base(path) == olderConfig {
+		parse = parseDockercfg
+	}
+	logins, err := parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +112,7 @@ func (f nodeFile) read(ctx context.Context) (keyring, error) {
 		return kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}
 	})
 	if contents == nil && locations != nil {
-		klog.FromContext(ctx).Error(locations, "Ignoring entries of the node's registry credentials", "path", f.path)
+		klog.FromContext(ctx).Error(locations, "Ignoring entries of the node's registry credentials", "path", path)
 	}
 	return keys, contents
 }

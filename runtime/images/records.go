@@ -31,12 +31,9 @@ type records struct {
 
 	mu      sync.Mutex
 	pulling map[string]int // pulls in flight per image
-	pulled  map[string]*kubeletconfig.ImagePulledRecord
 }
 
-func newRecords(dir string) *records {
-	return &records{dir: dir, pulling: map[string]int{}, pulled: map[string]*kubeletconfig.ImagePulledRecord{}}
-}
+func newRecords(dir string) *records { return &records{dir: dir, pulling: map[string]int{}} }
 
 // begin records that an image is being pulled, before it is.
 func (r *records) begin(image string) error {
@@ -86,7 +83,6 @@ func (r *records) add(imageRef, name string, more *kubeletconfig.ImagePullCreden
 		// One that cannot be read is replaced.
 		record = &kubeletconfig.ImagePulledRecord{TypeMeta: typeMeta("ImagePulledRecord"), ImageRef: imageRef}
 	}
-	record = record.DeepCopy()
 	if record.CredentialMapping == nil {
 		record.CredentialMapping = map[string]kubeletconfig.ImagePullCredentials{}
 	}
@@ -113,11 +109,7 @@ func (r *records) add(imageRef, name string, more *kubeletconfig.ImagePullCreden
 	}
 	record.CredentialMapping[name] = merged
 	record.LastUpdatedTime = metav1.Now()
-	if err := r.write("pulled", imageRef, record); err != nil {
-		return err
-	}
-	r.pulled[imageRef] = record
-	return nil
+	return r.write("pulled", imageRef, record)
 }
 
 // prune forgets images that the runtime no longer has.
@@ -139,21 +131,12 @@ func (r *records) prune(ctx context.Context, images []*runtimeapi.Image, listedA
 		}
 		if err := os.Remove(filepath.Join(r.dir, "pulled", entry.Name())); err != nil {
 			klog.FromContext(ctx).Error(err, "Failed to remove an image pull record")
-			continue
-		}
-		for ref := range r.pulled {
-			if filepath.Base(r.file("pulled", ref)) == entry.Name() {
-				delete(r.pulled, ref)
-			}
 		}
 	}
 }
 
 // read returns the record of an image, nil if there is none. Callers hold mu.
 func (r *records) read(imageRef string) (*kubeletconfig.ImagePulledRecord, error) {
-	if record := r.pulled[imageRef]; record != nil {
-		return record, nil
-	}
 	data, err := os.ReadFile(r.file("pulled", imageRef))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -168,7 +151,6 @@ func (r *records) read(imageRef string) (*kubeletconfig.ImagePulledRecord, error
 	if record.ImageRef != imageRef {
 		return nil, fmt.Errorf("image pull record of %q is about %q", imageRef, record.ImageRef)
 	}
-	r.pulled[imageRef] = record
 	return record, nil
 }
 
