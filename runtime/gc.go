@@ -129,13 +129,13 @@ func garbageContainers(all []*runtimeapi.Container, known func(types.UID) bool) 
 		if uid == "" || container.GetState() == cri.Running {
 			continue
 		}
+		if known(uid) && container.GetState() != cri.Exited {
+			continue // created or unknown: its pod's worker decides, and may remove it
+		}
 		key := [2]string{string(uid), container.GetMetadata().GetName()}
 		if known(uid) && !kept[key] {
 			kept[key] = true
 			continue
-		}
-		if known(uid) && container.GetState() != cri.Exited {
-			continue // created or unknown: its pod's worker decides
 		}
 		out = append(out, container)
 	}

@@ -187,3 +187,26 @@ func TestDeleteUnusedContainers(t *testing.T) {
 		t.Errorf("log left: %v, its directory: %v", exists(log), exists(filepath.Dir(log)))
 	}
 }
+
+// TestGarbageBesideNeverStarted: an instance that was created and never started is removed by the pod's worker, so it is not the
+// one that is kept of a container. Its predecessor holds the number of restarts.
+func TestGarbageBesideNeverStarted(t *testing.T) {
+	b := newBench(t, nil)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
+	b.mustSync(t, pod)
+	b.fake.SetExit(b.fake.ContainerID("a"), 3)
+	b.fake.FailNext("StartContainer", errors.New("cut"))
+	if _, err := b.sync(t, pod, inputs{}); err == nil {
+		t.Fatal("the start did not fail")
+	}
+	b.want(t, pod, "box0 a/0:exit3 a/1:new")
+	if err := b.GarbageCollect(t.Context(), func(types.UID) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	b.fake.FailNext("CreateContainer", errors.New("cut"))
+	if _, err := b.sync(t, pod, inputs{}); err == nil {
+		t.Fatal("the creation did not fail")
+	}
+	b.mustSync(t, pod)
+	b.want(t, pod, "box0 a/0:exit3 a/1:run")
+}
