@@ -36,6 +36,13 @@ func ran(name string, attempt uint32, state runtimeapi.ContainerState, code int3
 	return c
 }
 
+// outOfMemory is an instance one of whose processes was killed for lack of memory, and which ended with code 0.
+func outOfMemory(name string) *cri.ContainerStatus {
+	c := ran(name, 0, exitedState, 0)
+	c.Reason = "OOMKilled"
+	return c
+}
+
 func observed(ready bool, containers ...*cri.ContainerStatus) *cri.PodStatus {
 	s := &cri.PodStatus{UID: "u", Containers: containers}
 	if ready {
@@ -102,6 +109,8 @@ func TestPhase(t *testing.T) {
 		{"init runs", spec(always, []string{"i"}, nil, "a"), observed(true, ran("i", 0, runningState, 0)), nil, corev1.PodPending},
 		{"init failed, always", spec(always, []string{"i"}, nil, "a"), observed(true, ran("i", 0, exitedState, 1)), nil, corev1.PodPending},
 		{"init failed, never", spec(never, []string{"i"}, nil, "a"), observed(true, ran("i", 0, exitedState, 1)), nil, corev1.PodFailed},
+		{"init out of memory with code 0, never", spec(never, []string{"i"}, nil, "a"), observed(true, outOfMemory("i")), nil, corev1.PodFailed},
+		{"init out of memory with code 0, on failure", spec(onFailure, []string{"i"}, nil, "a"), observed(true, outOfMemory("i")), nil, corev1.PodPending},
 		{"init done, regular runs", spec(never, []string{"i"}, nil, "a"), observed(true, ran("i", 0, exitedState, 0), ran("a", 0, runningState, 0)), nil, corev1.PodRunning},
 		{"sidecar runs alone", spec(never, nil, []string{"s"}, "a"), observed(true, ran("s", 0, runningState, 0)), nil, corev1.PodPending},
 		{"sidecar runs on, regular ended", spec(never, nil, []string{"s"}, "a"), observed(true, ran("s", 0, runningState, 0), ran("a", 0, exitedState, 0)), nil, corev1.PodSucceeded},

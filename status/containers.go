@@ -203,6 +203,7 @@ func (in Inputs) readiness(s *corev1.ContainerStatus, newest *cri.ContainerStatu
 			s.Ready = false
 		}
 	case k == kindInit && s.State.Terminated != nil:
-		s.Ready = s.State.Terminated.ExitCode == 0 && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name))
+		end := s.State.Terminated
+		s.Ready = podinfo.InitCode(end.ExitCode, end.Reason) == 0 && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name))
 	}
 }

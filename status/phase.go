@@ -41,10 +41,12 @@ func count(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus) tally {
 
 func (t *tally) addInit(pod *corev1.Pod, container *corev1.Container, c *corev1.ContainerStatus) {
 	end := lastEnd(c)
-	switch {
-	case end == nil:
+	if end == nil {
 		t.initPending++
-	case end.ExitCode != 0 && !restartsAfter(pod, container, end):
+		return
+	}
+	code := podinfo.InitCode(end.ExitCode, end.Reason)
+	if code != 0 && end.Reason != reasonRestartingAll && !podinfo.Restarts(pod, container, code) {
 		t.initFailed++
 	}
 }

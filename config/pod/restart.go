@@ -46,3 +46,13 @@ func MatchingRule(container *corev1.Container, exitCode int32) corev1.ContainerR
 	}
 	return ""
 }
+
+// InitCode is the exit code that counts of an init container: one that was killed for lack of memory has failed whatever its code.
+//
+// Upstream: pkg/kubelet/kuberuntime/helpers.go isInitContainerFailed
+func InitCode(exitCode int32, reason string) int32 {
+	if exitCode == 0 && reason == "OOMKilled" {
+		return 137
+	}
+	return exitCode
+}

@@ -64,10 +64,11 @@ func (p *planner) planCurrentInit(i int) (done bool) {
 		p.startInit(i, "the init container was created but never started")
 		return false
 	case cri.Exited:
-		if status.ExitCode == 0 && status.Reason != "OOMKilled" {
+		code := podinfo.InitCode(status.ExitCode, status.Reason)
+		if code == 0 {
 			return true
 		}
-		if !podinfo.Restarts(p.Pod, container, status.ExitCode) {
+		if !podinfo.Restarts(p.Pod, container, code) {
 			p.KillPod = fmt.Sprintf("init container %s failed and is not to be restarted", container.Name)
 			return false
 		}

@@ -193,7 +193,11 @@ func over(pod *corev1.Pod, container *corev1.Container, status *cri.ContainerSta
 func (p *planner) initFailed() bool {
 	return slices.ContainsFunc(p.Pod.Spec.InitContainers, func(c corev1.Container) bool {
 		status := p.Observed.Container(c.Name)
-		return over(p.Pod, &c, status) && (status.State != cri.Exited || status.ExitCode != 0)
+		if status == nil || status.State != cri.Exited {
+			return over(p.Pod, &c, status)
+		}
+		code := podinfo.InitCode(status.ExitCode, status.Reason)
+		return code != 0 && !podinfo.Restarts(p.Pod, &c, code)
 	})
 }
 
