@@ -213,6 +213,34 @@ func TestContainerStates(t *testing.T) {
 	}
 }
 
+// TestRestartCountStays: the runtime's numbers begin anew when it has lost its records, the status counts on.
+func TestRestartCountStays(t *testing.T) {
+	pod := spec(corev1.RestartPolicyAlways, nil, nil, "a")
+	var s corev1.PodStatus
+	for i, step := range []struct {
+		seen  *cri.PodStatus
+		count int32
+		last  bool // there is an end of an earlier run
+	}{
+		{observed(true, ran("a", 0, runningState, 0)), 0, false},
+		{observed(true, ran("a", 0, exitedState, 3)), 0, false},
+		{observed(true, ran("a", 1, createdState, 0), ran("a", 0, exitedState, 3)), 0, true},
+		{observed(true, ran("a", 0, exitedState, 3)), 0, false}, // what was never started is removed
+		{observed(true, ran("a", 1, runningState, 0), ran("a", 0, exitedState, 3)), 1, true},
+		{observed(true, ran("a", 1, exitedState, 3)), 1, true},
+		{observed(true), 1, true},
+		{observed(true, ran("a", 0, runningState, 0)), 2, true},
+		{observed(true, ran("a", 0, runningState, 0)), 2, true},
+		{observed(true, ran("a", 0, exitedState, 3)), 2, true},
+		{observed(true, ran("a", 1, runningState, 0), ran("a", 0, exitedState, 3)), 3, true},
+	} {
+		s = compute(pod, step.seen, func(in *Inputs) { in.Old = s.DeepCopy() })
+		if c := s.ContainerStatuses[0]; c.RestartCount != step.count || (c.LastTerminationState.Terminated != nil) != step.last {
+			t.Errorf("step %d: count %d, want %d; last state %+v", i, c.RestartCount, step.count, c.LastTerminationState)
+		}
+	}
+}
+
 // TestHoldBack: the worker ends a pod whose sidecar still runs, the apiserver hears of it when nothing does.
 func TestHoldBack(t *testing.T) {
 	in := Inputs{

@@ -105,11 +105,17 @@ func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.Contain
 
 // fromRuntime translates what the runtime says of the newest instance.
 func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, c *cri.ContainerStatus, old *corev1.ContainerStatus) {
-	s.RestartCount = int32(c.Attempt)
-	if old != nil && mayRestartAll(in.Pod) { // the runtime's numbers begin anew when all its records were removed
-		s.RestartCount = max(s.RestartCount, old.RestartCount)
-	}
 	s.ContainerID = in.RuntimeName + "://" + c.ID
+	s.RestartCount = int32(c.Attempt)
+	if c.State == cri.Created { // it has not restarted yet
+		s.RestartCount = max(s.RestartCount-1, 0)
+	}
+	if old != nil { // the runtime's numbers begin anew when all its records are gone
+		s.RestartCount = max(s.RestartCount, old.RestartCount)
+		if c.State == cri.Running && old.State.Terminated != nil && old.ContainerID != s.ContainerID {
+			s.RestartCount = max(s.RestartCount, old.RestartCount+1)
+		}
+	}
 	s.ImageID = c.ImageRef
 	if c.Image != "" {
 		s.Image = c.Image
