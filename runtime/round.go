@@ -157,10 +157,16 @@ func (s *syncRound) end(ctx context.Context) error {
 	for _, remove := range s.actions.Remove {
 		err := s.runtime.removeContainer(ctx, remove.ID)
 		s.runtime.opts.Cache.Acted(s.pod.UID)
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
 		if err != nil {
-			return fmt.Errorf("remove container %s: %w", remove.Name, err)
+			err = fmt.Errorf("remove container %s: %w", remove.Name, err)
+			s.result.fail(remove.Name, Failure{ReasonCreateContainer, err.Error()}, time.Time{})
+			s.failed = append(s.failed, err)
 		}
 	}
+	s.actions.Leave(s.result.waits) // nor what could not be removed
 	return nil
 }
 

@@ -158,7 +158,8 @@ func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxR
 	return out, nil
 }
 
-// CreateContainer needs a ready sandbox and an image that is there.
+// CreateContainer needs a ready sandbox and an image that is there. As with a real runtime a name and attempt that the pod has
+// already, in whichever sandbox, are refused.
 func (s *Server) CreateContainer(_ context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +173,7 @@ func (s *Server) CreateContainer(_ context.Context, r *runtimeapi.CreateContaine
 		return nil, status.Error(codes.InvalidArgument, "container config must include metadata")
 	}
 	for id, c := range s.containers {
-		if c.sandboxID == r.PodSandboxId && proto.Equal(c.config.Metadata, metadata) {
+		if s.sandboxes[c.sandboxID].config.GetMetadata().GetUid() == box.config.GetMetadata().GetUid() && proto.Equal(c.config.Metadata, metadata) {
 			return nil, status.Errorf(codes.AlreadyExists, "container name %v is reserved for %q", metadata, id)
 		}
 	}

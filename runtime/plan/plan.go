@@ -165,8 +165,9 @@ func (p *planner) planSandbox(reason string) {
 	}
 	p.CreateSandbox = reason
 	for _, status := range p.Observed.Containers {
-		// The init containers run again; records of their earlier runs would say they have.
-		if podinfo.IsInit(p.Pod, status.Name) {
+		// The init containers run again; records of their earlier runs would say they have. What was never started has the name and
+		// the attempt of what is to be made now.
+		if podinfo.IsInit(p.Pod, status.Name) || status.State == cri.Created {
 			p.Remove = append(p.Remove, Remove{status.ID, status.Name, reason})
 		}
 	}

@@ -135,7 +135,7 @@ func TestComputePodActions(t *testing.T) {
 		{"sandbox died, policy Never, out of memory with code 0", "i:i c:a", never, "box0- i:oom ended", nil, ""},
 		{"sandbox died, OnFailure, out of memory with code 0", "i:i c:a", onFailure, "box0- i:oom", nil, "killpod, remove i.0, sandbox 1, start i/1"},
 		{"sandbox died, policy Never, sidecar ran", "s:s c:a", never, "box0- s:exit137", nil, "killpod, remove s.0, sandbox 1, start s/1"},
-		{"sandbox died, policy Never, created", "c:a", never, "box0- a:new", nil, "killpod, sandbox 1, start a/0"},
+		{"sandbox died, policy Never, created", "c:a", never, "box0- a:new", nil, "killpod, remove a.0, sandbox 1, start a/0"},
 		{"sandbox died, policy Never, one has not run", "c:a c:b", never, "box0- a:exit0", nil, "killpod, sandbox 1, start b/0"},
 		{"sandbox died, policy Never, one has its own", "c:a c:b=Always", never, "box0- a:exit0 b:exit137", nil, "killpod, sandbox 1, start b/1"},
 		{"sandbox died, one has policy Never", "c:a=Never c:b", always, "box0- a:exit1 b:exit1", nil, "killpod, sandbox 1, start b/1"},
