@@ -69,9 +69,14 @@ func (l *Loop) HandlePodAdditions(ctx context.Context, pods []*corev1.Pod) {
 }
 
 // admit decides about a new pod: what it had already from an earlier kubelet, whether the node takes it, and what it is
-// given. It returns the pod with the resources that it is given. A pod that is ending or ended asks for nothing.
+// given. It returns the pod with the resources that it is given. A pod that is ending or ended asks for nothing, but one that
+// is ending takes its room until it has ended.
 func (l *Loop) admit(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, rejection *Rejection) {
-	if pod.DeletionTimestamp != nil || ended(pod) {
+	if ended(pod) {
+		return pod, nil
+	}
+	if pod.DeletionTimestamp != nil {
+		l.given[pod.UID] = pod
 		return pod, nil
 	}
 	ctx, end := cri.Step(ctx, "admission", pod, cri.Why("the pod is new to the kubelet"))

@@ -177,3 +177,31 @@ func TestRefusedStaticPod(t *testing.T) {
 		})
 	}
 }
+
+// TestEndingPodTakesRoom: after a restart of the kubelet a pod that is still being ended takes its room until it has ended.
+func TestEndingPodTakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, dir := newFake(), t.TempDir()
+		first := newBench(t, fake, dir, nil)
+		first.start(first.PLEG.Run)
+		first.HandlePodAdditions(first.ctx, []*corev1.Pod{testPod("old", nil)})
+		first.wait(time.Second)
+		first.wantRunning("old", true)
+		first.stop()
+
+		fake.Delay("StopContainer", time.Minute)
+		b := newBench(t, fake, dir, nil)
+		b.MaxPods = 1
+		b.start(b.PLEG.Run)
+		ending := testPod("old", func(pod *corev1.Pod) {
+			pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &metav1.Time{Time: time.Now()}, new(int64(60))
+		})
+		b.HandlePodAdditions(b.ctx, []*corev1.Pod{ending, testPod("early", nil)})
+		b.wait(time.Second)
+		b.wantRunning("early", false)
+		b.wait(2 * time.Minute)
+		b.HandlePodAdditions(b.ctx, []*corev1.Pod{testPod("late", nil)})
+		b.wait(time.Second)
+		b.wantRunning("late", true)
+	})
+}
