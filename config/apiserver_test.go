@@ -2,7 +2,9 @@ package config
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -74,22 +76,24 @@ func TestSeenOnce(t *testing.T) {
 
 // TestPodsWaitForTheNode: no pod comes before the node's labels are known.
 func TestPodsWaitForTheNode(t *testing.T) {
-	synced, listed := make(chan struct{}), make(chan struct{}, 1)
-	events := watch.NewFakeWithChanSize(1, false)
-	next := run(t, Options{NodeName: "n", NodeSynced: synced, Pods: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
-			listed <- struct{}{}
-			return &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []corev1.Pod{*pod("1", "a")}}, nil
-		},
-		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) { return events, nil },
-	}, noWatchList{})})
-	select {
-	case <-listed:
-		t.Fatal("pods are listed while nothing is known of the node")
-	case <-time.After(50 * time.Millisecond):
-	}
-	close(synced)
-	if u := next(); u.Op != ADD || len(u.Pods) != 1 {
-		t.Errorf("update %+v", u)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		synced := make(chan struct{})
+		var listed atomic.Bool
+		events := watch.NewFakeWithChanSize(1, false)
+		next := run(t, Options{NodeName: "n", NodeSynced: synced, Pods: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+			ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+				listed.Store(true)
+				return &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []corev1.Pod{*pod("1", "a")}}, nil
+			},
+			WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) { return events, nil },
+		}, noWatchList{})})
+		synctest.Wait() // the source goes no further
+		if listed.Load() {
+			t.Fatal("pods are listed while nothing is known of the node")
+		}
+		close(synced)
+		if u := next(); u.Op != ADD || len(u.Pods) != 1 {
+			t.Errorf("update %+v", u)
+		}
+	})
 }
