@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -119,14 +118,9 @@ func startComponent(ctx context.Context, t *testing.T, name string) {
 // end has the pod's testapp end with an exit code. It ends before it answers.
 func end(ctx context.Context, t *testing.T, pod *corev1.Pod, code int) {
 	t.Helper()
-	base := "http://" + pod.Status.PodIP + ":8080/"
-	get(ctx, t, base)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("%sexit?code=%d", base, code), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if answer, err := shared.HTTP.Do(request); err == nil {
-		answer.Body.Close()
+	get(ctx, t, "http://"+pod.Status.PodIP+":8080/")
+	if err := shared.Exit(ctx, pod.Status.PodIP, code); err != nil {
+		t.Fatalf("have pod %s end: %v", pod.Name, err)
 	}
 }
 

@@ -152,10 +152,17 @@ func (r *run) podCell(ctx context.Context, call podCall, kind Kind, name string,
 func (r *run) crash(ctx context.Context, pod *corev1.Pod) error {
 	before := restarts(pod)
 	r.o.allow(pod.UID)
-	_ = post(ctx, r.s, pod, "/exit?code=3", "") // it ends before it answers
-	_, err := waitPod(ctx, r.s, pod, "restarted and ready", func(p *corev1.Pod) bool {
+	exit := r.s.Exit(ctx, pod.Status.PodIP, 3)
+	last, err := waitPod(ctx, r.s, pod, "restarted and ready", func(p *corev1.Pod) bool {
 		return restarts(p) > before && stack.PodReady(p)
 	})
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%w; restarts: %d, before: %d", err, restarts(last), before)
+	if exit != nil {
+		err = fmt.Errorf("%w; that it ends was asked in vain: %w", err, exit)
+	}
 	return err
 }
 

@@ -3,8 +3,10 @@ package stack
 import (
 	"context"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -243,6 +245,24 @@ func (s *Stack) httpReady(url string) func(context.Context) error {
 // apiReady succeeds when the apiserver has finished its start.
 func (s *Stack) apiReady(ctx context.Context) error {
 	return s.Client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+}
+
+// Exit has the testapp at an address end with a code. It ends before it answers, so the connection breaks; with any other error
+// it may not have ended.
+func (s *Stack) Exit(ctx context.Context, podIP string, code int) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("http://%s/exit?code=%d", net.JoinHostPort(podIP, "8080"), code), nil)
+	if err != nil {
+		return err
+	}
+	answer, err := s.HTTP.Do(request)
+	if err == nil {
+		answer.Body.Close()
+		return fmt.Errorf("POST %s: the answer is %s", request.URL, answer.Status)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return nil
+	}
+	return err
 }
 
 // Get fetches a plain HTTP URL from inside the namespace.
