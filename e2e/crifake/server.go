@@ -48,6 +48,7 @@ type Server struct {
 	calls       []string
 	requests    []any
 	failures    map[string][]error
+	lost        map[string]int
 	delays      map[string]time.Duration
 	conditions  map[string]*runtimeapi.RuntimeCondition
 }
@@ -73,6 +74,7 @@ func New() *Server {
 		images:      map[string]*runtimeapi.Image{},
 		subscribers: map[chan *runtimeapi.ContainerEventResponse]struct{}{},
 		failures:    map[string][]error{},
+		lost:        map[string]int{},
 		delays:      map[string]time.Duration{},
 		conditions: map[string]*runtimeapi.RuntimeCondition{
 			runtimeapi.RuntimeReady: {Type: runtimeapi.RuntimeReady, Status: true},
@@ -129,6 +131,13 @@ func (s *Server) FailNext(method string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failures[method] = append(s.failures[method], err)
+}
+
+// LoseNext makes the next call of the method that does not fail lose its answer: it is done, and returns an error. Calls queue up.
+func (s *Server) LoseNext(method string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost[method]++
 }
 
 // Delay makes every call of the method wait before it does anything, or until its deadline.
@@ -228,10 +237,18 @@ func (s *Server) closeSubscribers() {
 }
 
 func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := s.enter(ctx, path.Base(info.FullMethod), request); err != nil {
+	method := path.Base(info.FullMethod)
+	if err := s.enter(ctx, method, request); err != nil {
 		return nil, err
 	}
-	return handler(ctx, request)
+	answer, err := handler(ctx, request)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && s.lost[method] > 0 {
+		s.lost[method]--
+		return nil, status.Errorf(codes.Unavailable, "the answer of %s is lost", method)
+	}
+	return answer, err
 }
 
 func (s *Server) interceptStream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
