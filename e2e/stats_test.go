@@ -36,10 +36,6 @@ func (mute) ListContainerStats(context.Context, *runtimeapi.ListContainerStatsRe
 	return nil, status.Error(codes.Unimplemented, "mute")
 }
 
-func (mute) ListPodSandboxMetrics(context.Context, *runtimeapi.ListPodSandboxMetricsRequest, ...grpc.CallOption) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "mute")
-}
-
 // statistics makes a provider beside the running kubelet's.
 func statistics(t *testing.T, silent bool, pods ...*corev1.Pod) *stats.Provider {
 	t.Helper()

@@ -48,7 +48,7 @@ type podCall struct {
 // nodeCalls are the calls that concern the node or all pods: their cells follow each other.
 var nodeCalls = []string{
 	"Version", "Status", "RuntimeConfig", "GetContainerEvents", "ListPodSandbox", "ListContainers", "ListImages", "ImageFsInfo",
-	"ListPodSandboxStats", "ListContainerStats", "ContainerStats", "ListMetricDescriptors", "ListPodSandboxMetrics",
+	"ListPodSandboxStats", "ListContainerStats", "ContainerStats",
 }
 
 // ownImage gives the pod an image that nothing else pulls.

@@ -27,7 +27,7 @@ var controllers = []struct {
 	name string
 	read func(dir string, into *cgroups.Stats) error
 }{
-	{cgroups.CPU, "cpuacct", (&v1.CpuacctGroup{}).GetStats}, {cgroups.Memory, "memory", (&v1.MemoryGroup{}).GetStats},
+	{cgroups.CPU, "cpuacct", (&v1.CpuacctGroup{}).GetStats}, {cgroups.CPU, "cpu", (&v1.CpuGroup{}).GetStats}, {cgroups.Memory, "memory", (&v1.MemoryGroup{}).GetStats},
 	{cgroups.Pids, "pids", (&v1.PidsGroup{}).GetStats}, {cgroups.IO, "blkio", (&v1.BlkioGroup{}).GetStats},
 }
 

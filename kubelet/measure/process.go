@@ -80,17 +80,36 @@ func (m *Machine) Processes(cgroup string) (pids []procfs.Proc, err error) {
 // Network returns the traffic of the namespace that the kubelet is in.
 func (m *Machine) Network() *statsapi.NetworkStats { return m.network("self") }
 
+// Interfaces returns all that the kernel counts of the interfaces there.
+func (m *Machine) Interfaces() procfs.NetDev { return m.interfaces("self") }
+
+// PodNetwork returns the traffic of the pod whose cgroup is given, nil if it is on the node's network.
+func (m *Machine) PodNetwork(pod string) *statsapi.NetworkStats { return m.network(m.podProcess(pod)) }
+
+// PodInterfaces returns all that the kernel counts of the interfaces of such a pod.
+func (m *Machine) PodInterfaces(pod string) procfs.NetDev { return m.interfaces(m.podProcess(pod)) }
+
+// interfaces reads what the namespace of a process has; "" is none.
+func (m *Machine) interfaces(process string) procfs.NetDev {
+	proc, err := procfs.NewFS(filepath.Join(m.root, "proc", process))
+	if process == "" || err != nil {
+		return nil
+	}
+	devices, err := proc.NetDev()
+	if err != nil {
+		return nil
+	}
+	return devices
+}
+
 // network returns the traffic of the namespace of a process. The interface of the default route, or else eth0, stands for
 // all. The loopback interface and the host's ends of pods' interfaces are left out: their traffic is counted at the pods.
 //
 // Upstream: vendor/github.com/google/cadvisor/container/libcontainer/handler.go scanInterfaceStats
 func (m *Machine) network(process string) *statsapi.NetworkStats {
+	devices := m.interfaces(process)
 	proc, err := procfs.NewFS(filepath.Join(m.root, "proc", process))
-	if err != nil {
-		return nil
-	}
-	devices, err := proc.NetDev()
-	if err != nil {
+	if devices == nil || err != nil {
 		return nil
 	}
 	main := "eth0"
@@ -116,12 +135,12 @@ func (m *Machine) network(process string) *statsapi.NetworkStats {
 	return out
 }
 
-// PodNetwork returns the traffic of the pod whose cgroup is given, nil if it is on the node's network: that of the first
-// process found in one of its containers.
-func (m *Machine) PodNetwork(pod string) *statsapi.NetworkStats {
+// podProcess finds a process of the pod whose cgroup is given, the first in one of its containers; "" if there is none, or if
+// the pod is on the node's network.
+func (m *Machine) podProcess(pod string) string {
 	entries, err := os.ReadDir(m.anyDir(pod))
-	if err != nil {
-		return nil
+	if pod == "" || err != nil {
+		return ""
 	}
 	for _, entry := range entries {
 		if !entry.IsDir() {
@@ -134,12 +153,12 @@ func (m *Machine) PodNetwork(pod string) *statsapi.NetworkStats {
 		}
 		node, err := os.Readlink(filepath.Join(m.root, "proc/self/ns/net"))
 		if err != nil {
-			return nil
+			return ""
 		}
 		if namespace, err := os.Readlink(filepath.Join(m.root, "proc", first, "ns/net")); err != nil || namespace == node {
-			return nil
+			return ""
 		}
-		return m.network(first)
+		return first
 	}
-	return nil
+	return ""
 }

@@ -1,6 +1,8 @@
 package stats
 
 import (
+	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +34,11 @@ func (s *samples) add(family string, at metav1.Time, n *uint64, divisor float64,
 	}
 }
 
+// now adds what is read for this scrape, which needs no time of its own.
+func (s *samples) now(family string, n uint64, divisor float64, labels ...string) {
+	s.add(family, metav1.Time{}, &n, divisor, labels...)
+}
+
 var cadvisorLabels = []string{"id", "name", "image", "container", "pod", "namespace"}
 
 // cadvisorMetrics are the metrics of containers, under cadvisor's names without "container_", with what they are and their
@@ -40,30 +47,48 @@ var cadvisorLabels = []string{"id", "name", "image", "container", "pod", "namesp
 // Upstream: vendor/github.com/google/cadvisor/metrics/prometheus.go NewPrometheusCollector
 var cadvisorMetrics = map[string][]string{
 	"start_time_seconds":       {"Unix time at which the container was made."},
+	"last_seen":                {"Unix time at which it was last looked at."},
 	"cpu_usage_seconds_total":  {"CPU time in seconds.", "cpu"},
 	"cpu_system_seconds_total": {"CPU time in the kernel in seconds."},
 	"cpu_user_seconds_total":   {"CPU time in programs in seconds."},
 
-	"memory_usage_bytes":       {"Memory in use, caches included."},
-	"memory_working_set_bytes": {"Working set."},
-	"memory_rss":               {"Anonymous memory."},
-	"memory_cache":             {"Page cache."},
-	"memory_swap":              {"Swap in use."},
-	"memory_failures_total":    {"Page faults.", "failure_type", "scope"},
-	"memory_failcnt":           {"How often the memory reached its limit."},
-	"oom_events_total":         {"Processes that were killed for lack of memory."},
+	"cpu_cfs_periods_total":           {"Periods of the CPU quota that passed."},
+	"cpu_cfs_throttled_periods_total": {"Periods in which the CPU quota was used up."},
+	"cpu_cfs_throttled_seconds_total": {"Time that tasks waited for the CPU quota's next period."},
 
-	"fs_usage_bytes":        {"Bytes of the writable layer."},
-	"fs_inodes_used":        {"Inodes of the writable layer."},
-	"fs_reads_bytes_total":  {"Bytes read.", "device"},
-	"fs_reads_total":        {"Reads that were completed.", "device"},
-	"fs_writes_bytes_total": {"Bytes written.", "device"},
-	"fs_writes_total":       {"Writes that were completed.", "device"},
+	"memory_usage_bytes":               {"Memory in use, caches included."},
+	"memory_max_usage_bytes":           {"The most memory that was in use."},
+	"memory_working_set_bytes":         {"Working set."},
+	"memory_rss":                       {"Anonymous memory."},
+	"memory_cache":                     {"Page cache."},
+	"memory_mapped_file":               {"Files that are mapped."},
+	"memory_kernel_usage":              {"Memory that the kernel uses for it."},
+	"memory_total_active_file_bytes":   {"Page cache that was touched lately."},
+	"memory_total_inactive_file_bytes": {"Page cache that was not touched lately."},
+	"memory_swap":                      {"Swap in use."},
+	"memory_failures_total":            {"Page faults.", "failure_type", "scope"},
+	"memory_failcnt":                   {"How often the memory reached its limit."},
+	"oom_events_total":                 {"Processes that were killed for lack of memory."},
 
-	"network_receive_bytes_total":   {"Bytes received.", "interface"},
-	"network_receive_errors_total":  {"Errors while receiving.", "interface"},
-	"network_transmit_bytes_total":  {"Bytes sent.", "interface"},
-	"network_transmit_errors_total": {"Errors while sending.", "interface"},
+	"fs_usage_bytes":           {"Bytes of the writable layer, or in use on the node's filesystem.", "device"},
+	"fs_limit_bytes":           {"Bytes that the node's filesystem holds.", "device"},
+	"fs_inodes_total":          {"Inodes that the node's filesystem holds.", "device"},
+	"fs_inodes_free":           {"Inodes that are free on the node's filesystem.", "device"},
+	"fs_inodes_used":           {"Inodes of the writable layer."},
+	"fs_reads_bytes_total":     {"Bytes read.", "device"},
+	"fs_reads_total":           {"Reads that were completed.", "device"},
+	"fs_writes_bytes_total":    {"Bytes written.", "device"},
+	"fs_writes_total":          {"Writes that were completed.", "device"},
+	"blkio_device_usage_total": {"Bytes read and written, by kind of operation.", "device", "major", "minor", "operation"},
+
+	"network_receive_bytes_total":            {"Bytes received.", "interface"},
+	"network_receive_packets_total":          {"Packets received.", "interface"},
+	"network_receive_packets_dropped_total":  {"Packets that were dropped when they were received.", "interface"},
+	"network_receive_errors_total":           {"Errors while receiving.", "interface"},
+	"network_transmit_bytes_total":           {"Bytes sent.", "interface"},
+	"network_transmit_packets_total":         {"Packets sent.", "interface"},
+	"network_transmit_packets_dropped_total": {"Packets that were dropped instead of sent.", "interface"},
+	"network_transmit_errors_total":          {"Errors while sending.", "interface"},
 
 	"pressure_cpu_waiting_seconds_total":    {"Time that some tasks waited for a CPU."},
 	"pressure_cpu_stalled_seconds_total":    {"Time that all tasks waited for a CPU."},
@@ -72,14 +97,19 @@ var cadvisorMetrics = map[string][]string{
 	"pressure_io_waiting_seconds_total":     {"Time that some tasks waited for input or output."},
 	"pressure_io_stalled_seconds_total":     {"Time that all tasks waited for input or output."},
 
-	"processes":               {"Processes."},
-	"threads":                 {"Threads."},
-	"file_descriptors":        {"Open file descriptors."},
-	"sockets":                 {"Open sockets."},
-	"spec_cpu_period":         {"Period of the CPU quota in microseconds."},
-	"spec_cpu_quota":          {"CPU quota in microseconds."},
-	"spec_cpu_shares":         {"CPU shares."},
-	"spec_memory_limit_bytes": {"Limit of the memory, 0 for none."},
+	"processes":        {"Processes."},
+	"threads":          {"Threads."},
+	"threads_max":      {"Threads that there may be, 0 for any number."},
+	"file_descriptors": {"Open file descriptors."},
+	"sockets":          {"Open sockets."},
+	"ulimits_soft":     {"Soft limit of the first process, -1 for none.", "ulimit"},
+
+	"spec_cpu_period":                     {"Period of the CPU quota in microseconds."},
+	"spec_cpu_quota":                      {"CPU quota in microseconds."},
+	"spec_cpu_shares":                     {"CPU shares."},
+	"spec_memory_limit_bytes":             {"Limit of the memory, 0 for none."},
+	"spec_memory_reservation_limit_bytes": {"Memory that is kept for it, 0 for none."},
+	"spec_memory_swap_limit_bytes":        {"Limit of the swap, on cgroup v1 of memory and swap together; 0 for none."},
 }
 
 var cadvisorDescs = func() map[string]*prometheus.Desc {
@@ -92,55 +122,95 @@ var cadvisorDescs = func() map[string]*prometheus.Desc {
 
 // details reads what there is to know of one container's cgroup beside its statistics. What the kernel does not tell is
 // left out.
-func details(m *measure.Machine, cgroup string) (out samples) {
-	add := func(family string, n uint64, divisor float64) { out.add(family, metav1.Time{}, &n, divisor) }
+func details(m *measure.Machine, cgroup string) samples {
 	s := m.Stats(cgroup)
-	add("cpu_user_seconds_total", s.CpuStats.CpuUsage.UsageInUsermode, 1e9)
-	add("cpu_system_seconds_total", s.CpuStats.CpuUsage.UsageInKernelmode, 1e9)
-	add("threads", s.PidsStats.Current, 1)
-	memory, failures := s.MemoryStats, s.MemoryStats.Usage.Failcnt
-	cache, events, limit := "total_cache", "memory.oom_control", "memory.limit_in_bytes"
-	dir := m.Dir("memory", cgroup)
-	if m.Unified() {
-		cache, events, limit = "file", "memory.events", "memory.max"
-		failures, _ = fscommon.GetValueByKey(dir, events, "max") // 0 without the file
-		unifiedCPU(m, cgroup, add)
-	} else {
-		for family, file := range map[string]string{"spec_cpu_period": "cpu.cfs_period_us", "spec_cpu_quota": "cpu.cfs_quota_us", "spec_cpu_shares": "cpu.shares"} {
-			if n := m.Number("cpu", cgroup, file); n != nil && *n > 0 { // a quota of -1, which is none, is read as 0
-				add(family, *n, 1)
-			}
-		}
-	}
-	if n := m.Number("memory", cgroup, limit); n != nil && measure.Limited(*n) {
-		add("spec_memory_limit_bytes", *n, 1)
-	} else if n != nil {
-		add("spec_memory_limit_bytes", 0, 1)
-	}
-	if len(memory.Stats) > 0 {
-		add("memory_cache", memory.Stats[cache], 1)
-		add("memory_failcnt", failures, 1)
-		if kills, err := fscommon.GetValueByKey(dir, events, "oom_kill"); err == nil {
-			add("oom_events_total", kills, 1)
-		}
-	}
-	return slices.Concat(out, blockIO(m, &s.BlkioStats), processes(m, cgroup))
+	return slices.Concat(cpuDetails(m, cgroup, &s.CpuStats), memoryDetails(m, cgroup, &s.MemoryStats), blockIO(m, &s.BlkioStats), processes(m, cgroup, &s.PidsStats))
 }
 
-// unifiedCPU reads the CPU limits of cgroup v2.
-func unifiedCPU(m *measure.Machine, cgroup string, add func(string, uint64, float64)) {
+func cpuDetails(m *measure.Machine, cgroup string, s *cgroups.CpuStats) (out samples) {
+	out.now("cpu_user_seconds_total", s.CpuUsage.UsageInUsermode, 1e9)
+	out.now("cpu_system_seconds_total", s.CpuUsage.UsageInKernelmode, 1e9)
+	period, quota, shares := cpuSpec(m, cgroup)
+	for family, n := range map[string]uint64{"spec_cpu_period": period, "spec_cpu_quota": quota, "spec_cpu_shares": shares} {
+		if n > 0 {
+			out.now(family, n, 1)
+		}
+	}
+	if quota > 0 {
+		out.now("cpu_cfs_periods_total", s.ThrottlingData.Periods, 1)
+		out.now("cpu_cfs_throttled_periods_total", s.ThrottlingData.ThrottledPeriods, 1)
+		out.now("cpu_cfs_throttled_seconds_total", s.ThrottlingData.ThrottledTime, 1e9)
+	}
+	return out
+}
+
+// cpuSpec reads the CPU limits of a cgroup, 0 for none.
+func cpuSpec(m *measure.Machine, cgroup string) (period, quota, shares uint64) {
+	number := func(file string) uint64 {
+		if n := m.Number("cpu", cgroup, file); n != nil { // a quota of -1, which is none, is read as 0
+			return *n
+		}
+		return 0
+	}
+	if !m.Unified() {
+		return number("cpu.cfs_period_us"), number("cpu.cfs_quota_us"), number("cpu.shares")
+	}
 	if text, err := cgroups.ReadFile(m.Dir("cpu", cgroup), "cpu.max"); err == nil {
-		quota, period, _ := strings.Cut(strings.TrimSpace(text), " ")
-		if n, err := strconv.ParseUint(period, 10, 64); err == nil {
-			add("spec_cpu_period", n, 1)
-		}
-		if n, err := strconv.ParseUint(quota, 10, 64); err == nil { // "max" is none
-			add("spec_cpu_quota", n, 1)
-		}
+		first, second, _ := strings.Cut(strings.TrimSpace(text), " ")
+		quota, _ = strconv.ParseUint(first, 10, 64) // "max" is none
+		period, _ = strconv.ParseUint(second, 10, 64)
 	}
-	if weight := m.Number("cpu", cgroup, "cpu.weight"); weight != nil && *weight > 0 && *weight <= 10_000 {
-		add("spec_cpu_shares", 2+(*weight-1)*262142/9999, 1)
+	if weight := number("cpu.weight"); weight > 0 && weight <= 10_000 {
+		shares = 2 + (weight-1)*262142/9999
 	}
+	return period, quota, shares
+}
+
+// memoryNames are what files of memory, and keys of memory.stat, are called in a version of cgroups.
+type memoryNames struct{ cache, mapped, active, inactive, events, limit, reservation, swap string }
+
+var (
+	memoryV1 = memoryNames{
+		"total_cache", "total_mapped_file", "total_active_file", "total_inactive_file",
+		"memory.oom_control", "memory.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.memsw.limit_in_bytes",
+	}
+	memoryV2 = memoryNames{"file", "file_mapped", "active_file", "inactive_file", "memory.events", "memory.max", "memory.min", "memory.swap.max"}
+)
+
+func memoryDetails(m *measure.Machine, cgroup string, s *cgroups.MemoryStats) (out samples) {
+	names := memoryV1
+	if m.Unified() {
+		names = memoryV2
+	}
+	if m.Number("memory", cgroup, names.limit) == nil || len(s.Stats) == 0 {
+		return nil
+	}
+	for family, file := range map[string]string{
+		"spec_memory_limit_bytes": names.limit, "spec_memory_reservation_limit_bytes": names.reservation, "spec_memory_swap_limit_bytes": names.swap,
+	} {
+		n := m.Number("memory", cgroup, file)
+		if n == nil || !measure.Limited(*n) {
+			n = new(uint64(0))
+		}
+		out.now(family, *n, 1)
+	}
+	for family, key := range map[string]string{
+		"memory_cache": names.cache, "memory_mapped_file": names.mapped, "memory_total_active_file_bytes": names.active, "memory_total_inactive_file_bytes": names.inactive,
+	} {
+		out.now(family, s.Stats[key], 1)
+	}
+	dir, failures, kernel := m.Dir("memory", cgroup), s.Usage.Failcnt, s.KernelUsage.Usage
+	if m.Unified() {
+		failures, _ = fscommon.GetValueByKey(dir, names.events, "max") // 0 without the file
+		kernel = s.Stats["kernel"]
+	}
+	out.now("memory_failcnt", failures, 1)
+	out.now("memory_kernel_usage", kernel, 1)
+	out.now("memory_max_usage_bytes", s.Usage.MaxUsage, 1)
+	if kills, err := fscommon.GetValueByKey(dir, names.events, "oom_kill"); err == nil {
+		out.now("oom_events_total", kills, 1)
+	}
+	return out
 }
 
 // blockIO tells what a container has read and written, by device. Of a container that has not read or written anything the
@@ -158,17 +228,22 @@ func blockIO(m *measure.Machine, s *cgroups.BlkioStats) (out samples) {
 			if e.Major != 0 || e.Minor != 0 {
 				device = m.Device(e.Major, e.Minor)
 			}
-			out.add("fs_"+strings.ToLower(e.Op)+unit, metav1.Time{}, &e.Value, 1, device)
+			out.now("fs_"+strings.ToLower(e.Op)+unit, e.Value, 1, device)
 		}
+	}
+	for _, e := range s.IoServiceBytesRecursive {
+		out.now("blkio_device_usage_total", e.Value, 1, m.Device(e.Major, e.Minor), fmt.Sprint(e.Major), fmt.Sprint(e.Minor), e.Op)
 	}
 	return out
 }
 
 // processes looks at the processes of a cgroup. One that ends meanwhile is left out.
-func processes(m *measure.Machine, cgroup string) (out samples) {
+func processes(m *measure.Machine, cgroup string, s *cgroups.PidsStats) (out samples) {
+	out.now("threads", s.Current, 1)
+	out.now("threads_max", s.Limit, 1)
 	list, err := m.Processes(cgroup)
 	if err != nil {
-		return nil
+		return out
 	}
 	var files, sockets uint64
 	for _, p := range list {
@@ -181,7 +256,16 @@ func processes(m *measure.Machine, cgroup string) (out samples) {
 		}
 	}
 	for family, n := range map[string]uint64{"processes": uint64(len(list)), "file_descriptors": files, "sockets": sockets} {
-		out.add(family, metav1.Time{}, &n, 1)
+		out.now(family, n, 1)
+	}
+	if len(list) > 0 {
+		if limits, err := list[0].Limits(); err == nil {
+			open := float64(limits.OpenFiles)
+			if limits.OpenFiles == math.MaxUint64 { // unlimited
+				open = -1
+			}
+			out = append(out, sample{"ulimits_soft", time.Time{}, open, []string{"max_open_files"}})
+		}
 	}
 	return out
 }

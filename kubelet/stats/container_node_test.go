@@ -3,6 +3,7 @@ package stats
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -64,5 +65,22 @@ func TestNodeInContainer(t *testing.T) {
 				t.Errorf("swap: %+v", u.Swap)
 			}
 		})
+	}
+}
+
+// TestResourceWithoutSwap: a node in a container whose kernel does not count swap has all other metrics.
+func TestResourceWithoutSwap(t *testing.T) {
+	root := t.TempDir()
+	const v1 = "sys/fs/cgroup/memory/"
+	files(t, root, proc)
+	files(t, root, map[string]string{
+		"proc/self/mountinfo":            "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+		v1 + "memory.max_usage_in_bytes": "0\n", v1 + "memory.failcnt": "0\n", v1 + "memory.use_hierarchy": "1\n",
+		v1 + "memory.usage_in_bytes": "204800\n", v1 + "memory.limit_in_bytes": "307200\n", v1 + "memory.stat": "total_inactive_file 102400\n",
+	})
+	text := body(t, provider(t, root, onePod(), nil).Resource(), "/metrics/resource")
+	wantLines(t, text, "resource_scrape_error 0\n", "node_memory_working_set_bytes 102400 ", "node_cpu_usage_seconds_total ", `container_start_time_seconds{container="c"`)
+	if strings.Contains(text, "node_swap") {
+		t.Errorf("swap that is not known is told:\n%s", text)
 	}
 }

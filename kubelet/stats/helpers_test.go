@@ -163,8 +163,6 @@ type fakeRuntime struct {
 	pods        []*runtimeapi.PodSandboxStats
 	single      []*runtimeapi.ContainerStats
 	filesystems []*runtimeapi.FilesystemUsage
-	metrics     []*runtimeapi.PodSandboxMetrics
-	descriptors []*runtimeapi.MetricDescriptor
 	err         error
 	calls       int
 	gate        chan struct{} // the first list waits for it, if there is one
@@ -200,17 +198,6 @@ func (f *fakeRuntime) ListContainerStats(context.Context, *runtimeapi.ListContai
 
 func (f *fakeRuntime) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest, ...grpc.CallOption) (*runtimeapi.ImageFsInfoResponse, error) {
 	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: f.filesystems}, nil
-}
-
-func (f *fakeRuntime) ListPodSandboxMetrics(context.Context, *runtimeapi.ListPodSandboxMetricsRequest, ...grpc.CallOption) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
-	if f.metrics == nil {
-		return nil, errNone
-	}
-	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: f.metrics}, nil
-}
-
-func (f *fakeRuntime) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest, ...grpc.CallOption) (*runtimeapi.ListMetricDescriptorsResponse, error) {
-	return &runtimeapi.ListMetricDescriptorsResponse{Descriptors: f.descriptors}, nil
 }
 
 // onePod is a runtime that runs the pod "p" with the container "c", and has no statistics.

@@ -95,7 +95,9 @@ func (p *Provider) resource(ctx context.Context, out sink) {
 	node := &summary.Node
 	out.seconds(nodeCPU, node.CPU.Time.Time, node.CPU.UsageCoreNanoSeconds)
 	out.gauge(nodeMemory, node.Memory.Time.Time, node.Memory.WorkingSetBytes)
-	out.gauge(nodeSwap, node.Swap.Time.Time, node.Swap.SwapUsageBytes)
+	if node.Swap != nil { // a node that is a container, on cgroup v1 whose kernel does not count swap
+		out.gauge(nodeSwap, node.Swap.Time.Time, node.Swap.SwapUsageBytes)
+	}
 	for i := range summary.Pods {
 		out.pod(&summary.Pods[i])
 	}

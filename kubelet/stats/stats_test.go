@@ -197,10 +197,12 @@ func TestDisks(t *testing.T) {
 	files(t, kubelet, map[string]string{
 		"pods/p/volumes/kubernetes.io~empty-dir/data/big":   strings.Repeat("x", 50000),
 		"pods/p/volumes/kubernetes.io~empty-dir/memory/big": strings.Repeat("x", 90000),
+		"pods/p/volumes/kubernetes.io~empty-dir/pages/big":  strings.Repeat("x", 90000),
 	})
 	spec := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "p"}, Spec: corev1.PodSpec{Volumes: []corev1.Volume{
 		{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		{Name: "memory", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+		{Name: "pages", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "HugePages-2Mi"}}},
 		{Name: "absent", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}},
 		{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}},
 	}}}
@@ -212,7 +214,7 @@ func TestDisks(t *testing.T) {
 	for _, v := range pod.VolumeStats {
 		used[v.Name] = *v.UsedBytes
 	}
-	if len(pod.VolumeStats) != 2 || used["logs"] < 5000 || used["logs"] > 30000 || used["data"] < 50000 || used["data"] > 80000 {
+	if len(pod.VolumeStats) != 3 || used["logs"] < 5000 || used["logs"] > 30000 || used["data"] < 50000 || used["data"] > 80000 {
 		t.Errorf("used: %v", used)
 	}
 	if want := used["logs"] + used["data"] + 100; used["sum"] != want {
@@ -283,34 +285,40 @@ func TestResource(t *testing.T) {
 func TestCadvisorBasics(t *testing.T) {
 	text := body(t, provider(t, unifiedTree(t), rich(t.TempDir()), nil).Cadvisor(), "/metrics/cadvisor")
 	const c = `container="c",`
-	const of = `id="/pods/p/c1",image="image:1",`
+	const of = `id="/pods/p/cri-c1.scope",image="image:1",`
 	wantLines(t, text, `machine_cpu_cores{boot_id="",machine_id="m1",system_uuid=""} 2`, `machine_memory_bytes{boot_id="",machine_id="m1",system_uuid=""} 1.024e+06`,
 		`container_cpu_usage_seconds_total{`+c+`cpu="total",`+of+`name="c1",namespace="ns",pod="pod"} 7e-09 `,
 		`container_memory_working_set_bytes{`+c+of+`name="c1",namespace="ns",pod="pod"} 9 `,
-		`container_fs_usage_bytes{`+c+of+`name="c1",namespace="ns",pod="pod"} 100 `,
+		`container_fs_usage_bytes{`+c+`device="",`+of+`name="c1",namespace="ns",pod="pod"} 100 `,
 		`container_pressure_io_waiting_seconds_total{`+c+of+`name="c1",namespace="ns",pod="pod"} 3e-09 `,
 		`container_network_receive_bytes_total{container="",id="/pods/p",image="",interface="eth0",name="",namespace="ns",pod="pod"} 5 `,
 		`container_cpu_usage_seconds_total{container="",cpu="total",id="/",image="",name="",namespace="",pod=""} 0.005 `)
 }
 
-// TestCadvisorFromRuntime: the runtime's metrics are handed on; those that are none are left out.
-func TestCadvisorFromRuntime(t *testing.T) {
-	f := rich(t.TempDir())
-	f.descriptors = []*runtimeapi.MetricDescriptor{
-		{Name: "container_threads", Help: "Threads.", LabelKeys: []string{"id"}}, {Name: cpuTime, LabelKeys: []string{"id"}}, {Name: "bad name\xff"}, nil,
-	}
-	f.metrics = []*runtimeapi.PodSandboxMetrics{nil, {
-		Metrics: []*runtimeapi.Metric{{Name: "container_threads", MetricType: runtimeapi.MetricType_GAUGE, LabelValues: []string{"s1"}, Value: number(2), Timestamp: 5e9}, nil},
-		ContainerMetrics: []*runtimeapi.ContainerMetrics{nil, {ContainerId: "c1", Metrics: []*runtimeapi.Metric{
-			{Name: cpuTime, LabelValues: []string{"c1"}, Value: number(0), Timestamp: 6e9},
-			{Name: "container_threads", LabelValues: []string{"c1"}, Value: number(1)}, {Name: "container_threads", LabelValues: []string{"too", "many"}, Value: number(1)},
-			{Name: "unknown", Value: number(1)}, {Name: "bad name\xff", Value: number(1)}, {Name: "container_threads", LabelValues: []string{"none"}},
-		}}},
-	}}
-	text := body(t, provider(t, unifiedTree(t), f, nil).Cadvisor(), "/metrics/cadvisor")
-	wantLines(t, text, `container_threads{id="s1"} 2 5000`, `container_cpu_usage_seconds_total{id="c1"} 7e-09 5000`)
-	if strings.Contains(text, "unknown") || strings.Contains(text, "bad") || strings.Contains(text, "container_memory_working_set") {
-		t.Errorf("there is more than the runtime's metrics:\n%s", text)
+// TestCadvisorAlike: all that is told of a container has the same labels, by which users divide one by the other; whole
+// seconds are no measure; the runtime is not asked for metrics of its own.
+func TestCadvisorAlike(t *testing.T) {
+	root := unifiedTree(t)
+	const box = "sys/fs/cgroup/pods/p/cri-c1.scope/"
+	files(t, root, map[string]string{
+		box + "cpu.stat": "usage_usec 2000\nuser_usec 1500\nsystem_usec 500\nnr_periods 9\nnr_throttled 4\nthrottled_usec 250\n",
+		box + "cpu.max":  "50000 100000\n", box + "memory.max": "4096\n", box + "pids.current": "2\n", box + "pids.max": "7\n",
+	})
+	text := body(t, provider(t, root, rich(t.TempDir()), nil).Cadvisor(), "/metrics/cadvisor")
+	const is = `container="c",id="/pods/p/cri-c1.scope",image="image:1",`
+	const rest = `name="c1",namespace="ns",pod="pod"} `
+	wantLines(t, text, "container_memory_working_set_bytes{"+is+rest+"9 ", "container_spec_memory_limit_bytes{"+is+rest+"4096",
+		"container_spec_cpu_quota{"+is+rest+"50000", "container_spec_cpu_period{"+is+rest+"100000", "container_cpu_user_seconds_total{"+is+rest+"0.0015",
+		"container_cpu_cfs_periods_total{"+is+rest+"9", "container_cpu_cfs_throttled_periods_total{"+is+rest+"4", "container_cpu_cfs_throttled_seconds_total{"+is+rest+"0.00025",
+		"container_threads_max{"+is+rest+"7", "container_last_seen{"+is+rest,
+		`container_memory_failures_total{container="",failure_type="pgfault",id="/",image="",name="",namespace="",pod="",scope="container"} 11`,
+		`container_network_receive_packets_total{container="",id="/pods/p",image="",interface="eth0",name="",namespace="ns",pod="pod"} 20`,
+		`container_network_transmit_packets_dropped_total{container="",id="/",image="",interface="eth0",name="",namespace="",pod=""} 0`,
+		`container_fs_limit_bytes{container="",device="",id="/",image="",name="",namespace="",pod=""} `)
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, `container="c"`) && !strings.Contains(line, `id="/pods/p/cri-c1.scope",image="image:1",`) {
+			t.Errorf("other labels: %s", line)
+		}
 	}
 }
 

@@ -11,11 +11,12 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// volumeDir is the directory of a kind of volume, and whether it is memory, which the pod's cgroup counts already.
+// volumeDir is the directory of a kind of volume, and whether it is memory, of which huge pages are a kind and not the node's
+// disk.
 func volumeDir(v *corev1.Volume) (plugin string, memory bool) {
 	switch {
 	case v.EmptyDir != nil:
-		return "empty-dir", v.EmptyDir.Medium == corev1.StorageMediumMemory
+		return "empty-dir", v.EmptyDir.Medium != corev1.StorageMediumDefault
 	case v.ConfigMap != nil:
 		return "configmap", false
 	case v.Secret != nil:
