@@ -36,11 +36,11 @@ type Devices interface {
 
 // Options are what a Server is made of.
 type Options struct {
-	Dir        string                // where its socket kubelet.sock is: ROOT/pod-resources
-	Active     func() []*corev1.Pod  // the pods that may use the node's resources
-	Pods       func() []*corev1.Pod  // all that should run, for v1alpha1
-	Known      func() bool           // whether these are all pods yet
-	Devices    Devices               //
+	Dir        string               // where its socket kubelet.sock is: ROOT/pod-resources
+	Active     func() []*corev1.Pod // the pods that may use the node's resources
+	Pods       func() []*corev1.Pod // all that should run, for v1alpha1
+	Known      func() bool          // whether these are all pods yet
+	Devices    Devices
 	Registerer prometheus.Registerer // may be nil
 }
 
