@@ -43,9 +43,12 @@ func (n *Node) register(ctx context.Context) bool {
 func (n *Node) registerOnce(ctx context.Context) error {
 	roles := n.opts.Settings.RoleLabels
 	err := n.registerAs(ctx, roles)
-	if len(roles) > 0 && apierrors.IsForbidden(err) {
-		klog.FromContext(ctx).Info("The apiserver does not let the node set its roles, it registers without them", "labels", roles, "err", err)
-		err = n.registerAs(ctx, nil)
+	if len(roles) == 0 || !apierrors.IsForbidden(err) {
+		return err
+	}
+	refused := err
+	if err = n.registerAs(ctx, nil); err == nil {
+		klog.FromContext(ctx).Info("The apiserver does not let the node set its roles, it has registered without them", "labels", roles, "err", refused)
 	}
 	return err
 }
