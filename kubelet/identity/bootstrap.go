@@ -76,7 +76,7 @@ func Bootstrap(ctx context.Context, o Options) error {
 	if err := os.Remove(filepath.Join(o.CertDir, keyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Error(err, "The key's temporary file could not be removed")
 	}
-	return writeKubeconfig(o.Kubeconfig, config, files.currentPath())
+	return writeKubeconfig(o.Kubeconfig, o.BootstrapKubeconfig, files.currentPath())
 }
 
 // bootstrapKey is the key of an earlier attempt, or a new one.

@@ -20,8 +20,8 @@ import (
 type kept struct {
 	*tls.Certificate
 	file string
-	// given is set for one that is in the kubeconfig's own text. It is replaced soon after the start: it may be
-	// somebody's with more rights.
+	// given is set for one that is in the kubeconfig's own text. It is replaced soon after the start: it may be an
+	// administrator's, with more rights than a node needs.
 	given bool
 	// current is set for the one that the kubelet has used last.
 	current bool

@@ -35,7 +35,7 @@ type Client struct {
 	bootstrap *rest.Config // nil if the kubeconfig has a certificate
 	dialer    *connrotation.Dialer
 	made      time.Time
-	retry     time.Duration // between looks whether the apiserver answers
+	retry     time.Duration // between looks at the deadline
 
 	choice   []kept                          // the certificates that were there at the start, the best first
 	accepted atomic.Pointer[tls.Certificate] // the last that the apiserver knew
@@ -47,7 +47,7 @@ type Client struct {
 
 // ClientCertificates reads the kubeconfig, or writes one that names the certificate to come when there is none that can
 // be used and a bootstrap kubeconfig says how to get a certificate. It asks the apiserver for nothing yet: Run does, so
-// that a kubelet can start its static pods before anybody approves its certificate.
+// that a kubelet can start its static pods before its certificate is approved.
 //
 // Upstream: cmd/kubelet/app/server.go buildKubeletClientConfig, pkg/kubelet/certificate/bootstrap/bootstrap.go
 // LoadClientConfig, pkg/kubelet/certificate/kubelet.go NewKubeletClientCertificateManager
@@ -95,8 +95,8 @@ func ClientCertificates(ctx context.Context, o Options) (*Client, error) {
 	return c, nil
 }
 
-// known is a transport whose requests wait for the first certificate. Without one the apiserver would take them for those
-// of somebody unknown and refuse them, and watches and events would be tried again much later than they could be.
+// known is a transport whose requests wait for the first certificate. Without one the apiserver would take them for
+// anonymous and refuse them, and watches and events would be tried again much later than they could be.
 func (c *Client) known(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		select {
@@ -134,7 +134,7 @@ func clientConfig(ctx context.Context, o Options, pemPath string) (bootstrap, co
 			}
 			config = rest.AnonymousClientConfig(bootstrap)
 			config.CertFile, config.KeyFile = pemPath, pemPath
-			return bootstrap, config, writeKubeconfig(o.Kubeconfig, bootstrap, pemPath)
+			return bootstrap, config, writeKubeconfig(o.Kubeconfig, o.BootstrapKubeconfig, pemPath)
 		}
 	}
 	if config, err = load(o.Kubeconfig); err != nil {
@@ -207,19 +207,16 @@ func (c *Client) Run(ctx context.Context) error {
 	defer running.Wait()
 	defer stop()
 	for {
-		wait := time.Until(c.deadline())
-		if wait <= 0 {
+		if !time.Now().Before(c.deadline()) {
 			if c.rotation.healthy.Load() {
 				return ErrExpired
 			}
-			klog.FromContext(ctx).Error(nil, "There is no valid client certificate, and the apiserver does not answer")
-			wait = c.retry
+			klog.FromContext(ctx).Error(nil, "There is no valid client certificate, and the apiserver has not refused to sign one")
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.store.changed:
-		case <-time.After(wait):
+		case <-time.After(c.retry): // and not at the deadline: timers stand still while a machine is suspended
 		}
 	}
 }

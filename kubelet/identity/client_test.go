@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -169,6 +170,13 @@ func TestNoConfig(t *testing.T) {
 	}
 }
 
+// unauthorized is the apiserver's answer to a client that it does not know.
+func unauthorized(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusUnauthorized)
+	fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}`)
+}
+
 // TestExpired: an expired certificate ends the kubelet only when the apiserver is there to tell.
 func TestExpired(t *testing.T) {
 	noLeaks(t)
@@ -182,9 +190,7 @@ func TestExpired(t *testing.T) {
 			return
 		}
 		refused.Add(1)
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusUnauthorized)
-		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}`)
+		unauthorized(w)
 	})
 	cert, key := a.issue("n", time.Now().Add(-time.Minute))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -196,19 +202,97 @@ func TestExpired(t *testing.T) {
 	c.made, c.retry = time.Now().Add(-time.Hour), 50*time.Millisecond
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
+	goesOn(t, ended, "while the apiserver was away")
+	away.Store(false)
+	expires(t, ended)
+	if refused.Load() == 0 {
+		t.Error("it ended without a refusal")
+	}
+}
+
+func goesOn(t *testing.T, ended <-chan error, when string) {
+	t.Helper()
 	select {
 	case err := <-ended:
-		t.Fatalf("it ended while the apiserver was away: %v", err)
+		t.Fatalf("it ended %s: %v", when, err)
 	case <-time.After(300 * time.Millisecond):
 	}
-	away.Store(false)
+}
+
+func expires(t *testing.T, ended <-chan error) {
+	t.Helper()
 	select {
 	case err := <-ended:
-		if !errors.Is(err, ErrExpired) || refused.Load() == 0 {
-			t.Errorf("Run = %v after %d refusals", err, refused.Load())
+		if !errors.Is(err, ErrExpired) {
+			t.Errorf("Run = %v", err)
 		}
 	case <-time.After(30 * time.Second):
 		t.Fatal("it goes on with an expired certificate")
+	}
+}
+
+// TestExpiredMeanwhile: a machine that was suspended, or whose clock was set, finds its certificate expired before the time
+// that it was to wait has passed.
+func TestExpiredMeanwhile(t *testing.T) {
+	noLeaks(t)
+	a := newAuthority(t)
+	s := a.server(func(w http.ResponseWriter, _ *http.Request) { unauthorized(w) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cert, key := a.issue("n", time.Now().Add(time.Hour))
+	c, err := ClientCertificates(ctx, Options{NodeName: "n", CertDir: t.TempDir(), Kubeconfig: kubeconfig(t, s, embedded(cert, key))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.retry = 50 * time.Millisecond
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	for !c.rotation.healthy.Load() { // its first request was refused
+		time.Sleep(time.Millisecond)
+	}
+	goesOn(t, ended, "with a certificate that has not expired")
+	old, err := tls.X509KeyPair(a.issue("n", time.Now().Add(-time.Minute)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.store.current.Store(&old)
+	expires(t, ended)
+}
+
+// TestPendingFirstCertificate: a kubelet whose first request has not been approved yet waits, however long that takes. Ended
+// and started again it would ask with another key, and what is approved then would be of no use.
+func TestPendingFirstCertificate(t *testing.T) {
+	noLeaks(t)
+	a := newAuthority(t)
+	watched := make(chan struct{}, 10)
+	s := a.server(func(w http.ResponseWriter, r *http.Request) {
+		const pending = `"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest`
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.Method == http.MethodPost:
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprintf(w, `{%s","metadata":{"name":"r","uid":"1"}}`, pending)
+		case r.URL.Query().Get("watch") == "true":
+			watched <- struct{}{}
+			<-r.Context().Done()
+		default:
+			fmt.Fprintf(w, `{%sList","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"r","uid":"1"}}]}`, pending)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	dir := t.TempDir()
+	c, err := ClientCertificates(ctx, Options{NodeName: "n", CertDir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig"), BootstrapKubeconfig: kubeconfig(t, s, "{token: x}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.made, c.retry = time.Now().Add(-time.Hour), 50*time.Millisecond
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	<-watched
+	goesOn(t, ended, "while its request waited for approval")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v at the end of its context", err)
 	}
 }
 

@@ -97,14 +97,16 @@ func usable(path string, now time.Time) (ok bool, why, err error) {
 	return true, nil, nil
 }
 
-// writeKubeconfig writes one with the cluster of the bootstrap kubeconfig and a client certificate in a file.
-func writeKubeconfig(path string, bootstrap *rest.Config, pemPath string) error {
-	cluster := &clientcmdapi.Cluster{
-		Server: bootstrap.Host, InsecureSkipTLSVerify: bootstrap.Insecure, CertificateAuthority: bootstrap.CAFile, TLSServerName: bootstrap.ServerName,
+// writeKubeconfig writes one with the cluster of the bootstrap kubeconfig, its proxy and all, and a client certificate in a file.
+func writeKubeconfig(path, bootstrapPath, pemPath string) error {
+	bootstrap, err := (&clientcmd.ClientConfigLoadingRules{ExplicitPath: bootstrapPath}).Load()
+	if err == nil {
+		err = clientcmdapi.MinifyConfig(bootstrap)
 	}
-	if bootstrap.CAFile == "" {
-		cluster.CertificateAuthorityData = bootstrap.CAData
+	if err != nil {
+		return fmt.Errorf("read --bootstrap-kubeconfig %s: %w", bootstrapPath, err)
 	}
+	cluster := bootstrap.Clusters[bootstrap.Contexts[bootstrap.CurrentContext].Cluster]
 	data, err := clientcmd.Write(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"default-cluster": cluster},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"default-auth": {ClientCertificate: pemPath, ClientKey: pemPath}},

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"k8s.io/client-go/rest"
 )
 
 func TestUsable(t *testing.T) {
@@ -40,11 +38,16 @@ func TestUsable(t *testing.T) {
 	}
 }
 
+// TestWriteKubeconfig: the cluster is all that the bootstrap kubeconfig says of it, the user is the certificate alone.
 func TestWriteKubeconfig(t *testing.T) {
 	dir := t.TempDir()
 	path, current := filepath.Join(dir, "new", "kubeconfig"), filepath.Join(dir, "kubelet-client-current.pem")
 	write(t, current, nil)
-	bootstrap := &rest.Config{Host: "https://10.0.0.1:6443", BearerToken: "secret", TLSClientConfig: rest.TLSClientConfig{CAData: []byte("ca"), ServerName: "api"}}
+	write(t, filepath.Join(dir, "ca.crt"), []byte("ca"))
+	bootstrap := filepath.Join(dir, "bootstrap")
+	write(t, bootstrap, []byte(`{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: o, context: {cluster: o, user: u}}, {name: c, context: {cluster: s, user: u}}],
+clusters: [{name: o, cluster: {server: "https://other"}}, {name: s, cluster: {server: "https://10.0.0.1:6443", certificate-authority: ca.crt, tls-server-name: api,
+proxy-url: "http://proxy:3128", disable-compression: true}}], users: [{name: u, user: {token: secret}}]}`))
 	for range 2 { // the second replaces the first
 		if err := writeKubeconfig(path, bootstrap, current); err != nil {
 			t.Fatal(err)
@@ -55,8 +58,13 @@ func TestWriteKubeconfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Host != bootstrap.Host || string(got.CAData) != "ca" || got.ServerName != "api" || got.CertFile != current || got.KeyFile != got.CertFile || got.BearerToken != "" {
+	if got.Host != "https://10.0.0.1:6443" || got.CAFile != filepath.Join(dir, "ca.crt") || got.ServerName != "api" || got.CertFile != current || got.KeyFile != got.CertFile || got.BearerToken != "" || !got.DisableCompression {
 		t.Errorf("the kubeconfig reads as %+v", got)
+	}
+	if got.Proxy == nil {
+		t.Error("the proxy is not kept")
+	} else if proxy, err := got.Proxy(nil); err != nil || proxy.String() != "http://proxy:3128" {
+		t.Errorf("the proxy is %v, %v", proxy, err)
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {

@@ -42,10 +42,11 @@ type rotation struct {
 	requests func() (Requests, error)
 
 	failures prometheus.Counter
+	ages     prometheus.Observer // of certificates when they are replaced, in seconds; nil if not measured
 
 	force   atomic.Bool              // ask at once, whatever there is
 	wake    chan struct{}            // ends the pause, capacity 1
-	healthy atomic.Bool              // the apiserver answered the last request itself
+	healthy atomic.Bool              // the apiserver itself signed the last request, or refused it; not while it is pending
 	last    *x509.CertificateRequest // what was signed last
 	due     time.Time                // when dueOf is to be replaced
 	dueOf   *x509.Certificate
@@ -131,8 +132,8 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 		return err
 	}
 	made, err := request(ctx, requests, wanted{signer: r.signer, use: r.use, template: template, key: key})
-	r.healthy.Store(serverAnswered(err))
 	if err != nil {
+		r.healthy.Store(serverAnswered(err))
 		return err
 	}
 	klog.FromContext(ctx).Info("Waiting for a certificate to be signed", "certificateSigningRequest", made.Name, "signer", r.signer)
@@ -146,20 +147,22 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 	if err != nil {
 		return err
 	}
+	former := leaf(r.store.current.Load())
 	if _, err := r.store.update(cert, keyPEM); err != nil {
 		return err
+	}
+	r.healthy.Store(true)
+	if former != nil && r.ages != nil {
+		r.ages.Observe(time.Since(former.NotBefore).Seconds())
 	}
 	r.last = template
 	r.force.Store(false)
 	return nil
 }
 
-// serverAnswered tells whether it was the apiserver that gave this answer, and not a proxy in front of it.
+// serverAnswered tells whether it was the apiserver that refused a request, and not a proxy in front of it.
 func serverAnswered(err error) bool {
-	if err == nil || apierrors.IsUnauthorized(err) {
-		return true
-	}
-	return !apierrors.IsUnexpectedServerError(err) && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err))
+	return apierrors.IsUnauthorized(err) || !apierrors.IsUnexpectedServerError(err) && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err))
 }
 
 // askNow asks for a certificate at once, whatever there is.

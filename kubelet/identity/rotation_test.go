@@ -119,13 +119,17 @@ func TestRotation(t *testing.T) {
 		}
 		return nil
 	})
+	changed := make(chan struct{}, 10)
+	r.store.onUpdate = func() { changed <- struct{}{} }
+	ages := 0
+	r.ages = prometheus.ObserverFunc(func(float64) { ages++ })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); r.run(ctx) }()
 	next := func() *x509.Certificate {
 		t.Helper()
 		select {
-		case <-r.store.changed:
+		case <-changed:
 			return r.store.valid().Leaf
 		case <-time.After(30 * time.Second):
 			t.Fatal("there is no new certificate")
@@ -140,6 +144,9 @@ func TestRotation(t *testing.T) {
 	}
 	cancel()
 	<-done
+	if ages != 1 {
+		t.Errorf("%d certificates were replaced, want 1", ages)
+	}
 	if n := s.seen.Load(); n != 2 || testutil.ToFloat64(r.failures) != 0 {
 		t.Errorf("%d requests, %v failures", n, testutil.ToFloat64(r.failures))
 	}
@@ -289,7 +296,7 @@ func TestServerAnswered(t *testing.T) {
 		err  error
 		want bool
 	}{
-		{nil, true}, {apierrors.NewUnauthorized("x"), true}, {apierrors.NewForbidden(resource, "x", nil), true}, {apierrors.NewNotFound(resource, "x"), true},
+		{apierrors.NewUnauthorized("x"), true}, {apierrors.NewForbidden(resource, "x", nil), true}, {apierrors.NewNotFound(resource, "x"), true},
 		{proxy, false}, {apierrors.NewInternalError(errors.New("x")), false}, {&url.Error{Op: "Post", Err: errors.New("refused")}, false},
 	} {
 		if got := serverAnswered(test.err); got != test.want {
@@ -298,7 +305,7 @@ func TestServerAnswered(t *testing.T) {
 	}
 }
 
-// FuzzParseRequest: what the apiserver has under the request's name is anybody's.
+// FuzzParseRequest: another client may have written what the apiserver has under the request's name.
 func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -31,6 +31,8 @@ type ServingOptions struct {
 	Registerer        prometheus.Registerer // may be nil
 }
 
+const day = 24 * 3600.0 // seconds
+
 // GetCertificate is tls.Config.GetCertificate.
 type GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
@@ -53,6 +55,10 @@ func Serving(ctx context.Context, o ServingOptions) (GetCertificate, func(contex
 		requests: func() (Requests, error) { return o.Requests, nil },
 		failures: promauto.With(o.Registerer).NewCounter(prometheus.CounterOpts{
 			Name: "kubelet_server_expiration_renew_errors", Help: "Attempts to renew the serving certificate that failed.",
+		}),
+		ages: promauto.With(o.Registerer).NewHistogram(prometheus.HistogramOpts{
+			Name: "kubelet_certificate_manager_server_rotation_seconds", Help: "How long serving certificates had lived when they were replaced.",
+			Buckets: []float64{60, 3600, 4 * 3600, day, 7 * day, 30 * day, 90 * day, 180 * day, 360 * day, 1440 * day},
 		}),
 	}
 	if err := r.startServing(ctx, o.Kubeconfig); err != nil {

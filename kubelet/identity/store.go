@@ -30,7 +30,6 @@ type store struct {
 	onUpdate func()
 
 	current atomic.Pointer[tls.Certificate]
-	changed chan struct{} // capacity 1
 	once    sync.Once
 	first   chan struct{} // closed when there is a certificate
 }
@@ -38,7 +37,7 @@ type store struct {
 // newStore opens a store. What an interrupted update of upstream's kubelet left, which has a moment without a current
 // certificate, is mended.
 func newStore(dir, prefix string) (*store, error) {
-	s := &store{dir: dir, prefix: prefix, changed: make(chan struct{}, 1), first: make(chan struct{})}
+	s := &store{dir: dir, prefix: prefix, first: make(chan struct{})}
 	_, err := os.Stat(s.currentPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err = os.Stat(s.path("updated")); err == nil {
@@ -60,7 +59,7 @@ func (s *store) currentPath() string { return s.path("current") }
 
 // load reads the certificates that there are, and their keys: the current one, that of the files named, that of upstream's
 // former place. One that a kubelet wrote and that cannot be understood, after a power loss for example, is passed over: the
-// next one takes its place. What somebody else wrote must be right, unless there is another.
+// next one takes its place. Files that the settings name must be right, unless there is another certificate.
 func (s *store) load(ctx context.Context) (have []kept, err error) {
 	for _, files := range [][2]string{
 		{s.currentPath(), s.currentPath()}, {s.certFile, s.keyFile}, {filepath.Join(s.dir, s.prefix+".crt"), filepath.Join(s.dir, s.prefix+".key")},
@@ -143,7 +142,7 @@ func (s *store) keep(data []byte) error {
 	return s.switchTo("updated")
 }
 
-// switchTo makes a link the current one. What is no link was put there by somebody, and stays.
+// switchTo makes a link the current one. A file in its place, which an administrator has put there, stays.
 func (s *store) switchTo(name string) error {
 	if info, err := os.Lstat(s.currentPath()); err == nil && info.Mode().Type() != fs.ModeSymlink {
 		return fmt.Errorf("keep the new certificate: %s is not a link", s.currentPath())
@@ -154,17 +153,13 @@ func (s *store) switchTo(name string) error {
 	return nil
 }
 
-// set tells everybody of a certificate.
+// set has a certificate used from now on.
 func (s *store) set(c *tls.Certificate) {
 	s.current.Store(c)
 	if s.onUpdate != nil {
 		s.onUpdate()
 	}
 	s.once.Do(func() { close(s.first) }) // last: connections are made then, which onUpdate would close
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
 }
 
 // valid is the current certificate, nil if there is none or it has expired.

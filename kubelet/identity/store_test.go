@@ -39,7 +39,6 @@ func TestStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.first
-	<-s.changed
 	target, err := os.Readlink(s.currentPath())
 	if err != nil || !strings.HasPrefix(target, filepath.Join(dir, "p-2")) || filepath.Ext(target) != ".pem" || told != 1 {
 		t.Errorf("the current certificate is a link to %q, %v; told %d times", target, err, told)
@@ -71,7 +70,7 @@ func TestStoreRecovers(t *testing.T) {
 	}
 }
 
-// TestStoreLeavesFiles: a file where the link should be is somebody's, and is not replaced.
+// TestStoreLeavesFiles: a file where the link should be is an administrator's, and is not replaced.
 func TestStoreLeavesFiles(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	s := open(t, dir)
