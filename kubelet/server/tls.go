@@ -65,8 +65,7 @@ func (s *Server) certificates() (func(*tls.ClientHelloInfo) (*tls.Certificate, e
 	certFile, keyFile := s.settings.TLSCertFile, s.settings.TLSPrivateKeyFile
 	follow := func() {}
 	if certFile == "" {
-		dir := filepath.Join(s.settings.RootDir, "pki")
-		certFile, keyFile = filepath.Join(dir, "kubelet.crt"), filepath.Join(dir, "kubelet.key")
+		certFile, keyFile = filepath.Join(s.settings.CertDir, "kubelet.crt"), filepath.Join(s.settings.CertDir, "kubelet.key")
 		signed := &selfSignedCertificate{certFile: certFile, keyFile: keyFile, hosts: func() []string {
 			return append([]string{s.settings.NodeName, "localhost"}, s.options.Addresses()...)
 		}}
@@ -117,11 +116,13 @@ func parsePair(files [][]byte) (*tls.Certificate, error) {
 	return &pair, err
 }
 
-// selfSigned makes a certificate for the names and addresses and its key, unless there is one that still is good for them.
+// selfSigned makes a certificate for the names and addresses and its key, unless there is one that still is good for them. One
+// that an administrator has put there stays whatever it is good for.
 func selfSigned(hosts []string, certFile, keyFile string) error {
 	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
 		wrong := func(host string) bool { return pair.Leaf.VerifyHostname(host) != nil }
-		if !slices.ContainsFunc(hosts, wrong) && time.Until(pair.Leaf.NotAfter) > 24*time.Hour {
+		selfMade := strings.Contains(pair.Leaf.Issuer.CommonName, "-ca@") // as GenerateSelfSignedCertKey names it
+		if !selfMade || !slices.ContainsFunc(hosts, wrong) && time.Until(pair.Leaf.NotAfter) > 24*time.Hour {
 			return os.Chmod(keyFile, 0o600)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
