@@ -10,8 +10,6 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"minikubelet/runtime/cri"
 )
 
 // maxCheckpoint is the longest timeout that may be asked for.
@@ -42,11 +40,8 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) error {
 	_, err = s.options.CRI.Runtime.CheckpointContainer(r.Context(), &runtimeapi.CheckpointContainerRequest{
 		ContainerId: container.ID, Location: location, Timeout: timeout,
 	})
-	if cri.IsUnimplemented(err) {
-		return &httpError{http.StatusNotFound, "checkpointing: the container runtime cannot do it: " + err.Error()}
-	}
 	if err != nil {
-		err = fmt.Errorf("checkpointing of %s/%s/%s: %w", r.PathValue("namespace"), r.PathValue("pod"), container.Name, err)
+		err = fmt.Errorf("checkpointing of %s/%s/%s failed (%w)", r.PathValue("namespace"), r.PathValue("pod"), container.Name, err)
 		return errors.Join(err, os.RemoveAll(location))
 	}
 	return writeJSON(w, map[string][]string{"items": {location}})

@@ -2,12 +2,14 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,7 +23,7 @@ import (
 // logBuffer is how much of a log is gathered before it goes to the client.
 const logBuffer = 32 << 10
 
-// getContainerLogs answers with what a container wrote.
+// getContainerLogs answers with what a container wrote. A log that is not there is a bad request, whose text kubectl shows.
 //
 // Upstream: pkg/kubelet/server/server.go getContainerLogs
 func (s *Server) getContainerLogs(w http.ResponseWriter, r *http.Request) error {
@@ -55,7 +57,7 @@ func (s *Server) getContainerLogs(w http.ResponseWriter, r *http.Request) error 
 	err = logs.Copy(r.Context(), out, &s.watcher, request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return notFound("the log of container %q of pod %q is not there: %v", name, pod.Name, err)
+		return badRequest("the log of container %q of pod %q is not there: %v", name, pod.Name, err)
 	case err != nil:
 		return fmt.Errorf("read log of container %q of pod %q: %w", name, pod.Name, err)
 	}
@@ -72,7 +74,7 @@ func (s *Server) logPath(r *http.Request, container *cri.ContainerStatus) (strin
 		return "", err
 	}
 	if full.LogPath == "" {
-		return "", notFound("container %q has no log", container.Name)
+		return "", badRequest("container %q has no log", container.Name)
 	}
 	return full.LogPath, nil
 }
@@ -155,7 +157,7 @@ func logRequest(query url.Values, now time.Time) (request logs.Request, previous
 		request.Since = now.Add(-time.Duration(min(*seconds, maxSeconds)) * time.Second)
 	case since != "":
 		if request.Since, err = time.Parse(time.RFC3339, since); err != nil {
-			p.fail("sinceTime: %q is not a time of RFC 3339", since)
+			p.garbled("sinceTime: %q is not a time of RFC 3339", since)
 		}
 	}
 	switch stream := query.Get("stream"); stream {
@@ -182,19 +184,19 @@ type logQuery struct {
 	err    error
 }
 
+// fail is for values that may not be, garbled for those that cannot be read.
 func (q *logQuery) fail(format string, args ...any) {
-	if q.err == nil {
-		q.err = &httpError{http.StatusUnprocessableEntity, fmt.Sprintf(format, args...)}
-	}
+	q.err = cmp.Or(q.err, error(&httpError{http.StatusUnprocessableEntity, fmt.Sprintf(format, args...)}))
 }
 
+func (q *logQuery) garbled(format string, args ...any) {
+	q.err = cmp.Or(q.err, badRequest(format, args...))
+}
+
+// flag is on if it is there, unless its value says that it is off.
 func (q *logQuery) flag(name string) bool {
 	text := q.values.Get(name)
-	on, err := strconv.ParseBool(text)
-	if text != "" && err != nil {
-		q.fail("%s: %q is neither true nor false", name, text)
-	}
-	return on
+	return q.values.Has(name) && text != "0" && !strings.EqualFold(text, "false")
 }
 
 func (q *logQuery) number(name string, least int64) *int64 {
@@ -203,8 +205,11 @@ func (q *logQuery) number(name string, least int64) *int64 {
 		return nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < least {
-		q.fail("%s: %q is not a number of at least %d", name, text, least)
+	switch {
+	case err != nil:
+		q.garbled("%s: %q is not a number", name, text)
+	case n < least:
+		q.fail("%s: %d is less than %d", name, n, least)
 	}
 	return &n
 }

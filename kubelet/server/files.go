@@ -27,46 +27,53 @@ const maxEntries = 10000
 //
 // Upstream: pkg/kubelet/kubelet.go ServeLogs
 func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
-	if asked := s.settings.EnableSystemLogQuery; asked != nil && *asked && r.URL.Path == "/logs/" && r.URL.Query().Has("query") {
+	if on := s.settings.EnableSystemLogQuery; on != nil && *on && r.URL.Path == "/logs/" && isJournalQuery(r.URL.Query()) {
 		return s.queryLogs(w, r) // part: queries of the journal, journal.go
 	}
-	return s.showLog(w, r, strings.TrimPrefix(r.URL.Path, "/logs/"), true)
+	return s.showLog(w, r, strings.TrimPrefix(r.URL.Path, "/logs/"))
 }
 
-// showLog answers with a file below /var/log, or with a directory if these are asked for too.
-func (s *Server) showLog(w http.ResponseWriter, r *http.Request, name string, directories bool) error {
+// showLog answers with a file or directory below /var/log.
+func (s *Server) showLog(w http.ResponseWriter, r *http.Request, name string) error {
+	file, info, err := s.openLog(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if info.IsDir() {
+		return listDirectory(w, r, file)
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // never a page: a container may have written it
+	http.ServeContent(w, r, "", info.ModTime(), io.NewSectionReader(file, 0, info.Size()))
+	return nil
+}
+
+// openLog opens a regular file or a directory below /var/log.
+func (s *Server) openLog(name string) (*os.File, fs.FileInfo, error) {
 	root, err := os.OpenRoot(s.root)
 	if err != nil {
-		return notFound("%v", err)
+		return nil, nil, notFound("%v", err)
 	}
 	defer root.Close()
-	name = strings.Trim(path.Clean("/"+name), "/")
-	if name == "" {
+	if name = strings.Trim(path.Clean("/"+name), "/"); name == "" {
 		name = "."
 	}
 	target, err := linkTarget(root, s.root, name)
 	if err != nil {
-		return logError(name, err)
+		return nil, nil, logError(name, err)
 	}
 	file, err := root.OpenFile(target, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return logError(name, err)
+		return nil, nil, logError(name, err)
 	}
-	defer file.Close()
 	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return err
-	case info.IsDir() && !directories:
-		return notFound("%s: a directory", name)
-	case info.IsDir():
-		return listDirectory(w, r, file)
-	case !info.Mode().IsRegular():
-		return &httpError{http.StatusForbidden, name + ": not a regular file"}
+	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		err = &httpError{http.StatusForbidden, name + ": not a regular file"}
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // never a page: what is in it may be anybody's
-	http.ServeContent(w, r, "", info.ModTime(), io.NewSectionReader(file, 0, info.Size()))
-	return nil
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	return file, info, nil
 }
 
 // maxLinks is how many symbolic links a path may lead through, as in the kernel.

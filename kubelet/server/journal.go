@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"path"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +34,11 @@ type journalQuery struct {
 	options  []string // of journalctl
 }
 
+// isJournalQuery tells whether one of a query's parameters is there.
+func isJournalQuery(values url.Values) bool {
+	return slices.ContainsFunc([]string{"query", "sinceTime", "untilTime", "tailLines", "boot", "pattern"}, values.Has)
+}
+
 // parseJournalQuery reads the parameters of a request. Those of upstream are known, others are not looked at.
 //
 // Upstream: pkg/kubelet/kubelet_server_journal.go newNodeLogQuery.
@@ -51,8 +56,8 @@ func parseJournalQuery(values url.Values) (q journalQuery, err error) {
 	if q.options, err = journalOptions(values); err != nil {
 		return q, err
 	}
-	if len(q.services) > queryServices || q.file != "" && len(q.services)+len(q.options) > 0 {
-		return q, badRequest("query: want up to %d services, or one file without options", queryServices)
+	if q.file == "" && len(q.services) == 0 || len(q.services) > queryServices || q.file != "" && len(q.services)+len(q.options) > 0 {
+		return q, badRequest("query: want one to %d services, or one file without options", queryServices)
 	}
 	return q, nil
 }
@@ -94,53 +99,76 @@ func journalOptions(values url.Values) (options []string, err error) {
 	return options, nil
 }
 
-// queryLogs answers a query. A service that has nothing in the journal may have a file of its name.
+// queryLogs answers a query: first with what the journal has of those services that write to it, then with the file of each
+// other service. What was found of none is said in the answer, which is one of several.
+//
+// Upstream: pkg/kubelet/kubelet_server_journal.go nodeLogQuery.copyForBoot.
 func (s *Server) queryLogs(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseJournalQuery(r.URL.Query())
 	if err != nil {
 		return err
 	}
 	if q.file != "" {
-		return s.showLog(w, r, q.file, true)
+		return s.showLog(w, r, q.file)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), queryTime)
 	defer cancel()
-	args := append([]string{"--utc", "--no-pager", "--quiet", "--output=short-precise"}, q.options...)
-	for _, service := range q.services {
-		args = append(args, "--unit="+service)
-	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	out, problems := &journalAnswer{Writer: w}, &bytes.Buffer{}
-	command := exec.CommandContext(ctx, "journalctl", args...)
-	command.Stdout, command.Stderr = out, problems
-	failure := command.Run()
-	if out.begun {
-		return nil
-	}
-	if len(q.options) == 0 {
-		for _, name := range q.services {
-			for _, file := range []string{name, name + ".log", path.Join(name, name+".log")} {
-				var missing *httpError
-				if err := s.showLog(w, r, file, false); !errors.As(err, &missing) || missing.status != http.StatusNotFound {
-					return err
-				}
-			}
+	inJournal, inFiles := whereLogged(ctx, q.services)
+	if len(inJournal) > 0 {
+		args := append([]string{"--utc", "--no-pager", "--output=short-precise"}, q.options...)
+		for _, service := range inJournal {
+			args = append(args, "--unit="+service)
+		}
+		command := exec.CommandContext(ctx, "journalctl", args...)
+		command.Stdout, command.Stderr = w, w // it says itself what is wrong, and that there is nothing
+		err := command.Run()
+		if _, ended := errors.AsType[*exec.ExitError](err); err != nil && (!ended || ctx.Err() != nil) {
+			return fmt.Errorf("journalctl: %w", err)
 		}
 	}
-	// journalctl ends with an error also when no entry matches the pattern.
-	if _, ended := errors.AsType[*exec.ExitError](failure); failure != nil && (!ended || ctx.Err() != nil) {
-		return fmt.Errorf("journalctl: %w", failure)
+	if len(inFiles) > 0 && len(q.options) > 0 {
+		_, err := fmt.Fprintf(w, "\noptions present and query resolved to log files for %v\ntry without specifying options\n", inFiles)
+		return err
 	}
-	return notFound("no entries of %s %s", strings.Join(q.services, ", "), strings.TrimSpace(problems.String()))
+	for _, service := range inFiles {
+		if err := s.copyServiceLog(w, service); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// journalAnswer knows whether anything was written.
-type journalAnswer struct {
-	io.Writer
-	begun bool
+// whereLogged tells services that the journal knows as units from others, which may have a file.
+func whereLogged(ctx context.Context, services []string) (inJournal, inFiles []string) {
+	known, _ := exec.CommandContext(ctx, "journalctl", "--field=_SYSTEMD_UNIT").Output() // nothing where there is no journal
+	units := strings.Fields(string(known))
+	for _, service := range services {
+		if slices.Contains(units, service) || slices.Contains(units, service+".service") {
+			inJournal = append(inJournal, service)
+		} else {
+			inFiles = append(inFiles, service)
+		}
+	}
+	return inJournal, inFiles
 }
 
-func (a *journalAnswer) Write(p []byte) (int, error) {
-	a.begun = true
-	return a.Writer.Write(p)
+// copyServiceLog writes the first file that bears the service's name.
+func (s *Server) copyServiceLog(w io.Writer, service string) error {
+	for _, name := range []string{service, service + ".log", path.Join(service, service+".log")} {
+		file, info, err := s.openLog(name)
+		switch {
+		case statusOf(err) == http.StatusNotFound:
+			continue
+		case err != nil:
+			_, err = fmt.Fprintf(w, "\nerror getting log for %s: %v\n", service, err)
+			return err
+		case !info.IsDir():
+			_, err = io.Copy(w, io.NewSectionReader(file, 0, info.Size()))
+			return errors.Join(err, file.Close())
+		}
+		_ = file.Close()
+	}
+	_, err := fmt.Fprintf(w, "\nlog not found for %s\n", service)
+	return err
 }

@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -98,12 +96,17 @@ func TestContainerLogs(t *testing.T) {
 	f.observed.Containers = []*cri.ContainerStatus{container("2", running)}
 	f.observed.Containers[0].LogPath = "/etc/passwd"
 	for path, want := range map[string]int{
-		"/containerLogs/default/web/none": 404, "/containerLogs/default/none/app": 404, "/containerLogs/default/web/app?tailLines=x": 422,
-		"/containerLogs/default/web/app": 500,
+		"/containerLogs/default/web/none": 404, "/containerLogs/default/none/app": 404, "/containerLogs/default/web/app?tailLines=x": 400,
+		"/containerLogs/default/web/app?tailLines=-1": 422, "/containerLogs/default/web/app": 500,
 	} {
 		if code, body := f.do(t, root, http.MethodGet, path); code != want || strings.Contains(body, "root:") {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
+	}
+	// kubectl shows what is said of a bad request, and of nothing that is not found.
+	f.observed.Containers[0].LogPath = filepath.Join(f.logDir(), "app", "9.log")
+	if code, body := f.do(t, root, http.MethodGet, "/containerLogs/default/web/app"); code != http.StatusBadRequest || !strings.Contains(body, "9.log") {
+		t.Errorf("without the file: %d %s", code, body)
 	}
 }
 
@@ -120,8 +123,10 @@ func TestLogRequest(t *testing.T) {
 		"stream=Stdout":                       "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false stdout false} false",
 		"stream=Stderr":                       "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false stderr false} false",
 		"stream=All&tailLines=0":              "{0 <nil> 0001-01-01 00:00:00 +0000 UTC false  false} false",
-		"tailLines=-1":                        "error", "tailLines=x": "error", "limitBytes=0": "error", "sinceSeconds=0": "error", "follow=maybe": "error",
-		"sinceTime=yesterday": "error", "sinceSeconds=1&sinceTime=2026-04-01T00:00:00Z": "error", "stream=stdlog": "error", "stream=Stdout&tailLines=1": "error",
+		"tailLines=-1":                        "error", "tailLines=x": "error", "limitBytes=0": "error", "sinceSeconds=0": "error",
+		"follow=maybe&previous":                    "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false  true} true", // as upstream's: all but these
+		"follow=False&previous=0&timestamps=false": "{<nil> <nil> 0001-01-01 00:00:00 +0000 UTC false  false} false",
+		"sinceTime=yesterday":                      "error", "sinceSeconds=1&sinceTime=2026-04-01T00:00:00Z": "error", "stream=stdlog": "error", "stream=Stdout&tailLines=1": "error",
 	} {
 		values, err := http.NewRequest(http.MethodGet, "/?"+query, http.NoBody)
 		must(t, err)
@@ -168,7 +173,7 @@ func TestFollowedLog(t *testing.T) {
 	}
 }
 
-// TestSlowClient: who does not take his log holds nothing for longer than the idle timeout.
+// TestSlowClient: a client that does not read its log is given up after the idle timeout, and its place is free.
 func TestSlowClient(t *testing.T) {
 	f := newFixture(t, map[string]any{"streamingConnectionIdleTimeout": "300ms"}, nil)
 	writeFile(t, f.observed.Containers[0].LogPath, strings.Repeat("2026-01-01T00:00:00Z stdout F "+strings.Repeat("x", 1000)+"\n", 30000))
@@ -226,44 +231,6 @@ func TestSystemLogs(t *testing.T) {
 	}
 }
 
-// TestLogQuery: with enableSystemLogQuery journalctl is asked, or files of the service's name are shown; no name is a flag.
-func TestLogQuery(t *testing.T) {
-	f := newFixture(t, map[string]any{"enableSystemLogQuery": true}, nil)
-	f.root = t.TempDir()
-	writeFile(t, filepath.Join(f.root, "filed.log"), "from a file")
-	writeFile(t, filepath.Join(f.root, "sub", "sub.log"), "from a directory")
-	for _, file := range []string{"both", "both.log", "bare/other.log"} {
-		writeFile(t, filepath.Join(f.root, file), "in "+file+";")
-	}
-	programs := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(programs, "journalctl"), []byte("#!/bin/sh\ncase \"$*\" in *=filed|*=sub|*=both|*=bare|*=none) exit 0;; *=broken) echo broken >&2; exit 1;; *=missed*) exit 1;; esac\necho \"$@\"\n"), 0o755))
-	t.Setenv("PATH", programs)
-	root := f.asRoot(t)
-	const always = "--utc --no-pager --quiet --output=short-precise "
-	for query, want := range map[string]string{
-		"query=kubelet": "200 " + always + "--unit=kubelet\n",
-		"query=kubelet&query=crio.service&tailLines=5":  "200 " + always + "--lines=5 --unit=kubelet --unit=crio.service\n",
-		"query=a&sinceTime=2026-01-02T03:04:05%2B01:00": "200 " + always + "--since=2026-01-02 02:04:05 UTC --unit=a\n",
-		"query=a&boot=-1&pattern=err|warn":              "200 " + always + "--boot=-1 --grep=err|warn --unit=a\n",
-		"query=filed":                                   "200 from a file", "query=sub": "200 from a directory", "query=/filed.log": "200 from a file", "query=none": "404 no entries of none",
-		"query=both": "200 in both;", "query=bare": "404", "query=a&pattern=missed": "404 no entries of a",
-		"query=broken": "404 no entries of broken broken", "query=filed&tailLines=1": "404", "query=/../secret": "404", "query=": "400", "query=--flag": "400", "query=a%20b": "400",
-		"query=a&boot=1": "400", "query=a&tailLines=-1": "400", "query=a&sinceTime=soon": "400", "query=a&pattern=(": "400", "query=/x&tailLines=1": "400",
-		"query=a&query=b&query=c&query=d&query=e": "400", "query=a&sinceTime=2026-01-02T00:00:00Z&untilTime=2026-01-01T00:00:00Z": "400",
-		"tailLines=1": "200 <!doctype html>",
-	} {
-		code, body := f.do(t, root, http.MethodGet, "/logs/?"+query)
-		if got := fmt.Sprint(code, " ", body); !strings.HasPrefix(got, want) {
-			t.Errorf("%s: %q, want %q", query, got, want)
-		}
-	}
-	off := newFixture(t, nil, nil)
-	off.root = f.root
-	if code, body := off.do(t, off.asRoot(t), http.MethodGet, "/logs/?query=filed"); code != http.StatusOK || !strings.Contains(body, "<!doctype html>") {
-		t.Errorf("without enableSystemLogQuery: %d %q", code, body)
-	}
-}
-
 // TestBounds: when all places of a kind are taken, requests of that kind are told so and others are answered.
 func TestBounds(t *testing.T) {
 	f := newFixture(t, nil, nil)
@@ -317,87 +284,6 @@ func TestBounds(t *testing.T) {
 	_ = answer.Body.Close()
 	if !answer.Close {
 		t.Error("a stranger's connection is kept")
-	}
-}
-
-// TestServingCertificate: its own where none is given, private and kept; given ones are read again when they change.
-func TestServingCertificate(t *testing.T) {
-	f := newFixture(t, nil, func(o *Options) {
-		o.GetCertificate, o.Addresses = nil, func() []string { return []string{"10.1.2.3", "fd00::1"} }
-	})
-	served := func(f *fixture) *x509.Certificate {
-		t.Helper()
-		conn, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is looked at below
-		must(t, err)
-		defer conn.Close()
-		return conn.ConnectionState().PeerCertificates[0]
-	}
-	own := served(f)
-	for _, host := range []string{"node", "localhost", "127.0.0.1", "10.1.2.3", "fd00::1"} {
-		if err := own.VerifyHostname(host); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, name := range []string{"kubelet.key", "kubelet.crt"} {
-		if info, err := os.Stat(filepath.Join(f.dir, "pki", name)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", name, info.Mode(), err)
-		}
-	}
-	get, err := f.certificates()
-	must(t, err)
-	if again, err := get(nil); err != nil || !again.Leaf.Equal(own) {
-		t.Errorf("a restart made another certificate: %v", err)
-	}
-	f.options.Addresses = func() []string { return []string{"10.1.2.4"} }
-	if again, err := get(nil); err != nil || again.Leaf.Equal(own) || again.Leaf.VerifyHostname("10.1.2.4") != nil {
-		t.Errorf("the certificate does not follow the node's address: %v", err)
-	}
-	own = served(f)
-	writeFile(t, filepath.Join(f.dir, "pki", "kubelet.crt"), "junk")
-	if conn := served(f); !conn.Equal(own) {
-		t.Error("a broken file took the certificate away")
-	}
-
-	pair := func(dir string, a *authority) {
-		c := a.issue(t, pkix.Name{CommonName: "system:node:node"})
-		key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
-		must(t, err)
-		writeFile(t, filepath.Join(dir, "tls.crt"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})))
-		writeFile(t, filepath.Join(dir, "tls.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
-	}
-	dir, a := t.TempDir(), newAuthority(t)
-	pair(dir, a)
-	g := newFixture(t, map[string]any{"tlsCertFile": dir + "/tls.crt", "tlsPrivateKeyFile": dir + "/tls.key", "tlsMinVersion": "VersionTLS13"}, func(o *Options) { o.GetCertificate = nil })
-	before := served(g)
-	pair(dir, a)
-	if after := served(g); after.Equal(before) || after.CheckSignatureFrom(a.cert) != nil {
-		t.Error("the changed certificate is not served")
-	}
-	if _, err := tls.Dial("tcp", g.Addr(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}); err == nil { //nolint:gosec // it must fail
-		t.Error("TLS 1.2 is spoken where 1.3 is the least")
-	}
-	if _, err := tls.Dial("tcp", f.Addr(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil { //nolint:gosec // it must fail
-		t.Error("TLS 1.1 is spoken")
-	}
-}
-
-// TestClientAuthorityChanges: a new authority counts at once, and a broken file does not open or close the door.
-func TestClientAuthorityChanges(t *testing.T) {
-	f := newFixture(t, nil, nil)
-	old, next := f.asRoot(t), newAuthority(t)
-	fresh := f.client(t, next.issue(t, pkix.Name{CommonName: "root"}))
-	for _, step := range []struct {
-		file     string
-		old, new int
-	}{
-		{string(f.ca.pem), 200, 401}, {string(f.ca.pem) + string(next.pem), 200, 200}, {string(next.pem), 401, 200}, {"junk", 401, 200},
-	} {
-		writeFile(t, filepath.Join(f.dir, "ca.crt"), step.file)
-		for client, want := range map[*http.Client]int{old: step.old, fresh: step.new} {
-			if code, _ := f.do(t, client, http.MethodGet, "/pods"); code != want {
-				t.Errorf("file %.40q: %d, want %d", step.file, code, want)
-			}
-		}
 	}
 }
 
