@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -28,13 +29,19 @@ func Observed(checks []Check, observe func(name string, err error)) []Check {
 	return all
 }
 
-// answer writes "ok", or the verbose list when a check fails or the client asks for it.
+// answer writes "ok", or the verbose list when a check fails or the client asks for it. Checks can be left out by name.
 func answer(w http.ResponseWriter, r *http.Request, checks []Check) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	var list strings.Builder
-	failed := false
+	failed, query := false, r.URL.Query()
+	excluded, unknown := query["exclude"], slices.Clone(query["exclude"])
 	for _, c := range checks {
+		if slices.Contains(excluded, c.Name) {
+			unknown = slices.DeleteFunc(unknown, func(name string) bool { return name == c.Name })
+			fmt.Fprintf(&list, "[+]%s excluded: ok\n", c.Name)
+			continue
+		}
 		if err := c.Check(); err != nil {
 			failed = true
 			fmt.Fprintf(&list, "[-]%s failed: %v\n", c.Name, err)
@@ -42,12 +49,14 @@ func answer(w http.ResponseWriter, r *http.Request, checks []Check) {
 		}
 		fmt.Fprintf(&list, "[+]%s ok\n", c.Name)
 	}
-	_, verbose := r.URL.Query()["verbose"]
+	if len(unknown) > 0 {
+		fmt.Fprintf(&list, "warn: some health checks cannot be excluded: no matches for %q\n", strings.Join(unknown, ","))
+	}
 	switch {
 	case failed:
 		w.WriteHeader(http.StatusInternalServerError)
 		fmt.Fprintf(w, "%shealthz check failed\n", list.String())
-	case verbose:
+	case query.Has("verbose"):
 		fmt.Fprintf(w, "%shealthz check passed\n", list.String())
 	default:
 		fmt.Fprint(w, "ok")

@@ -52,6 +52,9 @@ func TestHealthz(t *testing.T) {
 		{"/healthz", errors.New("stuck"), 500, "[+]ping ok\n[-]syncloop failed: stuck\nhealthz check failed\n"},
 		{"/healthz/ping", errors.New("stuck"), 200, "ok"},
 		{"/healthz/syncloop", errors.New("stuck"), 500, "[-]syncloop failed: stuck\nhealthz check failed\n"},
+		{"/healthz?exclude=syncloop", errors.New("stuck"), 200, "ok"},
+		{"/healthz?exclude=syncloop&verbose", errors.New("stuck"), 200, "[+]ping ok\n[+]syncloop excluded: ok\nhealthz check passed\n"},
+		{"/healthz?exclude=none&exclude=ping&verbose", nil, 200, "[+]ping excluded: ok\n[+]syncloop ok\nwarn: some health checks cannot be excluded: no matches for \"none\"\nhealthz check passed\n"},
 		{"/healthz/nothing", nil, 404, "404 page not found\n"},
 	}
 	for _, tt := range tests {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -61,7 +62,7 @@ func (s *Server) routes() []route {
 	return slices.Concat(all, s.containerRoutes(), s.nodeRoutes())
 }
 
-// containerRoutes lead into containers. They are "create" whatever the method: who may only look must not get a shell.
+// containerRoutes lead into containers. They are "create" whatever the method: a user who may only look must not get a shell.
 func (s *Server) containerRoutes() []route {
 	all := []route{
 		{pattern: "GET /containerLogs/{namespace}/{pod}/{container}", subresource: []string{nodesProxy}, kind: s.logs, handler: s.getContainerLogs},
@@ -132,28 +133,87 @@ func appendHandler(all []route, r route, h http.Handler) []route {
 	return append(all, r)
 }
 
-// handler puts the routes together: who it is, what is asked for, whether that is allowed, and then the answer.
+// subtrees are where there may be no route. What is asked for there needs what its neighbours need: a mistake in a path must
+// not be answered as if nodes/proxy, which opens all, was wanting.
+var subtrees = map[string][]string{
+	"/checkpoint": {"checkpoint"}, "/configz": {"configz", nodesProxy}, "/flagz": {"configz"}, "/healthz": {"healthz", nodesProxy},
+	"/metrics": {"metrics"}, "/pods": {"pods", nodesProxy}, "/runningpods": {"pods", nodesProxy}, "/stats": {"stats"}, "/statusz": {"statusz"},
+}
+
+// handler puts the routes together: it finds out the user and the route, asks whether the user may, and answers.
 // The read-only port has some routes only, and no users.
 func (s *Server) handler(secure bool) http.Handler {
-	mux := http.NewServeMux()
+	byPath := map[string][]route{}
 	for _, r := range s.routes() {
-		if secure {
-			mux.Handle(r.pattern, s.allowed(r, s.bounded(r)))
-			_, path, _ := strings.Cut(r.pattern, "/")
-			s.paths = append(s.paths, "/"+path)
-		} else if r.readOnly {
-			mux.Handle(r.pattern, s.bounded(r))
+		if secure || r.readOnly {
+			_, path := r.methodAndPath()
+			byPath[path] = append(byPath[path], r)
 		}
 	}
-	rest := route{subresource: []string{nodesProxy}, handler: func(http.ResponseWriter, *http.Request) error { return notFound("404 page not found") }}
+	if secure {
+		s.paths = slices.Sorted(maps.Keys(byPath))
+	}
+	byPath["/"] = []route{{pattern: "/", subresource: []string{nodesProxy}, handler: nothingThere}}
+	for root, subresource := range subtrees {
+		for _, path := range []string{root, root + "/"} { // both, or the mux would send from one to the other before access is checked
+			if byPath[path] == nil {
+				byPath[path] = []route{{pattern: path, subresource: subresource, handler: nothingThere}}
+			}
+		}
+	}
+	mux := http.NewServeMux()
+	for path, routes := range byPath {
+		mux.Handle(path, s.byMethod(routes, secure))
+	}
 	if !secure {
-		mux.Handle("/", s.bounded(rest))
 		return s.instrumented("readonly", mux)
 	}
-	mux.Handle("/", s.allowed(rest, s.bounded(rest)))
-	slices.Sort(s.paths)
-	s.paths = slices.Compact(s.paths)
 	return s.instrumented("readwrite", s.authenticated(mux))
+}
+
+func nothingThere(http.ResponseWriter, *http.Request) error { return notFound("404 page not found") }
+
+// methodAndPath are the parts of the pattern. Without a method it is for all.
+func (r *route) methodAndPath() (method, path string) {
+	method, path, ok := strings.Cut(r.pattern, " ")
+	if !ok {
+		return "", r.pattern
+	}
+	return method, path
+}
+
+// byMethod answers requests for one path by that of its routes which has the request's method. Where none has it, the answer
+// names the methods that there are.
+func (s *Server) byMethod(routes []route, secure bool) http.Handler {
+	answering := func(r route) http.Handler {
+		if secure {
+			return s.allowed(r, s.bounded(r))
+		}
+		return s.bounded(r)
+	}
+	answers := map[string]http.Handler{}
+	for _, r := range routes {
+		method, _ := r.methodAndPath()
+		answers[method] = answering(r)
+	}
+	if answers[""] == nil {
+		allow := strings.Join(slices.Sorted(maps.Keys(answers)), ", ")
+		answers[""] = answering(route{subresource: routes[0].subresource, handler: func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Allow", allow)
+			return &httpError{http.StatusMethodNotAllowed, "Method Not Allowed"}
+		}})
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		method := r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		answer, ok := answers[method]
+		if !ok {
+			answer = answers[""]
+		}
+		answer.ServeHTTP(w, r)
+	})
 }
 
 // instrumented bounds what a request may bring and how long it may take to do so, and has it counted.

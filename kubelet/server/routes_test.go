@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/x509/pkix"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -58,9 +59,23 @@ var requests = []struct{ method, path, verb, subresources string }{
 	{"PUT", "/debug/flags/v", "update", "proxy"},
 	{"GET", "/", "get", "proxy"},
 	{"GET", "/nothing", "get", "proxy"},
-	{"DELETE", "/pods", "delete", "proxy"},
+	{"DELETE", "/pods", "delete", "pods proxy"},
 	{"GET", "/run/default/web/app?cmd=x", "get", "proxy"},
-	{"PROPFIND", "/pods", "", "proxy"},
+	{"PROPFIND", "/pods", "", "pods proxy"},
+	{"POST", "/metrics", "create", "metrics"},
+	{"PUT", "/exec/default/web/app", "update", "proxy"},
+	{"GET", "/checkpoint/default/web/app", "get", "checkpoint"},
+	{"GET", "/checkpoint/default/web", "get", "checkpoint"},
+	{"GET", "/healthz/nothing", "get", "healthz proxy"},
+	{"GET", "/pods/nothing", "get", "pods proxy"},
+	{"GET", "/runningpods/nothing", "get", "pods proxy"},
+	{"GET", "/configz/nothing", "get", "configz proxy"},
+	{"GET", "/flagz/nothing", "get", "configz"},
+	{"GET", "/statusz/nothing", "get", "statusz"},
+	{"GET", "/metrics/nothing", "get", "metrics"},
+	{"GET", "/stats/", "get", "stats"},
+	{"GET", "/stats", "get", "stats"},
+	{"GET", "/checkpoint", "get", "checkpoint"},
 }
 
 // TestAccess: each path needs a known user, and a right of its own.
@@ -134,6 +149,28 @@ func TestEveryRoute(t *testing.T) {
 	}
 }
 
+// TestMethods: a path that is there says which methods it takes, one that is not is not found.
+func TestMethods(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	root := f.asRoot(t)
+	for request, want := range map[string]string{
+		"POST /pods": "405 GET", "DELETE /containerLogs/default/web/app": "405 GET", "POST /logs/": "405 GET", "POST /configz": "405 GET", "PUT /metrics": "405 GET",
+		"PUT /exec/default/web/app": "405 GET, POST", "PATCH /portForward/default/web/u1": "405 GET, POST", "GET /run/default/web/app": "405 POST", "GET /checkpoint/default/web/app": "405 POST",
+		"PUT /stats/summary": "405 GET, POST", "DELETE /healthz": "200 ", "HEAD /pods": "200 ",
+		"POST /nothing": "404 ", "GET /metrics/nothing": "404 ", "GET /checkpoint/default": "404 ", "GET /exec/default": "404 ",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		r, err := http.NewRequestWithContext(t.Context(), method, "https://"+f.Addr()+path, http.NoBody)
+		must(t, err)
+		answer, err := root.Do(r)
+		must(t, err)
+		_ = answer.Body.Close()
+		if got := fmt.Sprint(answer.StatusCode, " ", answer.Header.Get("Allow")); got != want {
+			t.Errorf("%s: %s, want %s", request, got, want)
+		}
+	}
+}
+
 // without returns every right but these.
 func without(rights []string) []string {
 	var all []string
@@ -176,7 +213,7 @@ func TestAnonymous(t *testing.T) {
 	}
 }
 
-// TestSwitchedOff: what the settings switch off is not there for anybody.
+// TestSwitchedOff: what the settings switch off is not there, whatever the user may do.
 func TestSwitchedOff(t *testing.T) {
 	for name, tt := range map[string]struct {
 		config map[string]any
