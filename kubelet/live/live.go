@@ -35,7 +35,7 @@ const (
 // delay is how long after a change the files are read: several are often written one after the other.
 const delay = 200 * time.Millisecond
 
-// Options are who is told what.
+// Options are what a Reloader reads, and what it tells of changes.
 type Options struct {
 	Settings *settings.Settings // in force at the start
 	Events   record.EventRecorder

@@ -111,7 +111,8 @@ func allowConn(ctx context.Context, user *auth.User) bool {
 // headerTimeout is for the TLS handshake, and again for a request's header.
 const headerTimeout = 10 * time.Second
 
-// quietErrors takes what net/http says of single connections. Anybody can cause most of it, but not a panic.
+// quietErrors logs what net/http says of single connections: a panic as an error, and the rest, which every client can cause,
+// only when asked for.
 type quietErrors struct{}
 
 func (quietErrors) Write(line []byte) (int, error) {

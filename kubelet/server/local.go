@@ -6,7 +6,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"time"
 )
 
 // Local answers what leads into containers, and which pods there are, without asking for credentials: it is meant for a
@@ -18,10 +17,8 @@ type Local struct {
 
 // NewLocal makes a Local; of the options it needs Settings, CRI, Pods and Observed. It serves until ctx ends.
 func NewLocal(ctx context.Context, o Options) *Local {
-	s := &Server{
-		options: o, settings: o.Settings, started: time.Now(), stopped: ctx,
-		logs: newShares(maxLogs), commands: newShares(maxCommands), forwards: newShares(maxForwards), requests: newShares(maxRequests),
-	}
+	s := newServer(o)
+	s.stopped = ctx
 	l := &Local{server: s, mux: http.NewServeMux()}
 	for _, r := range append(s.containerRoutes(), route{pattern: "GET /pods", handler: s.getPods}) {
 		l.mux.Handle(r.pattern, s.bounded(r))
@@ -44,7 +41,7 @@ func (l *Local) ServeHTTP(w http.ResponseWriter, r *http.Request) { l.mux.ServeH
 
 // Port answers on a socket.
 func (l *Local) Port(on net.Listener) *Port {
-	return &Port{on, &http.Server{Handler: l, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}}
+	return &Port{on, &http.Server{Handler: l, ReadHeaderTimeout: headerTimeout, ErrorLog: log.New(io.Discard, "", 0)}}
 }
 
 // Error is an error whose status the client gets to see.

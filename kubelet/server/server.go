@@ -101,16 +101,20 @@ func (p *Port) Run(ctx context.Context) {
 	}
 }
 
+func newServer(o Options) *Server {
+	return &Server{
+		options: o, settings: o.Settings, started: time.Now(), root: systemLogs,
+		logs: newShares(maxLogs), commands: newShares(maxCommands), forwards: newShares(maxForwards), requests: newShares(maxRequests),
+	}
+}
+
 // Listen opens the ports, so that one that is taken is found out at once, and makes what cannot fail later.
 // Without an apiserver only the loopback interface is listened on.
 func Listen(o Options) (*Server, error) {
 	if o.Addresses == nil {
 		o.Addresses = func() []string { return nil }
 	}
-	s := &Server{
-		options: o, settings: o.Settings, started: time.Now(), root: systemLogs,
-		logs: newShares(maxLogs), commands: newShares(maxCommands), forwards: newShares(maxForwards), requests: newShares(maxRequests),
-	}
+	s := newServer(o)
 	if err := s.prepareAuth(); err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-// Package tracing gives the program's spans to who wants them: to an OpenTelemetry collector where the configuration has
+// Package tracing hands on the program's spans: to an OpenTelemetry collector where the configuration has
 // tracing, and to the timeline. There is one for each sync of a pod, for its steps and their calls to the runtime, and, for
 // a collector alone, for requests to the apiserver and to the kubelet's server.
 package tracing

@@ -19,7 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Names that stand for who has shown what.
+// Names of users and groups that the server itself gives, by the credentials that a request has.
 //
 // Upstream: staging/src/k8s.io/apiserver/pkg/authentication/user/user.go
 const (

@@ -23,7 +23,7 @@ type Collector struct {
 	PerMillion int32  // so many of a million traces that begin in this program; those that its callers began are theirs to choose
 }
 
-// Use makes the program's tracer, which OpenTelemetry gives to all who ask it for one. Nothing is sent where to is nil, and watcher
+// Use makes the program's tracer, which OpenTelemetry hands out from then on. Nothing is sent where to is nil, and watcher
 // gets every span, nil for none. It does not connect: a collector may be started later.
 //
 // Upstream: cmd/kubelet/app/server.go newTracerProvider.
