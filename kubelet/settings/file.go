@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -49,10 +50,10 @@ func readFiles(file, dir string) (g *given, wrong []error) {
 			wrong = append(wrong, err)
 		}
 	}
+	g.settle(file != "")
 	if dir == "" {
 		return g, wrong
 	}
-	g.settle(file != "")
 	// The separator makes WalkDir follow a directory that is a link.
 	err := filepath.WalkDir(dir+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -72,8 +73,8 @@ func readFiles(file, dir string) (g *given, wrong []error) {
 	return g, wrong
 }
 
-// settle fills in what upstream has worked out before it lays drop-ins over the file: how often the node's status is reported follows
-// the file alone, and thresholds of a drop-in are added to those of the file, or to the default ones if it has none.
+// settle fills in what upstream has worked out before it lays drop-ins and flags over the file: how often the node's status is reported
+// follows the file alone, and thresholds of a drop-in are added to those of the file, or to the default ones if it has none.
 func (g *given) settle(hasFile bool) {
 	c, err := toConfig(g.document)
 	if err != nil {
@@ -138,13 +139,19 @@ func (g *given) origin(path string) string {
 	return "settings"
 }
 
+// zeroCounts tells whether a zero at a field's path is meant, as that of a flag is: upstream reads flags over a configuration that has its
+// defaults. An empty text is not meant, since scripts write it for none.
+func (g *given) zeroCounts(f Field, kind reflect.Kind) bool {
+	return f.Flag != "" && g.origins[f.Path] == "--"+f.Flag && kind != reflect.String && !f.ZeroIsDefault
+}
+
 // decode turns what was given into a configuration: support, defaults, validation.
 func (g *given) decode() (*kubeletconfig.KubeletConfiguration, error) {
 	asGiven, err := toConfig(g.document)
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	c, err := toConfig(withDefaults(g.document, asGiven))
+	c, err := toConfig(g.withDefaults(asGiven))
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/klog/v2"
 )
@@ -58,6 +60,57 @@ func TestIdleFlagsAreNoOthers(t *testing.T) {
 	for name := range f.idle {
 		if f.embedded.Lookup(name) != nil || slices.ContainsFunc(table, func(field Field) bool { return field.Flag == name }) || f.set.Lookup(name).Value.Type() != "ignored" {
 			t.Errorf("--%s is two flags", name)
+		}
+	}
+}
+
+// TestFlagsOverDefaults: flags are read over a configuration that has its defaults. So a flag's 0 is a value, where a file's means the
+// default, and what the file's fields decide of others is decided without the flags.
+func TestFlagsOverDefaults(t *testing.T) {
+	zero := func(d time.Duration) bool { return d == 0 }
+	for _, tt := range []struct {
+		lines, flag string
+		holds       func(*Settings) bool // nil if the flag is refused
+	}{
+		{"maxPods: 0", "", func(s *Settings) bool { return s.MaxPods == 110 }},
+		{"maxPods: 5", "--max-pods=0", func(s *Settings) bool { return s.MaxPods == 0 }},
+		{"", "--authentication-token-webhook-cache-ttl=0", func(s *Settings) bool { return zero(s.Authentication.Webhook.CacheTTL.Duration) }},
+		{"", "--authorization-webhook-cache-authorized-ttl=0s", func(s *Settings) bool { return zero(s.Authorization.Webhook.CacheAuthorizedTTL.Duration) }},
+		{"", "--streaming-connection-idle-timeout=0", func(s *Settings) bool { return zero(s.StreamingConnectionIdleTimeout.Duration) }},
+		{"", "--minimum-image-ttl-duration=0s", func(s *Settings) bool { return zero(s.ImageMinimumGCAge.Duration) }},
+		{"", "--eviction-pressure-transition-period=0s", func(s *Settings) bool { return zero(s.EvictionPressureTransitionPeriod.Duration) }},
+		{"", "--event-burst=0", func(s *Settings) bool { return s.EventBurst == 100 }},
+		{"", "--max-open-files=0", func(s *Settings) bool { return s.MaxOpenFiles == 1000000 }},
+		{"", "--cgroup-driver=", func(s *Settings) bool { return s.CgroupDriver == "cgroupfs" }},
+		{"", "--node-status-update-frequency=1m", func(s *Settings) bool { return s.NodeStatusReportFrequency.Duration == 5*time.Minute }},
+		{"nodeStatusUpdateFrequency: 20s", "--node-status-update-frequency=1m", func(s *Settings) bool {
+			return s.NodeStatusUpdateFrequency.Duration == time.Minute && s.NodeStatusReportFrequency.Duration == 20*time.Second
+		}},
+		{"", "--port=0", nil},
+		{"", "--file-check-frequency=0", nil},
+		{"", "--node-status-update-frequency=0", nil},
+		{"", "--runtime-request-timeout=0", nil},
+	} {
+		s, err := load(t, tt.lines, strings.Fields(tt.flag)...)
+		name, _, _ := strings.Cut(tt.flag, "=")
+		switch {
+		case tt.holds == nil && (err == nil || !strings.Contains(err.Error(), name)):
+			t.Errorf("%q %s: the error is %v", tt.lines, tt.flag, err)
+		case tt.holds != nil && (err != nil || !tt.holds(s)):
+			t.Errorf("%q %s: %v, %+v", tt.lines, tt.flag, err, s)
+		}
+	}
+}
+
+// TestHelpShowsWhatFlagsTake: a default that --help shows means the same when it is typed.
+func TestHelpShowsWhatFlagsTake(t *testing.T) {
+	for _, f := range fieldsWithFlag() {
+		if f.Default == nil {
+			continue
+		}
+		value, err := f.convert(flagForm(f.Default))
+		if err != nil || !reflect.DeepEqual(typed(f.Path, value), typed(f.Path, f.Default)) {
+			t.Errorf("--%s=%s: %v, %v", f.Flag, flagForm(f.Default), value, err)
 		}
 	}
 }

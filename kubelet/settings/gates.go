@@ -48,6 +48,8 @@ func checkGates(gates map[string]bool) (wrong []problem, warnings []string) {
 		case !ok:
 			err := fmt.Errorf("%s: unknown feature gate%s", path, didYouMean(name, slices.Sorted(maps.Keys(known))))
 			wrong = append(wrong, problem{path, err})
+		case name == allBeta && !gates[name]:
+			warnings = append(warnings, path+"=false: no effect but on "+memoryQoS+": this kubelet acts as with upstream's defaults")
 		case name == memoryQoS || g.lastIn == "" && gates[name] == g.enabled:
 		case g.lastIn != "":
 			warnings = append(warnings, fmt.Sprintf("%s=%t: no effect: Kubernetes %s was the last release that had this gate", path, gates[name], g.lastIn))

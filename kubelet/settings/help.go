@@ -1,9 +1,9 @@
 package settings
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -69,12 +69,27 @@ func (f *flags) line(name, note string) string {
 }
 
 func fieldNote(field string, value any) string {
-	text := ""
-	if value != nil {
-		data, _ := json.Marshal(value) // the table's values come from JSON
-		text = strings.Trim(string(data), `"`)
+	return " [" + field + "]" + defaultNote(flagForm(value))
+}
+
+// flagForm writes a value of the table as its flag takes it.
+func flagForm(value any) string {
+	var words []string
+	switch value := value.(type) {
+	case nil:
+		return ""
+	case []any:
+		for _, word := range value {
+			words = append(words, fmt.Sprint(word))
+		}
+	case map[string]any: // of thresholds
+		for _, signal := range slices.Sorted(maps.Keys(value)) {
+			words = append(words, fmt.Sprintf("%s<%v", signal, value[signal]))
+		}
+	default:
+		return fmt.Sprint(value)
 	}
-	return " [" + field + "]" + defaultNote(text)
+	return strings.Join(words, ",")
 }
 
 func defaultNote(value string) string {

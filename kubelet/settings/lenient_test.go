@@ -30,6 +30,8 @@ func TestSoftened(t *testing.T) {
 		{"showHiddenMetricsForVersion: \"1.36\"", "showHiddenMetricsForVersion has no effect", nil},
 		{"reservedMemory: [{numaNode: 0, limits: {memory: 1Gi}}]", "reservedMemory has no effect", nil},
 		{"memoryThrottlingFactor: 0.9\nfeatureGates: {MemoryQoS: false}", "memoryThrottlingFactor has no effect", nil},
+		{"featureGates: {AllBeta: false}", "featureGates[AllBeta]=false: no effect but on MemoryQoS", nil},
+		{"memoryThrottlingFactor: 0.9\nfeatureGates: {AllBeta: false, MemoryQoS: true}", "no effect but on MemoryQoS", func(s *Settings) bool { return s.FeatureGates[memoryQoS] }},
 	} {
 		s, err := load(t, tt.lines)
 		if err != nil || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], tt.warning) {
@@ -79,6 +81,7 @@ func TestForms(t *testing.T) {
 			return s.SystemReserved["cpu"] == "3" && s.KubeReserved["cpu"] == "" && s.KubeReserved["memory"] == "1Gi"
 		}},
 		{"memoryReservationPolicy: TieredReservation", "", func(s *Settings) bool { return s.FeatureGates[memoryQoS] }},
+		{"memoryThrottlingFactor: 0.9\nfeatureGates: {AllBeta: false}", "", func(s *Settings) bool { return !s.FeatureGates[memoryQoS] }},
 		{"featureGates: {MemoryQoS: true, ImageVolume: true}", "--feature-gates=ImageVolume=false", func(s *Settings) bool {
 			return s.FeatureGates[memoryQoS] && !s.FeatureGates["ImageVolume"]
 		}},

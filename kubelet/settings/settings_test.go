@@ -275,7 +275,7 @@ func TestFlags(t *testing.T) {
 	if len(good.NodeLabels) != 2 || len(good.RegisterWithTaints) != 2 || len(good.NodeIPs) != 2 || len(good.ClusterDNS) != 2 || !good.RunOnce {
 		t.Errorf("settings: %+v", good)
 	}
-	if good.KubeReserved["memory"] != "1Gi" || len(good.EnforceNodeAllocatable) != 0 || *good.RegisterNode || !*good.SeccompDefault || good.NodeStatusReportFrequency.Seconds() != 20 {
+	if good.KubeReserved["memory"] != "1Gi" || len(good.EnforceNodeAllocatable) != 0 || *good.RegisterNode || !*good.SeccompDefault || good.NodeStatusReportFrequency.Minutes() != 5 {
 		t.Errorf("settings: %+v", good)
 	}
 	if len(good.StaticPodURLHeader["A"]) != 2 || good.Logging.Verbosity != 2 {

@@ -83,16 +83,16 @@ func (f Field) takes(value any) bool {
 }
 
 // withDefaults returns the document with the defaults of all that is not given. As upstream reads them, a zero
-// number, duration or string means the default too, where the field cannot tell it from none.
-func withDefaults(document map[string]any, given *kubeletconfig.KubeletConfiguration) map[string]any {
-	full := clone(document)
-	root := reflect.ValueOf(given).Elem()
+// number, duration or string in a file means the default too, where the field cannot tell it from none.
+func (g *given) withDefaults(asGiven *kubeletconfig.KubeletConfiguration) map[string]any {
+	full := clone(g.document)
+	root := reflect.ValueOf(asGiven).Elem()
 	for _, f := range table {
 		if f.Default == nil {
 			continue
 		}
 		v, _ := fieldAt(root, f.Path)
-		if _, present := lookup(document, f.Path); !present || v.Kind() != reflect.Bool && v.IsZero() {
+		if _, present := lookup(g.document, f.Path); !present || v.Kind() != reflect.Bool && v.IsZero() && !g.zeroCounts(f, v.Kind()) {
 			put(full, f.Path, f.Default)
 		}
 	}
@@ -103,9 +103,6 @@ func withDefaults(document map[string]any, given *kubeletconfig.KubeletConfigura
 //
 // Upstream: pkg/kubelet/apis/config/v1beta1/defaults.go SetDefaults_KubeletConfiguration.
 func derive(c, given *kubeletconfig.KubeletConfiguration) {
-	if given.NodeStatusReportFrequency.Duration == 0 && given.NodeStatusUpdateFrequency.Duration != 0 {
-		c.NodeStatusReportFrequency = given.NodeStatusUpdateFrequency
-	}
 	if given.SerializeImagePulls == nil && given.MaxParallelImagePulls != nil {
 		*c.SerializeImagePulls = *given.MaxParallelImagePulls < 2
 	}
@@ -117,12 +114,14 @@ func derive(c, given *kubeletconfig.KubeletConfiguration) {
 	if c.CgroupRoot != "" {
 		c.CgroupRoot = path.Join("/", c.CgroupRoot)
 	}
-	if _, given := given.FeatureGates[memoryQoS]; !given && (c.MemoryThrottlingFactor != nil || c.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy) {
+	_, gateGiven := given.FeatureGates[memoryQoS]
+	if !gateGiven && (c.MemoryThrottlingFactor != nil || c.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy) {
 		c.FeatureGates = maps.Clone(c.FeatureGates)
 		if c.FeatureGates == nil {
 			c.FeatureGates = map[string]bool{}
 		}
-		c.FeatureGates[memoryQoS] = true // upstream's default, which changes nothing without these fields
+		beta, allGiven := c.FeatureGates[allBeta]
+		c.FeatureGates[memoryQoS] = beta || !allGiven // it is beta, on by default, and changes nothing without these fields
 	}
 	reserveCPUs(c)
 	const containerd, crio = "/run/containerd/containerd.sock", "/run/crio/crio.sock"

@@ -22,7 +22,7 @@ func load(t *testing.T, lines string, args ...string) (*Settings, error) {
 // TestDefaultsAreAccepted: a file that spells out the defaults, as tools write them, says nothing new.
 func TestDefaultsAreAccepted(t *testing.T) {
 	g := newGiven()
-	g.document = withDefaults(g.document, &kubeletconfig.KubeletConfiguration{})
+	g.document = g.withDefaults(&kubeletconfig.KubeletConfiguration{})
 	if _, err := g.decode(); err != nil {
 		t.Error(err)
 	}

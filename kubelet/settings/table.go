@@ -32,7 +32,9 @@ type Field struct {
 	Idle []any
 	// Flag is the flag that sets the field, "" for none. Usage describes it; by default the note does.
 	Flag, Usage string
-	Note        string
+	// ZeroIsDefault says that 0 means the default in a flag too, as it does in a file.
+	ZeroIsDefault bool
+	Note          string
 }
 
 // usage describes the field's flag.
@@ -56,8 +58,11 @@ const (
 	pressureStalls = "the kernel's pressure stall information is always listened to, on cgroup v1 and v2"
 )
 
-// memoryQoS is the one feature gate that switches something.
-const memoryQoS = "MemoryQoS"
+// memoryQoS is the one feature gate that switches something, and allBeta sets it where it is not given itself.
+const (
+	memoryQoS = "MemoryQoS"
+	allBeta   = "AllBeta"
+)
 
 const protobuf = "application/vnd.kubernetes.protobuf"
 
@@ -97,7 +102,7 @@ var table = []Field{
 	{Path: "authorization.mode", Support: Supported, Default: "Webhook", Flag: "authorization-mode", Usage: "Webhook, which asks the apiserver, or AlwaysAllow", Note: "without an apiserver every known user may do everything"},
 	{Path: "authorization.webhook.cacheAuthorizedTTL", Support: Supported, Default: "5m0s", Flag: "authorization-webhook-cache-authorized-ttl", Usage: "how long a granted access holds"},
 	{Path: "authorization.webhook.cacheUnauthorizedTTL", Support: Supported, Default: "30s", Flag: "authorization-webhook-cache-unauthorized-ttl", Usage: "how long a refused access holds"},
-	{Path: "streamingConnectionIdleTimeout", Support: Supported, Default: "5m0s", Upstream: "4h0m0s", Flag: "streaming-connection-idle-timeout", Usage: "how long nothing may pass on a connection into a container; 0 means the default", Note: "a connection on which not even keepalives pass"},
+	{Path: "streamingConnectionIdleTimeout", Support: Supported, Default: "5m0s", Upstream: "4h0m0s", Flag: "streaming-connection-idle-timeout", Usage: "how long nothing may pass on a connection into a container; 0 for ever", Note: "a connection on which not even keepalives pass"},
 	{Path: "enableDebuggingHandlers", Support: Supported, Default: true, Flag: "enable-debugging-handlers", Usage: "answer requests into containers, and for logs and the configuration"},
 	{Path: "enableProfilingHandler", Support: Supported, Default: false, Upstream: true},
 	{Path: "enableDebugFlagsHandler", Support: Supported, Default: false, Upstream: true},
@@ -119,7 +124,7 @@ var table = []Field{
 	{Path: "enforceNodeAllocatable", Support: Supported, Default: []any{"pods"}, Flag: "enforce-node-allocatable", Usage: "pods: all pods together get no more than allocatable; kube-reserved, system-reserved, or these with -compressible: the cgroups of the reservations get no more; none", Note: "pods, kube-reserved, system-reserved, these with -compressible, or none"},
 	{Path: "systemReservedCgroup", Support: Supported, Flag: "system-reserved-cgroup", Usage: "cgroup that --system-reserved is enforced on, if --enforce-node-allocatable says so", Note: "enforced if enforceNodeAllocatable says so"},
 	{Path: "kubeReservedCgroup", Support: Supported, Flag: "kube-reserved-cgroup", Usage: "cgroup that --kube-reserved is enforced on, if --enforce-node-allocatable says so", Note: "enforced if enforceNodeAllocatable says so"},
-	{Path: "reservedSystemCPUs", Support: Supported, Flag: "reserved-cpus", Usage: "CPUs for the system, as 0-1,4: their number is reserved in place of what --kube-reserved and --system-reserved say of cpu", Note: "as many CPUs as the list names are reserved in place of what kubeReserved and systemReserved say of cpu; as upstream without the static policy, pods may run on each"},
+	{Path: "reservedSystemCPUs", Support: Supported, Flag: "reserved-cpus", Usage: "CPUs for the system, as 0-1,4: their number is reserved in place of what --kube-reserved and --system-reserved say of cpu", Note: "as many CPUs as the list names, which must be online, are reserved in place of what kubeReserved and systemReserved say of cpu; as upstream without the static policy, pods may run on each"},
 	{Path: "reservedMemory", Support: Accepted, Note: noNUMA},
 	{Path: "qosReserved", Support: Accepted, Flag: "qos-reserved", Note: "no requests are reserved by QoS class, nor upstream without the alpha feature gate QOSReserved"},
 	{Path: "shutdownGracePeriod", Support: Supported, Note: "needs systemd-logind"},
@@ -127,9 +132,9 @@ var table = []Field{
 	{Path: "shutdownGracePeriodByPodPriority", Support: Supported},
 
 	{Group: "The apiserver", Path: "kubeAPIQPS", Support: Supported, Default: 50, Flag: "kube-api-qps", Usage: "requests to the apiserver a second"},
-	{Path: "kubeAPIBurst", Support: Supported, Default: 100, Flag: "kube-api-burst", Usage: "requests to the apiserver at once"},
+	{Path: "kubeAPIBurst", Support: Supported, Default: 100, Flag: "kube-api-burst", Usage: "requests to the apiserver at once", ZeroIsDefault: true},
 	{Path: "eventRecordQPS", Support: Supported, Default: 50, Flag: "event-qps", Usage: "events a second"},
-	{Path: "eventBurst", Support: Supported, Default: 100, Flag: "event-burst", Usage: "events at once"},
+	{Path: "eventBurst", Support: Supported, Default: 100, Flag: "event-burst", Usage: "events at once", ZeroIsDefault: true},
 	{Path: "contentType", Support: Supported, Default: protobuf, Flag: "kube-api-content-type", Usage: "how objects are written to the apiserver: application/vnd.kubernetes.protobuf or application/json", Note: "that, or application/json"},
 	{Path: "configMapAndSecretChangeDetectionStrategy", Support: Refused, Default: "Watch", Idle: []any{"Get", "Cache"}, Note: "ConfigMaps and Secrets are watched, so that changes arrive at once"},
 
@@ -137,7 +142,7 @@ var table = []Field{
 	{Path: "imageServiceEndpoint", Support: Supported, Flag: "image-service-endpoint", Usage: "socket of the CRI image service, if it is another"},
 	{Path: "runtimeRequestTimeout", Support: Supported, Default: "2m0s", Flag: "runtime-request-timeout", Usage: "time limit of calls to the runtime"},
 	{Path: "registryPullQPS", Support: Supported, Default: 5, Flag: "registry-qps", Usage: "image pulls a second; 0 for no limit"},
-	{Path: "registryBurst", Support: Supported, Default: 10, Flag: "registry-burst", Usage: "image pulls at once, while --registry-qps is kept on average"},
+	{Path: "registryBurst", Support: Supported, Default: 10, Flag: "registry-burst", Usage: "image pulls at once, while --registry-qps is kept on average", ZeroIsDefault: true},
 	{Path: "serializeImagePulls", Support: Supported, Default: true, Flag: "serialize-image-pulls", Usage: "pull one image at a time", Note: "as upstream, false if only maxParallelImagePulls is given and greater than 1"},
 	{Path: "maxParallelImagePulls", Support: Supported},
 	{Path: "imagePullCredentialsVerificationPolicy", Support: Supported, Default: "NeverVerifyPreloadedImages"},
@@ -185,7 +190,7 @@ var table = []Field{
 	{Path: "containerLogMonitorInterval", Support: Supported, Default: "10s"},
 	{Path: "localStorageCapacityIsolation", Support: Supported, Default: true, Flag: "local-storage-capacity-isolation", Usage: "count ephemeral storage, and evict pods that use more than their limit"},
 	{Path: "volumePluginDir", Support: Accepted, Default: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Flag: "volume-plugin-dir", Note: "no flexvolumes"},
-	{Path: "volumeStatsAggPeriod", Support: Supported, Default: "1m0s", Flag: "volume-stats-agg-period", Usage: "how old the figures of a volume may be when statistics are asked for", Note: "how old the figures of a volume may be when statistics are asked for"},
+	{Path: "volumeStatsAggPeriod", Support: Supported, Default: "1m0s", Flag: "volume-stats-agg-period", Usage: "how old the figures of a volume may be when statistics are asked for; 0 or less: volumes are not measured", Note: "how old the figures of a volume may be when statistics are asked for; negative: volumes are not measured"},
 	{Path: "enableControllerAttachDetach", Support: Accepted, Default: true, Flag: "enable-controller-attach-detach", Note: "the cluster's controller attaches and detaches volumes, as the node's annotation asks it to"},
 
 	{Group: "Eviction", Path: "evictionHard", Support: Supported, Default: defaultEviction, Flag: "eviction-hard", Usage: "what must stay free, lest pods are evicted, and is taken from allocatable: memory.available<500Mi", Note: "as upstream, containerfs.* follow nodefs.* or imagefs.*, whichever filesystem that is"},
@@ -206,7 +211,7 @@ var table = []Field{
 	{Path: "featureGates", Support: Supported, Flag: "feature-gates", Usage: "name=true,name=false; upstream's names are known, MemoryQoS switches something, others keep upstream's default", Note: "every gate of upstream's is known by name; MemoryQoS, true by default, switches memoryThrottlingFactor and memoryReservationPolicy; another that is not at upstream's default has no effect and a warning says so"},
 	{Path: "showHiddenMetricsForVersion", Support: Accepted, Note: "no metric is hidden"},
 	{Path: "oomScoreAdj", Support: Supported, Default: -999, Flag: "oom-score-adj", Usage: "the kubelet's own oom_score_adj, -1000 to 1000", Note: "as upstream, a kubelet that may not set it says so and goes on"},
-	{Path: "maxOpenFiles", Support: Supported, Default: 1000000, Flag: "max-open-files", Usage: "how many files the kubelet may have open"},
+	{Path: "maxOpenFiles", Support: Supported, Default: 1000000, Flag: "max-open-files", Usage: "how many files the kubelet may have open", ZeroIsDefault: true},
 	{Path: "protectKernelDefaults", Support: Supported, Flag: "protect-kernel-defaults", Usage: "do not start if one of six kernel settings is not as Kubernetes wants it, instead of setting it", Note: "false: six kernel settings are set as Kubernetes wants them; true: the kubelet does not start if one differs"},
 	{Path: "makeIPTablesUtilChains", Support: Accepted, Default: true, Flag: "make-iptables-util-chains", Note: noIPTables},
 	{Path: "iptablesMasqueradeBit", Support: Accepted, Default: 14, Note: noIPTables},
