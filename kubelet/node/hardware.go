@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/cpuset"
 
 	"minikubelet/kubelet/measure"
 	"minikubelet/kubelet/settings"
@@ -57,6 +58,21 @@ func readMachine(from *measure.Machine, dir string) (m hardware, err error) {
 	m.osImage = osName(from.Read("etc/os-release"))
 	m.cgroupV2 = from.Unified()
 	return m, nil
+}
+
+// checkReservedCPUs tells whether reservedSystemCPUs names CPUs that the machine does not have, or not online.
+//
+// Upstream: cmd/kubelet/app/server.go getReservedCPUs.
+func checkReservedCPUs(from *measure.Machine, reserved string) error {
+	cpus, err := cpuset.Parse(reserved)
+	if err != nil {
+		return fmt.Errorf("reservedSystemCPUs: %w", err)
+	}
+	online, err := cpuset.Parse(from.Read("sys/devices/system/cpu/online"))
+	if err != nil || online.IsEmpty() || cpus.IsSubsetOf(online) {
+		return nil // a kernel that does not tell has them all
+	}
+	return fmt.Errorf("reservedSystemCPUs: %s are not all among the CPUs that are online, %s", cpus, online)
 }
 
 // osName is the PRETTY_NAME of /etc/os-release.
@@ -133,14 +149,17 @@ func allocatable(capacity, reserved corev1.ResourceList, s *settings.Settings) (
 			return nil, fmt.Errorf("evictionHard[%s]: %w", threshold.Signal, err)
 		}
 	}
-	// Huge pages are the machine's memory too.
+	// Huge pages are the machine's memory too. Where they leave less than what is reserved, pods may request none.
+	memory := left[corev1.ResourceMemory]
 	for name, bytes := range capacity {
 		if strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
-			if err := take(left, corev1.ResourceMemory, bytes); err != nil {
-				return nil, fmt.Errorf("huge pages: %w", err)
-			}
+			memory.Sub(bytes)
 		}
 	}
+	if memory.Sign() < 0 {
+		memory.Set(0)
+	}
+	left[corev1.ResourceMemory] = memory
 	return left, nil
 }
 

@@ -28,6 +28,7 @@ var usual = map[string]string{
 	"proc/meminfo":                   "MemTotal:        8388608 kB\nMemFree:  1 kB\nSwapTotal:       1048576 kB\nHugePages_Total:      32\n",
 	"proc/sys/kernel/osrelease":      "6.1.0-test\n",
 	"proc/sys/kernel/random/boot_id": "boot-1\n",
+	"sys/devices/system/cpu/online":  "0-3\n",
 	"etc/machine-id":                 "machine-1\n",
 	"etc/os-release":                 "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
 	"sys/class/dmi/id/product_uuid":  "uuid-1\n",
@@ -154,6 +155,11 @@ func TestAllocatable(t *testing.T) {
 			name:     "a share of the memory",
 			settings: kubeletconfig.KubeletConfiguration{EvictionHard: map[string]string{"memory.available": "25%"}},
 			want:     map[corev1.ResourceName]string{"cpu": "4", "memory": "5Gi", "ephemeral-storage": "100Gi", "pods": "110", "hugepages-2Mi": "1Gi"},
+		},
+		{
+			name:     "huge pages of what is reserved",
+			settings: kubeletconfig.KubeletConfiguration{KubeReserved: map[string]string{"memory": "7680Mi"}},
+			want:     map[corev1.ResourceName]string{"cpu": "4", "memory": "0", "ephemeral-storage": "100Gi", "pods": "110", "hugepages-2Mi": "1Gi"},
 		},
 		{name: "more than there is", settings: kubeletconfig.KubeletConfiguration{KubeReserved: map[string]string{"memory": "9Gi"}}, err: "kubeReserved[memory]"},
 		{name: "together more than there is", settings: kubeletconfig.KubeletConfiguration{

@@ -116,6 +116,9 @@ func New(opts Options) (*Node, error) {
 	if *s.FailCgroupV1 && !m.cgroupV2 {
 		return nil, errors.New("failCgroupV1: the machine uses cgroup v1")
 	}
+	if err := checkReservedCPUs(opts.Machine, s.ReservedSystemCPUs); err != nil {
+		return nil, err
+	}
 	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{}), synced: make(chan struct{})}
 	n.Reconfigure(s)
 	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}

@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 
 	"minikubelet/e2e/crifake"
 	"minikubelet/kubelet/settings"
@@ -41,6 +43,7 @@ type world struct {
 	failure  atomic.Pointer[func(k8stesting.Action) error] // of requests to the apiserver
 	synced   chan struct{}
 	uid      atomic.Value // types.UID of the nodes made from now on
+	logger   klog.Logger
 	stop     func()
 }
 
@@ -64,6 +67,7 @@ func newWorld(t *testing.T, args ...string) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, settings: s, api: fake.NewClientset(), cri: crifake.New(), events: record.NewFakeRecorder(1000), synced: make(chan struct{})}
+	w.logger = ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(0)))
 	w.images.Store(new([]corev1.ContainerImage))
 	w.pleg.Store(new(error))
 	w.uid.Store(types.UID("uid-1"))
@@ -102,7 +106,7 @@ func (w *world) startWith(o Options) {
 	if w.node, err = New(o); err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(w.t.Context())
+	ctx, cancel := context.WithCancel(klog.NewContext(w.t.Context(), w.logger))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -111,6 +115,9 @@ func (w *world) startWith(o Options) {
 	w.stop = func() { cancel(); <-done }
 	synctest.Wait()
 }
+
+// logged is what was logged since the start.
+func (w *world) logged() string { return w.logger.GetSink().(ktesting.Underlier).GetBuffer().String() }
 
 // api's node.
 func (w *world) get() *corev1.Node {
@@ -452,38 +459,11 @@ func TestStandalone(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	for want, args := range map[string][]string{
 		"failCgroupV1": {"--fail-cgroupv1"}, "kubeReserved[memory]": {"--kube-reserved=memory=1Ti"},
+		"reservedSystemCPUs: 2-4 are not all among the CPUs that are online, 0-3": {"--reserved-cpus=2-4"},
 	} {
 		w := newWorld(t, args...)
 		if _, err := New(w.options(root(t, legacy))); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: the error is %v", args, err)
 		}
-	}
-}
-
-// TestRoleLabels: a node whose roles the apiserver does not let it set registers without them, another with them.
-func TestRoleLabels(t *testing.T) {
-	for _, allowed := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, "--node-labels=a=b,node-role.kubernetes.io/worker")
-			failure := func(a k8stesting.Action) error {
-				create, ok := a.(k8stesting.CreateAction)
-				if !ok || allowed {
-					return nil
-				}
-				if node, ok := create.GetObject().(*corev1.Node); ok && len(node.Labels) > 0 {
-					if _, has := node.Labels["node-role.kubernetes.io/worker"]; has {
-						return apierrors.NewForbidden(corev1.Resource("nodes"), node.Name, errors.New("is not allowed to set its roles"))
-					}
-				}
-				return nil
-			}
-			w.failure.Store(&failure)
-			w.start(nil)
-			defer w.stop()
-			labels := w.get().Labels
-			if _, has := labels["node-role.kubernetes.io/worker"]; has != allowed || labels["a"] != "b" {
-				t.Errorf("allowed %t: the labels are %v", allowed, labels)
-			}
-		})
 	}
 }
