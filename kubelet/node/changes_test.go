@@ -385,6 +385,8 @@ func TestUnregistered(t *testing.T) {
 			t.Errorf("requests: %v", got)
 		}
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", Labels: map[string]string{"a": "b"}}}
+		node.Status.NodeInfo.BootID = "boot-0"
+		w.told()
 		if _, err := w.api.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -392,6 +394,9 @@ func TestUnregistered(t *testing.T) {
 		got := w.get()
 		if r := conditionOf(got.Status, corev1.NodeReady); r.Status != corev1.ConditionTrue || got.Status.Capacity.Cpu().Value() != 4 || len(got.Labels) != 3 {
 			t.Errorf("the node: %+v", got)
+		}
+		if events := w.told(); !slices.Contains(events, "Warning Rebooted Node node-1 has been rebooted, boot id: boot-1") {
+			t.Errorf("events: %q", events)
 		}
 		if *w.lease().Spec.HolderIdentity != "node-1" {
 			t.Errorf("lease: %+v", w.lease())

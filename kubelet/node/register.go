@@ -39,18 +39,18 @@ func (n *Node) register(ctx context.Context) bool {
 	}
 }
 
-// registerOnce registers the node, without its labels of roles if the apiserver does not let it set them.
+// registerOnce registers the node, without its labels of roles if these are what the apiserver refuses.
 func (n *Node) registerOnce(ctx context.Context) error {
 	roles := n.opts.Settings.RoleLabels
-	err := n.registerAs(ctx, roles)
-	if len(roles) == 0 || !apierrors.IsForbidden(err) {
+	refused := n.registerAs(ctx, roles)
+	if len(roles) == 0 || !apierrors.IsForbidden(refused) {
+		return refused
+	}
+	if err := n.registerAs(ctx, nil); err != nil {
 		return err
 	}
-	refused := err
-	if err = n.registerAs(ctx, nil); err == nil {
-		klog.FromContext(ctx).Info("The apiserver does not let the node set its roles, it has registered without them", "labels", roles, "err", refused)
-	}
-	return err
+	klog.FromContext(ctx).Info("The apiserver does not let the node set its roles, it registered without them", "labels", roles, "err", refused)
+	return nil
 }
 
 func (n *Node) registerAs(ctx context.Context, roles map[string]string) error {
@@ -64,11 +64,16 @@ func (n *Node) registerAs(ctx context.Context, roles map[string]string) error {
 		n.set(made)
 		return nil
 	}
-	if !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("create node %s: %w", wanted.Name, err)
+	// Where the kubelet may not make its node, an administrator may have made it.
+	failed := fmt.Errorf("create node %s: %w", wanted.Name, err)
+	if !apierrors.IsAlreadyExists(err) && !apierrors.IsForbidden(err) {
+		return failed
 	}
 	have, err := nodes.Get(ctx, wanted.Name, metav1.GetOptions{})
-	if err != nil {
+	switch {
+	case apierrors.IsNotFound(err):
+		return failed
+	case err != nil:
 		return fmt.Errorf("read node %s: %w", wanted.Name, err)
 	}
 	// Labels that the kubelet was told to set are set again; taints are for a node's first registration only.
@@ -90,16 +95,8 @@ func (n *Node) registerAs(ctx context.Context, roles map[string]string) error {
 	if have, err = n.resetExtended(ctx, have); err != nil { // part: devices, kubelet/devices
 		return err
 	}
-	n.reportReboot(have)
 	n.set(have)
 	return nil
-}
-
-// reportReboot tells of a reboot since the node was last here.
-func (n *Node) reportReboot(have *corev1.Node) {
-	if before := have.Status.NodeInfo.BootID; before != "" && before != n.machine.bootID {
-		n.opts.Events.Eventf(n.ref, corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", n.ref.Name, n.machine.bootID)
-	}
 }
 
 // patch sends the difference of two versions of the node, if there is any, to the object or its subresource.

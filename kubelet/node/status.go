@@ -58,6 +58,9 @@ func (n *Node) syncStatus(ctx context.Context) error {
 		return err
 	}
 	n.events(&have.Status, &want.Status)
+	if boot := have.Status.NodeInfo.BootID; boot != "" && boot != n.machine.bootID {
+		n.opts.Events.Eventf(n.ref, corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", n.ref.Name, n.machine.bootID)
+	}
 	n.set(got)
 	n.mu.Lock()
 	n.reported = now
