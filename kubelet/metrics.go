@@ -31,7 +31,7 @@ func newStatistics(b *base, c *core) (*stats.Provider, error) {
 	p := stats.New(stats.Options{
 		CRI: b.cri, Machine: b.machine, NodeName: s.NodeName, RootDir: s.RootDir, PodLogsDir: s.PodLogsDir, Endpoint: s.RuntimeSocket(),
 		Pods: c.pods.All, PodCgroup: c.cgroups.PodCgroup, PodsCgroup: c.cgroups.PodsCgroup, Disk: b.disk,
-		Volume: c.volumeOf, VolumeAge: s.VolumeStatsAggPeriod.Duration,
+		Volume: c.volumeOf, VolumeAge: s.VolumeStatsAggPeriod.Duration, NoVolumes: s.VolumeStatsAggPeriod.Duration <= 0,
 		KubeletCgroup: s.KubeletCgroups, RuntimeCgroup: s.RuntimeCgroups,
 	})
 	return p, b.metrics.main.Register(p.Collector())

@@ -12,6 +12,21 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
+// TestNoVolumes: where volumes are not to be measured no driver is asked.
+func TestNoVolumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, off := range []bool{false, true} {
+			p := New(Options{NoVolumes: off, Volume: func(*corev1.Pod, *corev1.Volume) (Volume, bool) {
+				return Volume{Dir: "/volume", Usage: func(context.Context) (*statsapi.FsStats, error) { return &statsapi.FsStats{}, nil }}, true
+			}})
+			pod := &corev1.Pod{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "data"}}}}
+			if got := p.volumes(t.Context(), pod); (len(got) == 0) != off {
+				t.Errorf("off %t: %+v", off, got)
+			}
+		}
+	})
+}
+
 // TestForeignVolumes: a driver is asked once in a period, one that hangs or fails leaves the figures as they were, and the
 // answer does not wait for it; what is gone is forgotten.
 func TestForeignVolumes(t *testing.T) {

@@ -35,6 +35,8 @@ type Options struct {
 	Volume func(*corev1.Pod, *corev1.Volume) (Volume, bool)
 	// VolumeAge is how old the figures of a volume may be: volumeStatsAggPeriod; 1 min by default.
 	VolumeAge time.Duration
+	// NoVolumes leaves volumes out of what is measured: volumeStatsAggPeriod is 0 or less.
+	NoVolumes bool
 	// PodCgroup returns the path of a pod's cgroup in every hierarchy, "" for none of its own; may be nil.
 	PodCgroup func(*corev1.Pod) string
 	// PodsCgroup is the path of the cgroup of all pods; "" or "/" for none of their own, or none yet; may be nil.

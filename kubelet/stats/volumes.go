@@ -33,6 +33,9 @@ func volumeDir(v *corev1.Volume) (plugin string, memory bool) {
 //
 // Upstream: pkg/kubelet/server/stats/volume_stat_calculator.go
 func (p *Provider) volumes(ctx context.Context, pod *corev1.Pod) []statsapi.VolumeStats {
+	if p.opts.NoVolumes {
+		return nil
+	}
 	var out []statsapi.VolumeStats
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
