@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/klog/v2"
 
 	"minikubelet/kubelet/local"
 	"minikubelet/kubelet/measure"
@@ -45,6 +46,9 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	var err error
 	if b.machine, err = measure.Open("/"); err != nil {
 		return nil, err
+	}
+	if fields := idleOnCgroupV1(s); len(fields) > 0 && !b.machine.Unified() {
+		klog.FromContext(ctx).Info("Settings have no effect on a machine with cgroup v1", "fields", fields)
 	}
 	if b.timeline, err = newTimeline(ctx, s); err != nil {
 		return nil, err

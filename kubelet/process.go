@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"minikubelet/kubelet/settings"
 )
@@ -28,6 +30,22 @@ func prepareProcess(ctx context.Context, s *settings.Settings) error {
 	applyOOMScoreAdj(ctx, *s.OOMScoreAdj)
 	applyMaxOpenFiles(ctx, uint64(s.MaxOpenFiles))
 	return applyKernelSettings(ctx, "/proc/sys", s.ProtectKernelDefaults)
+}
+
+// idleOnCgroupV1 are the settings that are given and have no effect on a machine with cgroup v1.
+func idleOnCgroupV1(s *settings.Settings) (fields []string) {
+	for field, given := range map[string]bool{
+		"memorySwap.swapBehavior": s.MemorySwap.SwapBehavior == settings.LimitedSwap,
+		"memoryThrottlingFactor":  s.MemoryThrottlingFactor != nil,
+		"memoryReservationPolicy": s.MemoryReservationPolicy == kubeletconfig.TieredReservationMemoryReservationPolicy,
+		"singleProcessOOMKill":    s.SingleProcessOOMKill != nil && !*s.SingleProcessOOMKill,
+	} {
+		if given {
+			fields = append(fields, field)
+		}
+	}
+	slices.Sort(fields)
+	return fields
 }
 
 // applyOOMScoreAdj tells the kernel how ready it should be to kill the kubelet when memory runs out. Without the

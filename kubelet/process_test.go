@@ -5,12 +5,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"minikubelet/kubelet/settings"
 )
@@ -32,6 +34,21 @@ func TestOOMScoreAdj(t *testing.T) {
 	applyOOMScoreAdj(t.Context(), int32(want))
 	if got := read(); got != want {
 		t.Errorf("the score is %d, want %d", got, want)
+	}
+}
+
+// TestIdleOnCgroupV1: settings that need cgroup v2 are named, and only those that are given.
+func TestIdleOnCgroupV1(t *testing.T) {
+	s := &settings.Settings{}
+	s.SingleProcessOOMKill = new(true)
+	if got := idleOnCgroupV1(s); len(got) > 0 {
+		t.Errorf("nothing is given, and %v have no effect", got)
+	}
+	s.SingleProcessOOMKill, s.MemorySwap.SwapBehavior, s.MemoryThrottlingFactor = new(false), settings.LimitedSwap, new(0.9)
+	s.MemoryReservationPolicy = kubeletconfig.TieredReservationMemoryReservationPolicy
+	want := []string{"memoryReservationPolicy", "memorySwap.swapBehavior", "memoryThrottlingFactor", "singleProcessOOMKill"}
+	if got := idleOnCgroupV1(s); !slices.Equal(got, want) {
+		t.Errorf("%v have no effect, want %v", got, want)
 	}
 }
 
