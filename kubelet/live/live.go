@@ -125,6 +125,7 @@ func (r *Reloader) directories() []string {
 		files = append(files, config)
 	}
 	if drops != "" {
+		dirs = append(dirs, filepath.Dir(filepath.Clean(drops))) // it may be replaced, or made later
 		_ = filepath.WalkDir(drops+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
 			switch {
 			case err != nil:

@@ -98,4 +98,15 @@ func TestReload(t *testing.T) {
 	if now, restart := r.Current(); now.EvictionHard["memory.available"] != "1Mi" || len(restart) != 0 {
 		t.Errorf("in force: %v; to be restarted for: %v", now.EvictionHard, restart)
 	}
+
+	// The directory of drop-ins is replaced as a whole.
+	if err := os.Rename(drops, drops+".old"); err != nil {
+		t.Fatal(err)
+	}
+	event("Warning", eventInvalid, drops)
+	if err := os.Mkdir(drops, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("drops/10.conf", "evictionHard: {memory.available: 2Mi}\nmaxPods: 110")
+	event("Normal", eventApplied, "evictionHard")
 }
