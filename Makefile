@@ -201,23 +201,29 @@ conformance-suite: stack build
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+# Words of systemctl, which is left alone where there is no systemd and while a package is made.
+SYSTEMCTL = $(if $(DESTDIR),:,if [ -d /run/systemd/system ]; then systemctl $(1); fi)
 RELEASE_ARCHS ?= amd64 arm64
 
 .PHONY: install
-install: ## what make build built, a systemd unit (minikubelet.service) and a configuration, unless there is one (as root); PREFIX=/usr/local DESTDIR=
+install: ## what make build built, a systemd unit (minikubelet.service) and a configuration, unless there is one (as root); PREFIX=/usr/local DESTDIR= UNITDIR=PREFIX/lib/systemd/system
 	@[ -x bin/kubelet ] && [ -x bin/crid ] || { echo "make install: run make build first, as the user who owns this directory"; exit 1; }
 	install -D -m 755 bin/kubelet "$(DESTDIR)$(PREFIX)/bin/kubelet"
 	install -D -m 755 bin/crid "$(DESTDIR)$(PREFIX)/bin/crid"
-	install -d -m 755 "$(DESTDIR)/etc/minikubelet/manifests" "$(DESTDIR)/etc/systemd/system"
+	install -d -m 755 "$(DESTDIR)/etc/minikubelet/manifests"
 	[ -e "$(DESTDIR)/etc/minikubelet/kubelet.yaml" ] || install -m 644 examples/node/kubelet.yaml "$(DESTDIR)/etc/minikubelet/kubelet.yaml"
-	sed 's|@BINDIR@|$(PREFIX)/bin|' examples/node/kubelet.service >"$(DESTDIR)/etc/systemd/system/minikubelet.service"
-	@echo "start it with: systemctl daemon-reload && systemctl enable --now minikubelet"
+	sed 's|@BINDIR@|$(PREFIX)/bin|' examples/node/kubelet.service | install -D -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/minikubelet.service"
+	@$(call SYSTEMCTL,daemon-reload)
+	@$(if $(DESTDIR),,echo "start it with: systemctl enable --now minikubelet")
 
 .PHONY: uninstall
-uninstall: ## remove what make install put there, but for a configuration that was changed (as root)
-	rm -f "$(DESTDIR)$(PREFIX)/bin/kubelet" "$(DESTDIR)$(PREFIX)/bin/crid" "$(DESTDIR)/etc/systemd/system/minikubelet.service"
+uninstall: ## stop the unit and remove what make install put there, but for a configuration that was changed; pods go on (as root)
+	@$(call SYSTEMCTL,disable --now minikubelet) || true
+	rm -f "$(DESTDIR)$(PREFIX)/bin/kubelet" "$(DESTDIR)$(PREFIX)/bin/crid" "$(DESTDIR)$(UNITDIR)/minikubelet.service"
 	! cmp -s examples/node/kubelet.yaml "$(DESTDIR)/etc/minikubelet/kubelet.yaml" || rm -f "$(DESTDIR)/etc/minikubelet/kubelet.yaml"
 	rmdir --ignore-fail-on-non-empty "$(DESTDIR)/etc/minikubelet/manifests" "$(DESTDIR)/etc/minikubelet" 2>/dev/null || true
+	@$(call SYSTEMCTL,daemon-reload)
 
 .PHONY: release
 release: source ## static programs for amd64 and arm64 and their checksums, in bin/release
