@@ -260,6 +260,11 @@ func TestCRIFiles(t *testing.T) {
 		if got := p.output(t, config); got != "contentno\nyes\ncontent" {
 			t.Errorf("mounts: %q", got)
 		}
+		over := script("over", "cat /etc/hostname; head -n 1 /etc/resolv.conf")
+		over.Mounts = []*runtimeapi.Mount{{ContainerPath: "/etc", HostPath: dir + "/etc"}}
+		if got := p.output(t, over); got != "a-host\nsearch a.example b.example" {
+			t.Errorf("the pod's files in a volume over their directory: %q", got)
+		}
 		talk := script("talk", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done")
 		id := p.start(t, talk)
 		eventually(limited(t), t, "a line", func() bool { return strings.Contains(p.logText(t, talk), "line 1\n") })

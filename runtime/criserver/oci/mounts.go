@@ -31,18 +31,15 @@ func mountsOf(c Container) ([]specs.Mount, string, error) {
 	for _, mount := range wanted {
 		taken[path.Clean(mount.Destination)] = true
 	}
-	var mounts []specs.Mount
-	for _, mount := range defaultMounts(c) {
-		if !taken[mount.Destination] {
-			mounts = append(mounts, mount)
-		}
+	missing := func(defaults []specs.Mount) []specs.Mount {
+		return slices.DeleteFunc(defaults, func(m specs.Mount) bool { return taken[m.Destination] })
 	}
-	// Below a mount that comes later a default would be out of sight.
+	// A mount hides the earlier ones below it, so they come after it: the pod's resolv.conf is there in a volume over /etc, too.
+	wanted = slices.Concat(missing(sandboxMounts(c)), wanted)
 	slices.SortStableFunc(wanted, func(a, b specs.Mount) int {
 		return depth(a.Destination) - depth(b.Destination)
 	})
-	mounts = append(mounts, wanted...)
-	return mounts, propagation, nil
+	return append(missing(systemMounts(c)), wanted...), propagation, nil
 }
 
 func depth(p string) int { return strings.Count(path.Clean(p), "/") }
@@ -108,14 +105,13 @@ func terminalOptions(c Container) []string {
 	return options
 }
 
-// defaultMounts are those that every container has.
-func defaultMounts(c Container) []specs.Mount {
-	security := c.Config.GetLinux().GetSecurityContext()
+// systemMounts are the kernel's file systems, which every container has.
+func systemMounts(c Container) []specs.Mount {
 	system := "ro"
-	if security.GetPrivileged() {
+	if c.Config.GetLinux().GetSecurityContext().GetPrivileged() {
 		system = "rw"
 	}
-	mounts := []specs.Mount{
+	return []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: terminalOptions(c)},
@@ -123,13 +119,17 @@ func defaultMounts(c Container) []specs.Mount {
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", system}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", system}},
 	}
+}
+
+// sandboxMounts are what the containers of a pod have in common.
+func sandboxMounts(c Container) (mounts []specs.Mount) {
 	bind := func(where, source string, options ...string) {
 		if source != "" {
 			mounts = append(mounts, specs.Mount{Destination: where, Type: "bind", Source: source, Options: append([]string{"rbind", "rprivate"}, options...)})
 		}
 	}
 	files := "rw"
-	if security.GetReadonlyRootfs() {
+	if c.Config.GetLinux().GetSecurityContext().GetReadonlyRootfs() {
 		files = "ro"
 	}
 	bind("/dev/shm", c.ShmDir, "rw")

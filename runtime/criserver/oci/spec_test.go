@@ -74,6 +74,28 @@ func TestPauseSeccomp(t *testing.T) {
 	}
 }
 
+// TestVolumeOverDirectory: what the pod's containers have in common is there in a volume over the directory that it is in, too,
+// unless the container has something else mounted at its place.
+func TestVolumeOverDirectory(t *testing.T) {
+	c := example()
+	c.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/etc/hostname", HostPath: "/h"}, {ContainerPath: "/etc", HostPath: "/a"}, {ContainerPath: "/dev/", HostPath: "/dev"}}
+	spec, err := oci.Generate(c, machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(source string) int {
+		return slices.IndexFunc(spec.Mounts, func(m specs.Mount) bool { return m.Source == source })
+	}
+	for _, inside := range [][2]string{{c.ResolvConf, "/a"}, {"/h", "/a"}, {c.ShmDir, "/dev"}} {
+		if file, volume := at(inside[0]), at(inside[1]); volume < 0 || file < volume {
+			t.Errorf("%s is mount %d, the volume over it %d of %v", inside[0], file, volume, spec.Mounts)
+		}
+	}
+	if at(c.HostnameFile) >= 0 {
+		t.Errorf("the pod's hostname is mounted as well: %v", spec.Mounts)
+	}
+}
+
 // TestGenerate compares whole specifications with those of testdata; go test -update writes them.
 func TestGenerate(t *testing.T) {
 	for _, tc := range []struct {
