@@ -130,8 +130,8 @@ func (s *Server) existingContainer(ctx context.Context, name string) (id string,
 	return "", nil
 }
 
-// publish makes the container visible, unless its sandbox is being stopped: the stop
-// has listed the containers that it stops.
+// publish makes the container visible, unless its sandbox is being stopped: the stop has listed the containers that it ends,
+// and this one is not among them.
 func (s *Server) publish(sb *sandbox, c *container) error {
 	sb.ops.Lock()
 	defer sb.ops.Unlock()

@@ -59,7 +59,7 @@ func (s *Server) startPause(ctx context.Context, sb *sandbox) error {
 	if err := runtime.Start(ctx, sb.ID, sb.pause.init); err != nil {
 		return err
 	}
-	// Last, so that a start takes back one that was not started.
+	// Recorded last: the server's next start takes back a pause process that is not recorded.
 	s.step(ctx, "startPause: record")
 	return sb.Update(func(state *store.SandboxState) { state.Pause = process })
 }

@@ -111,7 +111,7 @@ func (s *Server) containersOf(sandboxID string) []*container {
 	return found
 }
 
-// disconnect lets CNI plugins take the pod from its network. Before the first of them was called none holds anything of it.
+// disconnect lets CNI plugins take the pod from its network, if any was ever called for it.
 func (s *Server) disconnect(ctx context.Context, sb *sandbox) error {
 	if !s.cni.Connected(sb.ID) {
 		return nil

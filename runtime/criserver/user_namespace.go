@@ -76,7 +76,7 @@ func idRanges(mappings []*runtimeapi.IDMapping) ([]user.IDMap, error) {
 		if length == 0 || host+length > math.MaxUint32 || container+length > math.MaxUint32 {
 			return nil, fmt.Errorf("%w: %d IDs from %d on, as %d, for a user namespace", oci.ErrInvalid, length, host, container)
 		}
-		// A shift by nothing would make the container's root the machine's.
+		// The container's root would be the machine's.
 		if host == 0 {
 			return nil, fmt.Errorf("%w: the machine's root is not for a user namespace", oci.ErrInvalid)
 		}

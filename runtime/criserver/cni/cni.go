@@ -43,7 +43,7 @@ type Plugins struct {
 	CacheDir string // for how each pod was connected
 }
 
-// forPod has a cache for each pod: with one for all libcni would read that of every pod to disconnect one.
+// forPod gives each pod a cache for itself: libcni reads all of a cache to disconnect one pod.
 func (p *Plugins) forPod(id string) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(p.BinDirs, filepath.Join(p.CacheDir, id), &boundedExec{})
 }

@@ -119,7 +119,7 @@ func (w *walk) step(ctx context.Context) error {
 	return nil
 }
 
-// enter reads a directory: its files are counted, its directories noted. Another filesystem's is left out.
+// enter reads a directory: it counts the files and remembers the directories. A directory of another filesystem is left out.
 func (w *walk) enter(ctx context.Context) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(w.dir.Fd()), &st); err != nil {

@@ -210,7 +210,7 @@ func readFIFO(ctx context.Context, path string, init *Handle) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = fifo.SetReadDeadline(time.Now()) })
 	defer stop()
-	// The process's end ends the wait for its byte too. A handle of its own can be closed while it is waited for.
+	// The wait for the byte ends with the process, too. That is waited for by a second handle, which can be closed meanwhile.
 	process, err := Open(init.PID, init.Start)
 	if err == nil {
 		defer process.Close()

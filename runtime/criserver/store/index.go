@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -50,11 +52,7 @@ func (x *Index[T]) Delete(id string) {
 func (x *Index[T]) All() []T {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	all := make([]T, 0, len(x.byID))
-	for _, object := range x.byID {
-		all = append(all, object)
-	}
-	return all
+	return slices.Collect(maps.Values(x.byID))
 }
 
 // Get finds an object by its ID or a beginning of it that no other has.

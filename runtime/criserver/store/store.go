@@ -66,7 +66,7 @@ func (r *Record[C, S]) Update(change func(*S)) error {
 
 // Remove deletes the object's directory. It must hold no mounts any more.
 func (r *Record[C, S]) Remove() error {
-	// By a name that says so, a directory is rubbish that the next start removes.
+	// Renamed first: the next start removes directories of such names, however much is left in them.
 	removed := filepath.Join(filepath.Dir(r.dir), removedPrefix+r.ID)
 	err := os.Rename(r.dir, removed)
 	if err == nil || errors.Is(err, fs.ErrNotExist) { // perhaps an earlier call could not remove all

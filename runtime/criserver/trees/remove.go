@@ -130,7 +130,7 @@ func (r *remover) entry(parent int, name string, depth int) error {
 	case !errors.Is(err, unix.EISDIR):
 		return fmt.Errorf("unlink %q: %w", name, err)
 	}
-	// A directory that something is mounted on would otherwise look empty or not by what the mount shows.
+	// Tried before the directory is read: if something is mounted on it, only what is mounted would be seen.
 	err = unix.Unlinkat(parent, name, unix.AT_REMOVEDIR)
 	switch {
 	case err == nil || errors.Is(err, unix.ENOENT):
