@@ -1,6 +1,7 @@
 package story
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -24,17 +25,10 @@ const (
 	podInitializing   = "PodInitializing"
 )
 
-// answer asks one question after another; the first that has an answer is the reason for all that comes after it in a
-// pod's life. nil means that there is nothing to explain.
+// answer is the first of several: it is the reason for all that comes after it in a pod's life. An empty one means that there is nothing
+// to explain.
 func (t Input) answer() *answer {
-	for _, ask := range []func() *answer{
-		t.terminating, t.ended, t.notBegun, t.containers, t.readinessGates, t.starting, t.restarted,
-	} {
-		if a := ask(); a != nil {
-			return a
-		}
-	}
-	return nil
+	return cmp.Or(t.terminating(), t.ended(), t.notBegun(), t.containers(), t.readinessGates(), t.starting(), t.restarted(), &answer{})
 }
 
 // terminating is why a deleted pod is still there.
@@ -44,7 +38,7 @@ func (t Input) terminating() *answer {
 	}
 	running := t.running()
 	left := t.Pod.DeletionTimestamp.Sub(t.Now).Round(time.Second) // of the grace period
-	if len(running) == 0 && len(t.Pod.Finalizers) > 0 {
+	if running == "" && len(t.Pod.Finalizers) > 0 {
 		return &answer{"Finalizers", fmt.Sprintf("The pod has ended and is kept by its finalizers: %s.", strings.Join(t.Pod.Finalizers, ", ")),
 			"A controller put them there, and removes them when its work is done: see whether it runs."}
 	}
@@ -54,31 +48,27 @@ func (t Input) terminating() *answer {
 		}
 	}
 	switch {
-	case len(running) == 0:
+	case running == "":
 		return &answer{"CleaningUp", "The pod has ended, and what it had on the node is being removed.", ""}
 	case left > 0 && t.Pod.DeletionGracePeriodSeconds != nil:
-		return &answer{"GracePeriod", fmt.Sprintf("The pod was deleted, and %s may use its grace period, which ends in %s.", names(running), left),
+		return &answer{"GracePeriod", fmt.Sprintf("The pod was deleted, and %s may use its grace period, which ends in %s.", running, left),
 			"A program that ends on SIGTERM ends sooner; deleting with a shorter grace period does so now."}
 	}
-	return &answer{"Stopping", fmt.Sprintf("The pod was deleted, and %s is being killed.", names(running)), ""}
+	return &answer{"Stopping", fmt.Sprintf("The pod was deleted, and %s is being killed.", running), ""}
 }
 
-func (t Input) running() []string {
-	var running []string
+// running are the containers that run, as the subject of a sentence; "" for none.
+func (t Input) running() string {
+	var names []string
 	for _, c := range t.statuses() {
 		if c.State.Running != nil {
-			running = append(running, c.Name)
+			names = append(names, c.Name)
 		}
 	}
-	return running
-}
-
-// names are containers as the subject of a sentence.
-func names(containers []string) string {
-	if len(containers) == 1 {
-		return "container " + containers[0]
+	if len(names) > 1 {
+		return "each of the containers " + strings.Join(names, ", ")
 	}
-	return "each of the containers " + strings.Join(containers, ", ")
+	return strings.TrimSuffix("container "+strings.Join(names, ""), "container ")
 }
 
 // ended is why a pod is over.
@@ -93,10 +83,11 @@ func (t Input) ended() *answer {
 		return t.verdict()
 	}
 	for _, c := range t.statuses() {
-		if end := c.State.Terminated; end != nil && end.ExitCode != 0 {
+		spec := t.container(c.Name)
+		if end := c.State.Terminated; end != nil && end.ExitCode != 0 && !podinfo.IsSidecar(spec) {
 			why, name := t.end(c.Name, end), t.named(c.Name)
 			return &answer{why.cause, fmt.Sprintf("The pod has failed: its %s %s, and its restart policy is %s.",
-				strings.ToLower(name[:1])+name[1:], why.text, t.Pod.Spec.RestartPolicy), why.remedy}
+				strings.ToLower(name[:1])+name[1:], why.text, podinfo.RestartPolicy(t.Pod, spec)), why.remedy}
 		}
 	}
 	return &answer{"Failed", "The pod has failed.", ""}
@@ -226,7 +217,8 @@ func (t Input) starting() *answer {
 func (t Input) restarted() *answer {
 	for _, c := range t.statuses() {
 		if why := t.restartOf(&c); why != nil {
-			return &answer{why.cause, fmt.Sprintf("Container %s runs now; it was started again (%s): before that it %s.", c.Name, times(c.RestartCount), why.text), why.remedy}
+			is := map[bool]string{true: "runs now", false: "has ended"}[c.State.Running != nil]
+			return &answer{why.cause, fmt.Sprintf("%s %s; it was started again (%s): before that it %s.", t.named(c.Name), is, times(c.RestartCount), why.text), why.remedy}
 		}
 	}
 	return nil
@@ -299,16 +291,13 @@ func (t Input) waiting(c *corev1.ContainerStatus) *answer {
 
 // crashLoop is a container that ends again and again.
 func (t Input) crashLoop(c *corev1.ContainerStatus) *answer {
-	wait := ""
-	if _, after, ok := strings.Cut(c.State.Waiting.Message, "back-off "); ok {
-		wait, _, _ = strings.Cut(after, " ")
-		wait = " " + wait
-	}
+	_, after, _ := strings.Cut(c.State.Waiting.Message, "back-off ")
+	wait, _, _ := strings.Cut(after, " ")
 	why, again := &answer{"CrashLoop", "ends", itsLog}, ""
 	if end := c.LastTerminationState.Terminated; end != nil {
 		why, again = t.end(c.Name, end), fmt.Sprintf(", and does so again and again (restarted %s)", times(c.RestartCount))
 	}
-	return &answer{why.cause, fmt.Sprintf("%s %s%s; the kubelet waits%s before it starts it again.", t.named(c.Name), why.text, again, wait), why.remedy}
+	return &answer{why.cause, fmt.Sprintf("%s %s%s; the kubelet waits%s before it starts it again.", t.named(c.Name), why.text, again, strings.TrimSuffix(" "+wait, " ")), why.remedy}
 }
 
 // about tells whether an event, nil for none, belongs to a container's end: it says why it was killed before that ends.
@@ -331,8 +320,12 @@ func (t Input) end(name string, end *corev1.ContainerStateTerminated) *answer {
 	if m := strings.TrimSpace(end.Message); m != "" {
 		words = fmt.Sprintf("; its last words: %q", firstLine(m))
 	}
-	return ends.find(fmt.Sprintf("%s %d: %s", end.Reason, code, end.Message), "{words}", words, "{limit}", memoryLimit(spec), "{program}", program(spec),
+	a := ends.find(fmt.Sprintf("%s %d: %s", end.Reason, code, end.Message), "{words}", words, "{limit}", memoryLimit(spec), "{program}", program(spec),
 		"{signal}", fmt.Sprintf("%d, %s", code-128, syscall.Signal(code-128)))
+	if code == 0 && !podinfo.Restarts(t.Pod, spec, code) {
+		a.remedy = ""
+	}
+	return a
 }
 
 // memoryLimit is how much memory a container may use, if there is a limit.
@@ -345,10 +338,7 @@ func memoryLimit(c *corev1.Container) string {
 
 // program is what a container runs, if the pod says it.
 func program(c *corev1.Container) string {
-	if words := slices.Concat(c.Command, c.Args); len(words) > 0 {
-		return " (" + strings.Join(words, " ") + ")"
-	}
-	return ""
+	return strings.TrimSuffix(" ("+strings.Join(slices.Concat(c.Command, c.Args), " ")+")", " ()")
 }
 
 // unready is why a running container is not ready.
@@ -393,10 +383,7 @@ func (t Input) found(container, kind string) string {
 		if _, message, cut := strings.Cut(found, ": "); cut {
 			found = message
 		}
-		if found = firstLine(found); found == "" {
-			return ", and says nothing"
-		}
-		return ": " + found
+		return cmp.Or(strings.TrimSuffix(": "+firstLine(found), ": "), ", and says nothing")
 	}
 	return ""
 }

@@ -1,13 +1,15 @@
 package story
 
 import (
+	"cmp"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // meaning is what a message of the kubelet, the runtime or a registry tells, and what to do about it. In all but the pattern, $1 and
 // so on are what the pattern's groups matched, and words in braces are facts that the caller of find knows. {message} is the
-// message without the reason that it begins with, as in "FailedMount: ...", and {why:TABLES} what those tables make of it: the
+// message without the reason that it begins with, as in "FailedMount: ...", and {why:TABLE} what that one makes of it: the
 // cause and the remedy are theirs too then, if one knows it.
 type meaning struct{ cause, pattern, text, remedy string }
 
@@ -26,8 +28,8 @@ func compile(meanings []meaning) table {
 }
 
 var (
-	byName   = map[string]table{"inputs": inputs, "sandboxes": sandboxes, "images": images, "starts": starts}
-	delegate = regexp.MustCompile(`\{why:([a-z,]+)\}`)
+	byName   = map[string]table{"inputs": inputs, "sandboxes": sandboxes, "images": images, "starts": starts, "inputs or starts": slices.Concat(inputs, starts)}
+	delegate = regexp.MustCompile(`\{why:([a-z ]+)\}`)
 )
 
 // find returns what a message tells, nil if the table does not know it. facts are words in braces, each with what it stands for.
@@ -44,13 +46,7 @@ func (t table) find(message string, facts ...string) *answer {
 		}
 		a := &answer{fill(m.cause), fill(m.text), fill(m.remedy)}
 		if why := delegate.FindStringSubmatch(m.text); why != nil {
-			told := &answer{a.cause, firstLine(plain), ""}
-			for name := range strings.SplitSeq(why[1], ",") {
-				if found := byName[name].find(message, facts...); found != nil {
-					told = found
-					break
-				}
-			}
+			told := cmp.Or(byName[why[1]].find(message, facts...), &answer{a.cause, firstLine(plain), ""})
 			a.cause, a.text, a.remedy = told.cause, strings.Replace(a.text, why[0], told.text, 1), told.remedy
 		}
 		return a
@@ -102,8 +98,7 @@ var delays = compile([]meaning{
 	{"ImagePull", `^(ErrImagePull|RegistryUnavailable|ImageInspectError|SignatureValidationFailed): `, "{what} waits for its image {image}: {why:images}.", ""},
 	{"ImageNeverPull", `^ErrImageNeverPull: `, "{what} may not have its image {image} pulled (imagePullPolicy: Never), and the node does not have it.", "Bring the image to the node, or let it be pulled: imagePullPolicy: IfNotPresent."},
 	{"ImageName", `^InvalidImageName: `, `{what} has the image name "{image}", which is not one.`, "A name is [host[:port]/]path[:tag], its path in lower case."},
-	{"CreateContainerConfigError", `^CreateContainerConfigError: `, "{what} cannot be made: {why:inputs,starts}.", ""},
-	{"CreateContainerError", `^CreateContainerError: `, "{what} cannot be made: {why:inputs,starts}.", ""},
+	{"$1", `^(CreateContainerConfigError|CreateContainerError): `, "{what} cannot be made: {why:inputs or starts}.", ""},
 	{"RunContainerError", `^RunContainerError: `, "{what} cannot be started: {why:starts}{program}.", ""},
 	{"PostStartHook", `^PostStartHookError: `, "{what} is ended each time it has started, because its postStart hook fails{hook}.", "Correct the hook: it runs beside the container's program, perhaps before that is ready."},
 })
@@ -114,6 +109,8 @@ const itsLog = "Look at its log: kubelet logs -p, or kubectl logs -p."
 var ends = compile([]meaning{
 	{"OOMKilled", `^OOMKilled `, "used more memory than its limit{limit} allows and was killed (OOMKilled)", "Raise resources.limits.memory, or have the program use less."},
 	{"RunContainerError", `^(\w*StartError|ContainerCannotRun) `, "could not be started: {why:starts}{program}", ""},
+	{"Lost", `^ContainerStatusUnknown `, "was gone from the runtime, so that its end is not known", "See whether it was removed by hand (crictl rm), or the node or its runtime lost what they had."},
+	{"RestartingAllContainers", `^RestartingAllContainers `, "was removed, since another's end restarts all containers of the pod (RestartAllContainers)", "Look at the log of the one whose restartPolicyRules say so."},
 	{"Completed", `^\w* 0: `, "ended with success (exit code 0)", "A container that is to go on running must not end; one that is to end needs the restart policy OnFailure or Never."},
 	{"ExitCode", `^\w* 126: `, "ended with exit code 126: its shell could not execute a command{words}", itsLog},
 	{"ExitCode", `^\w* 127: `, "ended with exit code 127: its shell did not find a command{words}", itsLog},
@@ -227,10 +224,10 @@ var starts = compile([]meaning{
 	{"RunsAsRoot", `runAsNonRoot|breaks non-root policy`, `it must not run as root (runAsNonRoot), and would`, `Set runAsUser to a number other than 0, or use an image that names such a user.`},
 	{"ProfileMissing", `(seccomp|apparmor) profile:? (?:open )?"?([^":\s]+)"?.*(?:not found|no such file)`, `its $1 profile $2 is not on the node`, `Put the profile there, or correct its name in securityContext.`},
 	{"ProfileMissing", `(seccomp|apparmor) profile:? ([^\n]*)`, `its $1 profile cannot be used: $2`, `Correct the profile, or name another in securityContext.`},
-	{"CommandDenied", `permission denied|exec: "[^"]*": is a directory`, `its command may not be executed`, `Make the file executable in the image (chmod +x), or correct command.`},
+	{"CommandDenied", `exec[^\n]*permission denied|exec: "[^"]*": is a directory`, `its command may not be executed`, `Make the file executable in the image (chmod +x), or correct command.`},
 	{"WrongArchitecture", `exec format error`, `its program is for another architecture, or is a script without #!`, `Use an image for this machine.`},
 	{"MountMismatch", `to rootfs at "([^"]*)".*not a directory`, `a directory is to be mounted on $1, which is a file in its image, or the other way round`, `Correct mountPath; a single file of a volume is named by subPath.`},
-	{"CommandMissing", `executable file not found|exec: "?([^": ]+)"?.*(?:no such file|stat)|no such file or directory`, `its command is not in the image`,
+	{"CommandMissing", `executable file [^\n]*not found|exec:? "?([^": ]+)"?: [^\n]*(?:no such file|stat )`, `its command is not in the image`,
 		`Correct command in the pod: it is looked for in the image's PATH, and needs its interpreter there too.`},
 	{"MemoryTooLow", tooLittle, `its memory limit{limit} is too low even to start it`, aFewMiB},
 })

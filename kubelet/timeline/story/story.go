@@ -14,7 +14,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -96,34 +98,29 @@ type Story struct {
 type Line struct {
 	At   time.Time `json:"at"`
 	Text string    `json:"text"`
-	late bool      // after all else of its second
+	late int       // 1 for after all else of its second
 }
 
 // Tell tells the story of a pod.
 func Tell(in Input) Story {
 	pod := in.Pod
+	a := in.answer()
 	s := Story{Life: in.life(), Summary: Summary{
-		UID: pod.UID, Name: pod.Namespace + "/" + pod.Name, State: in.state(), Progress: in.progress(), IP: pod.Status.PodIP, Of: len(pod.Spec.Containers),
-		Source: cmp.Or(pod.Annotations[podinfo.SourceAnnotation], "api"), Created: pod.CreationTimestamp.Time,
+		UID: pod.UID, Name: pod.Namespace + "/" + pod.Name, State: harmless(in.state()), Progress: harmless(in.progress()), IP: pod.Status.PodIP,
+		Cause: a.cause, Answer: harmless(a.text), Remedy: harmless(a.remedy),
+		Source: cmp.Or(pod.Annotations[podinfo.SourceAnnotation], "api"), Created: cmp.Or(pod.CreationTimestamp.Time, in.took()),
 	}}
-	if s.Created.IsZero() && pod.Status.StartTime != nil {
-		s.Created = pod.Status.StartTime.Time
+	for range podinfo.LastingContainers(pod) {
+		s.Of++
 	}
-	for i := range pod.Status.ContainerStatuses {
-		c := &pod.Status.ContainerStatuses[i]
-		if s.Restarts += c.RestartCount; c.Ready {
+	for _, c := range in.statuses() {
+		init := in.isInit(c.Name)
+		if c.Ready && !init {
 			s.Ready++
 		}
-	}
-	if a := in.answer(); a != nil {
-		s.Cause, s.Answer, s.Remedy = a.cause, a.text, a.remedy
-	}
-	texts := []*string{&s.State, &s.Answer, &s.Remedy, &s.Progress}
-	for i := range s.Life {
-		texts = append(texts, &s.Life[i].Text)
-	}
-	for _, text := range texts {
-		*text = harmless(*text)
+		if !init || pod.Status.Phase == corev1.PodPending {
+			s.Restarts += c.RestartCount
+		}
 	}
 	return s
 }
@@ -166,12 +163,10 @@ func (t Input) state() string {
 	}
 	phase := cmp.Or(string(s.Phase), string(corev1.PodPending))
 	for i, c := range t.statuses() {
-		switch {
-		case c.State.Waiting != nil && c.State.Waiting.Reason != "":
-			if i < len(s.InitContainerStatuses) || c.State.Waiting.Reason != podInitializing {
-				return fmt.Sprintf("%s (%s: %s)", phase, c.Name, c.State.Waiting.Reason)
-			}
-		case s.Phase == corev1.PodRunning && c.State.Running != nil && !c.Ready && !t.isInit(c.Name):
+		if w := c.State.Waiting; w != nil && w.Reason != "" && (w.Reason != podInitializing || i < len(s.InitContainerStatuses)) {
+			return fmt.Sprintf("%s (%s: %s)", phase, c.Name, w.Reason)
+		}
+		if s.Phase == corev1.PodRunning && c.State.Running != nil && !c.Ready && !t.isInit(c.Name) {
 			return fmt.Sprintf("%s (%s: not ready)", phase, c.Name)
 		}
 	}
@@ -183,6 +178,9 @@ func (t Input) statuses() []corev1.ContainerStatus {
 	s := &t.Pod.Status
 	return slices.Concat(s.InitContainerStatuses, s.ContainerStatuses)
 }
+
+// took is when the kubelet took the pod, zero if that is to come.
+func (t Input) took() time.Time { return ptr.Deref(t.Pod.Status.StartTime, metav1.Time{}).Time }
 
 func (t Input) container(name string) *corev1.Container {
 	return cmp.Or(podinfo.Container(t.Pod, name), &corev1.Container{Name: name})
@@ -261,55 +259,47 @@ func size(n int64) string {
 // no fractions of a second: what late says comes after all else of its second.
 func (t Input) life() []Line {
 	var lines []Line
-	add := func(late bool, at time.Time, format string, args ...any) {
+	add := func(late int, at time.Time, format string, args ...any) {
 		if !at.IsZero() {
-			lines = append(lines, Line{at, fmt.Sprintf(format, args...), late})
+			lines = append(lines, Line{at, harmless(fmt.Sprintf(format, args...)), late})
 		}
 	}
 	s := &t.Pod.Status
 	from := ""
 	if source := t.Pod.Annotations["kubernetes.io/config.source"]; source == "" || source == "api" {
-		add(false, t.Pod.CreationTimestamp.Time, "The pod was created.")
+		add(0, t.Pod.CreationTimestamp.Time, "The pod was created.")
 	} else {
 		from = " from " + source
 	}
-	if s.StartTime != nil {
-		add(false, s.StartTime.Time, "The kubelet took it%s.", from)
-	}
+	add(0, t.took(), "The kubelet took it%s.", from)
 	for i := range t.Events {
 		e := &t.Events[i]
-		add(false, e.First, "%s", sentence(e))
+		add(0, e.First, "%s", sentence(e))
 		if e.Count > 1 && e.Last.Sub(e.First) >= time.Second {
-			add(false, e.Last, "%s By then %d times.", sentence(e), e.Count)
+			add(0, e.Last, "%s By then %d times.", sentence(e), e.Count)
 		}
 	}
 	for _, s := range t.Steps {
 		if s.Error != "" {
-			add(false, s.End, "%s failed: %s", path.Base(s.Name), firstLine(s.Error))
+			add(0, s.End, "%s failed: %s", path.Base(s.Name), firstLine(s.Error))
 		}
 	}
 	for _, c := range t.statuses() {
 		for _, end := range []*corev1.ContainerStateTerminated{c.LastTerminationState.Terminated, c.State.Terminated} {
 			if end != nil {
-				add(true, end.FinishedAt.Time, "Container %s %s.", c.Name, t.end(c.Name, end).text)
+				add(1, end.FinishedAt.Time, "Container %s %s.", c.Name, t.end(c.Name, end).text)
 			}
 		}
 	}
 	if t.isReady() {
-		add(true, t.readiness().LastTransitionTime.Time, "The pod is Ready%s.", strings.TrimSuffix(", at "+s.PodIP, ", at "))
+		add(1, t.readiness().LastTransitionTime.Time, "The pod is Ready%s.", strings.TrimSuffix(", at "+s.PodIP, ", at "))
 	}
 	if d := t.Pod.DeletionTimestamp; d != nil {
-		grace := time.Duration(0)
-		if g := t.Pod.DeletionGracePeriodSeconds; g != nil {
-			grace = time.Duration(*g) * time.Second
-		}
-		add(false, d.Add(-grace), "It was deleted, with %s of grace.", grace)
+		grace := time.Duration(ptr.Deref(t.Pod.DeletionGracePeriodSeconds, 0)) * time.Second
+		add(0, d.Add(-grace), "It was deleted, with %s of grace.", grace)
 	}
 	slices.SortStableFunc(lines, func(a, b Line) int {
-		if order := cmp.Compare(a.At.Unix(), b.At.Unix()); order != 0 || a.late != b.late {
-			return cmp.Or(order, map[bool]int{true: 1, false: -1}[a.late])
-		}
-		return a.At.Compare(b.At)
+		return cmp.Or(cmp.Compare(a.At.Unix(), b.At.Unix()), cmp.Compare(a.late, b.late), a.At.Compare(b.At))
 	})
 	return lines
 }

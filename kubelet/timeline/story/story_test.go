@@ -91,6 +91,12 @@ func probe(kind string) func(*Input) {
 	}
 }
 
+// sidecar gives the pod one that is ready.
+func sidecar(in *Input) {
+	in.Pod.Spec.InitContainers = []corev1.Container{{Name: "proxy", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}
+	in.Pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "proxy", Ready: true, RestartCount: 1, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+}
+
 func limit(in *Input) {
 	in.Pod.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}
 }
@@ -166,11 +172,17 @@ func TestTell(t *testing.T) {
 		{"MemoryTooLow", "memory limits of its containers", input(event("FailedCreatePodSandBox", "container init was OOM-killed (memory limit too low?)"))},
 		{"PodOSSelectorNodeLabelDoesNotMatch", "(windows)", input(func(in *Input) { in.Pod.Spec.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} }, rejected("PodOSSelectorNodeLabelDoesNotMatch", "no"))},
 		{"CommandMissing", "(/web)", input(waits("RunContainerError", `exec: "/web": stat /web: no such file or directory`))},
+		{"RunContainerError", "stat /pods/data: no such file or directory", input(waits("RunContainerError", `runc create failed: error mounting "/pods/data" to rootfs at "/data": stat /pods/data: no such file or directory`))},
+		{"RunContainerError", "permission denied", input(waits("RunContainerError", `runc create failed: error mounting "/pods/data" to rootfs at "/data": permission denied`))},
+		{"CommandMissing", "(/web)", input(waits("RunContainerError", `exec /web: no such file or directory`))},
+		{"CommandMissing", "(/web)", input(waits("RunContainerError", "executable file `/web` not found: No such file or directory"))},
 		{"CommandDenied", "may not be executed", input(crashed("StartError", 128, `exec: "/web": permission denied`))},
 		{"WrongArchitecture", "another architecture", input(crashed("StartError", 128, `exec /web: exec format error`))},
 		{"ExitCode", `exit code 3; its last words: "no luck", and does so again and again (restarted 3 times); the kubelet waits 40s`, input(crashed("Error", 3, "no luck"))},
 		{"WrongArchitecture", "another architecture", input(crashed("Error", 255, "exec /web: exec format error"))},
 		{"ExitCode", `If that says "exec format error"`, input(crashed("Error", 255, ""))},
+		{"Lost", "was gone from the runtime", input(crashed("ContainerStatusUnknown", 137, "The container could not be located when the pod was deleted.  The container used to be Running"))},
+		{"RestartingAllContainers", "was removed, since", input(crashed("RestartingAllContainers", 137, "The container is removed because RestartAllContainers in place"))},
 		{"Signal", "signal 11, segmentation fault", input(crashed("Error", 139, ""))},
 		{"Completed", "ended with success", input(crashed("Completed", 0, ""))},
 		{"OOMKilled", "limit of 16Mi", input(limit, crashed("OOMKilled", 137, ""))},
@@ -213,6 +225,18 @@ func TestTell(t *testing.T) {
 			in.Pod.Status.Phase = corev1.PodFailed
 			in.Pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 5}}
 		})},
+		{"ExitCode", "its container app ended with exit code 5, and its restart policy is Never", input(sidecar, func(in *Input) {
+			in.Pod.Spec.Containers[0].RestartPolicy = new(corev1.ContainerRestartPolicyNever)
+			in.Pod.Status.Phase = corev1.PodFailed
+			in.Pod.Status.InitContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 143}}
+			in.Pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 5}}
+		})},
+		{"ExitCode", "Init container first has ended; it was started again (once): before that it ended with exit code 4", input(runs(true), func(in *Input) {
+			in.Pod.Spec.InitContainers = []corev1.Container{{Name: "first"}}
+			in.Pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "first", RestartCount: 1,
+				State:                corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}},
+				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 4}}}}
+		})},
 		{"InitRunning", "init container first, which has run for 9s", input(runs(false), func(in *Input) {
 			in.Pod.Spec.InitContainers = []corev1.Container{{Name: "first"}}
 			in.Pod.Status.InitContainerStatuses = in.Pod.Status.ContainerStatuses
@@ -238,6 +262,20 @@ func TestTell(t *testing.T) {
 		if strings.HasSuffix(s.Answer, "..") && !strings.Contains(s.Answer, "..'") || strings.Contains(s.Answer+s.Remedy, "%!") || strings.Contains(s.Answer, "$") {
 			t.Errorf("not a sentence: %s", s.Answer)
 		}
+	}
+}
+
+// TestContainers: a sidecar is one of the pod's containers, as kubectl counts them. What has ended for good is not told to end no more.
+func TestContainers(t *testing.T) {
+	if s := Tell(input(runs(true), sidecar)).Summary; s.Ready != 2 || s.Of != 2 || s.Restarts != 1 {
+		t.Errorf("%d of %d are ready, with %d restarts", s.Ready, s.Of, s.Restarts)
+	}
+	done := Tell(input(runs(false), func(in *Input) {
+		in.Pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+		in.Pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed"}}
+	}))
+	if done.Answer != "Container app does not run: it ended with success (exit code 0)." || done.Remedy != "" {
+		t.Errorf("%s %s", done.Answer, done.Remedy)
 	}
 }
 
