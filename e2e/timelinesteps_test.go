@@ -1,13 +1,17 @@
 package e2e
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -116,5 +120,64 @@ func TestTimelineSteps(t *testing.T) {
 			}
 			return false
 		})
+	}
+}
+
+// TestStepEdited: a command and a variable that are typed over on the page are those of the real container, and of it alone: the pod's
+// next container is made as its manifest says.
+func TestStepEdited(t *testing.T) {
+	ctx, s := embeddedStack(t)
+	write(t, filepath.Join(s.ManifestDir(), "pod.yaml"), `apiVersion: v1
+kind: Pod
+metadata: {name: pod}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: app, image: "busybox:1", command: [sh, -c, "echo $COLOUR as in the manifest; sleep 1000"], env: [{name: COLOUR, value: red}]}
+`)
+	k := embeddedKubelet(t, s, "--timeline", "--step=CreateContainer")
+	link := timelineLink(ctx, t, s)
+	page := openTimeline(ctx, t, s, link)
+	do := func(what string, actions ...chromedp.Action[chromedp.Void]) {
+		t.Helper()
+		limited, cancel := context.WithTimeout(page, 30*time.Second)
+		defer cancel()
+		if err := chromedp.Do(limited, actions...); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	over := func(field, text string) {
+		t.Helper()
+		do("write over "+field, chromedp.WaitVisible("#held [name="+field+"]"), chromedp.Evaluate[chromedp.Void](`(() => { const e = document.querySelector("#held [name=`+field+`]"); e.focus(); e.select() })()`), chromedp.KeyEvent(text))
+	}
+	wrote := func(want string, more ...string) {
+		t.Helper()
+		eventually(ctx, t, "the container writes "+want, func() bool {
+			out, err := exec.CommandContext(ctx, s.KubeletBinary, append([]string{"logs", "pod", "--root-dir=" + s.RootDir()}, more...)...).Output()
+			return err == nil && string(out) == want+"\n"
+		})
+	}
+	do("wait for what is held", chromedp.WaitVisible("#held form"))
+	if held, _ := chromedp.Run(page, chromedp.Evaluate[string](`document.querySelector("#held p").textContent`)); !strings.Contains(held, "CreateContainer is held: default/pod-"+s.NodeName+", app since ") {
+		t.Errorf("the page shows %q", held)
+	}
+	over("command", "sh\r-c\recho $COLOUR as on the page; exit 3")
+	over("env", "COLOUR=blue")
+	do("release", chromedp.Click("#held button"))
+	wrote("blue as on the page")
+	pod := standalone(ctx, t, s, "the pod has failed, and its next container is held", func(corev1.Pod) bool { return strings.Contains(k.Log(), `"STEP MODE: a step is held" id=2`) })
+	if c := pod.Spec.Containers[0]; c.Env[0].Value != "red" || !strings.Contains(c.Command[2], "as in the manifest") {
+		t.Errorf("the pod itself was changed: %q with %v", c.Command, c.Env)
+	}
+	if !slices.ContainsFunc(podSteps(ctx, t, s, link, pod), func(step timelineStep) bool {
+		return step.Name == "startContainer" && len(step.Notes) == 1 && step.Notes[0].Text == "step mode: the request was changed"
+	}) {
+		t.Error("no step says that its request was changed")
+	}
+	do("release the next", chromedp.WaitVisible("#held form:not([data-sent])"), chromedp.Click("#held form:not([data-sent]) button"))
+	wrote("red as in the manifest")
+	wrote("blue as on the page", "--previous")
+	if err := k.Stop(20 * time.Second); err != nil {
+		t.Error(err)
 	}
 }

@@ -41,9 +41,8 @@ func (e *containerError) Unwrap() error { return e.err }
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go startContainer
 func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, err error) {
 	pod, container := job.pod, job.Container
-	ctx, end := cri.Step(ctx, "startContainer", pod, cri.Why(job.Reason))
+	ctx, end := cri.Step(ctx, "startContainer", pod, cri.Why(job.Reason), cri.OfContainer(container.Name))
 	defer func() { end(err) }()
-	cri.OfContainer(ctx, container.Name)
 
 	// Step 1: the image, and those of image volumes.
 	imageRef, err := r.ensureImage(ctx, job, container.Image, container.ImagePullPolicy)

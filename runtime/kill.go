@@ -126,14 +126,12 @@ func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
 // killContainer runs the preStop hook, waits for the container's turn and stops it.
 func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *terminationOrder) (err error) {
 	defer order.ended(k.id)
-	ctx, end := cri.Step(ctx, "killContainer", k.pod)
-	defer func() { end(err) }()
-	cri.OfContainer(ctx, k.container.Name)
-	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
 	if k.message == "" {
 		k.message = "Stopping container " + k.container.Name
 	}
-	cri.Because(ctx, k.message)
+	ctx, end := cri.Step(ctx, "killContainer", k.pod, cri.Why(k.message), cri.OfContainer(k.container.Name))
+	defer func() { end(err) }()
+	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(k.pod), "podUID", k.pod.UID, "containerName", k.container.Name)
 	grace := gracePeriod(k.pod, k.container, k.reason)
 	if k.grace != nil {
 		grace = cri.Seconds(*k.grace)

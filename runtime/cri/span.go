@@ -113,7 +113,7 @@ func differing(a, b []string) (string, string) {
 	return strings.Join(a[from:len(a)-end], "\n"), strings.Join(b[from:len(b)-end], "\n")
 }
 
-// OfContainer names the container that the step of the context is about.
-func OfContainer(ctx context.Context, name string) {
-	trace.SpanFromContext(ctx).SetAttributes(attribute.String("k8s.container.name", name))
+// OfContainer names the container that a step is about, and so its parts.
+func OfContainer(name string) attribute.KeyValue {
+	return attribute.String("k8s.container.name", name)
 }
