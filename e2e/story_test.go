@@ -485,8 +485,15 @@ func TestLocalExec(t *testing.T) {
 	if code := new(exec.ExitError); !asExit(err, code) || code.ExitCode() != 3 || out != "from inside" {
 		t.Errorf("exec: %v, %q", err, out)
 	}
-	if out, err := ask(ctx, "logs", pod.Name); err != nil || out != "hello\n" {
-		t.Errorf("logs: %v, %q", err, out)
+	for _, args := range [][]string{{"logs", pod.Name}, {"logs", "-n", "default", pod.Name}, {"logs", pod.Name, "--namespace=default"}} {
+		if out, err := ask(ctx, args...); err != nil || out != "hello\n" {
+			t.Errorf("%q: %v, %q", args, err, out)
+		}
+	}
+	for namespace, want := range map[string]bool{"default": true, "kube-system": false} {
+		if out, err := ask(ctx, "pods", "-n", namespace); err != nil || strings.Contains(out, pod.Name) != want {
+			t.Errorf("pods of %s: %v\n%s", namespace, err, out)
+		}
 	}
 	if _, err := ask(ctx, "stop", pod.Name); err == nil || !strings.Contains(err.Error(), "kubectl -n default delete pod") {
 		t.Errorf("stop of the apiserver's pod: %v", err)

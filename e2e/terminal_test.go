@@ -223,8 +223,33 @@ func TestWatchTerminal(t *testing.T) {
 	if shown := plain.shown.String(); strings.Contains(shown, "\x1b") || strings.Count(shown, "\n") != 1 {
 		t.Errorf("for a terminal that obeys no escapes: %q", shown)
 	}
+	pictures := onTerminal(ctx, t, "", "watch", "--root-dir="+root)
+	lines := append(pods("Pending")[:2], story.Summary{Name: "kube-system/dns", State: "Ready"})
+	feed := func(x *terminal, text string) { // by whichever of the watchers asks
+		t.Helper()
+		eventually(ctx, t, "a watcher shows "+text, func() bool {
+			select {
+			case tell <- lines:
+			default:
+			}
+			return strings.Contains(x.shown.String(), text)
+		})
+	}
+	feed(pictures, "kube-system   dns")
 	away()
-	plain.end(ctx, t, 1, "kubelet: the kubelet broke off (has it ended?)")
+	for _, x := range []*terminal{plain, pictures} {
+		x.see(ctx, t, "the kubelet broke off (has it ended?)")
+	}
+	tell, _ = fakeLocal(t, root)
+	lines = append(lines, story.Summary{Name: "kube-system/new", State: "Ready"})
+	for _, x := range []*terminal{plain, pictures} {
+		feed(x, "new")
+		x.typed(t, interrupt)
+		x.end(ctx, t, 0, "new")
+	}
+	if shown := plain.shown.String(); strings.Contains(shown, "gone") {
+		t.Errorf("pods that go on are told to be gone: %q", shown)
+	}
 }
 
 // TestExecTerminal: a shell in a container behaves as one of this machine does, and whatever ends it, the terminal is as before.
@@ -275,8 +300,11 @@ func TestExecTerminal(t *testing.T) {
 	}
 	left.end(ctx, t, 1, "kubelet: exec: the connection was lost before the command's end was known")
 	follower.end(ctx, t, 1, "kubelet: the kubelet broke off (has it ended?)")
-	watcher.end(ctx, t, 1, "kubelet: the kubelet broke off (has it ended?)")
+	watcher.see(ctx, t, "the kubelet broke off (has it ended?)")
 	startKubelet(ctx, t, o)
+	eventually(ctx, t, "the watcher has gone on with the next kubelet", func() bool { return strings.Contains(strings.Join(watcher.picture(), "\n"), pod.Name) })
+	watcher.typed(t, interrupt)
+	watcher.end(ctx, t, 0, pod.Name)
 }
 
 // TestExecPipes: what goes through pipes arrives whole, in both directions.
@@ -311,6 +339,10 @@ func TestLocalMistakes(t *testing.T) {
 		{"exec: --tty needs --stdin", "exec", "-t", name, "--", "sh"},
 		{"exec: --tty needs a terminal as standard input", "exec", "-it", name, "--", "sh"},
 		{"pod kube-system/" + name + " is not on this node, but default/" + name + " is", "logs", "kube-system/" + name},
+		{"pod kube-system/" + name + " is not on this node, but default/" + name + " is", "logs", "-n", "kube-system", name},
+		{"pod kube-system/" + name + " is not on this node", "exec", "-nkube-system", name, "--", "true"},
+		{"pod kube-system/" + name + " is not on this node", "explain", "pod", name, "--namespace=kube-system"},
+		{"pod kube-system/" + name + " is not on this node", "stop", name, "--namespace", "kube-system"},
 		{`container "nope" not found in pod`, "logs", name, "--container=nope"},
 		{`previous terminated container "app" in pod "` + name + `" not found`, "logs", "-p", name},
 		{"logs: the command is: kubelet logs [NAMESPACE/]POD", "logs"},

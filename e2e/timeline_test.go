@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -249,5 +251,18 @@ func TestChaos(t *testing.T) {
 	}
 	if err := k.Stop(20 * time.Second); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTimelineLines: all of the timeline has at most 4,000 lines, as the command in its documentation counts them.
+func TestTimelineLines(t *testing.T) {
+	const most = 4000
+	_, command, _ := strings.Cut(read(t, "../docs/timeline.md"), "\n    find ")
+	command, _, _ = strings.Cut(command, "\n")
+	count := exec.CommandContext(t.Context(), "bash", "-c", "find "+command)
+	count.Dir = ".."
+	out, err := count.Output()
+	if lines, wrong := strconv.Atoi(strings.TrimSpace(string(out))); err != nil || wrong != nil || lines > most || lines < most/2 {
+		t.Errorf("%q lines, %v; want at most %d", out, errors.Join(err, wrong), most)
 	}
 }

@@ -1,12 +1,10 @@
 package kubelet
 
 import (
-	"cmp"
 	"context"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -78,7 +76,7 @@ func (t *timelinePart) run(b *base, c *core) func(context.Context) {
 			go t.steps.Terminal(os.Stdin, os.Stderr) // ends with the process: nothing interrupts a read of a terminal
 		}
 		t.page.Run(ctx, func() timeline.State {
-			state := timeline.State{Node: b.settings.NodeName, Version: b.settings.Version, Pods: summaries(b, c), Channels: c.channels(), Writes: c.status.Unwritten()}
+			state := timeline.State{Node: b.settings.NodeName, Version: b.settings.Version, Pods: b.local.Summaries(), Channels: c.channels(), Writes: c.status.Unwritten()}
 			for _, m := range c.workers.Mailboxes() {
 				state.Workers = append(state.Workers, timeline.Worker{Pod: m.UID, Phase: m.Phase.String(), Mail: m.Mail, Rings: m.Rings})
 			}
@@ -103,10 +101,7 @@ func newLocal(b *base) *local.Local {
 	l := local.New()
 	b.events.queue.StartEventWatcher(l.Record)
 	b.settings.Embedded.Images.Progress = func(e images.Event) {
-		switch {
-		case e.Layer == "":
-			l.Pulled(e.Image)
-		case e.Phase == images.Downloading:
+		if e.Layer == "" || e.Phase == images.Downloading {
 			l.Pulling(e.Image, e.Layer, e.Done, e.Total)
 		}
 	}
@@ -120,7 +115,7 @@ func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
 	if err := socket.Listen(local.Options{
 		RootDir: s.RootDir, Pods: c.podsWithStatus,
 		Server: server.NewLocal(ctx, server.Options{Settings: s, CRI: b.cri, Pods: c.podsWithStatus, Observed: c.cache.Get}),
-		Story:  func(pod *corev1.Pod) story.Story { return tell(b, c, pod) }, Summaries: func() []story.Summary { return summaries(b, c) },
+		Story:  func(pod *corev1.Pod) story.Story { return tell(b, c, pod) },
 		Stop: func(pod *corev1.Pod, gracePeriod *int64) <-chan struct{} {
 			c.fail(pod, gracePeriod, "Stopped", "Stopped on the node by kubelet stop", nil)
 			return c.workers.Cleaned(pod.UID)
@@ -132,20 +127,11 @@ func openLocal(ctx context.Context, b *base, c *core) []func(context.Context) {
 	return []func(context.Context){socket.Run}
 }
 
-// summaries are a line of each pod, by name.
-func summaries(b *base, c *core) (all []story.Summary) {
-	for _, pod := range c.podsWithStatus() {
-		all = append(all, tell(b, c, pod).Summary)
-	}
-	slices.SortFunc(all, func(a, b story.Summary) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID)) })
-	return all
-}
-
 // tell tells a pod's story from what is known of it now.
 func tell(b *base, c *core, pod *corev1.Pod) story.Story {
 	in := story.Input{Pod: pod, Events: b.local.Events(pod.UID), Trouble: c.node.Trouble(), Pulls: b.local.Pulls(), Attaching: c.csi.Attaching(pod.UID), Now: time.Now()}
 	if recorder := b.timeline.recorder; recorder != nil { // part: timeline, kubelet/timeline
-		for _, step := range recorder.Steps(pod.UID) {
+		for _, step := range recorder.Steps(string(pod.UID)) {
 			in.Steps = append(in.Steps, step.Step)
 		}
 		for _, held := range b.timeline.steps.Held() {

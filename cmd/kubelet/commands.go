@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"path"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -19,7 +20,11 @@ import (
 	"golang.org/x/term"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/remotecommand"
+	clientspdy "k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/streaming/pkg/httpstream/spdy"
 
 	"minikubelet/kubelet/local"
 	"minikubelet/kubelet/timeline/story"
@@ -28,54 +33,45 @@ import (
 // command is something that this program asks a kubelet on the same machine, over its local socket.
 type command struct {
 	name, args, usage string
-	flags             func(*pflag.FlagSet, *options)
-	run               func(ctx context.Context, c *asker) error
+	flags             string // those of asker.flags that it takes besides --root-dir and --namespace
+	run               func(ctx context.Context, a *asker) error
 }
 
-// options are the flags of all commands.
-type options struct {
-	rootDir, output, container, tail, grace  string
-	follow, previous, timestamps, stdin, tty bool
-}
-
-// asker is a command that was given.
+// asker is a command that was given, with its flags.
 type asker struct {
 	*local.Client
-	options
 	args []string // without flags
 	rest []string // after --
 	out  io.Writer
+
+	rootDir, namespace, output, container, tail, grace string
+	follow, previous, timestamps, stdin, tty           bool
 }
 
 var commands = []command{
-	{"explain", "pod [NAMESPACE/]NAME", "why a pod does not run or was restarted, what to do about it, and its life so far",
-		func(set *pflag.FlagSet, o *options) {
-			set.StringVarP(&o.output, "output", "o", "", "json for programs")
-		}, explain},
-	{"pods", "", "the pods on this node", nil, listPods},
-	{"watch", "", "the pods on this node, live, and why those wait that do not run", nil, watch},
-	{"logs", "[NAMESPACE/]POD", "what a container wrote",
-		func(set *pflag.FlagSet, o *options) {
-			containerFlag(set, o)
-			set.BoolVarP(&o.follow, "follow", "f", false, "print what it writes from now on too, until Ctrl-C")
-			set.BoolVarP(&o.previous, "previous", "p", false, "what its instance before the last restart wrote")
-			set.BoolVar(&o.timestamps, "timestamps", false, "each line with its time")
-			set.StringVar(&o.tail, "tail", "", "print only so many lines at the end")
-		}, logs},
-	{"exec", "[NAMESPACE/]POD -- COMMAND [ARGS...]", "run a command in a container",
-		func(set *pflag.FlagSet, o *options) {
-			containerFlag(set, o)
-			set.BoolVarP(&o.stdin, "stdin", "i", false, "pass on what is typed")
-			set.BoolVarP(&o.tty, "tty", "t", false, "give it a terminal")
-		}, execute},
-	{"stop", "[NAMESPACE/]POD", "end a static pod until its manifest changes or the kubelet starts",
-		func(set *pflag.FlagSet, o *options) {
-			set.StringVar(&o.grace, "grace-period", "", "seconds between SIGTERM and SIGKILL, if that is less than the pod's own")
-		}, stopPod},
+	{"explain", "pod [NAMESPACE/]NAME", "why a pod does not run or was restarted, what to do about it, and its life so far", "output", explain},
+	{"pods", "", "the pods on this node", "", listPods},
+	{"watch", "", "the pods on this node, live, and why those wait that do not run", "", watch},
+	{"logs", "[NAMESPACE/]POD", "what a container wrote", "container follow previous timestamps tail", logs},
+	{"exec", "[NAMESPACE/]POD -- COMMAND [ARGS...]", "run a command in a container", "container stdin tty", execute},
+	{"stop", "[NAMESPACE/]POD", "end a static pod until its manifest changes or the kubelet starts", "grace-period", stopPod},
 }
 
-func containerFlag(set *pflag.FlagSet, o *options) {
-	set.StringVarP(&o.container, "container", "c", "", "container of the pod; its first by default")
+// flags are those of all commands.
+func (a *asker) flags() *pflag.FlagSet {
+	set := pflag.NewFlagSet("", pflag.ContinueOnError)
+	set.StringVar(&a.rootDir, "root-dir", cmp.Or(os.Getenv("KUBELET_ROOT_DIR"), "/var/lib/kubelet"), "the kubelet's root directory, in which its socket is; $KUBELET_ROOT_DIR by default")
+	set.StringVarP(&a.namespace, "namespace", "n", "", "namespace, as with kubectl; by default that of a pod is default, and lists have all")
+	set.StringVarP(&a.output, "output", "o", "", "json for programs")
+	set.StringVarP(&a.container, "container", "c", "", "container of the pod; its first by default")
+	set.BoolVarP(&a.follow, "follow", "f", false, "print what it writes from now on too, until Ctrl-C")
+	set.BoolVarP(&a.previous, "previous", "p", false, "what its instance before the last restart wrote")
+	set.BoolVar(&a.timestamps, "timestamps", false, "each line with its time")
+	set.StringVar(&a.tail, "tail", "", "print only so many lines at the end")
+	set.BoolVarP(&a.stdin, "stdin", "i", false, "pass on what is typed")
+	set.BoolVarP(&a.tty, "tty", "t", false, "give it a terminal")
+	set.StringVar(&a.grace, "grace-period", "", "seconds between SIGTERM and SIGKILL, if that is less than the pod's own")
+	return set
 }
 
 // line is how the command is given.
@@ -106,12 +102,11 @@ func (c *command) main(args []string) {
 // ask runs a command.
 func (c *command) ask(args []string, out io.Writer) error {
 	a := &asker{out: out}
-	set := pflag.NewFlagSet("kubelet "+c.name, pflag.ContinueOnError)
-	set.SetOutput(out)
-	set.StringVar(&a.rootDir, "root-dir", cmp.Or(os.Getenv("KUBELET_ROOT_DIR"), "/var/lib/kubelet"), "the kubelet's root directory, in which its socket is; $KUBELET_ROOT_DIR by default")
-	if c.flags != nil {
-		c.flags(set, &a.options)
+	all, set := a.flags(), pflag.NewFlagSet("kubelet "+c.name, pflag.ContinueOnError)
+	for name := range strings.FieldsSeq("root-dir namespace " + c.flags) {
+		set.AddFlag(all.Lookup(name))
 	}
+	set.SetOutput(out)
 	set.Usage = func() {
 		fmt.Fprintf(out, "%s\n\n  %s\n\n%s", c.usage, c.line(), set.FlagUsages())
 	}
@@ -142,24 +137,17 @@ func (c *command) ask(args []string, out io.Writer) error {
 
 // pod is the one that the last argument names, and the container that is meant of it.
 func (a *asker) pod(ctx context.Context) (pod *corev1.Pod, container string, err error) {
-	if pod, err = a.Find(ctx, a.args[len(a.args)-1]); err != nil {
+	if pod, err = a.Find(ctx, path.Join(a.namespace, a.args[len(a.args)-1])); err != nil {
 		return nil, "", err
 	}
-	if a.container != "" {
-		return pod, a.container, nil
-	}
-	return pod, pod.Spec.Containers[0].Name, nil
+	return pod, cmp.Or(a.container, pod.Spec.Containers[0].Name), nil
 }
 
 func explain(ctx context.Context, a *asker) error {
 	if kind := a.args[0]; kind != "pod" {
 		return fmt.Errorf("explain: only a pod can be explained, not %q: kubelet explain pod [NAMESPACE/]NAME", kind)
 	}
-	pod, _, err := a.pod(ctx)
-	if err != nil {
-		return err
-	}
-	return a.print(ctx, http.MethodGet, url.Values{"output": {a.output}}, "story", pod.Namespace, pod.Name)
+	return a.print(ctx, http.MethodGet, url.Values{"output": {a.output}}, "story", false)
 }
 
 // help lists the commands.
@@ -172,7 +160,7 @@ func help(out io.Writer) {
 
 // listPods prints the pods as they are now.
 func listPods(ctx context.Context, a *asker) error {
-	return a.Watch(ctx, func(lines []story.Summary) bool {
+	return a.Watch(ctx, a.namespace, func(lines []story.Summary) bool {
 		fmt.Fprint(a.out, table(lines, time.Now()))
 		return false
 	})
@@ -194,31 +182,54 @@ func table(lines []story.Summary, now time.Time) string {
 	return text.String()
 }
 
-// watch prints the pods as they change: a picture that is drawn anew on a terminal, and lines elsewhere.
+// watch prints the pods as they change: a picture that is drawn anew on a terminal, and lines elsewhere. When the kubelet ends it says
+// so, and begins anew with the next one.
 func watch(ctx context.Context, a *asker) error {
-	file, ok := a.out.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {
-		return a.Watch(ctx, differences(a.out))
+	show, say := differences, func(text string) { fmt.Fprintln(a.out, time.Now().Format(time.TimeOnly), text) }
+	if file, ok := a.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {
+		show, say = pictures, func(text string) { fmt.Fprint(file, home+clearLine+text+clearBelow) }
+		fmt.Fprint(file, enterScreen)
+		defer fmt.Fprint(file, leaveScreen)
 	}
-	fmt.Fprint(file, enterScreen)
-	defer fmt.Fprint(file, leaveScreen)
-	return a.Watch(ctx, func(lines []story.Summary) bool {
-		width, height, err := term.GetSize(int(file.Fd()))
+	for first := true; ; first = false {
+		answered, on := false, show(a.out)
+		err := a.Watch(ctx, a.namespace, func(lines []story.Summary) bool {
+			answered = true
+			return on(lines)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case first && !answered:
+			return err
+		case answered:
+			say(err.Error() + "; it is waited for")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// pictures returns what draws the pods on a terminal.
+func pictures(out io.Writer) func([]story.Summary) bool {
+	return func(lines []story.Summary) bool {
+		width, height, err := term.GetSize(int(out.(*os.File).Fd()))
 		if err != nil || width == 0 || height == 0 { // a serial line does not know its size
 			width, height = 80, 24
 		}
-		fmt.Fprint(file, picture(lines, time.Now(), width, height))
+		fmt.Fprint(out, picture(lines, time.Now(), width, height))
 		return true
-	})
+	}
 }
 
 // differences returns what prints a line for each pod that is another than before.
 func differences(out io.Writer) func([]story.Summary) bool {
 	told := map[types.UID]string{}
 	return func(lines []story.Summary) bool {
-		here, now := map[types.UID]bool{}, time.Now().Format("15:04:05")
+		here, now := map[types.UID]string{}, time.Now().Format(time.TimeOnly)
 		for _, l := range lines {
-			here[l.UID] = true
 			text := fmt.Sprintf("%s %s %d/%d", l.Name, l.State, l.Ready, l.Of)
 			if l.Restarts > 0 {
 				text += fmt.Sprintf(" restarts %d", l.Restarts)
@@ -229,14 +240,14 @@ func differences(out io.Writer) func([]story.Summary) bool {
 			if told[l.UID] != text {
 				fmt.Fprintln(out, now, text)
 			}
-			told[l.UID] = text
+			here[l.UID] = text
 		}
 		for uid, text := range told {
-			if !here[uid] {
+			if here[uid] == "" {
 				fmt.Fprintln(out, now, strings.Fields(text)[0], "gone")
-				delete(told, uid)
 			}
 		}
+		told = here
 		return true
 	}
 }
@@ -267,4 +278,131 @@ func picture(lines []story.Summary, now time.Time, width, height int) string {
 		rows[i] = clearLine + row
 	}
 	return home + strings.Join(rows, "\r\n") + clearBelow
+}
+
+// logs prints what a container wrote.
+func logs(ctx context.Context, a *asker) error {
+	query := url.Values{"tailLines": {a.tail}, "follow": {fmt.Sprint(a.follow)}, "previous": {fmt.Sprint(a.previous)}, "timestamps": {fmt.Sprint(a.timestamps)}}
+	return a.print(ctx, http.MethodGet, query, "containerLogs", true)
+}
+
+// stopPod ends a static pod and waits until it has ended.
+func stopPod(ctx context.Context, a *asker) error {
+	return a.print(ctx, http.MethodPost, url.Values{"gracePeriod": {a.grace}}, "stop", false)
+}
+
+// print prints what is answered to a request about the pod, or about its container.
+func (a *asker) print(ctx context.Context, method string, query url.Values, what string, ofContainer bool) error {
+	pod, container, err := a.pod(ctx)
+	if err != nil {
+		return err
+	}
+	of := []string{what, pod.Namespace, pod.Name}
+	if ofContainer {
+		of = append(of, container)
+	}
+	body, err := a.Do(ctx, method, query, of...)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.Copy(a.out, body); err != nil && ctx.Err() == nil {
+		return local.BrokenOff(err)
+	}
+	return nil
+}
+
+// execute runs a command in a container, with this program's input and output.
+func execute(ctx context.Context, a *asker) error {
+	pod, container, err := a.pod(ctx)
+	if err != nil {
+		return err
+	}
+	o := remotecommand.StreamOptions{Stdout: a.out, Stderr: os.Stderr, Tty: a.tty}
+	query := url.Values{corev1.ExecStdoutParam: {"1"}, "command": a.rest}
+	if a.stdin {
+		o.Stdin = os.Stdin
+		query.Set(corev1.ExecStdinParam, "1")
+	}
+	if a.tty {
+		o.Stderr = nil
+		query.Set(corev1.ExecTTYParam, "1")
+		in := int(os.Stdin.Fd())
+		before, err := term.MakeRaw(in) // every key is the command's
+		if err != nil {
+			return fmt.Errorf("exec: --tty needs a terminal as standard input: %w", err)
+		}
+		defer func() { _ = term.Restore(in, before) }()
+		changed := make(sizes, 1)
+		changed <- syscall.SIGWINCH // the size that it has now
+		signal.Notify(changed, syscall.SIGWINCH)
+		o.TerminalSizeQueue = changed
+	} else {
+		query.Set(corev1.ExecStderrParam, "1")
+	}
+	tripper, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{UpgradeTransport: a.Transport, PingPeriod: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	target := a.URL(query, "exec", pod.Namespace, pod.Name, container)
+	end := &ends{SpdyRoundTripper: tripper}
+	executor, err := remotecommand.NewSPDYExecutorForTransports(tripper, clientspdy.NewUpgraderForStreaming(end), http.MethodPost, target)
+	if err != nil {
+		return err
+	}
+	if err := executor.StreamWithContext(ctx, o); err != nil {
+		return fmt.Errorf("exec: %w", err)
+	}
+	if !end.told {
+		return errors.New("exec: the connection was lost before the command's end was known")
+	}
+	return nil
+}
+
+// ends notes whether the kubelet told of a command's end: a connection that is lost ends its streams as a command does that succeeds.
+type ends struct {
+	*spdy.SpdyRoundTripper
+	httpstream.Connection
+	told bool
+}
+
+// NewConnection implements httpstream.UpgradeRoundTripper.
+func (e *ends) NewConnection(answer *http.Response) (_ httpstream.Connection, err error) {
+	e.Connection, err = e.SpdyRoundTripper.NewConnection(answer)
+	return e, err
+}
+
+// CreateStream implements httpstream.Connection.
+func (e *ends) CreateStream(header http.Header) (httpstream.Stream, error) {
+	stream, err := e.Connection.CreateStream(header)
+	if err == nil && header.Get(corev1.StreamType) == corev1.StreamTypeError {
+		return endStream{stream, e}, nil
+	}
+	return stream, err
+}
+
+// endStream is the one that the end is told on.
+type endStream struct {
+	httpstream.Stream
+	of *ends
+}
+
+// Read implements io.Reader.
+func (s endStream) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	s.of.told = s.of.told || n > 0
+	return n, err
+}
+
+// sizes has a signal when the terminal has another size.
+type sizes chan os.Signal
+
+// Next implements remotecommand.TerminalSizeQueue.
+func (changed sizes) Next() *remotecommand.TerminalSize {
+	<-changed
+	width, height, err := term.GetSize(int(os.Stdin.Fd()))
+	if err != nil {
+		return nil
+	}
+	return &remotecommand.TerminalSize{Width: uint16(width), Height: uint16(height)}
 }

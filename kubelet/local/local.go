@@ -45,8 +45,6 @@ type Options struct {
 	Pods func() []*corev1.Pod
 	// Story returns one pod's story.
 	Story func(*corev1.Pod) story.Story
-	// Summaries returns one line for each pod, sorted by name.
-	Summaries func() []story.Summary
 	// Stop ends a pod on this node. The channel is closed when nothing of it runs any more.
 	Stop func(pod *corev1.Pod, gracePeriod *int64) <-chan struct{}
 }
@@ -105,6 +103,15 @@ func (l *Local) Changed() {
 // Run answers until ctx ends.
 func (l *Local) Run(ctx context.Context) { l.Server.Port(l.listener).Run(ctx) }
 
+// Summaries returns a line of each pod, by name.
+func (l *Local) Summaries() (all []story.Summary) {
+	for _, pod := range l.Pods() {
+		all = append(all, l.Story(pod).Summary)
+	}
+	slices.SortFunc(all, func(a, b story.Summary) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID)) })
+	return all
+}
+
 func (l *Local) pod(r *http.Request) (*corev1.Pod, error) {
 	pods, namespace, name := l.Pods(), r.PathValue("namespace"), r.PathValue("pod")
 	if i := slices.IndexFunc(pods, func(p *corev1.Pod) bool { return p.Namespace == namespace && p.Name == name }); i >= 0 {
@@ -133,14 +140,16 @@ const (
 	again    = time.Second            // when all is told again, since pulls go on and pods age without a change
 )
 
-// watch sends a line of each pod, all at once, and again after each change and after a while.
+// watch sends a line of each pod, of those of a namespace if it is asked for, all at once, and again after each change and after a while.
 func (l *Local) watch(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
+	namespace := r.URL.Query().Get("namespace")
 	for {
 		l.mu.Lock()
 		next := l.changed
 		l.mu.Unlock()
-		if err := errors.Join(json.NewEncoder(w).Encode(l.Summaries()), http.NewResponseController(w).Flush()); err != nil {
+		lines := slices.DeleteFunc(l.Summaries(), func(s story.Summary) bool { return namespace != "" && !strings.HasPrefix(s.Name, namespace+"/") })
+		if err := errors.Join(json.NewEncoder(w).Encode(lines), http.NewResponseController(w).Flush()); err != nil {
 			return err
 		}
 		select {
@@ -195,15 +204,10 @@ func (l *Local) Record(e *corev1.Event) {
 	defer l.Changed()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	uid, at := e.InvolvedObject.UID, e.LastTimestamp.Time
-	if at.IsZero() {
-		at = time.Now()
-	}
+	uid, at := e.InvolvedObject.UID, cmp.Or(e.LastTimestamp.Time, time.Now())
+	_, container, _ := strings.Cut(strings.TrimSuffix(e.InvolvedObject.FieldPath, "}"), "{") // spec.containers{name}
 	took := story.Event{
-		First: at, Last: at, Count: 1, Warning: e.Type == corev1.EventTypeWarning, Reason: e.Reason, Message: e.Message,
-	}
-	if _, name, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok { // spec.containers{name}
-		took.Container = strings.TrimSuffix(name, "}")
+		First: at, Last: at, Count: 1, Warning: e.Type == corev1.EventTypeWarning, Reason: e.Reason, Message: e.Message, Container: container,
 	}
 	list := l.eventsOf(uid)
 	if i := slices.IndexFunc(list, func(o story.Event) bool {
@@ -230,17 +234,15 @@ func (l *Local) Events(uid types.UID) []story.Event {
 	return slices.Clone(l.eventsOf(uid))
 }
 
-// Pulling says how far a layer of an image is that is being pulled. Only a runtime in the same process tells.
+// Pulling says how far a layer of an image is that is being pulled; without a layer, that the image is there, or is begun with anew.
+// Only a runtime in the same process tells.
 func (l *Local) Pulling(image, layer string, done, total int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.layers[[2]string{image, layer}] = story.Pull{Image: image, Done: done, Total: total}
-}
-
-// Pulled says that an image is there, or is begun with anew.
-func (l *Local) Pulled(image string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if layer != "" {
+		l.layers[[2]string{image, layer}] = story.Pull{Image: image, Done: done, Total: total}
+		return
+	}
 	maps.DeleteFunc(l.layers, func(_ [2]string, p story.Pull) bool { return p.Image == image })
 }
 
@@ -264,12 +266,10 @@ type Client struct {
 
 // NewClient makes a client of the kubelet with that root directory; it does not connect.
 func NewClient(rootDir string) *Client {
-	c := &Client{path: Path(rootDir)}
-	c.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", c.path)
-	}}
-	return c
+	path := Path(rootDir)
+	return &Client{path, &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
 }
 
 // URL is the address of a request, without what is empty of the query.
@@ -323,24 +323,21 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 	named := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
 		return p.Name != short && (p.Name != short+"-"+p.Spec.NodeName || !podinfo.IsStatic(&p))
 	})
-	answer := []string{fmt.Sprintf("pod %s/%s is not on this node", namespace, short)}
-	for _, exact := range []bool{true, false} {
-		for i := range named {
-			if p := &named[i]; p.Namespace == namespace && (p.Name == short || !exact) {
-				return p, nil
-			}
-		}
+	slices.SortStableFunc(named, func(a, b corev1.Pod) int { return cmp.Compare(len(a.Name), len(b.Name)) }) // the name as it is comes first
+	if i := slices.IndexFunc(named, func(p corev1.Pod) bool { return p.Namespace == namespace }); i >= 0 {
+		return &named[i], nil
 	}
+	answer := []string{fmt.Sprintf("pod %s/%s is not on this node", namespace, short)}
 	for _, p := range named {
 		answer = append(answer, fmt.Sprintf("but %s/%s is", p.Namespace, p.Name))
 	}
 	return nil, errors.New(strings.Join(answer, ", "))
 }
 
-// Watch calls on with a line of each pod, and again after each change and each second, until ctx or the kubelet ends or on wants no
-// more.
-func (c *Client) Watch(ctx context.Context, on func([]story.Summary) (more bool)) error {
-	body, err := c.Do(ctx, http.MethodGet, nil, "watch")
+// Watch calls on with a line of each pod of the namespace, "" for all, and again after each change and each second, until ctx or the
+// kubelet ends or on wants no more.
+func (c *Client) Watch(ctx context.Context, namespace string, on func([]story.Summary) (more bool)) error {
+	body, err := c.Do(ctx, http.MethodGet, url.Values{"namespace": {namespace}}, "watch")
 	if err != nil {
 		return err
 	}

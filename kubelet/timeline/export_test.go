@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,13 @@ func TestExport(t *testing.T) {
 	get("/steps.json", &steps)
 	if len(steps) != 3*14+1 {
 		t.Errorf("%d steps are exported", len(steps))
+	}
+	for _, pod := range []string{"", "?pod=uid-web", "?pod="} {
+		var ordered []struct{ Start time.Time }
+		get("/steps.json"+pod, &ordered)
+		if len(ordered) == 0 || !slices.IsSortedFunc(ordered, func(a, b struct{ Start time.Time }) int { return a.Start.Compare(b.Start) }) {
+			t.Errorf("/steps.json%s is not by the steps' beginning", pod)
+		}
 	}
 	for _, key := range []string{"name", "id", "parent", "trace", "pod", "podName", "start", "end", "why", "function", "file", "line", "before", "after"} {
 		found := false

@@ -129,9 +129,7 @@ func (s *StepMode) Unary(ctx context.Context, method string, request, reply any,
 	}
 	if edit != nil {
 		create = proto.CloneOf(create)
-		if err := edit.apply(create.Config); err != nil {
-			return err
-		}
+		_ = edit.apply(create.Config) // Release has tried it
 		trace.SpanFromContext(ctx).AddEvent("step mode: the request was changed")
 		request = create
 	}
@@ -294,14 +292,14 @@ func ParseChaos(text string) (*Chaos, error) {
 	return c, nil
 }
 
-var chaosParts = regexp.MustCompile(`^([^=]*)=(error|hang|delay)(?:\((.*)\))?:(.*)$`)
+var chaosParts = regexp.MustCompile(`^([^=]*)=(?:(error|hang)|delay\((.+)\)):(.*)$`)
 
 func parseChaos(word string) (rule chaosRule, err error) {
 	parts := chaosParts.FindStringSubmatch(word)
-	if parts == nil || (parts[2] == "delay") != (parts[3] != "") {
+	if parts == nil {
 		return rule, errors.New(chaosForm)
 	}
-	rule = chaosRule{method: parts[1], kind: parts[2]}
+	rule = chaosRule{method: parts[1], kind: cmp.Or(parts[2], "delay")}
 	if rule.probability, err = strconv.ParseFloat(parts[4], 64); err != nil || !(rule.probability > 0 && rule.probability <= 1) {
 		return rule, fmt.Errorf("the probability is %q: %s", parts[4], chaosForm)
 	}

@@ -19,11 +19,14 @@ import (
 const script = "serve \\n\n\nall\n"
 
 // create calls CreateContainer for default/web as the kubelet does, and returns what was sent.
-func (n *node) create(t *testing.T, steps *StepMode) (sent *runtimeapi.CreateContainerRequest) {
+func (n *node) create(t *testing.T, steps *StepMode, args ...string) (sent *runtimeapi.CreateContainerRequest) {
+	if args == nil {
+		args = []string{script}
+	}
 	ctx, span := begin(t.Context(), n.provider.Tracer(tracer), "startContainer", "web", attribute.String("k8s.container.name", "main"))
 	defer span.End()
 	request := &runtimeapi.CreateContainerRequest{Config: &runtimeapi.ContainerConfig{
-		Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, Args: []string{script}, Envs: []*runtimeapi.KeyValue{{Key: "COLOR", Value: []byte("red")}},
+		Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, Args: args, Envs: []*runtimeapi.KeyValue{{Key: "COLOR", Value: []byte("red")}},
 	}}
 	err := steps.Unary(ctx, "/runtime.v1.RuntimeService/CreateContainer", request, nil, nil, func(_ context.Context, _ string, got, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
 		sent = got.(*runtimeapi.CreateContainerRequest)
@@ -57,7 +60,7 @@ func TestModeFlags(t *testing.T) {
 	for text, want := range map[string]string{
 		"RunPodSandbox=error:0.3": "", "*=hang:0.01,PullImage=delay(2s):1": "", "": "",
 		"RunPodSandbox=error": "want METHOD", "RunPodSandbox=error:0": "the probability", "RunPodSandbox=error:1.1": "the probability", "RunPodSandbox=error:NaN": "the probability", "Run=error:1": "no CRI method",
-		"RunPodSandbox=delay:1": "want METHOD", "RunPodSandbox=delay(2):1": "the delay", "RunPodSandbox=delay(2s:1": "want METHOD", "RunPodSandbox=delay(-2s):1": "the delay", "RunPodSandbox=crash:1": "want METHOD", "RunPodSandbox:0.3": "want METHOD", "*=hang(1s):1": "want METHOD", ",": "want METHOD",
+		"RunPodSandbox=delay:1": "want METHOD", "RunPodSandbox=delay(2):1": "the delay", "RunPodSandbox=delay(2s:1": "want METHOD", "RunPodSandbox=delay(-2s):1": "the delay", "RunPodSandbox=crash:1": "want METHOD", "RunPodSandbox=error():1": "want METHOD", "RunPodSandbox=hang():1": "want METHOD", "RunPodSandbox=error(1s):1": "want METHOD", "RunPodSandbox:0.3": "want METHOD", "*=hang(1s):1": "want METHOD", ",": "want METHOD",
 	} {
 		c, err := ParseChaos(text)
 		if want != "" && (err == nil || !strings.HasPrefix(err.Error(), "--chaos: ") || !strings.Contains(err.Error(), want)) || want == "" && (err != nil || (c == nil) != (text == "")) {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -91,8 +90,7 @@ func (p *Page) Run(ctx context.Context, now func() State) {
 		Handler: p.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
+	defer context.AfterFunc(ctx, func() { server.Close() })()
 	logger.Info("The timeline can be seen", "link", p.Link())
 	if err := server.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
 		logger.Error(err, "The timeline's page has ended")
@@ -127,16 +125,15 @@ func (p *Page) guard(next http.Handler) http.Handler {
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
-		if !loopback((&url.URL{Host: r.Host}).Hostname()) {
+		switch {
+		case !loopback((&url.URL{Host: r.Host}).Hostname()):
 			http.Error(w, "this is served for loopback addresses only", http.StatusMisdirectedRequest)
-			return
-		}
-		if p.authorized(r) {
+		case !p.authorized(r):
+			http.Error(w, "the link that the kubelet printed at its start leads here; a new start has a new one", http.StatusUnauthorized)
+		default:
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			next.ServeHTTP(w, r)
-			return
 		}
-		http.Error(w, "the link that the kubelet printed at its start leads here; a new start has a new one", http.StatusUnauthorized)
 	})
 }
 
@@ -215,7 +212,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 
 // step sends all that is known of one step, with its source.
 func (p *Page) step(w http.ResponseWriter, r *http.Request) {
-	steps := p.recorder.Steps(types.UID(r.URL.Query().Get("pod")))
+	steps := p.recorder.Steps(r.URL.Query().Get("pod"))
 	at := slices.IndexFunc(steps, func(s Step) bool { return s.ID.String() == r.URL.Query().Get("id") })
 	if at < 0 {
 		http.Error(w, "the step is not kept any more", http.StatusNotFound)
@@ -223,8 +220,7 @@ func (p *Page) step(w http.ResponseWriter, r *http.Request) {
 	}
 	step := steps[at]
 	step.What = table()[step.Name][0]
-	code := locate(&step, steps)
-	reply(w, map[string]any{"step": step, "code": code})
+	reply(w, map[string]any{"step": step, "code": locate(&step, steps)})
 }
 
 // release lets a held step go on.
@@ -235,17 +231,13 @@ func (p *Page) release(w http.ResponseWriter, r *http.Request) {
 	}
 	body := json.NewDecoder(r.Body)
 	body.DisallowUnknownFields()
-	err := body.Decode(&ask)
-	if err != nil {
-		err = fmt.Errorf(`want {"id": NUMBER}, and "edit": {"command": [...], "args": [...], "env": ["NAME=VALUE"]} to change what is sent: %w`, err)
-	} else {
-		err = p.steps.Release(ask.ID, ask.Edit)
-	}
-	if err != nil {
+	if err := body.Decode(&ask); err != nil {
+		http.Error(w, fmt.Sprint(`want {"id": NUMBER}, and "edit": {"command": [...], "args": [...], "env": ["NAME=VALUE"]} to change what is sent: `, err), http.StatusBadRequest)
+	} else if err := p.steps.Release(ask.ID, ask.Edit); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+	} else {
+		w.WriteHeader(http.StatusNoContent)
 	}
-	w.WriteHeader(http.StatusNoContent)
 }
 
 func reply(w http.ResponseWriter, data any) {
@@ -253,12 +245,10 @@ func reply(w http.ResponseWriter, data any) {
 	_ = json.NewEncoder(w).Encode(data)
 }
 
-// exported returns the steps that a request asks for: those of one pod, of the node, or all.
+// exported returns the steps that a request asks for, by their beginning: those of one pod, of the node, or all.
 func (p *Page) exported(r *http.Request) []Step {
-	if r.URL.Query().Has("pod") {
-		return p.recorder.Steps(types.UID(r.URL.Query().Get("pod")))
-	}
-	steps, _ := p.recorder.Since(0, math.MaxInt)
+	steps := p.recorder.Steps(r.URL.Query()["pod"]...)
+	slices.SortStableFunc(steps, func(a, b Step) int { return a.Start.Compare(b.Start) })
 	return steps
 }
 
@@ -271,7 +261,6 @@ func (p *Page) perfetto(w http.ResponseWriter, r *http.Request) {
 			steps[i].End = now
 		}
 	}
-	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Or(a.Start.Compare(b.Start), b.End.Compare(a.End)) })
 	groups, events := map[types.UID]int{}, []map[string]any{}
 	describe := func(what string, pid, tid int, name string) {
 		events = append(events, map[string]any{"name": what, "ph": "M", "pid": pid, "tid": tid, "args": map[string]any{"name": name}})

@@ -46,7 +46,7 @@ type Recorder struct {
 // history is what is kept of one pod.
 type history struct {
 	name   string  // NAMESPACE/NAME
-	steps  []*Step // by their beginning
+	steps  []*Step // as they were told of
 	short  int     // so many of the first steps have lost what they changed, for room
 	bytes  int
 	change uint64 // of the last step that changed
@@ -166,7 +166,7 @@ func (r *Recorder) update(step *Step, span sdktrace.ReadOnlySpan) {
 // refresh reads what steps that go on have noted since. Callers hold mu.
 func (r *Recorder) refresh() {
 	for _, of := range r.open {
-		if n := len(of.span.Events()); n != of.notes {
+		if n := len(of.span.Events()) + of.span.DroppedEvents(); n != of.notes {
 			of.notes = n
 			r.update(of.step, of.span)
 		}
@@ -189,14 +189,16 @@ func (r *Recorder) Shutdown(context.Context) error { return nil }
 // ForceFlush is Shutdown.
 func (r *Recorder) ForceFlush(context.Context) error { return nil }
 
-// Steps returns what is kept of a pod's steps, or of the node's for "", by their beginning.
-func (r *Recorder) Steps(pod types.UID) []Step {
+// Steps returns what is kept of pods' steps, of the node's for "", in the order in which they were told of; all without pods.
+func (r *Recorder) Steps(pods ...string) (steps []Step) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refresh()
-	var steps []Step
-	if h := r.pods[pod]; h != nil {
-		for _, step := range h.steps {
+	for uid, pod := range r.pods {
+		if len(pods) > 0 && !slices.Contains(pods, string(uid)) {
+			continue
+		}
+		for _, step := range pod.steps {
 			steps = append(steps, *step)
 		}
 	}
@@ -231,8 +233,7 @@ func (r *Recorder) Since(change uint64, limit int) (steps []Step, next uint64) {
 		}
 	}
 	slices.SortFunc(found, func(a, b *Step) int { return cmp.Compare(a.Change, b.Change) })
-	next = r.change
-	if len(found) > limit {
+	if next = r.change; len(found) > limit {
 		found = found[:limit]
 		next = found[limit-1].Change
 	}

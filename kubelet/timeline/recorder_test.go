@@ -86,6 +86,21 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// TestManyNotes: each of a step's notes is told of, however many came before.
+func TestManyNotes(t *testing.T) {
+	r := NewRecorder()
+	_, pull := begin(t.Context(), newTracer(r), "pullImage", "u1")
+	defer pull.End()
+	for i := range 300 {
+		_, before := r.Since(0, 10)
+		pull.AddEvent(fmt.Sprint(i, " of 300 MB"))
+		changed, _ := r.Since(before, 10)
+		if len(changed) != 1 || changed[0].Notes[len(changed[0].Notes)-1].Text != fmt.Sprint(i, " of 300 MB") {
+			t.Fatalf("after note %d: %+v", i, changed)
+		}
+	}
+}
+
 // TestCalls: a call is a step of its pod on both sides of the socket.
 func TestCalls(t *testing.T) {
 	r := NewRecorder()
@@ -133,7 +148,7 @@ func TestBounds(t *testing.T) {
 	if got := len(r.Pods()); got != maxPods {
 		t.Errorf("%d pods are kept", got)
 	}
-	last := r.Steps(types.UID(fmt.Sprint("u", maxPods+49)))
+	last := r.Steps(fmt.Sprint("u", maxPods+49))
 	if len(last) > maxSteps || last[len(last)-1].Name != fmt.Sprint("step ", maxSteps+9) {
 		t.Errorf("%d steps are kept", len(last))
 	}

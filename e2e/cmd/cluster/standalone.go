@@ -149,7 +149,7 @@ func follow(ctx context.Context, s *stack.Stack, tell func(story.Summary)) {
 	client := local.NewClient(s.RootDir())
 	seen, progressed := map[string]string{}, map[string]time.Time{}
 	for ctx.Err() == nil {
-		_ = client.Watch(ctx, func(lines []story.Summary) bool { // an error says that it is starting, or has ended
+		_ = client.Watch(ctx, "", func(lines []story.Summary) bool { // an error says that it is starting, or has ended
 			for _, l := range lines {
 				text := l.State + l.Cause + l.IP
 				going := l.Progress != "" && time.Since(progressed[l.Name]) >= progressEvery

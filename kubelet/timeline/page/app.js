@@ -42,17 +42,14 @@ function closeStep() {
   $("steps").focus();
 }
 
-// render draws everything that has changed, in the next frame.
-let due = false, lastDraw = 0;
+// render draws everything that has changed, soon: ten times a second is live.
+let due = 0, lastDraw = 0;
 function render() {
-  if (due) return;
-  due = true;
-  requestAnimationFrame((at) => {
-    due = false;
-    if (at - lastDraw < 90 && !document.hidden) { setTimeout(render, 90); return; } // ten times a second is live
-    lastDraw = at;
+  due ||= setTimeout(() => {
+    due = 0;
+    lastDraw = performance.now();
     draw();
-  });
+  }, lastDraw + 90 - performance.now());
 }
 
 function draw() {
@@ -127,7 +124,7 @@ const keys = [
   ["z", "only this step and its parts, and all again", { z: onlyThis }],
   ["p", "pause and go on", { p: setPause }],
   ["t", "dark or light", { t: () => setTheme(dark() ? "light" : "dark") }],
-  ["r", "release the first held step", { r: () => $("held").querySelector("button.primary")?.click() }],
+  ["r", "release the first held step", { r: () => $("held").querySelector("form:not([data-sent]) button")?.click() }],
   ["?", "this list", { "?": () => $("keys").showModal() }],
 ];
 const act = Object.assign({}, ...keys.map(([, , does]) => does));

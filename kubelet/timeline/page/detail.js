@@ -12,14 +12,9 @@ export async function open(step, close) {
   pane.hidden = false;
   pane.dataset.step = step.id;
   if (!same) pane.scrollTop = 0;
-  let answer = { step };
-  try {
-    const response = await fetch(`/step?${new URLSearchParams({ pod: step.pod, id: step.id })}`);
-    if (response.ok) answer = await response.json();
-    else answer.gone = (await response.text()).trim();
-  } catch {
-    answer.gone = "the kubelet does not answer";
-  }
+  const answer = await fetch(`/step?${new URLSearchParams({ pod: step.pod, id: step.id })}`)
+    .then(async (response) => (response.ok ? response.json() : { step, gone: (await response.text()).trim() }))
+    .catch(() => ({ step, gone: "the kubelet does not answer" }));
   if (mine !== asked) return;
   replace(pane, JSON.stringify([step.id, took(end(step) - step.from), answer]), () => show(step, answer, close));
 }
@@ -27,8 +22,7 @@ export async function open(step, close) {
 export function close() {
   asked++;
   $("detail").hidden = true;
-  delete $("detail").dataset.step;
-  delete $("detail").dataset.key;
+  $("detail").dataset.step = $("detail").dataset.key = "";
 }
 
 function show(step, { step: full, code, gone }, close) {

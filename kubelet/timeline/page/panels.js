@@ -7,6 +7,8 @@ const nameOf = (uid) => store.state?.pods.find((p) => p.uid === uid)?.pod ?? uid
 
 export const phase = (p) => p.state.replace(/ .*/, "");
 
+const restarts = (p) => `${p.restarts} restart${p.restarts === 1 ? "" : "s"}`;
+
 // look is a pod's state in one word, for its colour.
 export function look(p) {
   if (p.gone) return "gone";
@@ -23,7 +25,7 @@ export function pods(filter) {
   const find = filter.find.toLowerCase();
   const shown = pods.filter((p) => (!find || p.pod.toLowerCase().includes(find)) && (!filter.phase || phase(p) === filter.phase));
   const entries = [["*", "All steps", pods.length === 1 ? "1 pod" : `${pods.length} pods`, "all"], ["", "The node", "", "all"],
-    ...shown.map((p) => [p.uid, p.pod, `${p.state}${p.restarts ? `, ${p.restarts} restart${p.restarts > 1 ? "s" : ""}` : ""}`, look(p)])];
+    ...shown.map((p) => [p.uid, p.pod, `${p.state}${p.restarts ? `, ${restarts(p)}` : ""}`, look(p)])];
   const key = JSON.stringify([entries, filter.pod]);
   replace($("pod-list"), key, () => entries.map(([uid, name, text, state]) => h("li", {}, h("a", {
     href: link({ pod: uid || "node", step: "", view: "", under: "" }), "aria-current": uid === filter.pod ? "true" : null, "data-focus": uid || "node", title: name,
@@ -37,7 +39,7 @@ export function about(filter) {
   replace($("about"), JSON.stringify([title, p]), () => [
     h("h2", {}, title, p && h("span", { class: `chip ${look(p)}` }, p.state)),
     p && !p.gone && h("p", {}, p.answer || p.progress || `The pod is ${p.state}.`, p.remedy && ` ${p.remedy}`),
-    p && !p.gone && h("p", { class: "small" }, `${p.ready} of ${p.of} containers are ready, ${p.restarts} restarts, from ${p.source}, ${p.uid}`),
+    p && !p.gone && h("p", { class: "small" }, `${p.ready} of ${p.of} containers are ready, ${restarts(p)}, from ${p.source}, ${p.uid}`),
   ].filter(Boolean));
 }
 
@@ -104,17 +106,21 @@ export function held() {
 
 // In the text that is edited each value is a line: one that has lines itself has them as \n, and a backslash as \\.
 const asText = (values) => values.map((v) => v.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")).join("\n");
-const asValues = (text) => text.split("\n").filter((l) => l !== "").map((l) => l.replace(/\\(.)/g, (_, c) => (c === "n" ? "\n" : c)));
+const asValues = (text) => (text === "" ? [] : text.replace(/\n$/, "").split("\n")).map((l) => l.replace(/\\(.)/g, (_, c) => (c === "n" ? "\n" : c)));
 
 function card(one) {
   const area = (name, values) => one.edit && h("label", {}, `${name}, one a line`, h("textarea", { name, rows: Math.min(8, Math.max(2, values.length)), spellcheck: "false" }, asText(values)));
   const problem = h("p", { class: "bad", role: "alert" });
   const send = async (event) => {
     event.preventDefault();
-    const changed = Object.keys(one.edit ?? {}).filter((name) => event.target.elements[name].value !== asText(one.edit[name]));
-    const edit = changed.length ? Object.fromEntries(changed.map((name) => [name, asValues(event.target.elements[name].value)])) : null;
+    const form = event.target;
+    if (form.dataset.sent) return;
+    form.dataset.sent = "1";
+    const changed = Object.keys(one.edit ?? {}).filter((name) => form.elements[name].value !== asText(one.edit[name]));
+    const edit = changed.length ? Object.fromEntries(changed.map((name) => [name, asValues(form.elements[name].value)])) : null;
     const response = await fetch("/release", { method: "POST", body: JSON.stringify({ id: one.id, edit }) }).catch((e) => ({ ok: false, text: () => e.message }));
     problem.textContent = response.ok ? "" : await response.text();
+    if (!response.ok) delete form.dataset.sent;
   };
   return h("form", { "data-id": one.id, onsubmit: send },
     h("p", {}, h("strong", {}, one.name), " is held: ", one.podName || "the node", one.container ? `, ${one.container}` : "", ` since ${clock(Date.parse(one.start))} `,

@@ -13,7 +13,7 @@ const listeners = [];
 export const onChange = (f) => listeners.push(f);
 const changed = () => listeners.forEach((f) => f());
 
-export const now = () => Date.now() + store.skew;
+export const now = () => (still || Date.now()) + store.skew;
 
 export function of(pod) {
   let p = store.pods.get(pod);
@@ -47,11 +47,13 @@ const ms = (text) => Date.parse(text) + Number("0." + (/\.\d{3}(\d+)/.exec(text)
 
 export const end = (step) => step.to ?? now();
 
-let source = null, still = false;
+let source = null, still = 0; // since when the page stands still
 
-// connect follows the stream, which begins with all that the kubelet keeps.
+// connect follows the stream, which begins with all that the kubelet keeps. A page that cannot be seen does not: all of a browser's
+// tabs share six connections.
 export function connect() {
   source?.close();
+  if (document.hidden) return;
   source = new EventSource("/events");
   const live = (text) => { if (store.live !== text) { store.live = text; changed(); } };
   source.addEventListener("hello", (e) => { store.skew = Date.parse(JSON.parse(e.data)) - Date.now(); live("live"); });
@@ -72,11 +74,13 @@ export function connect() {
   source.onerror = () => live(source.readyState === EventSource.CLOSED ? "ended: open the link of the kubelet's last start" : "lost, trying again");
 }
 
-export const paused = () => still;
+document.addEventListener("visibilitychange", connect);
+
+export const paused = () => still > 0;
 
 // pause lets the page stand still, or go on with what it missed.
 export function pause(on) {
-  still = on;
+  still = on ? Date.now() : 0;
   if (!on) connect();
   changed();
 }

@@ -80,18 +80,16 @@ function drawAxis() {
   const axis = $("axis");
   axis.hidden = !scale;
   if (!scale) return;
-  const marks = [], last = scale.parts.at(-1);
+  const marks = [], last = scale.parts.at(-1), zero = scale.parts[0].from;
   const room = 84 / Math.max(axis.clientWidth * 0.5, 84); // of a label
   let free = 0;
-  const zero = scale.parts[0].from;
-  const put = (x, text) => {
-    const mark = h("span", {}, text);
-    mark.style.left = `${x * 100}%`;
+  for (const p of scale.parts) {
+    if (p.at < free || p.at > 0 && p.at + 2 * room >= 1) continue;
+    const mark = h("span", {}, p.at ? `+${took(p.from - zero)}` : "0");
+    mark.style.left = `${p.at * 100}%`;
     marks.push(mark);
-    free = x + room;
-  };
-  put(0, "0");
-  for (const p of scale.parts) if (p.at >= free && p.at + 2 * room < 1) put(p.at, `+${took(p.from - zero)}`);
+    free = p.at + room;
+  }
   marks.push(h("span", { class: "last" }, `+${took(last.to - zero)}`));
   axis.replaceChildren(h("div", {}, marks));
 }
