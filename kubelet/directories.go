@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,17 +15,37 @@ import (
 	"minikubelet/kubelet/settings"
 )
 
-// makeDirectories makes the directories that the kubelet owns.
+// makeDirectories makes the directories that the kubelet owns. Other users of the machine are kept from those of pods, whose
+// secrets are files that all may read.
 //
 // Upstream: pkg/kubelet/kubelet.go setupDataDirs
 func makeDirectories(ctx context.Context, s *settings.Settings) error {
-	for _, dir := range []string{s.RootDir, filepath.Join(s.RootDir, "pods"), s.PodLogsDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make the kubelet's directories: %w", err)
-		}
+	if err := errors.Join(os.MkdirAll(s.RootDir, 0o755), os.MkdirAll(filepath.Join(s.RootDir, "pods"), 0o750), os.MkdirAll(s.PodLogsDir, 0o755)); err != nil {
+		return fmt.Errorf("make the kubelet's directories: %w", err)
 	}
 	if err := shareMounts(ctx, s.RootDir); err != nil {
 		return fmt.Errorf("share the mounts below --root-dir: %w", err)
+	}
+	return makePluginDirectories(ctx, s.RootDir, "/sys/fs/selinux/enforce")
+}
+
+// makePluginDirectories makes the directories that plugins, which are containers, put sockets into, and that of the socket that
+// tells of devices. Their manifests may ask for these to be there. With SELinux, which has that file, a container that is not
+// privileged may write only what has the label of containers' files.
+func makePluginDirectories(ctx context.Context, root, selinux string) error {
+	_, err := os.Stat(selinux)
+	enabled := err == nil
+	for name, written := range map[string]bool{"plugins": true, "plugins_registry": true, "device-plugins": true, "pod-resources": false} {
+		dir := filepath.Join(root, name)
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return fmt.Errorf("make the directories of plugins: %w", err)
+		}
+		if !enabled || !written {
+			continue
+		}
+		if err := unix.Setxattr(dir, "security.selinux", []byte("system_u:object_r:container_file_t:s0"), 0); err != nil {
+			klog.FromContext(ctx).Error(err, "Plugins in containers that are not privileged may not work: their directory cannot be labelled", "dir", dir)
+		}
 	}
 	return nil
 }

@@ -1,13 +1,17 @@
 package kubelet
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"minikubelet/kubelet/settings"
 	"minikubelet/runtime/criserver/namespaces"
 )
 
@@ -52,4 +56,61 @@ func TestShareMounts(t *testing.T) {
 		}
 	})
 	<-done
+}
+
+// TestDirectories: what manifests of CSI drivers and device plugins ask to be there is there, on a new node too, and no other
+// user of the machine gets at pods' files.
+func TestDirectories(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs the right to mount")
+	}
+	root := t.TempDir()
+	done := make(chan struct{})
+	namespaces.OnThread(func() { // whose mounts end with it
+		defer close(done)
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""),
+			makeDirectories(t.Context(), &settings.Settings{RootDir: root, KubeletConfiguration: kubeletconfig.KubeletConfiguration{PodLogsDir: filepath.Join(root, "logs")}})); err != nil {
+			t.Error(err)
+			return
+		}
+		for _, name := range []string{"pods", "plugins", "plugins_registry", "device-plugins", "pod-resources"} {
+			if info, err := os.Stat(filepath.Join(root, name)); err != nil || info.Mode() != fs.ModeDir|0o750 {
+				t.Errorf("%s: %v, %v", name, info, err)
+			}
+		}
+	})
+	<-done
+}
+
+// TestPluginLabels: with SELinux, containers that are not privileged may write where plugins put their sockets.
+func TestPluginLabels(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs the right to label")
+	}
+	root := t.TempDir()
+	label := func(name string) string {
+		buffer := make([]byte, 100)
+		n, err := unix.Getxattr(filepath.Join(root, name), "security.selinux", buffer)
+		if err != nil {
+			return ""
+		}
+		return string(buffer[:n])
+	}
+	if err := makePluginDirectories(t.Context(), root, filepath.Join(root, "enforce")); err != nil || label("plugins") != "" {
+		t.Errorf("without SELinux the label is %q, %v", label("plugins"), err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "enforce"), []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := makePluginDirectories(t.Context(), root, filepath.Join(root, "enforce")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"plugins", "plugins_registry", "device-plugins"} {
+		if got := label(name); got != "system_u:object_r:container_file_t:s0" {
+			t.Errorf("%s has the label %q", name, got)
+		}
+	}
+	if got := label("pod-resources"); got != "" {
+		t.Errorf("pod-resources has the label %q", got)
+	}
 }
