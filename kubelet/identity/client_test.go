@@ -259,13 +259,48 @@ func TestExpiredMeanwhile(t *testing.T) {
 	expires(t, ended)
 }
 
-// TestPendingFirstCertificate: a kubelet whose first request has not been approved yet waits, however long that takes. Ended
-// and started again it would ask with another key, and what is approved then would be of no use.
+// TestPendingFirstCertificate: a kubelet whose first request has not been approved yet waits, however long that takes.
+// Ended and started again it would ask with another key, and what is approved then would be of no use.
 func TestPendingFirstCertificate(t *testing.T) {
 	noLeaks(t)
-	a := newAuthority(t)
+	c, watched := pending(t)
+	c.made, c.retry = time.Now().Add(-time.Hour), 50*time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	<-watched
+	goesOn(t, ended, "while its request waited for approval")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v at the end of its context", err)
+	}
+}
+
+// TestPendingAfterRefusal: a refusal counts until the next request is taken.
+func TestPendingAfterRefusal(t *testing.T) {
+	noLeaks(t)
+	c, watched := pending(t)
+	c.rotation.healthy.Store(true) // as a refusal leaves it
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	<-watched
+	if c.rotation.healthy.Load() {
+		t.Error("a first request that waits for approval would end the kubelet")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v at the end of its context", err)
+	}
+}
+
+// pending is a client without a certificate, of an apiserver that takes requests and does not sign them. The channel tells that a
+// request is waited for.
+func pending(t *testing.T) (*Client, <-chan struct{}) {
+	t.Helper()
 	watched := make(chan struct{}, 10)
-	s := a.server(func(w http.ResponseWriter, r *http.Request) {
+	s := newAuthority(t).server(func(w http.ResponseWriter, r *http.Request) {
 		const pending = `"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest`
 		w.Header().Set("Content-Type", "application/json")
 		switch {
@@ -279,21 +314,12 @@ func TestPendingFirstCertificate(t *testing.T) {
 			fmt.Fprintf(w, `{%sList","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"r","uid":"1"}}]}`, pending)
 		}
 	})
-	ctx, cancel := context.WithCancel(t.Context())
 	dir := t.TempDir()
-	c, err := ClientCertificates(ctx, Options{NodeName: "n", CertDir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig"), BootstrapKubeconfig: kubeconfig(t, s, "{token: x}")})
+	c, err := ClientCertificates(t.Context(), Options{NodeName: "n", CertDir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig"), BootstrapKubeconfig: kubeconfig(t, s, "{token: x}")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.made, c.retry = time.Now().Add(-time.Hour), 50*time.Millisecond
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	<-watched
-	goesOn(t, ended, "while its request waited for approval")
-	cancel()
-	if err := <-ended; err != nil {
-		t.Errorf("Run = %v at the end of its context", err)
-	}
+	return c, watched
 }
 
 func TestRunEnds(t *testing.T) {

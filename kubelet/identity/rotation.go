@@ -46,7 +46,7 @@ type rotation struct {
 
 	force   atomic.Bool              // ask at once, whatever there is
 	wake    chan struct{}            // ends the pause, capacity 1
-	healthy atomic.Bool              // the apiserver itself signed the last request, or refused it; not while it is pending
+	healthy atomic.Bool              // the apiserver itself signed the last request, or refused it; not while a first one is pending
 	last    *x509.CertificateRequest // what was signed last
 	due     time.Time                // when dueOf is to be replaced
 	dueOf   *x509.Certificate
@@ -135,6 +135,9 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 	if err != nil {
 		r.healthy.Store(serverAnswered(err))
 		return err
+	}
+	if r.store.valid() == nil { // a refusal of before, by an apiserver whose roles were not there yet, no longer counts
+		r.healthy.Store(false)
 	}
 	klog.FromContext(ctx).Info("Waiting for a certificate to be signed", "certificateSigningRequest", made.Name, "signer", r.signer)
 	ctx, cancel := context.WithTimeout(ctx, rotationWait)
