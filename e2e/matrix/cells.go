@@ -174,13 +174,17 @@ func (r *run) inRuntime(ctx context.Context, pod *corev1.Pod) bool {
 	return err != nil || len(list.GetItems()) > 0
 }
 
-// irremovable tells whether the runtime refuses to remove the pod's sandboxes to the test as well. containerd does when a start was
-// cancelled at the wrong moment: it says that the container has exited, and that its task cannot be deleted while it runs.
+// irremovable tells whether the runtime refuses to remove the pod's sandboxes to the test as well.
 func (r *run) irremovable(ctx context.Context, pod *corev1.Pod) bool {
+	return r.refuses(ctx, &runtimeapi.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": string(pod.UID)}})
+}
+
+// refuses tells whether there are such sandboxes, and the runtime removes none of them. containerd does not when a start was cancelled
+// at the wrong moment: it says that the container has exited, and that its task cannot be deleted while it runs. No other call of the
+// CRI ends that task.
+func (r *run) refuses(ctx context.Context, which *runtimeapi.PodSandboxFilter) bool {
 	client := runtimeapi.NewRuntimeServiceClient(r.s.CRI)
-	list, err := client.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
-		Filter: &runtimeapi.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": string(pod.UID)}},
-	})
+	list, err := client.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: which})
 	for _, sandbox := range list.GetItems() {
 		_, removeErr := client.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.Id})
 		if removeErr == nil || !strings.Contains(removeErr.Error(), "cannot delete running task") {

@@ -2,12 +2,14 @@ package matrix
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -124,6 +126,20 @@ func (r *run) leaks(ctx context.Context) error {
 	if err := pods.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		return err
 	}
+	left := r.left(ctx)
+	if r.containerdsOwn(ctx, left) {
+		err := errors.Join(r.s.StopComponent(ctx, stack.Containerd, syscall.SIGTERM), r.s.StartComponent(ctx, stack.Containerd))
+		if err != nil {
+			return err
+		}
+		left = r.left(ctx)
+	}
+	r.report("nothing is left of all that", start, left...)
+	return nil
+}
+
+// left waits until the node is as it was before there were any pods, and returns what is left when the bound is over.
+func (r *run) left(ctx context.Context) []string {
 	limited, cancel := context.WithTimeout(ctx, r.bound)
 	defer cancel()
 	left := []string{"not looked at"}
@@ -134,14 +150,28 @@ func (r *run) leaks(ctx context.Context) error {
 			continue
 		}
 		left = now.over(r.empty)
-		if list, err := pods.List(limited, metav1.ListOptions{}); err == nil {
+		if list, err := r.s.Client.CoreV1().Pods(corev1.NamespaceDefault).List(limited, metav1.ListOptions{}); err == nil {
 			for _, pod := range list.Items {
 				left = append(left, "pod "+pod.Name)
 			}
 		}
 	}
-	r.report("nothing is left of all that", start, left...)
-	return nil
+	return left
+}
+
+// containerdsOwn tells whether something is left, and all of it is what containerd keeps of starts that were cancelled: sandboxes that it
+// refuses to remove, and mounts of containers whose shims it has forgotten. It clears both away when it is started again, and
+// then the kubelet must clear away what it could not before.
+func (r *run) containerdsOwn(ctx context.Context, left []string) bool {
+	sandboxes := false
+	for _, l := range left {
+		if strings.HasPrefix(l, "sandbox of ") {
+			sandboxes = true
+		} else if !strings.HasPrefix(l, "mount ") || !strings.Contains(l, "/io.containerd.runtime.v2.task/") {
+			return false
+		}
+	}
+	return len(left) > 0 && (!sandboxes || r.refuses(ctx, nil))
 }
 
 // over is what is held beyond what was before.

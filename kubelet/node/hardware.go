@@ -60,7 +60,8 @@ func readMachine(from *measure.Machine, dir string) (m hardware, err error) {
 	return m, nil
 }
 
-// checkReservedCPUs tells whether reservedSystemCPUs names CPUs that the machine does not have, or not online.
+// checkReservedCPUs tells whether reservedSystemCPUs names CPUs that the machine does not have, or not online. A kernel that
+// does not say which are online is taken to have them all.
 //
 // Upstream: cmd/kubelet/app/server.go getReservedCPUs.
 func checkReservedCPUs(from *measure.Machine, reserved string) error {
@@ -69,8 +70,8 @@ func checkReservedCPUs(from *measure.Machine, reserved string) error {
 		return fmt.Errorf("reservedSystemCPUs: %w", err)
 	}
 	online, err := cpuset.Parse(from.Read("sys/devices/system/cpu/online"))
-	if err != nil || online.IsEmpty() || cpus.IsSubsetOf(online) {
-		return nil // a kernel that does not tell has them all
+	if known := err == nil && !online.IsEmpty(); !known || cpus.IsSubsetOf(online) {
+		return nil
 	}
 	return fmt.Errorf("reservedSystemCPUs: %s are not all among the CPUs that are online, %s", cpus, online)
 }
