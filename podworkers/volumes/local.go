@@ -10,6 +10,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -27,9 +28,9 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	if !info.IsDir() {
 		return fmt.Errorf("local volume: %s is not a directory; block devices are not formatted and mounted by this kubelet", source)
 	}
-	flags, err := bindFlags(pv.Spec.MountOptions)
-	if err != nil {
-		return fmt.Errorf("local volume: %w", err)
+	flags, without := bindFlags(pv.Spec.MountOptions)
+	if len(without) > 0 {
+		klog.FromContext(ctx).Info("Mount options that a directory cannot have are left out", "volume", pv.Name, "options", without)
 	}
 	if readOnly {
 		flags |= unix.MS_RDONLY
@@ -38,6 +39,11 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
+	unlock, err := m.lockLocal(ctx, source)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	made, err := bind(source, dir, flags)
 	if err != nil {
 		return err
@@ -50,6 +56,23 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	}
 	m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
 	return nil
+}
+
+// lockLocal waits while another pod gets the local volume of this path: of two that come at once one must be the first, and the other
+// must find the files as they are then. The function that it returns lets the next pod go on.
+func (m *Manager) lockLocal(ctx context.Context, path string) (unlock func(), err error) {
+	mine := make(chan struct{})
+	for {
+		other, busy := m.locals.LoadOrStore(path, mine)
+		if !busy {
+			return func() { m.locals.Delete(path); close(mine) }, nil
+		}
+		select {
+		case <-other.(chan struct{}):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("local volume: wait for another pod's mount: %w", ctx.Err())
+		}
+	}
 }
 
 // ownLocal gives a local volume to the pod's group, unless another pod has it.
@@ -94,8 +117,9 @@ func (m *Manager) mountedElsewhere(dir string) (bool, error) {
 	return count[here] > 1, nil
 }
 
-// bindFlags are the mount options that a bind mount can have of its own.
-func bindFlags(options []string) (flags uintptr, err error) {
+// bindFlags are the mount options that a bind mount can have of its own. The others are those of file systems: mount(8), which
+// upstream calls, takes them for a bind mount too, and they have no effect.
+func bindFlags(options []string) (flags uintptr, without []string) {
 	known := map[string]uintptr{
 		"bind": 0, "rw": 0, "defaults": 0, "ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
 		"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "strictatime": unix.MS_STRICTATIME,
@@ -104,10 +128,10 @@ func bindFlags(options []string) (flags uintptr, err error) {
 		for option := range strings.SplitSeq(list, ",") {
 			flag, ok := known[option]
 			if !ok {
-				return 0, fmt.Errorf("mount option %q: a directory cannot have it", option)
+				without = append(without, option)
 			}
 			flags |= flag
 		}
 	}
-	return flags, nil
+	return flags, without
 }

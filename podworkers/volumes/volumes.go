@@ -49,6 +49,7 @@ type Options struct {
 type Manager struct {
 	opts    Options
 	metrics *metrics
+	locals  sync.Map // of the path of a local volume that a pod gets just now: a channel that is closed when it has it
 
 	mu       sync.Mutex
 	places   map[types.UID]map[string]place // of volumes of claims and CSI drivers, by pod and name
