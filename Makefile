@@ -213,7 +213,8 @@ install: ## what make build built, a systemd unit (minikubelet.service) and a co
 	install -D -m 755 bin/crid "$(DESTDIR)$(PREFIX)/bin/crid"
 	install -d -m 755 "$(DESTDIR)/etc/minikubelet/manifests"
 	[ -e "$(DESTDIR)/etc/minikubelet/kubelet.yaml" ] || install -m 644 examples/node/kubelet.yaml "$(DESTDIR)/etc/minikubelet/kubelet.yaml"
-	sed 's|@BINDIR@|$(PREFIX)/bin|' examples/node/kubelet.service | install -D -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/minikubelet.service"
+	install -D -m 644 examples/node/kubelet.service "$(DESTDIR)$(UNITDIR)/minikubelet.service"
+	sed -i 's|@BINDIR@|$(PREFIX)/bin|' "$(DESTDIR)$(UNITDIR)/minikubelet.service"
 	@$(call SYSTEMCTL,daemon-reload)
 	@$(if $(DESTDIR),,echo "start it with: systemctl enable --now minikubelet")
 
