@@ -100,6 +100,7 @@ func TestRealmInTheNetwork(t *testing.T) {
 		{"https://registry.example/v2/", "https://auth.example/token", false},
 		{"https://10.0.0.1:5050/v2/", "https://auth.example/token", false},
 		{"https://10.0.0.1:5050/v2/", "https://10.0.0.1:5050/token", false},
+		{"https://10.0.0.1:5050/v2/", "https://10.0.0.2/token", false},
 		{"https://10.0.0.1:5050/v2/", "https://10.0.0.1/token", true},
 	} {
 		g := &guard{inner: challenging(c.realm), limit: 100}

@@ -196,8 +196,8 @@ const tokenPath = "/token-server-of-this-registry"
 
 var realmPattern = regexp.MustCompile(`realm="([^"]*)"`)
 
-// replaceRealm makes a token server at a private address a path of the registry that names it, if that has a private
-// address itself, as where GitLab is reached by its address: go-containerregistry takes all such servers for attacks.
+// replaceRealm makes a token server at another port of the registry's own private address, as where GitLab is reached by its
+// address, a path of the registry: go-containerregistry takes all token servers at private addresses for attacks.
 func (g *guard) replaceRealm(response *http.Response, registry *url.URL) {
 	challenges := response.Header["Www-Authenticate"]
 	for i, challenge := range challenges {
@@ -206,7 +206,7 @@ func (g *guard) replaceRealm(response *http.Response, registry *url.URL) {
 			continue
 		}
 		server, err := url.Parse(realm[1])
-		if err != nil || server.Host == registry.Host || !isPrivate(server.Hostname()) || !isPrivate(registry.Hostname()) {
+		if err != nil || server.Host == registry.Host || server.Hostname() != registry.Hostname() || !isPrivate(server.Hostname()) {
 			continue
 		}
 		g.tokens.Store(server)
