@@ -2,7 +2,6 @@ package kubelet
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -74,7 +73,7 @@ func TestDirectories(t *testing.T) {
 			return
 		}
 		for _, name := range []string{"pods", "plugins", "plugins_registry", "device-plugins", "pod-resources"} {
-			if info, err := os.Stat(filepath.Join(root, name)); err != nil || info.Mode() != fs.ModeDir|0o750 {
+			if info, err := os.Stat(filepath.Join(root, name)); err != nil || !info.IsDir() || info.Mode().Perm()&0o027 != 0 {
 				t.Errorf("%s: %v, %v", name, info, err)
 			}
 		}
@@ -96,7 +95,8 @@ func TestPluginLabels(t *testing.T) {
 		}
 		return string(buffer[:n])
 	}
-	if err := makePluginDirectories(t.Context(), root, filepath.Join(root, "enforce")); err != nil || label("plugins") != "" {
+	before := label(".") // of a machine that has SELinux itself
+	if err := makePluginDirectories(t.Context(), root, filepath.Join(root, "enforce")); err != nil || label("plugins") != before {
 		t.Errorf("without SELinux the label is %q, %v", label("plugins"), err)
 	}
 	if err := os.WriteFile(filepath.Join(root, "enforce"), []byte("1"), 0o600); err != nil {
@@ -110,7 +110,7 @@ func TestPluginLabels(t *testing.T) {
 			t.Errorf("%s has the label %q", name, got)
 		}
 	}
-	if got := label("pod-resources"); got != "" {
+	if got := label("pod-resources"); got != before {
 		t.Errorf("pod-resources has the label %q", got)
 	}
 }

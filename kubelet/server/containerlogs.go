@@ -214,14 +214,14 @@ func (q *logQuery) number(name string, least int64) *int64 {
 	return &n
 }
 
-// logWriter gathers pieces of a log. A client that takes nothing for the idle timeout is given up.
+// logWriter gathers pieces of a log. A client that takes nothing for the idle timeout, if there is one, is given up.
 type logWriter struct {
 	*bufio.Writer
 	to http.ResponseWriter
 }
 
 func newLogWriter(w http.ResponseWriter, idle time.Duration) *logWriter {
-	if p, ok := w.(*patient); ok && idle > 0 {
+	if p, ok := w.(*patient); ok {
 		p.timeout = idle
 	}
 	w.Header().Set("Content-Type", "text/plain")

@@ -47,4 +47,10 @@ func (p *patient) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return p.control.Hijack()
 }
 
-func (p *patient) extend() { _ = p.control.SetWriteDeadline(time.Now().Add(p.timeout)) }
+func (p *patient) extend() {
+	deadline := time.Time{} // none
+	if p.timeout > 0 {
+		deadline = time.Now().Add(p.timeout)
+	}
+	_ = p.control.SetWriteDeadline(deadline)
+}

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +126,7 @@ func (x *execution) result(r *Runtime) (int32, error) {
 	}
 	// Without a PID file the runtime never got as far as the command.
 	if _, err := readPID(filepath.Join(x.dir, pidFile)); err != nil && code != 0 {
-		return int32(code), fmt.Errorf("%s exec: the command did not start: %w", r.Name(), errors.Join(r.loggedError(x.dir), err))
+		return int32(code), fmt.Errorf("%s exec: the command did not start: %w", r.Name(), cmp.Or(r.loggedError(x.dir), err))
 	}
 	return int32(code), nil
 }
