@@ -152,7 +152,7 @@ func TestLogStreams(t *testing.T) {
 			t.Errorf("%s: %d bytes of %d, %.20q", args, len(out), len(want), out)
 		}
 	}
-	for query, want := range map[string]int{"stream=None": 422, "tailLines=-1": 422, "sinceTime=now": 422, "stream=Stdout&tailLines=1": 422} {
+	for query, want := range map[string]int{"stream=None": 422, "tailLines=-1": 422, "sinceTime=now": 400, "stream=Stdout&tailLines=1": 422} {
 		if code, body := ask(query); code != want {
 			t.Errorf("%s: %d %q, want %d", query, code, body, want)
 		}
