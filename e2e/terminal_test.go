@@ -259,8 +259,11 @@ func TestExecTerminal(t *testing.T) {
 	pod.Spec.Containers[0] = shell("app", "echo hello; sleep 1000")
 	ready(ctx, t, pod)
 	x := onTerminal(ctx, t, "", "exec", "-it", pod.Name, "--", "sh")
-	x.typed(t, "stty size; echo pro\"\"mpt\r")
-	x.see(ctx, t, "30 90")
+	eventually(ctx, t, "the size is known, which the shell may ask for before it arrives", func() bool {
+		x.typed(t, "stty size\r")
+		return strings.Contains(x.shown.String(), "30 90")
+	})
+	x.typed(t, "echo pro\"\"mpt\r")
 	x.see(ctx, t, "echo pro\"\"mpt")
 	x.see(ctx, t, "prompt")
 	if x.mode(t) == x.before {
