@@ -166,7 +166,7 @@ func (s *syncRound) end(ctx context.Context) error {
 			s.failed = append(s.failed, err)
 		}
 	}
-	s.actions.Leave(s.result.waits) // nor what could not be removed
+	s.actions.Leave(s.result.waits) // what could not be removed cannot start anew either
 	return nil
 }
 

@@ -153,7 +153,7 @@ func (s *store) switchTo(name string) error {
 	return nil
 }
 
-// set has a certificate used from now on.
+// set makes a certificate the one that is used from now on.
 func (s *store) set(c *tls.Certificate) {
 	s.current.Store(c)
 	if s.onUpdate != nil {

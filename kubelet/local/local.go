@@ -140,7 +140,7 @@ const (
 	again    = time.Second            // when all is told again, since pulls go on and pods age without a change
 )
 
-// watch sends a line of each pod, of those of a namespace if it is asked for, all at once, and again after each change and after a while.
+// watch sends a line of each pod, or of each pod of the namespace that is asked for, at once, after each change and after a while.
 func (l *Local) watch(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	namespace := r.URL.Query().Get("namespace")
@@ -234,8 +234,8 @@ func (l *Local) Events(uid types.UID) []story.Event {
 	return slices.Clone(l.eventsOf(uid))
 }
 
-// Pulling says how far a layer of an image is that is being pulled; without a layer, that the image is there, or is begun with anew.
-// Only a runtime in the same process tells.
+// Pulling is told by a runtime in the same process how far the pull of an image's layer is. Without a layer it is told that the pull
+// has ended, or begins anew.
 func (l *Local) Pulling(image, layer string, done, total int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

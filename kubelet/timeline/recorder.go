@@ -195,11 +195,10 @@ func (r *Recorder) Steps(pods ...string) (steps []Step) {
 	defer r.mu.Unlock()
 	r.refresh()
 	for uid, pod := range r.pods {
-		if len(pods) > 0 && !slices.Contains(pods, string(uid)) {
-			continue
-		}
-		for _, step := range pod.steps {
-			steps = append(steps, *step)
+		if len(pods) == 0 || slices.Contains(pods, string(uid)) {
+			for _, step := range pod.steps {
+				steps = append(steps, *step)
+			}
 		}
 	}
 	return steps

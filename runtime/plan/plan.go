@@ -165,8 +165,8 @@ func (p *planner) planSandbox(reason string) {
 	}
 	p.CreateSandbox = reason
 	for _, status := range p.Observed.Containers {
-		// The init containers run again; records of their earlier runs would say they have. What was never started has the name and
-		// the attempt of what is to be made now.
+		// The init containers run again: records of their earlier runs are removed, since they would count as done. A container that
+		// was created and never started is removed too, since the runtime refuses another one of the same name and attempt.
 		if podinfo.IsInit(p.Pod, status.Name) || status.State == cri.Created {
 			p.Remove = append(p.Remove, Remove{status.ID, status.Name, reason})
 		}

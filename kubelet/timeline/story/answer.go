@@ -68,7 +68,7 @@ func (t Input) running() string {
 	if len(names) > 1 {
 		return "each of the containers " + strings.Join(names, ", ")
 	}
-	return strings.TrimSuffix("container "+strings.Join(names, ""), "container ")
+	return between("container ", strings.Join(names, ""), "")
 }
 
 // ended is why a pod is over.
@@ -217,7 +217,10 @@ func (t Input) starting() *answer {
 func (t Input) restarted() *answer {
 	for _, c := range t.statuses() {
 		if why := t.restartOf(&c); why != nil {
-			is := map[bool]string{true: "runs now", false: "has ended"}[c.State.Running != nil]
+			is := "runs now"
+			if c.State.Running == nil {
+				is = "has ended"
+			}
 			return &answer{why.cause, fmt.Sprintf("%s %s; it was started again (%s): before that it %s.", t.named(c.Name), is, times(c.RestartCount), why.text), why.remedy}
 		}
 	}
@@ -297,7 +300,7 @@ func (t Input) crashLoop(c *corev1.ContainerStatus) *answer {
 	if end := c.LastTerminationState.Terminated; end != nil {
 		why, again = t.end(c.Name, end), fmt.Sprintf(", and does so again and again (restarted %s)", times(c.RestartCount))
 	}
-	return &answer{why.cause, fmt.Sprintf("%s %s%s; the kubelet waits%s before it starts it again.", t.named(c.Name), why.text, again, strings.TrimSuffix(" "+wait, " ")), why.remedy}
+	return &answer{why.cause, fmt.Sprintf("%s %s%s; the kubelet waits%s before it starts it again.", t.named(c.Name), why.text, again, between(" ", wait, "")), why.remedy}
 }
 
 // about tells whether an event, nil for none, belongs to a container's end: it says why it was killed before that ends.
@@ -338,7 +341,7 @@ func memoryLimit(c *corev1.Container) string {
 
 // program is what a container runs, if the pod says it.
 func program(c *corev1.Container) string {
-	return strings.TrimSuffix(" ("+strings.Join(slices.Concat(c.Command, c.Args), " ")+")", " ()")
+	return between(" (", strings.Join(slices.Concat(c.Command, c.Args), " "), ")")
 }
 
 // unready is why a running container is not ready.
@@ -366,11 +369,10 @@ func (t Input) unready(c *corev1.ContainerStatus) *answer {
 
 // restartOf is why a container was started again, nil if it was not.
 func (t Input) restartOf(c *corev1.ContainerStatus) *answer {
-	end := c.LastTerminationState.Terminated
-	if c.RestartCount == 0 || end == nil {
-		return nil
+	if end := c.LastTerminationState.Terminated; end != nil && c.RestartCount > 0 {
+		return t.end(c.Name, end)
 	}
-	return t.end(c.Name, end)
+	return nil
 }
 
 // found is what a probe found when it failed last, "" if it has not.
@@ -383,7 +385,7 @@ func (t Input) found(container, kind string) string {
 		if _, message, cut := strings.Cut(found, ": "); cut {
 			found = message
 		}
-		return cmp.Or(strings.TrimSuffix(": "+firstLine(found), ": "), ", and says nothing")
+		return cmp.Or(between(": ", firstLine(found), ""), ", and says nothing")
 	}
 	return ""
 }

@@ -27,6 +27,14 @@ func compile(meanings []meaning) table {
 	return compiled
 }
 
+// between puts a text between two others; of no text it makes none.
+func between(before, text, after string) string {
+	if text == "" {
+		return ""
+	}
+	return before + text + after
+}
+
 var (
 	byName   = map[string]table{"inputs": inputs, "sandboxes": sandboxes, "images": images, "starts": starts, "inputs or starts": slices.Concat(inputs, starts)}
 	delegate = regexp.MustCompile(`\{why:([a-z ]+)\}`)
@@ -60,8 +68,7 @@ var grpcCode = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 // firstLine keeps a sentence readable.
 func firstLine(message string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
-	line = grpcCode.ReplaceAllString(line, "")
-	line = strings.TrimSuffix(line, ".")
+	line = strings.TrimSuffix(grpcCode.ReplaceAllString(line, ""), ".")
 	const most = 300
 	if len(line) > most {
 		line = strings.ToValidUTF8(line[:most], "") + "..."

@@ -230,7 +230,7 @@ func (t Input) progress() string {
 	}
 	for _, s := range slices.Backward(t.Steps) {
 		if s.Running() && t.Now.Sub(s.Start) >= time.Second {
-			return strings.TrimSuffix(fmt.Sprintf("%s, for %s so far, because %s", path.Base(s.Name), t.ago(s.Start), s.Why), ", because ")
+			return fmt.Sprintf("%s, for %s so far%s", path.Base(s.Name), t.ago(s.Start), between(", because ", s.Why, ""))
 		}
 	}
 	return ""
@@ -292,7 +292,7 @@ func (t Input) life() []Line {
 		}
 	}
 	if t.isReady() {
-		add(1, t.readiness().LastTransitionTime.Time, "The pod is Ready%s.", strings.TrimSuffix(", at "+s.PodIP, ", at "))
+		add(1, t.readiness().LastTransitionTime.Time, "The pod is Ready%s.", between(", at ", s.PodIP, ""))
 	}
 	if d := t.Pod.DeletionTimestamp; d != nil {
 		grace := time.Duration(ptr.Deref(t.Pod.DeletionGracePeriodSeconds, 0)) * time.Second

@@ -81,7 +81,7 @@ func (r *Runtime) Exec(ctx context.Context, e Exec) (int32, error) {
 	}
 	x.drain()
 	defer x.destroy()
-	if timedOut { // and not while the rest of its output came
+	if timedOut { // a deadline that passes while the rest of the output comes does not count
 		return 0, fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
 	}
 	return x.result(r)

@@ -106,7 +106,7 @@ func (r *Runtime) State(ctx context.Context, id string) (*specs.State, error) {
 	return state, nil
 }
 
-// ReadFeatures asks the runtime what it can do. What it does not speak of it cannot do, nor what it was not understood about.
+// ReadFeatures asks the runtime what it can do. What its answer does not name it cannot do; without an answer, nothing of this.
 func (r *Runtime) ReadFeatures(ctx context.Context) error {
 	var said features.Features
 	out, err := r.run(ctx, nil, "features")
