@@ -180,11 +180,16 @@ func followNode(n *node.Node, pods *syncloop.Pods, resync chan<- types.UID) func
 	}
 }
 
-// podsWithStatus returns the pods that should run, with the newest status that is known of each.
+// podsWithStatus returns the pods that should run, with the newest status that is known of each. What a static pod was
+// given before its first status is computed is since when its conditions held, which says nothing of its containers.
 func (c *core) podsWithStatus() []*corev1.Pod {
 	pods := c.pods.All()
 	for i, pod := range pods {
-		if status, ok := c.status.Get(pod.UID); ok {
+		status, known := c.status.Get(pod.UID)
+		if !known && podinfo.IsStatic(pod) {
+			status, known = corev1.PodStatus{Phase: corev1.PodPending, StartTime: pod.Status.StartTime}, true
+		}
+		if known {
 			pods[i] = &corev1.Pod{TypeMeta: pod.TypeMeta, ObjectMeta: pod.ObjectMeta, Spec: pod.Spec, Status: status}
 		}
 	}
