@@ -204,8 +204,8 @@ func (r *Runtime) mounts(ctx context.Context, job startJob, volumes map[string]*
 	for _, mount := range mounts {
 		mount.Image = volumes[mount.GetImage().GetUserSpecifiedImage()] // nil for what is no image
 	}
-	for _, mount := range []func(*corev1.Pod, *corev1.Container, []string) (*runtimeapi.Mount, error){r.hostsMount, r.terminationMount} {
-		one, err := mount(job.pod, job.Container, job.observed.IPs)
+	for _, mount := range []func(startJob) (*runtimeapi.Mount, error){r.hostsMount, r.terminationMount} {
+		one, err := mount(job)
 		if err != nil {
 			return nil, err
 		}

@@ -1,14 +1,19 @@
 package runtime
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"minikubelet/config/pod/podtest"
 	"minikubelet/runtime/cri"
 )
 
@@ -96,4 +101,46 @@ func TestTerminationMessage(t *testing.T) {
 	}); !strings.Contains(got, "is not below") {
 		t.Errorf("a file elsewhere: %q", got)
 	}
+}
+
+// TestTerminationLogs: an instance whose creation is asked for twice is asked for in the same words, and a container that
+// crashes again and again leaves no more files than there are instances of it.
+func TestTerminationLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
+		pod.Spec.Containers[0].TerminationMessagePath = "/dev/termination-log"
+		dir := filepath.Join(b.opts.RootDir, "pods/uid-1/containers/a")
+		files := func() (names []string) {
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				names = append(names, e.Name())
+			}
+			return names
+		}
+		b.fake.FailNext("CreateContainer", errors.New("cut"))
+		if _, err := b.sync(t, pod, inputs{}); err == nil {
+			t.Fatal("the creation did not fail")
+		}
+		first := files()
+		b.mustSync(t, pod)
+		if got := files(); len(got) != 1 || !slices.Equal(got, first) {
+			t.Errorf("the same instance has the files %v, had %v", got, first)
+		}
+		for range 3 {
+			id := b.fake.ContainerID("a")
+			b.fake.SetExit(id, 1)
+			time.Sleep(crashLoopMax) // longer than any back-off
+			b.mustSync(t, pod)
+			if got := files(); len(got) != 2 {
+				t.Errorf("two instances have the files %v", got)
+			}
+			if _, err := b.opts.CRI.Runtime.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
