@@ -22,10 +22,9 @@ import (
 // Upstream: pkg/kubelet/types/pod_update.go PodOperation.
 type Op int
 
-// The operations. SET, the whole of a source, stays inside this package.
+// The operations.
 const (
-	SET Op = iota
-	ADD
+	ADD Op = iota
 	UPDATE
 	REMOVE
 	RECONCILE
@@ -34,7 +33,7 @@ const (
 
 // String is the operation's name as logs show it.
 func (o Op) String() string {
-	return [...]string{"SET", "ADD", "UPDATE", "REMOVE", "RECONCILE", "DELETE"}[o]
+	return [...]string{"ADD", "UPDATE", "REMOVE", "RECONCILE", "DELETE"}[o]
 }
 
 // PodUpdate is a change to some pods of one source.

@@ -24,8 +24,6 @@ const (
 	eventFailedPostStartHook   = "FailedPostStartHook"
 	eventFailedPreStopHook     = "FailedPreStopHook"
 	eventFailedValidation      = "FailedValidation"
-	eventDNSConfigForming      = "DNSConfigForming"
-	eventMissingClusterDNS     = "MissingClusterDNS"
 	eventLifecycleHTTPFallback = "LifecycleHTTPFallback"
 )
 

@@ -35,8 +35,6 @@ func (l *Loop) handleUpdate(ctx context.Context, u config.PodUpdate) {
 		l.HandlePodRemoves(ctx, u.Pods)
 	case config.RECONCILE:
 		l.HandlePodReconcile(ctx, u.Pods)
-	default:
-		klog.FromContext(ctx).Error(nil, "SyncLoop got an update of unknown kind", "op", u.Op, "source", u.Source)
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"minikubelet/config"
 	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers"
 )
@@ -201,13 +200,4 @@ func TestLoneMirror(t *testing.T) {
 			t.Error("a mirror has a worker")
 		}
 	})
-}
-
-// TestUnknownOperation: what config never sends does no harm.
-func TestUnknownOperation(t *testing.T) {
-	l := New(Options{Pods: NewPods(), Workers: podworkers.New(podworkers.Options{})})
-	l.handleUpdate(t.Context(), config.PodUpdate{Op: config.SET, Pods: []*corev1.Pod{testPod("u", nil)}})
-	if len(l.Pods.All()) != 0 {
-		t.Error("the pod was taken")
-	}
 }

@@ -9,11 +9,10 @@ import (
 
 // Reasons of the events that tell of resizes.
 const (
-	EventDeferred   = "ResizeDeferred"
-	EventInfeasible = "ResizeInfeasible"
-	EventStarted    = "ResizeStarted"
-	EventCompleted  = "ResizeCompleted"
-	EventError      = "ResizeError"
+	EventDeferred  = "ResizeDeferred"
+	EventStarted   = "ResizeStarted"
+	EventCompleted = "ResizeCompleted"
+	EventError     = "ResizeError"
 )
 
 type containerResources struct {

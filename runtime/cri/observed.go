@@ -57,7 +57,6 @@ type ContainerStatus struct {
 	Reason, Message     string
 	Image               string // as the runtime calls it
 	ImageRef            string // a digest; what image pulls return
-	ImageID             string
 	Hash                string // annotation AnnotationHash
 	LogPath             string
 	Labels, Annotations map[string]string
@@ -277,8 +276,8 @@ func newContainerStatus(s *runtimeapi.ContainerStatus, sandboxID string) (*Conta
 	out.SandboxID, out.State = sandboxID, s.State
 	out.CreatedAt, out.StartedAt, out.FinishedAt = nanoTime(s.CreatedAt), nanoTime(s.StartedAt), nanoTime(s.FinishedAt)
 	out.ExitCode, out.Reason, out.Message = s.ExitCode, s.Reason, s.Message
-	out.Image, out.ImageRef, out.ImageID = s.GetImage().GetImage(), s.ImageRef, s.ImageId
-	out.LogPath, out.Resources, out.User, out.Mounts = s.LogPath, s.Resources, s.User, s.Mounts
+	out.Image, out.ImageRef, out.LogPath = s.GetImage().GetImage(), s.ImageRef, s.LogPath
+	out.Resources, out.User, out.Mounts = s.Resources, s.User, s.Mounts
 	return out, nil
 }
 
@@ -289,7 +288,7 @@ func newListedContainer(c *runtimeapi.Container) (*ContainerStatus, error) {
 		return nil, err
 	}
 	out.SandboxID, out.State, out.CreatedAt, out.shallow = c.PodSandboxId, c.State, nanoTime(c.CreatedAt), true
-	out.Image, out.ImageRef, out.ImageID = c.GetImage().GetImage(), c.ImageRef, c.ImageId
+	out.Image, out.ImageRef = c.GetImage().GetImage(), c.ImageRef
 	return out, nil
 }
 
