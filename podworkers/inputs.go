@@ -46,7 +46,7 @@ func (in podInputs) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 // Command returns the container's command and arguments, with $(VAR) references replaced.
 //
 // Upstream: pkg/kubelet/container/helpers.go ExpandContainerCommandAndArgs.
-func (in podInputs) Command(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string, envs []*runtimeapi.KeyValue) (command, args []string) {
+func (in podInputs) Command(c *corev1.Container, envs []*runtimeapi.KeyValue) (command, args []string) {
 	vars := variables(envs)
 	return env.ExpandAll(c.Command, vars), env.ExpandAll(c.Args, vars)
 }

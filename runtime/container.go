@@ -77,8 +77,8 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 
 	// Step 4: start it.
 	if hook := container.Lifecycle; hook != nil && hook.PostStart != nil {
-		r.hooked.Store(id, true)
-		defer r.hooked.Delete(id)
+		r.starting.Store(id, true)
+		defer r.starting.Delete(id)
 	}
 	if _, err := r.opts.CRI.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		r.opts.Cache.Acted(pod.UID)
@@ -100,7 +100,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 
 // Starting tells that the container's postStart hook has not returned yet. Such a container is not probed.
 func (r *Runtime) Starting(containerID string) bool {
-	_, starting := r.hooked.Load(containerID)
+	_, starting := r.starting.Load(containerID)
 	return starting
 }
 
@@ -176,7 +176,7 @@ func (r *Runtime) generateContainerConfig(ctx context.Context, job startJob, ima
 		return nil, err
 	}
 	in.Env = slices.Concat(in.Assigned.GetEnvs(), in.Env) // of two of a name the last counts
-	in.Command, in.Args = job.in.Command(ctx, pod, container, job.observed.IPs, in.Env)
+	in.Command, in.Args = job.in.Command(container, in.Env)
 	if in.Mounts, err = r.mounts(ctx, job, volumes); err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ type inputs struct {
 	assigned *runtimeapi.ContainerConfig
 }
 
-func (inputs) Command(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []string, _ []*runtimeapi.KeyValue) ([]string, []string) {
+func (inputs) Command(c *corev1.Container, _ []*runtimeapi.KeyValue) ([]string, []string) {
 	return c.Command, c.Args
 }
 

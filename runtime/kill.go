@@ -137,7 +137,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 		grace = cri.Seconds(*k.grace)
 	}
 	deadline := time.Now().Add(grace)
-	_, again := r.hooksRun.LoadOrStore(k.id, true)
+	_, again := r.killing.LoadOrStore(k.id, true)
 	if !again {
 		r.containerEvent(k.pod, k.container, k.id, corev1.EventTypeNormal, eventKilling, "%s", k.message)
 	}
@@ -159,7 +159,7 @@ func (r *Runtime) killContainer(ctx context.Context, k killRequest, order *termi
 	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("kill container %s: %w", k.container.Name, err)
 	}
-	r.hooksRun.Delete(k.id)
+	r.killing.Delete(k.id)
 	return nil
 }
 

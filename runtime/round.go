@@ -195,7 +195,7 @@ func (s *syncRound) reset(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("remove container %s: %w", action.Name, err)
 		}
-		s.runtime.hooksRun.Delete(action.ID)
+		s.runtime.killing.Delete(action.ID)
 	}
 	return nil
 }

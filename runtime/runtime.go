@@ -66,9 +66,9 @@ type Runtime struct {
 	starts     gate     // new pods
 	ends       gate     // sandboxes
 	imageUsers sync.Map // image ID -> spec.ImageUser; an image never changes its user
-	hooksRun   sync.Map // container ID: its preStop hook was started and its Killing event sent
+	killing    sync.Map // container ID: its preStop hook was started and its Killing event sent
 	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
-	hooked     sync.Map // container ID: its postStart hook has not returned yet
+	starting   sync.Map // container ID: its postStart hook has not returned yet
 }
 
 // ContainerInputs is what only the node knows of a container. A returned error becomes CreateContainerConfigError.
@@ -76,7 +76,7 @@ type ContainerInputs interface {
 	// Env returns the whole environment, expanded.
 	Env(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string) ([]*runtimeapi.KeyValue, error)
 	// Command returns command and args with $(VAR) references replaced.
-	Command(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string, envs []*runtimeapi.KeyValue) (command, args []string)
+	Command(container *corev1.Container, envs []*runtimeapi.KeyValue) (command, args []string)
 	// Mounts returns the volume mounts, of images only with the reference in the pod; /etc/hosts and the termination log are this package's.
 	Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, podIPs []string) ([]*runtimeapi.Mount, error)
 	// Assigned returns what device plugins give the container: variables, mounts, devices, CDI devices, annotations.
