@@ -18,19 +18,19 @@ import (
 // Upstream: pkg/kubelet/kuberuntime/kuberuntime_container.go computeInitContainerActions
 func (p *planner) planInit() (initialised bool) {
 	list := p.Pod.Spec.InitContainers
+	if len(list) == 0 {
+		return true
+	}
 	at := len(list)
 	if !p.regularSeen() {
 		for at--; at >= 0 && p.inSandbox(list[at].Name) == nil; at-- {
-		}
-		if at < 0 && len(list) == 0 {
-			return true
 		}
 		if at < 0 {
 			p.startInit(0, "no init container has run")
 			return false
 		}
 	}
-	for i := range min(at, len(list)) {
+	for i := range at {
 		if podinfo.IsSidecar(&list[i]) {
 			p.planSidecar(i)
 		} else if status := p.Observed.Container(list[i].Name); status != nil && status.State == cri.Unknown {
