@@ -1,6 +1,7 @@
 package podworkers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -19,9 +20,9 @@ import (
 // syncPod brings the pod one step closer to its spec. It returns when to make another step (0: when something happens), and
 // an error when it should be tried again.
 //
-//  1. a static pod waits until no other pod has its name
-//  2. what runs now, and the status that follows from it
-//  3. a pod that ended, or ran past its deadline, goes on to Terminating
+//  1. what runs now
+//  2. a static pod waits until no other pod has its name
+//  3. the status; a pod that ended, or ran past its deadline, goes on to Terminating
 //  4. the mirror pod of a static pod
 //  5. the node's network must be up, unless the pod uses the host's
 //  6. volumes
@@ -122,6 +123,32 @@ func (w *worker) report(pod *corev1.Pod, observed *cri.PodStatus) corev1.PodStat
 	w.metrics.running(w.reported, s.Phase, w.seenAt)
 	w.reported = s.Phase
 	return s
+}
+
+// reportMeanwhile reports what probes find while the step does something that takes long, until end is called: a pod that is not
+// ready should get no more requests.
+func (w *worker) reportMeanwhile(pod *corev1.Pod, observed *cri.PodStatus) (end func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		var first ring
+		for {
+			select {
+			case bell := <-w.wake:
+				first = cmp.Or(first, bell)
+				w.report(pod, observed)
+			case <-stop:
+				if first.why != "" { // it may have rung for something else too, which the next step handles
+					w.ring(first)
+				}
+				return
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-done
+	}
 }
 
 // checkEnd tells whether the pod is over: its containers all ended for good, or its deadline passed.

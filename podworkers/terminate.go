@@ -1,15 +1,12 @@
 package podworkers
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
-
-	"minikubelet/runtime/cri"
 )
 
 // terminatePod stops the pod's containers and then its sandbox, within the grace period. An update that shortens the
@@ -45,32 +42,6 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 	}
 	w.opts.Probes.Remove(w.uid)
 	return stopped, nil
-}
-
-// reportMeanwhile reports what probes find while the step does something that takes long, until end is called: a pod that is not
-// ready should get no more requests.
-func (w *worker) reportMeanwhile(pod *corev1.Pod, observed *cri.PodStatus) (end func()) {
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		var first ring
-		for {
-			select {
-			case bell := <-w.wake:
-				first = cmp.Or(first, bell)
-				w.report(pod, observed)
-			case <-stop:
-				if first.why != "" { // it may have rung for something else too, which the next step handles
-					w.ring(first)
-				}
-				return
-			}
-		}
-	}()
-	return func() {
-		close(stop)
-		<-done
-	}
 }
 
 // cleanupPod gives back what a pod still holds of which nothing runs: its volumes, its cgroup and its user IDs.

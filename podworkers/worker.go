@@ -212,8 +212,8 @@ var stepNames = [...]string{Syncing: "syncPod", Terminating: "syncTerminatingPod
 
 // step does once what the pod's phase asks for. It returns what came of it, and after which time to make another step
 // without being woken (0: not).
-func (w *worker) step(run context.Context, bell ring) (s signal, again time.Duration) {
-	ctx, m := w.takeMail(run)
+func (w *worker) step(ctx context.Context, bell ring) (s signal, again time.Duration) {
+	ctx, m := w.takeMail(ctx)
 	defer w.cancel()
 	_, awake := cri.Since(ctx, "wakeUp", m.pod, bell.since, cri.Why(bell.why))
 	awake(nil)

@@ -149,7 +149,7 @@ func (ws *Workers) Removed(uid types.UID) {
 	}
 }
 
-// Phase returns the phase of the pod, and whether it has a worker.
+// Phase returns the phase of the pod, and whether it has a worker. A pod that has to end counts as Terminating at once.
 func (ws *Workers) Phase(uid types.UID) (Phase, bool) {
 	w := ws.worker(uid)
 	if w == nil {

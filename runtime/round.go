@@ -33,7 +33,7 @@ type syncRound struct {
 	secrets  []corev1.Secret // for pulls
 	leave    func()          // gives up the pod's turn to start, before what takes long
 	started  []string        // IDs of containers
-	failed   []error         // of containers that did not start; the others go on
+	failed   []error         // of containers that could not be ended, removed or started; the others go on
 	slow     bool            // a pull or a postStart hook took time, in which much may have happened
 }
 
@@ -73,7 +73,7 @@ func (s *syncRound) saveAllocation(ctx context.Context) error {
 	return nil
 }
 
-// makeAndStart is steps 5 and 6.
+// makeAndStart is steps 5 and 6 of SyncPod.
 func (s *syncRound) makeAndStart(ctx context.Context) error {
 	var err error
 	if s.handler, err = s.runtime.handlerOf(s.pod, s.observed); err != nil {
@@ -124,7 +124,7 @@ func (s *syncRound) read(ctx context.Context) error {
 	return nil
 }
 
-// end is step 4.
+// end is step 4 of SyncPod, but for the resize.
 func (s *syncRound) end(ctx context.Context) error {
 	if s.actions.CreateSandbox != "" && s.actions.SandboxID != "" {
 		s.runtime.podEvent(s.pod, corev1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
@@ -218,7 +218,7 @@ func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {
 	return fmt.Errorf("create sandbox: %w", err)
 }
 
-// start is step 6. One container's failure keeps none of the others from starting, unless they wait for it.
+// start is step 6 of SyncPod. One container's failure keeps none of the others from starting, unless they wait for it.
 func (s *syncRound) start(ctx context.Context) error {
 	s.secrets = s.in.PullSecrets(ctx, s.pod)
 	for _, action := range s.actions.Start {

@@ -2,7 +2,7 @@
 // what the runtime says of it; what the runtime is told is decided by package spec. Both are pure. This package looks up
 // what they need, and does it.
 //
-// Reading order: sync.go, sandbox.go, container.go, kill.go, gc.go.
+// Reading order: sync.go, round.go, sandbox.go, container.go, kill.go, gc.go.
 package runtime
 
 import (

@@ -42,8 +42,8 @@ func (r *Runtime) SyncPod(ctx context.Context, pod *corev1.Pod, in Inputs) (Sync
 	return result, nil
 }
 
-// syncRounds plans and carries out plans until the plan made from the newest reading is empty. Each round but the last
-// starts a container, so their number is bounded. The bound is met only if containers end as fast as they start.
+// syncRounds plans and carries out plans until the plan made from the newest reading is empty. It gives up after more rounds than
+// it takes to start each container once: containers that end as fast as they start would go on for ever.
 func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, result *SyncResult) error {
 	most := 4 + len(pod.Spec.InitContainers) + len(pod.Spec.Containers)
 	var failed []error

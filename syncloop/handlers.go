@@ -156,7 +156,7 @@ func (l *Loop) reject(ctx context.Context, pod *corev1.Pod, rejection *Rejection
 	}}
 }
 
-// tell hands a pod to its worker.
+// tell hands a pod to its worker, unless it waits for room on the node.
 func (l *Loop) tell(ctx context.Context, u podworkers.Update) {
 	if !l.waitsForRoom(u) {
 		l.Workers.UpdatePod(ctx, u)

@@ -77,7 +77,7 @@ func (p *PLEG) follow(ctx context.Context, first func()) error {
 	}
 }
 
-// setStreaming also has the pods listed: what happened while there was no stream, or happens from now on.
+// setStreaming notes whether the stream is open. A change of that asks for a relist: events may have been missed.
 func (p *PLEG) setStreaming(on bool) {
 	p.mu.Lock()
 	changed := p.streaming != on
