@@ -164,11 +164,11 @@ func (c *Config) SourceReady(name string) bool {
 			return c.ready[name]
 		}
 	}
-	return c.SeenAll()
+	return c.AllReady()
 }
 
-// SeenAll tells whether every source is ready.
-func (c *Config) SeenAll() bool {
+// AllReady tells whether every source is ready.
+func (c *Config) AllReady() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.sources {

@@ -47,7 +47,7 @@ func TestFull(t *testing.T) {
 	}
 	answered := make(chan bool)
 	go func() {
-		answered <- c.SeenAll() || c.SourceReady(podinfo.SourceAPI) || c.SourceReady(podinfo.SourceFile)
+		answered <- c.AllReady() || c.SourceReady(podinfo.SourceAPI) || c.SourceReady(podinfo.SourceFile)
 	}()
 	select {
 	case ready := <-answered:
@@ -75,7 +75,7 @@ func TestFull(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the pods came as %v", got)
 	}
-	if !c.SeenAll() || !c.SourceReady(podinfo.SourceAPI) {
+	if !c.AllReady() || !c.SourceReady(podinfo.SourceAPI) {
 		t.Error("the source is not ready after it was handled")
 	}
 	cancel()
@@ -90,7 +90,7 @@ func TestSourceReady(t *testing.T) {
 	}
 	check := func(want ...bool) {
 		t.Helper()
-		got := []bool{c.SourceReady(podinfo.SourceFile), c.SourceReady(podinfo.SourceHTTP), c.SourceReady(podinfo.SourceAPI), c.SeenAll()}
+		got := []bool{c.SourceReady(podinfo.SourceFile), c.SourceReady(podinfo.SourceHTTP), c.SourceReady(podinfo.SourceAPI), c.AllReady()}
 		if !slices.Equal(got, want) {
 			t.Errorf("ready (file, http, api, all): %v, want %v", got, want)
 		}

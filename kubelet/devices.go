@@ -35,13 +35,13 @@ func newDevices(ctx context.Context, b *base, n *node.Node, records *allocation.
 // every pod.
 func (c *core) mayHaveDevices(uid types.UID) bool {
 	phase, known := c.workers.Phase(uid)
-	return known && phase < podworkers.Terminated || !c.config.SeenAll()
+	return known && phase < podworkers.Terminated || !c.config.AllReady()
 }
 
 // newPodResources makes what tells programs of the node of the pods' devices.
 func newPodResources(b *base, c *core) *podresources.Server {
 	return podresources.New(podresources.Options{
 		Dir: filepath.Join(b.settings.RootDir, "pod-resources"), Devices: c.devices, Registerer: b.metrics.main,
-		Active: c.activePods, Pods: c.pods.All, Known: c.config.SeenAll,
+		Active: c.activePods, Pods: c.pods.All, Known: c.config.AllReady,
 	})
 }

@@ -54,7 +54,7 @@ func (k *Kubelet) reportPods(final bool) onceReport {
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
 		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 	})
-	r := onceReport{done: k.core.config.SeenAll()}
+	r := onceReport{done: k.core.config.AllReady()}
 	for _, pod := range pods {
 		s, _ := k.core.status.Get(pod.UID)
 		line := fmt.Sprintf("%s/%s %s", pod.Namespace, pod.Name, s.Phase)

@@ -104,7 +104,7 @@ func TestFull(t *testing.T) {
 				return false
 			}
 		}
-		return b.Config.SeenAll()
+		return b.Config.AllReady()
 	})
 	until("all is read", func() bool {
 		return len(b.PLEG.Bell())+len(b.Probes.Results())+len(b.Config.Updates()) == 0

@@ -24,7 +24,7 @@ func (l *Loop) housekeeping(ctx context.Context) {
 	if time.Since(l.lastResize) >= retryResizes {
 		l.resizePods(ctx)
 	}
-	if time.Since(l.lastGC) >= cleanPeriod && l.Config.SeenAll() && l.cleaning.CompareAndSwap(false, true) {
+	if time.Since(l.lastGC) >= cleanPeriod && l.Config.AllReady() && l.cleaning.CompareAndSwap(false, true) {
 		l.lastGC = time.Now()
 		go l.clean(ctx)
 	}
@@ -33,7 +33,7 @@ func (l *Loop) housekeeping(ctx context.Context) {
 // updateQOS gives burstable pods together the share of CPU that they ask for together. It costs a sum, and a write to a
 // cgroup when that has changed: with the systemd driver systemd does that, which may not answer, so the loop does not wait.
 func (l *Loop) updateQOS(ctx context.Context) {
-	if l.UpdateQOS == nil || !l.Config.SeenAll() || !l.updatingQOS.CompareAndSwap(false, true) {
+	if l.UpdateQOS == nil || !l.Config.AllReady() || !l.updatingQOS.CompareAndSwap(false, true) {
 		return
 	}
 	active := l.active()
@@ -86,5 +86,5 @@ func (l *Loop) sourceSynced(observed *cri.PodStatus) bool {
 			return l.Config.SourceReady(source)
 		}
 	}
-	return l.Config.SeenAll()
+	return l.Config.AllReady()
 }

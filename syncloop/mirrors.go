@@ -148,7 +148,7 @@ func recallFromRuntime(pod *corev1.Pod, observed *cri.PodStatus) {
 
 // deleteLoneMirrors deletes mirror pods whose static pod is in no source any more and has ended.
 func (l *Loop) deleteLoneMirrors(ctx context.Context) {
-	if l.Mirror == nil || !l.Config.SeenAll() {
+	if l.Mirror == nil || !l.Config.AllReady() {
 		return
 	}
 	lone := slices.DeleteFunc(l.Pods.LoneMirrors(), func(mirror *corev1.Pod) bool { return l.runs(mirror, "") })

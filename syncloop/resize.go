@@ -36,7 +36,7 @@ func (l *Loop) noteResize(pod *corev1.Pod) bool {
 
 // resizePods tries every resize that waits, in the order of resizesFirst.
 func (l *Loop) resizePods(ctx context.Context) {
-	if len(l.resizes) == 0 || !l.Config.SeenAll() {
+	if len(l.resizes) == 0 || !l.Config.AllReady() {
 		return
 	}
 	l.lastResize = time.Now()
