@@ -84,7 +84,7 @@ func Compute(in Inputs) corev1.PodStatus {
 		s.EphemeralContainerStatuses = in.containers(ephemeral(in.Pod), old.EphemeralContainerStatuses, kindEphemeral)
 	}
 	s.Phase = in.phase(&s, old)
-	if in.verdict() && !ended(in.Pod.Status.Phase) { // a pod that had ended keeps the phase it ended with
+	if in.overridden() && !ended(in.Pod.Status.Phase) { // a pod that had ended keeps the phase it ended with
 		s.Phase, s.Reason, s.Message = in.Override.Phase, in.Override.Reason, in.Override.Message
 	}
 	if in.Terminated {
@@ -103,11 +103,11 @@ func (in Inputs) phase(s, old *corev1.PodStatus) corev1.PodPhase {
 			return before
 		}
 	}
-	return phase(in.Pod, s.InitContainerStatuses, s.ContainerStatuses, in.active(), in.Terminated)
+	return phase(in.Pod, s.InitContainerStatuses, s.ContainerStatuses, in.regularsBegan(), in.Terminated)
 }
 
-// active tells whether the sandbox in use has a regular container, so that the init containers are done.
-func (in Inputs) active() bool {
+// regularsBegan tells whether the sandbox in use has a regular container, so that the init containers are done.
+func (in Inputs) regularsBegan() bool {
 	sandbox := in.Observed.ReadySandbox()
 	if sandbox == nil {
 		return false
@@ -117,14 +117,14 @@ func (in Inputs) active() bool {
 	})
 }
 
-// verdict tells whether the node's own verdict counts already: not while containers run.
-func (in Inputs) verdict() bool {
+// overridden tells whether Override counts already: not while containers run.
+func (in Inputs) overridden() bool {
 	return in.Override != nil && (in.Terminated || len(in.Observed.Containers) == 0)
 }
 
 // rejected tells whether the pod was refused before any container of it was thought of.
 func (in Inputs) rejected() bool {
-	return in.verdict() && len(in.Observed.Containers)+len(in.Old.ContainerStatuses)+len(in.Old.InitContainerStatuses) == 0
+	return in.overridden() && len(in.Observed.Containers)+len(in.Old.ContainerStatuses)+len(in.Old.InitContainerStatuses) == 0
 }
 
 // HoldBack returns the status that the apiserver may see. A pod has ended by Compute when its regular containers have, which

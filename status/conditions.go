@@ -47,7 +47,7 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 	for i := range list {
 		in.date(&list[i], findCondition(old.Conditions, list[i].Type))
 	}
-	if in.verdict() && in.Override.Condition != nil && !ended(in.Pod.Status.Phase) {
+	if in.overridden() && in.Override.Condition != nil && !ended(in.Pod.Status.Phase) {
 		c := *in.Override.Condition
 		in.date(&c, findCondition(others, c.Type))
 		others = slices.DeleteFunc(others, func(o corev1.PodCondition) bool { return o.Type == c.Type })
@@ -174,7 +174,7 @@ func isKubelets(t corev1.PodConditionType) bool {
 	return slices.Contains(everyPod, t) || slices.Contains(somePods, t)
 }
 
-// isVerdict tells whether a kubelet wrote a DisruptionTarget condition, which other clients write too.
-func isVerdict(c corev1.PodCondition) bool {
+// isByKubelet tells whether a kubelet wrote a DisruptionTarget condition, which other clients write too.
+func isByKubelet(c corev1.PodCondition) bool {
 	return c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet
 }

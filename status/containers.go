@@ -90,7 +90,7 @@ func (in Inputs) unknownContainer(s *corev1.ContainerStatus, old *corev1.Contain
 		s.RestartCount, s.LastTerminationState = old.RestartCount, old.LastTerminationState
 	}
 	switch {
-	case k == kindInit && in.active() && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name)):
+	case k == kindInit && in.regularsBegan() && !podinfo.IsSidecar(podinfo.Container(in.Pod, s.Name)):
 		s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			Reason: "Completed", Message: "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally",
 		}}

@@ -308,7 +308,7 @@ func difference(object apiObject, want corev1.PodStatus) ([]byte, error) {
 func WithForeign(want, have []corev1.PodCondition) []corev1.PodCondition {
 	var merged []corev1.PodCondition
 	for _, c := range want {
-		if isKubelets(c.Type) || isVerdict(c) {
+		if isKubelets(c.Type) || isByKubelet(c) {
 			merged = append(merged, c)
 		}
 	}

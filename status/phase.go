@@ -96,19 +96,19 @@ func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return nil
 }
 
-// phase computes the pod's phase from its containers. active says that a regular container was made in the present sandbox, so
+// phase computes the pod's phase from its containers. regularsBegan says that a regular container was made in the present sandbox, so
 // that the pod was initialised; terminated says that nothing runs and nothing will.
 //
 // When its regular containers have ended for good, a pod has Succeeded or Failed here although sidecars still run: the worker
 // then stops them. The apiserver is told when they have stopped (see HoldBack).
 //
 // Upstream: pkg/kubelet/kubelet_pods.go getPhase; for terminated pods, pkg/kubelet/status/status_manager.go TerminatePod.
-func phase(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus, active, terminated bool) corev1.PodPhase {
+func phase(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus, regularsBegan, terminated bool) corev1.PodPhase {
 	t := count(pod, inits, statuses)
 	switch {
 	case t.initFailed > 0:
 		return corev1.PodFailed
-	case t.initPending > 0, t.sidecarPending > 0 && !active, t.sidecarWaiting > 0, t.waiting > 0:
+	case t.initPending > 0, t.sidecarPending > 0 && !regularsBegan, t.sidecarWaiting > 0, t.waiting > 0:
 		return unlessTerminated(corev1.PodPending, terminated)
 	case t.running > 0, t.final < t.stopped && !terminated:
 		return unlessTerminated(corev1.PodRunning, terminated)
