@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -27,7 +28,7 @@ func newMerger() *merger {
 }
 
 // merge takes a source's whole set and returns what changed: removals first, so that a name is free before another pod takes it. Of
-// pods with one full name the first counts, across sources too; when it is removed, one that was ignored is added, of any source.
+// pods with one full name or UID the first counts, across sources too; when it is removed, one that was ignored is added, of any source.
 // The first set of a source is an ADD even if it is empty.
 //
 // Upstream: pkg/kubelet/config/config.go podStorage.merge.
@@ -47,7 +48,7 @@ func (m *merger) merge(ctx context.Context, source string, pods []*corev1.Pod) [
 				after[pod.UID] = pod
 				order = append(order, pod)
 			} else if s == source {
-				klog.FromContext(ctx).Info("Ignoring a pod while another has its name", "pod", klog.KObj(pod), "podUID", pod.UID, "source", source, "takenBy", names[podinfo.FullName(pod)])
+				klog.FromContext(ctx).Info("Ignoring a pod while another has its name or its UID", "pod", klog.KObj(pod), "podUID", pod.UID, "source", source, "takenBy", cmp.Or(names[podinfo.FullName(pod)], names["/"+string(pod.UID)]))
 			}
 		}
 		m.passed[s] = after
@@ -72,7 +73,7 @@ func (m *merger) merge(ctx context.Context, source string, pods []*corev1.Pod) [
 	return updates
 }
 
-// holders tells which pod of which source has a full name.
+// holders tells which pod of which source has a full name or, after a slash, a UID.
 type holders map[string]holder
 
 type holder struct {
@@ -85,7 +86,7 @@ func (m *merger) held() holders {
 	held := holders{}
 	for source, pods := range m.sent {
 		for _, pod := range pods {
-			if m.passed[source][pod.UID] != nil {
+			if isVersion(m.passed[source][pod.UID], pod) {
 				held.take(source, pod)
 			}
 		}
@@ -93,16 +94,19 @@ func (m *merger) held() holders {
 	return held
 }
 
-// take gives the pod its name unless another has it. A mirror has the name of its static pod, and takes it from no pod.
+// take gives the pod its name and its UID, which may stand in its manifest, unless another has one of them. A mirror has the name of
+// its static pod, and takes it from no pod.
 func (h holders) take(source string, pod *corev1.Pod) bool {
 	if podinfo.IsMirror(pod) {
 		return true
 	}
-	name, it := podinfo.FullName(pod), holder{source, pod.UID}
-	if have, held := h[name]; held && have != it {
-		return false
+	keys, it := [2]string{podinfo.FullName(pod), "/" + string(pod.UID)}, holder{source, pod.UID}
+	for _, key := range keys {
+		if have, held := h[key]; held && have != it {
+			return false
+		}
 	}
-	h[name] = it
+	h[keys[0]], h[keys[1]] = it, it
 	return true
 }
 
@@ -110,7 +114,7 @@ func (h holders) take(source string, pod *corev1.Pod) bool {
 func diff(source string, before, after map[types.UID]*corev1.Pod, order []*corev1.Pod) []PodUpdate {
 	changes := map[Op][]*corev1.Pod{}
 	for uid, pod := range before {
-		if after[uid] == nil {
+		if !isVersion(pod, after[uid]) {
 			changes[REMOVE] = append(changes[REMOVE], pod)
 		}
 	}
@@ -129,10 +133,16 @@ func diff(source string, before, after map[types.UID]*corev1.Pod, order []*corev
 	return updates
 }
 
+// isVersion tells whether two pods with one UID are versions of one pod, and not nil. A manifest may give the UID: with another name
+// it is another pod.
+func isVersion(a, b *corev1.Pod) bool {
+	return a != nil && b != nil && podinfo.FullName(a) == podinfo.FullName(b)
+}
+
 // compare tells what happened between two versions of a pod.
 func compare(before, after *corev1.Pod) (Op, bool) {
 	switch {
-	case before == nil:
+	case !isVersion(before, after):
 		return ADD, true
 	case before == after || after.ResourceVersion != "" && before.ResourceVersion == after.ResourceVersion:
 		return 0, false

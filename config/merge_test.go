@@ -59,9 +59,12 @@ func TestMerge(t *testing.T) {
 		{"made again under its name", []set{{"api", []*corev1.Pod{a}}, {"api", []*corev1.Pod{pod("3", "a")}}}, []string{"REMOVE 1", "ADD 3"}},
 		{"twice in a set", []set{{"file", []*corev1.Pod{a, pod("2", "a")}}}, []string{"ADD 1"}},
 		{"name taken by another source", []set{{"file", []*corev1.Pod{a}}, {"http", []*corev1.Pod{pod("2", "a"), pod("3", "c")}}}, []string{"ADD 3"}},
+		{"UID taken by another source", []set{{"api", []*corev1.Pod{a}}, {"file", []*corev1.Pod{pod("1", "b"), pod("3", "c")}}}, []string{"ADD 3"}},
 		{"name free again", []set{{"file", []*corev1.Pod{a}}, {"file", nil}, {"http", []*corev1.Pod{pod("2", "a")}}}, []string{"ADD 2"}},
 		{"a mirror takes no name", []set{{"file", []*corev1.Pod{a}}, {"api", []*corev1.Pod{pod("9", "a", mirror)}}}, []string{"ADD 9"}},
 		{"a mirror gives none away", []set{{"api", []*corev1.Pod{pod("9", "a", mirror)}}, {"file", []*corev1.Pod{a}}}, []string{"ADD 1"}},
+		{"another name, the UID is in the manifest", []set{{"file", []*corev1.Pod{a}}, {"file", []*corev1.Pod{pod("1", "b")}}}, []string{"REMOVE 1", "ADD 1"}},
+		{"another name, which another source's has", []set{{"file", []*corev1.Pod{a}}, {"http", []*corev1.Pod{pod("2", "b")}}, {"file", []*corev1.Pod{pod("1", "b")}}}, []string{"REMOVE 1"}},
 		{"other sources stay", []set{{"file", []*corev1.Pod{a}}, {"api", []*corev1.Pod{pod("2", "b")}}, {"api", nil}}, []string{"REMOVE 2"}},
 	}
 	for _, tt := range tests {
