@@ -75,6 +75,9 @@ func (w *worker) cleanupPod(ctx context.Context, m mail) (signal, error) {
 // a pod that merely ended stay for their logs, and those of one that has come back meanwhile so that their successors
 // count as restarts.
 func (w *worker) finishPod(ctx context.Context, m mail) (signal, error) {
+	if err := w.endLate(ctx, m); err != nil {
+		return none, err
+	}
 	if !m.removed && m.pod.DeletionTimestamp == nil {
 		return none, nil
 	}
@@ -92,6 +95,18 @@ func (w *worker) finishPod(ctx context.Context, m mail) (signal, error) {
 	}
 	w.opts.Status.Forget(w.uid)
 	return forgotten, nil
+}
+
+// endLate ends a sandbox that came after the pod's end: the step that asked for it was cancelled, and the runtime made it all the same.
+func (w *worker) endLate(ctx context.Context, m mail) error {
+	observed, err := w.opts.Cache.Current(ctx, m.pod)
+	if err != nil || observed.Gone() {
+		return err
+	}
+	if err := w.opts.Runtime.KillPod(ctx, m.pod, observed, &m.grace); err != nil {
+		return fmt.Errorf("kill what came late: %w", err)
+	}
+	return w.opts.Runtime.RemoveCgroup(w.uid)
 }
 
 // comesBack tells whether the removed pod is to start again, as a static pod does whose manifest was put back, and all its

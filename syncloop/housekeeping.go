@@ -8,6 +8,7 @@ import (
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/podworkers"
 	"minikubelet/runtime/cri"
 )
 
@@ -60,17 +61,15 @@ func (l *Loop) clean(ctx context.Context) {
 	}
 }
 
-// endOrphans ends pods that run although their source, having synced, does not have them.
+// endOrphans ends pods that run although their source, which is ready, does not have them, or that were ended already.
 func (l *Loop) endOrphans(ctx context.Context) {
 	for _, uid := range l.PLEG.Cache.UIDs() {
-		if _, wanted := l.Pods.Get(uid); wanted {
-			continue
-		}
-		if _, working := l.Workers.Phase(uid); working {
-			continue
-		}
 		observed, ok := l.PLEG.Cache.Get(uid)
-		if !ok || !l.sourceSynced(observed) {
+		phase, working := l.Workers.Phase(uid)
+		if working && phase == podworkers.Finished && !observed.Gone() {
+			l.Workers.Poke(uid, "something of it runs although it was ended")
+		}
+		if _, wanted := l.Pods.Get(uid); wanted || working || !ok || !l.sourceReady(observed) {
 			continue
 		}
 		klog.FromContext(ctx).Info("Ending a pod that no source has", "podUID", uid, "pod", klog.KRef(observed.Namespace, observed.Name))
@@ -78,9 +77,9 @@ func (l *Loop) endOrphans(ctx context.Context) {
 	}
 }
 
-// sourceSynced tells whether the source that once gave the pod has synced, so that its
-// silence means the pod is unwanted. Sandboxes carry their pod's annotations.
-func (l *Loop) sourceSynced(observed *cri.PodStatus) bool {
+// sourceReady tells whether the source that once gave the pod is ready, so that a pod which it does not have is unwanted. Sandboxes
+// carry their pod's annotations.
+func (l *Loop) sourceReady(observed *cri.PodStatus) bool {
 	for _, sandbox := range observed.Sandboxes {
 		if source := sandbox.Annotations[podinfo.SourceAnnotation]; source != "" {
 			return l.Config.SourceReady(source)

@@ -12,8 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/e2e/crifake"
 	"minikubelet/podworkers"
 )
 
@@ -124,6 +126,34 @@ func TestOrphans(t *testing.T) {
 		b.wantRunning("wanted", true)
 		if left := b.Workers.UIDs(); !slices.Equal(left, []types.UID{"wanted"}) {
 			t.Errorf("workers left: %v", left)
+		}
+	})
+}
+
+// TestSandboxThatComesLate: a runtime may go on making a sandbox although its pod was ended meanwhile. It is stopped when it is there.
+func TestSandboxThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, newFake(), t.TempDir(), nil)
+		b.start(b.PLEG.Run, b.Config.Run, b.Run)
+		b.fake.Delay("RunPodSandbox", time.Hour)
+		b.add(testPod("evicted", nil))
+		b.wait(time.Second)
+		b.Workers.Kill("evicted", podworkers.Kill{})
+		b.wait(time.Second)
+		if phase, _ := b.Workers.Phase("evicted"); phase != podworkers.Finished {
+			t.Fatalf("the pod is %v", phase)
+		}
+		late, err := b.fake.RunPodSandbox(t.Context(), crifake.Requests[*runtimeapi.RunPodSandboxRequest](b.fake)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.wait(2 * housekeepingPeriod)
+		got, err := b.fake.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: late.PodSandboxId})
+		if err != nil || got.Status.State != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
+			t.Errorf("the sandbox is %v, %v", got.GetStatus().GetState(), err)
+		}
+		if n := b.fake.Count("StopPodSandbox"); n != 1 {
+			t.Errorf("it was stopped %d times", n)
 		}
 	})
 }
