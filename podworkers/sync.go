@@ -40,6 +40,9 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 		w.waitForName(ctx, pod, holder, observed)
 		return none, 0, nil
 	}
+	if w.waitsFor != "" {
+		w.waitsFor, w.failed = "", nil // it has its name now
+	}
 	if s, err := w.assignDevices(ctx, pod, observed); s != none || err != nil {
 		return s, 0, err
 	}

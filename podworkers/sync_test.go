@@ -129,6 +129,23 @@ func TestNetworkNotReady(t *testing.T) {
 	})
 }
 
+// TestSuccessorHasItsName: a pod that has waited for its name does not say any more that it waits for that.
+func TestSuccessorHasItsName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.update(Update{Pod: testPod("old", static)})
+		b.fake.Delay("StopContainer", 10*time.Second)
+		b.Removed("old")
+		b.update(Update{Pod: testPod("new", static)})
+		b.node.setNetwork(errors.New("no CNI"))
+		b.wait(12 * time.Second)
+		b.wantGone("old")
+		if w := b.statusOf("new").ContainerStatuses[0].State.Waiting; w == nil || w.Message != "" {
+			t.Errorf("the container is %+v", w)
+		}
+	})
+}
+
 // TestRefusedVolume: what is not supported is named in an event, and the pod waits.
 func TestRefusedVolume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
