@@ -167,13 +167,19 @@ func (w *worker) run(ctx context.Context) (gone bool) {
 	w.lifetime = ctx
 	timer := time.NewTimer(0)
 	timer.Stop()
+	var due time.Time // the next step that the last one asked for
 	for {
 		var bell ring
 		select {
 		case <-ctx.Done():
 			return false
 		case bell = <-w.wake:
-		case now := <-timer.C:
+		case <-timer.C:
+			now := time.Now()
+			if wait := sleep(due, now); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 			bell = ring{"the time has come that the last step named: a retry, or the end of a back-off", now}
 		}
 		timer.Stop()
@@ -182,9 +188,19 @@ func (w *worker) run(ctx context.Context) (gone bool) {
 			return true
 		}
 		if again > 0 {
-			timer.Reset(again)
+			due = time.Now().Add(again)
+			timer.Reset(min(again, longestSleep))
 		}
 	}
+}
+
+// longestSleep is how long a worker sleeps at once.
+const longestSleep = time.Minute
+
+// sleep is how long a worker sleeps until it looks again whether a time has come, by the clock on the wall or by the one that timers
+// go by. That one stands still while the machine is suspended, and tokens expire all the same.
+func sleep(due, now time.Time) time.Duration {
+	return min(due.Sub(now), due.Round(0).Sub(now.Round(0)), longestSleep)
 }
 
 // mail is what a step works with: the mailbox as it is when the step begins.

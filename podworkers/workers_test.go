@@ -419,6 +419,25 @@ func TestRetryBackOff(t *testing.T) {
 	}
 }
 
+// TestSleep: a time has come by whichever clock is there first. After a suspension that is the one on the wall.
+func TestSleep(t *testing.T) {
+	due := time.Now().Add(time.Hour)
+	for _, tc := range []struct {
+		now  time.Time
+		want time.Duration
+	}{
+		{due.Add(-time.Hour), longestSleep},
+		{due.Add(-time.Second), time.Second},
+		{due, 0},
+		{due.Round(0).Add(-time.Hour), longestSleep},
+		{due.Round(0), 0},
+	} {
+		if got := sleep(due, tc.now); got != tc.want {
+			t.Errorf("at %v: %v, want %v", tc.now, got, tc.want)
+		}
+	}
+}
+
 // TestComesBack: a pod that is removed and comes back with its UID while it ends, as a static pod does whose manifest
 // was away for a moment, ends and starts again; one that goes again does not.
 func TestComesBack(t *testing.T) {
