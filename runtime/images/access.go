@@ -25,17 +25,23 @@ func (m *Manager) mustPull(ctx context.Context, image, imageRef string, credenti
 		return false
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	record, err := r.read(imageRef)
+	pulled := record != nil || r.beingPulled(image)
+	r.mu.Unlock()
 	name, nameErr := trim(image)
 	if err = errors.Join(err, nameErr); err != nil {
 		klog.FromContext(ctx).Error(err, "Image pull records cannot be used, pulling the image again", "image", image)
 		return true
 	}
-	if !m.verifies(name, record != nil || r.beingPulled(image)) {
+	switch {
+	case !m.verifies(name, pulled):
+		return false
+	case record == nil:
+		return true
+	case record.CredentialMapping[name].NodePodsAccessible:
 		return false
 	}
-	return record == nil || !r.allows(record.CredentialMapping[name], imageRef, name, credentials)
+	return !r.allows(record.CredentialMapping[name], imageRef, name, credentials())
 }
 
 // verifies tells whether the policy asks for proof that a pod may use the image of this name, which has no tag and no digest. An
@@ -63,13 +69,11 @@ func (r *records) beingPulled(image string) bool {
 	return r.pulling[image] > 0 || !errors.Is(err, fs.ErrNotExist)
 }
 
-// allows tells whether a record says that the image may be used by all pods, or was pulled with a credential that the pod has.
-// Callers hold mu.
-func (r *records) allows(known kubeletconfig.ImagePullCredentials, imageRef, name string, credentials func() []Credential) bool {
-	if known.NodePodsAccessible {
-		return true
-	}
-	for _, credential := range credentials() {
+// allows tells whether a record says that the image was pulled with a credential that the pod has.
+func (r *records) allows(known kubeletconfig.ImagePullCredentials, imageRef, name string, credentials []Credential) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, credential := range credentials {
 		for _, account := range credential.Source.KubernetesServiceAccounts {
 			if slices.Contains(known.KubernetesServiceAccounts, account) {
 				return true

@@ -430,6 +430,33 @@ func TestRecordsAfterKill(t *testing.T) {
 	}
 }
 
+// TestSlowCredentials: the credentials of a pod may come from a plugin or the apiserver, which take long. No other pod waits for them.
+func TestSlowCredentials(t *testing.T) {
+	m, _, _ := newManager(Options{RecordsDir: t.TempDir()})
+	const image, ref = "reg.io/app:1", "sha256:app"
+	secret := kubeletconfig.ImagePullSecret{UID: "secret", Namespace: "ns", Name: "pull"}
+	with := Credential{Source: kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{secret}}}
+	if err := m.records.begin(image); err != nil {
+		t.Fatal(err)
+	}
+	m.records.end(t.Context(), image, pullResult{ref: ref}, &with)
+	asked := false
+	if m.mustPull(t.Context(), image, ref, func() []Credential {
+		asked = true
+		if !m.records.mu.TryLock() {
+			t.Error("the records are locked meanwhile")
+		} else {
+			m.records.mu.Unlock()
+		}
+		return []Credential{with}
+	}) {
+		t.Error("the pod may not use the image that its secret pulled")
+	}
+	if !asked {
+		t.Error("the pod's credentials do not count")
+	}
+}
+
 func TestVerification(t *testing.T) {
 	allowed := []string{"reg.io/base", "reg.io/public/*"}
 	for _, test := range []struct {
