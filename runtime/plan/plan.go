@@ -143,15 +143,8 @@ func sandboxChanged(pod *corev1.Pod, observed *cri.PodStatus) (reason string, at
 // planSandbox plans for a pod without a usable sandbox: all that is left of the old one ends, and the containers that are not over
 // begin anew, the init containers first. A pod that is over gets no new sandbox.
 func (p *planner) planSandbox(reason string) {
-	if len(p.Observed.Sandboxes) > 0 {
-		p.KillPod = reason
-	}
-	if p.Ended {
-		defer func() {
-			if p.CreateSandbox == "" {
-				p.KillPod = "" // all of it was stopped already, and nothing new will start
-			}
-		}()
+	if len(p.Observed.Sandboxes)+len(p.Observed.Containers) > 0 && !p.Ended {
+		p.KillPod = reason // containers may run although the runtime has lost their sandbox
 	}
 	var regular []Start
 	for i := range p.Pod.Spec.Containers {

@@ -59,9 +59,9 @@ func observe(line string) *cri.PodStatus {
 		word, box, elsewhere := strings.Cut(word, "@")
 		name, state, _ := strings.Cut(word, ":")
 		state, attempt, _ := strings.Cut(state, "/")
-		c := &cri.ContainerStatus{Name: name, SandboxID: out.Sandboxes[0].Id, Hash: spec.Hash(&corev1.Container{Name: name, Image: "image:1"})}
-		if elsewhere {
-			c.SandboxID = "box" + box
+		c := &cri.ContainerStatus{Name: name, SandboxID: "box" + box, Hash: spec.Hash(&corev1.Container{Name: name, Image: "image:1"})}
+		if !elsewhere {
+			c.SandboxID = out.Sandboxes[0].Id
 		}
 		_, _ = fmt.Sscan(attempt, &c.Attempt)
 		c.ID = fmt.Sprintf("%s.%d", name, c.Attempt)
@@ -123,6 +123,9 @@ func TestComputePodActions(t *testing.T) {
 		{"all well", "c:a c:b", always, "box0 a:run b:run", nil, ""},
 		{"sandbox died", "c:a", always, "box0- a:exit137", nil, "killpod, sandbox 1, start a/1"},
 		{"sandbox died, container runs on", "c:a", always, "box0- a:run", nil, "killpod, sandbox 1, start a/1"},
+		{"sandbox lost, container runs on", "c:a", always, "a:run@0", nil, "killpod, sandbox 0, start a/1"},
+		{"sandbox lost, container in an unknown state", "c:a", never, "a:unknown@0", nil, "killpod"},
+		{"sandbox lost, container ended", "c:a", always, "a:exit1@0 ended", nil, "sandbox 0, start a/1"},
 		{"sandbox died before any container", "c:a", never, "box0-", nil, "killpod, sandbox 1, start a/0"},
 		{"sandbox died, init containers again", "i:i c:a", always, "box0- a:exit137 i:exit0", nil, "killpod, remove i.0, sandbox 1, start i/1"},
 		{"init containers of an earlier sandbox count for nothing", "i:i c:a", always, "box1 box0- a:exit137@0 i:exit0@0", nil, "start i/1"},
