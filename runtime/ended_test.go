@@ -122,3 +122,19 @@ func TestCrashLoopAfterClockSetBack(t *testing.T) {
 		}
 	}
 }
+
+// TestSandboxThatDoesNotStop: a sandbox that is ready although the runtime said that it has stopped is stopped again.
+func TestSandboxThatDoesNotStop(t *testing.T) {
+	b := newBench(t, nil)
+	pod := podtest.Pod("c:a", corev1.RestartPolicyNever)
+	b.mustSync(t, pod)
+	for want := 1; want < 3; want++ {
+		if err := b.KillPod(t.Context(), pod, mustRead(t, b, pod.UID), nil); err != nil {
+			t.Fatal(err)
+		}
+		if n := b.fake.Count("StopPodSandbox"); n != want {
+			t.Errorf("kill %d: the sandbox was stopped %d times", want, n)
+		}
+		b.fake.CorruptSandbox(b.fake.SandboxIDs()[0], func(s *runtimeapi.PodSandboxStatus) { s.State = runtimeapi.PodSandboxState_SANDBOX_READY })
+	}
+}

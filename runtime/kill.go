@@ -57,7 +57,7 @@ func (r *Runtime) KillPod(ctx context.Context, pod *corev1.Pod, observed *cri.Po
 	// The sandboxes stop even if a container did not: the runtime then ends it by force.
 	for i, sandbox := range observed.Sandboxes {
 		group.Go(func() {
-			if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
+			if err := r.stopSandbox(ctx, sandbox.GetId(), sandbox.GetState()); err != nil {
 				errs[len(containers)+i] = fmt.Errorf("stop sandbox: %w", err)
 			}
 		})
@@ -103,9 +103,9 @@ func containersToKill(observed *cri.PodStatus) []*cri.ContainerStatus {
 }
 
 // stopSandbox stops a sandbox unless it was stopped already: the runtime would take its network down once more, which
-// costs as much as the first time.
-func (r *Runtime) stopSandbox(ctx context.Context, id string) error {
-	if _, done := r.stopped.Load(id); done {
+// costs as much as the first time. One that is ready all the same is stopped again.
+func (r *Runtime) stopSandbox(ctx context.Context, id string, state runtimeapi.PodSandboxState) error {
+	if _, done := r.stopped.Load(id); done && state != runtimeapi.PodSandboxState_SANDBOX_READY {
 		return nil
 	}
 	leave, err := r.ends.enter(ctx)

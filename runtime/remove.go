@@ -121,7 +121,7 @@ func (r *Runtime) removeDead(ctx context.Context, container *runtimeapi.Containe
 
 // removeSandbox stops a sandbox first, also one that ended by itself: only that gives its network back.
 func (r *Runtime) removeSandbox(ctx context.Context, sandbox *runtimeapi.PodSandbox) error {
-	if err := r.stopSandbox(ctx, sandbox.GetId()); err != nil {
+	if err := r.stopSandbox(ctx, sandbox.GetId(), sandbox.GetState()); err != nil {
 		return fmt.Errorf("stop sandbox before removing it: %w", err)
 	}
 	leave, err := r.ends.enter(ctx)
