@@ -31,7 +31,7 @@ func TestKillPodAfterReboot(t *testing.T) {
 		name       string
 		left       runtimeapi.ContainerState
 		containers int
-	}{{"exited", cri.Exited, 0}, {"unknown", cri.Unknown, 2}} {
+	}{{"exited", cri.Exited, 0}, {"unknown", cri.Unknown, 2}, {"that this kubelet does not know", 99, 2}} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBench(t, nil)
 			pod := podtest.Pod("c:a c:b", corev1.RestartPolicyNever)

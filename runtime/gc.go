@@ -77,7 +77,7 @@ func (r *Runtime) removeGarbage(ctx context.Context, containers []*runtimeapi.Co
 	gone := map[string]bool{}
 	for _, container := range garbageContainers(containers, known) {
 		var err error
-		if container.GetState() == cri.Unknown {
+		if s := container.GetState(); s != cri.Exited && s != cri.Created {
 			err = r.stopUnknown(ctx, container)
 		}
 		if err == nil {

@@ -273,7 +273,7 @@ func newContainerStatus(s *runtimeapi.ContainerStatus, sandboxID string) (*Conta
 	if err != nil {
 		return nil, err
 	}
-	out.SandboxID, out.State = sandboxID, s.State
+	out.SandboxID, out.State = sandboxID, knownState(s.State)
 	out.CreatedAt, out.StartedAt, out.FinishedAt = nanoTime(s.CreatedAt), nanoTime(s.StartedAt), nanoTime(s.FinishedAt)
 	out.ExitCode, out.Reason, out.Message = s.ExitCode, s.Reason, s.Message
 	out.Image, out.ImageRef, out.LogPath = s.GetImage().GetImage(), s.ImageRef, s.LogPath
@@ -287,7 +287,7 @@ func newListedContainer(c *runtimeapi.Container) (*ContainerStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.SandboxID, out.State, out.CreatedAt, out.shallow = c.PodSandboxId, c.State, nanoTime(c.CreatedAt), true
+	out.SandboxID, out.State, out.CreatedAt, out.shallow = c.PodSandboxId, knownState(c.State), nanoTime(c.CreatedAt), true
 	out.Image, out.ImageRef = c.GetImage().GetImage(), c.ImageRef
 	return out, nil
 }
@@ -303,6 +303,14 @@ func newContainer(id string, metadata *runtimeapi.ContainerMetadata, labels, ann
 	return &ContainerStatus{
 		ID: id, Name: name, Attempt: metadata.Attempt, Hash: annotations[AnnotationHash], Labels: labels, Annotations: annotations,
 	}, nil
+}
+
+// knownState is Unknown for a state that a later CRI has: a container in it may be running.
+func knownState(state runtimeapi.ContainerState) runtimeapi.ContainerState {
+	if _, ok := runtimeapi.ContainerState_name[int32(state)]; !ok {
+		return Unknown
+	}
+	return state
 }
 
 // nanoTime leaves "not yet" zero.
