@@ -56,7 +56,8 @@ func crashDelay(n uint32, longest time.Duration) time.Duration {
 }
 
 // wait returns the back-off that applies to starting the container again after last, and when it ends. It counts from
-// the container's end, but at the latest from when that was first seen: a clock that was set back puts ends far ahead. From
+// the container's end, but at the latest from when that was first seen: a clock that was set back puts ends far ahead, and a
+// runtime may not say when it was. From
 // then on it goes by at, which is from time.Now, and so by the clock that is never set.
 func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cri.ContainerStatus, at time.Time) (time.Duration, time.Time) {
 	c.mu.Lock()
@@ -83,7 +84,10 @@ func (c *crashLoops) wait(pod *corev1.Pod, container *corev1.Container, last *cr
 		floor = now
 	}
 	if floor.end != last.ID || floor.ended.IsZero() {
-		floor.end, floor.ended = last.ID, at.Add(-max(0, at.Sub(last.FinishedAt)))
+		floor.end, floor.ended = last.ID, at
+		if !last.FinishedAt.IsZero() {
+			floor.ended = at.Add(-max(0, at.Sub(last.FinishedAt)))
+		}
 	}
 	floors[container.Name] = floor
 	delay := crashDelay(last.Attempt-min(floor.attempt, last.Attempt), c.longest)

@@ -72,3 +72,13 @@ func TestCrashLoopClock(t *testing.T) {
 		}
 	}
 }
+
+// TestCrashLoopWithoutTimes: a container waits also if the runtime does not say when it ended.
+func TestCrashLoopWithoutTimes(t *testing.T) {
+	pod := podtest.Pod("c:a", corev1.RestartPolicyAlways)
+	container, now := &pod.Spec.Containers[0], time.Now()
+	last := &cri.ContainerStatus{State: cri.Exited, Attempt: 1, Hash: spec.Hash(container)}
+	if _, until := newCrashLoops(crashLoopMax).wait(pod, container, last, now); !until.Equal(now.Add(crashLoopBase)) {
+		t.Errorf("it waits for %v, want %v", until.Sub(now), crashLoopBase)
+	}
+}
