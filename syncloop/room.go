@@ -3,6 +3,7 @@ package syncloop
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -65,7 +66,7 @@ func (l *Loop) awaitRoom(ctx context.Context, uid types.UID, ending []*corev1.Po
 	longest := 10 * time.Second
 	for _, pod := range ending {
 		if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
-			longest = max(longest, time.Duration(*grace)*time.Second*3/2)
+			longest = max(longest, cri.Seconds(min(*grace, math.MaxInt32)*3/2))
 		}
 	}
 	timer := time.NewTimer(longest)

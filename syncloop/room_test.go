@@ -21,11 +21,11 @@ import (
 )
 
 // fullBench is a running loop whose node's single CPU a pod has.
-func fullBench(t *testing.T) *bench {
+func fullBench(t *testing.T, change ...func(*corev1.Pod)) *bench {
 	b := newBench(t, newFake(), t.TempDir(), nil)
 	b.node.allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	b.start(b.PLEG.Run, b.Config.Run, b.Run)
-	b.add(ofClass("holder", corev1.PodQOSBurstable, 1000, 1))
+	b.add(ofClass("holder", corev1.PodQOSBurstable, 1000, 1, change...))
 	b.wait(time.Second)
 	b.wantRunning("holder", true)
 	return b
@@ -75,6 +75,20 @@ func TestPreempt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPreemptPatientPod: the grace period of a pod that makes room may be any number of seconds.
+func TestPreemptPatientPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := fullBench(t, func(pod *corev1.Pod) { pod.Spec.TerminationGracePeriodSeconds = new(int64(10_000_000_000)) })
+		b.fake.Delay("StopContainer", 20*time.Second)
+		b.add(ofClass("important", corev1.PodQOSBurstable, 500, 1, withPriority(podinfo.SystemCriticalPriority)))
+		b.wait(15 * time.Second)
+		b.wantRunning("holder", true)
+		b.wantRunning("important", false)
+		b.wait(10 * time.Second)
+		b.wantRunning("important", true)
+	})
 }
 
 // TestPreemptInVain: no pod is ended for one that is not admitted anyhow, nor for one that is not critical.
