@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"path/filepath"
@@ -92,11 +93,8 @@ type sink func(ctx context.Context, pods []*corev1.Pod)
 // New returns a Config of the sources that the options name; Run starts them.
 func New(opts Options) (*Config, error) {
 	c := &Config{opts: opts, updates: make(chan PodUpdate, 50), ready: map[string]bool{}, merger: newMerger()}
-	if opts.FileCheckFrequency <= 0 {
-		c.opts.FileCheckFrequency = 20 * time.Second
-	}
-	if opts.HTTPCheckFrequency <= 0 {
-		c.opts.HTTPCheckFrequency = 20 * time.Second
+	for _, period := range []*time.Duration{&c.opts.FileCheckFrequency, &c.opts.HTTPCheckFrequency} {
+		*period = cmp.Or(max(*period, 0), 20*time.Second)
 	}
 	if opts.ManifestPath != "" {
 		c.opts.ManifestPath = filepath.Clean(opts.ManifestPath)

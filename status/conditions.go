@@ -115,7 +115,7 @@ func (in Inputs) initializedCondition(s, old *corev1.PodStatus) corev1.PodCondit
 		return c
 	}
 	c.Status, c.Reason = corev1.ConditionFalse, reasonNotInitialized
-	c.Message = fmt.Sprintf("containers with incomplete status: %s", list(incomplete))
+	c.Message = fmt.Sprintf("containers with incomplete status: %v", incomplete)
 	return c
 }
 
@@ -138,14 +138,12 @@ func (in Inputs) containersReady(s *corev1.PodStatus) corev1.PodCondition {
 		}
 	}
 	if len(unready) > 0 {
-		c.Reason, c.Message = reasonNotReady, fmt.Sprintf("containers with unready status: %s", list(unready))
+		c.Reason, c.Message = reasonNotReady, fmt.Sprintf("containers with unready status: %v", unready)
 		return c
 	}
 	c.Status = corev1.ConditionTrue
 	return c
 }
-
-func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
 
 // podReady tells whether the containers are ready and every readiness gate is open.
 func (in Inputs) podReady(containers corev1.PodCondition, others []corev1.PodCondition) corev1.PodCondition {

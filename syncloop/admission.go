@@ -121,7 +121,7 @@ func shortages(in AdmissionInput) []shortage {
 	}
 	compare(shortage{corev1.ResourcePods, 1, int64(len(in.Others)), int64(in.MaxPods)})
 	requests := resource.PodRequests(in.Pod, resource.PodResourcesOptions{})
-	for _, name := range sortedNames(requests) {
+	for _, name := range slices.Sorted(maps.Keys(requests)) { // so that the same pod always gets the same message
 		s := shortage{name: name, requested: amount(name, requests), capacity: amount(name, in.Allocatable)}
 		if s.requested == 0 {
 			continue
@@ -149,9 +149,4 @@ func amount(name corev1.ResourceName, list corev1.ResourceList) int64 {
 		return quantity.MilliValue()
 	}
 	return quantity.Value()
-}
-
-// sortedNames sorts names of resources, so that the same pod always gets the same message.
-func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
-	return slices.Sorted(maps.Keys(list))
 }

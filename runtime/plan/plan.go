@@ -225,9 +225,8 @@ func (p *planner) planEphemeral() {
 			}
 			continue // an ephemeral container is never restarted
 		}
-		reason := "the ephemeral container has not run"
 		p.replaceCreated(status)
-		action := p.start(Ephemeral, container, status, reason)
+		action := p.start(Ephemeral, container, status, "the ephemeral container has not run")
 		action.Target = e.TargetContainerName
 		p.Start = append(p.Start, action)
 	}

@@ -47,16 +47,7 @@ func states(pod *cri.PodStatus) map[string]state {
 		return out
 	}
 	for _, c := range pod.Containers {
-		switch c.State {
-		case cri.Created:
-			out[c.ID] = quiet
-		case cri.Running:
-			out[c.ID] = running
-		case cri.Exited:
-			out[c.ID] = exited
-		default:
-			out[c.ID] = unknown
-		}
+		out[c.ID] = [...]state{cri.Created: quiet, cri.Running: running, cri.Exited: exited, cri.Unknown: unknown}[c.State]
 	}
 	for _, b := range pod.Sandboxes {
 		out[b.Id] = exited
