@@ -105,7 +105,9 @@ func (l *Loop) decide(ctx context.Context, pod *corev1.Pod) (given *corev1.Pod, 
 		rejection = l.makeRoom(ctx, in, rejection) // part: preemption, syncloop/room.go
 	}
 	if rejection != nil {
-		delete(l.given, pod.UID)
+		if phase, working := l.Workers.Phase(pod.UID); !working || phase >= podworkers.Terminated {
+			delete(l.given, pod.UID) // what makes room for another takes its own until it has ended
+		}
 		return given, rejection
 	}
 	l.given[pod.UID] = given

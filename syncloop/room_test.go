@@ -91,6 +91,22 @@ func TestPreemptPatientPod(t *testing.T) {
 	})
 }
 
+// TestPreemptedStaticPod: a static pod that makes room, and is tried again meanwhile, takes its room until it has ended.
+func TestPreemptedStaticPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := fullBench(t, fromFile, withPriority(1))
+		b.fake.Delay("StopContainer", 20*time.Second)
+		b.add(ofClass("important", corev1.PodQOSBurstable, 500, 1, withPriority(podinfo.SystemCriticalPriority)))
+		b.wait(2 * housekeepingPeriod)
+		b.add(ofClass("another", corev1.PodQOSBurstable, 500, 1))
+		b.wait(time.Second)
+		b.wantRunning("holder", true)
+		if s, _ := b.Status.Get("another"); s.Reason != "OutOfcpu" {
+			t.Errorf("another pod is %s, %s", s.Phase, s.Reason)
+		}
+	})
+}
+
 // TestPreemptInVain: no pod is ended for one that is not admitted anyhow, nor for one that is not critical.
 func TestPreemptInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
