@@ -12,12 +12,14 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/cgroups/systemd"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"minikubelet/runtime/criserver/images"
 	"minikubelet/runtime/criserver/monitor"
+	"minikubelet/runtime/criserver/namespaces"
 	"minikubelet/runtime/criserver/oci"
 )
 
@@ -75,6 +77,36 @@ func TestResolvConf(t *testing.T) {
 		if _, err := resolvConf(bad); !errors.Is(err, oci.ErrInvalid) {
 			t.Errorf("%.40v: %v", bad, err)
 		}
+	}
+}
+
+// TestLargeResolvConf: the machine's own file may be as large as kubelets read.
+func TestLargeResolvConf(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts")
+	}
+	large := "nameserver 1.1.1.1\n" + strings.Repeat("# a comment\n", 100_000)
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(file, []byte(large), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	result := make(chan error)
+	namespaces.OnThread(func() { // a thread with mounts of its own
+		err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		if err == nil {
+			err = unix.Mount(file, "/etc/resolv.conf", "", unix.MS_BIND, "")
+		}
+		if err == nil {
+			got, err = resolvConf(nil)
+		}
+		result <- err
+	})
+	if err := <-result; err != nil || string(got) != large {
+		t.Errorf("%d bytes of %d, %v", len(got), len(large), err)
 	}
 }
 

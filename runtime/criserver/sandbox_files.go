@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxResolvConf = 64 << 10
+	maxResolvConf = 10 << 20 // as much as kubelets read
 	shmSize       = 64 << 20 // the size in other runtimes
 )
 

@@ -7,30 +7,34 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 
 	"minikubelet/runtime/criserver/trees"
 )
 
-// tree writes below one directory and nowhere else. Each parent directory is opened by openat2, which follows symbolic
-// links only as long as they stay below the directory, such as /lib to usr/lib; what is then done is done to one name in
-// it, without following links. os.Root does the same with a call for each component of each name.
+// tree writes below one directory and nowhere else. Symbolic links above an entry lead where they would in a container that
+// has only this layer, also if nothing is there yet. Then openat2 opens the parent directory and follows none, and what is
+// done is done to one name in it, without following links.
 type tree struct {
 	dir     *os.File
 	entries int // of the tar, and directories that they imply
 
-	// When the directories were modified, as the layer says. It is set last, since each file made in a directory changes
-	// it. It is zero for directories that no entry describes and that were made because something is in them.
+	// When the directories were modified, as the layer says, by their names without links. It is set last, since each file
+	// made in a directory changes it. It is zero for directories that no entry describes and that were made because
+	// something is in them.
 	dirs      map[string]time.Time
 	nameBytes int // of memory that the names in dirs take
 
 	// The parent opened last: the entries of a layer come by directory.
-	parentName string
-	parent     int // -1 for none
+	parentName string // as in the entry
+	parentDir  string // without links
+	parent     int    // -1 for none
 }
 
 func openTree(dir string) (*tree, error) {
@@ -58,31 +62,34 @@ func (t *tree) addDir(name string, modified time.Time) {
 	t.nameBytes += nameCost + len(name)
 }
 
-// openTries is how often a directory is opened when a link to it has "..": while anything on the machine is renamed, the
-// kernel may not be sure where that leads.
-const openTries = 100
+// open opens a directory, if no part of its name is a link.
+func (t *tree) open(name string) (fd int, err error) {
+	return unix.Openat2(int(t.dir.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+}
 
-// open opens a directory. resolve restricts by which way.
-func (t *tree) open(name string, resolve uint64) (fd int, err error) {
-	for range openTries {
-		fd, err = unix.Openat2(int(t.dir.Fd()), name, &unix.OpenHow{
-			Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV | resolve,
-		})
-		if !errors.Is(err, unix.EAGAIN) {
-			break
-		}
+// follow opens the directory that name means and makes it if it is missing. It returns its name without links.
+func (t *tree) follow(name string) (fd int, dir string, err error) {
+	if fd, err = t.open(name); err == nil {
+		return fd, name, nil
 	}
-	return fd, err
+	path, err := securejoin.SecureJoin(t.dir.Name(), name)
+	if err == nil {
+		dir, err = filepath.Rel(t.dir.Name(), path)
+	}
+	if err != nil {
+		return -1, "", fmt.Errorf("follow the symbolic links of %q: %w", shorten(name), err)
+	}
+	fd, err = t.openOrMake(dir)
+	return fd, dir, err
 }
 
 // openOrMake opens a directory and makes it and those above it where they are missing.
 func (t *tree) openOrMake(name string) (int, error) {
-	fd, err := t.open(name, 0)
+	fd, err := t.open(name)
 	if err == nil || name == "." || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
-		if errors.Is(err, unix.EXDEV) {
-			err = fmt.Errorf("%q is or is below a symbolic link that leads out of the layer: %w", shorten(name), err)
-		}
 		return fd, err
 	}
 	above, err := t.openOrMake(path.Dir(name))
@@ -97,7 +104,7 @@ func (t *tree) openOrMake(name string) (int, error) {
 	}
 	t.entries++
 	t.addDir(name, time.Time{})
-	return t.open(name, 0)
+	return t.open(name)
 }
 
 // mkdirIn makes a directory; in place of a whiteout one that hides those below.
@@ -140,12 +147,12 @@ func (t *tree) openParent(name string) (parent int, base string, err error) {
 		return t.parent, path.Base(name), nil
 	}
 	t.forget()
-	fd, err := t.openOrMake(dir)
-	if err != nil {
+	if t.parent, t.parentDir, err = t.follow(dir); err != nil {
+		t.parent = -1
 		return -1, "", err
 	}
-	t.parent, t.parentName = fd, dir
-	return fd, path.Base(name), nil
+	t.parentName = dir
+	return t.parent, path.Base(name), nil
 }
 
 // replace runs make, and once more after it has removed what was in the way.
@@ -168,14 +175,18 @@ func (t *tree) replace(name string, makeIt func(parent int, base string) error) 
 }
 
 // mkdir keeps the directory that is there, with what is in it.
-func (t *tree) mkdir(name string) error {
+func (t *tree) mkdir(name string, modified time.Time) error {
 	if name == "." {
+		t.addDir(name, modified)
 		return nil
 	}
 	return t.replace(name, func(parent int, base string) error {
 		err := mkdirIn(parent, base)
 		if errors.Is(err, unix.EEXIST) && isDirectory(parent, base) {
-			return nil
+			err = nil
+		}
+		if err == nil {
+			t.addDir(path.Join(t.parentDir, base), modified)
 		}
 		return err
 	})
@@ -198,7 +209,7 @@ func (t *tree) link(target, name string) error {
 	if target == name {
 		return errors.New("it is the link itself")
 	}
-	from, err := t.open(path.Dir(target), 0)
+	from, _, err := t.follow(path.Dir(target))
 	if err != nil {
 		return err
 	}
@@ -229,7 +240,7 @@ func (t *tree) whiteout(name string) error {
 }
 
 func (t *tree) makeOpaque(dir string) error {
-	fd, err := t.openOrMake(dir)
+	fd, _, err := t.follow(dir)
 	if err != nil {
 		return err
 	}
@@ -276,7 +287,7 @@ func (t *tree) finishDirs() (implied []string, err error) {
 			implied = append(implied, name)
 			continue
 		}
-		dir, err := t.open(name, 0)
+		dir, err := t.open(name)
 		if err != nil {
 			continue // a later entry replaced it or a directory above it
 		}
@@ -327,14 +338,14 @@ func (t *tree) inherit(names []string, dir string) (left []string, err error) {
 	}
 	defer below.close()
 	for _, name := range names {
-		fd, err := t.open(name, 0)
+		fd, err := t.open(name)
 		if err != nil {
 			continue // a later entry replaced it
 		}
-		if stat, hidden := below.findDir(name); stat != nil && !isOpaque(fd) {
+		if stat, hidden := below.findDir(name); stat != nil {
 			err = errors.Join(unix.Fchown(fd, int(stat.Uid), int(stat.Gid)), unix.Fchmod(fd, stat.Mode&0o7777),
 				unix.UtimesNanoAt(fd, ".", []unix.Timespec{stat.Mtim, stat.Mtim}, 0))
-		} else if !hidden && !isOpaque(fd) {
+		} else if !hidden {
 			left = append(left, name)
 		}
 		unix.Close(fd)
@@ -350,7 +361,7 @@ func (t *tree) inherit(names []string, dir string) (left []string, err error) {
 func (t *tree) findDir(name string) (found *unix.Stat_t, hidden bool) {
 	for at := name; ; at = path.Dir(at) {
 		var stat unix.Stat_t
-		fd, err := t.open(at, unix.RESOLVE_NO_SYMLINKS)
+		fd, err := t.open(at)
 		if err == nil {
 			err = unix.Fstat(fd, &stat)
 			hidden = isOpaque(fd)

@@ -137,12 +137,9 @@ func (u *unpacker) create(name string, header *tar.Header, content io.Reader) (e
 	if name == "." && header.Typeflag != tar.TypeDir {
 		return errors.New("the root of a layer must be a directory")
 	}
-	delete(u.tree.dirs, name)
 	switch header.Typeflag {
 	case tar.TypeDir:
-		if err = u.tree.mkdir(name); err == nil {
-			u.tree.addDir(name, header.ModTime)
-		}
+		err = u.tree.mkdir(name, header.ModTime)
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		err = u.file(name, header, content)
 	case tar.TypeSymlink:

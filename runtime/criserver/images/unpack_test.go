@@ -228,14 +228,6 @@ func TestHostileLayers(t *testing.T) {
 		{"dot-dot inside", []entry{dir("a"), regular("a/../../victim")}, `".."`},
 		{"dot-dot that stays inside", []entry{regular("a/../b")}, `".."`},
 		{"whiteout outside", []entry{regular("../.wh.victim")}, `".."`},
-		{"through a symbolic link", []entry{symlink("out", outside), regular("out/victim")}, "symbolic link"},
-		{"through a relative symbolic link", []entry{symlink("out", "../../../../../../../.."), regular("out" + outside + "/victim")}, "symbolic link"},
-		{"through a link to a link", []entry{symlink("a", "b"), symlink("b", outside), regular("a/victim")}, "symbolic link"},
-		{"directory through a link", []entry{symlink("out", outside), dir("out/new")}, "symbolic link"},
-		{"whiteout through a link", []entry{symlink("out", outside), regular("out/.wh.victim")}, "symbolic link"},
-		{"opaque through a link", []entry{symlink("out", outside), regular("out/.wh..wh..opq")}, "symbolic link"},
-		{"device through a link", []entry{symlink("out", outside), {Name: "out/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}}, "symbolic link"},
-		{"link swapped in for a directory", []entry{dir("d"), regular("d/x"), symlink("d", outside), regular("d/victim")}, "symbolic link"},
 		{"hard link to outside", []entry{hard("x", "../victim")}, `".."`},
 		{"hard link through a link", []entry{symlink("out", outside), hard("x", "out/victim")}, "hard link"},
 		{"hard link to an absolute path", []entry{hard("x", outside+"/victim")}, "hard link"},
@@ -243,6 +235,7 @@ func TestHostileLayers(t *testing.T) {
 		{"hard link to a directory", []entry{dir("d"), hard("x", "d")}, "directory"},
 		{"hard link to itself", []entry{regular("x"), hard("x", "x")}, "itself"},
 		{"file below a file", []entry{regular("x"), regular("x/y")}, "not a directory"},
+		{"links in a circle", []entry{symlink("a", "b"), symlink("b", "a"), regular("a/x")}, "symbolic link"},
 		{"root as a link", []entry{symlink("./", outside)}, "root"},
 		{"root removed", []entry{regular(".wh.")}, "whiteout"},
 		{"file in a whiteout", []entry{regular(".wh.a/b")}, "no directory"},
@@ -284,6 +277,53 @@ func TestUnpackBelowALink(t *testing.T) {
 	}
 	if whiteout := lstat(t, filepath.Join(fs, "usr/lib/below")); whiteout.Mode&unix.S_IFMT != unix.S_IFCHR || whiteout.Rdev != 0 {
 		t.Error("a file of the layer below is not hidden")
+	}
+}
+
+// TestUnpackThroughLinks: links above an entry lead where they would in a container, never outside of it, and to directories
+// that only a layer below has, which keep their attributes. containerd does so too.
+func TestUnpackThroughLinks(t *testing.T) {
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "victim"), []byte("untouched"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inside := strings.TrimPrefix(outside, "/")
+	registry, s := newServer(t), open(t, images.Options{})
+	below := layerTar(t, map[string]string{"usr/lib/below": "0"}, entry{Name: "usr/lib", Typeflag: tar.TypeDir, Mode: 0o711, Uid: 7}, entry{Name: "usr/lib/below", Typeflag: tar.TypeReg})
+	regular := func(name string) entry { return entry{Name: name, Typeflag: tar.TypeReg} }
+	symlink := func(name, target string) entry { return entry{Name: name, Typeflag: tar.TypeSymlink, Linkname: target} }
+	for _, c := range []struct {
+		name    string
+		entries []entry
+		there   string // file that the container has
+		gone    string // file that it does not have any more
+	}{
+		{"absolute", []entry{symlink("lib", "/usr/lib"), regular("lib/x")}, "usr/lib/x", ""},
+		{"relative", []entry{symlink("a/lib", "../usr/lib"), regular("a/lib/x")}, "usr/lib/x", ""},
+		{"above the root", []entry{symlink("lib", "../../../usr/lib"), regular("lib/x")}, "usr/lib/x", ""},
+		{"outside", []entry{symlink("out", outside), regular("out/x")}, inside + "/x", ""},
+		{"outside, and back", []entry{symlink("out", "../../../../../../../.."), regular("out/" + inside + "/x")}, inside + "/x", ""},
+		{"to a link", []entry{symlink("a", "b"), symlink("b", "/usr"), regular("a/lib/x")}, "usr/lib/x", ""},
+		{"in the place of a directory", []entry{dir("d"), regular("d/x"), symlink("d", outside), regular("d/x")}, inside + "/x", ""},
+		{"to what a directory replaces later", []entry{symlink("l", "/usr/lib"), regular("l/x"), dir("l"), regular("l/y")}, "usr/lib/x", ""},
+		{"directory", []entry{symlink("lib", "/usr/lib"), dir("lib/d"), regular("lib/d/x")}, "usr/lib/d/x", ""},
+		{"hard link", []entry{symlink("lib", "/usr/lib"), regular("usr/lib/y"), {Name: "lib/x", Typeflag: tar.TypeLink, Linkname: "lib/y"}}, "usr/lib/x", ""},
+		{"whiteout", []entry{symlink("lib", "/usr/lib"), regular("lib/.wh.below"), regular("lib/x")}, "usr/lib/x", "usr/lib/below"},
+		{"opaque", []entry{symlink("lib", "/usr/lib"), regular("lib/x"), regular("lib/.wh..wh..opq")}, "usr/lib/x", "usr/lib/below"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			image := imageOf(t, below, layerTar(t, map[string]string{c.entries[len(c.entries)-1].Name: ""}, c.entries...))
+			root := mount(t, s, "c1", pull(t, s, registry.push(t, "app:1", image)))
+			if !exists(filepath.Join(root, c.there)) || c.gone != "" && exists(filepath.Join(root, c.gone)) {
+				t.Errorf("the container has %v, in usr/lib %v", names(t, root), names(t, filepath.Join(root, "usr/lib")))
+			}
+			if got := lstat(t, filepath.Join(root, "usr/lib")); got.Mode&0o7777 != 0o711 || got.Uid != 7 {
+				t.Errorf("usr/lib has mode %o and owner %d", got.Mode&0o7777, got.Uid)
+			}
+		})
+	}
+	if got := names(t, outside); len(got) != 1 || read(t, outside, "victim") != "untouched" {
+		t.Errorf("outside there is %v", got)
 	}
 }
 
