@@ -60,7 +60,7 @@ func (s *Server) specify(ctx context.Context, sb *sandbox, c *container, image *
 	if err != nil {
 		return user, err
 	}
-	if err := injectCDI(spec, config.GetCDIDevices(), s.options.CDISpecDirs); err != nil {
+	if err := injectCDI(spec, config, s.options.CDISpecDirs); err != nil {
 		return user, err
 	}
 	return user, writeSpec(c.task.bundle, spec)
@@ -144,19 +144,25 @@ func seccompProfile(profile *runtimeapi.SecurityProfile) (string, error) {
 
 // injectCDI adds to a container's specification what the files of CDI say of its devices: nodes, mounts, variables, hooks.
 // The files are read whenever a container has such devices, since programs of the machine write them as devices come and go.
-func injectCDI(spec *specs.Spec, devices []*runtimeapi.CDIDevice, dirs []string) error {
-	if len(devices) == 0 {
-		return nil
+//
+// Device plugins may name them in annotations, which is the older way, or in both.
+func injectCDI(spec *specs.Spec, config *runtimeapi.ContainerConfig, dirs []string) error {
+	_, names, err := cdi.ParseAnnotations(config.GetAnnotations())
+	if err != nil {
+		return fmt.Errorf("%w: %w", oci.ErrInvalid, err)
 	}
-	var names []string
-	for _, d := range devices {
+	for _, d := range config.GetCDIDevices() {
 		names = append(names, d.GetName())
 	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
 	files, err := cdi.NewCache(cdi.WithSpecDirs(dirs...), cdi.WithAutoRefresh(false))
 	if err != nil {
 		return fmt.Errorf("read the descriptions of CDI devices: %w", err)
 	}
-	if _, err := files.InjectDevices(spec, names...); err != nil {
+	if _, err := files.InjectDevices(spec, slices.Compact(names)...); err != nil {
 		broken := slices.Concat(slices.Collect(maps.Values(files.GetErrors()))...)
 		return fmt.Errorf("%w: CDI devices, described in %q: %w", oci.ErrInvalid, dirs, errors.Join(append([]error{err}, broken...)...))
 	}
