@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"path"
 	"strings"
 
@@ -26,7 +27,7 @@ func Resources(r *runtimeapi.LinuxContainerResources, m Machine) *specs.LinuxRes
 	}
 	memory := specs.LinuxMemory{Limit: positive(r.GetMemoryLimitInBytes())}
 	if m.Swap {
-		memory.Swap = positive(r.GetMemorySwapLimitInBytes())
+		memory.Swap = positive(cmp.Or(r.GetMemorySwapLimitInBytes(), r.GetMemoryLimitInBytes())) // memory and swap together
 	}
 	if memory != (specs.LinuxMemory{}) {
 		resources.Memory = &memory

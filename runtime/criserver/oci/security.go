@@ -17,24 +17,24 @@ var defaultCapabilities = []string{
 }
 
 // capabilitiesOf are what the process may do: the defaults, with what is added and without what is dropped. One that is
-// dropped by name is missing even if all are added; one that is added by name is there even if all are dropped.
+// dropped by name is missing even if all are added; one that is added by name is there even if all are dropped, which counts
+// over all added.
 func capabilitiesOf(security *runtimeapi.LinuxContainerSecurityContext, m Machine) (*specs.LinuxCapabilities, error) {
-	set := slices.Clone(defaultCapabilities)
-	if security.GetPrivileged() {
-		set = slices.Clone(m.Capabilities)
+	set, asked := slices.Clone(defaultCapabilities), security.GetCapabilities()
+	if security.GetPrivileged() { // whatever it asks for
+		set, asked = slices.Clone(m.Capabilities), nil
 	}
-	asked := security.GetCapabilities()
 	add, addAll, addErr := capabilityNames(asked.GetAddCapabilities())
 	drop, dropAll, dropErr := capabilityNames(asked.GetDropCapabilities())
 	ambient, _, ambientErr := capabilityNames(asked.GetAddAmbientCapabilities())
 	if err := errors.Join(addErr, dropErr, ambientErr); err != nil {
 		return nil, err
 	}
-	if dropAll {
-		set = nil
-	}
 	if addAll {
 		set = append(set, m.Capabilities...)
+	}
+	if dropAll {
+		set = nil
 	}
 	set = append(append(set, add...), ambient...)
 	set = slices.DeleteFunc(set, func(name string) bool { return slices.Contains(drop, name) })

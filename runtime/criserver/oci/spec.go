@@ -160,7 +160,9 @@ func processOf(c Container, m Machine) (*specs.Process, error) {
 func command(config *runtimeapi.ContainerConfig, image v1.Config) ([]string, error) {
 	entrypoint, args := config.GetCommand(), config.GetArgs()
 	if len(entrypoint) == 0 {
-		entrypoint = image.Entrypoint
+		if entrypoint = image.Entrypoint; slices.Equal(entrypoint, []string{""}) { // how a Dockerfile takes that of its base away
+			entrypoint = nil
+		}
 		if len(args) == 0 {
 			args = image.Cmd
 		}

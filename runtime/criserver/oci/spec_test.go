@@ -166,6 +166,69 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
+// TestCommand: what runs, of what the container and its image say.
+func TestCommand(t *testing.T) {
+	for _, tc := range []struct{ entrypoint, cmd, command, args, want []string }{
+		{[]string{"/e", "x"}, []string{"c"}, nil, nil, []string{"/e", "x", "c"}},
+		{[]string{"/e", "x"}, []string{"c"}, nil, []string{"a"}, []string{"/e", "x", "a"}},
+		{[]string{"/e", "x"}, []string{"c"}, []string{"/k"}, nil, []string{"/k"}},
+		{[]string{"/e", "x"}, []string{"c"}, []string{"/k"}, []string{"a"}, []string{"/k", "a"}},
+		{nil, []string{"/c"}, nil, []string{"/a"}, []string{"/a"}},
+		{[]string{""}, []string{"/c"}, nil, nil, []string{"/c"}}, // of a Dockerfile that takes the entrypoint of its base away
+		{[]string{""}, []string{"/c"}, nil, []string{"/a"}, []string{"/a"}},
+		{[]string{"", "/e"}, nil, nil, nil, nil},
+		{[]string{"/e"}, nil, []string{""}, nil, nil},
+		{[]string{""}, nil, nil, nil, nil},
+	} {
+		c := example()
+		c.Image.Entrypoint, c.Image.Cmd, c.Config.Command, c.Config.Args = tc.entrypoint, tc.cmd, tc.command, tc.args
+		spec, err := oci.Generate(c, machine)
+		if tc.want == nil && !errors.Is(err, oci.ErrInvalid) || tc.want != nil && (err != nil || !slices.Equal(spec.Process.Args, tc.want)) {
+			t.Errorf("%q: %v, %v", tc, spec, err)
+		}
+	}
+}
+
+// TestCapabilities: of all that is added and all that is dropped the latter counts, and names count over both. Privileged
+// containers have all.
+func TestCapabilities(t *testing.T) {
+	m := machine
+	m.Capabilities = []string{"CAP_CHOWN", "CAP_NET_RAW", "CAP_SYS_ADMIN"}
+	for _, tc := range []struct{ add, drop, want string }{
+		{"ALL", "NET_RAW", "CAP_CHOWN CAP_SYS_ADMIN"}, {"chown", "ALL", "CAP_CHOWN"}, {"ALL", "ALL", ""}, {"all CAP_CHOWN", "All", "CAP_CHOWN"}, {"ALL CHOWN", "ALL CHOWN", ""},
+	} {
+		c := example()
+		c.Config.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{AddCapabilities: strings.Fields(tc.add), DropCapabilities: strings.Fields(tc.drop)}
+		spec, err := oci.Generate(c, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := slices.DeleteFunc(slices.Clone(spec.Process.Capabilities.Bounding), func(name string) bool {
+			return tc.add == "ALL" && tc.drop == "NET_RAW" && !slices.Contains(m.Capabilities, name) // the defaults
+		})
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%+v: %q", tc, got)
+		}
+		c.Config.Linux.SecurityContext.Privileged, c.Sandbox.Linux.SecurityContext.Privileged = true, true
+		if spec, err = oci.Generate(c, m); err != nil || !slices.Equal(spec.Process.Capabilities.Bounding, m.Capabilities) {
+			t.Errorf("%+v, privileged: %q, %v", tc, spec.Process.Capabilities.Bounding, err)
+		}
+	}
+}
+
+// TestResources: a container that may not have more memory may not swap instead, unless it is said how much.
+func TestResources(t *testing.T) {
+	for _, tc := range []struct{ limit, asked, want int64 }{{0, 0, 0}, {64, 0, 64}, {64, 100, 100}, {64, -1, -1}, {-1, 0, -1}} {
+		memory := oci.Resources(&runtimeapi.LinuxContainerResources{CpuShares: 2, MemoryLimitInBytes: tc.limit, MemorySwapLimitInBytes: tc.asked}, oci.Machine{Swap: true}).Memory
+		switch {
+		case tc.want == 0 && memory != nil:
+			t.Errorf("%+v: %v", tc, memory)
+		case tc.want != 0 && (memory == nil || memory.Swap == nil || *memory.Swap != tc.want):
+			t.Errorf("%+v: %+v", tc, memory)
+		}
+	}
+}
+
 // TestGenerateSeccomp: the default profile allows what every program does, on the machine's own
 // architecture and what else runs there.
 func TestGenerateSeccomp(t *testing.T) {
@@ -277,6 +340,8 @@ func TestResolveUser(t *testing.T) {
 			want: oci.User{UID: 1000, GID: 100, Groups: []uint32{100, 3}}},
 		{name: "merged", security: &runtimeapi.LinuxContainerSecurityContext{RunAsUsername: "user", SupplementalGroups: []int64{3, 500}}, want: oci.User{UID: 1000, GID: 100, Groups: []uint32{100, 500, 3}}},
 		{name: "unknown", image: "who", invalid: true},
+		{name: "group of the image's user", image: "user", security: &runtimeapi.LinuxContainerSecurityContext{RunAsGroup: number(9)}, invalid: true},
+		{name: "unknown policy", security: &runtimeapi.LinuxContainerSecurityContext{SupplementalGroupsPolicy: 7}, invalid: true},
 		{name: "group alone", security: &runtimeapi.LinuxContainerSecurityContext{RunAsGroup: number(9)}, invalid: true},
 		{name: "negative group", security: &runtimeapi.LinuxContainerSecurityContext{SupplementalGroups: []int64{-1}}, invalid: true},
 	} {

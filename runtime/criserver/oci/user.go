@@ -69,7 +69,7 @@ func ResolveUser(security *runtimeapi.LinuxContainerSecurityContext, imageUser s
 		who = strconv.FormatInt(security.GetRunAsUser().GetValue(), 10)
 	case security.GetRunAsUsername() != "":
 		who = security.GetRunAsUsername()
-	case security.GetRunAsGroup() != nil && imageUser == "":
+	case security.GetRunAsGroup() != nil:
 		return User{}, invalid("a group is asked for but no user")
 	}
 	if group := security.GetRunAsGroup(); group != nil {
@@ -81,7 +81,9 @@ func ResolveUser(security *runtimeapi.LinuxContainerSecurityContext, imageUser s
 		return User{}, err
 	}
 	groups := append([]int{found.Gid}, found.Sgids...)
-	if security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Strict {
+	if policy := security.GetSupplementalGroupsPolicy(); runtimeapi.SupplementalGroupsPolicy_name[int32(policy)] == "" {
+		return User{}, invalid("unknown policy %d for supplemental groups", policy)
+	} else if policy == runtimeapi.SupplementalGroupsPolicy_Strict {
 		groups = groups[:1]
 	} else if name, _, hasGroup := strings.Cut(who, ":"); hasGroup {
 		// The groups that the image gives the user count although its primary one does not.
