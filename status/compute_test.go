@@ -213,6 +213,32 @@ func TestContainerStates(t *testing.T) {
 	}
 }
 
+// TestInitEndedWell: as upstream, an init container or sidecar whose newest instance ended with code 0 is shown as ended, whatever
+// its reason and also while it waits to run again; one of which the runtime has no record any more waits.
+func TestInitEndedWell(t *testing.T) {
+	for _, policy := range []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure} {
+		for name, pod := range map[string]*corev1.Pod{"init": spec(policy, []string{"i"}, nil, "a"), "sidecar": spec(policy, nil, []string{"i"}, "a")} {
+			wait := func(in *Inputs) { in.Waiting = map[string]Waiting{"i": {"CrashLoopBackOff", "back-off 10s"}} }
+			s := compute(pod, observed(true, outOfMemory("i")), wait)
+			if c := s.InitContainerStatuses[0]; c.State.Terminated == nil || c.State.Terminated.Reason != "OOMKilled" || c.LastTerminationState.Terminated != nil {
+				t.Errorf("%s, %s: %+v", name, policy, c)
+			}
+			s = compute(pod, observed(true, ran("i", 0, exitedState, 1)), wait)
+			if c := s.InitContainerStatuses[0]; c.State.Waiting == nil || c.LastTerminationState.Terminated == nil {
+				t.Errorf("%s, %s, failed: %+v", name, policy, c)
+			}
+		}
+	}
+	pod := spec(corev1.RestartPolicyAlways, []string{"i"}, nil, "a")
+	old := []corev1.ContainerStatus{{Name: "i", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
+	s := compute(pod, observed(false), func(in *Inputs) {
+		in.Old, in.Waiting = &corev1.PodStatus{InitContainerStatuses: old}, map[string]Waiting{"i": {"ErrImagePull", "no"}}
+	})
+	if c := s.InitContainerStatuses[0]; c.State.Waiting == nil {
+		t.Errorf("without a record: %+v", c)
+	}
+}
+
 // TestRestartCountStays: the runtime's numbers begin anew when it has lost its records, the status counts on.
 func TestRestartCountStays(t *testing.T) {
 	pod := spec(corev1.RestartPolicyAlways, nil, nil, "a")

@@ -43,7 +43,7 @@ func (in Inputs) container(spec *corev1.Container, old *corev1.ContainerStatus, 
 		in.fromRuntime(&s, spec, newest, old)
 		in.lastState(&s, previous, old)
 	}
-	in.applyWaiting(&s, spec, k)
+	in.applyWaiting(&s, spec, newest, k)
 	in.readiness(&s, newest, k)
 	if k == kindRegular {
 		s.AllocatedResourcesStatus = in.DeviceHealth[spec.Name]
@@ -182,9 +182,13 @@ func (in Inputs) lastState(s *corev1.ContainerStatus, previous *cri.ContainerSta
 }
 
 // applyWaiting makes a container that could not be started waiting, with the reason. If it ran before, its end becomes its last state.
-func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container, k kind) {
+// As upstream, an init container or sidecar that ended with code 0 shows that end, also if it is to run again.
+func (in Inputs) applyWaiting(s *corev1.ContainerStatus, spec *corev1.Container, newest *cri.ContainerStatus, k kind) {
 	why, failed := in.Waiting[spec.Name]
 	if !failed || s.State.Running != nil || in.Terminating {
+		return
+	}
+	if k == kindInit && newest != nil && newest.State == cri.Exited && newest.ExitCode == 0 {
 		return
 	}
 	if end := s.State.Terminated; end != nil {

@@ -253,9 +253,13 @@ func (t Input) containers() *answer {
 			if a := t.unready(&c); a != nil {
 				return a
 			}
-		case c.State.Terminated != nil && (!init || c.State.Terminated.ExitCode != 0):
-			why := t.end(c.Name, c.State.Terminated)
-			return &answer{why.cause, fmt.Sprintf("%s does not run: it %s.", t.named(c.Name), why.text), why.remedy}
+		case c.State.Terminated != nil && (!init || podinfo.InitCode(c.State.Terminated.ExitCode, c.State.Terminated.Reason) != 0):
+			end, again := c.State.Terminated, ""
+			if e := t.last(c.Name, "BackOff"); e != nil && !e.Last.Before(end.FinishedAt.Time) {
+				again = "; the kubelet waits before it starts it again"
+			}
+			why := t.end(c.Name, end)
+			return &answer{why.cause, fmt.Sprintf("%s does not run: it %s%s.", t.named(c.Name), why.text, again), why.remedy}
 		}
 	}
 	return nil

@@ -243,6 +243,12 @@ func TestTell(t *testing.T) {
 			in.Pod.Status.InitContainerStatuses[0].Name = "first"
 			waits(podInitializing, "")(in)
 		})},
+		{"OOMKilled", "Init container first does not run: it used more memory than its limit allows and was killed (OOMKilled); the kubelet waits before it starts it again", input(func(in *Input) {
+			in.Pod.Spec.InitContainers = []corev1.Container{{Name: "first"}}
+			in.Pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "first",
+				State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "OOMKilled", FinishedAt: metav1.NewTime(now.Add(-time.Minute))}}}}
+			about("first", "BackOff", "Back-off restarting failed container first in pod web")(in)
+		})},
 		{"GracePeriod", "container app may use its grace period, which ends in 20s", input(runs(true), deleted)},
 		{"Finalizers", "example.com/keep", input(deleted, func(in *Input) { in.Pod.Finalizers = []string{"example.com/keep"} })},
 		{"UnmountFails", "a volume of it cannot be unmounted: busy", input(deleted, event("FailedUnMount", "busy"))},
