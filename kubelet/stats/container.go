@@ -68,6 +68,8 @@ var cadvisorMetrics = map[string][]string{
 	"memory_swap":                      {"Swap in use."},
 	"memory_failures_total":            {"Page faults.", "failure_type", "scope"},
 	"memory_failcnt":                   {"How often the memory reached its limit."},
+	"memory_events_high_total":         {"How often the memory was throttled at memory.high; 0 on cgroup v1."},
+	"memory_events_max_total":          {"How often the memory reached memory.max; 0 on cgroup v1."},
 	"oom_events_total":                 {"Processes that were killed for lack of memory."},
 
 	"fs_usage_bytes":           {"Bytes of the writable layer, or in use on the node's filesystem.", "device"},
@@ -200,10 +202,14 @@ func memoryDetails(m *measure.Machine, cgroup string, s *cgroups.MemoryStats) (o
 		out.now(family, s.Stats[key], 1)
 	}
 	dir, failures, kernel := m.Dir("memory", cgroup), s.Usage.Failcnt, s.KernelUsage.Usage
-	if m.Unified() {
-		failures, _ = fscommon.GetValueByKey(dir, names.events, "max") // 0 without the file
-		kernel = s.Stats["kernel"]
+	var high, highest uint64
+	if m.Unified() { // 0 without the file
+		high, _ = fscommon.GetValueByKey(dir, names.events, "high")
+		highest, _ = fscommon.GetValueByKey(dir, names.events, "max")
+		failures, kernel = highest, s.Stats["kernel"]
 	}
+	out.now("memory_events_high_total", high, 1)
+	out.now("memory_events_max_total", highest, 1)
 	out.now("memory_failcnt", failures, 1)
 	out.now("memory_kernel_usage", kernel, 1)
 	out.now("memory_max_usage_bytes", s.Usage.MaxUsage, 1)

@@ -39,7 +39,7 @@ func TestContainerDetails(t *testing.T) {
 	got := show(m, "/pods/p/c")
 	for _, want := range []string{
 		"cpu_user_seconds_total [] 1.5", "cpu_system_seconds_total [] 0.5", "spec_cpu_period [] 100000", "spec_cpu_shares [] 2", "memory_cache [] 4096",
-		"spec_memory_limit_bytes [] 7.9998976e+07", "memory_failcnt [] 3", "oom_events_total [] 1", "threads [] 4", "fs_reads_total [] 1", "processes [] 1",
+		"spec_memory_limit_bytes [] 7.9998976e+07", "memory_failcnt [] 3", "memory_events_high_total [] 2", "memory_events_max_total [] 3", "oom_events_total [] 1", "threads [] 4", "fs_reads_total [] 1", "processes [] 1",
 	} {
 		if !strings.Contains(got, want+"\n") {
 			t.Errorf("%q is not in\n%s", want, got)
