@@ -21,7 +21,7 @@ fail() {
   exit 1
 }
 files=$(mktemp -d)
-trap 'status=$?; [ $status = 0 ] || $undo; rm -rf "$files"; exit $status' EXIT
+trap 'status=$?; [ $status = 0 ] || $undo || true; rm -rf "$files"; exit $status' EXIT
 
 kubectl() { docker exec -i "$control" kubectl --kubeconfig /etc/kubernetes/admin.conf "$@"; }
 label() { docker inspect -f "{{index .Config.Labels \"io.x-k8s.kind.$2\"}}" "$1" 2>/dev/null || true; }
@@ -91,7 +91,13 @@ ready() {
 }
 
 create() {
-  local laid=minikubelet/$cluster container roles='control-plane|worker' image=${IMAGE:-}
+  local laid=minikubelet/$cluster container roles='control-plane|worker' image=${IMAGE:-} config=${CONFIG:-$(dirname "$0")/cluster.yaml}
+  case ${NODES:=all} in
+    all) ;;
+    worker | control-plane) roles=$NODES ;;
+    *) fail "NODES must be all, worker or control-plane, not $NODES" ;;
+  esac
+  [ -r "$config" ] || fail "CONFIG=$config is no file that can be read"
   [ -z "$(nodes -a --filter "label=io.x-k8s.kind.cluster=$cluster")" ] || fail "there is a kind cluster $cluster; make kind-delete CLUSTER=$cluster removes it"
   # kind names its image in its source only.
   [ -n "$image" ] || image=$(sed -n 's/^const Image = "\(.*\)"/\1/p' "$(cd "$(dirname "$0")/programs/kind" && go list -m -f '{{.Dir}}' sigs.k8s.io/kind)/pkg/apis/config/defaults/image.go")
@@ -105,12 +111,7 @@ create() {
   docker rm -v "$container" >/dev/null
   undo=:
 
-  case ${NODES:=all} in
-    all) ;;
-    worker | control-plane) roles=$NODES ;;
-    *) fail "NODES must be all, worker or control-plane, not $NODES" ;;
-  esac
-  sed -E "s/^( *)- role: .*/&\n\1  image: $(sed 's/[&/]/\\&/g' <<<"$image")/" "${CONFIG:-$(dirname "$0")/cluster.yaml}" |
+  sed -E "s/^( *)- role: .*/&\n\1  image: $(sed 's/[&/]/\\&/g' <<<"$image")/" "$config" |
     sed -E "/^ *- role: ($roles)\$/{n; s/image: .*/image: minikubelet\/$cluster/}" >"$files/cluster.yaml"
   [ -z "$dlv" ] || sed -Ei "0,/^( *)image: minikubelet\/$cluster\$/s//&\n\1extraPortMappings: [{containerPort: 2345, hostPort: 2345, listenAddress: 127.0.0.1}]/" "$files/cluster.yaml"
   if ! "$KIND" create cluster --name "$cluster" --config "$files/cluster.yaml" --retain; then
@@ -128,16 +129,32 @@ delete() {
   docker image rm "minikubelet/$cluster" >/dev/null 2>&1 || true
 }
 
+# node_ip prints what --node-ip is for a node with these addresses, in the families and the order of another node's.
+node_ip() { # "ANOTHER'S ADDRESS..." ADDRESS...
+  local other own all=''
+  for other in $1; do
+    for own in "${@:2}"; do
+      [[ $own == *:* && $other != *:* || $own != *:* && $other == *:* ]] || { all=$all${all:+,}$own && continue 2; }
+    done
+    fail "docker gave $node no address of the family of $other, which the cluster has"
+  done
+  echo "$all"
+}
+
 # add makes a node as kind makes its own.
 add() {
   find_cluster
   node=${node:-$cluster-minikubelet}
   [ -z "$(docker ps -a -q --filter "name=^$node\$")" ] || fail "there is a container $node; NODE=name is another name for the node, make kind-node-delete NODE=$node removes it"
-  local join address api arguments='' format='%s\n    - {name: "%s", value: "%s"}'
+  local join addresses address api arguments='' ipv6=() format='%s\n    - {name: "%s", value: "%s"}'
+  # Of each family that the cluster has, in its order: an IPv4 address, an IPv6 address, or both.
+  addresses=$(kubectl get node "$control" -o 'jsonpath={.status.addresses[?(@.type=="InternalIP")].address}')
+  [[ $addresses != *:* ]] || ipv6=(--sysctl net.ipv6.conf.all.disable_ipv6=0 --sysctl net.ipv6.conf.all.forwarding=1)
   say "starting $node"
+  undo="docker rm -f -v $node" # a container that cannot start, as when its port is taken, stays
   docker run --name "$node" --hostname "$node" --label "io.x-k8s.kind.cluster=$cluster" --label io.x-k8s.kind.role=worker --privileged \
     --security-opt seccomp=unconfined --security-opt apparmor=unconfined --tmpfs /tmp --tmpfs /run --volume /var --volume /lib/modules:/lib/modules:ro \
-    -e KIND_EXPERIMENTAL_CONTAINERD_SNAPSHOTTER --detach --tty --restart=on-failure:1 --init=false --cgroupns=private ${dlv:+--publish 127.0.0.1:2345:2345} \
+    -e KIND_EXPERIMENTAL_CONTAINERD_SNAPSHOTTER --detach --tty --restart=on-failure:1 --init=false --cgroupns=private "${ipv6[@]}" ${dlv:+--publish 127.0.0.1:2345:2345} \
     --net "$(docker inspect -f '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}' "$control")" "$(docker inspect -f '{{.Image}}' "$control")" >/dev/null
   undo=remove
   docker cp "$files/." "$node:$lib"
@@ -149,7 +166,7 @@ add() {
   say "joining the cluster"
   # "kubeadm join ADDRESS --token TOKEN --discovery-token-ca-cert-hash HASH"
   read -ra join < <(docker exec "$control" kubeadm token create --ttl 15m --print-join-command)
-  address=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$node")
+  address=$(node_ip "$addresses" $(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}' "$node"))
   # The format is the newest that the control plane was made with.
   api=$(docker exec "$control" sed -n '0,/^apiVersion: kubeadm/s/^apiVersion: //p' /kind/kubeadm.conf)
   [ "$api" != kubeadm.k8s.io/v1beta3 ] || format='%s\n    %s: "%s"'
