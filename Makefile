@@ -36,7 +36,7 @@ LABEL ?= all
 FOCUS ?=
 E2EFLAGS ?=
 MATRIXFLAGS ?=
-# Flags of the kubelet besides, for make run and make cluster: ARGS=--step=CreateContainer@hello
+# Flags of the kubelet besides, for make run, make cluster and make debug: ARGS=--step=CreateContainer@hello
 ARGS ?=
 SKEW ?= 1.35 1.36
 # What depends on the apiserver: registration, status, static pods, every part of the pod API that changed of late.
@@ -55,14 +55,21 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
 
 .PHONY: deps
-deps: ## install what is missing on Debian 12 or Ubuntu (as root)
+deps: ## install what is missing on Debian 12 or Ubuntu, for the tests too (as root)
+	@e2e/stack/deps.sh "$(CACHE)" tests
+
+.PHONY: deps-run
+deps-run:
 	@e2e/stack/deps.sh "$(CACHE)"
 
 # The timeline's page shows the source of what is on the way of a pod, and which functions play its parts upstream.
 .PHONY: source
 source:
+	@mkdir -p bin
 	@find config syncloop podworkers runtime status docs/workshop/upstream.md -name '*.go' ! -name '*_test.go' -o -name upstream.md | LC_ALL=C sort | \
-	  tar --owner=0 --group=0 --numeric-owner --mode=644 --mtime=@0 -cf - -T - | gzip -9n >kubelet/timeline/source/source.tar.gz
+	  tar --owner=0 --group=0 --numeric-owner --mode=644 --mtime=@0 -cf - -T - | gzip -9n >bin/source.tar.gz
+	@mv -f bin/source.tar.gz kubelet/timeline/source/
+	@[ "$$(id -u)" != 0 ] || chown --reference=. bin kubelet/timeline/source/source.tar.gz # under sudo they are the directory's owner's too
 
 .PHONY: build
 build: source ## build bin/kubelet and bin/crid
@@ -74,29 +81,29 @@ build-race: build
 	$(if $(RACE),go build -race -tags '$(TAGS)' -ldflags '-X minikubelet/kubelet/settings.Version=$(VERSION)' -o bin/race/ ./cmd/kubelet ./cmd/crid)
 
 .PHONY: run
-run: deps node build ## the kubelet alone, with its own runtime and the pods of examples/static, until Ctrl-C (as root); ARGS="--step=CreateContainer" are flags of the kubelet
+run: deps-run node build ## the kubelet alone, with its own runtime and the pods of examples/static, until Ctrl-C (as root); ARGS="--step=CreateContainer" are flags of the kubelet
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(NODE_BIN)" -standalone -env bin/node.sh -args "$(ARGS)"
 
 .PHONY: cluster
-cluster: deps stack build $(filter upstream,$(KUBELET)) ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream
+cluster: deps-run stack build $(filter upstream,$(KUBELET)) ## a one-node cluster on this machine until Ctrl-C (as root); RUNTIME=containerd|crid|embedded KUBELET=minikubelet|upstream
 	@go build -o bin/cluster ./e2e/cmd/cluster
 	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -kubelet "$(KUBELET)" -args "$(ARGS)"
 
 .PHONY: debug
-debug: deps stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root); RUNTIME=embedded sees all the way to runc
+debug: deps-run stack ## the same with the kubelet under dlv, listening on 127.0.0.1:2345 (as root); RUNTIME=embedded sees all the way to runc
 	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
 	@go build -o bin/cluster ./e2e/cmd/cluster
-	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -dlv "$(DEBUG_BIN)/dlv"
+	@exec bin/cluster -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" -dlv "$(DEBUG_BIN)/dlv" -args "$(ARGS)"
 
 .PHONY: walk
-walk: deps node ## step through docs/walk.md in dlv: one pod, from its manifest to its first process (as root)
+walk: deps-run node ## step through docs/walk.md in dlv: one pod, from its manifest to its first process (as root)
 	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
 	@go build -o bin/walk ./e2e/cmd/walk
 	@exec bin/walk -bin "$(NODE_BIN)" -dlv "$(DEBUG_BIN)/dlv"
 
 .PHONY: bench
-bench: deps upstream build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s", or "-kubelets= -runtimes= -burst 500"
+bench: deps-run upstream build ## this kubelet and upstream's side by side (as root); BENCHFLAGS="-n 1,20 -idle 10s", or "-kubelets= -runtimes= -burst 500"
 	@go build -o bin/bench ./e2e/cmd/bench
 	@exec bin/bench -bin "$(STACK_BIN)" $(BENCHFLAGS)
 
@@ -205,6 +212,12 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 # Words of systemctl, which is left alone where there is no systemd and while a package is made.
 SYSTEMCTL = $(if $(DESTDIR),:,if [ -d /run/systemd/system ]; then systemctl $(1); fi)
 RELEASE_ARCHS ?= amd64 arm64
+# A unit that an older make install put into /etc/systemd/system would count instead of the one below PREFIX. It goes if it is as it was
+# put there, and is named otherwise.
+remove_old_unit = old="$(DESTDIR)/etc/systemd/system/minikubelet.service"; as_put() { sed 's|@BINDIR@|$(PREFIX)/bin|; /^ExecReload=/d; /files are read again/d' "$$1"; }; \
+	if [ "$(UNITDIR)" = /etc/systemd/system ] || [ ! -f "$$old" ]; then :; \
+	elif cmp -s <(as_put "$$old") <(as_put examples/node/kubelet.service); then echo "removing $$old of an older make install" && rm "$$old"; \
+	else echo "$$old stays, as it is not what make install puts there; systemd takes it before $(UNITDIR)"; fi
 
 .PHONY: install
 install: ## what make build built, a systemd unit (minikubelet.service) and a configuration, unless there is one (as root); PREFIX=/usr/local DESTDIR= UNITDIR=PREFIX/lib/systemd/system
@@ -215,13 +228,16 @@ install: ## what make build built, a systemd unit (minikubelet.service) and a co
 	[ -e "$(DESTDIR)/etc/minikubelet/kubelet.yaml" ] || install -m 644 examples/node/kubelet.yaml "$(DESTDIR)/etc/minikubelet/kubelet.yaml"
 	install -D -m 644 examples/node/kubelet.service "$(DESTDIR)$(UNITDIR)/minikubelet.service"
 	sed -i 's|@BINDIR@|$(PREFIX)/bin|' "$(DESTDIR)$(UNITDIR)/minikubelet.service"
+	@$(remove_old_unit)
 	@$(call SYSTEMCTL,daemon-reload)
-	@$(if $(DESTDIR),,echo "start it with: systemctl enable --now minikubelet")
+	@$(if $(DESTDIR),,if [ -d /run/systemd/system ]; then echo "start it with: systemctl enable --now minikubelet"; \
+	  else echo "there is no systemd; start it with: $(PREFIX)/bin/kubelet --config=/etc/minikubelet/kubelet.yaml"; fi)
 
 .PHONY: uninstall
 uninstall: ## stop the unit and remove what make install put there, but for a configuration that was changed; pods go on (as root)
 	@$(call SYSTEMCTL,disable --now minikubelet) || true
 	rm -f "$(DESTDIR)$(PREFIX)/bin/kubelet" "$(DESTDIR)$(PREFIX)/bin/crid" "$(DESTDIR)$(UNITDIR)/minikubelet.service"
+	@$(remove_old_unit)
 	! cmp -s examples/node/kubelet.yaml "$(DESTDIR)/etc/minikubelet/kubelet.yaml" || rm -f "$(DESTDIR)/etc/minikubelet/kubelet.yaml"
 	rmdir --ignore-fail-on-non-empty "$(DESTDIR)/etc/minikubelet/manifests" "$(DESTDIR)/etc/minikubelet" 2>/dev/null || true
 	@$(call SYSTEMCTL,daemon-reload)

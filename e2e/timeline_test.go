@@ -186,6 +186,9 @@ func TestTimeline(t *testing.T) {
 func openTimeline(ctx context.Context, t *testing.T, s *stack.Stack, link *url.URL) context.Context {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
+	if err != nil { // as on Ubuntu, which has no such package
+		program, err = exec.LookPath("google-chrome")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,6 +65,29 @@ func TestInstall(t *testing.T) {
 	if err != nil || !strings.Contains(string(unit), "\nExecStart=/usr/bin/kubelet ") {
 		t.Errorf("the unit is %v, %s", err, unit)
 	}
+	// An older make install put the unit where systemd looks first, as it then was.
+	old := filepath.Join(dest, "etc/systemd/system/minikubelet.service")
+	if err := os.MkdirAll(filepath.Dir(old), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		text, target string
+		stays        bool
+	}{
+		{strings.Replace(string(unit), "# The configuration's files are read again.\nExecReload=/bin/kill -HUP $MAINPID\n", "", 1), "install", false},
+		{string(unit) + "# mine\n", "install", true},
+		{string(unit) + "# mine\n", "uninstall", true},
+		{string(unit), "uninstall", false},
+	} {
+		if err := os.WriteFile(old, []byte(tc.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		makes(tc.target)
+		if _, err := os.Stat(old); (err == nil) != tc.stays {
+			t.Errorf("after make %s an older unit is %v:\n%s", tc.target, err, tc.text)
+		}
+	}
+	makes("install")
 	config := filepath.Join(dest, "etc/minikubelet/kubelet.yaml")
 	if err := os.WriteFile(config, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)

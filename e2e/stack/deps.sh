@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests need on Debian 12 or Ubuntu: packages,
-# and a Go new enough. On a machine that has it all it changes nothing.
+# Installs what building and running need on Debian 12 or Ubuntu, with "tests" what the tests need too: packages,
+# and a Go new enough. On a machine that has it all it changes nothing. Elsewhere it says what is missing.
 #
-# usage: deps.sh CACHE_DIR
+# usage: deps.sh CACHE_DIR [tests]
 set -euo pipefail
 cache=$1
 go_version=1.26.8 # at least what the go.mod files ask for
@@ -13,27 +13,53 @@ packages=(
   libseccomp-dev pkg-config      # runc without seccomp runs no pod
   iproute2 iptables mount util-linux
   conmon                         # keeps the containers of crid
-  busybox-static                 # the shell in the test images
-  chromium                       # the tests of the timeline's page
-  bash-static curl netcat-openbsd # in those of the conformance suite
-  dbus                           # a bus for the tests of graceful shutdown
+  busybox-static                 # the shell in images
+  curl                           # to look at what runs
 )
+if [ "${2:-}" = tests ]; then
+  packages+=(
+    bash-static netcat-openbsd   # in images of the conformance suite, beside curl
+    dbus                         # a bus for the tests of graceful shutdown
+  )
+  # A browser for the tests of the timeline's page, which Ubuntu has no package of.
+  command -v chromium google-chrome >/dev/null || packages+=(chromium)
+fi
 
 missing=()
+if ! command -v apt-get >/dev/null; then
+  for program in git gcc make pkg-config ip iptables mount conmon busybox curl go; do
+    command -v "$program" >/dev/null || missing+=("$program")
+  done
+  pkg-config --exists libseccomp 2>/dev/null || missing+=("libseccomp with its headers")
+  [ "${#missing[@]}" -gt 0 ] || exit 0
+  printf -v all '%s, ' "${missing[@]}"
+  echo "deps: packages are installed on Debian and Ubuntu only; here install first: ${all%, }" >&2
+  exit 1
+fi
 for p in "${packages[@]}"; do
   status=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)
   [ "$status" = installed ] || missing+=("$p")
 done
-# busybox and busybox-static conflict: do not swap a user's busybox silently.
 if [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" != 0 ]; then
     echo "deps: missing packages: ${missing[*]}; run as root (sudo make deps) to install them" >&2
     exit 1
   fi
-  echo "deps: installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq </dev/null
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+  wanted=()
+  for p in "${missing[@]}"; do
+    if [ "$p" = chromium ] && [[ $(LC_ALL=C apt-cache policy chromium) != *'Candidate: '[0-9]* ]]; then
+      echo "deps: there is no package chromium here: tests of the timeline's page fail until chromium or google-chrome is installed" >&2
+    else
+      wanted+=("$p")
+    fi
+  done
+  if [ "${#wanted[@]}" -gt 0 ]; then
+    echo "deps: installing ${wanted[*]}"
+    # Debian's busybox-static takes the place of busybox, which it conflicts with.
+    apt-get install -y -qq --no-install-recommends "${wanted[@]}" </dev/null >/dev/null
+  fi
 fi
 
 # A Go from 1.21 on fetches the version that go.mod names by itself.

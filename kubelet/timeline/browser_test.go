@@ -42,7 +42,7 @@ func newNode(t *testing.T, steps *StepMode, chaos *Chaos) *node {
 	t.Helper()
 	r := NewRecorder()
 	if steps != nil {
-		steps.Use(t.Context(), r)
+		steps.Use(t.Context(), r, "node")
 	}
 	page, err := Listen("0", r, steps, chaos)
 	if err != nil {
@@ -122,8 +122,11 @@ func (n *node) browser(t *testing.T) context.Context {
 func (n *node) browserAt(t *testing.T, link, expected string) context.Context {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
+	if err != nil { // as on Ubuntu, which has no such package
+		program, err = exec.LookPath("google-chrome")
+	}
 	if err != nil {
-		t.Fatalf("the page is tested in Chromium, Debian's package chromium (make deps installs it): %v", err)
+		t.Fatalf("the page is tested in chromium, Debian's package (make deps installs it), or google-chrome: %v", err)
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.WindowSize(1400, 900))
 	ctx, cancel := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
