@@ -36,22 +36,22 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	if opts.Registry == nil {
 		opts.Registry = prometheus.NewRegistry()
 	}
+	b := &base{settings: s, metrics: newRegistries(opts.Registry, s), disk: diskusage.NewDisk(ctx), events: newEvents(s.NodeName)}
+	var err error
+	if b.timeline, err = newTimeline(ctx, s); err != nil { // before anything is changed on the machine
+		return nil, err
+	}
 	if err := prepareProcess(ctx, s); err != nil {
 		return nil, err
 	}
 	if err := makeDirectories(ctx, s); err != nil {
 		return nil, err
 	}
-	b := &base{settings: s, metrics: newRegistries(opts.Registry, s), disk: diskusage.NewDisk(ctx), events: newEvents(s.NodeName)}
-	var err error
 	if b.machine, err = measure.Open("/"); err != nil {
 		return nil, err
 	}
 	if fields := idleOnCgroupV1(s); len(fields) > 0 && !b.machine.Unified() {
 		klog.FromContext(ctx).Info("Settings have no effect on a machine with cgroup v1", "fields", fields)
-	}
-	if b.timeline, err = newTimeline(ctx, s); err != nil {
-		return nil, err
 	}
 	if b.tracing, err = tracing.New(ctx, s.Tracing, s.NodeName, b.timeline.watcher); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -39,21 +40,22 @@ type timelinePart struct {
 // newTimeline makes what --timeline, --step and --chaos ask for.
 func newTimeline(ctx context.Context, s *settings.Settings) (t *timelinePart, err error) {
 	t = &timelinePart{}
-	chaos, err := timeline.ParseChaos(s.Chaos)
-	if err != nil {
+	chaos, wrongChaos := timeline.ParseChaos(s.Chaos)
+	steps, wrongStep := timeline.ParseStep(s.Step)
+	if err := errors.Join(wrongChaos, wrongStep); err != nil {
 		return nil, err
 	}
 	if chaos != nil {
 		klog.FromContext(ctx).Info("CHAOS: calls to the container runtime are made to fail, wait or hang", "chaos", s.Chaos)
 		t.calls = []grpc.DialOption{grpc.WithChainUnaryInterceptor(chaos.Unary)}
 	}
-	if t.steps, err = timeline.ParseStep(s.Step); err != nil || s.Timeline == "" {
-		return t, err
+	if t.steps = steps; s.Timeline == "" {
+		return t, nil
 	}
 	t.recorder = timeline.NewRecorder()
 	t.watcher = t.recorder
 	if t.steps != nil {
-		t.steps.Use(ctx, t.recorder)
+		t.steps.Use(ctx, t.recorder, s.NodeName)
 		t.first = []grpc.DialOption{grpc.WithChainUnaryInterceptor(t.steps.Unary)}
 	}
 	t.page, err = timeline.Listen(s.Timeline, t.recorder, t.steps, chaos)
@@ -95,8 +97,7 @@ func (c *core) channels() []timeline.Channel {
 	}
 }
 
-// newLocal makes what the local socket tells from before anything else, so that nothing is missed. The embedded runtime says how
-// far its pulls are.
+// newLocal makes what the local socket tells from, before all else, so that it misses nothing. The embedded runtime says how pulls go.
 func newLocal(b *base) *local.Local {
 	l := local.New()
 	b.events.queue.StartEventWatcher(l.Record)

@@ -32,8 +32,7 @@ import (
 	"minikubelet/kubelet/timeline/story"
 )
 
-// Path is where the socket is below a kubelet's root directory. Upstream's kubelet.sock is that of device plugins, in
-// device-plugins.
+// Path is where the socket is below a kubelet's root directory; device-plugins/kubelet.sock is another.
 func Path(rootDir string) string { return filepath.Join(rootDir, "local", "kubelet.sock") }
 
 // Options are what the socket answers from.
@@ -334,8 +333,7 @@ func (c *Client) Find(ctx context.Context, name string) (*corev1.Pod, error) {
 	return nil, errors.New(strings.Join(answer, ", "))
 }
 
-// Watch calls on with a line of each pod of the namespace, "" for all, and again after each change and each second, until ctx or the
-// kubelet ends or on wants no more.
+// Watch calls on with a line of each pod of the namespace, "" for all, at each change and each second, until it ends or on wants no more.
 func (c *Client) Watch(ctx context.Context, namespace string, on func([]story.Summary) (more bool)) error {
 	body, err := c.Do(ctx, http.MethodGet, url.Values{"namespace": {namespace}}, "watch")
 	if err != nil {

@@ -36,6 +36,7 @@ type StepMode struct {
 	text     string
 	rules    []holdRule
 	recorder *Recorder
+	node     string
 	logger   klog.Logger
 	mu       sync.Mutex
 	last     int
@@ -90,17 +91,17 @@ func isMethod(name string) bool {
 	return slices.ContainsFunc(runtimeapi.RuntimeService_ServiceDesc.Methods, is) || slices.ContainsFunc(runtimeapi.ImageService_ServiceDesc.Methods, is)
 }
 
-// Use has the steps of the recorder held from now on.
-func (s *StepMode) Use(ctx context.Context, recorder *Recorder) {
-	s.recorder, s.logger = recorder, klog.FromContext(ctx)
+// Use has the steps of the recorder held from now on. The names of static pods end with the node's.
+func (s *StepMode) Use(ctx context.Context, recorder *Recorder, node string) {
+	s.recorder, s.node, s.logger = recorder, node, klog.FromContext(ctx)
 	recorder.hold = s.holdStep
 	s.logger.Info("STEP MODE: steps wait until they are released, on the timeline's page, or with Enter (the first), a number (that one) or all, if the kubelet's input is a terminal", "step", s.text)
 }
 
+// wants tells whether a step of a pod, NAMESPACE/NAME, is held. A static pod has the name of its manifest too.
 func (s *StepMode) wants(name, pod string) bool {
-	return slices.ContainsFunc(s.rules, func(rule holdRule) bool {
-		return rule.name == name && (rule.pod == "" || rule.pod == pod || !strings.Contains(rule.pod, "/") && rule.pod == path.Base(pod))
-	})
+	names := []string{"", pod, path.Base(pod), strings.TrimSuffix(pod, "-"+s.node), strings.TrimSuffix(path.Base(pod), "-"+s.node)}
+	return slices.ContainsFunc(s.rules, func(rule holdRule) bool { return rule.name == name && slices.Contains(names, rule.pod) })
 }
 
 // holdStep holds a step that begins; calls are held by Unary, which has the request.

@@ -106,6 +106,29 @@ func TestChaos(t *testing.T) {
 	})
 }
 
+// TestStepOfPods: a pod is named with or without its namespace, a static one with or without the node.
+func TestStepOfPods(t *testing.T) {
+	for rule, want := range map[string]string{
+		"": "a/web-node a/web b/web-node", "@web": "a/web-node a/web b/web-node", "@web-node": "a/web-node b/web-node", "@a/web": "a/web-node a/web",
+		"@b/web-node": "b/web-node", "@other": "", "@node": "",
+	} {
+		s, err := ParseStep("syncPod" + rule)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Use(t.Context(), NewRecorder(), "node")
+		var got []string
+		for _, pod := range []string{"a/web-node", "a/web", "b/web-node"} {
+			if s.wants("syncPod", pod) {
+				got = append(got, pod)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %v, want %s", rule, got, want)
+		}
+	}
+}
+
 // TestStepMode: chosen steps of chosen pods wait, in the goroutine that does them, until they are released or given up.
 func TestStepMode(t *testing.T) {
 	steps, err := ParseStep("syncPod@web,CreateContainer")
@@ -113,7 +136,7 @@ func TestStepMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := NewRecorder()
-	steps.Use(t.Context(), r)
+	steps.Use(t.Context(), r, "node")
 	tr := newTracer(r)
 	done := make(chan string)
 	sync := func(ctx context.Context, pod string) {

@@ -146,8 +146,7 @@ func (p *Page) authorized(r *http.Request) bool {
 	return subtle.ConstantTimeCompare([]byte(given), []byte(p.token)) == 1
 }
 
-// index sends the page. A link with the token leaves a cookie and leads to the page without it, so that the address can be
-// passed on.
+// index sends the page. A link with the token leaves a cookie and leads to the page without it, whose address can be passed on.
 func (p *Page) index(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Has("token") {
 		http.SetCookie(w, &http.Cookie{Name: p.cookie, Value: p.token, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})

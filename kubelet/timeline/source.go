@@ -73,8 +73,7 @@ func locate(step *Step, steps []Step) *source {
 
 var row = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| (\\S+): `([^`]+)` \\|$")
 
-// table is the workshop's of steps, by their names: what each does, and the function that plays its part in Kubernetes' kubelet or in
-// containerd.
+// table is the workshop's of steps, by name: what each does, and the function that plays its part in Kubernetes' kubelet or containerd.
 var table = sync.OnceValue(func() map[string][2]string {
 	all := map[string][2]string{}
 	for _, text := range files("", module+"docs/workshop/upstream.md") {
@@ -95,8 +94,7 @@ func upstream(step *Step) string {
 }
 
 // files are the texts, by path, of the files that a function may be in: the one that is known, or those of its package. They are
-// unpacked each time, which takes some ten milliseconds, and not kept. A program without the archive that was built where its
-// source is finds the file there.
+// unpacked each time, in some ten milliseconds. A program without the archive finds the file where it was built, if that is here.
 func files(dir, file string) map[string]string {
 	found := map[string]string{}
 	packed, err := archive.Open("source/source.tar.gz")

@@ -127,8 +127,7 @@ func Tell(in Input) Story {
 
 var control = regexp.MustCompile(`\p{Cc}`)
 
-// harmless writes control characters as Go does, for a terminal would obey them: a probe's output is in an event's message. A line
-// stays one line.
+// harmless writes control characters, as of a probe's output, as Go does, for a terminal would obey them; a line stays one line.
 func harmless(text string) string {
 	return control.ReplaceAllStringFunc(text, func(c string) string { return strings.Trim(strconv.Quote(c), `"`) })
 }
