@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -49,6 +50,11 @@ func parse(args []string) (settings, error) {
 	}
 	if n := spans.PerMillion; n < 0 || n > 1e6 || n > 0 && spans.Endpoint == "" {
 		return s, fmt.Errorf("--tracing-sampling-rate-per-million: %d: want 0 to 1000000, with --tracing-endpoint", n)
+	}
+	for _, dir := range [][2]string{{"root", o.Root}, {"state", o.State}} {
+		if !filepath.IsAbs(dir[1]) {
+			return s, fmt.Errorf("--%s: %q is not an absolute path", dir[0], dir[1])
+		}
 	}
 	s.Options = o
 	if spans.Endpoint != "" {

@@ -20,6 +20,8 @@ func TestParse(t *testing.T) {
 		"--registry-config=/not/it":             "/not/it",
 		"--tracing-endpoint=http://localhost":   "want HOST:PORT",
 		"--tracing-sampling-rate-per-million=1": "with --tracing-endpoint",
+		"--root=here":                           `--root: "here" is not an absolute path`,
+		"--state=":                              `--state: "" is not an absolute path`,
 		"--what":                                "unknown flag",
 		"stray":                                 "stray",
 	} {

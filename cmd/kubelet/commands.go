@@ -119,7 +119,7 @@ func (c *command) ask(args []string, out io.Writer) error {
 	if at := set.ArgsLenAtDash(); at >= 0 {
 		a.args, a.rest = a.args[:at], a.args[at:]
 	}
-	if want := len(strings.Fields(strings.Split(c.args, " -- ")[0])); len(a.args) != want || strings.Contains(c.args, " -- ") && len(a.rest) == 0 {
+	if want := len(strings.Fields(strings.Split(c.args, " -- ")[0])); len(a.args) != want || strings.Contains(c.args, " -- ") != (len(a.rest) > 0) {
 		return fmt.Errorf("%s: the command is: %s", c.name, c.line())
 	}
 	if a.output != "" && a.output != "json" {
@@ -182,8 +182,7 @@ func table(lines []story.Summary, now time.Time) string {
 	return text.String()
 }
 
-// watch prints the pods as they change: a picture that is drawn anew on a terminal, and lines elsewhere. When the kubelet ends it says
-// so, and begins anew with the next one.
+// watch prints the pods as they change: a picture on a terminal, and lines elsewhere. It goes on with the next kubelet when one ends.
 func watch(ctx context.Context, a *asker) error {
 	show, say := differences, func(text string) { fmt.Fprintln(a.out, time.Now().Format(time.TimeOnly), text) }
 	if file, ok := a.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {

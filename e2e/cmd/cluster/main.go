@@ -123,6 +123,9 @@ func onStack(ctx context.Context, f flags, o stack.Options, again func(*stack.St
 }
 
 func run(ctx context.Context, f flags) error {
+	if f.kubelet != "upstream" && f.kubelet != "minikubelet" {
+		return fmt.Errorf("unknown kubelet %q: minikubelet or upstream", f.kubelet)
+	}
 	o := stack.Options{Runtime: f.runtime, Scheduler: true}
 	return onStack(ctx, f, o, nil, func(s *stack.Stack, say sayer, pods []string, ready chan<- struct{}) (*stack.Kubelet, error) {
 		k, err := startKubelet(s, f)
@@ -173,9 +176,6 @@ func offerDebugger(ctx context.Context, s *stack.Stack, say sayer, k *stack.Kube
 // startKubelet starts the wanted kubelet, under a debugger if wanted.
 func startKubelet(s *stack.Stack, f flags) (*stack.Kubelet, error) {
 	o := stack.KubeletOptions{Upstream: f.kubelet == "upstream", Verbosity: f.verbosity, Args: strings.Fields(f.args)}
-	if f.kubelet != "upstream" && f.kubelet != "minikubelet" {
-		return nil, fmt.Errorf("unknown kubelet %q", f.kubelet)
-	}
 	if f.dlv == "" {
 		return s.StartKubelet(o)
 	}
@@ -183,7 +183,7 @@ func startKubelet(s *stack.Stack, f flags) (*stack.Kubelet, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Args = []string{"--debug-hold"}
+	o.Args = append([]string{"--debug-hold"}, o.Args...)
 	o.Wrap = func(args []string) []string {
 		// dlv builds the program itself, without optimizations.
 		debug := []string{"env", "-C", module, "CGO_ENABLED=0", f.dlv, "debug", "--headless", "--listen=" + dlvAddress,

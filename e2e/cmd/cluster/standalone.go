@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,18 +22,25 @@ func runStandalone(ctx context.Context, f flags) error {
 		return fmt.Errorf("-standalone needs this project's kubelet, not %q", f.kubelet)
 	}
 	o := stack.Options{Runtime: stack.Embedded, NoControlPlane: true, NoRegistry: true}
+	var env string // what is in the script
 	start := func(s *stack.Stack) (*stack.Kubelet, error) {
 		// Without a client authority a token opens the kubelet's server.
 		config := map[string]any{"authentication": nil}
 		_ = os.Remove(timelineLink(s)) // that of a kubelet which was killed leads nowhere
 		k, err := s.StartKubelet(stack.KubeletOptions{Standalone: true, Verbosity: f.verbosity, Config: config, Args: append([]string{"--timeline"}, strings.Fields(f.args)...)})
 		if err == nil && f.env != "" {
-			err = writeEnv(f.env, s, k)
+			env = envOf(s, k)
+			err = os.WriteFile(f.env, []byte(env), 0o600)
 		}
 		return k, err
 	}
 	if f.env != "" {
-		defer os.Remove(f.env)
+		// Another run may have written its own meanwhile.
+		defer func() {
+			if text, _ := os.ReadFile(f.env); string(text) == env {
+				_ = os.Remove(f.env)
+			}
+		}()
 	}
 	again := func(s *stack.Stack) (*stack.Kubelet, error) {
 		k, err := start(s)
@@ -61,12 +69,25 @@ func runStandalone(ctx context.Context, f flags) error {
 	})
 }
 
-// writeEnv writes a script for shells: what it sets is where the kubelet's things are, and the way to its program.
-func writeEnv(file string, s *stack.Stack, k *stack.Kubelet) error {
-	text := fmt.Sprintf("export KUBELET_ROOT_DIR=%s MANIFESTS=%s KUBELET_LOG=%s POD_LOGS=%s NETNS=%s CNI_CONF=%s KUBELET_PID=%d\nexport PATH=%s:$PATH\n",
-		s.RootDir(), s.ManifestDir(), k.LogPath, s.PodLogsDir(), s.NetnsPath(), filepath.Join(s.Dir, "cni"), k.Pid(), filepath.Dir(s.KubeletBinary))
-	return os.WriteFile(file, []byte(text), 0o600)
+// envOf is a script for shells: what it sets is where the kubelet's things are, and the way to its program and to Go.
+func envOf(s *stack.Stack, k *stack.Kubelet) string {
+	var text strings.Builder
+	for _, v := range [][2]string{
+		{"KUBELET_ROOT_DIR", s.RootDir()}, {"MANIFESTS", s.ManifestDir()}, {"KUBELET_LOG", k.LogPath}, {"POD_LOGS", s.PodLogsDir()}, {"NETNS", s.NetnsPath()},
+		{"CNI_CONF", filepath.Join(s.Dir, "cni")}, {"KUBELET_PID", fmt.Sprint(k.Pid())},
+	} {
+		fmt.Fprintf(&text, "export %s=%s\n", v[0], quote(v[1]))
+	}
+	programs := filepath.Dir(s.KubeletBinary)
+	if compiler, err := exec.LookPath("go"); err == nil { // make's, which may not be in the path of root's shell
+		programs += ":" + filepath.Dir(compiler)
+	}
+	fmt.Fprintf(&text, "export PATH=%s:$PATH\n", quote(programs))
+	return text.String()
 }
+
+// quote is a word of a shell, whatever is in it.
+func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 func timelineLink(s *stack.Stack) string { return filepath.Join(s.RootDir(), "timeline-link") }
 

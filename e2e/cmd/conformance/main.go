@@ -59,6 +59,10 @@ func main() {
 	flag.DurationVar(&f.timeout, "timeout", 2*time.Hour, "limit of the whole run")
 	flag.BoolVar(&f.keep, "keep", false, "leave the stack's directory, with logs and report, behind")
 	flag.Parse()
+	if f.kubelet != "minikubelet" && f.kubelet != "upstream" { // said before anything is built or started
+		fmt.Fprintf(os.Stderr, "conformance: unknown kubelet %q: minikubelet or upstream\n", f.kubelet)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)

@@ -99,6 +99,9 @@ func planRun(suite []spec, subset string, known ...string) (p plan, err error) {
 			p.names = append(p.names, s.name)
 		}
 	}
+	if len(p.names) == 0 {
+		errs = append(errs, errors.New("label, focus and skip leave out every spec"))
+	}
 	if subset == "" {
 		return p, errors.Join(errs...)
 	}

@@ -50,6 +50,9 @@ func TestPlan(t *testing.T) {
 	if err != nil || len(p.names) != 2 || p.names[0] != some[1].name || p.names[1] != some[0].name {
 		t.Errorf("a subset: %+v, %v", p, err)
 	}
+	if _, err := planRun(some[4:], "", none); err == nil || err.Error() != "label, focus and skip leave out every spec" {
+		t.Errorf("a focus that matches nothing: %v", err)
+	}
 	for why, lists := range map[string][2]string{
 		`has no spec "[sig-node] Pods should walk"`: {"[sig-node] Pods should run\n[sig-node] Pods should walk\n", ""},
 		"leave out \"" + some[4].name:               {"[sig-node] Pods should crash\n", ""},
