@@ -62,9 +62,14 @@ deps: ## install what is missing on Debian 12 or Ubuntu, for the tests too (as r
 deps-run:
 	@e2e/stack/deps.sh "$(CACHE)"
 
+# Debian 12's Go does not know the go.mod files of today: a user who builds gets a newer one into the cache.
+.PHONY: go-toolchain
+go-toolchain:
+	@e2e/stack/deps.sh "$(CACHE)" go
+
 # The timeline's page shows the source of what is on the way of a pod, and which functions play its parts upstream.
 .PHONY: source
-source:
+source: go-toolchain
 	@mkdir -p bin
 	@find config syncloop podworkers runtime status docs/workshop/upstream.md -name '*.go' ! -name '*_test.go' -o -name upstream.md | LC_ALL=C sort | \
 	  tar --owner=0 --group=0 --numeric-owner --mode=644 --mtime=@0 -cf - -T - | gzip -9n >bin/source.tar.gz
@@ -110,7 +115,7 @@ bench: deps-run upstream build ## this kubelet and upstream's side by side (as r
 ##@ Checks
 
 .PHONY: test
-test: fmt-check vet lint stack build ## checks, unit tests and end-to-end tests (as root)
+test: deps fmt-check vet lint stack build ## checks, unit tests and end-to-end tests (as root)
 	@$(MAKE) -j2 unit e2e matrix-embedded # end-to-end tests mostly wait
 
 .PHONY: verify
@@ -152,7 +157,7 @@ matrix: stack build-race ## faults against a node, the short form: docs/faults.m
 	@$(RACE_BIN) bin/matrix -bin "$(STACK_BIN)" -runtime "$(RUNTIME)" $(MATRIXFLAGS)
 
 .PHONY: matrix-embedded
-matrix-embedded: # the two minutes of it that make test has
+matrix-embedded: # the part of it that make test has
 	@$(MAKE) matrix RUNTIME=embedded
 
 .PHONY: soak
@@ -178,6 +183,7 @@ test-kind-cached:
 
 .PHONY: test-skew
 test-skew: stack build ## end-to-end tests with the apiservers of older Kubernetes, which are built once (as root); SKEW="1.35 1.36" E2EFLAGS=-v
+	@for version in $(SKEW); do [ -e e2e/stack/skew/$$version/go.mod ] || { echo "make test-skew: SKEW has no $$version, only $$(cd e2e/stack/skew && echo */ | tr -d /)"; exit 1; }; done
 	@failed=; for version in $(SKEW); do \
 	  dir=$$(e2e/stack/skew/build.sh "$(CACHE)" "$$version"); \
 	  echo "with the apiserver of Kubernetes $$version"; \
@@ -285,7 +291,7 @@ kind-swap-back: ## the node NODE has its own kubelet again
 	@$(KIND_SH) swap-back
 
 .PHONY: kind-program
-kind-program:
+kind-program: go-toolchain
 	@cd e2e/kind/programs/kind && CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -o "$(CURDIR)/bin/kind" tool
 
 .PHONY: kind-kubelet

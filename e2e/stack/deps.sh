@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building and running need on Debian 12 or Ubuntu, with "tests" what the tests need too: packages,
-# and a Go new enough. On a machine that has it all it changes nothing. Elsewhere it says what is missing.
+# and a Go new enough; with "go" only the latter. On a machine that has it all it changes nothing. Elsewhere it says what is missing.
 #
-# usage: deps.sh CACHE_DIR [tests]
+# usage: deps.sh CACHE_DIR [tests|go]
 set -euo pipefail
-cache=$1
+cache=$1 what=${2:-}
 go_version=1.26.8 # at least what the go.mod files ask for
 
 packages=(
@@ -16,7 +16,7 @@ packages=(
   busybox-static                 # the shell in images
   curl                           # to look at what runs
 )
-if [ "${2:-}" = tests ]; then
+if [ "$what" = tests ]; then
   packages+=(
     bash-static netcat-openbsd   # in images of the conformance suite, beside curl
     dbus                         # a bus for the tests of graceful shutdown
@@ -25,21 +25,26 @@ if [ "${2:-}" = tests ]; then
   command -v chromium google-chrome >/dev/null || packages+=(chromium)
 fi
 
+
 missing=()
-if ! command -v apt-get >/dev/null; then
+if [ "$what" = go ]; then
+  : # no packages
+elif ! command -v apt-get >/dev/null; then
   for program in git gcc make pkg-config ip iptables mount conmon busybox curl go; do
     command -v "$program" >/dev/null || missing+=("$program")
   done
   pkg-config --exists libseccomp 2>/dev/null || missing+=("libseccomp with its headers")
-  [ "${#missing[@]}" -gt 0 ] || exit 0
-  printf -v all '%s, ' "${missing[@]}"
-  echo "deps: packages are installed on Debian and Ubuntu only; here install first: ${all%, }" >&2
-  exit 1
+  if [ "${#missing[@]}" -gt 0 ]; then
+    printf -v all '%s, ' "${missing[@]}"
+    echo "deps: packages are installed on Debian and Ubuntu only; here install first: ${all%, }" >&2
+    exit 1
+  fi
+else
+  for p in "${packages[@]}"; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)
+    [ "$status" = installed ] || missing+=("$p")
+  done
 fi
-for p in "${packages[@]}"; do
-  status=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)
-  [ "$status" = installed ] || missing+=("$p")
-done
 if [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" != 0 ]; then
     echo "deps: missing packages: ${missing[*]}; run as root (sudo make deps) to install them" >&2
@@ -72,8 +77,8 @@ fi
 # Debian 12's Go is too old to do that, but it can fetch the newer Go as the
 # module it is published as; only the executable bits are missing.
 if [ -z "${go:-}" ]; then
-  if [ "$(id -u)" != 0 ]; then
-    echo "deps: no Go; run as root (sudo make deps) to install it" >&2
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "deps: there is no Go here: sudo make deps installs it on Debian and Ubuntu; elsewhere 1.21 or newer will do" >&2
     exit 1
   fi
   echo "deps: installing golang-go"
@@ -82,7 +87,7 @@ if [ -z "${go:-}" ]; then
   go=$(command -v go)
   [ "$(go_minor "$go")" -lt 21 ] || exit 0
 fi
-arch=$(dpkg --print-architecture)
+arch=$("$go" env GOARCH)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

@@ -21,6 +21,7 @@ func TestDeps(t *testing.T) {
 		{name: "Ubuntu, the second time", args: "tests", lacks: "chromium", want: "there is no package chromium here"},
 		{name: "elsewhere", lacks: "apt-get conmon busybox", want: "here install first: conmon, busybox", fails: true},
 		{name: "elsewhere, with all", lacks: "apt-get"},
+		{name: "Go alone", args: "go", lacks: "apt-get conmon"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()
