@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/klog/v2"
@@ -58,6 +59,9 @@ func newBase(ctx context.Context, opts Options) (*base, error) {
 	}
 	if b.api, err = newAPIClients(ctx, s, opts.Registry, b.tracing); err != nil {
 		return nil, err
+	}
+	if err := shareMounts(ctx, s.RootDir); err != nil { // a mount that stays: not before wrong files are found
+		return nil, fmt.Errorf("share the mounts below --root-dir: %w", err)
 	}
 	b.local = newLocal(b) // part: local socket, kubelet/local
 	if s.IsEmbedded() {

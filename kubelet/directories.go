@@ -23,9 +23,6 @@ func makeDirectories(ctx context.Context, s *settings.Settings) error {
 	if err := errors.Join(os.MkdirAll(s.RootDir, 0o755), os.MkdirAll(filepath.Join(s.RootDir, "pods"), 0o750), os.MkdirAll(s.PodLogsDir, 0o755)); err != nil {
 		return fmt.Errorf("make the kubelet's directories: %w", err)
 	}
-	if err := shareMounts(ctx, s.RootDir); err != nil {
-		return fmt.Errorf("share the mounts below --root-dir: %w", err)
-	}
 	return makePluginDirectories(ctx, s.RootDir, "/sys/fs/selinux/enforce")
 }
 

@@ -21,6 +21,9 @@ import (
 //
 // Upstream: cmd/kubelet/app/server.go marshalKubeletConfigForLog, for the log of the settings.
 func prepareProcess(ctx context.Context, s *settings.Settings) error {
+	if user := os.Geteuid(); user != 0 {
+		return fmt.Errorf("running pods needs root, and this is user %d", user)
+	}
 	for _, warning := range s.Warnings {
 		klog.FromContext(ctx).Info("A setting is not what its name promises", "warning", warning)
 	}
