@@ -175,7 +175,7 @@ func newStack(o Options) (*Stack, error) {
 		o.Runtime = Containerd
 	}
 	if runtimes[o.Runtime] == nil {
-		return nil, fmt.Errorf("start stack: unknown runtime %q", o.Runtime)
+		return nil, fmt.Errorf("start stack: unknown runtime %q: %s, %s or %s", o.Runtime, Containerd, Crid, Embedded)
 	}
 	if o.NoRegistry && o.Runtime != Embedded {
 		return nil, fmt.Errorf("start stack: %s needs a registry", o.Runtime)
