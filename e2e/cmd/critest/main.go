@@ -32,6 +32,9 @@ func run() (err error) {
 	runtime := flag.String("runtime", stack.Crid, "CRI server to test")
 	keep := flag.Bool("keep", false, "leave the directory with the logs")
 	flag.Parse()
+	if *runtime != stack.Crid && *runtime != stack.Containerd { // the embedded one is a kubelet's
+		return fmt.Errorf("unknown runtime %q: %s or %s", *runtime, stack.Crid, stack.Containerd)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	start, cancel := context.WithTimeout(ctx, 3*time.Minute)
