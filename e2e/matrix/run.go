@@ -106,6 +106,9 @@ func Run(ctx context.Context, o Options) (rows []Row, err error) {
 			return r.rows, fmt.Errorf("%w\nthe kubelet's log ends:\n%s", err, r.k.LogTail(30))
 		}
 	}
+	if o.Only != nil && len(r.rows) == 1 { // what is left is always looked for
+		return r.rows, fmt.Errorf("-only %q: there is no fault of such a name", o.Only)
+	}
 	return r.rows, nil
 }
 
