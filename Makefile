@@ -175,7 +175,7 @@ test-v2: stack build ## the node and its tests on cgroup v2 alone, in an emulate
 test-kind: stack build ## clusters of the real kind with this kubelet, made, joined, restarted, swapped with upstream's: docs/nodes.md (as root; 6 minutes, Debian, amd64)
 	@e2e/kind/build.sh "$(CACHE)" >/dev/null
 	@e2e/stack/build.sh "$(CACHE)" debug >/dev/null
-	E2E_BIN="$(STACK_BIN)" E2E_KIND="$(KIND_DIR)" E2E_DLV="$(DEBUG_BIN)/dlv" go test -count=1 -timeout 20m -v $(E2EFLAGS) ./e2e/kind
+	E2E_BIN="$(STACK_BIN)" E2E_KIND="$(KIND_DIR)" E2E_DLV="$(DEBUG_BIN)/dlv" go test -count=1 -timeout 40m -v $(E2EFLAGS) ./e2e/kind
 
 .PHONY: test-kind-cached
 test-kind-cached:
