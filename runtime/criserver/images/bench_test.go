@@ -66,7 +66,7 @@ func BenchmarkUnpack(b *testing.B) {
 			base := b.TempDir()
 			for i := 0; b.Loop(); i++ {
 				dir := filepath.Join(base, fmt.Sprint(i))
-				if _, _, err := s.unpackLayer(b.Context(), bytes.NewReader(c.blob), dir, diffID, s.newBudget()); err != nil {
+				if _, _, err := s.unpackLayer(b.Context(), bytes.NewReader(c.blob), dir, diffID, s.newBudget(), false); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()

@@ -74,7 +74,7 @@ func FuzzUnpack(f *testing.F) {
 		}
 		diffID, _, _ := v1.SHA256(bytes.NewReader(content))
 		s := &Store{options: Options{Root: os.TempDir(), Limits: Limits{UnpackedBytes: 4 << 20, LayerEntries: 2000}.withDefaults()}}
-		_, implied, err := s.unpackLayer(t.Context(), bytes.NewReader(content), dir, diffID, s.newBudget())
+		_, implied, err := s.unpackLayer(t.Context(), bytes.NewReader(content), dir, diffID, s.newBudget(), false)
 		if err == nil {
 			err = s.inheritAll(dir, implied, nil)
 		}

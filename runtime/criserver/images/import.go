@@ -268,7 +268,7 @@ func (s *Store) openArchive(ctx context.Context, name string) (*archive, error) 
 		a.unpacked = dir
 		limits := s.options.Limits
 		limits.LayerEntries = maxArchiveFiles
-		if _, _, err := unpackTar(ctx, f, dir, limits, s.newBudget(), io.Discard); err != nil {
+		if _, _, err := unpackTar(ctx, f, dir, limits, s.newBudget(), io.Discard, true); err != nil {
 			return nil, errors.Join(fmt.Errorf("unpack: %w", err), trees.Remove(dir))
 		}
 	}

@@ -121,7 +121,7 @@ func (i *installation) unpack(ctx context.Context, n int, content io.Reader, dir
 	}
 	defer func() { <-i.unpacks }()
 	i.report(ctx, Event{Image: i.image, Layer: i.diffID(n).String(), Phase: Unpacking})
-	return i.unpackLayer(ctx, content, dir, i.diffID(n), i.budget)
+	return i.unpackLayer(ctx, content, dir, i.diffID(n), i.budget, n == 0)
 }
 
 // layer returns a layer that is there; the caller holds its lock.
@@ -141,7 +141,7 @@ func (s *Store) layer(ctx context.Context, chain string) (layer, bool) {
 
 // unpackLayer unpacks and checks that the content was what the image's config says. It returns the directories that the
 // layer only implies, too.
-func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, diffID v1.Hash, b *budget) (layer, []string, error) {
+func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, diffID v1.Hash, b *budget, lowest bool) (layer, []string, error) {
 	started := time.Now()
 	hasher, err := v1.Hasher(diffID.Algorithm)
 	if err == nil {
@@ -150,7 +150,7 @@ func (s *Store) unpackLayer(ctx context.Context, content io.Reader, dir string, 
 	if err != nil {
 		return layer{}, nil, err
 	}
-	l, implied, err := unpackTar(ctx, content, dir, s.options.Limits, b, hasher)
+	l, implied, err := unpackTar(ctx, content, dir, s.options.Limits, b, hasher, lowest)
 	if err != nil {
 		return layer{}, nil, err
 	}

@@ -33,6 +33,7 @@ const (
 // unpacker turns one layer's tar into a directory that overlayfs takes as a lower one.
 type unpacker struct {
 	tree   *tree
+	lowest bool // there is no layer below
 	limits Limits
 	budget *budget
 	buffer []byte
@@ -48,7 +49,7 @@ var zeros [64 << 10]byte
 // unpackTar unpacks a tar, compressed or not, into a directory. All of the uncompressed tar is also written to a hasher:
 // what follows its end, too. It returns what the files take, and the directories that no entry describes, only entries
 // below them.
-func unpackTar(ctx context.Context, content io.Reader, dir string, limits Limits, b *budget, hasher io.Writer) (layer, []string, error) {
+func unpackTar(ctx context.Context, content io.Reader, dir string, limits Limits, b *budget, hasher io.Writer, lowest bool) (layer, []string, error) {
 	stream, err := decompress(&contextReader{ctx, content})
 	if err != nil {
 		return layer{}, nil, err
@@ -59,7 +60,7 @@ func unpackTar(ctx context.Context, content io.Reader, dir string, limits Limits
 		return layer{}, nil, err
 	}
 	defer t.close()
-	u := &unpacker{tree: t, limits: limits, budget: b, buffer: make([]byte, len(zeros))}
+	u := &unpacker{tree: t, lowest: lowest, limits: limits, budget: b, buffer: make([]byte, len(zeros))}
 	limited := bounded.NewReader(io.TeeReader(stream, hasher), limits.UnpackedBytes)
 	if err := u.unpack(limited); err != nil {
 		return layer{}, nil, err
@@ -123,13 +124,19 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 }
 
 // whiteout hides what layers below have by this name. What this layer itself has by the name stays, whether it comes before
-// or after the whiteout in the tar.
+// or after the whiteout in the tar. The lowest layer has nothing to hide, and overlayfs shows the whiteouts of directories that
+// no other layer has.
 func (u *unpacker) whiteout(dir, base string) error {
 	if base == "" || base == "." || base == ".." {
 		return errors.New("whiteout of nothing")
 	}
+	name := path.Join(dir, base)
+	if u.lowest {
+		_, _, err := u.tree.openParent(name)
+		return err
+	}
 	u.inodes++
-	return u.tree.whiteout(path.Join(dir, base))
+	return u.tree.whiteout(name)
 }
 
 // create makes what the header says, in place of what has the name.

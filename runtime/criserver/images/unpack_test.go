@@ -169,6 +169,11 @@ func TestWhiteouts(t *testing.T) {
 	if got := names(t, root); !slices.Equal(got, []string{"above", "only"}) {
 		t.Errorf("the root is opaque, and the container sees %v", got)
 	}
+	// Of a directory that no other layer has, overlayfs shows whiteouts, as files that are not there.
+	root = mount(t, s, "c3", pull(t, s, registry.push(t, "app:3", imageOf(t, layerTar(t, nil, dir("d"), whiteout("d/.wh.gone"), whiteout("new/.wh.gone"))))))
+	if got := slices.Concat(names(t, root), names(t, filepath.Join(root, "d")), names(t, filepath.Join(root, "new"))); !slices.Equal(got, []string{"d", "new"}) {
+		t.Errorf("the lowest layer has whiteouts, and the container sees %v", got)
+	}
 	_, err = unpack(t, images.Options{}, layerTar(t, nil, whiteout(".wh.")))
 	wantError(t, err, "whiteout of nothing")
 	_, err = unpack(t, images.Options{}, layerTar(t, nil, whiteout("a/.wh..")))
