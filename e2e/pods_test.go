@@ -209,6 +209,11 @@ func TestPhases(t *testing.T) {
 			if end == nil || end.ExitCode != tt.code || strings.TrimSpace(end.Message) != tt.message {
 				t.Errorf("the container ended as %+v, want code %d and message %q", end, tt.code, tt.message)
 			}
+			until(ctx, t, pod, "without a sandbox, as its conditions say", func(p *corev1.Pod) bool {
+				return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+					return c.Type == corev1.PodReadyToStartContainers && c.Reason == "PodSandboxNotReady" && c.Message == "pod sandbox is not ready"
+				})
+			})
 			remove(ctx, t, pod)
 		})
 	}

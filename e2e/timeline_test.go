@@ -125,7 +125,7 @@ func TestTimeline(t *testing.T) {
 	for _, step := range steps {
 		byID[step.ID] = step
 	}
-	for name, why := range map[string]string{"update": "ADD from file", "syncPod": "an update of the pod", "createPodSandbox": "the pod has no sandbox"} {
+	for name, why := range map[string]string{"update": "ADD from file", "syncPod": "an update of the pod", "createPodSandbox": "no pod sandbox exists"} {
 		i := slices.IndexFunc(steps, func(step timelineStep) bool { return step.Name == name })
 		if steps[i].Why != why {
 			t.Errorf("%s is done since %q, want %q", name, steps[i].Why, why)

@@ -67,7 +67,7 @@ func TestTimelineSteps(t *testing.T) {
 	const call = "runtime.v1."
 	wanted := map[string][2]string{ // what the reason of each has, and what it made of the object
 		"update": {"ADD from api"}, "merge": {"ADD from api"}, "admission": {"new"}, "wakeUp": {"an update of the pod"}, "syncPod": {"an update of the pod"},
-		"mountVolumes": {"volumes"}, "createPodSandbox": {"the pod has no sandbox"}, "pullImage": {"with each start"}, "startContainer": {"the pod has no sandbox"}, "postStart": {"started"},
+		"mountVolumes": {"volumes"}, "createPodSandbox": {"no pod sandbox exists"}, "pullImage": {"with each start"}, "startContainer": {"no pod sandbox exists"}, "postStart": {"started"},
 		"probe": {"Readiness of container main: success is true"}, "writeStatus": {"differs"}, "runtimeEvent": {"CONTAINER_STARTED"}, "backOff": {"restarting failed container=failing"},
 		"preStop": {"stopped"}, "killContainer": {"main"}, "syncTerminatingPod": {"Terminating"}, "syncTerminatedPod": {}, "finishPod": {},
 		call + "RuntimeService/RunPodSandbox": {}, call + "RuntimeService/CreateContainer": {}, call + "RuntimeService/StartContainer": {}, call + "ImageService/PullImage": {},

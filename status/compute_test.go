@@ -1,6 +1,7 @@
 package status
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -332,9 +333,19 @@ func TestConditions(t *testing.T) {
 	if c := condition(s, corev1.PodReady); c.Status != corev1.ConditionTrue {
 		t.Errorf("Ready with its gate: %+v", c)
 	}
-	s = compute(pod, observed(false))
-	if c := condition(s, corev1.PodReadyToStartContainers); c.Status != corev1.ConditionFalse {
-		t.Errorf("without a sandbox: %+v", c)
+}
+
+// TestSandboxNotReady: while a pod's containers cannot start its condition says why, in upstream's words.
+func TestSandboxNotReady(t *testing.T) {
+	pod, ended := spec(corev1.RestartPolicyAlways, nil, nil, "a"), observed(true)
+	ended.Sandboxes[0].State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	for want, o := range map[string]*cri.PodStatus{
+		"True  ": observed(true), "False PodSandboxNotReady no pod sandbox exists": observed(false), "False PodSandboxNotReady pod sandbox is not ready": ended,
+	} {
+		c := condition(compute(pod, o), corev1.PodReadyToStartContainers)
+		if got := fmt.Sprint(c.Status, " ", c.Reason, " ", c.Message); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

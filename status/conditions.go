@@ -21,6 +21,7 @@ const (
 	reasonNotInitialized = "ContainersNotInitialized"
 	reasonNotReady       = "ContainersNotReady"
 	reasonGatesNotReady  = "ReadinessGatesNotReady"
+	reasonSandbox        = "PodSandboxNotReady"
 	// reasonUnknownStatuses says that there are no container statuses to judge by.
 	reasonUnknownStatuses = "UnknownContainerStatuses"
 )
@@ -81,11 +82,11 @@ func findCondition(list []corev1.PodCondition, kind corev1.PodConditionType) *co
 
 // sandboxReady tells whether the pod has a sandbox that can be used, and with it a network.
 func (in Inputs) sandboxReady() corev1.PodCondition {
-	status := corev1.ConditionTrue
-	if in.Observed.SandboxProblem(in.Pod.Spec.HostNetwork) != "" {
-		status = corev1.ConditionFalse
+	c := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue}
+	if problem := in.Observed.SandboxProblem(in.Pod.Spec.HostNetwork); problem != "" {
+		c.Status, c.Reason, c.Message = corev1.ConditionFalse, reasonSandbox, problem
 	}
-	return corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: status}
+	return c
 }
 
 // initializedCondition tells whether the init containers are done. Once it is true it stays true, although init containers run

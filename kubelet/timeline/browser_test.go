@@ -92,7 +92,7 @@ func (n *node) start(ctx context.Context, pod story.Summary, at time.Time, failu
 	_, mount := step(ctx, tr, 2, 8, "mountVolumes")
 	mount(nil)
 	sandbox, made := step(ctx, tr, 9, 90, "createPodSandbox", code("minikubelet/runtime.(*Runtime).createPodSandbox", "minikubelet/runtime/sandbox.go", 24),
-		trace.WithAttributes(attribute.String("step.why", "the pod has no sandbox"), attribute.String("step.before", "a: 1\nb: 2\n"), attribute.String("step.after", "a: 1\nb: 3\n")))
+		trace.WithAttributes(attribute.String("step.why", "no pod sandbox exists"), attribute.String("step.before", "a: 1\nb: 2\n"), attribute.String("step.after", "a: 1\nb: 3\n")))
 	call, called := step(sandbox, rpc, 12, 88, "runtime.v1.RuntimeService/RunPodSandbox", trace.WithSpanKind(trace.SpanKindClient))
 	serve, served := step(call, rpc, 13, 87, "runtime.v1.RuntimeService/RunPodSandbox", trace.WithSpanKind(trace.SpanKindServer))
 	for i := range 8 {
@@ -258,7 +258,7 @@ func TestPage(t *testing.T) {
 	do(ctx, t, chromedp.Evaluate[chromedp.Void](rows+`.find((r) => r.textContent.startsWith("createPodSandbox")).scrollIntoView()`),
 		chromedp.Click(`//div[contains(@class,"row")][contains(., "createPodSandbox")]`))
 	until(ctx, t, "the step with its reason, its change and its source", `(() => { const d = document.getElementById("detail").textContent;
-		return d.includes("the pod has no sandbox") && d.includes("+ b: 3") && d.includes("func (r *Runtime) createPodSandbox(") && d.includes("runtime/sandbox.go:24") && d.includes("(*kubeGenericRuntimeManager).createPodSandbox") && document.querySelector("#detail mark") })()`)
+		return d.includes("no pod sandbox exists") && d.includes("+ b: 3") && d.includes("func (r *Runtime) createPodSandbox(") && d.includes("runtime/sandbox.go:24") && d.includes("(*kubeGenericRuntimeManager).createPodSandbox") && document.querySelector("#detail mark") })()`)
 	address, err := chromedp.Run(ctx, chromedp.Location())
 	if err != nil {
 		t.Fatal(err)

@@ -139,20 +139,22 @@ func (s *PodStatus) readySandboxes() (n int) {
 	return n
 }
 
-// SandboxProblem tells why the pod's newest sandbox cannot be used, "" if it can.
+// SandboxProblem tells why the pod's newest sandbox cannot be used, "" if it can. The pod's status shows it.
+//
+// Upstream: pkg/kubelet/kuberuntime/util/util.go PodSandboxChanged
 func (s *PodStatus) SandboxProblem(hostNetwork bool) string {
 	ready := s.ReadySandbox()
 	switch {
 	case s == nil || len(s.Sandboxes) == 0:
-		return "the pod has no sandbox"
+		return "no pod sandbox exists"
 	case s.readySandboxes() > 1:
-		return "the pod has more than one ready sandbox"
+		return "multiple pod sandboxes are ready and need to be reconciled"
 	case ready == nil:
-		return "the sandbox is not ready"
+		return "pod sandbox is not ready"
 	case ready.GetLinux().GetNamespaces().GetOptions().GetNetwork() != NetworkMode(hostNetwork):
-		return "the sandbox has another network namespace than the pod asks for"
+		return "network namespace mode changed and sandbox needs to be recreated"
 	case !hostNetwork && ready.Network != nil && ready.Network.Ip == "":
-		return "the sandbox has no IP address"
+		return "pod sandbox has no IP address"
 	}
 	return ""
 }

@@ -76,7 +76,7 @@ func TestWalk(t *testing.T) {
 		t.Errorf("stops:\n%s\nwant:\n%s", strings.Join(stops, " "), strings.Join(want, " "))
 	}
 	for _, what := range []string{
-		`pods[0].ObjectMeta.Name: "walk-` + w.NodeName + `"`, `job.Start.Reason: "the pod has no sandbox"`,
+		`pods[0].ObjectMeta.Name: "walk-` + w.NodeName + `"`, `job.Start.Reason: "no pod sandbox exists"`,
 		`method: "/runtime.v1.RuntimeService/RunPodSandbox"`, `exit.Code: 3`, `s.Phase: "Failed"`, "w.phase: Terminating",
 	} {
 		if !strings.Contains(printed, what) {

@@ -257,8 +257,8 @@ func TestTell(t *testing.T) {
 		{"Working", "pulling image shop/web:1 for container app, 20 MiB of 40 MiB, for 30s so far", input(about("app", "Pulling", "Pulling"), func(in *Input) {
 			in.Pulls = []Pull{{"registry.example/shop/web:1", 20 << 20, 40 << 20}}
 		})},
-		{"Working", "RunPodSandbox, for 12s so far, because the pod has no sandbox", input(func(in *Input) {
-			in.Steps = []Step{{Name: "RunPodSandbox", Why: "the pod has no sandbox", Start: now.Add(-12 * time.Second)}}
+		{"Working", "RunPodSandbox, for 12s so far, because no pod sandbox exists", input(func(in *Input) {
+			in.Steps = []Step{{Name: "RunPodSandbox", Why: "no pod sandbox exists", Start: now.Add(-12 * time.Second)}}
 		})},
 	} {
 		s := Tell(tc.in)
