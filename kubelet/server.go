@@ -42,7 +42,7 @@ func newServers(ctx context.Context, b *base, c *core, loop *syncloop.Loop, stat
 	}
 	https, err := server.Listen(server.Options{
 		GetCertificate: certificate,
-		Settings:       b.settings, CRI: b.cri, Pods: c.podsWithStatus, Observed: c.cache.Get, Checks: []server.Check{syncLoop},
+		Settings:       b.settings, CRI: b.cri, Pods: c.podsWithStatus, Observed: c.cache.Get, Checks: []server.Check{syncLoop, {Name: "device-plugin", Check: c.devices.Check}},
 		Tokens: b.api.tokens, Access: b.api.access, Addresses: c.node.HostIPs,
 		Metrics: metrics.Handler(b.metrics.main), Probes: metrics.Plain(b.metrics.probes), Instrument: instrument(b),
 		Resource: statistics.Resource(), Cadvisor: statistics.Cadvisor(), Summary: statistics.Summary(),

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -69,6 +70,7 @@ type Manager struct {
 
 	mu        sync.Mutex           // the sync loop takes it: held for no call and no file
 	active    func(types.UID) bool // nil before Run
+	unserved  error                // why plugins cannot register
 	resources map[string]*deviceResource
 	pods      podGrants
 }
@@ -146,7 +148,19 @@ func (m *Manager) Run(ctx context.Context, active func(types.UID) bool) {
 	m.mu.Unlock()
 	if err := m.serve(ctx); err != nil {
 		klog.FromContext(ctx).Error(err, "Device plugins cannot register")
+		m.mu.Lock()
+		m.unserved = fmt.Errorf("device registration error: device plugin registration gRPC server failed and no device plugins can register: %w", err)
+		m.mu.Unlock()
 	}
+}
+
+// Check tells why plugins cannot register, nil if they can.
+//
+// Upstream: pkg/kubelet/cm/devicemanager/plugin/v1beta1/server.go Check.
+func (m *Manager) Check() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unserved
 }
 
 // A plugin that is unsure of its devices may tell of each change of mind. A few are passed on at once, more at the pace of

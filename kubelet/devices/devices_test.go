@@ -59,6 +59,23 @@ func newBench(t *testing.T, root string) *bench {
 	return b
 }
 
+// TestCannotRegister: where plugins cannot register, the health check says so.
+func TestCannotRegister(t *testing.T) {
+	root := t.TempDir()
+	if err := newBench(t, root).Check(); err != nil {
+		t.Error(err)
+	}
+	root = t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "device-plugins"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, root)
+	b.stop()
+	if err := b.Check(); err == nil || !strings.Contains(err.Error(), "no device plugins can register") {
+		t.Errorf("in the place of its directory is a file: %v", err)
+	}
+}
+
 // heard collects a plugin's calls.
 type heard struct {
 	mu    sync.Mutex
