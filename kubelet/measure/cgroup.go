@@ -86,7 +86,11 @@ func (m *Machine) Cgroup(path string) Usage {
 	}
 	now := metav1.NewTime(time.Now())
 	s := m.Stats(path)
-	u := Usage{CPU: &statsapi.CPUStats{Time: now, UsageCoreNanoSeconds: &s.CpuStats.CpuUsage.TotalUsage, PSI: nanoseconds(s.CpuStats.PSI)}}
+	var u Usage
+	// On v1 the hierarchy of CPU time need not have the cgroup that the one of memory has.
+	if _, err := os.Stat(m.Dir("cpuacct", path)); err == nil {
+		u.CPU = &statsapi.CPUStats{Time: now, UsageCoreNanoSeconds: &s.CpuStats.CpuUsage.TotalUsage, PSI: nanoseconds(s.CpuStats.PSI)}
+	}
 	if n := s.PidsStats.Current; n > 0 {
 		u.Processes = &n
 	}

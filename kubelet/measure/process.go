@@ -77,40 +77,27 @@ func (m *Machine) Processes(cgroup string) (pids []procfs.Proc, err error) {
 	return pids, nil
 }
 
-// Network returns the traffic of the namespace that the kubelet is in.
-func (m *Machine) Network() *statsapi.NetworkStats { return m.network("self") }
+// Network returns the traffic of the namespace that the kubelet is in, and all that the kernel counts of the interfaces there.
+func (m *Machine) Network() (*statsapi.NetworkStats, procfs.NetDev) { return m.network("self") }
 
-// Interfaces returns all that the kernel counts of the interfaces there.
-func (m *Machine) Interfaces() procfs.NetDev { return m.interfaces("self") }
+// PodNetwork is Network for the pod whose cgroup is given; nil if the pod is on the node's network.
+func (m *Machine) PodNetwork(pod string) (*statsapi.NetworkStats, procfs.NetDev) {
+	return m.network(m.podProcess(pod))
+}
 
-// PodNetwork returns the traffic of the pod whose cgroup is given, nil if it is on the node's network.
-func (m *Machine) PodNetwork(pod string) *statsapi.NetworkStats { return m.network(m.podProcess(pod)) }
-
-// PodInterfaces returns all that the kernel counts of the interfaces of such a pod.
-func (m *Machine) PodInterfaces(pod string) procfs.NetDev { return m.interfaces(m.podProcess(pod)) }
-
-// interfaces reads what the namespace of a process has; "" is none.
-func (m *Machine) interfaces(process string) procfs.NetDev {
+// network returns the traffic of the namespace of a process; "" is none. The interface of the default route, or else eth0,
+// stands for all. The loopback interface and the host's ends of pods' interfaces are left out: their traffic is counted at
+// the pods.
+//
+// Upstream: vendor/github.com/google/cadvisor/container/libcontainer/handler.go scanInterfaceStats
+func (m *Machine) network(process string) (*statsapi.NetworkStats, procfs.NetDev) {
 	proc, err := procfs.NewFS(filepath.Join(m.root, "proc", process))
 	if process == "" || err != nil {
-		return nil
+		return nil, nil
 	}
 	devices, err := proc.NetDev()
 	if err != nil {
-		return nil
-	}
-	return devices
-}
-
-// network returns the traffic of the namespace of a process. The interface of the default route, or else eth0, stands for
-// all. The loopback interface and the host's ends of pods' interfaces are left out: their traffic is counted at the pods.
-//
-// Upstream: vendor/github.com/google/cadvisor/container/libcontainer/handler.go scanInterfaceStats
-func (m *Machine) network(process string) *statsapi.NetworkStats {
-	devices := m.interfaces(process)
-	proc, err := procfs.NewFS(filepath.Join(m.root, "proc", process))
-	if devices == nil || err != nil {
-		return nil
+		return nil, nil
 	}
 	main := "eth0"
 	routes, _ := proc.NetRoute() // a namespace need not have any
@@ -132,7 +119,7 @@ func (m *Machine) network(process string) *statsapi.NetworkStats {
 		}
 	}
 	slices.SortFunc(out.Interfaces, func(a, b statsapi.InterfaceStats) int { return strings.Compare(a.Name, b.Name) })
-	return out
+	return out, devices
 }
 
 // podProcess finds a process of the pod whose cgroup is given, the first in one of its containers; "" if there is none, or if

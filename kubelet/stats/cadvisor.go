@@ -49,14 +49,20 @@ func (p *Provider) machineMetrics(out sink) {
 	out.gauge(machineSwap, time.Time{}, new(uint64(swap)), labels...)
 }
 
-// containerMetrics shows the node, as the cgroup "/", pods, with an empty container label, and containers.
+// containerMetrics shows the node, as the cgroup "/", the cgroups of all pods, the kubelet and the runtime, pods, with an empty
+// container label, and containers.
 func (p *Provider) containerMetrics(ctx context.Context, out sink) {
 	s, err := p.snapshot(ctx, false)
 	if err != nil {
 		return
 	}
 	node := &s.Node
-	out.cadvisor([]string{"/", "", "", "", "", ""}, usage(node.CPU, node.Memory, node.Swap, node.IO), traffic(node.Network, p.machine.Interfaces()), p.nodeFilesystem(node.Fs))
+	out.cadvisor([]string{"/", "", "", "", "", ""}, usage(node.CPU, node.Memory, node.Swap, node.IO), traffic(node.Network, s.devices), p.nodeFilesystem(node.Fs))
+	for i, cgroup := range s.system {
+		if c := &node.SystemContainers[i]; cgroup != "" && slices.Index(s.system, cgroup) == i { // kubelet and runtime may share one
+			out.cadvisor([]string{cgroup, "", "", "", "", ""}, usage(c.CPU, c.Memory, c.Swap, c.IO))
+		}
+	}
 	specs := p.specs()
 	for i := range s.Pods {
 		pod := &s.Pods[i]
@@ -64,8 +70,12 @@ func (p *Provider) containerMetrics(ctx context.Context, out sink) {
 		if spec := specs[pod.PodRef.UID]; spec != nil {
 			cgroup = p.podCgroup(spec)
 		}
+		devices := s.pods[i].devices
+		if devices == nil && pod.Network != nil { // from the runtime, which counts no packets
+			_, devices = p.machine.PodNetwork(cgroup)
+		}
 		out.cadvisor([]string{cgroup, "", "", "", pod.PodRef.Name, pod.PodRef.Namespace},
-			usage(pod.CPU, pod.Memory, pod.Swap, pod.IO), traffic(pod.Network, p.machine.PodInterfaces(cgroup)))
+			usage(pod.CPU, pod.Memory, pod.Swap, pod.IO), traffic(pod.Network, devices))
 		for j := range pod.Containers {
 			c, known := &pod.Containers[j], s.pods[i].containers[j]
 			image := cmp.Or(known.GetImage().GetUserSpecifiedImage(), known.GetImage().GetImage())

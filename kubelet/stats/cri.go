@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/procfs"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -19,6 +20,7 @@ type criPod struct {
 	sandbox    *runtimeapi.PodSandbox
 	containers []criContainer
 	stats      *runtimeapi.LinuxPodSandboxStats // nil where the runtime has none
+	devices    procfs.NetDev                    // its interfaces, where the runtime tells nothing of them
 }
 
 type criContainer struct {

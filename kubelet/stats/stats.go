@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
@@ -75,8 +76,10 @@ type Provider struct {
 // snapshot is one answer; it is not changed once it is made.
 type snapshot struct {
 	statsapi.Summary
-	at   time.Time
-	pods []*criPod // in the order of Summary.Pods
+	at      time.Time
+	pods    []*criPod     // in the order of Summary.Pods
+	devices procfs.NetDev // the node's interfaces
+	system  []string      // the cgroups of Summary.Node.SystemContainers
 }
 
 // New returns a Provider; it asks nothing yet.

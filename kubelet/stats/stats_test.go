@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -319,6 +320,37 @@ func TestCadvisorAlike(t *testing.T) {
 		if strings.Contains(line, `container="c"`) && !strings.Contains(line, `id="/pods/p/cri-c1.scope",image="image:1",`) {
 			t.Errorf("other labels: %s", line)
 		}
+	}
+}
+
+// TestCadvisorSystem: the cgroups of all pods, of the kubelet and of the runtime are there under their paths, each once.
+func TestCadvisorSystem(t *testing.T) {
+	root := unifiedTree(t)
+	files(t, root, map[string]string{
+		fmt.Sprintf("proc/%d/cgroup", os.Getpid()): "0::/system.slice/kubelet.service\n", "sys/fs/cgroup/system.slice/kubelet.service/cpu.stat": "usage_usec 6000\n",
+		"sys/fs/cgroup/system.slice/kubelet.service/memory.current": "700\n", "sys/fs/cgroup/system.slice/kubelet.service/memory.stat": "anon 1\n",
+		"sys/fs/cgroup/system.slice/kubelet.service/memory.max": "max\n",
+	})
+	p := provider(t, root, rich(t.TempDir()), func(o *Options) { o.RuntimeCgroup = "system.slice/kubelet.service" })
+	text := body(t, p.Cadvisor(), "/metrics/cadvisor")
+	const rest = `,image="",name="",namespace="",pod=""} `
+	wantLines(t, text, `container_memory_working_set_bytes{container="",id="/pods"`+rest+"900 ", `container_cpu_usage_seconds_total{container="",cpu="total",id="/pods"`+rest+"0.004 ",
+		`container_memory_usage_bytes{container="",id="/system.slice/kubelet.service"`+rest+"700 ", `container_cpu_usage_seconds_total{container="",cpu="total",id="/system.slice/kubelet.service"`+rest+"0.006 ")
+}
+
+// TestCadvisorOneReading: bytes and packets of an interface are of one moment, of the node and of a pod whose runtime tells
+// nothing of it.
+func TestCadvisorOneReading(t *testing.T) {
+	root := unifiedTree(t)
+	p := provider(t, root, onePod(), func(o *Options) { o.MaxAge = time.Hour })
+	if _, err := p.Get(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	later := strings.ReplaceAll(netDev, "    20    3", "    99    3")
+	files(t, root, map[string]string{"proc/self/net/dev": later, "proc/77/net/dev": later})
+	text := body(t, p.Cadvisor(), "/metrics/cadvisor")
+	for _, of := range []string{`id="/",image="",interface="eth0",name="",namespace="",pod=""} `, `id="/pods/p",image="",interface="eth0",name="",namespace="ns",pod="pod"} `} {
+		wantLines(t, text, `container_network_receive_bytes_total{container="",`+of+"2000 ", `container_network_receive_packets_total{container="",`+of+"20\n")
 	}
 }
 

@@ -31,8 +31,9 @@ func (p *Provider) collect(ctx context.Context, small bool) (*snapshot, error) {
 	}
 	p.rates.fill("/", root.CPU)
 	s.Node = statsapi.NodeStats{
-		NodeName: p.opts.NodeName, StartTime: p.machine.Boot(), CPU: root.CPU, Memory: root.Memory, Swap: root.Swap, SystemContainers: p.systemContainers(),
+		NodeName: p.opts.NodeName, StartTime: p.machine.Boot(), CPU: root.CPU, Memory: root.Memory, Swap: root.Swap,
 	}
+	s.Node.SystemContainers, s.system = p.systemContainers()
 	specs := p.specs()
 	s.Pods = make([]statsapi.PodStats, 0, len(s.pods))
 	for _, pod := range s.pods {
@@ -40,7 +41,8 @@ func (p *Provider) collect(ctx context.Context, small bool) (*snapshot, error) {
 	}
 	if !small {
 		p.addDisks(ctx, s, specs)
-		s.Node.IO, s.Node.Network, s.Node.Rlimit = root.IO, p.machine.Network(), p.machine.PIDs()
+		s.Node.IO, s.Node.Rlimit = root.IO, p.machine.PIDs()
+		s.Node.Network, s.devices = p.machine.Network()
 	} else {
 		s.leaveOut()
 	}
@@ -90,7 +92,7 @@ func (p *Provider) pod(pod *criPod, spec *corev1.Pod) statsapi.PodStats {
 		out.Containers = append(out.Containers, p.container(c, cgroup))
 	}
 	if cgroup != "" {
-		p.fillPod(&out, cgroup, spec)
+		p.fillPod(&out, pod, cgroup, spec)
 	}
 	if out.Swap == nil {
 		out.Swap = sumSwap(out.Containers)
@@ -100,7 +102,7 @@ func (p *Provider) pod(pod *criPod, spec *corev1.Pod) statsapi.PodStats {
 }
 
 // fillPod adds from the pod's cgroup what is missing.
-func (p *Provider) fillPod(out *statsapi.PodStats, cgroup string, spec *corev1.Pod) {
+func (p *Provider) fillPod(out *statsapi.PodStats, pod *criPod, cgroup string, spec *corev1.Pod) {
 	if out.CPU == nil || out.Memory == nil || out.ProcessStats == nil || p.machine.Unified() && out.IO == nil {
 		u := p.machine.Cgroup(cgroup)
 		out.CPU, out.Memory, out.IO = either(out.CPU, u.CPU), either(out.Memory, u.Memory), either(out.IO, u.IO)
@@ -109,7 +111,7 @@ func (p *Provider) fillPod(out *statsapi.PodStats, cgroup string, spec *corev1.P
 		}
 	}
 	if out.Network == nil && !spec.Spec.HostNetwork {
-		out.Network = p.machine.PodNetwork(cgroup)
+		out.Network, pod.devices = p.machine.PodNetwork(cgroup)
 	}
 }
 

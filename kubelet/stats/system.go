@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 
 	"golang.org/x/sys/unix"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -11,13 +12,12 @@ import (
 	"minikubelet/kubelet/measure"
 )
 
-// systemContainers tells what the kubelet, the runtime and all pods together use. The root cgroup's figures would be the
-// whole machine's: of a kubelet or runtime that is in it, those of its process are told. Pods without a cgroup of their
-// own are left out.
+// systemContainers tells what the kubelet, the runtime and all pods together use, and the cgroups where that was read, "" for
+// none. The root cgroup's figures would be the whole machine's: of a kubelet or runtime that is in it, those of its process
+// are told, and so is what its cgroup does not count. Pods without a cgroup of their own are left out.
 //
 // Upstream: pkg/kubelet/server/stats/summary_sys_containers.go GetSystemContainersStats
-func (p *Provider) systemContainers() []statsapi.ContainerStats {
-	var out []statsapi.ContainerStats
+func (p *Provider) systemContainers() (out []statsapi.ContainerStats, cgroups []string) {
 	runtimePID, pods := p.runtimePID(), ""
 	if p.opts.PodsCgroup != nil {
 		pods = p.opts.PodsCgroup()
@@ -31,19 +31,24 @@ func (p *Provider) systemContainers() []statsapi.ContainerStats {
 		{statsapi.SystemContainerPods, pods, 0},
 	} {
 		var u measure.Usage
-		switch {
-		case c.cgroup != "" && c.cgroup != "/":
-			u = p.machine.Cgroup(c.cgroup)
-		case c.pid > 0:
-			u = p.machine.Process(c.pid)
+		cgroup := path.Join("/", c.cgroup)
+		if cgroup == "/" {
+			cgroup = ""
+		} else {
+			u = p.machine.Cgroup(cgroup)
+		}
+		if c.pid > 0 && (u.CPU == nil || u.Memory == nil) {
+			process := p.machine.Process(c.pid)
+			u.CPU, u.Memory, u.Swap = either(u.CPU, process.CPU), either(u.Memory, process.Memory), either(u.Swap, process.Swap)
 		}
 		if u.CPU == nil && u.Memory == nil {
 			continue
 		}
 		p.rates.fill("system/"+c.name, u.CPU)
 		out = append(out, statsapi.ContainerStats{Name: c.name, StartTime: p.machine.Boot(), CPU: u.CPU, Memory: u.Memory, Swap: u.Swap, IO: u.IO})
+		cgroups = append(cgroups, cgroup)
 	}
-	return out
+	return out, cgroups
 }
 
 // kubeletCgroup is the one that was given, if it is there; else the one that the kubelet is in.

@@ -4,26 +4,27 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// TestKubeletInRootCgroup: a kubelet without a cgroup of its own is a system container all the same, with what its process
-// uses.
-func TestKubeletInRootCgroup(t *testing.T) {
-	root := unifiedTree(t)
-	proc := map[string]string{"cgroup": "0::/\n"}
-	for _, name := range []string{"stat", "status"} {
-		data, err := os.ReadFile(filepath.Join("/proc/self", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		proc[name] = string(data)
+// kubeletOf is what the tree's machine tells of this process as the kubelet, which is in the cgroup.
+func kubeletOf(t *testing.T, root, cgroup string) *statsapi.ContainerStats {
+	t.Helper()
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for name, text := range proc {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat))
+	fields[13] = "700" // 7 s in user mode
+	for name, text := range map[string]string{"cgroup": cgroup, "stat": strings.Join(fields, " "), "status": string(status)} {
 		files(t, root, map[string]string{fmt.Sprintf("proc/%d/%s", os.Getpid(), name): text})
 	}
 	summary, err := provider(t, root, rich(t.TempDir()), nil).Get(t.Context())
@@ -34,8 +35,23 @@ func TestKubeletInRootCgroup(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("system containers: %+v", summary.Node.SystemContainers)
 	}
-	c := summary.Node.SystemContainers[i]
-	if *c.Memory.WorkingSetBytes < 1<<20 || *c.Memory.RSSBytes == 0 || *c.Memory.PageFaults == 0 || c.CPU.UsageCoreNanoSeconds == nil {
+	return &summary.Node.SystemContainers[i]
+}
+
+// TestKubeletInRootCgroup: a kubelet without a cgroup of its own is a system container all the same, with what its process
+// uses.
+func TestKubeletInRootCgroup(t *testing.T) {
+	c := kubeletOf(t, unifiedTree(t), "0::/\n")
+	if *c.Memory.WorkingSetBytes < 1<<20 || *c.Memory.RSSBytes == 0 || *c.Memory.PageFaults == 0 || *c.CPU.UsageCoreNanoSeconds < 7e9 {
+		t.Errorf("the kubelet uses %+v, %+v", c.CPU, c.Memory)
+	}
+}
+
+// TestKubeletWithoutCPUAccounting: with cgroup v1 systemd may count a service's memory alone. Its CPU time is then that of its
+// process, and not 0.
+func TestKubeletWithoutCPUAccounting(t *testing.T) {
+	c := kubeletOf(t, legacyTree(t), "4:memory:/pods/unlimited\n2:cpu,cpuacct:/\n")
+	if *c.Memory.UsageBytes != 800 || *c.CPU.UsageCoreNanoSeconds < 7e9 {
 		t.Errorf("the kubelet uses %+v, %+v", c.CPU, c.Memory)
 	}
 }
