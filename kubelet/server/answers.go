@@ -24,6 +24,13 @@ func writeJSON(w http.ResponseWriter, value any) error {
 	return err
 }
 
+// writeError answers with an error's text, without the line's end that http.Error adds: kubectl shows what it gets.
+func writeError(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(statusOf(err))
+	_, _ = io.WriteString(w, err.Error())
+}
+
 // httpError is an error with a status for the client.
 type httpError struct {
 	status  int

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"k8s.io/klog/v2"
@@ -42,7 +43,10 @@ func putVerbosity(w http.ResponseWriter, r *http.Request) error {
 	var flags flag.FlagSet
 	klog.InitFlags(&flags)
 	text := strings.TrimSpace(string(body))
-	if err := flags.Set("v", text); err != nil {
+	if _, err = strconv.ParseUint(text, 10, 31); err == nil {
+		err = flags.Set("v", text)
+	}
+	if err != nil {
 		return badRequest("%q is not a verbosity: %v", text, err)
 	}
 	return writeText(w, fmt.Sprintf("successfully set klog.logging.verbosity to %s\n", text))

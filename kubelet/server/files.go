@@ -27,7 +27,7 @@ const maxEntries = 10000
 //
 // Upstream: pkg/kubelet/kubelet.go ServeLogs
 func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
-	if on := s.settings.EnableSystemLogQuery; on != nil && *on && r.URL.Path == "/logs/" && isJournalQuery(r.URL.Query()) {
+	if on := s.settings.EnableSystemLogQuery; on != nil && *on && isJournalQuery(r.URL.Query()) {
 		return s.queryLogs(w, r) // part: queries of the journal, journal.go
 	}
 	return s.showLog(w, r, strings.TrimPrefix(r.URL.Path, "/logs/"))

@@ -104,6 +104,9 @@ func journalOptions(values url.Values) (options []string, err error) {
 //
 // Upstream: pkg/kubelet/kubelet_server_journal.go nodeLogQuery.copyForBoot.
 func (s *Server) queryLogs(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Path != "/logs/" {
+		return badRequest("path not allowed in query mode")
+	}
 	q, err := parseJournalQuery(r.URL.Query())
 	if err != nil {
 		return err

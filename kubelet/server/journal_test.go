@@ -46,7 +46,7 @@ echo "$@"
 		"query=filed&tailLines=1":         "200 " + optionless,
 		"query=filed&query=a&tailLines=1": "200 " + always + "--lines=1 --unit=a\n" + optionless,
 		"query=out":                       "200 \nerror getting log for out: out: may not be shown\n",
-		"query=/../secret":                "404 secret: not found\n",
+		"query=/../secret":                "404 secret: not found",
 	} {
 		code, body := f.do(t, root, http.MethodGet, "/logs/?"+query)
 		if got := fmt.Sprint(code, " ", body); got != want {
@@ -59,6 +59,11 @@ echo "$@"
 	} {
 		if code, body := f.do(t, root, http.MethodGet, "/logs/?"+query); code != http.StatusBadRequest {
 			t.Errorf("%s: %d %q", query, code, body)
+		}
+	}
+	for _, path := range []string{"/logs/filed.log?query=kubelet", "/logs/sub/?tailLines=1", "/logs/filed.log?pattern=x"} {
+		if code, body := f.do(t, root, http.MethodGet, path); code != http.StatusBadRequest {
+			t.Errorf("%s: %d %q", path, code, body)
 		}
 	}
 	t.Setenv("PATH", t.TempDir())

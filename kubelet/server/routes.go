@@ -40,7 +40,6 @@ func (s *Server) routes() []route {
 	all := []route{
 		{pattern: "/healthz", subresource: []string{"healthz", nodesProxy}, readOnly: true, health: true, handler: healthz(checks)},
 		{pattern: "GET /pods", subresource: []string{"pods", nodesProxy}, readOnly: true, handler: s.getPods},
-		{pattern: "GET /pods/{$}", subresource: []string{"pods", nodesProxy}, readOnly: true, handler: s.getPods},
 	}
 	for _, c := range checks {
 		all = append(all, route{pattern: "/healthz/" + c.Name, subresource: []string{"healthz", nodesProxy}, readOnly: true, health: true, handler: healthz([]Check{c})})
@@ -93,7 +92,6 @@ func (s *Server) containerRoutes() []route {
 // nodeRoutes tell of the node and the kubelet itself.
 func (s *Server) nodeRoutes() []route {
 	all := []route{
-		{pattern: "GET /runningpods/{$}", subresource: []string{"pods", nodesProxy}, handler: s.getRunningPods},
 		{pattern: "GET /runningpods", subresource: []string{"pods", nodesProxy}, handler: s.getRunningPods},
 		{pattern: "GET /configz", subresource: []string{"configz", nodesProxy}, handler: s.getConfigz},
 		{pattern: "GET /flagz", subresource: []string{"configz"}, handler: s.getFlagz},
@@ -152,6 +150,11 @@ func (s *Server) handler(secure bool) http.Handler {
 	}
 	if secure {
 		s.paths = slices.Sorted(maps.Keys(byPath))
+	}
+	for path, routes := range maps.Clone(byPath) {
+		if !strings.HasSuffix(path, "/") { // some clients ask for /stats/summary/
+			byPath[path+"/{$}"] = routes
+		}
 	}
 	byPath["/"] = []route{{pattern: "/", subresource: []string{nodesProxy}, handler: nothingThere}}
 	for root, subresource := range subtrees {
@@ -323,7 +326,7 @@ func (s *Server) bounded(of route) http.Handler {
 		if p.begun {
 			panic(http.ErrAbortHandler) // a cut-off answer must not look whole
 		}
-		http.Error(p, err.Error(), statusOf(err))
+		writeError(p, err)
 	})
 }
 

@@ -32,6 +32,8 @@ var requests = []struct{ method, path, verb, subresources string }{
 	{"GET", "/metrics/slis", "get", "metrics"},
 	{"GET", "/stats/summary", "get", "stats"},
 	{"POST", "/stats/summary", "create", "stats"},
+	{"GET", "/stats/summary/", "get", "stats"},
+	{"POST", "/stats/summary/", "create", "stats"},
 	{"GET", "/logs/", "get", "log"},
 	{"GET", "/logs/x", "get", "log"},
 	{"GET", "/containerLogs/default/web/app", "get", "proxy"},

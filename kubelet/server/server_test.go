@@ -63,8 +63,8 @@ func TestContainerLogs(t *testing.T) {
 	ended := []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ContainerID: "gone"}}}}
 	endedOnce := waits("ImagePullBackOff")
 	endedOnce[0].LastTerminationState = ended[0].State
-	without := func(why string) string { return "400 container \"app\" in pod \"web\" is " + why + "\n" }
-	const none = "400 previous terminated container \"app\" in pod \"web\" not found\n"
+	without := func(why string) string { return "400 container \"app\" in pod \"web\" is " + why }
+	const none = "400 previous terminated container \"app\" in pod \"web\" not found"
 	for name, tt := range map[string]struct {
 		containers    []*cri.ContainerStatus
 		status        []corev1.ContainerStatus
@@ -346,8 +346,10 @@ func TestVerbosity(t *testing.T) {
 	if code := put("4"); code != http.StatusOK || !klog.V(4).Enabled() || klog.V(5).Enabled() {
 		t.Errorf("4: %d, V(4) %v, V(5) %v", code, klog.V(4).Enabled(), klog.V(5).Enabled())
 	}
-	if code := put("many"); code != http.StatusBadRequest {
-		t.Errorf("many: %d", code)
+	for _, wrong := range []string{"many", "-1", "2147483648", ""} {
+		if code := put(wrong); code != http.StatusBadRequest || !klog.V(4).Enabled() {
+			t.Errorf("%q: %d, V(4) %v", wrong, code, klog.V(4).Enabled())
+		}
 	}
 	if code, body := f.do(t, root, http.MethodGet, "/debug/pprof/goroutine?debug=1"); code != http.StatusOK || !strings.Contains(body, "goroutine profile") {
 		t.Errorf("/debug/pprof/goroutine: %d %.100s", code, body)

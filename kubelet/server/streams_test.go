@@ -110,14 +110,14 @@ func TestStreamRequests(t *testing.T) {
 		"/exec/default/web/u1/app?command=sh&output=1&error=1&tty=1":           &runtimeapi.ExecRequest{ContainerId: "c1", Cmd: []string{"sh"}, Stdout: true, Tty: true},
 		"/attach/default/web/app?input=1":                                      &runtimeapi.AttachRequest{ContainerId: "c1", Stdin: true},
 		"/portForward/default/web":                                             &runtimeapi.PortForwardRequest{PodSandboxId: "s1"},
-		"/exec/default/web/app?command=ls":                                     "400 Bad Request you must specify at least 1 of stdin, stdout, stderr\n",
-		"/exec/default/web/app?command=ls&output=true":                         "400 Bad Request you must specify at least 1 of stdin, stdout, stderr\n",
-		"/exec/default/web/other?output=1":                                     "404 Not Found container \"other\" of pod \"web\" is not running\n",
-		"/exec/default/web/none?output=1":                                      "404 Not Found container not found (\"none\")\n",
-		"/exec/default/none/app?output=1":                                      "404 Not Found pod \"none\" does not exist\n",
-		"/exec/other/web/app?output=1":                                         "404 Not Found pod \"web\" does not exist\n",
-		"/exec/default/web/u2/app?output=1":                                    "404 Not Found pod \"web\" with UID \"u2\" does not exist\n",
-		"/portForward/default/web/u2":                                          "404 Not Found pod \"web\" with UID \"u2\" does not exist\n",
+		"/exec/default/web/app?command=ls":                                     "400 Bad Request you must specify at least 1 of stdin, stdout, stderr",
+		"/exec/default/web/app?command=ls&output=true":                         "400 Bad Request you must specify at least 1 of stdin, stdout, stderr",
+		"/exec/default/web/other?output=1":                                     "404 Not Found container \"other\" of pod \"web\" is not running",
+		"/exec/default/web/none?output=1":                                      "404 Not Found container not found (\"none\")",
+		"/exec/default/none/app?output=1":                                      "404 Not Found pod \"none\" does not exist",
+		"/exec/other/web/app?output=1":                                         "404 Not Found pod \"web\" does not exist",
+		"/exec/default/web/u2/app?output=1":                                    "404 Not Found pod \"web\" with UID \"u2\" does not exist",
+		"/portForward/default/web/u2":                                          "404 Not Found pod \"web\" with UID \"u2\" does not exist",
 	} {
 		_ = f.runtime.took(nil)
 		_, _, answer := f.upgrade(t, path)
@@ -135,7 +135,7 @@ func TestStreamRequests(t *testing.T) {
 		t.Errorf("without upgrade: %d %s", code, body)
 	}
 	f.runtime.url = strings.TrimSuffix(f.runtime.url, "stream") + "gone"
-	if _, _, answer := f.upgrade(t, "/exec/default/web/app?output=1"); answer != "404 Not Found no such stream\n" {
+	if _, _, answer := f.upgrade(t, "/exec/default/web/app?output=1"); answer != "404 Not Found no such stream" {
 		t.Errorf("the runtime refuses: %s", answer)
 	}
 	f.runtime.err = errors.New("out of order")
@@ -180,9 +180,9 @@ func TestRun(t *testing.T) {
 	for path, want := range map[string]string{
 		"/run/default/web/app?cmd=echo%20a%20b": "200 echo+a+b!",
 		"/run/default/web/u1/app?cmd=ls":        "200 ls!",
-		"/run/default/web/app":                  "400 query parameter cmd is required\n",
-		"/run/default/web/app?cmd=false":        "500 command [\"false\"] exited with 3: false!\n",
-		"/run/default/web/other?cmd=ls":         "404 container \"other\" of pod \"web\" is not running\n",
+		"/run/default/web/app":                  "400 query parameter cmd is required",
+		"/run/default/web/app?cmd=false":        "500 command [\"false\"] exited with 3: false!",
+		"/run/default/web/other?cmd=ls":         "404 container \"other\" of pod \"web\" is not running",
 	} {
 		code, body := f.do(t, root, http.MethodPost, path)
 		if got := fmt.Sprint(code, " ", body); got != want {

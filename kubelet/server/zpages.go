@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"mime"
@@ -94,8 +95,8 @@ func (s *Server) getStatusz(w http.ResponseWriter, r *http.Request) error {
 
 // form is how a page is written: as text, or, with a version, for machines.
 type form struct {
-	version string
-	yaml    bool
+	version, contentType string
+	yaml                 bool
 }
 
 // pageForm reads an Accept header: the first of its forms that there is. For machines there is only what names the
@@ -116,7 +117,7 @@ func pageForm(accept []string, kind string) (form, error) {
 		case "application/json", "application/yaml":
 			version := parameters["v"]
 			if parameters["as"] == kind && parameters["g"] == zpagesGroup && (version == "v1beta1" || version == "v1alpha1") {
-				return form{version, media == "application/yaml"}, nil
+				return form{version, fmt.Sprintf("%s;g=%s;v=%s;as=%s", media, zpagesGroup, version, kind), media == "application/yaml"}, nil
 			}
 		}
 	}
@@ -127,14 +128,15 @@ func (f form) write(w http.ResponseWriter, value any) error {
 	if f.version == "v1alpha1" {
 		w.Header().Set("Warning", `299 - "v1alpha1 of this page is deprecated, ask for v1beta1"`)
 	}
-	if !f.yaml {
-		return writeJSON(w, value)
+	marshal := json.Marshal
+	if f.yaml {
+		marshal = yaml.Marshal
 	}
-	data, err := yaml.Marshal(value)
+	data, err := marshal(value)
 	if err != nil {
 		return fmt.Errorf("write answer: %w", err)
 	}
-	w.Header().Set("Content-Type", "application/yaml")
+	w.Header().Set("Content-Type", f.contentType)
 	_, err = w.Write(data)
 	return err
 }

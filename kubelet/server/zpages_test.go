@@ -63,6 +63,21 @@ func TestPageForms(t *testing.T) {
 	}
 }
 
+// TestPageTypes: an answer for machines says of which kind, group and version it is.
+func TestPageTypes(t *testing.T) {
+	for asked, want := range map[string]string{
+		"application/json;as=Flagz;v=v1beta1;g=config.k8s.io": "application/json;g=config.k8s.io;v=v1beta1;as=Flagz", "text/plain": "text/plain; charset=utf-8",
+		"application/yaml;as=Flagz;v=v1alpha1;g=config.k8s.io": "application/yaml;g=config.k8s.io;v=v1alpha1;as=Flagz",
+	} {
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/flagz", http.NoBody)
+		r.Header.Set("Accept", asked)
+		must(t, newServer(Options{Settings: load(t, t.TempDir(), nil, "--kubeconfig=/none")}).getFlagz(w, r))
+		if got := w.Header().Get("Content-Type"); got != want {
+			t.Errorf("%s: %s, want %s", asked, got, want)
+		}
+	}
+}
+
 // paths are what each right opens, by the beginnings of paths.
 var paths = map[string][]string{
 	"get healthz": {"/healthz"}, "get pods": {"/pods", "/runningpods"}, "get configz": {"/configz", "/flagz"}, "get statusz": {"/statusz"},
