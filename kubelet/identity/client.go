@@ -211,7 +211,7 @@ func (c *Client) Run(ctx context.Context) error {
 			if c.rotation.healthy.Load() {
 				return ErrExpired
 			}
-			klog.FromContext(ctx).Error(nil, "There is no valid client certificate, and the apiserver has not refused to sign one")
+			klog.FromContext(ctx).Error(c.rotation.outcome(), "There is no valid client certificate")
 		}
 		select {
 		case <-ctx.Done():

@@ -10,12 +10,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 )
 
 type named struct {
@@ -263,7 +266,7 @@ func TestExpiredMeanwhile(t *testing.T) {
 // Ended and started again it would ask with another key, and what is approved then would be of no use.
 func TestPendingFirstCertificate(t *testing.T) {
 	noLeaks(t)
-	c, watched := pending(t)
+	c, watched := pending(t, "")
 	c.made, c.retry = time.Now().Add(-time.Hour), 50*time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -280,7 +283,7 @@ func TestPendingFirstCertificate(t *testing.T) {
 // TestPendingAfterRefusal: a refusal counts until the next request is taken.
 func TestPendingAfterRefusal(t *testing.T) {
 	noLeaks(t)
-	c, watched := pending(t)
+	c, watched := pending(t, "")
 	c.rotation.healthy.Store(true) // as a refusal leaves it
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -295,9 +298,31 @@ func TestPendingAfterRefusal(t *testing.T) {
 	}
 }
 
-// pending is a client without a certificate, of an apiserver that takes requests and does not sign them. The channel tells that a
-// request is waited for.
-func pending(t *testing.T) (*Client, <-chan struct{}) {
+// TestDeniedFirstCertificate: what is logged while there is no certificate says what the last request came to.
+func TestDeniedFirstCertificate(t *testing.T) {
+	noLeaks(t)
+	c, watched := pending(t, `,"status":{"conditions":[{"type":"Denied","reason":"Stranger","message":"who is n?"}]}`)
+	c.made, c.retry = time.Now().Add(-time.Hour), 10*time.Millisecond
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	logged := func() string { return logger.GetSink().(ktesting.Underlier).GetBuffer().String() }
+	want := regexp.MustCompile(`There is no valid client certificate"? err="certificate signing request r: Denied: Stranger: who is n\?"`)
+	for until := time.Now().Add(30 * time.Second); !want.MatchString(logged()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("the log lacks %s:\n%s", want, logged())
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil || len(watched) > 0 {
+		t.Errorf("Run = %v at the end of its context, %d watches of a request that was denied", err, len(watched))
+	}
+}
+
+// pending is a client without a certificate, of an apiserver that takes requests, gives them the status, and does not sign
+// them. The channel tells that a request is waited for.
+func pending(t *testing.T, status string) (*Client, <-chan struct{}) {
 	t.Helper()
 	watched := make(chan struct{}, 10)
 	s := newAuthority(t).server(func(w http.ResponseWriter, r *http.Request) {
@@ -311,7 +336,7 @@ func pending(t *testing.T) (*Client, <-chan struct{}) {
 			watched <- struct{}{}
 			<-r.Context().Done()
 		default:
-			fmt.Fprintf(w, `{%sList","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"r","uid":"1"}}]}`, pending)
+			fmt.Fprintf(w, `{%sList","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"r","uid":"1"}%s}]}`, pending, status)
 		}
 	})
 	dir := t.TempDir()

@@ -47,6 +47,7 @@ type rotation struct {
 	force   atomic.Bool              // ask at once, whatever there is
 	wake    chan struct{}            // ends the pause, capacity 1
 	healthy atomic.Bool              // the apiserver itself signed the last request, or refused it; not while a first one is pending
+	came    atomic.Pointer[error]    // what the last request came to so far
 	last    *x509.CertificateRequest // what was signed last
 	due     time.Time                // when dueOf is to be replaced
 	dueOf   *x509.Certificate
@@ -64,6 +65,7 @@ func (r *rotation) run(ctx context.Context) {
 			} else if ctx.Err() == nil {
 				pause = backoff.Step()
 				r.failures.Inc()
+				r.came.Store(&err)
 				klog.FromContext(ctx).Error(err, "There is no new certificate, it will be asked for again", "signer", r.signer, "after", pause)
 			}
 		}
@@ -140,6 +142,8 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 		r.healthy.Store(false)
 	}
 	klog.FromContext(ctx).Info("Waiting for a certificate to be signed", "certificateSigningRequest", made.Name, "signer", r.signer)
+	waits := fmt.Errorf("certificate signing request %s waits to be approved and signed", made.Name)
+	r.came.Store(&waits)
 	ctx, cancel := context.WithTimeout(ctx, rotationWait)
 	defer cancel()
 	var stale func() bool
@@ -160,6 +164,14 @@ func (r *rotation) rotate(ctx context.Context, template *x509.CertificateRequest
 	}
 	r.last = template
 	r.force.Store(false)
+	return nil
+}
+
+// outcome is what the last request came to so far, nil if there was none.
+func (r *rotation) outcome() error {
+	if err := r.came.Load(); err != nil {
+		return *err
+	}
 	return nil
 }
 
