@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"path"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"unicode"
 
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -194,6 +196,18 @@ func (s *StepMode) Release(id int, edit *Edit) error {
 	delete(s.held, id)
 	step.released <- edit
 	return nil
+}
+
+// OwnTerminal is Terminal for the terminal that the kubelet itself was started in, on a thread of its own. A kubelet in the
+// background may not read from there: it would be stopped. Where the signal is blocked it gets an error instead. If all of the
+// kubelet ignored the signal, so would the containers that it starts.
+func (s *StepMode) OwnTerminal(in io.Reader, out io.Writer) {
+	runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
+	blocked := unix.Sigset_t{}
+	blocked.Val[0] = 1 << (unix.SIGTTIN - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &blocked, nil); err == nil {
+		s.Terminal(in, out)
+	}
 }
 
 // Terminal releases steps as the lines of a terminal say: an empty one the first, a number that one, all those that are held.
