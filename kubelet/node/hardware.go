@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ type hardware struct {
 	machineID, systemUUID, bootID, kernel string
 	osImage                               string
 	cgroupV2                              bool // the only hierarchy
+	userNamespace                         bool // the kubelet's is not the machine's
 }
 
 // readMachine reads the machine, and the size of the disk that holds dir.
@@ -57,6 +59,8 @@ func readMachine(from *measure.Machine, dir string) (m hardware, err error) {
 	m.bootID, m.kernel = from.Read("proc/sys/kernel/random/boot_id"), from.Read("proc/sys/kernel/osrelease")
 	m.osImage = osName(from.Read("etc/os-release"))
 	m.cgroupV2 = from.Unified()
+	users := strings.Fields(from.Read("proc/self/uid_map"))
+	m.userNamespace = len(users) > 0 && !slices.Equal(users, []string{"0", "0", "4294967295"})
 	return m, nil
 }
 

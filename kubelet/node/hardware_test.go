@@ -116,6 +116,9 @@ func TestReadOtherMachines(t *testing.T) {
 		{"a container without a limit", container("max"), func(m hardware) bool { return m.memory == 8<<30 }},
 		{"a container with more than there is", container("1099511627776"), func(m hardware) bool { return m.memory == 8<<30 }},
 		{"cgroup v1", legacy, func(m hardware) bool { return !m.cgroupV2 }},
+		{"all users", map[string]string{"proc/self/uid_map": "         0          0 4294967295\n"}, func(m hardware) bool { return !m.userNamespace }},
+		{"a user namespace", map[string]string{"proc/self/uid_map": "0 1000 1\n1 100000 65536\n"}, func(m hardware) bool { return m.userNamespace }},
+		{"one of as many users", map[string]string{"proc/self/uid_map": "0 100000 4294967295\n"}, func(m hardware) bool { return m.userNamespace }},
 	}
 	for _, tt := range tests {
 		dir := root(t, tt.changes)

@@ -191,7 +191,7 @@ func TestRegistration(t *testing.T) {
 		if s.Capacity.Cpu().Value() != 4 || s.Allocatable.Cpu().Value() != 3 || s.Capacity.Pods().Value() != 20 {
 			t.Errorf("capacity %v, allocatable %v", s.Capacity, s.Allocatable)
 		}
-		if info := s.NodeInfo; info.ContainerRuntimeVersion != "crifake://v1.0.0" || info.BootID != "boot-1" || info.Swap == nil || info.KubeletVersion != settings.Version {
+		if info := s.NodeInfo; info.ContainerRuntimeVersion != "crifake://v1.0.0" || info.BootID != "boot-1" || info.Swap == nil || info.RunningInUserNamespace == nil || info.KubeletVersion != settings.Version {
 			t.Errorf("node info: %+v", info)
 		}
 		if s.DaemonEndpoints.KubeletEndpoint.Port != 10250 || len(s.Images) != 1 {

@@ -112,7 +112,7 @@ func (n *Node) status(have corev1.NodeStatus, state runtimeState, images []corev
 	s.NodeInfo = corev1.NodeSystemInfo{
 		MachineID: n.machine.machineID, SystemUUID: n.machine.systemUUID, BootID: n.machine.bootID, KernelVersion: n.machine.kernel,
 		OSImage: n.machine.osImage, ContainerRuntimeVersion: state.version, KubeletVersion: n.opts.Settings.Version,
-		OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
+		OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH, RunningInUserNamespace: &n.machine.userNamespace,
 	}
 	if n.machine.swap > 0 {
 		s.NodeInfo.Swap = &corev1.NodeSwapStatus{Capacity: &n.machine.swap}
