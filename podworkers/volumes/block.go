@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -99,8 +100,9 @@ func (m *Manager) hold(uid types.UID, name string, p place) (err error) {
 // letGo closes the devices of the pod's block volumes.
 func (m *Manager) letGo(uid types.UID) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, p := range m.places[uid] {
+	places := maps.Clone(m.places[uid])
+	m.mu.Unlock()
+	for _, p := range places {
 		p.held.Close()
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -244,5 +247,42 @@ func TestStandingBlock(t *testing.T) {
 	}
 	if calls := driver.Calls(); len(calls) != 2 || calls[1] != "Unpublish vol" {
 		t.Errorf("calls: %v", calls)
+	}
+}
+
+// TestSlowClose: the last close of a device writes what is left to it, and so waits for one that is away. Other pods do not wait.
+func TestSlowClose(t *testing.T) {
+	for name, let := range map[string]func(*Manager){
+		"the pod ends":        func(m *Manager) { m.letGo("u") },
+		"another device came": func(m *Manager) { m.put("u", "v", place{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			device, writer, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer writer.Close()
+			m := New(Options{})
+			m.put("u", "v", place{held: device})
+			raw, err := device.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			inUse, free := make(chan struct{}), make(chan struct{})
+			var group sync.WaitGroup
+			group.Go(func() { _ = raw.Control(func(uintptr) { close(inUse); <-free }) }) // Close waits for its end
+			<-inUse
+			group.Go(func() { let(m) })
+			for device.SetDeadline(time.Time{}) == nil { // until it is being closed
+				runtime.Gosched()
+			}
+			if !m.mu.TryLock() {
+				t.Error("the lock is held meanwhile")
+			} else {
+				m.mu.Unlock()
+			}
+			close(free)
+			group.Wait()
+		})
 	}
 }

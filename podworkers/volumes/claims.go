@@ -60,14 +60,15 @@ func (m *Manager) placed(uid types.UID, name string) (place, bool) {
 
 func (m *Manager) put(uid types.UID, name string, p place) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.places[uid] == nil {
 		m.places[uid] = map[string]place{}
 	}
-	if held := m.places[uid][name].held; held != p.held {
-		held.Close()
-	}
+	held := m.places[uid][name].held
 	m.places[uid][name] = p
+	m.mu.Unlock()
+	if held != p.held {
+		held.Close() // without the lock: the last close of a device writes what is left to it, and one that is away lets wait
+	}
 }
 
 // mountElsewhere mounts a volume for which the pod's spec is not enough: that of a claim, or of a CSI driver.
