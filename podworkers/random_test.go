@@ -40,6 +40,9 @@ func TestRandomPods(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := &randomNode{bench: newBench(t), rand: rand.New(rand.NewPCG(seed, 1)), pods: map[types.UID]*corev1.Pod{}, made: map[types.UID]int{}}
+				for _, method := range []string{"RunPodSandbox", "CreateContainer", "StartContainer"} {
+					n.fake.Detach(method)
+				}
 				for step := range 80 {
 					n.step(step)
 					n.apiserver()
@@ -95,6 +98,9 @@ func (n *randomNode) step(step int) {
 		n.restart()
 	case chance < 77:
 		n.clean()
+	case chance < 82 && uid != "":
+		n.Kill(uid, Kill{})
+		n.ends(uid)
 	default:
 		n.wait(time.Duration(n.rand.IntN(60000)) * time.Millisecond)
 	}
@@ -171,7 +177,11 @@ func (n *randomNode) restart() {
 	n.allEvents()
 	n.bench = newBenchOver(n.t, n.fake, n.dir)
 	for _, uid := range slices.Sorted(maps.Keys(n.pods)) {
-		n.update(Update{Pod: n.pods[uid]})
+		u := Update{Pod: n.pods[uid]}
+		if _, ends := n.made[uid]; ends && u.Pod.DeletionTimestamp == nil {
+			u.Kill = &Kill{} // as the status of a pod that the node ended says
+		}
+		n.update(u)
 	}
 }
 
@@ -197,8 +207,12 @@ func (n *randomNode) apiserver() {
 		}
 	}
 	for _, uid := range n.opts.Cache.UIDs() {
-		if _, known := n.Phase(uid); !known && n.pods[uid] == nil {
+		phase, known := n.Phase(uid)
+		if !known && n.pods[uid] == nil {
 			n.EndOrphan(n.ctx, uid)
+		}
+		if observed, _ := n.opts.Cache.Get(uid); known && phase == Finished && !observed.Gone() {
+			n.Poke(uid, "test")
 		}
 	}
 	for uid, before := range n.made {
@@ -214,7 +228,15 @@ func (n *randomNode) end() {
 		n.fake.Delay(method, 0)
 	}
 	n.fake.Delay("StopContainer", time.Millisecond)
+	for range 10 {
+		n.wait(20 * time.Second)
+		n.apiserver()
+	}
 	for _, uid := range slices.Sorted(maps.Keys(n.pods)) {
+		observed, err := cri.ReadPod(n.ctx, n.fake.Direct(), uid, nil)
+		if phase, _ := n.Phase(uid); err == nil && phase == Finished && !observed.Gone() {
+			n.t.Errorf("something of pod %s, which is finished, runs", uid)
+		}
 		n.delete(uid)
 	}
 	for range 60 {

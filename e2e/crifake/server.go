@@ -50,6 +50,7 @@ type Server struct {
 	failures    map[string][]error
 	lost        map[string]int
 	delays      map[string]time.Duration
+	detached    map[string]bool
 	conditions  map[string]*runtimeapi.RuntimeCondition
 }
 
@@ -76,6 +77,7 @@ func New() *Server {
 		failures:    map[string][]error{},
 		lost:        map[string]int{},
 		delays:      map[string]time.Duration{},
+		detached:    map[string]bool{},
 		conditions: map[string]*runtimeapi.RuntimeCondition{
 			runtimeapi.RuntimeReady: {Type: runtimeapi.RuntimeReady, Status: true},
 			runtimeapi.NetworkReady: {Type: runtimeapi.NetworkReady, Status: true},
@@ -145,6 +147,13 @@ func (s *Server) Delay(method string, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.delays[method] = d
+}
+
+// Detach makes calls of the method that wait for a Delay go on when their caller stops waiting, as those of a real runtime may.
+func (s *Server) Detach(method string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.detached[method] = true
 }
 
 // Calls returns the methods called so far, in order.
@@ -237,8 +246,13 @@ func (s *Server) closeSubscribers() {
 }
 
 func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	method := path.Base(info.FullMethod)
+	method, began := path.Base(info.FullMethod), time.Now()
 	if err := s.enter(ctx, method, request); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if left := s.delays[method] - time.Since(began); ctx.Err() != nil && s.detached[method] && left > 0 {
+			time.AfterFunc(left, func() { _, _ = handler(context.WithoutCancel(ctx), request) })
+		}
 		return nil, err
 	}
 	answer, err := handler(ctx, request)
