@@ -41,7 +41,7 @@ type PodStatus struct {
 	Namespace, Name string
 	Sandboxes       []*runtimeapi.PodSandboxStatus // newest attempt first
 	Containers      []*ContainerStatus             // newest attempt first; all that the runtime still has
-	IPs             []string                       // of the newest sandbox while it is ready; nil on the host's network
+	IPs             []string                       // of the newest sandbox, also once it has ended; nil on the host's network
 	ObservedAt      time.Time                      // when the reading began
 }
 
@@ -191,10 +191,11 @@ func (s *PodStatus) WithSandbox(sandbox *runtimeapi.PodSandboxStatus, at time.Ti
 	return s.With(append(others, sandbox), s.Containers, at)
 }
 
-// With returns a reading of the same pod with copies of these lists, sorted.
+// With returns a reading of the same pod with copies of these lists, sorted. Its addresses are those of the sandbox in use, or
+// while there is none those that the pod had.
 func (s *PodStatus) With(sandboxes []*runtimeapi.PodSandboxStatus, containers []*ContainerStatus, at time.Time) *PodStatus {
 	out := &PodStatus{
-		UID: s.UID, Namespace: s.Namespace, Name: s.Name,
+		UID: s.UID, Namespace: s.Namespace, Name: s.Name, IPs: s.IPs,
 		Sandboxes: slices.Clone(sandboxes), Containers: slices.Clone(containers), ObservedAt: at,
 	}
 	slices.SortStableFunc(out.Sandboxes, func(a, b *runtimeapi.PodSandboxStatus) int {

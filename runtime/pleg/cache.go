@@ -136,6 +136,9 @@ func (c *Cache) update(r *cri.PodStatus, from source) (old, now *cri.PodStatus) 
 	now = base.With(
 		join(c, e, r, from, sandboxes, r.Sandboxes, (*runtimeapi.PodSandboxStatus).GetId, sandboxAge),
 		join(c, e, r, from, containers, r.Containers, func(c *cri.ContainerStatus) string { return c.ID }, containerAge), at)
+	if old != nil && now.ReadySandbox() == nil { // runtimes forget the addresses of a sandbox that has ended
+		now.IPs = old.IPs
+	}
 	if from == fromEvent && !known && now.Gone() { // the last events of a pod that was forgotten already
 		delete(c.pods, r.UID)
 		return nil, nil

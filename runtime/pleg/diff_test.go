@@ -2,6 +2,7 @@ package pleg
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,6 +127,33 @@ func TestCache(t *testing.T) {
 	c.Delete("p")
 	if _, ok := c.Get("p"); ok {
 		t.Error("still there after Delete")
+	}
+}
+
+// TestAddressStays: a pod whose sandbox has ended keeps the addresses it had, until another sandbox has some.
+func TestAddressStays(t *testing.T) {
+	c, start := NewCache(nil), time.Now()
+	reading := func(second int, ip string, parts ...any) *cri.PodStatus {
+		p := pod(parts...)
+		for attempt, box := range p.Sandboxes {
+			box.Metadata = &runtimeapi.PodSandboxMetadata{Attempt: uint32(attempt)}
+			box.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: ip}
+		}
+		return p.At(start.Add(time.Duration(second) * time.Second))
+	}
+	for i, step := range []struct {
+		reading *cri.PodStatus
+		want    string
+	}{
+		{reading(0, "10.0.0.5", "box", isReady), "10.0.0.5"},
+		{reading(1, "", "box", isNotReady), "10.0.0.5"},
+		{reading(2, "", "box", isNotReady, "c", dead), "10.0.0.5"},
+		{reading(3, "10.0.0.6", "box", isNotReady, "next", isReady), "10.0.0.6"},
+	} {
+		c.Put(step.reading)
+		if got, _ := c.Get("p"); !slices.Equal(got.At(start).IPs, []string{step.want}) {
+			t.Errorf("reading %d: %v, want %s", i, got.At(start).IPs, step.want)
+		}
 	}
 }
 
