@@ -182,7 +182,11 @@ func TestContainerStates(t *testing.T) {
 		t.Errorf("its pod: %s, %+v", s.Phase, s.Conditions)
 	}
 
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
 	s = compute(pod, observed(true), func(in *Inputs) { in.Waiting = map[string]Waiting{"a": {"ErrImagePull", "no"}} })
+	if mounts := s.ContainerStatuses[0].VolumeMounts; len(mounts) != 1 || mounts[0].Name != "v" || mounts[0].MountPath != "/v" {
+		t.Errorf("the mounts of one that was not created: %+v", mounts)
+	}
 	if w := s.ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "ErrImagePull" || w.Message != "no" {
 		t.Errorf("one without an image: %+v", s.ContainerStatuses[0])
 	}
@@ -192,6 +196,13 @@ func TestContainerStates(t *testing.T) {
 	s = compute(pod, observed(true), func(in *Inputs) { in.Old = &old })
 	if c := s.ContainerStatuses[0]; c.State.Terminated == nil || c.State.Terminated.ExitCode != 3 || c.RestartCount != 2 {
 		t.Errorf("a collected one: %+v", c)
+	}
+
+	// It forgot the end that a container in back-off had, and runs the next instance.
+	old = compute(pod, observed(true, ran("a", 1, exitedState, 3)), crash)
+	s = compute(pod, observed(true, ran("a", 2, runningState, 0)), func(in *Inputs) { in.Old = &old })
+	if last := s.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 3 {
+		t.Errorf("the end before one that was in back-off: %+v", last)
 	}
 
 	init := spec(corev1.RestartPolicyAlways, []string{"i"}, nil, "a")

@@ -36,7 +36,7 @@ func (in Inputs) containers(specs []corev1.Container, old []corev1.ContainerStat
 
 func (in Inputs) container(spec *corev1.Container, old *corev1.ContainerStatus, k kind) corev1.ContainerStatus {
 	newest, previous := in.attempts(spec.Name)
-	s := corev1.ContainerStatus{Name: spec.Name, Image: spec.Image}
+	s := corev1.ContainerStatus{Name: spec.Name, Image: spec.Image, VolumeMounts: in.volumeMounts(spec)}
 	if newest == nil {
 		in.unknownContainer(&s, old, k)
 	} else {
@@ -140,7 +140,6 @@ func (in Inputs) fromRuntime(s *corev1.ContainerStatus, spec *corev1.Container, 
 	s.AllocatedResources = spec.Resources.Requests.DeepCopy()
 	s.Resources = resources(spec, c, applied)
 	in.memoryRequest(s.Resources, c)
-	s.VolumeMounts = in.volumeMounts(spec)
 	s.User = user(c.User)
 }
 
@@ -170,13 +169,11 @@ func (in Inputs) lastState(s *corev1.ContainerStatus, previous *cri.ContainerSta
 	case previous != nil && previous.State == cri.Exited:
 		s.LastTerminationState.Terminated = in.end(previous)
 	case old == nil || s.RestartCount == 0:
-	case old.RestartCount == s.RestartCount:
-		s.LastTerminationState = old.LastTerminationState
-	case old.State.Terminated != nil:
+	case old.RestartCount != s.RestartCount && old.State.Terminated != nil:
 		s.LastTerminationState.Terminated = old.State.Terminated
-	case old.State.Running != nil && mayRestartAll(in.Pod):
+	case old.RestartCount != s.RestartCount && old.State.Running != nil && mayRestartAll(in.Pod):
 		s.LastTerminationState.Terminated = endForRestart()
-	case mayRestartAll(in.Pod):
+	default:
 		s.LastTerminationState = old.LastTerminationState
 	}
 }
