@@ -239,7 +239,8 @@ func TestHooks(t *testing.T) {
 		{"redirect elsewhere is not followed", get(func(a *corev1.HTTPGetAction) { a.Path = "/away" }), []string{"127.0.0.1"}, "/away kube-lifecycle/1.37 ", ""},
 		{"own host", get(func(a *corev1.HTTPGetAction) { a.Host = "127.0.0.1" }), nil, "/x?y=z kube-lifecycle/1.37 ", ""},
 		{"no address", get(nil), nil, "", "failed to find networking container"},
-		{"unknown port", get(func(a *corev1.HTTPGetAction) { a.Port = intstr.FromString("nope") }), []string{"127.0.0.1"}, "", "invalid port number"},
+		{"unknown port", get(func(a *corev1.HTTPGetAction) { a.Port = intstr.FromString("nope") }), []string{"127.0.0.1"}, "", `port "nope" not found`},
+		{"no port", get(func(a *corev1.HTTPGetAction) { a.Port = intstr.FromInt32(0) }), []string{"127.0.0.1"}, "", "invalid port number: 0"},
 		{"tcp", &corev1.LifecycleHandler{TCPSocket: &corev1.TCPSocketAction{}}, nil, "", "invalid handler"},
 		{"nothing", &corev1.LifecycleHandler{}, nil, "", "invalid handler"},
 	} {

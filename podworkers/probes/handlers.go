@@ -137,15 +137,15 @@ func (w *worker) grpc(ctx context.Context, host string, timeout time.Duration) o
 		return outcome{err: err}
 	}
 	defer conn.Close()
-	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: ptr.Deref(w.probe.GRPC.Service, "")})
+	// A server that begins to listen before the time is over is waited for.
+	request := &grpc_health_v1.HealthCheckRequest{Service: ptr.Deref(w.probe.GRPC.Service, "")}
+	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, request, grpc.WaitForReady(true))
 	connected := conn.GetState() == connectivity.Ready
 	switch code := status.Code(err); {
 	case code == codes.DeadlineExceeded && !connected:
 		return outcome{output: fmt.Sprintf("timeout: failed to connect service %q within %v: %v", address, timeout, context.DeadlineExceeded)}
 	case code == codes.DeadlineExceeded:
 		return outcome{output: fmt.Sprintf("timeout: health rpc did not complete within %v", timeout)}
-	case code == codes.Unavailable && !connected:
-		return outcome{output: fmt.Sprintf("error: failed to connect service at %q: %v", address, err)}
 	case code == codes.Unimplemented:
 		return outcome{output: fmt.Sprintf("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): %s", status.Convert(err).Message())}
 	case err != nil:

@@ -279,8 +279,8 @@ func TestHandlers(t *testing.T) {
 		{"http, unknown port", corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromString("none")}}, failure, "", true},
 		{"tcp", tcp(port), success, "", false},
 		{"tcp, nobody there", tcp(closed), failure, "refused", false},
-		{"grpc, nobody there", corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(closed)}}, failure, fmt.Sprintf(`error: failed to connect service at "127.0.0.1:%d": `, closed), false},
-		{"grpc, no server of it", corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(port)}}, failure, "error: ", false},
+		{"grpc, nobody there", corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(closed)}}, failure, fmt.Sprintf(`timeout: failed to connect service "127.0.0.1:%d" within 2s: context deadline exceeded`, closed), false},
+		{"grpc, no server of it", corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(port)}}, failure, "timeout: failed to connect service", false},
 		{"exec that cannot be made", corev1.ProbeHandler{Exec: &corev1.ExecAction{}}, failure, "", true},
 		{"nothing", corev1.ProbeHandler{}, failure, "", true},
 	} {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,11 +81,11 @@ func Request(ctx context.Context, container *corev1.Container, get *corev1.HTTPG
 func Port(container *corev1.Container, port intstr.IntOrString) (string, error) {
 	number := port.IntValue()
 	if port.Type == intstr.String {
-		for _, p := range container.Ports {
-			if p.Name == port.StrVal {
-				number = int(p.ContainerPort)
-			}
+		i := slices.IndexFunc(container.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal })
+		if i < 0 {
+			return "", fmt.Errorf("port %q not found", port.StrVal)
 		}
+		number = int(container.Ports[i].ContainerPort)
 	}
 	if number < 1 || number > 65535 {
 		return "", fmt.Errorf("invalid port number: %s", port.String())
