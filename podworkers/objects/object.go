@@ -2,7 +2,9 @@ package objects
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,12 +99,12 @@ func (p patient) IsWatchListSemanticsUnSupported() bool {
 	return watchlist.DoesClientNotSupportWatchListSemantics(p.ListerWatcherWithContext)
 }
 
-// patiently asks again for a second when access is refused.
+// patiently asks again for a second while the apiserver may not have learnt of the pod.
 func patiently[T any](ctx context.Context, ask func() (T, error)) (answer T, err error) {
 	backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 7}
 	for {
 		answer, err = ask()
-		if !apierrors.IsForbidden(err) || backoff.Steps == 0 {
+		if !podUnknown(err) || backoff.Steps == 0 {
 			return answer, err
 		}
 		timer := time.NewTimer(backoff.Step())
@@ -113,6 +115,16 @@ func patiently[T any](ctx context.Context, ask func() (T, error)) (answer T, err
 		case <-timer.C:
 		}
 	}
+}
+
+// podUnknown tells that access was refused, as the node authorizer does until it knows that a pod of the node needs the object,
+// or that the pod itself is not there, as NodeRestriction says until it knows the pod.
+func podUnknown(err error) bool {
+	if apierrors.IsForbidden(err) {
+		return true
+	}
+	answer, is := errors.AsType[*apierrors.StatusError](err)
+	return is && apierrors.IsNotFound(err) && answer.ErrStatus.Details != nil && strings.HasPrefix(answer.ErrStatus.Details.Kind, "pod")
 }
 
 // deny remembers why the object cannot be read, which callers that wait for it get.

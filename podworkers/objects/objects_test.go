@@ -160,6 +160,24 @@ func TestForbiddenAtFirst(t *testing.T) {
 	}
 }
 
+// TestPodUnknownAtFirst: the apiserver's NodeRestriction may need a moment to learn of a pod that the kubelet has already. An
+// account that is not there is told at once.
+func TestPodUnknownAtFirst(t *testing.T) {
+	for resource, want := range map[string]int{"pod": 3, "serviceaccounts": 1} {
+		client, asked := fake.NewClientset(), 0
+		client.PrependReactor("create", "serviceaccounts", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			if asked++; asked < 3 {
+				return true, nil, apierrors.NewNotFound(corev1.Resource(resource), "p")
+			}
+			return true, &authv1.TokenRequest{}, nil
+		})
+		tokens := newTokens(Options{CreateToken: objectstest.CreateToken(client), Clock: clocktesting.NewFakePassiveClock(time.Now())})
+		if _, err := tokens.get(t.Context(), user("1", "c"), &authv1.TokenRequest{}); asked != want || (err == nil) != (resource == "pod") {
+			t.Errorf("no such %s: asked %d times, want %d; %v", resource, asked, want, err)
+		}
+	}
+}
+
 func TestTokens(t *testing.T) {
 	client := fake.NewClientset()
 	clock := clocktesting.NewFakePassiveClock(time.Now())
