@@ -103,7 +103,13 @@ type Node struct {
 	pressure      []corev1.NodeConditionType
 	images        []corev1.ContainerImage // nil until they were listed
 	reported      time.Time               // when the status was last written
+	written       *corev1.NodeStatus      // what was written then
+	answered      *corev1.NodeStatus      // and what the apiserver made of it
 }
+
+// cgroupV1Warning is what upstream's kubelet tells of a node with cgroup v1.
+const cgroupV1Warning = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. Please migrate to cgroup v2. " +
+	"More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1"
 
 // New reads the machine. It fails when it cannot, and when the settings do not fit it: reservations that exceed it,
 // failCgroupV1 on cgroup v1, no address to tell the apiserver.
@@ -264,6 +270,9 @@ func (n *Node) Run(ctx context.Context, reports Reports) {
 	}
 	parts.Go(func() { n.watchImages(ctx) })
 	n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	if !n.machine.cgroupV2 {
+		n.opts.Events.Event(n.ref, corev1.EventTypeWarning, "CgroupV1", cgroupV1Warning)
+	}
 	if s := n.opts.Settings; *s.CgroupsPerQOS && slices.Contains(s.EnforceNodeAllocatable, "pods") {
 		n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 	}

@@ -217,6 +217,22 @@ func TestRegistration(t *testing.T) {
 	})
 }
 
+// TestCgroupV1Event: where a node with cgroup v1 is taken, its event says that this ends.
+func TestCgroupV1Event(t *testing.T) {
+	for want, changes := range map[int]map[string]string{0: nil, 1: legacy} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.settings.FailCgroupV1 = new(false)
+			w.start(changes)
+			defer w.stop()
+			w.wait(time.Second)
+			if got := strings.Count(strings.Join(w.told(), "\n"), "Warning CgroupV1 cgroup v1 detected."); got != want {
+				t.Errorf("%d events, want %d", got, want)
+			}
+		})
+	}
+}
+
 // TestIdleRequests: a node to which nothing happens costs the apiserver its lease, and a status every 5 minutes.
 func TestIdleRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

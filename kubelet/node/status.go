@@ -47,7 +47,7 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	n.restoreLabels(want)
 	n.tellCloud(want)
 	due := now.Sub(reported) >= n.pace.Load().report
-	if !due && maps.Equal(have.Labels, want.Labels) && maps.Equal(have.Annotations, want.Annotations) && sameStatus(&have.Status, &want.Status) {
+	if !due && maps.Equal(have.Labels, want.Labels) && maps.Equal(have.Annotations, want.Annotations) && (sameStatus(&have.Status, &want.Status) || n.wrote(have, want)) {
 		return nil
 	}
 	got, err := n.patch(ctx, have, want, "status")
@@ -63,9 +63,15 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	}
 	n.set(got)
 	n.mu.Lock()
-	n.reported = now
+	n.reported, n.written, n.answered = now, &want.Status, &got.Status
 	n.mu.Unlock()
 	return nil
+}
+
+// wrote tells whether the last write was of this status, and the apiserver made of it what it has: an older one leaves out fields that
+// it does not know.
+func (n *Node) wrote(have, want *corev1.Node) bool {
+	return n.written != nil && sameStatus(&want.Status, n.written) && sameStatus(&have.Status, n.answered)
 }
 
 // restoreLabels restores the labels that say what the machine is, since pods are placed by them.
