@@ -59,7 +59,7 @@ func askKubelet(ctx context.Context, t *testing.T, c *http.Client, token, reques
 func serverPaths(pod *corev1.Pod) []string {
 	in := "/default/" + pod.Name
 	return []string{
-		"GET /healthz", "GET /healthz/ping", "GET /healthz/log", "GET /healthz/syncloop", "GET /pods", "GET /pods/", "GET /runningpods/", "GET /runningpods", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
+		"GET /healthz", "GET /healthz/ping", "GET /healthz/log", "GET /healthz/syncloop", "GET /healthz/device-plugin", "GET /pods", "GET /pods/", "GET /runningpods/", "GET /runningpods", "GET /configz", "GET /flagz", "GET /statusz", "GET /logs/",
 		"GET /metrics", "GET /metrics/resource", "GET /metrics/cadvisor", "GET /metrics/probes", "GET /metrics/slis", "GET /stats/summary", "GET /debug/pprof/", "PUT /debug/flags/v",
 		"GET /containerLogs" + in + "/app", "POST /checkpoint" + in + "/app", "POST /run" + in + "/app?cmd=id", "POST /run" + in + "/" + string(pod.UID) + "/app?cmd=id", "GET /nothing", "GET /",
 		"GET /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/app?command=id&output=1", "POST /exec" + in + "/" + string(pod.UID) + "/app?command=id&output=1",
@@ -107,7 +107,7 @@ func TestServerRefuses(t *testing.T) {
 			"/metrics": true, "/metrics/resource": true, "/metrics/cadvisor": true, "/metrics/probes": true, "/metrics/slis": true, "/stats/summary": true,
 		}},
 		{"who looks at the kubelet itself", plain, watcher, http.StatusForbidden, map[string]bool{
-			"/healthz": true, "/healthz/ping": true, "/healthz/log": true, "/healthz/syncloop": true, "/configz": true, "/flagz": true, "/statusz": true,
+			"/healthz": true, "/healthz/ping": true, "/healthz/log": true, "/healthz/syncloop": true, "/healthz/device-plugin": true, "/configz": true, "/flagz": true, "/statusz": true,
 		}},
 		{"who saves containers", plain, saver, http.StatusForbidden, map[string]bool{"/checkpoint/default/" + pod.Name + "/app": true}},
 	} {

@@ -73,7 +73,7 @@ func (t *timelinePart) run(b *base, c *core) func(context.Context) {
 		}
 		defer os.Remove(path)
 		if _, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS); err == nil && t.steps != nil {
-			go t.steps.OwnTerminal(os.Stdin, os.Stderr) // ends with the process: nothing interrupts a read of a terminal
+			go t.steps.Terminal(os.Stdin, os.Stderr) // ends with the process: nothing interrupts a read of a terminal
 		}
 		t.page.Run(ctx, func() timeline.State {
 			state := timeline.State{Node: b.settings.NodeName, Version: b.settings.Version, Pods: b.local.Summaries(), Channels: c.channels(), Writes: c.status.Unwritten()}

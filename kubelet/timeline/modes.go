@@ -116,12 +116,11 @@ func (s *StepMode) holdStep(ctx context.Context, step Step) {
 // Unary holds calls to the runtime. It comes before the call's deadline begins.
 func (s *StepMode) Unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	name := path.Base(method)
-	of := s.recorder.of(trace.SpanContextFromContext(ctx).SpanID())
-	if !s.wants(name, of.PodName) {
+	held := Held{Step: s.recorder.of(trace.SpanContextFromContext(ctx).SpanID())}
+	if !s.wants(name, held.PodName) {
 		return invoke(ctx, method, request, reply, conn, options...)
 	}
-	held := Held{Step: of, Request: show(request)}
-	held.Name = name
+	held.Name, held.Request = name, show(request)
 	create, is := request.(*runtimeapi.CreateContainerRequest)
 	if is {
 		held.Edit = editable(create.GetConfig())
@@ -144,8 +143,7 @@ func (s *StepMode) wait(ctx context.Context, step Held) (*Edit, error) {
 	step.released, step.Start, step.Why = make(chan *Edit, 1), time.Now(), "step mode holds it until it is released on the timeline's page"
 	s.mu.Lock()
 	s.last++
-	step.ID = s.last
-	s.held[step.ID] = &step
+	step.ID, s.held[s.last] = s.last, &step
 	s.mu.Unlock()
 	logger := s.logger.WithValues("id", step.ID, "step", step.Name, "pod", step.PodName)
 	logger.Info("STEP MODE: a step is held", "containerName", step.Container)
@@ -198,20 +196,11 @@ func (s *StepMode) Release(id int, edit *Edit) error {
 	return nil
 }
 
-// OwnTerminal is Terminal for the terminal that the kubelet itself was started in, on a thread of its own. A kubelet in the
-// background may not read from there: it would be stopped. Where the signal is blocked it gets an error instead. If all of the
-// kubelet ignored the signal, so would the containers that it starts.
-func (s *StepMode) OwnTerminal(in io.Reader, out io.Writer) {
-	runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
-	blocked := unix.Sigset_t{}
-	blocked.Val[0] = 1 << (unix.SIGTTIN - 1)
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &blocked, nil); err == nil {
-		s.Terminal(in, out)
-	}
-}
-
-// Terminal releases steps as the lines of a terminal say: an empty one the first, a number that one, all those that are held.
+// Terminal releases steps as the lines of a terminal say: an empty one the first, a number that one, all those that are held. In
+// the background a read would stop the kubelet. It is an error while this thread blocks the signal, which containers do not inherit.
 func (s *StepMode) Terminal(in io.Reader, out io.Writer) {
+	runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGTTIN - 1)}}, nil)
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		held, line := s.Held(), strings.TrimSpace(lines.Text())
 		id, err := strconv.Atoi(line)

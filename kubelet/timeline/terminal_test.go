@@ -24,7 +24,7 @@ func TestTerminalInBackground(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			new(StepMode).OwnTerminal(os.Stdin, os.Stderr) // ends with an error: this process is in the background
+			new(StepMode).Terminal(os.Stdin, os.Stderr) // ends with an error: this process is in the background
 		}()
 		<-ended
 		signals, err := exec.CommandContext(t.Context(), "cat", "/proc/self/status").Output()
