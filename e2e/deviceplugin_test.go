@@ -14,7 +14,9 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -134,10 +136,15 @@ func podResources(t *testing.T, s *stack.Stack) podresourcesapi.PodResourcesList
 	return podresourcesapi.NewPodResourcesListerClient(conn)
 }
 
-// assigned are the devices of a pod's container, as PodResources tells.
+// assigned are the devices of a pod's container, as PodResources tells once the kubelet knows all its pods.
 func assigned(ctx context.Context, t *testing.T, client podresourcesapi.PodResourcesListerClient, pod *corev1.Pod, container string) string {
 	t.Helper()
-	response, err := client.Get(ctx, &podresourcesapi.GetPodResourcesRequest{PodNamespace: pod.Namespace, PodName: pod.Name}, grpc.WaitForReady(true))
+	var response *podresourcesapi.GetPodResourcesResponse
+	var err error
+	eventually(ctx, t, "the kubelet knows all its pods", func() bool {
+		response, err = client.Get(ctx, &podresourcesapi.GetPodResourcesRequest{PodNamespace: pod.Namespace, PodName: pod.Name}, grpc.WaitForReady(true))
+		return status.Code(err) != codes.Unavailable
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
