@@ -24,15 +24,31 @@ import (
 const (
 	driverTimeout = 2 * time.Second // of one question for the driver
 	driverPeriod  = time.Second     // between two
+	limitPeriod   = time.Minute     // between two attempts to limit the pods
 )
+
+const (
+	eventEnforced    = "NodeAllocatableEnforced"
+	eventNotEnforced = "FailedNodeAllocatableEnforcement"
+)
+
+// podGroups are the cgroups above those of pods.
+type podGroups interface {
+	SetDriver(driver string) error
+	Setup() error
+	LimitPods() error
+}
 
 // cgroupSetup makes the cgroups of all pods as soon as the runtime has told its cgroup driver. The driver is not guessed: another one than
 // the runtime's would put a pod's processes where the kubelet does not look. Until then no pod starts, and the node is not ready.
 type cgroupSetup struct {
-	cri      *cri.Client
-	settings *settings.Settings
-	groups   *cgroups.Manager
-	ready    chan struct{} // closed when pods can have cgroups
+	cri          *cri.Client
+	settings     *settings.Settings
+	groups       podGroups
+	reservations []cgroups.Reservation
+	tell         func(kind, reason, message string) // an event of the node
+	ready        chan struct{}                      // closed when pods can have cgroups
+	unlimited    error                              // why the pods are not limited; of make, then of run
 
 	mu  sync.Mutex
 	err error // why they cannot
@@ -56,14 +72,17 @@ func newCgroups(ctx context.Context, b *base, n *node.Node) (*cgroups.Manager, *
 	if err != nil {
 		return nil, nil, fmt.Errorf("prepare cgroups: %w", err)
 	}
-	setup := &cgroupSetup{cri: b.cri, settings: s, groups: m, ready: make(chan struct{})}
+	setup := &cgroupSetup{
+		cri: b.cri, settings: s, groups: m, reservations: reservations, ready: make(chan struct{}),
+		tell: func(kind, reason, message string) { b.events.Event(n.Ref(), kind, reason, message) },
+	}
 	if err := setup.try(ctx); err != nil && !errors.Is(err, errDriverUnknown) {
 		return nil, nil, err
 	}
 	return m, setup, nil
 }
 
-// run tries until it succeeds, or ctx ends.
+// run tries until it succeeds, or ctx ends, and tells of the limits.
 func (c *cgroupSetup) run(ctx context.Context) {
 	tick := time.NewTicker(driverPeriod)
 	defer tick.Stop()
@@ -75,6 +94,28 @@ func (c *cgroupSetup) run(ctx context.Context) {
 			return
 		}
 	}
+	for _, r := range c.reservations {
+		c.tell(corev1.EventTypeNormal, eventEnforced, fmt.Sprintf("Updated limits on %s reserved cgroup %s", strings.TrimSuffix(r.Field, "ReservedCgroup"), r.Cgroup))
+	}
+	if *c.settings.CgroupsPerQOS {
+		c.limitPods(ctx)
+	}
+}
+
+// limitPods tries until the pods are limited: while they use more than they may, evictions have to make room first.
+//
+// Upstream: pkg/kubelet/cm/node_container_manager_linux.go enforceNodeAllocatableCgroups.
+func (c *cgroupSetup) limitPods(ctx context.Context) {
+	for ; c.unlimited != nil; c.unlimited = c.groups.LimitPods() {
+		klog.FromContext(ctx).Error(c.unlimited, "The pods are not limited together, will be retried", "after", limitPeriod)
+		c.tell(corev1.EventTypeWarning, eventNotEnforced, fmt.Sprintf("Failed to update Node Allocatable Limits: %v", c.unlimited))
+		select {
+		case <-time.After(limitPeriod):
+		case <-ctx.Done():
+			return
+		}
+	}
+	c.tell(corev1.EventTypeNormal, eventEnforced, "Updated Node Allocatable limit across pods")
 }
 
 // why is what keeps pods from having cgroups; nil for nothing.
@@ -106,7 +147,10 @@ func (c *cgroupSetup) make(ctx context.Context) error {
 	if err := c.groups.SetDriver(driver); err != nil {
 		return fmt.Errorf("prepare cgroups: %w", err)
 	}
-	if err := c.groups.Setup(); err != nil {
+	switch err := c.groups.Setup(); {
+	case errors.Is(err, cgroups.ErrLimitPods):
+		c.unlimited = err
+	case err != nil:
 		return fmt.Errorf("make the pods' cgroups (cgroupRoot %q) and limit those of reservations: %w", c.settings.CgroupRoot, err)
 	}
 	return nil

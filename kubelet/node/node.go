@@ -269,12 +269,9 @@ func (n *Node) Run(ctx context.Context, reports Reports) {
 		return
 	}
 	parts.Go(func() { n.watchImages(ctx) })
-	n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	n.opts.Events.Event(n.Ref(), corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 	if !n.machine.cgroupV2 {
-		n.opts.Events.Event(n.ref, corev1.EventTypeWarning, "CgroupV1", cgroupV1Warning)
-	}
-	if s := n.opts.Settings; *s.CgroupsPerQOS && slices.Contains(s.EnforceNodeAllocatable, "pods") {
-		n.opts.Events.Event(n.ref, corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
+		n.opts.Events.Event(n.Ref(), corev1.EventTypeWarning, "CgroupV1", cgroupV1Warning)
 	}
 	if n.opts.Known != nil { // so that the node registers at once then, and not when a request is tried again
 		select {

@@ -206,7 +206,7 @@ func TestRegistration(t *testing.T) {
 			t.Errorf("lease: %+v, %v", lease, err)
 		}
 		events := strings.Join(w.told(), "\n")
-		for _, reason := range []string{"Starting Starting kubelet.", "NodeAllocatableEnforced", "NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"} {
+		for _, reason := range []string{"Starting Starting kubelet.", "NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"} {
 			if strings.Count(events, "Normal "+reason) != 1 {
 				t.Errorf("want one event %s, got\n%s", reason, events)
 			}

@@ -170,6 +170,9 @@ func readMounts(unified bool) (map[string]string, error) {
 	return out, nil
 }
 
+// ErrLimitPods is part of Setup's error where all is made, but the pods could not be limited.
+var ErrLimitPods = errors.New("limit all pods together")
+
 // Setup limits the cgroups of reservations and makes or updates kubepods and its two tiers. It fails when one of the former, or
 // cgroupRoot, does not exist.
 func (m *Manager) Setup() error {
@@ -191,8 +194,11 @@ func (m *Manager) Setup() error {
 			return fmt.Errorf("cgroupRoot %s: controller %q: %w", m.options.Root, controller, err)
 		}
 	}
-	if err := m.apply(m.root, m.options.nodeLimits()); err != nil {
-		return err
+	unlimited := m.LimitPods()
+	if unlimited != nil { // pods that run may use more already, and others need the cgroup all the same
+		if err := m.apply(m.root, limits{}); err != nil {
+			return err
+		}
 	}
 	unbounded := hugepages(nil)
 	for size := range unbounded {
@@ -201,8 +207,14 @@ func (m *Manager) Setup() error {
 	if err := m.apply(m.root.child(burstable), limits{huge: unbounded}); err != nil {
 		return err
 	}
-	return m.apply(m.root.child(bestEffort), limits{huge: unbounded, Size: Size{Shares: new(uint64(minShares))}})
+	if err := m.apply(m.root.child(bestEffort), limits{huge: unbounded, Size: Size{Shares: new(uint64(minShares))}}); err != nil || unlimited == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrLimitPods, unlimited)
 }
+
+// LimitPods limits all pods together. On cgroup v1 it fails as long as they use more memory than that.
+func (m *Manager) LimitPods() error { return m.apply(m.root, m.options.nodeLimits()) }
 
 // PodParent is the value of LinuxPodSandboxConfig.CgroupParent: the pod's cgroup in the driver's notation, or Root
 // when there are no cgroups per QoS class.

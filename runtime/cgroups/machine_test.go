@@ -1,11 +1,16 @@
 package cgroups
 
 import (
+	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	libcgroups "github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -64,5 +69,46 @@ func TestUsageOnThisMachine(t *testing.T) {
 	}
 	if memory, err := m.PodMemoryUsage(pod); err != nil || memory < 0 || memory > 1<<30 {
 		t.Errorf("the pod has %d bytes: %v", memory, err)
+	}
+}
+
+// TestPodsUseMore: a limit that the pods exceed already, as after a restart with larger reservations, keeps nothing from being made,
+// and is in force when they use less. On cgroup v2 the kernel takes it at once, and ends processes.
+func TestPodsUseMore(t *testing.T) {
+	m := machine(t)
+	if m.unified {
+		t.Skip("cgroup v1 only")
+	}
+	memory := t.TempDir()
+	if err := unix.Mount("tmpfs", memory, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(memory, unix.MNT_DETACH) })
+	procs := filepath.Join(m.mounts["memory"], m.path(m.root.child(bestEffort)), "cgroup.procs")
+	fill := exec.CommandContext(t.Context(), "sh", "-c", "echo $$ >"+procs+" && dd if=/dev/zero of="+memory+"/x bs=1M count=64")
+	if out, err := fill.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m.options.Allocatable = list("2", "32Mi")
+	if err := libcgroups.RemovePath(filepath.Join(m.mounts["memory"], m.path(m.root.child(burstable)))); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Setup(); !errors.Is(err, ErrLimitPods) || !strings.Contains(err.Error(), m.path(m.root)) {
+		t.Errorf("with pods that use more: %v", err)
+	}
+	if err := m.EnsurePod(podOf(corev1.ResourceRequirements{Requests: list("1", "")})); err != nil {
+		t.Errorf("a pod's cgroup: %v", err)
+	}
+	if got := read(t, m, m.root, "memory", "memory.limit_in_bytes", ""); got != strconv.Itoa(1<<30) {
+		t.Errorf("the limit is %s", got)
+	}
+	if err := os.Remove(filepath.Join(memory, "x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.LimitPods(); err != nil {
+		t.Fatal(err)
+	}
+	if memory, cpu := read(t, m, m.root, "memory", "memory.limit_in_bytes", ""), read(t, m, m.root, "cpu", "cpu.shares", ""); memory != strconv.Itoa(32<<20) || cpu != "2048" {
+		t.Errorf("when they use less the limits are %s, %s", memory, cpu)
 	}
 }
