@@ -32,7 +32,7 @@ const (
 )
 
 const (
-	eventNodeShutdown = "NodeShutdown"
+	eventNodeShutdown = "Shutdown"
 
 	// reconnectFirst is the wait before the bus is tried again, reconnectMost the longest.
 	//

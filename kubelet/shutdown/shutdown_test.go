@@ -141,7 +141,7 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("did %q", did)
 	}
 	for _, want := range []string{"Shutdown manager detected shutdown event", "Shutdown manager detected shutdown cancellation"} {
-		if got := <-events.Events; got != "Normal NodeShutdown "+want {
+		if got := <-events.Events; got != "Normal Shutdown "+want {
 			t.Errorf("event %q", got)
 		}
 	}
