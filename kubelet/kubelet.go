@@ -89,7 +89,7 @@ func New(ctx context.Context, opts Options) (_ *Kubelet, err error) {
 	k.run(func(ctx context.Context) { c.devices.Run(ctx, c.mayHaveDevices) })
 	k.run(newPodResources(b, c).Run) // part: PodResources, kubelet/podresources
 	k.run(newOOMWatcher(b, c).Run)   // part: OOM watch, kubelet/oom
-	k.run(rotator.Run, reloader.Run)
+	k.run(rotator.Run, reloader.Run, checkResolvConf(b, c))
 	k.run(servers...)
 	k.run(b.timeline.run(b, c))    // part: timeline, kubelet/timeline
 	k.run(releaseMemory)           // part: memory, memory.go

@@ -13,10 +13,14 @@ import (
 )
 
 const (
-	maxResolvConf    = 10 << 20 // bytes of the host's file that are read
-	maxNameservers   = 3
-	maxSearchPaths   = 32
-	maxSearchLineLen = 2048
+	maxResolvConf  = 10 << 20 // bytes of the host's file that are read
+	maxNameservers = 3
+)
+
+// How many domains resolvers search at most, and how long they are together, with the spaces between them.
+const (
+	MaxSearchPaths   = 32
+	MaxSearchLineLen = 2048
 )
 
 // DNS is the pod's resolv.conf: from its policy, then its dnsConfig, then cut to what resolvers can take. host is the
@@ -145,7 +149,7 @@ func limitDNS(config *runtimeapi.DNSConfig) (warnings []Warning) {
 		if len(domain) > validation.DNS1123SubdomainMaxLength {
 			continue // glibc aborts on a longer one
 		}
-		if len(searches) == maxSearchPaths || length+len(domain) > maxSearchLineLen {
+		if len(searches) == MaxSearchPaths || length+len(domain) > MaxSearchLineLen {
 			break
 		}
 		searches = append(searches, domain)
