@@ -102,7 +102,7 @@ func (m hardware) capacity(maxPods int32) corev1.ResourceList {
 	list := corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(m.cpus, resource.DecimalSI),
 		corev1.ResourceMemory:           *resource.NewQuantity(m.memory, resource.BinarySI),
-		corev1.ResourceEphemeralStorage: *resource.NewQuantity(m.storage, resource.BinarySI),
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(m.storage, resource.DecimalSI),
 		corev1.ResourcePods:             *resource.NewQuantity(int64(maxPods), resource.DecimalSI),
 	}
 	for name, bytes := range m.hugepages {

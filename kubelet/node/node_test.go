@@ -178,7 +178,7 @@ func TestRegistration(t *testing.T) {
 				t.Errorf("label %s is %q, want %q", key, node.Labels[key], want)
 			}
 		}
-		if len(node.Spec.Taints) != 1 || node.Spec.Taints[0].TimeAdded == nil || node.Spec.ProviderID != "cloud:1" {
+		if len(node.Spec.Taints) != 1 || node.Spec.Taints[0].TimeAdded != nil || node.Spec.ProviderID != "cloud:1" {
 			t.Errorf("spec: %+v", node.Spec)
 		}
 		s := node.Status
@@ -193,6 +193,9 @@ func TestRegistration(t *testing.T) {
 		}
 		if info := s.NodeInfo; info.ContainerRuntimeVersion != "crifake://v1.0.0" || info.BootID != "boot-1" || info.Swap == nil || info.RunningInUserNamespace == nil || info.KubeletVersion != settings.Version {
 			t.Errorf("node info: %+v", info)
+		}
+		if storage := s.Capacity[corev1.ResourceEphemeralStorage]; storage.Format != resource.DecimalSI {
+			t.Errorf("ephemeral storage is written as %s", storage.String())
 		}
 		if s.DaemonEndpoints.KubeletEndpoint.Port != 10250 || len(s.Images) != 1 {
 			t.Errorf("endpoints %+v, images %v", s.DaemonEndpoints, s.Images)

@@ -158,19 +158,13 @@ func (n *Node) initial() *corev1.Node {
 	node.Annotations = map[string]string{attachedByController: "true"}
 	n.tellCloud(node)
 	node.Spec.ProviderID = s.ProviderID
-	now := metav1.Now()
-	for _, t := range s.RegisterWithTaints {
-		if t.Effect == corev1.TaintEffectNoExecute {
-			t.TimeAdded = &now
-		}
-		node.Spec.Taints = append(node.Spec.Taints, t)
-	}
+	node.Spec.Taints = slices.Clone(s.RegisterWithTaints)
 	if s.ExternalCloud {
 		node.Spec.Taints = append(node.Spec.Taints, corev1.Taint{Key: uninitialized, Value: "true", Effect: corev1.TaintEffectNoSchedule})
 	}
 	n.mu.RLock()
 	state, images, pressure := n.state(), n.images, n.pressure
 	n.mu.RUnlock()
-	node.Status = n.status(corev1.NodeStatus{}, state, images, pressure, now.Time)
+	node.Status = n.status(corev1.NodeStatus{}, state, images, pressure, time.Now())
 	return node
 }

@@ -27,10 +27,12 @@ type Amount struct {
 	Percent  float64
 }
 
-// Of is the amount out of a total.
+// Of is the amount out of a total. A percentage is as exact as upstream's, so that the same is allocatable.
+//
+// Upstream: pkg/kubelet/eviction/helpers.go parsePercentage, pkg/kubelet/eviction/api/types.go GetThresholdQuantity.
 func (a Amount) Of(total int64) int64 {
 	if a.Percent > 0 {
-		return int64(float64(total) * a.Percent / 100)
+		return int64(float64(total) * float64(float32(a.Percent)/100))
 	}
 	return a.Quantity
 }

@@ -253,4 +253,8 @@ func TestEvictionThresholds(t *testing.T) {
 	if got := (Amount{Percent: 10}).Of(50) + (Amount{Quantity: 7}).Of(50); got != 12 {
 		t.Errorf("10%% of 50 and 7 are %d", got)
 	}
+	// What upstream's kubelet made of 24684092Ki of memory.
+	if got := (Amount{Percent: 5}).Of(24684092 << 10); got != 1263825529 {
+		t.Errorf("5%% of much memory are %d", got)
+	}
 }
