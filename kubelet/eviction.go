@@ -19,7 +19,7 @@ import (
 func newEviction(b *base, c *core, collector *images.Collector) *eviction.Manager {
 	s := b.settings
 	o := eviction.Options{
-		Settings: s, CRI: b.cri, Events: b.events, Node: c.node.Ref(), Registerer: b.metrics.main, Machine: b.machine, Disk: b.disk,
+		Settings: s, CRI: b.cri, Events: b.events, Node: c.node.Ref, Registerer: b.metrics.main, Machine: b.machine, Disk: b.disk,
 		PodsDir: filepath.Join(s.RootDir, "pods"), PodLogsDir: s.PodLogsDir,
 		ActivePods: c.activePods,
 		Kill: func(_ context.Context, e eviction.Eviction) {
@@ -51,7 +51,7 @@ func newEviction(b *base, c *core, collector *images.Collector) *eviction.Manage
 // newShutdown makes what ends pods before the machine goes down; nil where pods get no time for that.
 func newShutdown(b *base, c *core) *shutdown.Manager {
 	return shutdown.New(shutdown.Options{
-		Settings: b.settings, Events: b.events, Node: c.node.Ref(),
+		Settings: b.settings, Events: b.events, Node: c.node.Ref,
 		ActivePods: c.activePods,
 		Kill: func(pod *corev1.Pod, gracePeriod int64) {
 			c.fail(pod, &gracePeriod, shutdown.Reason, shutdown.Message, &corev1.PodCondition{

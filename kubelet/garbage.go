@@ -17,7 +17,7 @@ import (
 func newImageCollector(b *base, c *core) *images.Collector {
 	s := b.settings
 	return images.NewCollector(images.CollectorOptions{
-		CRI: b.cri, Events: b.events, Node: c.node.Ref(), Pulled: c.pulled,
+		CRI: b.cri, Events: b.events, Node: c.node.Ref, Pulled: c.pulled,
 		Limits: imageLimits(s),
 	})
 }

@@ -12,7 +12,7 @@ import (
 // newReloader makes what follows the configuration files and hands their owners what changes.
 func newReloader(b *base, c *core, evictions *eviction.Manager, collector *images.Collector, rotator *logs.Rotator, shutdowns *shutdown.Manager) *live.Reloader {
 	return live.New(live.Options{
-		Settings: b.settings, Events: b.events, Node: c.node.Ref(),
+		Settings: b.settings, Events: b.events, Node: c.node.Ref,
 		Apply: func(s *settings.Settings) error {
 			size, err := settings.ContainerLogMaxSize(&s.KubeletConfiguration)
 			if err != nil {

@@ -10,7 +10,7 @@ import (
 
 // newOOMWatcher makes what reports processes that the kernel ended for lack of memory.
 func newOOMWatcher(b *base, c *core) *oom.Watcher {
-	return oom.New(oom.Options{Events: b.events, Node: c.node.Ref(), Owner: c.inCgroup})
+	return oom.New(oom.Options{Events: b.events, Node: c.node.Ref, Owner: c.inCgroup})
 }
 
 // inCgroup finds the pod whose cgroup the given one is or is below, and the name of the container by the last part of the

@@ -61,7 +61,7 @@ type Options struct {
 	Settings *settings.Settings
 	CRI      *cri.Client
 	Events   record.EventRecorder
-	Node     *corev1.ObjectReference // the object of the node's events
+	Node     func() *corev1.ObjectReference // the object of the node's events
 
 	PodsDir, PodLogsDir string
 	// Disk measures them.
@@ -218,7 +218,7 @@ func (m *Manager) synchronize(ctx context.Context) []*corev1.Pod {
 	short := meanings[threshold.Signal].resource
 	klog.FromContext(ctx).Info("Eviction: the node is short of a resource", "resource", short, "signal", threshold.Signal,
 		"available", observed[threshold.Signal].available, "threshold", threshold.Value.Of(observed[threshold.Signal].capacity))
-	m.Events.Eventf(m.Node, corev1.EventTypeWarning, "EvictionThresholdMet", "Attempting to reclaim %s", short)
+	m.Events.Eventf(m.Node(), corev1.EventTypeWarning, "EvictionThresholdMet", "Attempting to reclaim %s", short)
 	if m.reclaim(ctx, threshold.Signal, disks, thresholds) {
 		return nil
 	}

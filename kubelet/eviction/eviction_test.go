@@ -73,7 +73,7 @@ func newWorld(t *testing.T, config string, pods ...*corev1.Pod) *world {
 		t.Fatal(err)
 	}
 	w.Manager = New(Options{
-		Settings: s, CRI: crifake.New().Direct(), Events: w.events, Node: &corev1.ObjectReference{Kind: "Node", Name: "node-1"},
+		Settings: s, CRI: crifake.New().Direct(), Events: w.events, Node: func() *corev1.ObjectReference { return &corev1.ObjectReference{Kind: "Node", Name: "node-1"} },
 		PodsDir: filepath.Join(dir, "pods"), PodLogsDir: filepath.Join(dir, "logs"), Machine: machine, Disk: diskusage.NewDisk(t.Context()),
 		ActivePods: w.active, Kill: w.kill,
 		Cleaned:     func(uid types.UID) <-chan struct{} { return w.cleaned[uid] },

@@ -39,7 +39,7 @@ const delay = 200 * time.Millisecond
 type Options struct {
 	Settings *settings.Settings // in force at the start
 	Events   record.EventRecorder
-	Node     *corev1.ObjectReference // the object of the events
+	Node     func() *corev1.ObjectReference // the object of the events
 	// Apply hands the settings in force to those that take new values.
 	Apply func(*settings.Settings) error
 }
@@ -163,7 +163,7 @@ func (r *Reloader) Reload(ctx context.Context) {
 	if err != nil {
 		if err.Error() != last {
 			logger.Error(err, "The changed configuration is not valid, the last good one stays in force")
-			r.opts.Events.Event(r.opts.Node, corev1.EventTypeWarning, eventInvalid, "the last good configuration stays in force: "+err.Error())
+			r.opts.Events.Event(r.opts.Node(), corev1.EventTypeWarning, eventInvalid, "the last good configuration stays in force: "+err.Error())
 		}
 		r.set(force, restart, err.Error())
 		return
@@ -171,15 +171,15 @@ func (r *Reloader) Reload(ctx context.Context) {
 	r.set(change.Settings, change.Restart, "")
 	if len(change.Applied) > 0 {
 		logger.Info("Changed settings are in force", "fields", change.Applied)
-		r.opts.Events.Event(r.opts.Node, corev1.EventTypeNormal, eventApplied, "in force: "+strings.Join(change.Applied, ", "))
+		r.opts.Events.Event(r.opts.Node(), corev1.EventTypeNormal, eventApplied, "in force: "+strings.Join(change.Applied, ", "))
 	}
 	if len(change.Warnings) > 0 {
 		logger.Info("Changed settings are not all as they were meant", "warnings", change.Warnings)
-		r.opts.Events.Event(r.opts.Node, corev1.EventTypeWarning, eventWarning, strings.Join(change.Warnings, "; "))
+		r.opts.Events.Event(r.opts.Node(), corev1.EventTypeWarning, eventWarning, strings.Join(change.Warnings, "; "))
 	}
 	if len(change.Restart) > 0 && !slices.Equal(change.Restart, restart) {
 		logger.Info("Changed settings need a restart of the kubelet", "fields", change.Restart)
-		r.opts.Events.Event(r.opts.Node, corev1.EventTypeWarning, eventRestart, "changed, and in force after a restart: "+strings.Join(change.Restart, ", "))
+		r.opts.Events.Event(r.opts.Node(), corev1.EventTypeWarning, eventRestart, "changed, and in force after a restart: "+strings.Join(change.Restart, ", "))
 	}
 }
 

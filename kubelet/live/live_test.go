@@ -51,7 +51,7 @@ func TestReload(t *testing.T) {
 	}
 	applied := make(chan *settings.Settings, 10)
 	recorder := record.NewFakeRecorder(10)
-	r := New(Options{Settings: s, Events: recorder, Node: &corev1.ObjectReference{Kind: "Node", Name: "node"}, Apply: func(s *settings.Settings) error {
+	r := New(Options{Settings: s, Events: recorder, Node: func() *corev1.ObjectReference { return &corev1.ObjectReference{Kind: "Node", Name: "node"} }, Apply: func(s *settings.Settings) error {
 		applied <- s
 		return nil
 	}})

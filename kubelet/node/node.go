@@ -79,7 +79,7 @@ type Reports struct {
 type Node struct {
 	opts     Options
 	reports  Reports // of Run
-	ref      *corev1.ObjectReference
+	ref      atomic.Pointer[corev1.ObjectReference]
 	machine  hardware
 	capacity corev1.ResourceList
 	enforced [2]corev1.ResourceList // capacity and that less what is reserved, both with processes
@@ -127,7 +127,7 @@ func New(opts Options) (*Node, error) {
 	}
 	n := &Node{opts: opts, machine: m, check: make(chan struct{}, 1), appeared: make(chan struct{}, 1), vanished: make(chan struct{}, 1), changed: make(chan struct{}), synced: make(chan struct{})}
 	n.Reconfigure(s)
-	n.ref = &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName, UID: types.UID(s.NodeName)}
+	n.refer(types.UID(s.NodeName))
 	n.capacity = m.capacity(podLimit(s, m.cpus))
 	if isolate := s.LocalStorageCapacityIsolation; isolate != nil && !*isolate {
 		delete(n.capacity, corev1.ResourceEphemeralStorage)
@@ -228,8 +228,15 @@ func (n *Node) SetShuttingDown(stopping bool) {
 	wake(n.check)
 }
 
-// Ref is the object of the node's events.
-func (n *Node) Ref() *corev1.ObjectReference { return n.ref }
+// Ref is the object of the node's events. Its UID is that of the apiserver's object, so that events are found by it. Before that
+// is known it is the node's name, by which kubectl describe looks as well.
+//
+// Upstream: pkg/kubelet/kubelet_node_status.go nodeRefWithUID.
+func (n *Node) Ref() *corev1.ObjectReference { return n.ref.Load() }
+
+func (n *Node) refer(uid types.UID) {
+	n.ref.Store(&corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: n.opts.Settings.NodeName, UID: uid})
+}
 
 // NetworkReady tells why pods cannot have a network of their own yet, nil if they can.
 func (n *Node) NetworkReady() error {
@@ -327,5 +334,5 @@ func (n *Node) reportable(waited time.Duration) bool {
 
 // event tells of a state that the node is in now.
 func (n *Node) event(reason string) {
-	n.opts.Events.Eventf(n.ref, corev1.EventTypeNormal, reason, "Node %s status is now: %s", n.ref.Name, reason)
+	n.opts.Events.Eventf(n.Ref(), corev1.EventTypeNormal, reason, "Node %s status is now: %s", n.opts.Settings.NodeName, reason)
 }

@@ -31,7 +31,7 @@ func (n *Node) register(ctx context.Context) bool {
 		}
 		delay := retry.Step()
 		if ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Registering the node failed, will be retried", "node", n.ref.Name, "after", delay)
+			klog.FromContext(ctx).Error(err, "Registering the node failed, will be retried", "node", n.opts.Settings.NodeName, "after", delay)
 		}
 		if !pause(ctx, delay, nil) {
 			return false
@@ -60,8 +60,8 @@ func (n *Node) registerAs(ctx context.Context, roles map[string]string) error {
 	made, err := nodes.Create(ctx, wanted, metav1.CreateOptions{})
 	if err == nil {
 		klog.FromContext(ctx).Info("Registered the node", "node", wanted.Name)
-		n.events(&corev1.NodeStatus{}, &made.Status)
 		n.set(made)
+		n.events(&corev1.NodeStatus{}, &made.Status)
 		return nil
 	}
 	// Where the kubelet may not make its node, an administrator may have made it.

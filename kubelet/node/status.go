@@ -59,7 +59,7 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	}
 	n.events(&have.Status, &want.Status)
 	if boot := have.Status.NodeInfo.BootID; boot != "" && boot != n.machine.bootID {
-		n.opts.Events.Eventf(n.ref, corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", n.ref.Name, n.machine.bootID)
+		n.opts.Events.Eventf(n.Ref(), corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", have.Name, n.machine.bootID)
 	}
 	n.set(got)
 	n.mu.Lock()

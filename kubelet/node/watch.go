@@ -60,7 +60,7 @@ func (w *watched) Replace(objects []any, _ string) error {
 func (w *watched) Resync() error { return nil }
 
 func (w *watched) ours(object any) *corev1.Node {
-	if node, ok := object.(*corev1.Node); ok && node.Name == w.n.ref.Name {
+	if node, ok := object.(*corev1.Node); ok && node.Name == w.n.opts.Settings.NodeName {
 		return node
 	}
 	return nil
@@ -75,7 +75,7 @@ func (w *watched) gone() {
 		wake(w.n.vanished)
 	}
 	w.n.mu.Unlock()
-	w.logger.Info("The node is not in the apiserver; its status and lease are not written until it is", "node", w.n.ref.Name)
+	w.logger.Info("The node is not in the apiserver; its status and lease are not written until it is", "node", w.n.opts.Settings.NodeName)
 }
 
 // comeBack is how long a deleted node stays away: its name may be given to a new object at once.
@@ -121,6 +121,7 @@ func (n *Node) replace(node *corev1.Node) {
 	node.ManagedFields = nil
 	n.node, n.deleted = node, false
 	if node.UID != "" {
+		n.refer(node.UID)
 		n.isSynced()
 	}
 	close(n.changed)

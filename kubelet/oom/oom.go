@@ -28,7 +28,7 @@ const (
 // Options are what a Watcher needs.
 type Options struct {
 	Events record.EventRecorder
-	Node   *corev1.ObjectReference
+	Node   func() *corev1.ObjectReference
 	// Owner finds the pod and the name of its container in whose cgroup a process was killed; nil for a process of none.
 	// The name may be "".
 	Owner func(cgroup string) (pod *corev1.Pod, container string)
@@ -89,7 +89,7 @@ func (w *Watcher) follow(ctx context.Context) error {
 // of its. A pod that reaches its own limit does not concern the node.
 func (w *Watcher) report(kill Kill) {
 	if kill.Limit == "" || kill.Limit == "/" {
-		w.opts.Events.Eventf(w.opts.Node, corev1.EventTypeWarning, eventSystem,
+		w.opts.Events.Eventf(w.opts.Node(), corev1.EventTypeWarning, eventSystem,
 			"System OOM encountered, victim process: %s, pid: %d", kill.Process, kill.PID)
 	}
 	if pod, container := w.opts.Owner(kill.Cgroup); pod != nil {

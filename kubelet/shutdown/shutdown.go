@@ -45,7 +45,7 @@ const (
 type Options struct {
 	Settings *settings.Settings
 	Events   record.EventRecorder
-	Node     *corev1.ObjectReference // the object of events
+	Node     func() *corev1.ObjectReference // the object of events
 	// ActivePods are the pods that may run.
 	ActivePods func() []*corev1.Pod
 	// Kill ends a pod within so many seconds; it does not wait for that.
@@ -217,11 +217,11 @@ func (m *Manager) handle(ctx context.Context, l *logind, start bool) error {
 	m.shuttingDown.Store(start)
 	m.SetShuttingDown(start)
 	if !start {
-		m.Events.Event(m.Node, corev1.EventTypeNormal, eventNodeShutdown, "Shutdown manager detected shutdown cancellation")
+		m.Events.Event(m.Node(), corev1.EventTypeNormal, eventNodeShutdown, "Shutdown manager detected shutdown cancellation")
 		return l.inhibit(ctx)
 	}
 	klog.FromContext(ctx).Info("Shutdown: the machine goes down, ending its pods")
-	m.Events.Event(m.Node, corev1.EventTypeNormal, eventNodeShutdown, "Shutdown manager detected shutdown event")
+	m.Events.Event(m.Node(), corev1.EventTypeNormal, eventNodeShutdown, "Shutdown manager detected shutdown event")
 	m.endPods(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err() // it is not over; the next kubelet goes on

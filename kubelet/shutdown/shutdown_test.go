@@ -95,7 +95,7 @@ func TestShutdown(t *testing.T) {
 		did = append(did, what)
 	}
 	m := New(Options{
-		Settings: &settings.Settings{KubeletConfiguration: c}, Events: events, Node: &corev1.ObjectReference{Kind: "Node", Name: "n"}, ConfDir: dir,
+		Settings: &settings.Settings{KubeletConfiguration: c}, Events: events, Node: func() *corev1.ObjectReference { return &corev1.ObjectReference{Kind: "Node", Name: "n"} }, ConfDir: dir,
 		ActivePods: func() []*corev1.Pod {
 			return []*corev1.Pod{podOf("slow-critical", 2_000_000_000, 30), podOf("web", 0, 2), podOf("db", 10, 30)}
 		},
@@ -156,7 +156,7 @@ func TestRestarted(t *testing.T) {
 	killed, gone, over := make(chan string, 1), make(chan struct{}), make(chan struct{})
 	close(gone)
 	m := New(Options{
-		Settings: &settings.Settings{KubeletConfiguration: c}, Events: record.NewFakeRecorder(10), Node: &corev1.ObjectReference{}, ConfDir: t.TempDir(),
+		Settings: &settings.Settings{KubeletConfiguration: c}, Events: record.NewFakeRecorder(10), Node: func() *corev1.ObjectReference { return &corev1.ObjectReference{} }, ConfDir: t.TempDir(),
 		ActivePods:      func() []*corev1.Pod { return []*corev1.Pod{podOf("left", 0, 2)} },
 		Kill:            func(pod *corev1.Pod, _ int64) { killed <- pod.Name },
 		Cleaned:         func(types.UID) <-chan struct{} { return gone },
@@ -178,7 +178,7 @@ func TestCalledOffUnseen(t *testing.T) {
 	c.ShutdownGracePeriod.Duration = 2 * time.Second
 	told := make(chan bool, 1)
 	m := New(Options{
-		Settings: &settings.Settings{KubeletConfiguration: c}, Events: record.NewFakeRecorder(10), Node: &corev1.ObjectReference{}, ConfDir: t.TempDir(),
+		Settings: &settings.Settings{KubeletConfiguration: c}, Events: record.NewFakeRecorder(10), Node: func() *corev1.ObjectReference { return &corev1.ObjectReference{} }, ConfDir: t.TempDir(),
 		SetShuttingDown: func(on bool) { told <- on },
 	})
 	m.shuttingDown.Store(true)

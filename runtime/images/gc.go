@@ -33,7 +33,7 @@ const gcPeriod = 5 * time.Minute
 type CollectorOptions struct {
 	CRI    *cri.Client
 	Events record.EventRecorder
-	Node   *corev1.ObjectReference // the events' object
+	Node   func() *corev1.ObjectReference // the events' object
 	// Pulled, if there is one, rings when an image was pulled: that is what fills the disk.
 	Pulled <-chan struct{}
 
@@ -94,7 +94,7 @@ func (c *Collector) Run(ctx context.Context) {
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Image garbage collection failed, will be retried")
 			if failed {
-				c.Events.Event(c.Node, corev1.EventTypeWarning, eventImageGCFailed, err.Error())
+				c.Events.Event(c.Node(), corev1.EventTypeWarning, eventImageGCFailed, err.Error())
 			}
 		}
 		failed = err != nil
@@ -158,7 +158,7 @@ func (c *Collector) GarbageCollect(ctx context.Context) (err error) {
 		message := fmt.Sprintf("Insufficient free disk space on the node's image filesystem (%d%% of %s used). "+
 			"Failed to free sufficient space by deleting unused images (freed %d bytes). "+
 			"Investigate disk usage, as it could be used by active images, logs, volumes, or other data.", percent, formatSize(capacity), freed)
-		c.Events.Event(c.Node, corev1.EventTypeWarning, eventFreeDiskSpaceFailed, message)
+		c.Events.Event(c.Node(), corev1.EventTypeWarning, eventFreeDiskSpaceFailed, message)
 		return errors.New(message)
 	}
 	return nil
@@ -262,7 +262,7 @@ func (c *Collector) measure(ctx context.Context) (capacity, available int64, err
 	}
 	if capacity == 0 {
 		err := errors.New("invalid capacity 0 on image filesystem")
-		c.Events.Event(c.Node, corev1.EventTypeWarning, eventInvalidDiskCapacity, err.Error())
+		c.Events.Event(c.Node(), corev1.EventTypeWarning, eventInvalidDiskCapacity, err.Error())
 		return 0, 0, err
 	}
 	return capacity, min(available, capacity), nil

@@ -40,7 +40,7 @@ func newCollector(change func(*CollectorOptions)) (*Collector, *crifake.Server, 
 	fake, events := crifake.New(), &recorder{}
 	d := &disk{fake: fake}
 	o := CollectorOptions{
-		CRI: fake.Direct(), Events: events, Node: &corev1.ObjectReference{Kind: "Node", Name: "n"},
+		CRI: fake.Direct(), Events: events, Node: func() *corev1.ObjectReference { return &corev1.ObjectReference{Kind: "Node", Name: "n"} },
 		Limits: Limits{HighThresholdPercent: 85, LowThresholdPercent: 80, MinAge: 2 * time.Minute}, DiskSpace: d.space,
 	}
 	if change != nil {
