@@ -22,6 +22,8 @@ const (
 	nodeFileLifetime = 5 * time.Minute
 	maxNodeFile      = 10 << 20
 	olderConfig      = ".dockercfg" // the name of the older sort of file
+	// nodeFilePatience is how long a pull waits for the files. They may be on a disk that does not answer.
+	nodeFilePatience = 10 * time.Second
 )
 
 // NodeCredentials are the node's own: those of a docker config file, which every pod of the node may use. Safe for concurrent use.
@@ -34,6 +36,7 @@ type NodeCredentials struct {
 	mu      sync.Mutex
 	keys    keyring
 	expires time.Time
+	reading chan struct{} // closed when the files have been read that are being read; nil while none are
 }
 
 // NewNodeCredentials looks for config.json in the kubelet's root directory, its working directory, .docker below its home directory
@@ -59,15 +62,38 @@ func NewNodeCredentials(rootDir string, clock clock.PassiveClock) (*NodeCredenti
 }
 
 // Lookup returns the node's credentials for a repository without tag, those for the most specific location first. A file that
-// cannot be read is logged by its path, and the next one counts.
+// cannot be read is logged by its path, and the next one counts. While files cannot be read to their end, those that were read last
+// count.
 func (n *NodeCredentials) Lookup(ctx context.Context, repository string) []Credential {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if now := n.clock.Now(); !now.Before(n.expires) {
-		n.keys = n.read(ctx)
-		n.expires = now.Add(nodeFileLifetime)
+	if now := n.clock.Now(); n.reading == nil && !now.Before(n.expires) {
+		n.reading = make(chan struct{})
+		go n.renew(context.WithoutCancel(ctx), now)
 	}
+	reading := n.reading
+	n.mu.Unlock()
+	if reading != nil {
+		limited, cancel := context.WithTimeout(ctx, nodeFilePatience)
+		defer cancel()
+		select {
+		case <-reading:
+		case <-limited.Done():
+			klog.FromContext(ctx).Error(limited.Err(), "The files with the node's registry credentials cannot be read in time, those that were read last count")
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	return n.keys.lookup(repository)
+}
+
+// renew reads the files for all that wait for them.
+func (n *NodeCredentials) renew(ctx context.Context, now time.Time) {
+	keys := n.read(ctx)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.keys, n.expires = keys, now.Add(nodeFileLifetime)
+	close(n.reading)
+	n.reading = nil
 }
 
 // read returns what the first valid file has. One file may be in the list twice, and is then tried once.

@@ -2,6 +2,7 @@ package images
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/klog/v2/textlogger"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	testingclock "k8s.io/utils/clock/testing"
+
+	"minikubelet/e2e/hungdisk"
 )
 
 func configJSON(user string) string {
@@ -107,6 +110,33 @@ func TestNodeCredentialsReread(t *testing.T) {
 	want("one")
 	clock.SetTime(clock.Now().Add(time.Second))
 	want("two")
+}
+
+// TestNodeCredentialsHang needs root. A disk that does not answer holds up no pull for long; what was read last counts meanwhile.
+func TestNodeCredentialsHang(t *testing.T) {
+	dir, clock := t.TempDir(), testingclock.NewFakePassiveClock(time.Now())
+	n := nodeCredentials(t, dir, clock)
+	put(t, filepath.Join(dir, "work/config.json"), configJSON("one"))
+	want := func(ctx context.Context, names ...string) {
+		t.Helper()
+		if got := users(n.Lookup(ctx, "registry.example/app")); !slices.Equal(got, names) {
+			t.Errorf("credentials of %v, want %v", got, names)
+		}
+	}
+	want(t.Context(), "one")
+	hung, wake := hungdisk.Mount(t)
+	if err := os.Symlink(filepath.Join(hung, "config.json"), filepath.Join(dir, "root/config.json")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "work/config.json"), configJSON("two"))
+	clock.SetTime(clock.Now().Add(5 * time.Minute))
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for range 2 {
+		want(ended, "one")
+	}
+	wake()
+	want(t.Context(), "two")
 }
 
 func nodeCredentials(t *testing.T, dir string, clock *testingclock.FakePassiveClock) *NodeCredentials {
