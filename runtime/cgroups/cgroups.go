@@ -76,10 +76,12 @@ type Manager struct {
 	mounts  map[string]string // controller -> mount point; "" on v2
 	hugetlb bool              // the controller is optional
 
-	mu        sync.Mutex
-	ensured   map[types.UID]Size
-	burstable uint64   // shares last written
-	reserved  [2]int64 // bytes last written: of all pods, of the burstable ones
+	mu      sync.Mutex
+	ensured map[types.UID]Size
+
+	qos       sync.Mutex // held while the tiers are written to, for which systemd is waited for; pods do not take it
+	burstable uint64     // shares last written
+	reserved  [2]int64   // bytes last written: of all pods, of the burstable ones
 }
 
 // New reads the cgroup mounts once and checks the options; it makes nothing. It fails for a missing cpu or memory
@@ -258,8 +260,8 @@ func (m *Manager) UpdateQOS(pods []*corev1.Pod) error {
 		return nil
 	}
 	shares := burstableShares(pods)
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.qos.Lock()
+	defer m.qos.Unlock()
 	if err := m.reserve(pods); err != nil {
 		return err
 	}

@@ -336,6 +336,20 @@ func TestTreeOnThisMachine(t *testing.T) {
 	}
 }
 
+// TestTiersApart: the tiers are written to without the lock of pods' cgroups. With the systemd driver systemd is waited for.
+func TestTiersApart(t *testing.T) {
+	m, err := New(Options{PerQOS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.burstable = burstableShares(nil)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.UpdateQOS(nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWithoutQOS(t *testing.T) {
 	m, err := New(Options{Root: "/plain"})
 	if err != nil {
