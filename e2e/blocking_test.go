@@ -20,6 +20,7 @@ var loopParts = map[string][]string{
 	"minikubelet/status.Manager.onChange":             {"(*minikubelet/kubelet/local.Local).Changed"},
 	"minikubelet/syncloop.Options.Allocatable":        {"(*minikubelet/kubelet/devices.Manager).Allocatable"},
 	"minikubelet/syncloop.Options.CheckSysctls":       {"minikubelet/runtime/spec.CheckSysctls"},
+	"minikubelet/syncloop.Options.Infeasible":         {"(*minikubelet/runtime.Runtime).Infeasible"},
 	"minikubelet/syncloop.Options.Pressure":           {"(*minikubelet/kubelet/eviction.Manager).Pressure"},
 	"minikubelet/syncloop.Options.ShuttingDown":       {"(*minikubelet/kubelet/shutdown.Manager).ShuttingDown"},
 	// Parameters, which get literals that compare and change what they are given.

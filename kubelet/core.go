@@ -136,6 +136,7 @@ func newLoop(b *base, c *core, h hooks) *syncloop.Loop {
 		Events: b.events, Node: c.node, Allocation: c.runtime.Allocation(), UpdateQOS: c.cgroups.UpdateQOS, Ready: c.podCgroups.ready, MaxPods: int(allocatable.Pods().Value()),
 		Registerer: b.metrics.main, Clean: newCleaner(b, c), Pressure: h.pressure, ShuttingDown: h.shuttingDown,
 		CheckSysctls: func(pod *corev1.Pod) error { return spec.CheckSysctls(pod, s.AllowedUnsafeSysctls) },
+		Infeasible:   c.runtime.Infeasible,
 		AppArmor:     syncloop.AppArmor(),
 		Ping:         h.ping,
 		Allocatable:  c.devices.Allocatable, // part: devices, kubelet/devices

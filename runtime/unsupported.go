@@ -9,6 +9,11 @@ import (
 	podinfo "minikubelet/config/pod"
 )
 
+// Infeasible is why a pod cannot get the resources that it wants while it runs, "" if it can.
+func (r *Runtime) Infeasible(wanted, has *corev1.Pod) string {
+	return r.opts.Node.Infeasible(wanted, has)
+}
+
 // Unsupported names the first field of the pod that asks for what this kubelet cannot do. Volumes have their own
 // check.
 func Unsupported(pod *corev1.Pod) error {

@@ -51,6 +51,8 @@ type Options struct {
 	Pressure func() []corev1.NodeConditionType // part: eviction, kubelet/eviction
 	// CheckSysctls tells of a sysctl that a pod may not set here.
 	CheckSysctls func(*corev1.Pod) error
+	// Infeasible is why a pod cannot be resized while it runs, "" if it can; may be nil.
+	Infeasible func(wanted, has *corev1.Pod) string
 	// AppArmor is why pods cannot have a profile, nil if they can.
 	AppArmor   error // part: AppArmor, syncloop/apparmor.go
 	MaxPods    int

@@ -15,6 +15,7 @@ type metrics struct {
 	desired, active   *prometheus.GaugeVec
 	mirrors, ephemera prometheus.Gauge
 	preemptions       *prometheus.CounterVec
+	infeasible        *prometheus.CounterVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -33,6 +34,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		preemptions: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_preemptions", Help: "Pods that were ended for critical ones, by the resource that those lacked.",
 		}, []string{"preemption_signal"}),
+		infeasible: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_pod_infeasible_resizes_total", Help: "Resizes of pods that the node never does.",
+		}, []string{"reason_detail"}),
 	}
 	m.count(nil, nil, 0) // shown before the first housekeeping, too
 	return m

@@ -60,15 +60,15 @@ func (l *Loop) resizePods(ctx context.Context) {
 // has to know.
 func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 	logger := klog.FromContext(ctx)
-	rejection := Admit(l.admission(pod))
-	if rejection != nil {
-		logger.V(2).Info("Pod resize is deferred", "pod", klog.KObj(pod), "podUID", pod.UID, "reason", rejection.Reason, "message", rejection.Message)
-		news := l.Allocation.Pend(pod, corev1.PodReasonDeferred, rejection.Message)
+	if why := l.infeasible(pod); why != "" {
+		news := l.pend(ctx, pod, corev1.PodReasonInfeasible, allocation.EventInfeasible, &Rejection{corev1.PodReasonInfeasible, why})
 		if news {
-			l.Events.Event(pod, corev1.EventTypeWarning, allocation.EventDeferred,
-				allocation.Message("Pod resize "+rejection.Reason, pod, pod.Generation, rejection.Message))
+			l.metrics.infeasible.WithLabelValues("swap_limitation").Inc()
 		}
 		return news
+	}
+	if rejection := Admit(l.admission(pod)); rejection != nil {
+		return l.pend(ctx, pod, corev1.PodReasonDeferred, allocation.EventDeferred, rejection)
 	}
 	if err := l.Allocation.Allocate(pod); err != nil {
 		logger.Error(err, "Allocating a pod's new resources failed, will be retried", "pod", klog.KObj(pod), "podUID", pod.UID)
@@ -79,6 +79,25 @@ func (l *Loop) resizePod(ctx context.Context, pod *corev1.Pod) bool {
 	l.Allocation.Begin(pod)
 	l.Events.Event(pod, corev1.EventTypeNormal, allocation.EventStarted, allocation.Message("Pod resize started", pod, pod.Generation, ""))
 	return true
+}
+
+// infeasible is why the node never gives a pod what it asks for while it runs.
+func (l *Loop) infeasible(pod *corev1.Pod) string {
+	if l.Infeasible == nil {
+		return ""
+	}
+	has, _ := l.Allocation.Allocated(pod)
+	return l.Infeasible(pod, has)
+}
+
+// pend has a resize wait, and reports whether that, or why, is news.
+func (l *Loop) pend(ctx context.Context, pod *corev1.Pod, reason, event string, why *Rejection) bool {
+	klog.FromContext(ctx).V(2).Info("Pod resize waits", "pod", klog.KObj(pod), "podUID", pod.UID, "as", reason, "reason", why.Reason, "message", why.Message)
+	news := l.Allocation.Pend(pod, reason, why.Message)
+	if news {
+		l.Events.Event(pod, corev1.EventTypeWarning, event, allocation.Message("Pod resize "+why.Reason, pod, pod.Generation, why.Message))
+	}
+	return news
 }
 
 // resizesFirst orders resizes that wait: those that ask for no more than they have, then by priority, then guaranteed pods, then

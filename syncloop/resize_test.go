@@ -161,3 +161,22 @@ func TestResizesFirst(t *testing.T) {
 		}
 	})
 }
+
+// TestResizeInfeasible: what the node never does is told as such, once, and is given up when the pod does not ask for it any more.
+func TestResizeInfeasible(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newResizeBench(t, t.TempDir(), newFake())
+		b.Infeasible = func(wanted, has *corev1.Pod) string {
+			if has.Spec.Containers[0].Resources.Requests.Cpu().String() == "1" && wanted.Spec.Containers[0].Resources.Requests.Cpu().String() == "2" {
+				return "never"
+			}
+			return ""
+		}
+		b.send(config.ADD, asking("u", "1", 1))
+		b.send(config.UPDATE, asking("u", "2", 2))
+		b.wantResized("u", "PodResizePending Infeasible 2: never; 1")
+		b.wantEvent(`Warning ResizeInfeasible Pod resize Infeasible: {"containers":[{"name":"a","resources":{"requests":{"cpu":"2"}}}],"generation":2,"error":"never"}`)
+		b.send(config.UPDATE, asking("u", "3", 3))
+		b.wantResized("u", "3")
+	})
+}

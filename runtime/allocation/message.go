@@ -9,10 +9,11 @@ import (
 
 // Reasons of the events that tell of resizes.
 const (
-	EventDeferred  = "ResizeDeferred"
-	EventStarted   = "ResizeStarted"
-	EventCompleted = "ResizeCompleted"
-	EventError     = "ResizeError"
+	EventDeferred   = "ResizeDeferred"
+	EventInfeasible = "ResizeInfeasible"
+	EventStarted    = "ResizeStarted"
+	EventCompleted  = "ResizeCompleted"
+	EventError      = "ResizeError"
 )
 
 type containerResources struct {

@@ -78,17 +78,6 @@ func (n *Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) 
 	return out
 }
 
-// swapLimit is how many bytes of swap a container may use. Only a container of a burstable pod that is not critical may use
-// any, and only if it requests memory, and less than its limit. Its part of the swap is its request's part of the memory.
-func swapLimit(pod *corev1.Pod, container *corev1.Container, swap, memory int64) int64 {
-	request, limit := container.Resources.Requests.Memory(), container.Resources.Limits.Memory()
-	if swap <= 0 || memory <= 0 || podinfo.QOSClass(pod) != corev1.PodQOSBurstable || podinfo.IsCritical(pod) ||
-		request.IsZero() || request.Cmp(*limit) == 0 {
-		return 0
-	}
-	return int64(float64(request.Value()) / float64(memory) * float64(swap))
-}
-
 // SandboxResources are the pod's own and, apart from them, its overhead.
 func (n *Node) SandboxResources(pod *corev1.Pod) (resources, overhead *runtimeapi.LinuxContainerResources) {
 	options := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}

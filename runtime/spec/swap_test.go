@@ -39,3 +39,32 @@ func TestSwapLimit(t *testing.T) {
 		}
 	}
 }
+
+// TestInfeasible: the memory request of a container that swaps does not change while it runs.
+func TestInfeasible(t *testing.T) {
+	pod := func(request, cpu string, class corev1.PodQOSClass, policy corev1.ResourceResizeRestartPolicy) *corev1.Pod {
+		container := corev1.Container{Name: "a", ResizePolicy: []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceMemory, RestartPolicy: policy}}}
+		container.Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(request), corev1.ResourceCPU: resource.MustParse(cpu)}
+		return &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{container}}, Status: corev1.PodStatus{QOSClass: class}}
+	}
+	const burstable, running, anew = corev1.PodQOSBurstable, corev1.NotRequired, corev1.RestartContainer
+	swapping := Node{Swap: 1 << 30, Kernel: Kernel{SwapLimit: true, Unified: true}}
+	v1, none := swapping, swapping
+	v1.Kernel.Unified, none.Swap = false, 0
+	for name, tt := range map[string]struct {
+		node        Node
+		wanted, has *corev1.Pod
+		infeasible  bool
+	}{
+		"memory":         {swapping, pod("2Gi", "1", burstable, running), pod("1Gi", "1", burstable, running), true},
+		"CPU":            {swapping, pod("1Gi", "2", burstable, running), pod("1Gi", "1", burstable, running), false},
+		"with a restart": {swapping, pod("2Gi", "1", burstable, anew), pod("1Gi", "1", burstable, anew), false},
+		"guaranteed":     {swapping, pod("2Gi", "1", corev1.PodQOSGuaranteed, running), pod("1Gi", "1", corev1.PodQOSGuaranteed, running), false},
+		"cgroup v1":      {v1, pod("2Gi", "1", burstable, running), pod("1Gi", "1", burstable, running), false},
+		"NoSwap":         {none, pod("2Gi", "1", burstable, running), pod("1Gi", "1", burstable, running), false},
+	} {
+		if got := tt.node.Infeasible(tt.wanted, tt.has); (got == "In-place resize of containers with swap is not supported.") != tt.infeasible || !tt.infeasible && got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
