@@ -101,6 +101,18 @@ func (in podInputs) Verdict(containerID string) plan.Verdict {
 	return plan.Verdict{Started: ended && started}
 }
 
+// current returns what the runtime has of the pod. Where it cannot tell, no step is made, and the pod is told; a runtime that is away
+// is the node's trouble.
+//
+// Upstream: pkg/kubelet/pod_workers.go podWorkerLoop.
+func (w *worker) current(ctx context.Context, pod *corev1.Pod) (*cri.PodStatus, error) {
+	observed, err := w.opts.Cache.Current(ctx, pod)
+	if err != nil && ctx.Err() == nil && !cri.IsUnavailable(err) {
+		w.opts.Events.Eventf(pod, corev1.EventTypeWarning, "FailedSync", "error determining status: %v", err)
+	}
+	return observed, err
+}
+
 // statusInputs collects what the pod's status is computed from.
 func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.Inputs {
 	in := status.Inputs{
@@ -115,7 +127,7 @@ func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.I
 			in.Messages[c.ID] = w.opts.Runtime.TerminationMessage(c)
 		case runtimeapi.ContainerState_CONTAINER_RUNNING:
 			if spec != nil {
-				in.Unstarted[c.ID] = spec.StartupProbe != nil && !w.passed(c, probes.Startup)
+				in.Unstarted[c.ID] = w.opts.Runtime.Starting(c.ID) || spec.StartupProbe != nil && !w.passed(c, probes.Startup)
 				in.Unready[c.ID] = spec.ReadinessProbe != nil && !w.passed(c, probes.Readiness)
 			}
 		}

@@ -1,10 +1,13 @@
 package podworkers
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -62,5 +65,51 @@ func TestConfigError(t *testing.T) {
 		if w := b.statusOf("u").ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "CreateContainerConfigError" || !strings.Contains(w.Message, "absent") {
 			t.Errorf("it waits as %+v", w)
 		}
+	})
+}
+
+// TestPostStartHookFailed: a container whose postStart hook failed is not ready until it has ended, which is tried again.
+func TestPostStartHookFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.fake.OnExec = func(context.Context, string, []string) (string, int32) { return "no", 1 }
+		for range 8 {
+			b.fake.FailNext("StopContainer", errors.New("it takes long"))
+		}
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hook"}}}}
+		})})
+		for _, after := range []time.Duration{10 * time.Millisecond, time.Second} {
+			b.wait(after)
+			b.want("u", "box a:run")
+			if s := b.statusOf("u").ContainerStatuses[0]; s.State.Running == nil || s.Ready || *s.Started {
+				t.Errorf("the container is %+v", s)
+			}
+		}
+		b.wait(time.Minute)
+		if s := b.statusOf("u").ContainerStatuses[0]; s.State.Waiting == nil || s.LastTerminationState.Terminated == nil {
+			t.Errorf("the container is %+v", s)
+		}
+	})
+}
+
+// TestUnreadable: a pod of which the runtime cannot tell is told so, and ends when it can.
+func TestUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.fake.MuteEvents(true)
+		b.update(Update{Pod: testPod("u", nil)})
+		b.update(Update{Pod: testPod("v", nil)})
+		b.settle()
+		for range 3 {
+			b.fake.FailNext("ContainerStatus", errors.New("no status"))
+		}
+		b.update(Update{Pod: testPod("u", nil), Kill: &Kill{}})
+		b.wait(100 * time.Millisecond)
+		b.wantPhase("u", Terminating)
+		b.wantEvent("Warning FailedSync error determining status: ")
+		b.wait(time.Minute)
+		b.wantPhase("u", Finished)
+		b.want("v", "box a:run")
 	})
 }

@@ -17,7 +17,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 	if m.kill != nil && m.kill.Override != nil && w.override == nil {
 		w.override = m.kill.Override
 	}
-	observed, err := w.opts.Cache.Current(ctx, m.pod)
+	observed, err := w.current(ctx, m.pod)
 	if err != nil {
 		return none, err
 	}
@@ -33,7 +33,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 			}
 			return none, fmt.Errorf("kill the pod: %w", err)
 		}
-		if observed, err = w.opts.Cache.Current(ctx, m.pod); err != nil {
+		if observed, err = w.current(ctx, m.pod); err != nil {
 			return none, err
 		}
 		if !observed.Gone() {
@@ -46,7 +46,7 @@ func (w *worker) terminatePod(ctx context.Context, m mail) (signal, error) {
 
 // cleanupPod gives back what a pod still holds of which nothing runs: its volumes, its cgroup and its user IDs.
 func (w *worker) cleanupPod(ctx context.Context, m mail) (signal, error) {
-	observed, err := w.opts.Cache.Current(ctx, m.pod)
+	observed, err := w.current(ctx, m.pod)
 	if err != nil {
 		return none, err
 	}
@@ -99,7 +99,7 @@ func (w *worker) finishPod(ctx context.Context, m mail) (signal, error) {
 
 // endLate ends a sandbox that came after the pod's end: the step that asked for it was cancelled, and the runtime made it all the same.
 func (w *worker) endLate(ctx context.Context, m mail) error {
-	observed, err := w.opts.Cache.Current(ctx, m.pod)
+	observed, err := w.current(ctx, m.pod)
 	if err != nil || observed.Gone() {
 		return err
 	}

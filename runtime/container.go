@@ -78,10 +78,10 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	// Step 4: start it.
 	if hook := container.Lifecycle; hook != nil && hook.PostStart != nil {
 		r.starting.Store(id, true)
-		defer r.starting.Delete(id)
 	}
 	if _, err := r.opts.CRI.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		r.opts.Cache.Acted(pod.UID)
+		r.starting.Delete(id)
 		return id, r.containerFailed(ctx, job, id, ReasonRunContainer, err)
 	}
 	r.containerEvent(pod, container, id, corev1.EventTypeNormal, eventStarted, "Container started")
@@ -98,7 +98,7 @@ func (r *Runtime) startContainer(ctx context.Context, job startJob) (id string, 
 	return id, r.postStart(ctx, job, id)
 }
 
-// Starting tells that the container's postStart hook has not returned yet. Such a container is not probed.
+// Starting tells that the container's postStart hook has not succeeded yet, or has failed. Such a container is not probed.
 func (r *Runtime) Starting(containerID string) bool {
 	_, starting := r.starting.Load(containerID)
 	return starting
@@ -109,6 +109,9 @@ func (r *Runtime) postStart(ctx context.Context, job startJob, id string) error 
 	hook, end := cri.Step(ctx, "postStart", job.pod, cri.Why("the container has started"))
 	message, err := r.runHook(hook, job.pod, job.Container, id, job.observed.IPs, job.Container.Lifecycle.PostStart)
 	end(err)
+	if err == nil || ctx.Err() != nil {
+		r.starting.Delete(id)
+	}
 	if err == nil {
 		return nil
 	}

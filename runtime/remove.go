@@ -110,7 +110,6 @@ func (r *Runtime) removeDead(ctx context.Context, container *runtimeapi.Containe
 	if err := r.removeContainer(ctx, container.GetId()); err != nil {
 		return fmt.Errorf("remove container %s: %w", container.GetMetadata().GetName(), err)
 	}
-	r.killing.Delete(container.GetId())
 	link := spec.LogLink(r.opts.ContainerLogsDir, labels[kubelettypes.KubernetesPodNamespaceLabel], labels[kubelettypes.KubernetesPodNameLabel],
 		container.GetMetadata().GetName(), container.GetId())
 	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {

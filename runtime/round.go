@@ -195,17 +195,18 @@ func (s *syncRound) reset(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("remove container %s: %w", action.Name, err)
 		}
-		s.runtime.killing.Delete(action.ID)
 	}
 	return nil
 }
 
 func (r *Runtime) removeContainer(ctx context.Context, id string) error {
 	_, err := r.opts.CRI.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: id})
-	if cri.IsNotFound(err) {
-		return nil
+	if err != nil && !cri.IsNotFound(err) {
+		return err
 	}
-	return err
+	r.killing.Delete(id)
+	r.starting.Delete(id)
+	return nil
 }
 
 func (s *syncRound) sandboxFailed(ctx context.Context, err error) error {

@@ -68,7 +68,7 @@ type Runtime struct {
 	imageUsers sync.Map // image ID -> spec.ImageUser; an image never changes its user
 	killing    sync.Map // container ID: its preStop hook was started and its Killing event sent
 	stopped    sync.Map // sandbox ID: the runtime said that it has stopped
-	starting   sync.Map // container ID: its postStart hook has not returned yet
+	starting   sync.Map // container ID: its postStart hook has not succeeded yet, or has failed
 }
 
 // ContainerInputs is what only the node knows of a container. A returned error becomes CreateContainerConfigError.
@@ -92,11 +92,13 @@ type Inputs interface {
 	Verdict(containerID string) plan.Verdict
 }
 
-// verdictsOf asks about all containers that run.
-func verdictsOf(in Inputs, observed *cri.PodStatus) map[string]plan.Verdict {
+// verdicts asks about all containers that run. One that should have been ended since its postStart hook failed may run on.
+func (r *Runtime) verdicts(in Inputs, observed *cri.PodStatus) map[string]plan.Verdict {
 	out := map[string]plan.Verdict{}
 	for _, container := range observed.Running() {
-		out[container.ID] = in.Verdict(container.ID)
+		if out[container.ID] = in.Verdict(container.ID); r.Starting(container.ID) {
+			out[container.ID] = plan.Verdict{Restart: plan.RestartHook}
+		}
 	}
 	return out
 }

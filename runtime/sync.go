@@ -54,7 +54,7 @@ func (r *Runtime) syncRounds(ctx context.Context, pod *corev1.Pod, in Inputs, re
 			return errors.Join(append(failed, err)...)
 		}
 		actions := plan.ComputePodActions(plan.Input{
-			Pod: pod, Observed: observed, Verdicts: verdictsOf(in, observed), Ended: r.Ended(observed),
+			Pod: pod, Observed: observed, Verdicts: r.verdicts(in, observed), Ended: r.Ended(observed),
 			Resize: resize.Plan(pod, observed, r.actuated(pod)),
 		})
 		actions.Leave(result.waits)

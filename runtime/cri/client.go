@@ -112,3 +112,6 @@ func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
 // IsUnimplemented reports that the runtime does not have the call.
 func IsUnimplemented(err error) bool { return status.Code(err) == codes.Unimplemented }
+
+// IsUnavailable reports that the runtime is away.
+func IsUnavailable(err error) bool { return status.Code(err) == codes.Unavailable }

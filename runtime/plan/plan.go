@@ -25,7 +25,7 @@ type Input struct {
 
 // Verdict is what the probes say of a running container.
 type Verdict struct {
-	Restart string // RestartLiveness or RestartStartup if that probe has failed, else ""
+	Restart string // RestartLiveness or RestartStartup if that probe has failed, RestartHook if the postStart hook has, else ""
 	Started bool   // the startup probe has passed; the next init container waits for it
 }
 
@@ -33,6 +33,7 @@ type Verdict struct {
 const (
 	RestartLiveness = "LivenessProbe"
 	RestartStartup  = "StartupProbe"
+	RestartHook     = "PostStartHook"
 )
 
 // Kind is the list of the pod's that a container is in.
@@ -287,6 +288,8 @@ func (p *planner) killReason(container *corev1.Container, status *cri.ContainerS
 			return fmt.Sprintf("Container %s resize requires restart", container.Name), reasonResized
 		}
 		return "", ""
+	case RestartHook:
+		return "FailedPostStartHook", verdict
 	case RestartStartup:
 		return fmt.Sprintf("%s %s failed startup probe", what, container.Name), verdict
 	default:
