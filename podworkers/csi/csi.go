@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"minikubelet/podworkers/objects"
 )
 
 // pluginName is how upstream calls CSI among its volume plugins.
@@ -77,8 +79,8 @@ type Options struct {
 // Upstream: pkg/volume/csi/csi_plugin.go csiPlugin.
 type Manager struct {
 	opts    Options
-	objects *driverObjects
-	locks   locks // one per volume: what is done to it is done one after the other
+	objects objects.Informer // CSIDriver objects
+	locks   locks            // one per volume: what is done to it is done one after the other
 
 	nodeMu sync.Mutex // serialises changes of the node's objects
 
@@ -103,9 +105,12 @@ func (v volumeID) unique() corev1.UniqueVolumeName {
 // New returns a Manager that knows the volumes that an earlier kubelet left, as far as its records can be read.
 func New(opts Options) *Manager {
 	m := &Manager{
-		opts: opts, objects: &driverObjects{watch: opts.Drivers}, locks: locks{held: map[volumeID]*lock{}},
+		opts: opts, locks: locks{held: map[volumeID]*lock{}},
 		drivers: map[string]driver{}, staged: map[volumeID]string{}, inUse: map[volumeID]bool{}, wanted: map[volumeID]map[types.UID]bool{},
 		waiting: map[types.UID][]string{},
+	}
+	m.objects = objects.Informer{
+		What: "CSIDriver objects", Kind: &storagev1.CSIDriver{}, Watch: func() cache.ListerWatcher { return opts.Drivers },
 	}
 	left, err := m.leftovers()
 	if err != nil {
@@ -124,27 +129,36 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 	m.ensureCSINode(ctx)
 	m.followNode(ctx)
-	m.objects.stop()
+	m.objects.Stop()
 }
 
-// VolumesInUse are the volumes that must not be detached from the node, sorted.
+// VolumesInUse are the volumes that must not be detached from the node, sorted: those in use that are attached to nodes at all.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go GetVolumesInUse.
 func (m *Manager) VolumesInUse() []corev1.UniqueVolumeName {
 	if m == nil {
 		return nil
 	}
+	names := []corev1.UniqueVolumeName{}
+	drivers := m.objects.Known()
+	for v := range m.used() {
+		// Before the drivers are known any volume may be one that is attached.
+		if drivers == nil || attachRequired(objectIn(drivers, v.driver)) {
+			names = append(names, v.unique())
+		}
+	}
+	return sorted(names)
+}
+
+// used are the persistent volumes that are mounted, or that pods want to be.
+func (m *Manager) used() map[volumeID]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	all := maps.Clone(m.inUse)
 	for v := range m.wanted {
 		all[v] = true
 	}
-	names := make([]corev1.UniqueVolumeName, 0, len(all))
-	for v := range all {
-		names = append(names, v.unique())
-	}
-	return sorted(names)
+	return all
 }
 
 // pluginDir is where staged volumes are, by driver.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"time"
 
 	csiapi "github.com/container-storage-interface/spec/lib/go/csi"
 	storagev1 "k8s.io/api/storage/v1"
@@ -113,67 +111,21 @@ func (m *Manager) open(name string) (*connection, error) {
 	return connect(d.endpoint)
 }
 
-// driverObjects watches the cluster's CSIDriver objects once the first volume needs them.
-type driverObjects struct {
-	watch cache.ListerWatcher
-
-	mu         sync.Mutex
-	cancel     context.CancelFunc // nil until then
-	stopped    chan struct{}
-	store      cache.Store
-	controller cache.Controller
-}
-
-// readLimit is how long a reader waits for the first list.
-const readLimit = 10 * time.Second
-
-// get returns what the cluster knows of a driver, nil for nothing.
+// object returns what the cluster knows of a driver, nil for nothing.
 //
 // Upstream: pkg/volume/csi/csi_plugin.go getCSIDriver.
-func (d *driverObjects) get(ctx context.Context, name string) (*storagev1.CSIDriver, error) {
-	d.start()
-	limited, cancel := context.WithTimeout(ctx, readLimit)
-	defer cancel()
-	select {
-	case <-d.controller.HasSyncedChecker().Done():
-	case <-limited.Done():
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, errors.New("CSIDriver objects have not yet been read at least once")
-	}
-	object, found, err := d.store.GetByKey(name)
-	if err != nil || !found {
+func (m *Manager) object(ctx context.Context, driver string) (*storagev1.CSIDriver, error) {
+	store, err := m.objects.Read(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return object.(*storagev1.CSIDriver), nil
+	return objectIn(store, driver), nil
 }
 
-func (d *driverObjects) start() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.cancel != nil {
-		return
-	}
-	var ctx context.Context
-	ctx, d.cancel = context.WithCancel(context.Background())
-	d.stopped = make(chan struct{})
-	d.store, d.controller = cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: d.watch, ObjectType: &storagev1.CSIDriver{}, Handler: cache.ResourceEventHandlerFuncs{},
-	})
-	go func() {
-		defer close(d.stopped)
-		d.controller.RunWithContext(ctx)
-	}()
-}
-
-func (d *driverObjects) stop() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.cancel != nil {
-		d.cancel()
-		<-d.stopped
-	}
+func objectIn(store cache.Store, driver string) *storagev1.CSIDriver {
+	object, _, _ := store.GetByKey(driver) // a store in memory finds it, or has none
+	found, _ := object.(*storagev1.CSIDriver)
+	return found
 }
 
 func sorted[T cmp.Ordered](list []T) []T {

@@ -24,7 +24,7 @@ import (
 //
 // Upstream: pkg/kubelet/clustertrustbundle/clustertrustbundle_manager.go InformerManager.
 type bundles struct {
-	informer
+	Informer
 	told func(types.UID)
 
 	mu    sync.Mutex
@@ -33,7 +33,7 @@ type bundles struct {
 
 func newBundles(watch func() cache.ListerWatcher, told func(types.UID)) *bundles {
 	b := &bundles{told: told, users: map[types.UID]bool{}}
-	b.informer = informer{what: "ClusterTrustBundles", kind: &certificatesv1.ClusterTrustBundle{}, watch: watch, changed: b.tell}
+	b.Informer = Informer{What: "ClusterTrustBundles", Kind: &certificatesv1.ClusterTrustBundle{}, Watch: watch, Changed: b.tell}
 	return b
 }
 
@@ -70,10 +70,10 @@ func (b *bundles) tell(any) {
 // nothing chosen that is an error, unless the projection is optional.
 func (m *Manager) TrustAnchors(ctx context.Context, p *corev1.ClusterTrustBundleProjection) ([]byte, error) {
 	b := m.bundles
-	if b.watch == nil {
+	if b.Watch == nil {
 		return nil, fmt.Errorf("read ClusterTrustBundles: %w", ErrStandalone)
 	}
-	store, err := b.read(ctx)
+	store, err := b.Read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read ClusterTrustBundles: %w; it may not serve them", err)
 	}

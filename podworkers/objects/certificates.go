@@ -31,7 +31,7 @@ const (
 //
 // Upstream: pkg/kubelet/podcertificate/podcertificatemanager.go IssuingManager.
 type certificates struct {
-	informer
+	Informer
 	opts Options
 
 	mu   sync.Mutex
@@ -64,7 +64,7 @@ type asked struct {
 
 func newCertificates(opts Options) *certificates {
 	c := &certificates{opts: opts, pods: map[types.UID]map[source]*credential{}, news: make(chan struct{})}
-	c.informer = informer{what: "PodCertificateRequests", kind: &certificatesv1.PodCertificateRequest{}, watch: opts.CertificateRequests, changed: c.tell}
+	c.Informer = Informer{What: "PodCertificateRequests", Kind: &certificatesv1.PodCertificateRequest{}, Watch: opts.CertificateRequests, Changed: c.tell}
 	return c
 }
 
@@ -108,10 +108,10 @@ func (c *certificates) forget(uid types.UID) {
 // ones until those are issued. Calls for one pod must not overlap.
 func (m *Manager) Certificate(ctx context.Context, pod *corev1.Pod, volume string, index int) (key, chain []byte, err error) {
 	c := m.certificates
-	if c.watch == nil {
+	if c.Watch == nil {
 		return nil, nil, fmt.Errorf("ask for a certificate: %w", ErrStandalone)
 	}
-	store, err := c.read(ctx)
+	store, err := c.Read(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w; it may not serve them", ErrNotIssued, err)
 	}

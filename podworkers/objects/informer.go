@@ -9,12 +9,12 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// informer watches the objects of a kind from the first time that one is asked for.
-type informer struct {
-	what    string
-	kind    runtime.Object
-	watch   func() cache.ListerWatcher
-	changed func(object any) // may be nil
+// Informer watches the objects of a kind from the first time that one is asked for.
+type Informer struct {
+	What    string // names them in errors
+	Kind    runtime.Object
+	Watch   func() cache.ListerWatcher
+	Changed func(object any) // may be nil
 
 	mu         sync.Mutex
 	cancel     context.CancelFunc // nil until it is started
@@ -23,7 +23,7 @@ type informer struct {
 	controller cache.Controller
 }
 
-func (i *informer) start() {
+func (i *Informer) start() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.cancel != nil {
@@ -32,12 +32,12 @@ func (i *informer) start() {
 	var ctx context.Context
 	ctx, i.cancel = context.WithCancel(context.Background())
 	i.stopped = make(chan struct{})
-	tell := i.changed
+	tell := i.Changed
 	if tell == nil {
 		tell = func(any) {}
 	}
 	i.store, i.controller = cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: i.watch(), ObjectType: i.kind,
+		ListerWatcher: i.Watch(), ObjectType: i.Kind,
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    tell,
 			UpdateFunc: func(_, now any) { tell(now) },
@@ -56,8 +56,8 @@ func (i *informer) start() {
 	}()
 }
 
-// read starts the watch if need be, and returns its store once that has all there is.
-func (i *informer) read(ctx context.Context) (cache.Store, error) {
+// Read starts the watch if need be, and returns its store once that has all there is.
+func (i *Informer) Read(ctx context.Context) (cache.Store, error) {
 	i.start()
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -65,11 +65,22 @@ func (i *informer) read(ctx context.Context) (cache.Store, error) {
 	case <-i.controller.HasSyncedChecker().Done():
 		return i.store, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the apiserver has not listed %s yet", i.what)
+		return nil, fmt.Errorf("the apiserver has not listed %s yet: %w", i.What, ctx.Err())
 	}
 }
 
-func (i *informer) stop() {
+// Known returns what has been read if that is all there is, else nil. It does not wait.
+func (i *Informer) Known() cache.Store {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.cancel == nil || !i.controller.HasSynced() {
+		return nil
+	}
+	return i.store
+}
+
+// Stop ends the watch.
+func (i *Informer) Stop() {
 	i.mu.Lock()
 	cancel, stopped := i.cancel, i.stopped
 	i.mu.Unlock()

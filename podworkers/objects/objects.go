@@ -96,9 +96,9 @@ func (m *Manager) Run(ctx context.Context) {
 	for _, o := range watches {
 		o.stop()
 	}
-	m.services.stop()
-	m.bundles.stop()
-	m.certificates.stop()
+	m.services.Stop()
+	m.bundles.Stop()
+	m.certificates.Stop()
 }
 
 // Register begins to watch what the pod refers to, and stops what only an earlier version of it did.

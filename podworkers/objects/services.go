@@ -12,13 +12,13 @@ import (
 // services watches the cluster's services once the first pod needs them.
 type services struct {
 	watch Watch
-	informer
+	Informer
 }
 
 func newServices(watch Watch) *services {
-	return &services{watch: watch, informer: informer{
-		what: "services", kind: &corev1.Service{},
-		watch: func() cache.ListerWatcher { return watch("services", "", fields.Everything()) },
+	return &services{watch: watch, Informer: Informer{
+		What: "services", Kind: &corev1.Service{},
+		Watch: func() cache.ListerWatcher { return watch("services", "", fields.Everything()) },
 	}}
 }
 
@@ -28,7 +28,7 @@ func (s *services) list(ctx context.Context, wait bool) ([]*corev1.Service, erro
 	}
 	s.start()
 	if wait {
-		if _, err := s.read(ctx); err != nil {
+		if _, err := s.Read(ctx); err != nil {
 			return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
 		}
 	}
