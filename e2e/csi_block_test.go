@@ -111,7 +111,7 @@ func TestBlockVolumes(t *testing.T) {
 	startKubelet(ctx, t, stack.KubeletOptions{})
 	until(ctx, t, pod, "the container is back", func(p *corev1.Pod) bool { return restartsOf(p, "app") == 1 })
 	check()
-	if got := event(ctx, t, pod.Name, "FailedMapVolume"); !strings.HasPrefix(got, `MapVolume.MapPodDevice failed for volume "block-csi" : `) {
+	if got := event(ctx, t, pod.Name, "FailedMapVolume"); !strings.HasPrefix(got, `MapVolume.SetUpDevice failed for volume "block-csi" : `) {
 		t.Errorf("the event says %q", got)
 	}
 	d.Fail("Stage", nil)

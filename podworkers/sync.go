@@ -32,7 +32,7 @@ import (
 //
 // Upstream: pkg/kubelet/kubelet.go SyncPod.
 func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Duration, error) {
-	observed, err := w.opts.Cache.Current(ctx, pod)
+	observed, err := w.current(ctx, pod)
 	if err != nil {
 		return none, 0, err
 	}
@@ -194,9 +194,6 @@ func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod, observed *cr
 	err := w.opts.Volumes.Mount(stepCtx, pod)
 	end(err)
 	if err != nil {
-		if ctx.Err() == nil {
-			w.opts.Events.Event(pod, corev1.EventTypeWarning, w.opts.Volumes.Reason(err), err.Error())
-		}
 		return fmt.Errorf("mount volumes: %w", err)
 	}
 	return nil

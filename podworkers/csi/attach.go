@@ -35,7 +35,8 @@ func (m *Manager) attached(ctx context.Context, r *Request) (map[string]string, 
 			m.opts.InUseChanged()
 		}
 		if inUse && slices.ContainsFunc(node.Status.VolumesAttached, func(a corev1.AttachedVolume) bool { return a.Name == v.unique() }) {
-			return m.attachment(ctx, v)
+			metadata, err := m.attachment(ctx, v)
+			return metadata, failedAt(r.steps().attach, err)
 		}
 		select {
 		case <-changed:
@@ -47,7 +48,7 @@ func (m *Manager) attached(ctx context.Context, r *Request) (map[string]string, 
 			if err == nil {
 				err = errors.New("the node's status does not list it yet")
 			}
-			return nil, fmt.Errorf("timed out waiting for the volume to be attached: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrNotAttached, err)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (w *world) wantNoBlockLeft() {
 	if left, err := filepath.Glob(w.blockLink("*", "*")); err != nil || len(left) > 0 {
 		w.t.Errorf("left over: %v (%v)", left, err)
 	}
-	if names := w.VolumesInUse(); len(names) > 0 {
+	if names := w.used(); len(names) > 0 {
 		w.t.Errorf("still in use: %v", names)
 	}
 }
@@ -147,19 +147,19 @@ func TestBrokenRecordsOfBlocks(t *testing.T) {
 					}
 					w.restart()
 					w.register()
-					if got := w.VolumesInUse(); len(got) != 1 && which != "both" {
+					if got := w.used(); len(got) != 1 && which != "both" {
 						t.Errorf("in use: %v", got)
 					}
 					if err := w.Sweep(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 					w.wantCalls("Stage vol", "Publish vol")
-					if got, ok := w.Standing("1", "data"); ok != (which == "volume") || ok && (got.Device != mounted.Device || !got.ReadOnly) {
+					if got, ok := w.Standing("1", "data", answers); ok != (which == "volume") || ok && (got.Device != mounted.Device || !got.ReadOnly) {
 						t.Errorf("the volume stands: %v, %+v", ok, got)
 					}
 					if again {
 						w.mount(block("1", true))
-						if _, ok := w.Standing("1", "data"); !ok {
+						if _, ok := w.Standing("1", "data", answers); !ok {
 							t.Error("the volume does not stand")
 						}
 					}
@@ -249,7 +249,7 @@ func TestBlockKilled(t *testing.T) {
 			}
 			w.restart()
 			w.register()
-			if _, ok := w.Standing("1", "data"); ok != (name == "nothing" || name == "unfinished records") {
+			if _, ok := w.Standing("1", "data", answers); ok != (name == "nothing" || name == "unfinished records") {
 				t.Errorf("the volume stands: %v", ok)
 			}
 			if name != "no link" {
@@ -293,7 +293,7 @@ func TestBlockStillThere(t *testing.T) {
 	if err := w.forgetBlock("pv"); err == nil || !strings.Contains(err.Error(), inside+" is still mounted") {
 		t.Errorf("the error is %v", err)
 	}
-	if _, err := os.Stat(inside + "/file"); err != nil || !hasData(w.blockDir("pv", "data")) || len(w.VolumesInUse()) != 1 {
+	if _, err := os.Stat(inside + "/file"); err != nil || !hasData(w.blockDir("pv", "data")) || len(w.used()) != 1 {
 		t.Errorf("what is mounted was touched: %v", err)
 	}
 	for _, err := range []error{unix.Unmount(inside, 0), os.Remove(inside), w.Sweep(t.Context())} {
@@ -324,7 +324,7 @@ func TestBlockOfUpstream(t *testing.T) {
 	}
 	w.restart()
 	w.register()
-	if got := w.VolumesInUse(); len(got) != 1 {
+	if got := w.used(); len(got) != 1 {
 		t.Errorf("in use: %v", got)
 	}
 	w.unmap(mounted)

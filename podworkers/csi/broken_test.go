@@ -38,14 +38,14 @@ func TestBrokenRecords(t *testing.T) {
 				}
 				w.restart()
 				w.register()
-				if got := w.VolumesInUse(); len(got) != 1 {
+				if got := w.used(); len(got) != 1 {
 					t.Errorf("in use: %v", got)
 				}
 				if err := w.Sweep(t.Context()); err != nil && name != "missing" {
 					t.Fatal(err)
 				}
 				w.mount(r)
-				if got, ok := w.Standing("1", "data"); !ok || got.Dir != mounted.Dir {
+				if got, ok := w.Standing("1", "data", answers); !ok || got.Dir != mounted.Dir {
 					t.Errorf("the volume stands at %q", got.Dir)
 				}
 				w.unmount(mounted, "1")

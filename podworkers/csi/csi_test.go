@@ -155,7 +155,7 @@ func (w *world) wantNothingLeft() {
 			w.t.Errorf("left over: %v (%v)", left, err)
 		}
 	}
-	if names := w.VolumesInUse(); len(names) > 0 {
+	if names := w.used(); len(names) > 0 {
 		w.t.Errorf("still in use: %v", names)
 	}
 }
@@ -247,7 +247,7 @@ func TestSharedVolume(t *testing.T) {
 	if err := os.WriteFile(second.Dir+"/file", nil, 0o600); err == nil {
 		t.Error("the second pod can write")
 	}
-	if got := w.VolumesInUse(); !slices.Equal(got, []corev1.UniqueVolumeName{"kubernetes.io/csi/dirs.example.com^vol"}) {
+	if got := w.used(); len(got) != 1 || !got[volumeID{driverName, "vol"}] {
 		t.Errorf("in use: %v", got)
 	}
 	w.unmount(first, "1")
@@ -265,12 +265,37 @@ func TestSharedVolume(t *testing.T) {
 	}
 }
 
+// TestVolumesInUse: the node's status has the volumes that a controller attaches, and no others. Until the drivers are known it has all.
+func TestVolumesInUse(t *testing.T) {
+	const attached = "attached.example.com"
+	w := newWorld(t, object(nil), &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: attached}})
+	w.inUse[volumeID{driverName, "a"}] = true
+	for _, driver := range []string{attached, "unknown.example.com"} {
+		w.want(&Request{Pod: pod("1"), Driver: driver, Handle: "b"})
+	}
+	if got := w.VolumesInUse(); len(got) != 3 {
+		t.Errorf("before the drivers are known: %v", got)
+	}
+	if _, err := w.objects.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.VolumesInUse(); !slices.Equal(got, []corev1.UniqueVolumeName{"kubernetes.io/csi/attached.example.com^b", "kubernetes.io/csi/unknown.example.com^b"}) {
+		t.Errorf("in use: %v", got)
+	}
+	if none := (*Manager)(nil).VolumesInUse(); len(none) > 0 {
+		t.Errorf("without an apiserver: %v", none)
+	}
+}
+
+// answers says that every file system answers.
+func answers(string) error { return nil }
+
 // TestRestart: a kubelet that starts again knows what is in use, and takes away what the one before it mounted.
 func TestRestart(t *testing.T) {
 	w := newWorld(t, object(nil))
 	mounted := w.mount(Persistent(pod("1"), volume(corev1.ReadWriteOnce), false))
 	w.restart()
-	if got := w.VolumesInUse(); len(got) != 1 {
+	if got := w.used(); len(got) != 1 {
 		t.Errorf("in use: %v", got)
 	}
 	if err := w.Unmount(t.Context(), filepath.Dir(mounted.Dir)); err == nil || !strings.Contains(err.Error(), "not found in the list of registered CSI drivers") {
@@ -292,7 +317,7 @@ func TestSweep(t *testing.T) {
 	mounted := w.mount(Persistent(pod("1"), volume(corev1.ReadWriteOnce), false))
 	w.driver.Fail("Unstage", status.Error(codes.Internal, "busy"))
 	w.unmount(mounted, "1")
-	if got := w.VolumesInUse(); len(got) != 1 {
+	if got := w.used(); len(got) != 1 {
 		t.Errorf("in use: %v", got)
 	}
 	w.restart()

@@ -154,8 +154,8 @@ func loadAll(pattern string) (map[string]data, error) {
 }
 
 // Standing returns a volume that an earlier kubelet had a driver publish to a pod, by the pod's name of it. ok is false if it
-// does not stand.
-func (m *Manager) Standing(pod types.UID, volume string) (mounted Mounted, ok bool) {
+// does not stand, or if answers has an error for its file system, which is then not looked at.
+func (m *Manager) Standing(pod types.UID, volume string, answers func(path string) error) (mounted Mounted, ok bool) {
 	found, err := loadAll(filepath.Join(m.podsDir(), string(pod), "volumes", "kubernetes.io~csi", "*", dataFile))
 	if err != nil {
 		return Mounted{}, false
@@ -165,6 +165,9 @@ func (m *Manager) Standing(pod types.UID, volume string) (mounted Mounted, ok bo
 			continue
 		}
 		at := filepath.Join(dir, "mount")
+		if answers(at) != nil {
+			continue
+		}
 		var fs unix.Statfs_t
 		if mounted, err := mountinfo.Mounted(at); err == nil && mounted {
 			return Mounted{Dir: at, ReadOnly: unix.Statfs(at, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0}, true

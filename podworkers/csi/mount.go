@@ -34,12 +34,12 @@ type Mounted struct {
 //
 // Upstream: pkg/volume/util/operationexecutor/operation_generator.go GenerateMountVolumeFunc.
 func (m *Manager) Mount(ctx context.Context, r *Request) (Mounted, error) {
-	object, err := m.objects.get(ctx, r.Driver)
+	object, err := m.object(ctx, r.Driver)
 	if err != nil {
 		return Mounted{}, err
 	}
 	if err := r.check(object); err != nil {
-		return Mounted{}, err
+		return Mounted{}, failedAt(r.steps().check, err)
 	}
 	var attachment map[string]string
 	if !r.ephemeral() {
@@ -59,26 +59,31 @@ func (m *Manager) Mount(ctx context.Context, r *Request) (Mounted, error) {
 }
 
 func (m *Manager) mountLocked(ctx context.Context, r *Request, object *storagev1.CSIDriver, attachment map[string]string) (Mounted, error) {
+	steps := r.steps()
 	if err := m.exclusive(r); err != nil {
-		return Mounted{}, err
+		return Mounted{}, failedAt(steps.check, err)
 	}
-	conn, can, err := m.dial(ctx, r.Driver)
+	conn, err := m.open(r.Driver)
 	if err != nil {
-		return Mounted{}, err
+		return Mounted{}, r.absent(err)
 	}
 	defer conn.Close()
+	can, err := conn.capabilities(ctx)
+	if err != nil {
+		return Mounted{}, failedAt(steps.stage, err)
+	}
 	if !r.ephemeral() {
 		m.mu.Lock()
 		m.inUse[r.id()] = true
 		m.mu.Unlock()
 		if can.stage() {
 			if err := m.stage(ctx, conn, can, r, attachment); err != nil {
-				return Mounted{}, err
+				return Mounted{}, failedAt(steps.stage, err)
 			}
 		}
 	}
 	if err := m.publish(ctx, conn, can, r, object, attachment); err != nil {
-		return Mounted{}, err
+		return Mounted{}, failedAt(steps.publish, err)
 	}
 	mounted := Mounted{
 		ReadOnly: r.ReadOnly, Ownership: r.wantsOwnership(object, can),
@@ -154,7 +159,7 @@ func (m *Manager) stage(ctx context.Context, conn *connection, can capabilities,
 		if isFinal(err) && !left {
 			err = errors.Join(err, m.forgetStaged(r, at))
 		}
-		return fmt.Errorf("stage the volume on the node: %w", err)
+		return err
 	}
 	m.mu.Lock()
 	m.staged[r.id()] = at.staging
@@ -213,7 +218,7 @@ func (m *Manager) publish(ctx context.Context, conn *connection, can capabilitie
 			err = errors.Join(err, removeMount(at.target))
 		}
 	}
-	return fmt.Errorf("publish the volume to the pod: %w", err)
+	return err
 }
 
 func makeDirs(dirs ...string) error {

@@ -119,9 +119,10 @@ func (r *Request) check(object *storagev1.CSIDriver) error {
 	case object == nil && !r.ephemeral():
 		return nil // what is not told is no obstacle for these
 	case object == nil:
-		return fmt.Errorf("volume mode %q not supported by driver %s (no CSIDriver object)", r.Lifecycle, r.Driver)
+		return fmt.Errorf("%s: mounter.SetupAt failed to check volume lifecycle mode: volume mode %q not supported by driver %s (no CSIDriver object)", pluginName, r.Lifecycle, r.Driver)
 	case !slices.Contains(object.Spec.VolumeLifecycleModes, r.Lifecycle):
-		return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)", r.Lifecycle, r.Driver, object.Spec.VolumeLifecycleModes)
+		return fmt.Errorf("%s: mounter.SetupAt failed to check volume lifecycle mode: volume mode %q not supported by driver %s (only supports %q)",
+			pluginName, r.Lifecycle, r.Driver, object.Spec.VolumeLifecycleModes)
 	}
 	return nil
 }
@@ -219,7 +220,8 @@ func (m *Manager) secret(ctx context.Context, ref *corev1.SecretReference, field
 	}
 	secret, err := m.opts.Secret(ctx, ref.Namespace, ref.Name)
 	if err != nil {
-		return nil, fmt.Errorf("fetching %s %s/%s failed: %w", field, ref.Namespace, ref.Name, err)
+		return nil, fmt.Errorf("fetching %s %s/%s failed: %s: failed to find the secret %s in the namespace %s with error: %w",
+			field, ref.Namespace, ref.Name, pluginName, ref.Name, ref.Namespace, err)
 	}
 	for key, value := range secret.Data {
 		values[key] = string(value)

@@ -41,26 +41,6 @@ func checkMode(pod *corev1.Pod, name string, pv *corev1.PersistentVolume) error 
 	return nil
 }
 
-// mappingError is why a pod cannot have a block volume.
-type mappingError struct{ error }
-
-func (e mappingError) Unwrap() error { return e.error }
-
-func isMapping(err error) bool {
-	_, is := errors.AsType[mappingError](err)
-	return is
-}
-
-// Reason is that of the event of an error of Mount.
-//
-// Upstream: pkg/kubelet/events/event.go
-func (m *Manager) Reason(err error) string {
-	if isMapping(err) {
-		return "FailedMapVolume"
-	}
-	return "FailedMount"
-}
-
 // ContainerDevices returns the block devices of the container's volumeDevices for the runtime.
 //
 // Upstream: pkg/kubelet/kubelet_pods.go makeBlockVolumes.
@@ -107,29 +87,51 @@ func (m *Manager) letGo(uid types.UID) {
 	}
 }
 
-// mapBlock gives the pod the device of a PersistentVolume.
-func (m *Manager) mapBlock(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, pv *corev1.PersistentVolume, readOnly bool) error {
-	var err error
+// mapBlock gives the pod the device of a PersistentVolume, and tells of it.
+//
+// Upstream: pkg/volume/util/operationexecutor/operation_generator.go GenerateMapVolumeFunc.
+func (m *Manager) mapBlock(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, pv *corev1.PersistentVolume, readOnly bool) (err error) {
+	plugins := filepath.Join(filepath.Dir(m.opts.PodsDir), "plugins")
+	var kind, global string
 	switch {
 	case pv.Spec.CSI != nil:
+		kind, global = "kubernetes.io~csi", filepath.Join(plugins, "kubernetes.io/csi/volumeDevices", pv.Name, "dev")
 		err = m.mountCSI(ctx, pod, v, csi.Persistent(pod, pv, readOnly))
 	case pv.Spec.Local != nil:
-		err = m.mapLocal(pod, v.Name, pv, readOnly)
+		kind = localPlugin
+		global = filepath.Join(plugins, kind, "volumeDevices", pv.Name)
+		err = m.mapLocal(ctx, pod, v.Name, pv, readOnly)
 	default:
 		err = fmt.Errorf("PersistentVolume %s: this kubelet knows no block volumes of kind %s", pv.Name, memberName(pv.Spec.PersistentVolumeSource))
 	}
-	if err != nil {
-		return mappingError{err}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return failed(deviceLookupFailed, pv.Name, err)
+	case err != nil:
+		return failed(mapFailed, pv.Name, err)
+	case m.opts.Events == nil:
+		return nil
+	}
+	for _, where := range [][2]string{{"globalMapPath", global}, {"volumeMapPath", filepath.Join(m.podDir(pod.UID), "volumeDevices", kind)}} {
+		m.opts.Events.Eventf(pod, corev1.EventTypeNormal, "SuccessfulMountVolume", "MapVolume.MapPodDevice succeeded for volume %q %s %q", pv.Name, where[0], where[1])
 	}
 	return nil
 }
 
 // mapLocal links a block device of the node to the pod.
-func (m *Manager) mapLocal(pod *corev1.Pod, name string, pv *corev1.PersistentVolume, readOnly bool) error {
+func (m *Manager) mapLocal(ctx context.Context, pod *corev1.Pod, name string, pv *corev1.PersistentVolume, readOnly bool) error {
+	unlock, err := m.lockLocal(ctx, pv.Spec.Local.Path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := m.exclusive(pod, pv); err != nil {
+		return failed(setUpDeviceFailed, pv.Name, err)
+	}
 	if err := csi.CheckDevice(pv.Spec.Local.Path); err != nil {
 		return err
 	}
-	link := filepath.Join(m.podDir(pod.UID), "volumeDevices", "kubernetes.io~local-volume", pv.Name)
+	link := filepath.Join(m.podDir(pod.UID), "volumeDevices", localPlugin, pv.Name)
 	if err := csi.Link(pv.Spec.Local.Path, link); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	helpers "k8s.io/component-helpers/storage/volume"
 
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
@@ -81,10 +81,10 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 	}
 	pv, readOnly, err := m.claimed(ctx, pod, v)
 	if err != nil {
-		return err
+		return unprocessed{err}
 	}
 	if err := m.mountVolume(ctx, pod, v, pv, readOnly); err != nil {
-		return err
+		return failed(setUpFailed, pv.Name, err)
 	}
 	m.noteGroup(pod.UID, v.Name, pv)
 	return nil
@@ -92,6 +92,9 @@ func (m *Manager) mountElsewhere(ctx context.Context, pod *corev1.Pod, v *corev1
 
 // mountVolume mounts a PersistentVolume.
 func (m *Manager) mountVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, pv *corev1.PersistentVolume, readOnly bool) error {
+	if err := checkAffinity(pv, m.opts.Node()); err != nil {
+		return err
+	}
 	if isBlock(pv) { // part: block volumes, podworkers/volumes/block.go
 		return m.mapBlock(ctx, pod, v, pv, readOnly)
 	}
@@ -99,7 +102,10 @@ func (m *Manager) mountVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Vo
 	case source.CSI != nil:
 		return m.mountCSI(ctx, pod, v, csi.Persistent(pod, pv, readOnly))
 	case source.HostPath != nil:
-		if err := checkHostPath(source.HostPath); err != nil {
+		if len(pv.Spec.MountOptions) > 0 {
+			return failed(optionsFailed, pv.Name, errors.New("mount options are not supported for this volume type"))
+		}
+		if err := m.mountHostPath(ctx, source.HostPath); err != nil {
 			return err
 		}
 		m.put(pod.UID, v.Name, place{dir: source.HostPath.Path, readOnly: readOnly})
@@ -185,7 +191,7 @@ func (m *Manager) volumeOf(ctx context.Context, pod *corev1.Pod, claim string, e
 	if err != nil {
 		return nil, fmt.Errorf("failed to fetch PV %s from API server: %w", pvc.Spec.VolumeName, err)
 	}
-	return pv, checkVolume(pvc, pv, m.opts.Node())
+	return pv, checkVolume(pvc, pv)
 }
 
 // checkClaim tells why a claim cannot be used.
@@ -203,25 +209,25 @@ func checkClaim(pod *corev1.Pod, pvc *corev1.PersistentVolumeClaim, ephemeral bo
 	return nil
 }
 
-// checkVolume tells why a claim's volume cannot be used on the node.
-func checkVolume(pvc *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, node *corev1.Node) error {
+// checkVolume tells why a volume is not the claim's.
+func checkVolume(pvc *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) error {
 	ref := pv.Spec.ClaimRef
 	switch {
 	case ref == nil:
 		return fmt.Errorf("found PV object %s but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim", pv.Name)
 	case ref.UID != pvc.UID:
 		return fmt.Errorf("found PV object %s but its pv.Spec.ClaimRef.UID %s does not point to claim.UID %s", pv.Name, ref.UID, pvc.UID)
-	case pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil:
-		return nil
-	}
-	terms, err := nodeaffinity.NewNodeSelector(pv.Spec.NodeAffinity.Required)
-	if err != nil {
-		return fmt.Errorf("PV %s has a node affinity that cannot be understood: %w", pv.Name, err)
-	}
-	if !terms.Match(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name, Labels: node.Labels}}) {
-		return fmt.Errorf("PV %s has node affinity that node %s does not match", pv.Name, node.Name)
 	}
 	return nil
+}
+
+// checkAffinity tells why a volume cannot be used on the node.
+func checkAffinity(pv *corev1.PersistentVolume, node *corev1.Node) error {
+	what := affinityFailed
+	if isBlock(pv) {
+		what = deviceAffinityFailed
+	}
+	return failed(what, pv.Name, helpers.CheckNodeAffinity(pv, node.Labels))
 }
 
 // mountCSI has the volume's driver mount it.
@@ -230,7 +236,7 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 		return fmt.Errorf("CSI volumes: %w", objects.ErrStandalone)
 	}
 	r.Volume = v.Name
-	stands := m.stands(pod, v) // which an earlier kubelet gave to the group
+	stands := m.stands(ctx, pod, v) // which an earlier kubelet gave to the group
 	mounted, err := m.opts.CSI.Mount(ctx, r)
 	if err != nil {
 		return err
@@ -247,7 +253,11 @@ func (m *Manager) mountCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 	if mounted.Expands && v.CSI == nil { // part: volume expansion, podworkers/volumes/expand.go
 		p.growth = &growth{request: r, next: time.Now().Add(growthPeriod)}
 		if err := m.grow(ctx, pod, v, p.growth); err != nil {
-			return fmt.Errorf("MountVolume.Setup failed while expanding volume: %w", err)
+			what := expansionFailed
+			if r.Block {
+				what = mapExpansionFailed
+			}
+			return failed(what, r.Name, err)
 		}
 	}
 	return m.hold(pod.UID, v.Name, p)

@@ -91,7 +91,7 @@ func TestClaims(t *testing.T) {
 		"of another claim": {func(c *cluster) { c.volume.Spec.ClaimRef.UID = "x" }, "does not point to claim.UID"},
 		"block":            {func(c *cluster) { c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock) }, "no block volumes of kind hostPath"},
 		"here":             {func(c *cluster) { c.volume.Spec.NodeAffinity = zone("a") }, ""},
-		"elsewhere":        {func(c *cluster) { c.volume.Spec.NodeAffinity = zone("b") }, "node affinity"},
+		"elsewhere":        {func(c *cluster) { c.volume.Spec.NodeAffinity = zone("b") }, "no matching NodeSelectorTerms"},
 		"of a kind that is not built": {func(c *cluster) {
 			c.volume.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{ISCSI: &corev1.ISCSIPersistentVolumeSource{}}
 		}, "volumes of kind iscsi are not supported"},

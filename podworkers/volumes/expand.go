@@ -111,6 +111,7 @@ func (m *Manager) grow(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, g
 		return m.expansionFailed(ctx, claim, todo, g, err)
 	}
 	g.size = todo.size
+	m.stuck.Delete(g.request.Name)
 	m.growthEvent(pod, claim, corev1.EventTypeNormal, eventResized, "MountVolume.NodeExpandVolume succeeded for volume %q %s", pv.Name, pod.Spec.NodeName)
 	if todo.written {
 		return nil
@@ -146,6 +147,8 @@ func expansionOf(claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolum
 }
 
 // expansionFailed writes to the claim what the driver's answer means for it. It returns the error unless another try is useless.
+//
+// Upstream: pkg/volume/util/operationexecutor/node_expander.go expandOnPlugin.
 func (m *Manager) expansionFailed(ctx context.Context, claim *corev1.PersistentVolumeClaim, todo expansion, g *growth, err error) error {
 	if errors.Is(err, csi.ErrCannotExpand) && !todo.tracked {
 		g.size = todo.size
@@ -154,7 +157,9 @@ func (m *Manager) expansionFailed(ctx context.Context, claim *corev1.PersistentV
 	final, infeasible, inUse := csi.ExpansionError(err)
 	if final && todo.tracked {
 		stage := corev1.PersistentVolumeClaimNodeResizeInProgress
-		if infeasible {
+		// A user who asks for another size after it had failed means to recover from that. The controller sees to it once this size is given up.
+		_, before := m.stuck.LoadOrStore(g.request.Name, true)
+		if infeasible || before && claim.Spec.Resources.Requests.Storage().Cmp(todo.size) != 0 {
 			stage = corev1.PersistentVolumeClaimNodeResizeInfeasible
 		}
 		if _, markErr := m.setResize(ctx, claim, stage, err, false); markErr != nil {

@@ -3,8 +3,12 @@ package volumes
 import (
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"minikubelet/podworkers/csi"
 )
 
 // TestExpansionOf: when a volume grows, and to what, by what its claim says and what this node has of it.
@@ -61,6 +65,40 @@ func TestExpansionOf(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+// TestRecovery: a size that the driver does not give is tried on, and is infeasible once the user asks for another.
+func TestRecovery(t *testing.T) {
+	c := bound(corev1.PersistentVolumeSource{})
+	m, _ := withClaims(t, c)
+	g := &growth{request: &csi.Request{Name: "pv"}}
+	todo := expansion{needed: true, size: resource.MustParse("2Gi"), tracked: true}
+	stage := func(size string, answer codes.Code) corev1.ClaimResourceStatus {
+		t.Helper()
+		c.claim.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
+		if err := m.expansionFailed(t.Context(), c.claim, todo, g, status.Error(answer, "no")); err == nil {
+			t.Error("it is not tried again")
+		}
+		return c.claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
+	}
+	for _, step := range []struct {
+		size   string
+		answer codes.Code
+		want   corev1.ClaimResourceStatus
+	}{
+		{"1Gi", codes.Unavailable, ""}, // which is not final
+		{"1Gi", codes.Internal, corev1.PersistentVolumeClaimNodeResizeInProgress},
+		{"2Gi", codes.Internal, corev1.PersistentVolumeClaimNodeResizeInProgress},
+		{"1Gi", codes.Internal, corev1.PersistentVolumeClaimNodeResizeInfeasible},
+	} {
+		if got := stage(step.size, step.answer); got != step.want {
+			t.Errorf("%s asked for, the driver says %v: the claim is %q, want %q", step.size, step.answer, got, step.want)
+		}
+	}
+	again := New(m.opts)
+	if err := again.expansionFailed(t.Context(), c.claim, todo, g, status.Error(codes.OutOfRange, "never")); err == nil || c.claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage] != corev1.PersistentVolumeClaimNodeResizeInfeasible {
+		t.Errorf("the driver says never: %v", c.claim.Status)
 	}
 }
 

@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 )
+
+// mountHostPath makes or checks the host's path, if its file system answers.
+func (m *Manager) mountHostPath(ctx context.Context, h *corev1.HostPathVolumeSource) error {
+	if h.Type != nil && *h.Type != corev1.HostPathUnset {
+		if err := m.files.answers(ctx, h.Path); err != nil {
+			return err
+		}
+	}
+	return checkHostPath(h)
+}
 
 // checkHostPath makes or checks the host's path as its type says.
 //

@@ -2,9 +2,11 @@ package volumes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -21,6 +23,17 @@ import (
 // Upstream: pkg/volume/local/local.go SetUpAt.
 func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, pv *corev1.PersistentVolume, readOnly bool) error {
 	source := pv.Spec.Local.Path
+	if err := m.files.answers(ctx, source); err != nil {
+		return fmt.Errorf("local volume: %w", err)
+	}
+	unlock, err := m.lockLocal(ctx, source)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := m.exclusive(pod, pv); err != nil {
+		return err
+	}
 	info, err := os.Stat(source)
 	if err != nil {
 		return fmt.Errorf("local volume: %w", err)
@@ -35,15 +48,10 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	if readOnly {
 		flags |= unix.MS_RDONLY
 	}
-	dir := filepath.Join(m.podDir(pod.UID), "volumes", "kubernetes.io~local-volume", pv.Name)
+	dir := filepath.Join(m.podDir(pod.UID), "volumes", localPlugin, pv.Name)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	unlock, err := m.lockLocal(ctx, source)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	made, err := bind(source, dir, flags)
 	if err != nil {
 		return err
@@ -57,6 +65,27 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
 	return nil
 }
+
+// exclusive refuses a local volume for one pod alone that another pod has. Callers have locked it.
+//
+// Upstream: pkg/kubelet/volumemanager/cache/actual_state_of_world.go IsVolumeMountedElsewhere.
+func (m *Manager) exclusive(pod *corev1.Pod, pv *corev1.PersistentVolume) error {
+	if !slices.Equal(pv.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}) {
+		return nil
+	}
+	all, err := filepath.Glob(filepath.Join(m.opts.PodsDir, "*", "volume*", localPlugin, pv.Name))
+	if err != nil {
+		return err
+	}
+	own := m.podDir(pod.UID) + string(filepath.Separator)
+	if slices.ContainsFunc(all, func(at string) bool { return !strings.HasPrefix(at, own) }) {
+		return errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+	}
+	return nil
+}
+
+// localPlugin is the directory name of local volumes.
+const localPlugin = "kubernetes.io~local-volume"
 
 // lockLocal waits while another pod gets the local volume of this path: of two that come at once one must be the first, and the other
 // must find the files as they are then. The function that it returns lets the next pod go on.

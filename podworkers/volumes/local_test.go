@@ -106,6 +106,30 @@ func TestLocalGroupAtOnce(t *testing.T) {
 	}
 }
 
+// TestLocalForOnePod needs root. A local volume that is for one pod alone is not given to another while one has it.
+func TestLocalForOnePod(t *testing.T) {
+	m, c, _, _ := localVolume(t, 0)
+	c.volume.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}
+	for range 2 {
+		if err := m.Mount(t.Context(), grouped("uid-1", 11)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const refused = `failed for volume "pv" : volume uses the ReadWriteOncePod access mode and is already in use by another pod`
+	wantEvents(t, m, grouped("uid-2", 11), "Warning FailedMount MountVolume.SetUp "+refused)
+	c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
+	device, _ := blockPod(false)
+	device.UID = "uid-2"
+	wantEvents(t, m, device, "Warning FailedMapVolume MapVolume.SetUpDevice "+refused)
+	c.volume.Spec.VolumeMode = nil
+	if err := m.Unmount(t.Context(), "uid-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Mount(t.Context(), grouped("uid-2", 11)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLocalMountOptions needs root. The options of a PersistentVolume count, and those of the file system that the directory is on
 // are not lost.
 func TestLocalMountOptions(t *testing.T) {

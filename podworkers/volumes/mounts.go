@@ -24,7 +24,7 @@ import (
 // Of an image volume it says which image and what of it; the rest is the runtime's own matter.
 //
 // Upstream: pkg/kubelet/kubelet_pods.go makeMounts.
-func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.Container, vars map[string]string) ([]*runtimeapi.Mount, error) {
+func (m *Manager) ContainerMounts(ctx context.Context, pod *corev1.Pod, c *corev1.Container, vars map[string]string) ([]*runtimeapi.Mount, error) {
 	var mounts []*runtimeapi.Mount
 	for i := range c.VolumeMounts {
 		vm := &c.VolumeMounts[i]
@@ -32,7 +32,7 @@ func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.
 		if v == nil {
 			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.Name)
 		}
-		mount, err := m.containerMount(pod, c, i, v, vars)
+		mount, err := m.containerMount(ctx, pod, c, i, v, vars)
 		if err != nil {
 			return nil, fmt.Errorf("container %s, volumeMounts[%d] (%s): %w", c.Name, i, vm.Name, err)
 		}
@@ -41,7 +41,7 @@ func (m *Manager) ContainerMounts(_ context.Context, pod *corev1.Pod, c *corev1.
 	return mounts, nil
 }
 
-func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, vars map[string]string) (*runtimeapi.Mount, error) {
+func (m *Manager) containerMount(ctx context.Context, pod *corev1.Pod, c *corev1.Container, index int, v *corev1.Volume, vars map[string]string) (*runtimeapi.Mount, error) {
 	vm := &c.VolumeMounts[index]
 	mount := &runtimeapi.Mount{HostPath: m.dir(pod.UID, v), ContainerPath: vm.MountPath, Readonly: vm.ReadOnly || written(v), SelinuxRelabel: v.HostPath == nil}
 	if p, ok := m.placed(pod.UID, v.Name); ok {
@@ -77,7 +77,10 @@ func (m *Manager) containerMount(pod *corev1.Pod, c *corev1.Container, index int
 	if sub == "" || v.Image != nil {
 		return mount, nil
 	}
-	held, err := m.bindSubPath(pod, c, index, v, sub)
+	held := ""
+	if err = m.files.answers(ctx, mount.HostPath); err == nil {
+		held, err = m.bindSubPath(pod, c, index, v, sub)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("subPath %q: %w", sub, err)
 	}

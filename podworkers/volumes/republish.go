@@ -2,7 +2,6 @@ package volumes
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,7 +50,7 @@ func (m *Manager) askAgain(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 		case err == nil:
 			m.caughtUp(ctx, pod, v)
 		case ctx.Err() == nil && limited.Err() != context.Canceled:
-			m.fellBehind(ctx, pod, v, fmt.Errorf("publish the volume again: %w", err), time.Since(start))
+			m.fellBehind(ctx, pod, v, failed(setUpFailed, p.csi.Name, err), time.Since(start))
 		}
 	})
 }

@@ -3,7 +3,6 @@ package volumes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
 )
 
@@ -74,7 +74,7 @@ func (m *Manager) stood(uid types.UID, name string) bool {
 }
 
 // stands tells whether containers can use the volume as it is.
-func (m *Manager) stands(pod *corev1.Pod, v *corev1.Volume) bool {
+func (m *Manager) stands(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) bool {
 	stood := m.stood(pod.UID, v.Name)
 	switch dir := m.dir(pod.UID, v); kindOf(v) {
 	case "configMap", "secret", "downwardAPI", "projected":
@@ -88,7 +88,7 @@ func (m *Manager) stands(pod *corev1.Pod, v *corev1.Volume) bool {
 		if !stood || m.opts.CSI == nil {
 			return false
 		}
-		_, ok := m.opts.CSI.Standing(pod.UID, v.Name)
+		_, ok := m.standingCSI(ctx, pod, v)
 		return ok
 	}
 	return stood
@@ -97,7 +97,7 @@ func (m *Manager) stands(pod *corev1.Pod, v *corev1.Volume) bool {
 // refresh mounts a volume, or brings one up to date that stands. Errors of the latter are told and not returned.
 func (m *Manager) refresh(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
 	start := time.Now()
-	if !m.stands(pod, v) {
+	if !m.stands(ctx, pod, v) {
 		err := m.mount(ctx, pod, v)
 		m.metrics.mounted(pod.UID, v, start, err, err == nil)
 		if err == nil {
@@ -122,7 +122,7 @@ func (m *Manager) refresh(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		return err
 	}
 	if kindOf(v) == "elsewhere" {
-		err = errors.Join(err, m.placeAsItIs(pod, v))
+		err = errors.Join(err, m.placeAsItIs(ctx, pod, v))
 	}
 	m.fellBehind(ctx, pod, v, err, time.Since(start))
 	return nil
@@ -169,16 +169,9 @@ func (m *Manager) fellBehind(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 		return
 	}
 	klog.FromContext(ctx).Error(err, "Volume cannot be brought up to date, the pod goes on with it as it stands", "volume", v.Name)
-	if m.opts.Events != nil && !errors.Is(err, objects.ErrNotIssued) {
-		m.opts.Events.Event(pod, corev1.EventTypeWarning, m.Reason(err), setUpFailed(v, err).Error())
+	if !errors.Is(err, objects.ErrNotIssued) {
+		m.tell(ctx, pod, []unmounted{{v.Name, err}})
 	}
-}
-
-func setUpFailed(v *corev1.Volume, err error) error {
-	if isMapping(err) {
-		return fmt.Errorf("MapVolume.MapPodDevice failed for volume %q : %w", v.Name, err)
-	}
-	return fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
 }
 
 // nextRefresh is when the first of the pod's volumes that are behind is to be tried again, zero for never.
@@ -196,12 +189,17 @@ func (m *Manager) nextRefresh(uid types.UID) time.Time {
 	return first
 }
 
+// standingCSI finds a volume that a CSI driver published to the pod for an earlier kubelet, if its file system answers.
+func (m *Manager) standingCSI(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (csi.Mounted, bool) {
+	return m.opts.CSI.Standing(pod.UID, v.Name, func(path string) error { return m.files.answers(ctx, path) })
+}
+
 // placeAsItIs lets containers use a volume that a CSI driver published to the pod for an earlier kubelet.
-func (m *Manager) placeAsItIs(pod *corev1.Pod, v *corev1.Volume) error {
+func (m *Manager) placeAsItIs(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
 	if _, ok := m.placed(pod.UID, v.Name); ok {
 		return nil
 	}
-	s, ok := m.opts.CSI.Standing(pod.UID, v.Name)
+	s, ok := m.standingCSI(ctx, pod, v)
 	if !ok {
 		return nil
 	}

@@ -50,6 +50,8 @@ type Manager struct {
 	opts    Options
 	metrics *metrics
 	locals  sync.Map // of the path of a local volume that a pod gets just now: a channel that is closed when it has it
+	files   filesystems
+	stuck   sync.Map // names of PersistentVolumes that a driver would not give the size that was last asked for
 
 	mu       sync.Mutex
 	places   map[types.UID]map[string]place // of volumes of claims and CSI drivers, by pod and name
@@ -104,23 +106,30 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 }
 
 // Mount mounts the volumes that containers of the pod use. It is called at each sync: a volume whose content changed is updated,
-// others stay. It returns errors only of volumes that never stood, and names them.
+// others stay. It returns errors only of volumes that never stood, and tells of them.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
+	var missing []unmounted
 	m.metrics.begin(pod.UID)
 	for _, v := range used(pod) {
 		if err := m.refresh(ctx, pod, v); err != nil {
-			errs = append(errs, setUpFailed(v, err))
+			errs, missing = append(errs, err), append(missing, unmounted{v.Name, err})
 		}
 	}
+	m.tell(ctx, pod, missing)
 	return errors.Join(errs...)
 }
 
+// mount mounts a volume, or brings it up to date. Its errors name the volume.
 func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
+	return failed(setUpFailed, v.Name, m.mountKind(ctx, pod, v))
+}
+
+func (m *Manager) mountKind(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
 	dir := m.dir(pod.UID, v)
 	switch kindOf(v) {
 	case "hostPath":
-		return checkHostPath(v.HostPath)
+		return m.mountHostPath(ctx, v.HostPath)
 	case "emptyDir":
 		return m.mountEmptyDir(pod, v.EmptyDir, dir)
 	case "elsewhere":
