@@ -60,8 +60,9 @@ type Options struct {
 	ManifestURL        string
 	ManifestURLHeader  http.Header
 	HTTPCheckFrequency time.Duration
-	// Events take what is wrong with manifests, on the node.
+	// Events take what is wrong with manifests, on the node. Node refers to it; by default by its name alone.
 	Events record.EventRecorder
+	Node   func() *corev1.ObjectReference
 }
 
 // Config merges the sources.

@@ -208,5 +208,8 @@ func (c *Config) manifestEvent(message string) {
 		return
 	}
 	node := &corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: string(c.opts.NodeName)}
+	if c.opts.Node != nil {
+		node = c.opts.Node()
+	}
 	c.opts.Events.Event(node, corev1.EventTypeWarning, "FailedStaticPodManifest", message)
 }

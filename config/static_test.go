@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -323,3 +324,31 @@ func TestRedirectIntoTheClear(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestManifestEvent: what is wrong with a manifest is told of the node as it is known now.
+func TestManifestEvent(t *testing.T) {
+	var about []*corev1.ObjectReference
+	c, err := New(Options{NodeName: "n", ManifestPath: t.TempDir(), Events: told(func(object runtime.Object) {
+		about = append(about, object.(*corev1.ObjectReference))
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.manifestEvent("wrong")
+	c.opts.Node = func() *corev1.ObjectReference { return &corev1.ObjectReference{Kind: "Node", Name: "n", UID: "uid"} }
+	c.manifestEvent("wrong")
+	if len(about) != 2 || about[0].Name != "n" || about[1].UID != "uid" {
+		t.Errorf("told of %v", about)
+	}
+}
+
+// told is a recorder that says what events are about.
+type told func(runtime.Object)
+
+func (f told) Event(object runtime.Object, _, _, _ string) { f(object) }
+
+func (f told) Eventf(object runtime.Object, _, _, _ string, _ ...any) { f(object) }
+
+func (f told) AnnotatedEventf(object runtime.Object, _ map[string]string, _, _, _ string, _ ...any) {
+	f(object)
+}

@@ -77,7 +77,7 @@ func newCore(ctx context.Context, b *base) (*core, error) {
 		Pods: b.api.nodePods, NodeSynced: n.Synced(), NodeName: types.NodeName(s.NodeName),
 		ManifestPath: s.StaticPodPath, FileCheckFrequency: s.FileCheckFrequency.Duration,
 		ManifestURL: s.StaticPodURL, ManifestURLHeader: s.StaticPodURLHeader, HTTPCheckFrequency: s.HTTPCheckFrequency.Duration,
-		Events: b.events,
+		Events: b.events, Node: n.Ref,
 	})
 	if err != nil {
 		return nil, err
