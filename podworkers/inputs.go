@@ -101,18 +101,6 @@ func (in podInputs) Verdict(containerID string) plan.Verdict {
 	return plan.Verdict{Started: ended && started}
 }
 
-// current returns what the runtime has of the pod. Where it cannot tell, no step is made, and the pod is told; a runtime that is away
-// is the node's trouble.
-//
-// Upstream: pkg/kubelet/pod_workers.go podWorkerLoop.
-func (w *worker) current(ctx context.Context, pod *corev1.Pod) (*cri.PodStatus, error) {
-	observed, err := w.opts.Cache.Current(ctx, pod)
-	if err != nil && ctx.Err() == nil && !cri.IsUnavailable(err) {
-		w.opts.Events.Eventf(pod, corev1.EventTypeWarning, "FailedSync", "error determining status: %v", err)
-	}
-	return observed, err
-}
-
 // statusInputs collects what the pod's status is computed from.
 func (w *worker) statusInputs(pod *corev1.Pod, observed *cri.PodStatus) status.Inputs {
 	in := status.Inputs{
