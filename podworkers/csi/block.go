@@ -162,7 +162,7 @@ func (m *Manager) Unmap(ctx context.Context, link string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := m.locks.take(ctx, d.id())
+	unlock, err := m.locks.Take(ctx, d.id())
 	if err != nil {
 		return err
 	}

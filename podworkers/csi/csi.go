@@ -80,7 +80,7 @@ type Options struct {
 type Manager struct {
 	opts    Options
 	objects objects.Informer // CSIDriver objects
-	locks   locks            // one per volume: what is done to it is done one after the other
+	locks   Locks            // one per volume: what is done to it is done one after the other
 
 	nodeMu sync.Mutex // serialises changes of the node's objects
 
@@ -105,7 +105,7 @@ func (v volumeID) unique() corev1.UniqueVolumeName {
 // New returns a Manager that knows the volumes that an earlier kubelet left, as far as its records can be read.
 func New(opts Options) *Manager {
 	m := &Manager{
-		opts: opts, locks: locks{held: map[volumeID]*lock{}},
+		opts:    opts,
 		drivers: map[string]driver{}, staged: map[volumeID]string{}, inUse: map[volumeID]bool{}, wanted: map[volumeID]map[types.UID]bool{},
 		waiting: map[types.UID][]string{},
 	}
@@ -166,40 +166,21 @@ func (m *Manager) pluginDir() string { return filepath.Join(m.opts.RootDir, "plu
 
 func (m *Manager) podsDir() string { return filepath.Join(m.opts.RootDir, "pods") }
 
-// locks are locks by volume.
-type locks struct {
-	mu   sync.Mutex
-	held map[volumeID]*lock
-}
+// Locks are locks by what they are of. The zero value is ready.
+type Locks struct{ held sync.Map } // of what is locked: a channel that is closed when it is free
 
-type lock struct {
-	free  chan struct{} // holds one token while the lock is free
-	users int
-}
-
-// take waits for a volume's lock, and returns what gives it back; an error if ctx ends before.
-func (l *locks) take(ctx context.Context, v volumeID) (release func(), err error) {
-	l.mu.Lock()
-	k := l.held[v]
-	if k == nil {
-		k = &lock{free: make(chan struct{}, 1)}
-		k.free <- struct{}{}
-		l.held[v] = k
-	}
-	k.users++
-	l.mu.Unlock()
-	leave := func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if k.users--; k.users == 0 {
-			delete(l.held, v)
+// Take waits until something is free, and returns what gives it back; an error if ctx ends before.
+func (l *Locks) Take(ctx context.Context, what any) (release func(), err error) {
+	mine := make(chan struct{})
+	for {
+		other, busy := l.held.LoadOrStore(what, mine)
+		if !busy {
+			return func() { l.held.Delete(what); close(mine) }, nil
 		}
-	}
-	select {
-	case <-k.free:
-		return func() { k.free <- struct{}{}; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, fmt.Errorf("wait for others who use volume %s: %w", v.handle, ctx.Err())
+		select {
+		case <-other.(chan struct{}):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for others who use volume %v: %w", what, ctx.Err())
+		}
 	}
 }

@@ -18,7 +18,7 @@ var ErrCannotExpand = errors.New("NodeExpand is not supported by the CSI driver"
 //
 // Upstream: pkg/volume/csi/expander.go nodeExpandWithClient.
 func (m *Manager) Expand(ctx context.Context, r *Request, size int64) error {
-	release, err := m.locks.take(ctx, r.id())
+	release, err := m.locks.Take(ctx, r.id())
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (m *Manager) Mount(ctx context.Context, r *Request) (Mounted, error) {
 			}
 		}
 	}
-	release, err := m.locks.take(ctx, r.id())
+	release, err := m.locks.Take(ctx, r.id())
 	if err != nil {
 		return Mounted{}, err
 	}

@@ -28,7 +28,7 @@ func (m *Manager) Unmount(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	release, err := m.locks.take(ctx, d.id())
+	release, err := m.locks.Take(ctx, d.id())
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (m *Manager) Sweep(ctx context.Context) error {
 }
 
 func (m *Manager) unstage(ctx context.Context, v volumeID) error {
-	release, err := m.locks.take(ctx, v)
+	release, err := m.locks.Take(ctx, v)
 	if err != nil {
 		return err
 	}

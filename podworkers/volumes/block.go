@@ -120,7 +120,7 @@ func (m *Manager) mapBlock(ctx context.Context, pod *corev1.Pod, v *corev1.Volum
 
 // mapLocal links a block device of the node to the pod.
 func (m *Manager) mapLocal(ctx context.Context, pod *corev1.Pod, name string, pv *corev1.PersistentVolume, readOnly bool) error {
-	unlock, err := m.lockLocal(ctx, pv.Spec.Local.Path)
+	unlock, err := m.locals.Take(ctx, pv.Spec.Local.Path)
 	if err != nil {
 		return err
 	}

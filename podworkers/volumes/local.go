@@ -26,7 +26,7 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	if err := m.files.answers(ctx, source); err != nil {
 		return fmt.Errorf("local volume: %w", err)
 	}
-	unlock, err := m.lockLocal(ctx, source)
+	unlock, err := m.locals.Take(ctx, source)
 	if err != nil {
 		return err
 	}
@@ -86,23 +86,6 @@ func (m *Manager) exclusive(pod *corev1.Pod, pv *corev1.PersistentVolume) error 
 
 // localPlugin is the directory name of local volumes.
 const localPlugin = "kubernetes.io~local-volume"
-
-// lockLocal waits while another pod gets the local volume of this path: of two that come at once one must be the first, and the other
-// must find the files as they are then. The function that it returns lets the next pod go on.
-func (m *Manager) lockLocal(ctx context.Context, path string) (unlock func(), err error) {
-	mine := make(chan struct{})
-	for {
-		other, busy := m.locals.LoadOrStore(path, mine)
-		if !busy {
-			return func() { m.locals.Delete(path); close(mine) }, nil
-		}
-		select {
-		case <-other.(chan struct{}):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("local volume: wait for another pod's mount: %w", ctx.Err())
-		}
-	}
-}
 
 // ownLocal gives a local volume to the pod's group, unless another pod has it.
 func (m *Manager) ownLocal(ctx context.Context, pod *corev1.Pod, name, dir string) error {

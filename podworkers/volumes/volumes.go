@@ -49,7 +49,7 @@ type Options struct {
 type Manager struct {
 	opts    Options
 	metrics *metrics
-	locals  sync.Map // of the path of a local volume that a pod gets just now: a channel that is closed when it has it
+	locals  csi.Locks // one per path of a local volume: of two pods that come at once the second finds the files as the first has them
 	files   filesystems
 	stuck   sync.Map // names of PersistentVolumes that a driver would not give the size that was last asked for
 
