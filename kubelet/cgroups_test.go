@@ -16,10 +16,7 @@ import (
 )
 
 // full are cgroups whose pods use more than they may, for as many attempts to limit them.
-type full struct {
-	podGroups
-	attempts int
-}
+type full struct{ attempts int }
 
 func (f *full) SetDriver(string) error { return nil }
 
