@@ -15,7 +15,6 @@ func TestWrongCommands(t *testing.T) {
 		"logs a b":                       "logs: the command is: kubelet logs [NAMESPACE/]POD",
 		"logs a -- b":                    "logs: the command is: kubelet logs [NAMESPACE/]POD",
 		"logs a --grace-period=1":        "logs: unknown flag: --grace-period",
-		"logs a --tail=x":                "logs: invalid argument \"x\" for \"--tail\" flag",
 		"exec a ls":                      "exec: the command is: kubelet exec [NAMESPACE/]POD -- COMMAND [ARGS...]",
 		"exec a -t -- ls":                "exec: --tty needs --stdin",
 		"watch --root-dir=/none":         "no kubelet answers on /none/local/kubelet.sock",
@@ -27,25 +26,6 @@ func TestWrongCommands(t *testing.T) {
 		words := strings.Fields(line)
 		if err := find(words).ask(words[1:], t.Output()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", line, err, want)
-		}
-	}
-}
-
-// TestLogFlags: flags mean what they mean to kubectl; those that stand for everything ask for nothing.
-func TestLogFlags(t *testing.T) {
-	for line, want := range map[string]string{
-		"":                                    "follow=false&previous=false&sinceTime=&timestamps=false",
-		"--tail=0":                            "follow=false&previous=false&sinceTime=&tailLines=0&timestamps=false",
-		"--tail=-1 --limit-bytes=0 --since=0": "follow=false&previous=false&sinceTime=&timestamps=false",
-		"-f -p --timestamps --tail 5 --limit-bytes=10 --since=2m": "follow=true&limitBytes=10&previous=true&sinceSeconds=120&sinceTime=&tailLines=5&timestamps=true",
-		"--tail=-2 --since-time=2026-01-02T03:04:05Z":             "follow=false&previous=false&sinceTime=2026-01-02T03%3A04%3A05Z&tailLines=-2&timestamps=false",
-	} {
-		a := &asker{}
-		if err := a.flags().Parse(strings.Fields(line)); err != nil {
-			t.Errorf("%s: %v", line, err)
-		}
-		if got := a.logQuery().Encode(); got != want {
-			t.Errorf("%s: %s, want %s", line, got, want)
 		}
 	}
 }
