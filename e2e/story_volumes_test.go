@@ -28,7 +28,7 @@ func TestExplainVolumes(t *testing.T) {
 	kept := ready(ctx, t, withVolume(t, claimed("story-kept")))
 	owner := ready(ctx, t, withVolume(t, claimed("story-single")))
 	second := create(ctx, t, withVolume(t, claimed("story-single")))
-	told(ctx, t, second.Name, "VolumeInUse", "volume data", "by one pod at a time")
+	told(ctx, t, second.Name, "VolumeInUse", "volume story-single", "by one pod at a time")
 
 	d.Fail("Unpublish", status.Error(codes.Internal, "device is busy"))
 	if err := s.Client.CoreV1().Pods(kept.Namespace).Delete(ctx, kept.Name, metav1.DeleteOptions{}); err != nil {
