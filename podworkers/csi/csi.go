@@ -95,6 +95,9 @@ type Manager struct {
 // volumeID names a volume: the driver's name and its handle for the volume.
 type volumeID struct{ driver, handle string }
 
+// String is the volume's name in errors.
+func (v volumeID) String() string { return v.handle }
+
 // unique is the volume's name in the node's status.
 //
 // Upstream: pkg/volume/util/util.go GetUniqueVolumeName.

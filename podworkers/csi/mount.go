@@ -121,7 +121,7 @@ func (m *Manager) exclusive(r *Request) error {
 	own := filepath.Join(m.podsDir(), string(r.Pod.UID)) + string(filepath.Separator)
 	for dir, d := range users {
 		if d.id() == r.id() && !strings.HasPrefix(dir, own) {
-			return errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+			return ErrInUse
 		}
 	}
 	return nil

@@ -19,8 +19,12 @@ func (e *StepError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *StepError) Unwrap() error { return e.Err }
 
-// ErrNotAttached says that a volume was not attached to the node in time.
-var ErrNotAttached = errors.New("timed out waiting for the volume to be attached")
+var (
+	// ErrNotAttached says that a volume was not attached to the node in time.
+	ErrNotAttached = errors.New("timed out waiting for the volume to be attached")
+	// ErrInUse says that a volume is for one pod alone, and another has it.
+	ErrInUse = errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+)
 
 // steps are the names of a request's steps: for a file system, or for a device.
 type steps struct{ check, attach, stage, publish string }

@@ -59,19 +59,16 @@ func (u unprocessed) Unwrap() error { return u.error }
 
 // failed says of which volume an error is, by the name of its spec, and which step failed if the error does not say so.
 func failed(what, name string, err error) error {
+	_, named := errors.AsType[*failure](err)
+	_, whole := errors.AsType[unprocessed](err)
 	step, known := errors.AsType[*csi.StepError](err)
-	switch _, named := errors.AsType[*failure](err); {
-	case err == nil, named, isUnprocessed(err), errors.Is(err, csi.ErrNotAttached):
+	switch {
+	case err == nil, named, whole, errors.Is(err, csi.ErrNotAttached):
 		return err
 	case known:
 		what = step.Step + " failed"
 	}
 	return &failure{what, name, err}
-}
-
-func isUnprocessed(err error) bool {
-	_, is := errors.AsType[unprocessed](err)
-	return is
 }
 
 // unmounted is a volume that a pod does not have, by the pod's name of it.

@@ -2,7 +2,6 @@ package volumes
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/podworkers/csi"
 )
 
 // mountLocal binds a directory of the node to the pod's. Its files go to the group of the first pod that has it: another one that
@@ -79,7 +79,7 @@ func (m *Manager) exclusive(pod *corev1.Pod, pv *corev1.PersistentVolume) error 
 	}
 	own := m.podDir(pod.UID) + string(filepath.Separator)
 	if slices.ContainsFunc(all, func(at string) bool { return !strings.HasPrefix(at, own) }) {
-		return errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+		return csi.ErrInUse
 	}
 	return nil
 }

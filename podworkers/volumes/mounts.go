@@ -77,14 +77,12 @@ func (m *Manager) containerMount(ctx context.Context, pod *corev1.Pod, c *corev1
 	if sub == "" || v.Image != nil {
 		return mount, nil
 	}
-	held := ""
-	if err = m.files.answers(ctx, mount.HostPath); err == nil {
-		held, err = m.bindSubPath(pod, c, index, v, sub)
-	}
-	if err != nil {
+	if err := m.files.answers(ctx, mount.HostPath); err != nil {
 		return nil, fmt.Errorf("subPath %q: %w", sub, err)
 	}
-	mount.HostPath = held
+	if mount.HostPath, err = m.bindSubPath(pod, c, index, v, sub); err != nil {
+		return nil, fmt.Errorf("subPath %q: %w", sub, err)
+	}
 	return mount, nil
 }
 
