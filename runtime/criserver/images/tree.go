@@ -92,6 +92,9 @@ func (t *tree) openOrMake(name string) (int, error) {
 	if err == nil || name == "." || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
 		return fd, err
 	}
+	if strings.HasPrefix(path.Base(name), whiteoutPrefix) { // also where a symbolic link leads to it
+		return -1, errors.New("a whiteout is no directory")
+	}
 	above, err := t.openOrMake(path.Dir(name))
 	if err != nil {
 		return -1, err

@@ -108,8 +108,6 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	switch {
 	case strings.Contains("/"+dir, "/"+whiteoutMeta):
 		return nil
-	case strings.Contains("/"+dir, "/"+whiteoutPrefix):
-		return errors.New("a whiteout is no directory")
 	case base == whiteoutOpaque:
 		return u.tree.makeOpaque(path.Clean(dir))
 	case strings.HasPrefix(base, whiteoutMeta):
