@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -91,6 +92,28 @@ func TestImportDirections(t *testing.T) {
 	}
 	if checked < 5 {
 		t.Errorf("go list named only %d packages", checked)
+	}
+}
+
+// TestLargeImports checks that no library brings what the programs are large by and do not use.
+func TestLargeImports(t *testing.T) {
+	for program, without := range map[string][]string{
+		"kubelet": {"k8s.io/client-go/kubernetes/scheme"}, // the types of all APIs: 9 MB
+		"crid":    {"k8s.io/client-go/rest", "k8s.io/api/core/v1", "text/template"},
+	} {
+		cmd := exec.Command("go", "list", "-tags", "grpcnotrace", "-deps", "./cmd/"+program)
+		cmd.Dir = ".."
+		cmd.Stderr = t.Output()
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packages := strings.Fields(string(out))
+		for _, large := range without {
+			if slices.Contains(packages, large) {
+				t.Errorf("%s is in %s; go list -deps -json=ImportPath,Imports names who imports it", large, program)
+			}
+		}
 	}
 }
 

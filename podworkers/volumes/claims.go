@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	helpers "k8s.io/component-helpers/storage/volume"
+	schedulingcorev1 "k8s.io/component-helpers/scheduling/corev1"
 
 	"minikubelet/podworkers/csi"
 	"minikubelet/podworkers/objects"
@@ -221,13 +221,20 @@ func checkVolume(pvc *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume)
 	return nil
 }
 
-// checkAffinity tells why a volume cannot be used on the node.
+// checkAffinity tells why a volume cannot be used on the node. Of the node its labels alone count, as upstream.
 func checkAffinity(pv *corev1.PersistentVolume, node *corev1.Node) error {
+	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+		return nil
+	}
+	matches, err := schedulingcorev1.MatchNodeSelectorTerms(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: node.Labels}}, pv.Spec.NodeAffinity.Required)
+	if err == nil && !matches {
+		err = errors.New("no matching NodeSelectorTerms")
+	}
 	what := affinityFailed
 	if isBlock(pv) {
 		what = deviceAffinityFailed
 	}
-	return failed(what, pv.Name, helpers.CheckNodeAffinity(pv, node.Labels))
+	return failed(what, pv.Name, err)
 }
 
 // mountCSI has the volume's driver mount it.
