@@ -42,6 +42,17 @@ func TestLocalCommands(t *testing.T) {
 	if out, err := ask(ctx, "pods"); err != nil || !strings.Contains(out, name+"-"+shared.NodeName) || !strings.Contains(out, "NAMESPACE") {
 		t.Errorf("kubelet pods: %v\n%s", err, out)
 	}
+	all, err := ask(ctx, "logs", name)
+	if err != nil || all == "" {
+		t.Errorf("kubelet logs: %v", err)
+	}
+	for flags, want := range map[string]string{
+		"--tail=-1": all, "--since=1h": all, "--since-time=2000-01-01T00:00:00Z": all, "--limit-bytes=0": all, "--limit-bytes=3": all[:min(3, len(all))],
+	} {
+		if out, err := ask(ctx, "logs", name, flags); err != nil || !strings.HasPrefix(out, want) || flags == "--limit-bytes=3" && out != want {
+			t.Errorf("kubelet logs %s: %v\n%s", flags, err, out)
+		}
+	}
 	if out, err := ask(ctx, "logs", name, "--tail=1"); err != nil || strings.Count(out, "\n") != 1 {
 		t.Errorf("kubelet logs: %v\n%s", err, out)
 	}

@@ -350,7 +350,7 @@ func TestLocalMistakes(t *testing.T) {
 		{`previous terminated container "app" in pod "` + name + `" not found`, "logs", "-p", name},
 		{"logs: the command is: kubelet logs [NAMESPACE/]POD", "logs"},
 		{"tailLines: -5 is less than 0", "logs", name, "--tail=-5"},
-		{`tailLines: "x" is not a number`, "logs", name, "--tail=x"},
+		{`logs: invalid argument "x" for "--tail" flag`, "logs", name, "--tail=x"},
 		{"pod default/no-such is not on this node", "stop", "no-such"},
 		{`gracePeriod: "-3" is not a number`, "stop", name, "--grace-period=-3"},
 		{"pods: the command is: kubelet pods", "pods", "web"},

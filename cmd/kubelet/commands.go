@@ -26,6 +26,7 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 
+	podinfo "minikubelet/config/pod"
 	"minikubelet/kubelet/local"
 	"minikubelet/kubelet/timeline/story"
 )
@@ -44,15 +45,17 @@ type asker struct {
 	rest []string // after --
 	out  io.Writer
 
-	rootDir, namespace, output, container, tail, grace string
-	follow, previous, timestamps, stdin, tty           bool
+	rootDir, namespace, output, container, sinceTime string
+	follow, previous, timestamps, stdin, tty         bool
+	tail, limit, grace                               int64
+	since                                            time.Duration
 }
 
 var commands = []command{
 	{"explain", "pod [NAMESPACE/]NAME", "why a pod does not run or was restarted, what to do about it, and its life so far", "output", explain},
 	{"pods", "", "the pods on this node", "", listPods},
 	{"watch", "", "the pods on this node, live, and why those wait that do not run", "", watch},
-	{"logs", "[NAMESPACE/]POD", "what a container wrote", "container follow previous timestamps tail", logs},
+	{"logs", "[NAMESPACE/]POD", "what a container wrote", "container follow previous timestamps tail since since-time limit-bytes", logs},
 	{"exec", "[NAMESPACE/]POD -- COMMAND [ARGS...]", "run a command in a container", "container stdin tty", execute},
 	{"stop", "[NAMESPACE/]POD", "end a static pod until its manifest changes or the kubelet starts", "grace-period", stopPod},
 }
@@ -63,14 +66,17 @@ func (a *asker) flags() *pflag.FlagSet {
 	set.StringVar(&a.rootDir, "root-dir", cmp.Or(os.Getenv("KUBELET_ROOT_DIR"), "/var/lib/kubelet"), "the kubelet's root directory, in which its socket is; $KUBELET_ROOT_DIR by default")
 	set.StringVarP(&a.namespace, "namespace", "n", "", "namespace, as with kubectl; by default that of a pod is default, and lists have all")
 	set.StringVarP(&a.output, "output", "o", "", "json for programs")
-	set.StringVarP(&a.container, "container", "c", "", "container of the pod; its first by default")
+	set.StringVarP(&a.container, "container", "c", "", "container of the pod; by default the one that its annotation kubectl.kubernetes.io/default-container names, or its first")
 	set.BoolVarP(&a.follow, "follow", "f", false, "print what it writes from now on too, until Ctrl-C")
 	set.BoolVarP(&a.previous, "previous", "p", false, "what its instance before the last restart wrote")
 	set.BoolVar(&a.timestamps, "timestamps", false, "each line with its time")
-	set.StringVar(&a.tail, "tail", "", "print only so many lines at the end")
+	set.Int64Var(&a.tail, "tail", -1, "print only so many lines at the end; -1 for all")
+	set.DurationVar(&a.since, "since", 0, "print only what is newer than this, such as 5s, 2m or 3h")
+	set.StringVar(&a.sinceTime, "since-time", "", "print only what is newer than this time, as RFC 3339 writes it")
+	set.Int64Var(&a.limit, "limit-bytes", 0, "print no more than so many bytes; 0 for all")
 	set.BoolVarP(&a.stdin, "stdin", "i", false, "pass on what is typed")
 	set.BoolVarP(&a.tty, "tty", "t", false, "give it a terminal")
-	set.StringVar(&a.grace, "grace-period", "", "seconds between SIGTERM and SIGKILL, if that is less than the pod's own")
+	set.Int64Var(&a.grace, "grace-period", -1, "seconds between SIGTERM and SIGKILL, if that is less than the pod's own, which -1 stands for")
 	return set
 }
 
@@ -140,7 +146,8 @@ func (a *asker) pod(ctx context.Context) (pod *corev1.Pod, container string, err
 	if pod, err = a.Find(ctx, path.Join(a.namespace, a.args[len(a.args)-1])); err != nil {
 		return nil, "", err
 	}
-	return pod, cmp.Or(a.container, pod.Spec.Containers[0].Name), nil
+	byDefault := cmp.Or(podinfo.Container(pod, pod.Annotations["kubectl.kubernetes.io/default-container"]), &pod.Spec.Containers[0])
+	return pod, cmp.Or(a.container, byDefault.Name), nil
 }
 
 func explain(ctx context.Context, a *asker) error {
@@ -281,13 +288,23 @@ func picture(lines []story.Summary, now time.Time, width, height int) string {
 
 // logs prints what a container wrote.
 func logs(ctx context.Context, a *asker) error {
-	query := url.Values{"tailLines": {a.tail}, "follow": {fmt.Sprint(a.follow)}, "previous": {fmt.Sprint(a.previous)}, "timestamps": {fmt.Sprint(a.timestamps)}}
-	return a.print(ctx, http.MethodGet, query, "containerLogs", true)
+	return a.print(ctx, http.MethodGet, url.Values{
+		"follow": {fmt.Sprint(a.follow)}, "previous": {fmt.Sprint(a.previous)}, "timestamps": {fmt.Sprint(a.timestamps)}, "sinceTime": {a.sinceTime},
+		"tailLines": {unless(-1, a.tail)}, "limitBytes": {unless(0, a.limit)}, "sinceSeconds": {unless(0, int64((a.since+time.Second-1)/time.Second))},
+	}, "containerLogs", true)
+}
+
+// unless writes a flag's number for the query, but for the one that stands for everything, which is not asked for.
+func unless(everything, number int64) string {
+	if number == everything {
+		return ""
+	}
+	return fmt.Sprint(number)
 }
 
 // stopPod ends a static pod and waits until it has ended.
 func stopPod(ctx context.Context, a *asker) error {
-	return a.print(ctx, http.MethodPost, url.Values{"gracePeriod": {a.grace}}, "stop", false)
+	return a.print(ctx, http.MethodPost, url.Values{"gracePeriod": {unless(-1, a.grace)}}, "stop", false)
 }
 
 // print prints what is answered to a request about the pod, or about its container.

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"minikubelet/kubelet/client"
+	"minikubelet/kubelet/node"
 )
 
 // Command is the first argument of the kubelet's program when it is the helper.
@@ -84,15 +84,9 @@ func Main(input io.Reader) error {
 	return nil
 }
 
-// Leases are those of nodes.
-type Leases interface {
-	Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error)
-	Update(ctx context.Context, lease *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error)
-}
-
 // Keep renews the lease whenever it has not been for half of its duration, which a kubelet that runs never lets happen:
 // it renews it four times in its duration. It makes no lease: the kubelet does that.
-func Keep(ctx context.Context, leases Leases, o Options) {
+func Keep(ctx context.Context, leases node.LeaseClient, o Options) {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		logger := klog.FromContext(ctx)
 		lease, err := leases.Get(ctx, o.Node, metav1.GetOptions{})

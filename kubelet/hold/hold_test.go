@@ -9,10 +9,13 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"minikubelet/kubelet/node"
 )
 
 // leases is one lease, and how often it was renewed here.
 type leases struct {
+	node.LeaseClient
 	mu      sync.Mutex
 	lease   coordinationv1.Lease
 	renewed int

@@ -252,10 +252,7 @@ func (e *Edit) apply(c *runtimeapi.ContainerConfig) error {
 
 // show is a request as JSON, without the credentials of a registry.
 func show(request any) string {
-	message, ok := request.(proto.Message)
-	if !ok {
-		return ""
-	}
+	message, _ := request.(proto.Message) // gRPC sends nothing else
 	if pull, is := message.(*runtimeapi.PullImageRequest); is {
 		pull = proto.CloneOf(pull)
 		pull.Auth, message = nil, pull

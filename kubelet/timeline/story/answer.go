@@ -125,15 +125,9 @@ func (t Input) asks() []string {
 			}
 		}
 	}
-	selector, system := "", spec.NodeSelector[corev1.LabelOSStable]
-	if len(spec.NodeSelector) > 0 {
-		selector = fmt.Sprintf(" (%s)", labels.Set(spec.NodeSelector))
-	}
-	if spec.OS != nil {
-		system = string(spec.OS.Name)
-	}
+	system := cmp.Or(string(ptr.Deref(spec.OS, corev1.PodOS{}).Name), spec.NodeSelector[corev1.LabelOSStable])
 	return []string{
-		"{ports}", strings.Join(ports, ", "), "{selector}", selector, "{os}", system,
+		"{ports}", strings.Join(ports, ", "), "{selector}", between(" (", labels.Set(spec.NodeSelector).String(), ")"), "{os}", system,
 		"{deadline}", fmt.Sprint(ptr.Deref(spec.ActiveDeadlineSeconds, 0)),
 	}
 }
