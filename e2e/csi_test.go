@@ -101,14 +101,18 @@ func csiSource(driver, handle string) corev1.PersistentVolumeSource {
 func TestCSI(t *testing.T) {
 	ctx, s := node(t)
 	const name = "dirs.example.com"
-	d := newDriver(ctx, t, s, name, storagev1.CSIDriverSpec{AttachRequired: new(false), PodInfoOnMount: new(true)})
+	d := newDriver(ctx, t, s, name, storagev1.CSIDriverSpec{AttachRequired: new(false), PodInfoOnMount: new(true), NodeAllocatableUpdatePeriodSeconds: new(int64(10))})
 	newClaim(ctx, t, s, "csi", csiSource(name, "vol-1"), corev1.ReadWriteMany)
-	eventually(ctx, t, "the driver is in the CSINode", func() bool {
-		n, err := s.Client.StorageV1().CSINodes().Get(ctx, s.NodeName, metav1.GetOptions{})
-		return err == nil && slices.ContainsFunc(n.Spec.Drivers, func(e storagev1.CSINodeDriver) bool {
-			return e.Name == name && e.NodeID == d.NodeID && *e.Allocatable.Count == 7 && len(e.TopologyKeys) == 1
-		})
-	})
+	takes := func(most int32) func() bool {
+		return func() bool {
+			n, err := s.Client.StorageV1().CSINodes().Get(ctx, s.NodeName, metav1.GetOptions{})
+			return err == nil && slices.ContainsFunc(n.Spec.Drivers, func(e storagev1.CSINodeDriver) bool {
+				return e.Name == name && e.NodeID == d.NodeID && *e.Allocatable.Count == most && len(e.TopologyKeys) == 1
+			})
+		}
+	}
+	eventually(ctx, t, "the driver is in the CSINode", takes(7))
+	d.SetMaxVolumes(5)
 	object, err := s.Client.CoreV1().Nodes().Get(ctx, s.NodeName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -132,6 +136,8 @@ func TestCSI(t *testing.T) {
 	if calls := d.Calls(); !slices.Equal(calls, []string{"Stage vol-1", "Publish vol-1", "Publish vol-1", "Unpublish vol-1"}) {
 		t.Errorf("calls: %v", calls)
 	}
+
+	eventually(ctx, t, "the driver was asked again how many volumes the node takes", takes(5))
 
 	stopKubelet(t)
 	if err := s.Client.CoreV1().Pods(second.Namespace).Delete(ctx, second.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {

@@ -56,11 +56,18 @@ func (w *worker) assignDevices(ctx context.Context, pod *corev1.Pod, observed *c
 	if w.assigned = why == nil; w.assigned {
 		return none, nil
 	}
-	klog.FromContext(ctx).Info("Pod admission denied", "reason", unexpectedAdmission, "message", why.Error())
-	w.registry.CountRejection(unexpectedAdmission)
-	w.opts.Events.Event(pod, corev1.EventTypeWarning, unexpectedAdmission, why.Error())
-	w.override = &status.Override{Phase: corev1.PodFailed, Reason: unexpectedAdmission, Message: "Pod was rejected: " + why.Error()}
-	return killed, nil
+	return w.refuse(ctx, pod, unexpectedAdmission, why), nil
+}
+
+// refuse ends a pod that cannot have here what it asks for.
+//
+// Upstream: pkg/kubelet/kubelet.go rejectPod.
+func (w *worker) refuse(ctx context.Context, pod *corev1.Pod, reason string, why error) signal {
+	klog.FromContext(ctx).Info("Pod admission denied", "reason", reason, "message", why.Error())
+	w.registry.CountRejection(reason)
+	w.opts.Events.Event(pod, corev1.EventTypeWarning, reason, why.Error())
+	w.override = &status.Override{Phase: corev1.PodFailed, Reason: reason, Message: "Pod was rejected: " + why.Error()}
+	return killed
 }
 
 // asksForDevices tells whether a container has a limit of what may be a plugin's. Most pods have none.

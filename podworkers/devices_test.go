@@ -3,14 +3,26 @@ package podworkers
 import (
 	"context"
 	"errors"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"minikubelet/e2e/metricstest"
+	"minikubelet/podworkers/csi"
+	"minikubelet/podworkers/objects/objectstest"
+	"minikubelet/podworkers/volumes"
 )
 
 // noDevices refuses every pod, as devices do whose plugin is away.
@@ -53,6 +65,85 @@ func TestRunningPodKeepsItsDevices(t *testing.T) {
 		if s := b.statusOf("new"); s.Reason != unexpectedAdmission {
 			t.Errorf("the new pod is %s: %s, %s", s.Phase, s.Reason, s.Message)
 		}
+	})
+}
+
+// TestAttachLimit: a pod whose volume cannot be attached since the node takes no more of them is refused, so that its controller makes
+// another, which the scheduler finds another node for.
+func TestAttachLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.opts.Volumes = fullOfVolumes(t, b)
+		b.update(Update{Pod: testPod("u", func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+			pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
+		})})
+		b.wait(2 * time.Minute)
+		b.wantPhase("u", Syncing)
+		b.wait(5 * time.Second)
+		const why = "Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[v], unattached volumes=[v], failed to process volumes=[]: "
+		if s := b.statusOf("u"); s.Phase != corev1.PodFailed || s.Reason != "VolumeAttachmentLimitExceeded" || !strings.HasPrefix(s.Message, "Pod was rejected: "+why) {
+			t.Errorf("the pod is %s: %s, %s", s.Phase, s.Reason, s.Message)
+		}
+		if told := len(b.events.Events); told != 1 {
+			t.Fatalf("%d events", told)
+		}
+		if told := <-b.events.Events; !strings.HasPrefix(told, "Warning VolumeAttachmentLimitExceeded "+why) {
+			t.Errorf("told: %s", told)
+		}
+		metricstest.Want(t, b.registry, `kubelet_admission_rejections_total{reason="VolumeAttachmentLimitExceeded"} 1`)
+	})
+}
+
+// claim is one that is bound to a CSI volume.
+type claim struct{}
+
+func (claim) Claim(context.Context, string, string) (*corev1.PersistentVolumeClaim, error) {
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "pv"},
+		Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
+	}, nil
+}
+
+func (claim) Volume(context.Context, string) (*corev1.PersistentVolume, error) {
+	return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}, Spec: corev1.PersistentVolumeSpec{
+		ClaimRef:               &corev1.ObjectReference{Namespace: "ns", Name: "c"},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "full.example.com", VolumeHandle: "h"}},
+	}}, nil
+}
+
+func (claim) PatchClaimStatus(context.Context, string, string, []byte) (*corev1.PersistentVolumeClaim, error) {
+	return nil, errors.New("no claim is to be changed")
+}
+
+// attachments has one for every volume, which could not be attached.
+type attachments struct{}
+
+func (attachments) Get(context.Context, string, metav1.GetOptions) (*storagev1.VolumeAttachment, error) {
+	return &storagev1.VolumeAttachment{Status: storagev1.VolumeAttachmentStatus{
+		AttachError: &storagev1.VolumeError{Message: "too many", ErrorCode: new(int32(codes.ResourceExhausted))},
+	}}, nil
+}
+
+// fullOfVolumes mounts volumes on a node that takes no more of those that a controller attaches.
+func fullOfVolumes(t *testing.T, b *bench) *volumes.Manager {
+	client := fake.NewClientset(&storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "full.example.com"}, Spec: storagev1.CSIDriverSpec{
+		AttachRequired: new(true), NodeAllocatableUpdatePeriodSeconds: new(int64(60)), VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent},
+	}}, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
+	manager := csi.New(csi.Options{
+		RootDir: b.dir, NodeName: "node", Attachments: attachments{}, Nodes: client.CoreV1().Nodes(), CSINodes: client.StorageV1().CSINodes(),
+		Drivers: objectstest.ListWatch(client, client.StorageV1().CSIDrivers(), fields.Everything()),
+		Node:    func() (*corev1.Node, <-chan struct{}) { return b.node.Node(), nil }, InUseChanged: func() {},
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		manager.Run(b.ctx)
+	}()
+	t.Cleanup(func() { b.stop(); <-done })
+	return volumes.New(volumes.Options{
+		PodsDir: filepath.Join(b.dir, "pods"), Objects: b.opts.Objects, Claims: claim{}, CSI: manager, Node: b.node.Node, Events: b.events,
+		HostIPs: func() []string { return nil }, Allocatable: b.node.Allocatable,
 	})
 }
 

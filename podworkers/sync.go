@@ -3,6 +3,7 @@ package podworkers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	podinfo "minikubelet/config/pod"
+	"minikubelet/podworkers/volumes"
 	"minikubelet/runtime"
 	"minikubelet/runtime/cri"
 	"minikubelet/status"
@@ -55,7 +57,10 @@ func (w *worker) syncPod(ctx context.Context, pod *corev1.Pod) (signal, time.Dur
 		w.opts.Events.Eventf(pod, corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %v", err)
 		return none, 0, fmt.Errorf("network is not ready: %w", err)
 	}
-	if err := w.mountVolumes(ctx, pod, observed); err != nil {
+	err = w.mountVolumes(ctx, pod, observed)
+	if full, is := errors.AsType[*volumes.AttachLimitError](err); is {
+		return w.refuse(ctx, pod, "VolumeAttachmentLimitExceeded", full), 0, nil
+	} else if err != nil {
 		return none, 0, err
 	}
 	w.opts.Volumes.Republish(w.lifetime, pod)

@@ -22,7 +22,7 @@ import (
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
-// Driver is a driver. Its exported fields must not change once it serves.
+// Driver is a driver. Its exported fields must not change once it serves, but through methods.
 type Driver struct {
 	csiapi.UnimplementedNodeServer
 	registerapi.UnimplementedRegistrationServer
@@ -61,6 +61,13 @@ func (d *Driver) HoldPublish(until <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.hold = until
+}
+
+// SetMaxVolumes changes how many volumes the node takes.
+func (d *Driver) SetMaxVolumes(most int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.MaxVolumes = most
 }
 
 // Calls returns the calls so far that did something to volumes, as "Stage HANDLE".
@@ -139,6 +146,8 @@ func (d *Driver) NotifyRegistrationStatus(_ context.Context, s *registerapi.Regi
 
 // NodeGetInfo tells of the node.
 func (d *Driver) NodeGetInfo(context.Context, *csiapi.NodeGetInfoRequest) (*csiapi.NodeGetInfoResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	answer := &csiapi.NodeGetInfoResponse{NodeId: d.NodeID, MaxVolumesPerNode: d.MaxVolumes}
 	if len(d.Topology) > 0 {
 		answer.AccessibleTopology = &csiapi.Topology{Segments: d.Topology}

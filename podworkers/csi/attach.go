@@ -15,7 +15,7 @@ import (
 // attachTimeout is how long a pod waits for a volume to be attached before it tells of it and waits again.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go podAttachAndMountTimeout.
-const attachTimeout = 2*time.Minute + 3*time.Second
+var attachTimeout = 2*time.Minute + 3*time.Second
 
 // attached waits until the volume is attached to the node, and returns what its controller has to say to the driver.
 // The node's status must say first that the volume is in use: from then on the controller does not detach it. That it is attached
@@ -47,6 +47,8 @@ func (m *Manager) attached(ctx context.Context, r *Request) (map[string]string, 
 			_, err := m.attachment(ctx, v)
 			if err == nil {
 				err = errors.New("the node's status does not list it yet")
+			} else if failed, is := errors.AsType[*attachError](err); is && m.exhausted(ctx, r.Driver, failed) {
+				err = fmt.Errorf("%w: %w", ErrAttachLimit, err)
 			}
 			return nil, fmt.Errorf("%w: %w", ErrNotAttached, err)
 		}
@@ -92,7 +94,7 @@ func (m *Manager) attachment(ctx context.Context, v volumeID) (map[string]string
 	case attachment.Status.Attached:
 		return attachment.Status.AttachmentMetadata, nil
 	case attachment.Status.AttachError != nil:
-		return nil, errors.New(attachment.Status.AttachError.Message)
+		return nil, (*attachError)(attachment.Status.AttachError)
 	}
 	return nil, fmt.Errorf("volume %s is not attached for volume attachment %s", v.handle, name)
 }

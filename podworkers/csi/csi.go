@@ -90,6 +90,8 @@ type Manager struct {
 	inUse   map[volumeID]bool               // persistent ones that are mounted
 	wanted  map[volumeID]map[types.UID]bool // those that pods want to be, by pod
 	waiting map[types.UID][]string          // names of volumes that pods wait for to be attached
+	timers  map[string]*time.Timer          // until drivers are asked again, by name
+	ended   bool                            // no more of them
 }
 
 // volumeID names a volume: the driver's name and its handle for the volume.
@@ -110,10 +112,11 @@ func New(opts Options) *Manager {
 	m := &Manager{
 		opts:    opts,
 		drivers: map[string]driver{}, staged: map[volumeID]string{}, inUse: map[volumeID]bool{}, wanted: map[volumeID]map[types.UID]bool{},
-		waiting: map[types.UID][]string{},
+		waiting: map[types.UID][]string{}, timers: map[string]*time.Timer{},
 	}
 	m.objects = objects.Informer{
 		What: "CSIDriver objects", Kind: &storagev1.CSIDriver{}, Watch: func() cache.ListerWatcher { return opts.Drivers },
+		Changed: func(object any) { m.schedule(object.(*storagev1.CSIDriver).Name) },
 	}
 	left, err := m.leftovers()
 	if err != nil {
@@ -133,6 +136,7 @@ func (m *Manager) Run(ctx context.Context) {
 	m.ensureCSINode(ctx)
 	m.followNode(ctx)
 	m.objects.Stop()
+	m.stopTimers()
 }
 
 // VolumesInUse are the volumes that must not be detached from the node, sorted: those in use that are attached to nodes at all.

@@ -269,6 +269,7 @@ func TestSharedVolume(t *testing.T) {
 func TestVolumesInUse(t *testing.T) {
 	const attached = "attached.example.com"
 	w := newWorld(t, object(nil), &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: attached}})
+	w.restart() // no driver registers, so no object of one is looked at
 	w.inUse[volumeID{driverName, "a"}] = true
 	for _, driver := range []string{attached, "unknown.example.com"} {
 		w.want(&Request{Pod: pod("1"), Driver: driver, Handle: "b"})

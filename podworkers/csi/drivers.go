@@ -81,6 +81,10 @@ func (m *Manager) Register(ctx context.Context, name, endpoint string, versions 
 	m.mu.Lock()
 	m.drivers[name] = driver{endpoint: endpoint, version: highest, info: info}
 	m.mu.Unlock()
+	if _, err := m.objects.Read(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "How often the CSI driver wants to be asked is not known yet", "driver", name)
+	}
+	m.schedule(name)
 	return nil
 }
 
@@ -95,6 +99,7 @@ func (m *Manager) Deregister(ctx context.Context, name, endpoint string) {
 	}
 	delete(m.drivers, name)
 	m.mu.Unlock()
+	m.schedule(name)
 	if err := m.uninstall(ctx, name); err != nil {
 		klog.FromContext(ctx).Error(err, "Telling the cluster that a CSI driver is gone failed", "driver", name)
 	}

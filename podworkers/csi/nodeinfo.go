@@ -48,20 +48,25 @@ func (m *Manager) try(ctx context.Context, what func(context.Context) error) err
 //
 // Upstream: pkg/volume/csi/nodeinfomanager/nodeinfomanager.go InstallCSIDriver.
 func (m *Manager) install(ctx context.Context, name string, info *csiapi.NodeGetInfoResponse) error {
-	topology := info.GetAccessibleTopology().GetSegments()
-	entry := storagev1.CSINodeDriver{Name: name, NodeID: info.GetNodeId(), TopologyKeys: sorted(slices.Collect(maps.Keys(topology)))}
-	if most := info.GetMaxVolumesPerNode(); most > 0 {
-		entry.Allocatable = &storagev1.VolumeNodeResources{Count: new(int32(min(most, math.MaxInt32)))}
-	}
 	if err := m.try(ctx, func(ctx context.Context) error {
-		return m.annotate(ctx, name, info.GetNodeId(), topology)
+		return m.annotate(ctx, name, info.GetNodeId(), info.GetAccessibleTopology().GetSegments())
 	}); err != nil {
 		return fmt.Errorf("error updating Node object with CSI driver node info: %w", err)
 	}
-	if err := m.try(ctx, func(ctx context.Context) error { return m.enter(ctx, name, &entry) }); err != nil {
+	if err := m.try(ctx, func(ctx context.Context) error { return m.enter(ctx, name, entry(name, info)) }); err != nil {
 		return fmt.Errorf("error updating CSINode object with CSI driver node info: %w", err)
 	}
 	return nil
+}
+
+// entry is a driver's in the CSINode.
+func entry(name string, info *csiapi.NodeGetInfoResponse) *storagev1.CSINodeDriver {
+	keys := maps.Keys(info.GetAccessibleTopology().GetSegments())
+	e := &storagev1.CSINodeDriver{Name: name, NodeID: info.GetNodeId(), TopologyKeys: sorted(slices.Collect(keys))}
+	if most := info.GetMaxVolumesPerNode(); most > 0 {
+		e.Allocatable = &storagev1.VolumeNodeResources{Count: new(int32(min(most, math.MaxInt32)))}
+	}
+	return e
 }
 
 // uninstall takes back what install told. Labels stay, as upstream: volumes that exist refer to them.

@@ -22,6 +22,8 @@ func (e *StepError) Unwrap() error { return e.Err }
 var (
 	// ErrNotAttached says that a volume was not attached to the node in time.
 	ErrNotAttached = errors.New("timed out waiting for the volume to be attached")
+	// ErrAttachLimit says that it was not since the node takes no more volumes of its driver.
+	ErrAttachLimit = errors.New("the node takes no more volumes of the driver")
 	// ErrInUse says that a volume is for one pod alone, and another has it.
 	ErrInUse = errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
 )

@@ -71,18 +71,28 @@ func failed(what, name string, err error) error {
 	return &failure{what, name, err}
 }
 
+// AttachLimitError says that the pod cannot have its volumes since the node takes no more of them.
+//
+// Upstream: pkg/kubelet/volumemanager/volume_manager.go VolumeAttachLimitExceededError.
+type AttachLimitError struct{ lacks string }
+
+// Error implements error.
+func (e *AttachLimitError) Error() string {
+	return "Node has reached its volume attachment limit, rejecting pod. " + e.lacks
+}
+
 // unmounted is a volume that a pod does not have, by the pod's name of it.
 type unmounted struct {
 	volume string
 	err    error
 }
 
-// tell sends the events of volumes that a pod does not have.
+// tell sends the events of volumes that a pod does not have. Its error is the reason to refuse the pod, if that is to be done.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount; its error is in an event of pkg/kubelet/kubelet.go SyncPod.
-func (m *Manager) tell(ctx context.Context, pod *corev1.Pod, all []unmounted) {
+func (m *Manager) tell(ctx context.Context, pod *corev1.Pod, all []unmounted) error {
 	if m.opts.Events == nil || ctx.Err() != nil || len(all) == 0 {
-		return
+		return nil
 	}
 	var names, unattached, unknown, why []string
 	for _, u := range all {
@@ -99,9 +109,13 @@ func (m *Manager) tell(ctx context.Context, pod *corev1.Pod, all []unmounted) {
 		why = append(why, u.err.Error())
 	}
 	if len(why) == 0 {
-		return
+		return nil
 	}
 	slices.Sort(names)
-	m.opts.Events.Eventf(pod, corev1.EventTypeWarning, "FailedMount", "Unable to attach or mount volumes: unmounted volumes=%v, unattached volumes=%v, failed to process volumes=%v: %s",
-		names, unattached, unknown, strings.Join(why, "; "))
+	lacks := fmt.Sprintf("unmounted volumes=%v, unattached volumes=%v, failed to process volumes=%v: %s", names, unattached, unknown, strings.Join(why, "; "))
+	if slices.ContainsFunc(all, func(u unmounted) bool { return errors.Is(u.err, csi.ErrAttachLimit) }) {
+		return &AttachLimitError{lacks}
+	}
+	m.opts.Events.Event(pod, corev1.EventTypeWarning, "FailedMount", "Unable to attach or mount volumes: "+lacks)
+	return nil
 }

@@ -106,7 +106,7 @@ func (m *Manager) dir(uid types.UID, v *corev1.Volume) string {
 }
 
 // Mount mounts the volumes that containers of the pod use. It is called at each sync: a volume whose content changed is updated,
-// others stay. It returns errors only of volumes that never stood, and tells of them.
+// others stay. It returns errors only of volumes that never stood, and tells of them, or an AttachLimitError.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 	var errs []error
 	var missing []unmounted
@@ -116,7 +116,9 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 			errs, missing = append(errs, err), append(missing, unmounted{v.Name, err})
 		}
 	}
-	m.tell(ctx, pod, missing)
+	if refused := m.tell(ctx, pod, missing); refused != nil {
+		return refused
+	}
 	return errors.Join(errs...)
 }
 

@@ -150,6 +150,7 @@ var verdicts = compile([]meaning{
 	{"DeadlineExceeded", `^DeadlineExceeded: `, "it ran longer than its activeDeadlineSeconds ({deadline}) allow", "Raise activeDeadlineSeconds, or make its work shorter."},
 	{"UnexpectedAdmissionError", `^UnexpectedAdmissionError: .*no set of running pods found to reclaim resources: \[\(res: ([^,]+),`, "the node has not enough $1 left for the pod, even without the pods of lower priority", moreRoom},
 	{"UnexpectedAdmissionError", `^UnexpectedAdmissionError: `, "something that the pod needs could not be given to it: {message}", "See the kubelet's log, and the device plugin's if it asks for devices."},
+	{"VolumeAttachmentLimitExceeded", `^VolumeAttachmentLimitExceeded: `, "the node takes no more volumes of that kind: {message}", "Its controller creates it anew, now where there is room; without one, create it again."},
 	{"Stopped", `^Stopped: `, "it was stopped on this node by hand (kubelet stop)", "It starts again when its manifest changes or the kubelet is started."},
 })
 
