@@ -85,7 +85,7 @@ func formatMap(m map[string]string) string {
 func ResourceFieldRef(ref *corev1.ResourceFieldSelector, pod *corev1.Pod, c *corev1.Container, allocatable corev1.ResourceList) (string, error) {
 	if ref.ContainerName != "" {
 		if c = podinfo.Container(pod, ref.ContainerName); c == nil {
-			return "", fmt.Errorf("container %q not found", ref.ContainerName)
+			return "", fmt.Errorf("container %s not found", ref.ContainerName)
 		}
 	}
 	if c == nil {

@@ -24,7 +24,7 @@ const dataLink = "..data"
 //
 // The old directory is removed. Containers that have files of it open keep them until they close them. Paths on which containers
 // mount something are made as directories beside the links, unless they are files of the volume, so that they stay when the link
-// is replaced.
+// is replaced. A volume with a group has the setgid bit, so all that is made in it is the group's.
 //
 // Upstream: pkg/volume/util/atomic_writer.go AtomicWriter.Write.
 func writeAtomic(dir string, files map[string]file, group *int64, mountpoints ...string) error {
@@ -42,9 +42,9 @@ func writeAtomic(dir string, files map[string]file, group *int64, mountpoints ..
 			return err
 		}
 	}
-	tops, beside := map[string]bool{}, map[string]bool{}
-	for at := range files {
-		tops[firstName(at)] = true
+	tops, beside := map[string]file{}, map[string]bool{}
+	for at, f := range files {
+		tops[firstName(at)] = f
 	}
 	for _, at := range mountpoints {
 		_, isFile := files[at]
@@ -81,7 +81,13 @@ func replaceData(root *os.Root, files map[string]file, group *int64) (string, er
 		return "", err
 	}
 	name := filepath.Base(next)
-	err = root.Chmod(name, 0o755)
+	access := fs.FileMode(0o755)
+	if group != nil { // the volume may be one that had no setgid bit
+		err, access = root.Lchown(name, -1, int(*group)), access|fs.ModeSetgid
+	}
+	if err == nil {
+		err = root.Chmod(name, access)
+	}
 	for at, f := range files {
 		if err == nil {
 			err = writeFile(root, path.Join(name, at), f, group)
@@ -143,6 +149,14 @@ func mode(f file, group *int64) fs.FileMode {
 	return m
 }
 
+// own gives a path to the file's owner.
+func (f file) own(root *os.Root, at string) error {
+	if f.uid == nil {
+		return nil
+	}
+	return root.Lchown(at, int(*f.uid), -1)
+}
+
 func writeFile(root *os.Root, at string, f file, group *int64) error {
 	if err := root.MkdirAll(path.Dir(at), 0o755); err != nil {
 		return err
@@ -150,24 +164,15 @@ func writeFile(root *os.Root, at string, f file, group *int64) error {
 	if err := root.WriteFile(at, f.data, 0o600); err != nil {
 		return err
 	}
-	uid, gid := -1, -1
-	if f.uid != nil {
-		uid = int(*f.uid)
-	}
-	if group != nil {
-		gid = int(*group)
-	}
-	if uid >= 0 || gid >= 0 {
-		if err := root.Lchown(at, uid, gid); err != nil {
-			return err
-		}
+	if err := f.own(root, at); err != nil {
+		return err
 	}
 	return root.Chmod(at, mode(f, group)) // the umask took bits from the mode when the file was made
 }
 
-// linkNames makes a link for each top-level name but those of directories that are beside the links.
-func linkNames(root *os.Root, tops, beside map[string]bool) error {
-	for name := range tops {
+// linkNames makes a link for each top-level name but those of directories that are beside the links. It is its file's owner's.
+func linkNames(root *os.Root, tops map[string]file, beside map[string]bool) error {
+	for name, f := range tops {
 		want := dataLink + "/" + name
 		if have, err := root.Readlink(name); beside[name] || err == nil && have == want {
 			continue
@@ -178,12 +183,16 @@ func linkNames(root *os.Root, tops, beside map[string]bool) error {
 		if err := root.Symlink(want, name); err != nil {
 			return err
 		}
+		if err := f.own(root, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// removeOthers removes the directories of earlier versions and the links to files that are no more.
-func removeOthers(root *os.Root, current string, tops, beside map[string]bool) error {
+// removeOthers removes the directories of earlier versions and the links to files that are no more. Directories with other names stay:
+// they were made for subPaths, and containers may have them.
+func removeOthers(root *os.Root, current string, tops map[string]file, beside map[string]bool) error {
 	d, err := root.Open(".")
 	if err != nil {
 		return err
@@ -194,8 +203,10 @@ func removeOthers(root *os.Root, current string, tops, beside map[string]bool) e
 		return err
 	}
 	for _, e := range entries {
-		switch name := e.Name(); {
-		case name == dataLink, name == current, tops[name], beside[name] && e.IsDir():
+		name := e.Name()
+		_, top := tops[name]
+		switch {
+		case name == dataLink, name == current, top, e.IsDir() && (beside[name] || !strings.HasPrefix(name, "..")):
 		default:
 			if err := root.RemoveAll(name); err != nil {
 				return err

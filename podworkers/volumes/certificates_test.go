@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestPodCertificate(t *testing.T) {
 		}}},
 	}}})
 	pod.Spec.Containers = []corev1.Container{{Name: "c", SecurityContext: &corev1.SecurityContext{RunAsUser: new(int64(7))}}}
-	m := New(Options{PodsDir: t.TempDir(), Objects: signed(t, true)})
+	m := New(Options{PodsDir: t.TempDir(), Objects: signed(t, true), Allocatable: func() corev1.ResourceList { return nil }})
 	t.Cleanup(func() { _ = m.Unmount(context.WithoutCancel(t.Context()), pod.UID) })
 	if err := m.Mount(t.Context(), pod); err != nil {
 		t.Fatal(err)
@@ -77,12 +78,17 @@ func TestPodCertificate(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "all.pem")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
+	for _, at := range []string{"all.pem", "..data/all.pem", "deep"} {
+		if info, err := os.Lstat(filepath.Join(dir, at)); err != nil || info.Sys().(*syscall.Stat_t).Uid != 7 {
+			t.Errorf("%s is not the user's: %v", at, err)
+		}
+	}
 	if at := m.Next(pod.UID); time.Until(at) < 30*time.Minute {
 		t.Errorf("to be looked at again at %v", at)
 	}
 
 	// A kubelet that starts has no certificates. Those in the volume serve until it has; a new pod waits.
-	again := New(Options{PodsDir: m.opts.PodsDir, Objects: signed(t, false)})
+	again := New(Options{PodsDir: m.opts.PodsDir, Objects: signed(t, false), Allocatable: m.opts.Allocatable})
 	expired, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := again.Mount(expired, pod); err != nil {

@@ -138,11 +138,9 @@ func pageSize(pod *corev1.Pod, medium corev1.StorageMedium) (resource.Quantity, 
 	}
 	want := strings.TrimPrefix(string(medium), string(corev1.StorageMediumHugePagesPrefix))
 	switch {
-	case medium != corev1.StorageMediumHugePages && !slices.Contains(sizes, want):
-		return resource.Quantity{}, fmt.Errorf("medium %s: no container requests huge pages of that size", medium)
-	case medium != corev1.StorageMediumHugePages:
-	case len(sizes) == 0:
-		return resource.Quantity{}, errors.New("hugePages storage requested, but there is no resource request for huge pages")
+	case medium != corev1.StorageMediumHugePages && slices.Contains(sizes, want):
+	case medium != corev1.StorageMediumHugePages, len(sizes) == 0:
+		return resource.Quantity{}, fmt.Errorf("medium %s: hugePages storage requested, but there is no resource request for huge pages", medium)
 	case len(sizes) > 1:
 		return resource.Quantity{}, errors.New("medium: HugePages can't be used if container requests multiple huge page sizes")
 	default:

@@ -53,7 +53,7 @@ func TestFailureEvents(t *testing.T) {
 			c.volume.Spec.NodeAffinity, c.volume.Spec.VolumeMode = elsewhere, new(corev1.PersistentVolumeBlock)
 		}, `Warning FailedMount MapVolume.NodeAffinity check failed for volume "pv" : no matching NodeSelectorTerms`},
 		"mount options": {func(c *cluster) { c.volume.Spec.MountOptions = []string{"ro"} }, `Warning FailedMount MountVolume.MountOptionSupport check failed for volume "pv" : mount options are not supported for this volume type`},
-		"a file":        {func(c *cluster) { c.volume.Spec.HostPath.Path = "/dev/null" }, `Warning FailedMount MountVolume.SetUp failed for volume "pv" : hostPath type check failed: /dev/null is not a directory`},
+		"a file":        {func(c *cluster) { c.volume.Spec.HostPath.Path = "/dev/null" }, `Warning FailedMount MountVolume.SetUp failed for volume "pv" : hostPath type check failed: /dev/null is not a directory, it's a CharDevice`},
 		"no device": {func(c *cluster) {
 			c.volume.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/dev/none"}}
 			c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
@@ -79,8 +79,8 @@ func TestFailureEvents(t *testing.T) {
 			return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}}
 		}
 		wantEvents(t, m, testPod(host("y"), claim("x"), host("b"), claim("a")),
-			`Warning FailedMount MountVolume.SetUp failed for volume "y" : hostPath type check failed: /dev/null is not a directory`,
-			`Warning FailedMount MountVolume.SetUp failed for volume "b" : hostPath type check failed: /dev/null is not a directory`,
+			`Warning FailedMount MountVolume.SetUp failed for volume "y" : hostPath type check failed: /dev/null is not a directory, it's a CharDevice`,
+			`Warning FailedMount MountVolume.SetUp failed for volume "b" : hostPath type check failed: /dev/null is not a directory, it's a CharDevice`,
 			`Warning FailedMount Unable to attach or mount volumes: unmounted volumes=[a b x y], unattached volumes=[], failed to process volumes=[x a]: `+
 				`error processing PVC ns/x: failed to fetch PVC from API server: persistentvolumeclaims "x" not found; error processing PVC ns/a: failed to fetch PVC from API server: persistentvolumeclaims "a" not found`)
 	})

@@ -31,49 +31,64 @@ func checkHostPath(h *corev1.HostPathVolumeSource) error {
 	if h.Type == nil || *h.Type == corev1.HostPathUnset {
 		return nil // the runtime makes a directory if there is nothing
 	}
-	info, err := os.Stat(h.Path)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !missing {
-		return fmt.Errorf("hostPath type check failed: %w", err)
-	}
-	switch *h.Type {
+	want := *h.Type
+	is, err := pathType(h.Path)
+	missing := err != nil && !errors.Is(err, errUnknownType)
+	switch want {
 	case corev1.HostPathDirectoryOrCreate:
 		if missing {
 			return os.MkdirAll(h.Path, 0o755)
 		}
-		return check(info.IsDir(), h, "a directory")
+		want = corev1.HostPathDirectory
 	case corev1.HostPathFileOrCreate:
 		if missing {
-			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_WRONLY, 0o644)
 			if err != nil {
 				return err
 			}
 			return f.Close()
 		}
-		return check(info.Mode().IsRegular(), h, "a file")
+		want = corev1.HostPathFile
 	}
-	if missing {
-		return fmt.Errorf("hostPath type check failed: %s does not exist", h.Path)
+	name, known := pathTypes[want]
+	switch {
+	case !known:
+		return fmt.Errorf("%s is an invalid volume type", want)
+	case err != nil:
+		return fmt.Errorf("hostPath type check failed, %s is not a %s, unable to determine its type: %w", h.Path, name, err)
+	case is != want:
+		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", h.Path, name, is)
 	}
-	mode := info.Mode()
-	switch *h.Type {
-	case corev1.HostPathDirectory:
-		return check(info.IsDir(), h, "a directory")
-	case corev1.HostPathFile:
-		return check(mode.IsRegular(), h, "a file")
-	case corev1.HostPathSocket:
-		return check(mode&fs.ModeSocket != 0, h, "a socket file")
-	case corev1.HostPathCharDev:
-		return check(mode&fs.ModeCharDevice != 0, h, "a character device")
-	case corev1.HostPathBlockDev:
-		return check(mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0, h, "a block device")
-	}
-	return fmt.Errorf("hostPath.type %q: unknown", *h.Type)
+	return nil
 }
 
-func check(ok bool, h *corev1.HostPathVolumeSource, what string) error {
-	if ok {
-		return nil
+// pathTypes are the types that a path can have, as messages name them.
+var pathTypes = map[corev1.HostPathType]string{
+	corev1.HostPathDirectory: "directory", corev1.HostPathFile: "file", corev1.HostPathSocket: "socket file", corev1.HostPathCharDev: "character device", corev1.HostPathBlockDev: "block device",
+}
+
+var errUnknownType = errors.New("only recognise file, directory, socket, block device and character device")
+
+// pathType is the type of what is at a path.
+func pathType(path string) (corev1.HostPathType, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("path %q does not exist", path)
 	}
-	return fmt.Errorf("hostPath type check failed: %s is not %s", h.Path, what)
+	if err != nil {
+		return "", err
+	}
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		return corev1.HostPathDirectory, nil
+	case mode.IsRegular():
+		return corev1.HostPathFile, nil
+	case mode&fs.ModeSocket != 0:
+		return corev1.HostPathSocket, nil
+	case mode&fs.ModeCharDevice != 0:
+		return corev1.HostPathCharDev, nil
+	case mode&fs.ModeDevice != 0:
+		return corev1.HostPathBlockDev, nil
+	}
+	return "", errUnknownType
 }

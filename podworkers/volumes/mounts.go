@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
 	"minikubelet/podworkers/env"
 )
@@ -34,7 +36,7 @@ func (m *Manager) ContainerMounts(ctx context.Context, pod *corev1.Pod, c *corev
 		}
 		mount, err := m.containerMount(ctx, pod, c, i, v, vars)
 		if err != nil {
-			return nil, fmt.Errorf("container %s, volumeMounts[%d] (%s): %w", c.Name, i, vm.Name, err)
+			return nil, err
 		}
 		mounts = append(mounts, mount)
 	}
@@ -50,14 +52,14 @@ func (m *Manager) containerMount(ctx context.Context, pod *corev1.Pod, c *corev1
 	if v.Image != nil {
 		mount.HostPath, mount.Image = "", &runtimeapi.ImageSpec{UserSpecifiedImage: v.Image.Reference}
 	} else if mount.HostPath == "" {
-		return nil, errors.New("the volume is not mounted")
+		return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.Name)
 	}
 	if !path.IsAbs(mount.ContainerPath) {
 		mount.ContainerPath = path.Join("/", mount.ContainerPath)
 	}
 	var err error
 	if mount.RecursiveReadOnly, err = m.recursiveReadOnly(pod, vm); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
 	}
 	if vm.MountPropagation != nil {
 		switch *vm.MountPropagation {
@@ -78,13 +80,20 @@ func (m *Manager) containerMount(ctx context.Context, pod *corev1.Pod, c *corev1
 		return mount, nil
 	}
 	if err := m.files.answers(ctx, mount.HostPath); err != nil {
-		return nil, fmt.Errorf("subPath %q: %w", sub, err)
+		return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 	}
 	if mount.HostPath, err = m.bindSubPath(pod, c, index, v, sub); err != nil {
-		return nil, fmt.Errorf("subPath %q: %w", sub, err)
+		// What the kernel says of the host's paths is for the log, not for the pod's users.
+		klog.FromContext(ctx).Error(err, "The subPath of a container cannot be mounted", "containerName", c.Name, "volume", vm.Name, "subPath", sub)
+		if errors.Is(err, errNotMade) {
+			return nil, fmt.Errorf("failed to create subPath directory for volumeMount %q of container %q", vm.Name, c.Name)
+		}
+		return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", vm.Name, c.Name)
 	}
 	return mount, nil
 }
+
+var errNotMade = errors.New("make the directories of the subPath")
 
 // subPath is the path in the volume that a container mounts, "" for all of it.
 //
@@ -95,17 +104,21 @@ func subPath(vm *corev1.VolumeMount, vars map[string]string) (string, error) {
 		var missing []string
 		sub = env.Expand(vm.SubPathExpr, func(name string) (string, bool) {
 			value, ok := vars[name]
-			if value == "" { // the rest of the path would be another one
+			if value == "" && !slices.Contains(missing, name) { // the rest of the path would be another one
 				missing = append(missing, name)
 			}
 			return value, ok
 		})
 		if len(missing) > 0 {
-			return "", fmt.Errorf("subPathExpr: missing value for %s", strings.Join(missing, ", "))
+			slices.Sort(missing)
+			return "", fmt.Errorf("missing value for %s", strings.Join(missing, ", "))
 		}
 	}
-	if path.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-		return "", fmt.Errorf("subPath %q: must be relative and must not contain '..'", sub)
+	switch {
+	case path.IsAbs(sub):
+		return "", fmt.Errorf("error SubPath `%s` must not be an absolute path", sub)
+	case strings.Contains("/"+sub+"/", "/../"):
+		return "", fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", sub)
 	}
 	return sub, nil
 }
@@ -151,7 +164,9 @@ func (m *Manager) bindSubPath(pod *corev1.Pod, c *corev1.Container, index int, v
 	defer root.Close()
 	source, err := pathrs.OpenatInRoot(root, sub)
 	if errors.Is(err, fs.ErrNotExist) {
-		source, err = makeDirs(root, sub)
+		if source, err = makeDirs(root, sub); err != nil && !errors.Is(err, unix.ENOTDIR) { // which it is where a link leads nowhere
+			err = fmt.Errorf("%w: %w", errNotMade, err)
+		}
 	}
 	if err != nil {
 		return "", err
@@ -227,12 +242,12 @@ func (m *Manager) ReadFile(pod *corev1.Pod, name, at string, limit int64) ([]byt
 	}
 	root, err := os.OpenFile(m.dir(pod.UID, v), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open volume %q: %w", name, err)
+		return nil, fmt.Errorf("open volume %q: %w", name, withoutPath(err))
 	}
 	defer root.Close()
 	held, err := pathrs.OpenatInRoot(root, at)
 	if err != nil {
-		return nil, fmt.Errorf("open %q in volume %q: %w", at, name, err)
+		return nil, fmt.Errorf("open %q in volume %q: %w", at, name, withoutPath(err))
 	}
 	defer held.Close()
 	info, err := held.Stat()
@@ -244,10 +259,18 @@ func (m *Manager) ReadFile(pod *corev1.Pod, name, at string, limit int64) ([]byt
 	}
 	file, err := pathrs.Reopen(held, unix.O_RDONLY)
 	if err != nil {
-		return nil, fmt.Errorf("open %q in volume %q: %w", at, name, err)
+		return nil, fmt.Errorf("open %q in volume %q: %w", at, name, withoutPath(err))
 	}
 	defer file.Close()
 	return io.ReadAll(io.LimitReader(file, limit))
+}
+
+// withoutPath is what went wrong, without the path on the host, which the pod's users are not to see.
+func withoutPath(err error) error {
+	for e, ok := errors.AsType[*fs.PathError](err); ok; e, ok = errors.AsType[*fs.PathError](err) {
+		err = e.Err
+	}
+	return err
 }
 
 func volume(pod *corev1.Pod, name string) *corev1.Volume {

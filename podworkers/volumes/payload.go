@@ -11,6 +11,7 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/env"
@@ -36,12 +37,11 @@ func (m *Manager) payload(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 	case v.DownwardAPI != nil:
 		return files, m.addDownward(files, pod, v.DownwardAPI.Items, *v.DownwardAPI.DefaultMode)
 	}
+	var errs []error
 	for i := range v.Projected.Sources {
-		if err := m.addProjection(ctx, files, pod, v, i); err != nil {
-			return nil, err
-		}
+		errs = append(errs, m.addProjection(ctx, files, pod, v, i))
 	}
-	return files, nil
+	return files, utilerrors.NewAggregate(errs)
 }
 
 func optional(b *bool) bool { return b != nil && *b }
@@ -78,7 +78,7 @@ func (m *Manager) addConfigMap(ctx context.Context, files map[string]file, pod *
 		data[key] = []byte(value)
 	}
 	maps.Copy(data, object.BinaryData)
-	return pick(files, data, items, optional, mode, "configmap "+pod.Namespace+"/"+name)
+	return pick(files, data, items, optional, mode, "configmap references non-existent config key")
 }
 
 func (m *Manager) addSecret(ctx context.Context, files map[string]file, pod *corev1.Pod, name string, items []corev1.KeyToPath, optional bool, mode int32) error {
@@ -89,11 +89,11 @@ func (m *Manager) addSecret(ctx context.Context, files map[string]file, pod *cor
 		}
 		return err
 	}
-	return pick(files, object.Data, items, optional, mode, "secret "+pod.Namespace+"/"+name)
+	return pick(files, object.Data, items, optional, mode, "references non-existent secret key")
 }
 
-// pick adds all keys, or those that items name under the paths that they give.
-func pick(files map[string]file, data map[string][]byte, items []corev1.KeyToPath, optional bool, mode int32, what string) error {
+// pick adds all keys, or those that items name under the paths that they give. missing is upstream's message of a key that is not there.
+func pick(files map[string]file, data map[string][]byte, items []corev1.KeyToPath, optional bool, mode int32, missing string) error {
 	if len(items) == 0 {
 		for key, value := range data {
 			files[key] = file{data: value, mode: mode}
@@ -106,7 +106,7 @@ func pick(files map[string]file, data map[string][]byte, items []corev1.KeyToPat
 			if optional {
 				continue
 			}
-			return fmt.Errorf("%s references non-existent key: %s", what, item.Key)
+			return fmt.Errorf("%s: %s", missing, item.Key)
 		}
 		at, err := clean(item.Path)
 		if err != nil {
@@ -131,6 +131,7 @@ func clean(p string) (string, error) {
 }
 
 func (m *Manager) addDownward(files map[string]file, pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, mode int32) error {
+	var errs []error
 	for i := range items {
 		item := &items[i]
 		at, err := clean(item.Path)
@@ -146,16 +147,14 @@ func (m *Manager) addDownward(files map[string]file, pod *corev1.Pod, items []co
 		default:
 			err = fmt.Errorf("downwardAPI item %q names no source", item.Path)
 		}
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 		f := file{data: []byte(value), mode: mode}
 		if item.Mode != nil {
 			f.mode = *item.Mode
 		}
 		files[at] = f
 	}
-	return nil
+	return utilerrors.NewAggregate(errs)
 }
 
 // addToken adds a service account token that is bound to the pod: it is invalid when the pod is gone. When all containers run

@@ -124,7 +124,11 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 
 // mount mounts a volume, or brings it up to date. Its errors name the volume.
 func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
-	return failed(setUpFailed, v.Name, m.mountKind(ctx, pod, v))
+	err := os.MkdirAll(filepath.Join(m.podDir(pod.UID), "volumes"), 0o750) // other users of the machine cannot look into it
+	if err == nil {
+		err = m.mountKind(ctx, pod, v)
+	}
+	return failed(setUpFailed, v.Name, err)
 }
 
 func (m *Manager) mountKind(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
@@ -148,14 +152,13 @@ func (m *Manager) mountKind(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	// Secrets and tokens are never written to a disk.
-	if v.ConfigMap == nil {
-		if err := mountTmpfs(dir, 0, access{mode: 0o755}); err != nil {
-			return err
-		}
+	wrapped := &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
+	if v.ConfigMap != nil {
+		wrapped.Medium = corev1.StorageMediumDefault
+	}
+	if err := m.mountEmptyDir(pod, wrapped, dir); err != nil {
+		return err
 	}
 	return writeAtomic(dir, files, podinfo.FSGroup(pod), nested(pod, v.Name)...)
 }

@@ -169,7 +169,7 @@ var inputs = compile(append(diskFull, []meaning{
 	{"ConfigMapMissing", `configmap "([^"]+)" not found`, `the ConfigMap $1 does not exist`, `Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
 	{"SecretMissing", `secret "([^"]+)" not found`, `the Secret $1 does not exist`, `Create it in the pod's namespace, or mark the reference to it as optional; the pod goes on by itself then.`},
 	{"KeyMissing", `couldn't find key (\S+) in (ConfigMap|Secret) (\S+)`, `the $2 $3 has no key $1`, `Add the key, correct its name in the pod, or mark the reference as optional.`},
-	{"KeyMissing", `(configmap|secret)?\S* ?references non-existent key: (\S+)`, `it asks for the key $2, which {source} does not have`, `Add the key, correct items in the pod, or mark the volume as optional.`},
+	{"KeyMissing", `references non-existent (?:config|secret) key: ([^\s,\]]+)`, `it asks for the key $1, which {source} does not have`, `Add the key, correct items in the pod, or mark the volume as optional.`},
 	{"NotAttached", `waiting for the volume to be attached: .*(?:volumeattachments\.\S+ "[^"]*" (?:not found|is forbidden))`, `it is to be attached to this node, and nothing has asked for that`,
 		`That is the work of the attach controller, in kube-controller-manager: see whether it runs.`},
 	{"NotAttached", `waiting for the volume to be attached: ([^\n]*)`, `it is not attached to this node yet: $1`,
@@ -177,8 +177,8 @@ var inputs = compile(append(diskFull, []meaning{
 	{"NotAuthorized", `(\S+) "([^"]*)" is forbidden: User "([^"]*)" cannot`, `the apiserver does not let this node, whose user is $3, read $1 "$2"`,
 		`A node may read what its pods refer to if its user is system:node:NAME, in the group system:nodes, and the apiserver's authorization modes include Node: see the kubelet's kubeconfig and the apiserver's flags.`},
 	{"ServiceAccountMissing", `serviceaccounts? "([^"]+)" not found`, `the service account $1 does not exist`, `Create it, or name another in spec.serviceAccountName.`},
-	{"HostPathMissing", `hostPath type check failed: (\S+) does not exist`, `$1, which a hostPath volume names, does not exist on the node`, `Make it on the node, or use the type DirectoryOrCreate or FileOrCreate.`},
-	{"HostPathType", `hostPath type check failed: (\S+) is not (a[^,;]*)`, `$1 on the node is not $2, as the hostPath volume's type says`, `Correct the volume's type or path.`},
+	{"HostPathMissing", `hostPath type check failed, .*path "([^"]*)" does not exist`, `$1, which a hostPath volume names, does not exist on the node`, `Make it on the node, or use the type DirectoryOrCreate or FileOrCreate.`},
+	{"HostPathType", `hostPath type check failed[:,] (\S+) is not (a[^,;]*)`, `$1 on the node is not $2, as the hostPath volume's type says`, `Correct the volume's type or path.`},
 	{"ClaimMissing", `persistentvolumeclaims? "([^"]+)" not found`, `the PersistentVolumeClaim $1 does not exist`, `Create the claim, or correct claimName.`},
 	{"ClaimUnbound", `PVC \S+/(\S+): PVC (?:is not bound|has empty)`, `its PersistentVolumeClaim $1 has no volume yet`, `See kubectl describe pvc: a storage class or a matching PersistentVolume may be missing.`},
 	{"ClaimDeleted", `PVC \S+/(\S+): PVC is being deleted`, `its PersistentVolumeClaim $1 is being deleted`, `Use another claim, or wait until it is gone and create it again.`},
@@ -186,7 +186,7 @@ var inputs = compile(append(diskFull, []meaning{
 	{"DriverMissing", `not supported by driver (\S+) \(no CSIDriver object\)`, `the cluster has no CSIDriver object for the driver $1`, `Install the driver, or correct its name.`},
 	{"VolumeInUse", `ReadWriteOncePod access mode and is already in use`, `it may be used by one pod at a time (ReadWriteOncePod), and another pod on this node has it`, `Wait for that pod's end, or delete it; this one goes on by itself then.`},
 	{"VolumeUnsupported", `\((\S+)\): volumes of kind (\S+) are not supported`, `$1 is of the kind $2, which this kubelet does not have`, `Use a CSI driver for it, or another node.`},
-	{"SubPath", `subPath "([^"]*)": (.*)`, `the subPath $1 cannot be used: $2`, `A subPath is relative to its volume and cannot lead out of it, nor can links in it.`},
+	{"SubPath", `\bsubPath\b`, `its subPath cannot be used ({message})`, `A subPath is relative to its volume and cannot lead out of it, nor can links in it; the kubelet's log has the details.`},
 }...))
 
 // sandboxes are what messages say of a sandbox that cannot be made.
