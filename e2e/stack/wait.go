@@ -85,6 +85,11 @@ func PodReady(pod *corev1.Pod) bool {
 // sees none settles it; the watch that follows sees the end of what it saw.
 func (s *Stack) WaitPodGone(ctx context.Context, namespace, name string) error {
 	var last *corev1.Pod
+	there := false // as the watch knows
+	start := func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+		there = false
+		return s.Client.CoreV1().Pods(namespace).Watch(ctx, options)
+	}
 	for {
 		list, err := s.Client.CoreV1().Pods(namespace).List(ctx, selectName(name))
 		if err != nil {
@@ -93,12 +98,14 @@ func (s *Stack) WaitPodGone(ctx context.Context, namespace, name string) error {
 		if len(list.Items) == 0 {
 			return nil
 		}
-		err = watchUntil(ctx, name, s.Client.CoreV1().Pods(namespace).Watch, func(e watch.Event) bool {
-			if pod, ok := e.Object.(*corev1.Pod); ok {
-				last = pod
+		err = watchUntil(ctx, name, start, func(e watch.Event) bool {
+			if e.Type == watch.Bookmark { // also where the initial list ends
+				return !there
 			}
-			// With nothing left to see, the initial list ends in a bookmark.
-			return e.Type == watch.Deleted || e.Type == watch.Bookmark && last == nil
+			if pod, ok := e.Object.(*corev1.Pod); ok {
+				last, there = pod, true
+			}
+			return e.Type == watch.Deleted
 		})
 		if err != nil {
 			return fmt.Errorf("wait for pod %s/%s to go: %w; %s", namespace, name, err, s.describe(namespace, name, last))
