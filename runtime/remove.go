@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -16,6 +15,7 @@ import (
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/runtime/cri"
+	"minikubelet/runtime/mounts"
 	"minikubelet/runtime/spec"
 )
 
@@ -71,12 +71,7 @@ func (r *Runtime) removeDirectory(uid types.UID) error {
 		return err
 	}
 	defer root.Close()
-	real, err := filepath.EvalSymlinks(root.Name()) // mountinfo has real paths
-	if err != nil {
-		return err
-	}
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
-	if err != nil || len(mounts) > 0 {
+	if mounted, err := mounts.Below(root.Name()); err != nil || len(mounted) > 0 {
 		return err // volumes are still mounted; the directory is removed after them
 	}
 	for _, name := range []string{"etc-hosts", "containers", "plugins", "resources.json"} {

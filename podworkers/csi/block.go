@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	"minikubelet/runtime/mounts"
 )
 
 // A block volume is published as a device at plugins/kubernetes.io/csi/volumeDevices/publish/VOLUME/POD; a link in the pod's
@@ -283,19 +285,15 @@ func removeFiles(paths ...string) error {
 
 // removeUnmounted removes a directory with all that is in it, unless something is mounted there: then it is an error.
 func removeUnmounted(dir string) error {
-	real, err := filepath.EvalSymlinks(dir) // mounts have real paths
+	mounted, err := mounts.Below(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
-	if err != nil {
-		return fmt.Errorf("tell whether something is mounted in %s: %w", dir, err)
-	}
-	if len(mounts) > 0 {
-		return fmt.Errorf("clean up a block volume: %s is still mounted", mounts[0].Mountpoint)
+	if len(mounted) > 0 {
+		return fmt.Errorf("clean up a block volume: %s is still mounted", mounted[0].Mountpoint)
 	}
 	return os.RemoveAll(dir)
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"minikubelet/runtime/mounts"
 )
 
 // mountTmpfs mounts memory on a directory, unless it is mounted already; size is its limit in bytes, 0 for none.
@@ -99,21 +101,12 @@ func isMountpoint(dir string) (bool, error) {
 // unmountBelow unmounts everything at and below a directory, the last mounted first. It returns an error while anything
 // is mounted there: what the caller removes next could be what a mount shows.
 func unmountBelow(ctx context.Context, dir string) error {
-	real, err := filepath.EvalSymlinks(filepath.Dir(dir)) // mountinfo has real paths; dir itself is ours
-	if err != nil {
+	found, err := mounts.Below(dir)
+	if err != nil || len(found) == 0 {
 		return err
 	}
-	dir = filepath.Join(real, filepath.Base(dir))
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	if err != nil {
-		return fmt.Errorf("read mounts: %w", err)
-	}
-	if len(mounts) == 0 {
-		return nil
-	}
-	slices.Reverse(mounts)
 	refused := map[string]error{}
-	for _, mount := range mounts {
+	for _, mount := range slices.Backward(found) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -124,9 +117,9 @@ func unmountBelow(ctx context.Context, dir string) error {
 		}
 		refused[mount.Mountpoint] = err // EINVAL and ENOENT: it may have gone by itself, with another mount
 	}
-	left, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	left, err := mounts.Below(dir)
 	if err != nil {
-		return fmt.Errorf("read mounts: %w", err)
+		return err
 	}
 	var errs []error
 	for _, mount := range left {

@@ -15,6 +15,7 @@ import (
 
 	podinfo "minikubelet/config/pod"
 	"minikubelet/podworkers/csi"
+	"minikubelet/runtime/mounts"
 )
 
 // mountLocal binds a directory of the node to the pod's. Its files go to the group of the first pod that has it: another one that
@@ -109,18 +110,18 @@ func (m *Manager) ownLocal(ctx context.Context, pod *corev1.Pod, name, dir strin
 
 // mountedElsewhere tells whether the pods' directories have another mount of what is mounted on a directory.
 func (m *Manager) mountedElsewhere(dir string) (bool, error) {
-	pods, err := filepath.EvalSymlinks(m.opts.PodsDir) // mountinfo has real paths
+	pods, err := filepath.EvalSymlinks(m.opts.PodsDir) // mounts have real paths
 	if err != nil {
 		return false, err
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(pods))
+	all, err := mounts.Below(pods)
 	if err != nil {
-		return false, fmt.Errorf("read mounts: %w", err)
+		return false, err
 	}
 	of := func(i *mountinfo.Info) string { return fmt.Sprintf("%d:%d %s", i.Major, i.Minor, i.Root) }
 	count := map[string]int{}
 	here := ""
-	for _, mount := range mounts {
+	for _, mount := range all {
 		count[of(mount)]++
 		if mount.Mountpoint == filepath.Join(pods, strings.TrimPrefix(dir, m.opts.PodsDir)) {
 			here = of(mount)

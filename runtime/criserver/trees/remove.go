@@ -12,8 +12,9 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"minikubelet/runtime/mounts"
 )
 
 // ErrMounted is returned when something is mounted in a tree that is to be removed. What it shows is left alone.
@@ -88,18 +89,11 @@ func Detach(path string) error {
 
 // unmountAll detaches everything that is mounted at or below a directory, and returns nil only when nothing is any more.
 func unmountAll(dir string) error {
-	above, err := filepath.EvalSymlinks(filepath.Dir(dir)) // as the kernel lists it
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("unmount %s: %w", dir, err)
-	}
-	dir = filepath.Join(above, filepath.Base(dir))
 	var failed error
 	for range unmountTries {
-		found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-		if err != nil {
-			return fmt.Errorf("list mounts below %s: %w", dir, err)
+		found, err := mounts.Below(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 		if len(found) == 0 {
 			return nil
