@@ -33,7 +33,7 @@ var layers = []struct {
 	{"kubelet/timeline", []string{"kubelet/timeline/story"}},
 	{"kubelet/tracing/otlp", nil},
 	{"kubelet/tracing", []string{"kubelet/tracing/otlp"}},
-	{"kubelet/hold", []string{"kubelet/client"}},
+	{"kubelet/hold", []string{"kubelet/client", "kubelet/node"}},
 	{"kubelet/local", []string{"kubelet/server", "kubelet/timeline/story"}},
 	{"kubelet/identity", []string{"kubelet/client"}},
 	{"kubelet/settings", []string{"runtime/criserver"}},
