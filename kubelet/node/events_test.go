@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -58,6 +59,26 @@ func TestEventsObject(t *testing.T) {
 		synctest.Wait()
 		if uid := told.of("NodeHasDiskPressure"); uid != "uid-2" {
 			t.Errorf("of a node that was made anew, the object is %q", uid)
+		}
+	})
+}
+
+// TestOthersBootID: that the machine has booted is told once, however often another kubelet of the node's name writes that of its machine.
+func TestOthersBootID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start(nil)
+		defer w.stop()
+		w.told()
+		for range 3 {
+			w.update(func(n *corev1.Node) { n.Status.NodeInfo.BootID = "another" })
+			w.wait(time.Minute)
+			if got := w.get().Status.NodeInfo.BootID; got != "boot-1" {
+				t.Errorf("the node has boot ID %s", got)
+			}
+		}
+		if events := w.told(); !slices.Equal(events, []string{"Warning Rebooted Node node-1 has been rebooted, boot id: boot-1"}) {
+			t.Errorf("told: %q", events)
 		}
 	})
 }

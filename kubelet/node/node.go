@@ -89,6 +89,7 @@ type Node struct {
 	vanished chan struct{}          // tells that there is none any more, capacity 1
 	synced   chan struct{}          // see Synced
 	pace     atomic.Pointer[pace]   // in force
+	rebooted sync.Once              // tells that the machine has
 
 	mu            sync.RWMutex
 	ips           []net.IP      // the node's addresses, the primary first

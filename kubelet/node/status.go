@@ -59,7 +59,9 @@ func (n *Node) syncStatus(ctx context.Context) error {
 	}
 	n.events(&have.Status, &want.Status)
 	if boot := have.Status.NodeInfo.BootID; boot != "" && boot != n.machine.bootID {
-		n.opts.Events.Eventf(n.Ref(), corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", have.Name, n.machine.bootID)
+		n.rebooted.Do(func() { // once, as another kubelet of this name writes its own ID again and again
+			n.opts.Events.Eventf(n.Ref(), corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", have.Name, n.machine.bootID)
+		})
 	}
 	n.set(got)
 	n.mu.Lock()
