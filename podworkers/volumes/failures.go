@@ -87,10 +87,10 @@ type unmounted struct {
 	err    error
 }
 
-// tell sends the events of volumes that a pod does not have. Its error is the reason to refuse the pod, if that is to be done.
+// tell sends the events of volumes that a pod does not have. It returns the reason to refuse the pod, nil if that is not to be done.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount; its error is in an event of pkg/kubelet/kubelet.go SyncPod.
-func (m *Manager) tell(ctx context.Context, pod *corev1.Pod, all []unmounted) error {
+func (m *Manager) tell(ctx context.Context, pod *corev1.Pod, all []unmounted) *AttachLimitError {
 	if m.opts.Events == nil || ctx.Err() != nil || len(all) == 0 {
 		return nil
 	}

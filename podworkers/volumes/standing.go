@@ -170,7 +170,7 @@ func (m *Manager) fellBehind(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 	}
 	klog.FromContext(ctx).Error(err, "Volume cannot be brought up to date, the pod goes on with it as it stands", "volume", v.Name)
 	if !errors.Is(err, objects.ErrNotIssued) {
-		_ = m.tell(ctx, pod, []unmounted{{v.Name, err}}) // one that stands is no reason to refuse the pod
+		m.tell(ctx, pod, []unmounted{{v.Name, err}}) // one that stands is no reason to refuse the pod
 	}
 }
 

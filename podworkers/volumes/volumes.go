@@ -116,8 +116,8 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 			errs, missing = append(errs, err), append(missing, unmounted{v.Name, err})
 		}
 	}
-	if refused := m.tell(ctx, pod, missing); refused != nil {
-		return refused
+	if full := m.tell(ctx, pod, missing); full != nil {
+		return full
 	}
 	return errors.Join(errs...)
 }
