@@ -74,7 +74,7 @@ func TestLeftOut(t *testing.T) {
 		{drivers, volume(corev1.VolumeSource{FlexVolume: &corev1.FlexVolumeSource{}}), []string{"data", "flexVolume", byDecision}},
 		{drivers, volume(corev1.VolumeSource{AWSElasticBlockStore: &corev1.AWSElasticBlockStoreVolumeSource{}}), []string{"data", "awsElasticBlockStore", byDecision}},
 		{windows, admission(func(s *corev1.PodSpec) { s.OS = &corev1.PodOS{Name: corev1.Windows} }), []string{"PodOSNotSupported", "OS field doesn't match node OS"}},
-		{windows, admission(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} }), []string{"PodOSSelectorNodeLabelDoesNotMatch", "kubernetes.io/os"}},
+		{windows, admission(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} }), []string{"NodeAffinity", "node affinity/selector"}},
 	} {
 		got := tt.refused()
 		for _, part := range tt.says {

@@ -206,7 +206,8 @@ func storyCases(configMap string) map[string]storyCase {
 		}},
 		"selector":    {"NodeAffinity", []string{"node's labels", "no=such-label"}, podSpec(func(p *corev1.PodSpec) { p.NodeSelector = map[string]string{"no": "such-label"} })},
 		"os":          {"PodOSNotSupported", []string{"operating system (windows)"}, podSpec(func(p *corev1.PodSpec) { p.OS = &corev1.PodOS{Name: corev1.Windows} })},
-		"selector-os": {"PodOSSelectorNodeLabelDoesNotMatch", []string{"operating system (windows)", "kubernetes.io/os"}, podSpec(func(p *corev1.PodSpec) { p.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} })},
+		"label-os":    {"PodOSSelectorNodeLabelDoesNotMatch", []string{"operating system (windows)", "kubernetes.io/os"}, func(p *corev1.Pod) { p.Labels = map[string]string{corev1.LabelOSStable: "windows"} }},
+		"selector-os": {"NodeAffinity", []string{"kubernetes.io/os=windows"}, podSpec(func(p *corev1.PodSpec) { p.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} })},
 		"sysctl":      {"SysctlForbidden", []string{"kernel.msgmax", "--allowed-unsafe-sysctls"}, podSpec(unsafe)},
 		"deadline":    {"DeadlineExceeded", []string{"activeDeadlineSeconds"}, podSpec(func(p *corev1.PodSpec) { p.ActiveDeadlineSeconds = new(int64(1)) })},
 		"claims": {"Unsupported", []string{"spec.resourceClaims"}, podSpec(func(p *corev1.PodSpec) {

@@ -1,9 +1,11 @@
 package syncloop
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
@@ -43,7 +45,7 @@ type AdmissionInput struct {
 func Admit(in AdmissionInput) *Rejection {
 	for _, check := range []func(AdmissionInput) *Rejection{
 		checkShutdown, checkPressure, checkOS, checkSysctls, checkAppArmor, checkResources,
-		checkPlacement, checkPorts, checkTaints, // part: placement, syncloop/placement.go
+		checkGroupsPolicy, checkPlacement, checkPorts, checkTaints, // part: placement, syncloop/placement.go
 	} {
 		if r := check(in); r != nil {
 			return r
@@ -77,7 +79,7 @@ func checkPressure(in AdmissionInput) *Rejection {
 }
 
 func checkOS(in AdmissionInput) *Rejection {
-	if os := in.Pod.Spec.NodeSelector[corev1.LabelOSStable]; os != "" && os != in.GOOS {
+	if os := in.Pod.Labels[corev1.LabelOSStable]; os != "" && os != in.GOOS {
 		return &Rejection{"PodOSSelectorNodeLabelDoesNotMatch", "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"}
 	}
 	if os := in.Pod.Spec.OS; os != nil && string(os.Name) != in.GOOS {
@@ -121,9 +123,10 @@ func shortages(in AdmissionInput) []shortage {
 	}
 	compare(shortage{corev1.ResourcePods, 1, int64(len(in.Others)), int64(in.MaxPods)})
 	requests := resource.PodRequests(in.Pod, resource.PodResourcesOptions{})
-	for _, name := range slices.Sorted(maps.Keys(requests)) { // so that the same pod always gets the same message
+	for _, name := range slices.SortedFunc(maps.Keys(requests), precede) { // so that the same pod always gets the same message
 		s := shortage{name: name, requested: amount(name, requests), capacity: amount(name, in.Allocatable)}
-		if s.requested == 0 {
+		// An extended resource that the node does not know is counted by somebody else, for the cluster.
+		if _, known := in.Allocatable[name]; s.requested == 0 || !known && strings.Contains(string(name), "/") {
 			continue
 		}
 		for _, other := range in.Others {
@@ -132,6 +135,12 @@ func shortages(in AdmissionInput) []shortage {
 		compare(s)
 	}
 	return short
+}
+
+// precede sorts resources by the order in which a pod is refused for them.
+func precede(a, b corev1.ResourceName) int {
+	first := []corev1.ResourceName{corev1.ResourceEphemeralStorage, corev1.ResourceMemory, corev1.ResourceCPU}
+	return cmp.Or(cmp.Compare(slices.Index(first, b), slices.Index(first, a)), cmp.Compare(a, b))
 }
 
 // requested is what a pod takes of a resource. A pod that shrinks takes what it had until its status says that it shrank.

@@ -22,6 +22,14 @@ func withPort(ip string, port int32, protocol corev1.Protocol) corev1.PodSpec {
 	return corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{HostIP: ip, HostPort: port, Protocol: protocol}}}}}
 }
 
+func needing(what map[corev1.ResourceName]string) corev1.PodSpec {
+	requests := corev1.ResourceList{}
+	for name, quantity := range what {
+		requests[name] = resource.MustParse(quantity)
+	}
+	return corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: requests}}}}
+}
+
 func TestAdmit(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	sidecar := requesting("1", "1Mi")
@@ -33,12 +41,15 @@ func TestAdmit(t *testing.T) {
 			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "zone", Operator: corev1.NodeSelectorOpIn, Values: values}}}},
 		}}}
 	}
+	strict := corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{SupplementalGroupsPolicy: new(corev1.SupplementalGroupsPolicyStrict)}}
 	tests := []struct {
 		name            string
 		spec            corev1.PodSpec
+		labels          map[string]string
 		static          bool
 		others          []corev1.PodSpec
 		taints          []corev1.Taint
+		features        *corev1.NodeFeatures
 		maxPods         int
 		reason, message string
 	}{
@@ -47,6 +58,11 @@ func TestAdmit(t *testing.T) {
 		{name: "too many pods", others: []corev1.PodSpec{{}, {}}, maxPods: 2, reason: "OutOfpods", message: "requested: 1, used: 2, capacity: 2"},
 		{name: "cpu", spec: requesting("2", "1Mi"), others: []corev1.PodSpec{requesting("1500m", "1Mi")}, reason: "OutOfcpu", message: "requested: 2000, used: 1500, capacity: 3000"},
 		{name: "memory", spec: requesting("1", "5Gi"), reason: "OutOfmemory", message: "memory"},
+		{name: "memory before storage", spec: needing(map[corev1.ResourceName]string{"ephemeral-storage": "2", "memory": "5Gi", "example.com/scarce": "2"}), reason: "OutOfmemory"},
+		{name: "storage before devices", spec: needing(map[corev1.ResourceName]string{"ephemeral-storage": "2", "example.com/scarce": "2"}), reason: "OutOfephemeral-storage"},
+		{name: "devices", spec: needing(map[corev1.ResourceName]string{"example.com/scarce": "2"}), reason: "OutOfexample.com/scarce", message: "requested: 2, used: 0, capacity: 1"},
+		{name: "what the node does not know", spec: needing(map[corev1.ResourceName]string{"example.com/clusterwide": "2"})},
+		{name: "huge pages that the node does not have", spec: needing(map[corev1.ResourceName]string{"hugepages-2Mi": "4Mi"}), reason: "OutOfhugepages-2Mi"},
 		{name: "sidecars count", spec: sidecar, others: []corev1.PodSpec{requesting("500m", "1Mi")}, reason: "OutOfcpu"},
 		{name: "overhead counts", spec: overhead, reason: "OutOfcpu"},
 		{name: "selector", spec: corev1.PodSpec{NodeSelector: map[string]string{"zone": "b"}}, reason: "NodeAffinity", message: "Predicate NodeAffinity failed"},
@@ -62,15 +78,20 @@ func TestAdmit(t *testing.T) {
 		{name: "taint for the scheduler", taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}}},
 		{name: "tolerated taint", taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}, spec: corev1.PodSpec{Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}}}},
 		{name: "operating system", spec: corev1.PodSpec{OS: &corev1.PodOS{Name: corev1.Windows}}, reason: "PodOSNotSupported"},
-		{name: "operating system's label", spec: corev1.PodSpec{NodeSelector: map[string]string{corev1.LabelOSStable: "windows"}}, reason: "PodOSSelectorNodeLabelDoesNotMatch"},
+		{name: "operating system's label", labels: map[string]string{corev1.LabelOSStable: "windows"}, reason: "PodOSSelectorNodeLabelDoesNotMatch"},
+		{name: "the node's operating system's label", labels: map[string]string{corev1.LabelOSStable: "linux"}},
+		{name: "operating system's selector", spec: corev1.PodSpec{NodeSelector: map[string]string{corev1.LabelOSStable: "windows"}}, reason: "NodeAffinity"},
+		{name: "groups policy", spec: strict, reason: "SupplementalGroupsPolicyNotSupported", message: "SupplementalGroupsPolicy=Strict is not supported in this node"},
+		{name: "groups policy of a runtime that has it", spec: strict, features: &corev1.NodeFeatures{SupplementalGroupsPolicy: new(true)}},
+		{name: "merged groups", spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{SupplementalGroupsPolicy: new(corev1.SupplementalGroupsPolicyMerge)}}},
 		{name: "sysctl", spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "kernel.bad"}}}}, reason: "SysctlForbidden"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			in := AdmissionInput{
-				Pod:         &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{podinfo.SourceAnnotation: podinfo.SourceAPI}}, Spec: tt.spec},
-				Node:        &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", Labels: map[string]string{"zone": "a"}}, Spec: corev1.NodeSpec{Taints: tt.taints}},
-				Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3"), corev1.ResourceMemory: resource.MustParse("4Gi")},
+				Pod:         &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Labels: tt.labels, Annotations: map[string]string{podinfo.SourceAnnotation: podinfo.SourceAPI}}, Spec: tt.spec},
+				Node:        &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", Labels: map[string]string{"zone": "a"}}, Spec: corev1.NodeSpec{Taints: tt.taints}, Status: corev1.NodeStatus{Features: tt.features}},
+				Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3"), corev1.ResourceMemory: resource.MustParse("4Gi"), "example.com/scarce": resource.MustParse("1")},
 				MaxPods:     10, GOOS: "linux",
 			}
 			if tt.spec.SecurityContext != nil && len(tt.spec.SecurityContext.Sysctls) > 0 {

@@ -9,6 +9,7 @@ import (
 	schedulingcorev1 "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
 
 	podinfo "minikubelet/config/pod"
 )
@@ -27,6 +28,16 @@ func checkPlacement(in AdmissionInput) *Rejection {
 		return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
 	}
 	return nil
+}
+
+// checkGroupsPolicy refuses a pod that wants no groups but its own where the runtime would add those of the image.
+func checkGroupsPolicy(in AdmissionInput) *Rejection {
+	sc, features := in.Pod.Spec.SecurityContext, in.Node.Status.Features
+	if sc == nil || ptr.Deref(sc.SupplementalGroupsPolicy, "") != corev1.SupplementalGroupsPolicyStrict ||
+		features != nil && ptr.Deref(features.SupplementalGroupsPolicy, false) {
+		return nil
+	}
+	return &Rejection{"SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node"}
 }
 
 func predicate(name, description string) *Rejection {

@@ -125,7 +125,7 @@ func (t Input) asks() []string {
 			}
 		}
 	}
-	system := cmp.Or(string(ptr.Deref(spec.OS, corev1.PodOS{}).Name), spec.NodeSelector[corev1.LabelOSStable])
+	system := cmp.Or(string(ptr.Deref(spec.OS, corev1.PodOS{}).Name), t.Pod.Labels[corev1.LabelOSStable])
 	return []string{
 		"{ports}", strings.Join(ports, ", "), "{selector}", between(" (", labels.Set(spec.NodeSelector).String(), ")"), "{os}", system,
 		"{deadline}", fmt.Sprint(ptr.Deref(spec.ActiveDeadlineSeconds, 0)),

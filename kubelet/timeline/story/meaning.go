@@ -141,7 +141,7 @@ var verdicts = compile([]meaning{
 	{"NodeAffinity", `^NodeAffinity: `, "the pod's node selector or required node affinity{selector} does not match the node's labels", "Label the node, or correct the selector; the pod has to be created anew."},
 	{"TaintToleration", `^TaintToleration: `, "the node has a taint with effect NoExecute that the pod does not tolerate", "Add a toleration, or remove the taint from the node: kubectl describe node shows it."},
 	{"PodOSNotSupported", `^PodOSNotSupported: `, "the pod's field spec.os names another operating system ({os}) than the node has", "Correct spec.os.name, or have it run on a node of that system."},
-	{"PodOSSelectorNodeLabelDoesNotMatch", `^PodOSSelectorNodeLabelDoesNotMatch: `, "the pod's node selector asks for another operating system ({os}) than the node has", "Correct the label kubernetes.io/os in nodeSelector, or have it run on a node of that system."},
+	{"PodOSSelectorNodeLabelDoesNotMatch", `^PodOSSelectorNodeLabelDoesNotMatch: `, "the pod's label kubernetes.io/os names another operating system ({os}) than the node has", "Correct that label, or have the pod run on a node of that system."},
 	{"SysctlForbidden", `^SysctlForbidden: (?:forbidden sysctl: )?(.*)`, "the pod sets a sysctl that this node does not allow: $1", "Allow it with --allowed-unsafe-sysctls if it is namespaced, or take it out of the pod."},
 	{"AppArmor", `^AppArmor: `, "the pod asks for an AppArmor profile, which the node cannot give: {message}", "Take the profile out, or use a node that has AppArmor."},
 	{"NodeShutdown", `^NodeShutdown: `, "the node is shutting down", "The pod has to be created anew, here after the node has come back, or elsewhere."},

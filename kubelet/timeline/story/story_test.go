@@ -171,7 +171,7 @@ func TestTell(t *testing.T) {
 		{"MountMismatch", "mounted on /etc/passwd", input(waits("RunContainerError", `runc create failed: error mounting "/pods/data" to rootfs at "/etc/passwd": create mountpoint: not a directory`))},
 		{"MemoryTooLow", "its memory limit of 16Mi is too low", input(limit, waits("RunContainerError", "error setting cgroup config for procHooks process: unable to set memory limit to 16777216 (current usage: 33554432)"))},
 		{"MemoryTooLow", "memory limits of its containers", input(event("FailedCreatePodSandBox", "container init was OOM-killed (memory limit too low?)"))},
-		{"PodOSSelectorNodeLabelDoesNotMatch", "(windows)", input(func(in *Input) { in.Pod.Spec.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} }, rejected("PodOSSelectorNodeLabelDoesNotMatch", "no"))},
+		{"PodOSSelectorNodeLabelDoesNotMatch", "(windows)", input(func(in *Input) { in.Pod.Labels = map[string]string{corev1.LabelOSStable: "windows"} }, rejected("PodOSSelectorNodeLabelDoesNotMatch", "no"))},
 		{"CommandMissing", "(/web)", input(waits("RunContainerError", `exec: "/web": stat /web: no such file or directory`))},
 		{"RunContainerError", "stat /pods/data: no such file or directory", input(waits("RunContainerError", `runc create failed: error mounting "/pods/data" to rootfs at "/data": stat /pods/data: no such file or directory`))},
 		{"RunContainerError", "permission denied", input(waits("RunContainerError", `runc create failed: error mounting "/pods/data" to rootfs at "/data": permission denied`))},
