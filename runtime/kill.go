@@ -174,7 +174,7 @@ func (r *Runtime) preStop(ctx context.Context, k killRequest, grace time.Duratio
 		hookCtx, end := cri.Step(hookCtx, "preStop", k.pod, cri.Why("the container is to be stopped"))
 		_, err := r.runHook(hookCtx, k.pod, k.container, k.id, k.podIPs, k.container.Lifecycle.PreStop)
 		end(err)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || k.container.Lifecycle.PreStop.Sleep != nil { // a sleep can only be cut short
 			return
 		}
 		logger.Error(err, "PreStop hook failed")

@@ -92,6 +92,9 @@ func TestKillPod(t *testing.T) {
 					t.Errorf("left: %s %v", state(after), err)
 				}
 				wantEvents(t, b, "Normal Killing spec.containers{a}: Stopping container a")
+				if strings.Contains(b.events.all(), eventFailedPreStopHook) {
+					t.Error("a sleep that the grace period cut short has not failed")
+				}
 				if err := b.KillPod(t.Context(), pod, after, tc.grace); err != nil {
 					t.Errorf("again: %v", err)
 				}
