@@ -35,12 +35,12 @@ type Mirror struct{ opts MirrorOptions }
 // NewMirror returns a Mirror.
 func NewMirror(opts MirrorOptions) *Mirror { return &Mirror{opts: opts} }
 
-// Ensure makes the mirror of a static pod if there is none, and replaces one that stands for another version
-// of it or belongs to an earlier node. The mirror is seen again through the apiserver source.
+// Ensure makes the mirror of a static pod that runs if there is none, and replaces one that stands for another version
+// of it, shows the end that it came to in an earlier life, or belongs to an earlier node. The mirror is seen again through the apiserver source.
 func (m *Mirror) Ensure(ctx context.Context, static *corev1.Pod) error {
 	node := m.opts.Node()
 	if have := m.opts.Existing(static); have != nil {
-		if have.DeletionTimestamp == nil && stands(have, static.Annotations[podinfo.HashAnnotation], node.UID) {
+		if have.DeletionTimestamp == nil && !ended(have.Status.Phase) && stands(have, static.Annotations[podinfo.HashAnnotation], node.UID) {
 			return nil
 		}
 		if err := m.Delete(ctx, have); err != nil {

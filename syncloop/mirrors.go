@@ -35,21 +35,25 @@ func (l *Loop) mirrorGone(mirror *corev1.Pod) {
 }
 
 // bindMirror tells the status manager which API object a static pod's status goes to. The first mirror of a pod that ran
-// before the kubelet started tells how it was then. The mirror of the version before shows that one until it has ended.
+// before the kubelet started tells how it was then. The mirror of an earlier version, or of a life of the pod that has ended, is
+// told nothing of this one: it is replaced.
 func (l *Loop) bindMirror(static *corev1.Pod) {
 	if l.Mirror == nil || !podinfo.IsStatic(static) {
 		return
 	}
 	mirror := l.Pods.MirrorOf(static)
-	if mirror != nil && !mirrors(mirror, static) && l.runs(mirror, static.UID) {
+	if mirror != nil && !mirrors(mirror, static) {
 		mirror = nil
 	}
 	if mirror != nil && l.recalled[static.UID] {
 		delete(l.recalled, static.UID)
-		if mirrors(mirror, static) && mirror.Status.StartTime != nil {
+		if mirror.Status.StartTime != nil {
 			l.Probes.Seed(mirror)
 			l.Status.Adopt(static.UID, mirror.Status)
 		}
+	}
+	if s, known := l.Status.Get(static.UID); mirror != nil && ended(mirror) && known && !ended(&corev1.Pod{Status: s}) {
+		mirror = nil
 	}
 	l.Status.SetMirror(static.UID, mirror)
 }
@@ -151,7 +155,7 @@ func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 	if l.Mirror == nil || !l.Config.AllReady() {
 		return
 	}
-	lone := slices.DeleteFunc(l.Pods.LoneMirrors(), func(mirror *corev1.Pod) bool { return l.runs(mirror, "") })
+	lone := slices.DeleteFunc(l.Pods.LoneMirrors(), l.runs)
 	if len(lone) == 0 || !l.deletingMirrors.CompareAndSwap(false, true) {
 		return
 	}
@@ -165,12 +169,11 @@ func (l *Loop) deleteLoneMirrors(ctx context.Context) {
 	}()
 }
 
-// runs tells whether something of the static pod that a mirror stands for still runs, although its manifest may be gone. The
-// version with the UID but does not count.
-func (l *Loop) runs(mirror *corev1.Pod, but types.UID) bool {
+// runs tells whether something of the static pod that a mirror stands for still runs, although its manifest may be gone.
+func (l *Loop) runs(mirror *corev1.Pod) bool {
 	return slices.ContainsFunc(l.PLEG.Cache.UIDs(), func(uid types.UID) bool {
 		observed, ok := l.PLEG.Cache.Get(uid)
-		return ok && uid != but && observed.Namespace == mirror.Namespace && observed.Name == mirror.Name && !observed.Gone()
+		return ok && observed.Namespace == mirror.Namespace && observed.Name == mirror.Name && !observed.Gone()
 	})
 }
 

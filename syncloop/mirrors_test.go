@@ -1,6 +1,12 @@
 package syncloop
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,10 +182,10 @@ func TestMirrorOutlivesStaticPod(t *testing.T) {
 func TestMirrorOfTheVersionBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, client := newFake(), fake.NewClientset()
-		client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			pod := action.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
-			pod.UID = types.UID("mirror of " + pod.Annotations[podinfo.MirrorAnnotation])
-			return false, nil, nil
+		written := countMirrors(client)
+		var refusing atomic.Bool // to delete
+		client.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return refusing.Load(), nil, errors.New("not now")
 		})
 		b := newBench(t, server, t.TempDir(), client)
 		b.start(b.PLEG.Run, b.Config.Run, b.Status.Run, b.Run)
@@ -210,10 +216,70 @@ func TestMirrorOfTheVersionBefore(t *testing.T) {
 				t.Fatalf("the mirror of %s is %s while the old version runs", m.Annotations[podinfo.MirrorAnnotation], m.Status.Phase)
 			}
 		}
+		refusing.Store(true)
+		b.wait(30 * time.Second)
+		refusing.Store(false)
 		b.wait(time.Minute)
+		if phases := written("mirror 1 of hash"); phases != "Running Failed" {
+			t.Errorf("the old version's mirror was %s", phases)
+		}
 		b.wantRunning("changed", true)
 		if m := mirror(); m.Annotations[podinfo.MirrorAnnotation] != "changed" || m.Status.Phase != corev1.PodRunning {
 			t.Errorf("the mirror of %s is %s in the end", m.Annotations[podinfo.MirrorAnnotation], m.Status.Phase)
+		}
+	})
+}
+
+// countMirrors gives each mirror that is made a UID of its own. written tells which phases one was given.
+func countMirrors(client *fake.Clientset) (written func(types.UID) string) {
+	made, phases := 0, map[types.UID][]string{}
+	var mu sync.Mutex
+	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		made++
+		pod := action.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
+		pod.UID = types.UID(fmt.Sprintf("mirror %d of %s", made, pod.Annotations[podinfo.MirrorAnnotation]))
+		return false, nil, nil
+	})
+	client.PrependReactor("patch", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		var change corev1.Pod
+		if err := json.Unmarshal(action.(clienttesting.PatchAction).GetPatch(), &change); err != nil {
+			return true, nil, err
+		}
+		if phase := string(change.Status.Phase); phase != "" {
+			phases[change.UID] = append(phases[change.UID], phase)
+		}
+		return false, nil, nil
+	})
+	return func(uid types.UID) string {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.TrimPrefix(strings.Join(phases[uid], " "), "Pending ") // it is written unless the next one is there soon
+	}
+}
+
+// TestMirrorOfAPodThatCameBack: a mirror that was told of its pod's end is none of the same pod that is put back.
+func TestMirrorOfAPodThatCameBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := newFake(), fake.NewClientset()
+		written := countMirrors(client)
+		b := newBench(t, server, t.TempDir(), client)
+		b.start(b.PLEG.Run, b.Config.Run, b.Status.Run, b.Run)
+		static := staticPod(time.Now(), nil)
+		b.inTurn(func() { b.HandlePodAdditions(b.ctx, []*corev1.Pod{static}) })
+		b.wait(5 * time.Second)
+		server.Delay("StopContainer", 3*time.Second)
+		b.inTurn(func() {
+			b.HandlePodRemoves(b.ctx, []*corev1.Pod{static})
+			b.HandlePodAdditions(b.ctx, []*corev1.Pod{static})
+		})
+		b.wait(time.Minute)
+		b.wantRunning("static", true)
+		if before, after := written("mirror 1 of hash"), written("mirror 2 of hash"); before != "Running Failed" || after != "Running" {
+			t.Errorf("the first mirror was %s and the second %s", before, after)
 		}
 	})
 }
