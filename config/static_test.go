@@ -96,6 +96,7 @@ func TestBadManifests(t *testing.T) {
 		{"host port twice", with(", ports: [{containerPort: 1, hostPort: 8}, {containerPort: 2, hostPort: 8}]"), "ports[1].hostPort"},
 		{"unknown volume", with(", volumeMounts: [{name: v, mountPath: /v}]"), "spec.containers[0].volumeMounts[0].name"},
 		{"subPath", spec("{volumes: [{name: v}], containers: [{name: c, image: i, volumeMounts: [{name: v, mountPath: /v, subPath: ../x}]}]}"), "subPath"},
+		{"scheduling gates", spec("{schedulingGates: [{name: g}], containers: [{name: c, image: i}]}"), "spec.schedulingGates"},
 		{"host path", spec("{volumes: [{name: v, hostPath: {path: /a/../b}}], containers: [{name: c, image: i}]}"), "spec.volumes[0].hostPath.path"},
 		{"request over limit", with(", resources: {requests: {cpu: 2}, limits: {cpu: 1}}"), "spec.containers[0].resources.requests[cpu]"},
 		{"probe without handler", with(", livenessProbe: {periodSeconds: 1}"), "spec.containers[0].livenessProbe"},

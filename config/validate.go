@@ -36,6 +36,9 @@ func validate(pod *corev1.Pod) field.ErrorList {
 	if d := pod.Spec.ActiveDeadlineSeconds; d != nil && *d < 1 {
 		errs = append(errs, field.Invalid(spec.Child("activeDeadlineSeconds"), *d, "must be greater than 0"))
 	}
+	if len(pod.Spec.SchedulingGates) > 0 {
+		errs = append(errs, field.Forbidden(spec.Child("schedulingGates"), "a static pod is on its node already"))
+	}
 	volumes, more := validateVolumes(spec.Child("volumes"), pod.Spec.Volumes)
 	errs = append(errs, more...)
 	errs = append(errs, validateContainers(spec, &pod.Spec, volumes)...)
