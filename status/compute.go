@@ -77,12 +77,15 @@ func Compute(in Inputs) corev1.PodStatus {
 		Reason:             old.Reason, Message: old.Message,
 		ResourceClaimStatuses: old.ResourceClaimStatuses,
 	}
-	in.setAddresses(&s)
-	if !in.rejected() {
-		s.InitContainerStatuses = in.containers(in.Pod.Spec.InitContainers, old.InitContainerStatuses, kindInit)
-		s.ContainerStatuses = in.containers(in.Pod.Spec.Containers, old.ContainerStatuses, kindRegular)
-		s.EphemeralContainerStatuses = in.containers(ephemeral(in.Pod), old.EphemeralContainerStatuses, kindEphemeral)
+	if in.rejected() {
+		s.Phase, s.Reason, s.Message = in.Override.Phase, in.Override.Reason, in.Override.Message
+		normalize(in.Pod, &s)
+		return s
 	}
+	in.setAddresses(&s)
+	s.InitContainerStatuses = in.containers(in.Pod.Spec.InitContainers, old.InitContainerStatuses, kindInit)
+	s.ContainerStatuses = in.containers(in.Pod.Spec.Containers, old.ContainerStatuses, kindRegular)
+	s.EphemeralContainerStatuses = in.containers(ephemeral(in.Pod), old.EphemeralContainerStatuses, kindEphemeral)
 	s.Phase = in.phase(&s, old)
 	if in.overridden() && !ended(in.Pod.Status.Phase) { // a pod that had ended keeps the phase it ended with
 		s.Phase, s.Reason, s.Message = in.Override.Phase, in.Override.Reason, in.Override.Message
@@ -122,9 +125,9 @@ func (in Inputs) overridden() bool {
 	return in.Override != nil && (in.Terminated || len(in.Observed.Containers) == 0)
 }
 
-// rejected tells whether the pod was refused before any container of it was thought of.
+// rejected tells whether the pod was refused before any container of it was thought of. Of such a pod there is no more to tell.
 func (in Inputs) rejected() bool {
-	return in.overridden() && len(in.Observed.Containers)+len(in.Old.ContainerStatuses)+len(in.Old.InitContainerStatuses) == 0
+	return in.overridden() && in.Override.Condition == nil && !ended(in.Pod.Status.Phase) && len(in.Observed.Containers)+len(in.Old.ContainerStatuses)+len(in.Old.InitContainerStatuses) == 0
 }
 
 // HoldBack returns the status that the apiserver may see. A pod has ended by Compute when its regular containers have, which

@@ -7,7 +7,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -125,9 +127,6 @@ func TestPhase(t *testing.T) {
 		}, corev1.PodSucceeded},
 		{"init failed and waits, never", spec(never, []string{"i"}, nil, "a"), observed(false), func(in *Inputs) {
 			in.Old = &corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{{Name: "i", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1}}}}}
-		}, corev1.PodFailed},
-		{"rejected", spec(always, nil, nil, "a"), observed(false), func(in *Inputs) {
-			in.Override = &Override{Phase: corev1.PodFailed, Reason: "NodePorts", Message: "Pod was rejected: x"}
 		}, corev1.PodFailed},
 		{"past its deadline, still running", spec(always, nil, nil, "a"), observed(true, ran("a", 0, runningState, 0)), func(in *Inputs) {
 			in.Terminating, in.Override = true, &Override{Phase: corev1.PodFailed, Reason: "DeadlineExceeded", Message: "x"}
@@ -299,13 +298,23 @@ func TestHoldBack(t *testing.T) {
 	}
 }
 
-// TestRejectedHasNoContainers: nothing is said of containers that were never to start.
-func TestRejectedHasNoContainers(t *testing.T) {
-	s := compute(spec(corev1.RestartPolicyAlways, nil, nil, "a"), observed(false), func(in *Inputs) {
+// TestRejected: of a pod that the node did not take there is neither a container nor an allocation, and only the conditions that
+// it came with.
+func TestRejected(t *testing.T) {
+	pod := spec(corev1.RestartPolicyAlways, nil, nil, "a")
+	pod.Generation = 2
+	pod.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("9")}
+	scheduled := []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}
+	s := compute(pod, observed(false), func(in *Inputs) {
+		in.Old = &corev1.PodStatus{Phase: corev1.PodPending, QOSClass: corev1.PodQOSBurstable, Conditions: scheduled}
 		in.Override = &Override{Phase: corev1.PodFailed, Reason: "OutOfcpu", Message: "Pod was rejected: x"}
 	})
-	if s.Phase != corev1.PodFailed || s.Reason != "OutOfcpu" || len(s.ContainerStatuses) != 0 {
-		t.Errorf("%+v", s)
+	want := corev1.PodStatus{
+		ObservedGeneration: 2, Phase: corev1.PodFailed, Reason: "OutOfcpu", Message: "Pod was rejected: x",
+		QOSClass: corev1.PodQOSBurstable, StartTime: new(metav1.NewTime(noon)), Conditions: scheduled,
+	}
+	if diff := cmp.Diff(want, s); diff != "" {
+		t.Error(diff)
 	}
 }
 
