@@ -283,3 +283,31 @@ func TestMirrorOfAPodThatCameBack(t *testing.T) {
 		}
 	})
 }
+
+// TestMirrorOfAnEndedPod: a kubelet that starts finds a static pod that has ended, and its mirror stays as it is.
+func TestMirrorOfAnEndedPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, dir, client := newFake(), t.TempDir(), fake.NewClientset()
+		written := countMirrors(client)
+		once := func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyNever }
+		static := staticPod(time.Now(), once)
+		before := newBench(t, server, dir, client)
+		before.start(before.PLEG.Run, before.Config.Run, before.Status.Run, before.Run)
+		before.inTurn(func() { before.HandlePodAdditions(before.ctx, []*corev1.Pod{static}) })
+		before.wait(5 * time.Second)
+		server.SetExit(server.ContainerID("a"), 0)
+		before.wait(5 * time.Second)
+		before.stop()
+
+		b := newBench(t, server, dir, client)
+		b.start(b.PLEG.Run, b.Config.Run, b.Status.Run, b.Run)
+		b.inTurn(func() { b.HandlePodAdditions(b.ctx, []*corev1.Pod{static}) })
+		b.wait(time.Minute)
+		if first, second := written("mirror 1 of hash"), written("mirror 2 of hash"); first != "Running Succeeded" || second != "" {
+			t.Errorf("the mirror was %s; another %s", first, second)
+		}
+		if s, _ := b.Status.Get("static"); s.Phase != corev1.PodSucceeded {
+			t.Errorf("the pod is %s", s.Phase)
+		}
+	})
+}
