@@ -1,7 +1,6 @@
 package volumes
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -90,8 +89,8 @@ type unmounted struct {
 // tell sends the events of volumes that a pod does not have. It returns the reason to refuse the pod, nil if that is not to be done.
 //
 // Upstream: pkg/kubelet/volumemanager/volume_manager.go WaitForAttachAndMount; its error is in an event of pkg/kubelet/kubelet.go SyncPod.
-func (m *Manager) tell(ctx context.Context, pod *corev1.Pod, all []unmounted) *AttachLimitError {
-	if m.opts.Events == nil || ctx.Err() != nil || len(all) == 0 {
+func (m *Manager) tell(pod *corev1.Pod, all []unmounted) error {
+	if m.opts.Events == nil || len(all) == 0 {
 		return nil
 	}
 	var names, unattached, unknown, why []string

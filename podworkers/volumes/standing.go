@@ -169,8 +169,8 @@ func (m *Manager) fellBehind(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 		return
 	}
 	klog.FromContext(ctx).Error(err, "Volume cannot be brought up to date, the pod goes on with it as it stands", "volume", v.Name)
-	if !errors.Is(err, objects.ErrNotIssued) {
-		m.tell(ctx, pod, []unmounted{{v.Name, err}}) // one that stands is no reason to refuse the pod
+	if ctx.Err() == nil && !errors.Is(err, objects.ErrNotIssued) {
+		_ = m.tell(pod, []unmounted{{v.Name, err}}) // one that stands is no reason to refuse the pod
 	}
 }
 

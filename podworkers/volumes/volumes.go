@@ -116,8 +116,8 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) error {
 			errs, missing = append(errs, err), append(missing, unmounted{v.Name, err})
 		}
 	}
-	if full := m.tell(ctx, pod, missing); full != nil {
-		return full
+	if ctx.Err() == nil { // else it is the end of the step that they have not
+		errs = append(errs, m.tell(pod, missing))
 	}
 	return errors.Join(errs...)
 }
