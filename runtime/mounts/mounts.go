@@ -37,7 +37,7 @@ type readings struct {
 	get func() ([]*mountinfo.Info, error)
 
 	mu   sync.Mutex
-	last *reading // the newest
+	last *reading // the newest, nil when it is done
 	next *reading // the newest while it has not begun, else nil
 }
 
@@ -68,6 +68,11 @@ func (r *readings) read() ([]*mountinfo.Info, error) {
 	r.next = nil // those who ask from now on wait for the one after
 	r.mu.Unlock()
 	mine.all, mine.err = r.get()
+	r.mu.Lock()
+	if r.last == mine {
+		r.last = nil // nothing is read that others would have to wait for, and the table need not be kept
+	}
+	r.mu.Unlock()
 	close(mine.done)
 	return mine.all, mine.err
 }
