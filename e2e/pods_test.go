@@ -334,6 +334,9 @@ func TestRejected(t *testing.T) {
 		if pod.Status.Reason != reason || !strings.HasPrefix(pod.Status.Message, "Pod was rejected: ") {
 			t.Errorf("rejected with reason %q and message %q, want reason %s", pod.Status.Reason, pod.Status.Message, reason)
 		}
+		if got := pod.Status; got.HostIP != "" || got.Resources != nil || len(got.Conditions) != 0 {
+			t.Errorf("more is told than that it was rejected: %+v", got)
+		}
 		event(ctx, t, pod.Name, reason)
 		remove(ctx, t, pod)
 	}

@@ -196,7 +196,7 @@ func storyCases(configMap string) map[string]storyCase {
 		"claim":         {"ClaimMissing", []string{"PersistentVolumeClaim no-such"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "no-such"}}, "")},
 		"claim-unbound": {"ClaimUnbound", []string{"PersistentVolumeClaim " + configMap + " has no volume yet"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: configMap}}, "")},
 		"claim-deleted": {"ClaimDeleted", []string{"PersistentVolumeClaim " + configMap + "-going is being deleted"}, volumed(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: configMap + "-going"}}, "")},
-		"csi":           {"DriverMissing", []string{"no CSIDriver object for the driver no.such.driver"}, volumed(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: "no.such.driver"}}, "")},
+		"csi":           {"DriverMissing", []string{"the CSI driver no.such.driver is not on this node"}, volumed(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: "no.such.driver"}}, "")},
 		"nfs":           {"VolumeUnsupported", []string{"nfs"}, volumed(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "127.0.0.1", Path: "/"}}, "")},
 		"cpu":           {"OutOfcpu", []string{"asks for 1000000m"}, requests(corev1.ResourceCPU, "1000")},
 		"memory":        {"OutOfmemory", []string{"not enough memory left"}, requests(corev1.ResourceMemory, "1000Ti")},

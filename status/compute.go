@@ -58,7 +58,7 @@ type Inputs struct {
 
 // Compute returns the pod's status. It is pure.
 //
-// Upstream: pkg/kubelet/kubelet_pods.go generateAPIPodStatus.
+// Upstream: pkg/kubelet/kubelet_pods.go generateAPIPodStatus; of terminated pods pkg/kubelet/status/status_manager.go TerminatePod.
 func Compute(in Inputs) corev1.PodStatus {
 	if in.Old == nil {
 		in.Old = &corev1.PodStatus{}
@@ -95,6 +95,9 @@ func Compute(in Inputs) corev1.PodStatus {
 	}
 	in.setPodResources(&s) // part: resources in the status, status/podresources.go
 	in.setConditions(&s, old)
+	if in.Terminated && !ended(s.Phase) { // it was ended before it came to its end; its conditions say how far it came
+		s.Phase = corev1.PodFailed
+	}
 	normalize(in.Pod, &s)
 	return s
 }

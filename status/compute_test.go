@@ -318,6 +318,19 @@ func TestRejected(t *testing.T) {
 	}
 }
 
+// TestEndedWhileInitialising: a pod that was ended before its containers began has failed, and its conditions say what it lacked, as upstream.
+func TestEndedWhileInitialising(t *testing.T) {
+	s := compute(spec(corev1.RestartPolicyAlways, []string{"i"}, nil, "a"), observed(false, ran("i", 0, exitedState, 137)), terminated)
+	if s.Phase != corev1.PodFailed || s.ContainerStatuses[0].State.Waiting == nil {
+		t.Errorf("phase %s, containers %+v", s.Phase, s.ContainerStatuses)
+	}
+	for _, kind := range []corev1.PodConditionType{corev1.PodReady, corev1.ContainersReady} {
+		if c := condition(s, kind); c.Reason != "ContainersNotReady" || c.Message != "containers with unready status: [a]" {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
 // TestLongMessages: the apiserver takes no more than 12 KiB of last words a pod, and no half characters.
 func TestLongMessages(t *testing.T) {
 	o := observed(true, ran("a", 0, exitedState, 1))

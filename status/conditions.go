@@ -54,7 +54,7 @@ func (in Inputs) setConditions(s, old *corev1.PodStatus) {
 		others = slices.DeleteFunc(others, func(o corev1.PodCondition) bool { return o.Type == c.Type })
 		others = append(others, c)
 	}
-	if !ended(s.Phase) {
+	if !ended(s.Phase) && !in.Terminated {
 		list = append(list, in.Resize...)
 	}
 	s.Conditions = append(list, others...)

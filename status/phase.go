@@ -102,28 +102,20 @@ func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 // When its regular containers have ended for good, a pod has Succeeded or Failed here although sidecars still run: the worker
 // then stops them. The apiserver is told when they have stopped (see HoldBack).
 //
-// Upstream: pkg/kubelet/kubelet_pods.go getPhase; for terminated pods, pkg/kubelet/status/status_manager.go TerminatePod.
+// Upstream: pkg/kubelet/kubelet_pods.go getPhase.
 func phase(pod *corev1.Pod, inits, statuses []corev1.ContainerStatus, regularsBegan, terminated bool) corev1.PodPhase {
 	t := count(pod, inits, statuses)
 	switch {
 	case t.initFailed > 0:
 		return corev1.PodFailed
 	case t.initPending > 0, t.sidecarPending > 0 && !regularsBegan, t.sidecarWaiting > 0, t.waiting > 0:
-		return unlessTerminated(corev1.PodPending, terminated)
+		return corev1.PodPending
 	case t.running > 0, t.final < t.stopped && !terminated:
-		return unlessTerminated(corev1.PodRunning, terminated)
+		return corev1.PodRunning
 	case t.stopped == t.succeeded:
 		return corev1.PodSucceeded
 	}
 	return corev1.PodFailed
-}
-
-// unlessTerminated is p, or Failed for a pod that was ended before it came to its end.
-func unlessTerminated(p corev1.PodPhase, terminated bool) corev1.PodPhase {
-	if terminated {
-		return corev1.PodFailed
-	}
-	return p
 }
 
 func ended(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }

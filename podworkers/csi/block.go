@@ -76,7 +76,11 @@ func Link(device, link string) error {
 
 // CheckDevice returns an error if a path does not lead to a block device.
 func CheckDevice(path string) error {
-	info, err := os.Stat(path)
+	device, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(device)
 	if err != nil {
 		return fmt.Errorf("block volume: %w", err)
 	}

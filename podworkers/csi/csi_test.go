@@ -425,6 +425,15 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// TestInlineWithoutDriver: that a driver is not on the node is told before it is asked what the cluster knows of it, as upstream.
+func TestInlineWithoutDriver(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.Mount(t.Context(), Inline(pod("1"), "v", &corev1.CSIVolumeSource{Driver: "no.such.driver"}))
+	if err == nil || err.Error() != "kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name no.such.driver not found in the list of registered CSI drivers" {
+		t.Error(err)
+	}
+}
+
 // TestInline: a volume for one pod alone, which gets to know the pod, its tokens and a secret, and is never staged.
 func TestInline(t *testing.T) {
 	source := &corev1.CSIVolumeSource{Driver: driverName, NodePublishSecretRef: &corev1.LocalObjectReference{Name: "s"}}

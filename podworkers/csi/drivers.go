@@ -107,13 +107,22 @@ func (m *Manager) Deregister(ctx context.Context, name, endpoint string) {
 
 // open connects to a registered driver.
 func (m *Manager) open(name string) (*connection, error) {
-	m.mu.Lock()
-	d, ok := m.drivers[name]
-	m.mu.Unlock()
-	if !ok {
-		return nil, fmt.Errorf("driver name %s not found in the list of registered CSI drivers", name)
+	endpoint, err := m.endpoint(name)
+	if err != nil {
+		return nil, err
 	}
-	return connect(d.endpoint)
+	return connect(endpoint)
+}
+
+// endpoint is the socket of a driver.
+func (m *Manager) endpoint(name string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, ok := m.drivers[name]
+	if !ok {
+		return "", fmt.Errorf("driver name %s not found in the list of registered CSI drivers", name)
+	}
+	return d.endpoint, nil
 }
 
 // object returns what the cluster knows of a driver, nil for nothing.

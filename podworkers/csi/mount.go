@@ -39,6 +39,9 @@ func (m *Manager) Mount(ctx context.Context, r *Request) (Mounted, error) {
 		return Mounted{}, err
 	}
 	if err := r.check(object); err != nil {
+		if _, absent := m.endpoint(r.Driver); absent != nil {
+			return Mounted{}, r.absent(absent) // which upstream finds out before
+		}
 		return Mounted{}, failedAt(r.steps().check, err)
 	}
 	var attachment map[string]string

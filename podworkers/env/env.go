@@ -96,10 +96,7 @@ func (in Inputs) value(e *corev1.EnvVar, known func(string) (string, bool)) (val
 	default:
 		err = errors.New("valueFrom names no source")
 	}
-	if err != nil {
-		return "", false, fmt.Errorf("env %s: %w", e.Name, err)
-	}
-	return value, skip, nil
+	return value, skip, err
 }
 
 // data returns what a ConfigMap or Secret holds, nil if it is optional and missing. One that cannot be read is an error.

@@ -255,6 +255,7 @@ func TestHugePagesMessages(t *testing.T) {
 	}{
 		{"HugePages", requests("cpu", "1"), "medium HugePages: hugePages storage requested, but there is no resource request for huge pages"},
 		{"HugePages-1Gi", requests("hugepages-2Mi", "4Mi"), "medium HugePages-1Gi: hugePages storage requested, but there is no resource request for huge pages"},
+		{"HugePages-two", requests("hugepages-2Mi", "4Mi"), "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"},
 		{"HugePages", requests("hugepages-2Mi", "4Mi", "hugepages-1Gi", "1Gi"), "medium: HugePages can't be used if container requests multiple huge page sizes"},
 	} {
 		pod := testPod()

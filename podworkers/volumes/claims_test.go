@@ -176,7 +176,7 @@ func TestLocal(t *testing.T) {
 		t.Errorf("the file: %v, %v", info, err)
 	}
 	c.volume.Spec.Local.Path = source + "/file"
-	if err := m.Mount(t.Context(), claimPod(false)); err == nil || !strings.Contains(err.Error(), "not a directory") {
+	if err := m.Mount(t.Context(), claimPod(false)); err == nil || !strings.Contains(err.Error(), "only directory and block device are supported") {
 		t.Errorf("a file: %v", err)
 	}
 }

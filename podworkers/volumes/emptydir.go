@@ -121,11 +121,21 @@ func (m *Manager) memorySize(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource) in
 
 // pageSize is the size of huge pages that a volume is made of: what its medium says, which must be among what the pod
 // requests, or the only size that the pod requests.
-func pageSize(pod *corev1.Pod, medium corev1.StorageMedium) (resource.Quantity, error) {
-	var sizes []string
+//
+// Upstream: pkg/volume/emptydir/empty_dir.go getPageSizeMountOption.
+func pageSize(pod *corev1.Pod, medium corev1.StorageMedium) (want resource.Quantity, err error) {
+	anySize := medium == corev1.StorageMediumHugePages
+	if !anySize {
+		if want, err = resource.ParseQuantity(strings.TrimPrefix(string(medium), string(corev1.StorageMediumHugePagesPrefix))); err != nil {
+			return want, err
+		}
+	}
+	var sizes []resource.Quantity
 	add := func(requests corev1.ResourceList) {
 		for name := range requests {
-			if size, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix); ok && !slices.Contains(sizes, size) {
+			text, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
+			size, err := resource.ParseQuantity(text)
+			if ok && err == nil && (anySize || size.Cmp(want) == 0) && !slices.ContainsFunc(sizes, func(q resource.Quantity) bool { return q.Cmp(size) == 0 }) {
 				sizes = append(sizes, size)
 			}
 		}
@@ -136,15 +146,11 @@ func pageSize(pod *corev1.Pod, medium corev1.StorageMedium) (resource.Quantity, 
 	for c := range podinfo.Containers(pod) {
 		add(c.Resources.Requests)
 	}
-	want := strings.TrimPrefix(string(medium), string(corev1.StorageMediumHugePagesPrefix))
-	switch {
-	case medium != corev1.StorageMediumHugePages && slices.Contains(sizes, want):
-	case medium != corev1.StorageMediumHugePages, len(sizes) == 0:
-		return resource.Quantity{}, fmt.Errorf("medium %s: hugePages storage requested, but there is no resource request for huge pages", medium)
-	case len(sizes) > 1:
-		return resource.Quantity{}, errors.New("medium: HugePages can't be used if container requests multiple huge page sizes")
-	default:
-		want = sizes[0]
+	switch len(sizes) {
+	case 0:
+		return want, fmt.Errorf("medium %s: hugePages storage requested, but there is no resource request for huge pages", medium)
+	case 1:
+		return sizes[0], nil
 	}
-	return resource.ParseQuantity(want)
+	return want, fmt.Errorf("medium: %s can't be used if container requests multiple huge page sizes", medium)
 }

@@ -28,6 +28,7 @@ func TestPageSize(t *testing.T) {
 		{"HugePages", requests("hugepages-2Mi", "4Mi"), "2Mi"}, {"HugePages", requests("cpu", "1"), ""},
 		{"HugePages", requests("hugepages-2Mi", "4Mi", "hugepages-1Gi", "1Gi"), ""},
 		{"HugePages-1Gi", requests("hugepages-2Mi", "4Mi", "hugepages-1Gi", "1Gi"), "1Gi"}, {"HugePages-1Gi", requests("hugepages-2Mi", "4Mi"), ""},
+		{"HugePages-2048Ki", requests("hugepages-2Mi", "4Mi"), "2Mi"},
 	} {
 		pod := testPod()
 		pod.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: tt.requests}}}

@@ -40,6 +40,7 @@ func (f *failure) reason() string {
 const (
 	setUpFailed          = "MountVolume.SetUp failed"
 	affinityFailed       = "MountVolume.NodeAffinity check failed"
+	mounterFailed        = "MountVolume.NewMounter initialization failed"
 	optionsFailed        = "MountVolume.MountOptionSupport check failed"
 	expansionFailed      = "MountVolume.Setup failed while expanding volume"
 	deviceAffinityFailed = "MapVolume.NodeAffinity check failed"

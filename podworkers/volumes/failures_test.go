@@ -57,7 +57,13 @@ func TestFailureEvents(t *testing.T) {
 		"no device": {func(c *cluster) {
 			c.volume.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/dev/none"}}
 			c.volume.Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
-		}, `Warning FailedMapVolume MapVolume.EvalHostSymlinks failed for volume "pv" : block volume: stat /dev/none: no such file or directory`},
+		}, `Warning FailedMapVolume MapVolume.EvalHostSymlinks failed for volume "pv" : lstat /dev/none: no such file or directory`},
+		"no local path": {func(c *cluster) {
+			c.volume.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/dev/none"}}
+		}, `Warning FailedMount MountVolume.NewMounter initialization failed for volume "pv" : path "/dev/none" does not exist`},
+		"a local path that is a file": {func(c *cluster) {
+			c.volume.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/proc/version"}}
+		}, `Warning FailedMount MountVolume.NewMounter initialization failed for volume "pv" : only directory and block device are supported`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := bound(corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: t.TempDir(), Type: new(corev1.HostPathDirectory)}})

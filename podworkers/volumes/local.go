@@ -2,6 +2,7 @@ package volumes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,15 +33,11 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 		return err
 	}
 	defer unlock()
+	if err := checkLocal(source); err != nil {
+		return failed(mounterFailed, pv.Name, err)
+	}
 	if err := m.exclusive(pod, pv); err != nil {
 		return err
-	}
-	info, err := os.Stat(source)
-	if err != nil {
-		return fmt.Errorf("local volume: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("local volume: %s is not a directory; block devices are not formatted and mounted by this kubelet", source)
 	}
 	flags, without := bindFlags(pv.Spec.MountOptions)
 	if len(without) > 0 {
@@ -64,6 +61,21 @@ func (m *Manager) mountLocal(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 		}
 	}
 	m.put(pod.UID, v.Name, place{dir: dir, readOnly: readOnly, relabel: !readOnly})
+	return nil
+}
+
+// checkLocal tells why a path cannot be bound.
+//
+// Upstream: pkg/volume/local/local.go getGlobalLocalPath, and hostutil.GetFileType, whose words these are.
+func checkLocal(path string) error {
+	switch kind, err := pathType(path); {
+	case err != nil:
+		return err
+	case kind == corev1.HostPathBlockDev:
+		return fmt.Errorf("%s is a block device, and these are not formatted and mounted by this kubelet", path)
+	case kind != corev1.HostPathDirectory:
+		return errors.New("only directory and block device are supported")
+	}
 	return nil
 }
 
