@@ -200,6 +200,10 @@ func ended(pod *corev1.Pod) bool {
 // HandlePodReconcile takes in pods of which only the status changed, most often because this kubelet wrote it.
 func (l *Loop) HandlePodReconcile(ctx context.Context, pods []*corev1.Pod) {
 	for _, pod := range pods {
+		if podinfo.IsMirror(pod) && ended(pod) { // its static pod may have come back meanwhile, and needs another
+			l.handleMirror(pod)
+			continue
+		}
 		if podinfo.IsMirror(pod) {
 			l.Pods.Set(pod)
 			l.Status.Reconcile(pod)
