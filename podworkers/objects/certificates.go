@@ -230,7 +230,7 @@ func (c *certificates) request(ctx context.Context, pod *corev1.Pod, volume stri
 			MaxExpirationSeconds: p.MaxExpirationSeconds, StubPKCS10Request: proof, UnverifiedUserAnnotations: p.UserAnnotations,
 		},
 	}
-	made, err := patiently(ctx, func() (*certificatesv1.PodCertificateRequest, error) { return c.opts.RequestCertificate(ctx, request) })
+	made, err := Patiently(ctx, func() (*certificatesv1.PodCertificateRequest, error) { return c.opts.RequestCertificate(ctx, request) })
 	if err != nil {
 		return nil, err
 	}

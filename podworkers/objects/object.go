@@ -79,7 +79,7 @@ func (p patient) Watch(opts metav1.ListOptions) (watch.Interface, error) {
 }
 
 func (p patient) ListWithContext(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-	return patiently(ctx, func() (runtime.Object, error) {
+	return Patiently(ctx, func() (runtime.Object, error) {
 		list, err := p.ListerWatcherWithContext.ListWithContext(ctx, opts)
 		p.o.deny(err)
 		return list, err
@@ -87,7 +87,7 @@ func (p patient) ListWithContext(ctx context.Context, opts metav1.ListOptions) (
 }
 
 func (p patient) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-	return patiently(ctx, func() (watch.Interface, error) {
+	return Patiently(ctx, func() (watch.Interface, error) {
 		w, err := p.ListerWatcherWithContext.WatchWithContext(ctx, opts)
 		p.o.deny(err)
 		return w, err
@@ -99,8 +99,8 @@ func (p patient) IsWatchListSemanticsUnSupported() bool {
 	return watchlist.DoesClientNotSupportWatchListSemantics(p.ListerWatcherWithContext)
 }
 
-// patiently asks again for a second while the apiserver may not have learnt of the pod.
-func patiently[T any](ctx context.Context, ask func() (T, error)) (answer T, err error) {
+// Patiently asks again for a second while the apiserver may not have learnt of the pod.
+func Patiently[T any](ctx context.Context, ask func() (T, error)) (answer T, err error) {
 	backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 7}
 	for {
 		answer, err = ask()

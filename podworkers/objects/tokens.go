@@ -56,7 +56,7 @@ func (t *tokens) get(ctx context.Context, pod *corev1.Pod, request *authv1.Token
 	if have && !due(cached.refresh, now) {
 		return cached.answer, nil
 	}
-	answer, err := patiently(ctx, func() (*authv1.TokenRequest, error) {
+	answer, err := Patiently(ctx, func() (*authv1.TokenRequest, error) {
 		return t.opts.CreateToken(ctx, pod.Namespace, pod.Spec.ServiceAccountName, request)
 	})
 	if err != nil {

@@ -180,14 +180,14 @@ func (m *Manager) volumeOf(ctx context.Context, pod *corev1.Pod, claim string, e
 	if m.opts.Claims == nil {
 		return nil, objects.ErrStandalone
 	}
-	pvc, err := m.opts.Claims.Claim(ctx, pod.Namespace, claim)
+	pvc, err := objects.Patiently(ctx, func() (*corev1.PersistentVolumeClaim, error) { return m.opts.Claims.Claim(ctx, pod.Namespace, claim) })
 	if err != nil {
 		return nil, fmt.Errorf("failed to fetch PVC from API server: %w", err)
 	}
 	if err := checkClaim(pod, pvc, ephemeral); err != nil {
 		return nil, err
 	}
-	pv, err := m.opts.Claims.Volume(ctx, pvc.Spec.VolumeName)
+	pv, err := objects.Patiently(ctx, func() (*corev1.PersistentVolume, error) { return m.opts.Claims.Volume(ctx, pvc.Spec.VolumeName) })
 	if err != nil {
 		return nil, fmt.Errorf("failed to fetch PV %s from API server: %w", pvc.Spec.VolumeName, err)
 	}

@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,9 +24,20 @@ import (
 type cluster struct {
 	claim  *corev1.PersistentVolumeClaim
 	volume *corev1.PersistentVolume
+	early  atomic.Int64 // so many reads are refused, as by an apiserver that does not know the pod yet
+}
+
+func (c *cluster) refuse(resource, name string) error {
+	if c.early.Add(-1) < 0 {
+		return nil
+	}
+	return apierrors.NewForbidden(corev1.Resource(resource), name, errors.New("no relationship found"))
 }
 
 func (c *cluster) Claim(_ context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error) {
+	if err := c.refuse("persistentvolumeclaims", name); err != nil {
+		return nil, err
+	}
 	if namespace != c.claim.Namespace || name != c.claim.Name {
 		return nil, apierrors.NewNotFound(corev1.Resource("persistentvolumeclaims"), name)
 	}
@@ -64,6 +77,18 @@ func claimPod(readOnly bool) *corev1.Pod {
 	return testPod(corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c", ReadOnly: readOnly},
 	}})
+}
+
+// TestEarlyClaim: an apiserver that does not know yet that the node has the pod is asked again.
+func TestEarlyClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := bound(corev1.PersistentVolumeSource{NFS: &corev1.NFSVolumeSource{}})
+		c.early.Store(3)
+		m, _ := withClaims(t, c)
+		if _, err := m.volumeOf(t.Context(), claimPod(false), "c", false); err != nil || c.early.Load() != -1 {
+			t.Errorf("%v, %d reads left to be refused", err, c.early.Load())
+		}
+	})
 }
 
 // TestClaims: what stands in the way of a claim is told.
