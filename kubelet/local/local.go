@@ -71,8 +71,9 @@ func (l *Local) Listen(o Options) (err error) {
 		_ = conn.Close()
 		return fmt.Errorf("another kubelet answers on %s", path)
 	}
+	_ = os.Remove(path) // a socket that is left; what cannot be removed net.Listen names
 	// The directory keeps others out from the start; the socket's own mode is set only after it is there.
-	if err := errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Dir(path), 0o700), os.Chmod(filepath.Dir(path), 0o700)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Chmod(filepath.Dir(path), 0o700)); err != nil {
 		return err
 	}
 	if l.listener, err = net.Listen("unix", path); err != nil {
