@@ -63,17 +63,9 @@ func (m *Manager) Register(ctx context.Context, name, endpoint string, versions 
 	if err != nil {
 		return err
 	}
-	conn, err := connect(endpoint)
+	info, err := nodeInfo(ctx, endpoint)
 	if err != nil {
 		return err
-	}
-	defer conn.Close()
-	info, err := conn.info(ctx)
-	if err != nil {
-		return err
-	}
-	if info.GetNodeId() == "" {
-		return errors.New("error adding CSI driver node info: driverNodeID must not be empty")
 	}
 	if err := m.install(ctx, name, info); err != nil {
 		return err
@@ -103,6 +95,20 @@ func (m *Manager) Deregister(ctx context.Context, name, endpoint string) {
 	if err := m.uninstall(ctx, name); err != nil {
 		klog.FromContext(ctx).Error(err, "Telling the cluster that a CSI driver is gone failed", "driver", name)
 	}
+}
+
+// nodeInfo is what the driver at a socket tells of the node.
+func nodeInfo(ctx context.Context, endpoint string) (*csiapi.NodeGetInfoResponse, error) {
+	conn, err := connect(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	info, err := conn.info(ctx)
+	if err == nil && info.GetNodeId() == "" {
+		err = errors.New("error adding CSI driver node info: driverNodeID must not be empty")
+	}
+	return info, err
 }
 
 // open connects to a registered driver.

@@ -63,12 +63,11 @@ func (m *Manager) stopTimers() {
 //
 // Upstream: pkg/volume/csi/csi_plugin.go updateCSIDriver.
 func (m *Manager) refresh(ctx context.Context, name string) error {
-	conn, err := m.open(name)
+	endpoint, err := m.endpoint(name)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	info, err := conn.info(ctx)
+	info, err := nodeInfo(ctx, endpoint)
 	if err != nil {
 		return err
 	}
